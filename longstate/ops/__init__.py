@@ -1,0 +1,3 @@
+"""Tensors in, tensors out: the recurrences, each with a reference, a Numba and a Triton form."""
+
+from longstate.ops.diagonal_scan import diagonal_scan as diagonal_scan

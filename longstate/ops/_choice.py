@@ -1,0 +1,60 @@
+"""Which implementation of an op runs. The operation is mathematics; this is the only choice."""
+
+import importlib.util
+from functools import lru_cache
+
+from torch import Tensor
+
+IMPLEMENTATIONS = ("auto", "reference", "cpu", "triton")
+
+
+@lru_cache(maxsize=1)
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def choose(impl: str, x: Tensor) -> str:
+    """Name of the implementation to run on `x`.
+
+    Args:
+        impl: "auto" picks by the device of `x`; any other name is taken at its word.
+        x: the main input.
+
+    Raises:
+        ValueError: `impl` is not a name, or cannot run on the device of `x`. A named
+            implementation never falls back to another.
+    """
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}; got {impl!r}")
+    device = x.device.type
+    if impl == "auto":
+        if device == "cpu":
+            return "cpu"
+        return "triton" if device == "cuda" and has_triton() else "reference"
+    if impl == "cpu" and device not in ("cpu", "meta"):
+        raise ValueError(f"impl='cpu' runs on CPU tensors; the input is on {x.device}")
+    if impl == "triton":
+        if not has_triton():
+            raise ValueError("impl='triton' needs the triton package: pip install longstate[gpu]")
+        if device != "cuda" and not _interpreting():
+            raise ValueError(f"impl='triton' runs on CUDA tensors; the input is on {x.device}")
+    return impl
+
+
+def _interpreting() -> bool:
+    """Triton's own interpreter runs kernels on CPU tensors, for tests."""
+    import os
+
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise `ValueError(message)` unless `condition`; one clear sentence for the caller."""
+    if not condition:
+        raise ValueError(message)
+
+
+def shape_of(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+
+

@@ -1,0 +1,141 @@
+"""Numba. Lanes run along the state, which is contiguous; time is the outer loop.
+
+Bound by memory: forward reads `a` and `x` and writes `h`; backward reads `a`, `h` and the gradient
+of `h`, and writes two gradients. `a` is passed as rows: one row when it is constant, `b * t` when it
+varies, so that the row of (b, t) is `b * a_batch + t * a_time`.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from longstate.ops._threads import KERNEL, parallel_for
+
+_LANES = 256  # states per block: a row of complex64 fills 32 cache lines
+
+
+@njit(**KERNEL)
+def _advance(a, x, previous, h):
+    for j in range(h.shape[0]):
+        h[j] = a[j] * previous[j] + x[j]
+
+
+@njit(**KERNEL)
+def _copy(x, h):
+    for j in range(h.shape[0]):
+        h[j] = x[j]
+
+
+@njit(**KERNEL)
+def _forward(start, stop, a, a_batch, a_time, x, h0, reset, has_reset, h, lanes):
+    steps, n = x.shape[1], x.shape[2]
+    per_row = (n + lanes - 1) // lanes
+    for block in range(start, stop):
+        b, lo = block // per_row, (block % per_row) * lanes
+        hi = min(lo + lanes, n)
+        for t in range(steps):
+            if has_reset and reset[b, t]:
+                _copy(x[b, t, lo:hi], h[b, t, lo:hi])
+                continue
+            row = a[b * a_batch + t * a_time, lo:hi]
+            if t == 0:
+                _advance(row, x[b, t, lo:hi], h0[b, lo:hi], h[b, t, lo:hi])
+            else:
+                _advance(row, x[b, t, lo:hi], h[b, t - 1, lo:hi], h[b, t, lo:hi])
+
+
+@njit(**KERNEL)
+def _retreat(a, previous, carry, grad_h, grad_a, grad_x):
+    # carry: what the later steps add to the gradient of this state
+    for j in range(carry.shape[0]):
+        g = grad_h[j] + carry[j]
+        grad_x[j] = g
+        grad_a[j] += g * np.conj(previous[j])
+        carry[j] = g * np.conj(a[j])
+
+
+@njit(**KERNEL)
+def _restart(carry, grad_h, grad_x):
+    for j in range(carry.shape[0]):
+        grad_x[j] = grad_h[j] + carry[j]
+        carry[j] = 0
+
+
+@njit(**KERNEL)
+def _backward(
+    start, stop, a, a_batch, a_time, h0, h, reset, has_reset, grad_h, carry,
+    grad_a, grad_a_batch, grad_x, lanes,
+):  # fmt: skip
+    steps, n = h.shape[1], h.shape[2]
+    per_row = (n + lanes - 1) // lanes
+    for block in range(start, stop):
+        b, lo = block // per_row, (block % per_row) * lanes
+        hi = min(lo + lanes, n)
+        for t in range(steps - 1, -1, -1):
+            if has_reset and reset[b, t]:
+                _restart(carry[b, lo:hi], grad_h[b, t, lo:hi], grad_x[b, t, lo:hi])
+                continue
+            _retreat(
+                a[b * a_batch + t * a_time, lo:hi],
+                h0[b, lo:hi] if t == 0 else h[b, t - 1, lo:hi],
+                carry[b, lo:hi],
+                grad_h[b, t, lo:hi],
+                grad_a[b * grad_a_batch + t * a_time, lo:hi],
+                grad_x[b, t, lo:hi],
+            )
+
+
+def _rows(a: Tensor, x: Tensor) -> tuple[np.ndarray, int, int]:
+    n = x.shape[-1]
+    if a.dim() == 1:
+        return a.reshape(1, n).numpy(), 0, 0
+    return a.reshape(-1, n).numpy(), x.shape[1], 1
+
+
+def _blocks(x: Tensor) -> int:
+    return x.shape[0] * -(-x.shape[2] // _LANES)
+
+
+def _reset_array(reset: Tensor | None) -> np.ndarray:
+    return np.zeros((1, 1), np.bool_) if reset is None else reset.numpy()
+
+
+def forward(
+    a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    a, x = a.contiguous(), x.contiguous()
+    h0 = torch.zeros_like(x[:, 0]) if h0 is None else h0.contiguous()
+    h = torch.empty_like(x)
+    parallel_for(
+        _forward, _blocks(x), x.numel(),
+        *_rows(a, x), x.numpy(), h0.numpy(), _reset_array(reset), reset is not None,
+        h.numpy(), _LANES,
+    )  # fmt: skip
+    return h, h[:, -1].clone()
+
+
+def backward(
+    a: Tensor,
+    h0: Tensor | None,
+    h: Tensor,
+    reset: Tensor | None,
+    grad_h: Tensor | None,
+    grad_last: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `a`, `x` and `h0`."""
+    a = a.contiguous()
+    start = torch.zeros_like(h[:, 0]) if h0 is None else h0.contiguous()
+    grad_h = torch.zeros_like(h) if grad_h is None else grad_h.contiguous()
+    carry = torch.zeros_like(start) if grad_last is None else grad_last.contiguous().clone()
+    grad_x = torch.empty_like(h)
+    # Constant `a`: one row of sums for each sequence, added up below in a fixed order.
+    grad_a = h.new_zeros(h.shape[0], h.shape[2]) if a.dim() == 1 else torch.zeros_like(a)
+    parallel_for(
+        _backward, _blocks(h), h.numel(),
+        *_rows(a, h), start.numpy(), h.numpy(), _reset_array(reset), reset is not None,
+        grad_h.numpy(), carry.numpy(),
+        grad_a.reshape(-1, h.shape[2]).numpy(), h.shape[1] if a.dim() > 1 else 1,
+        grad_x.numpy(), _LANES,
+    )  # fmt: skip
+    return grad_a.sum(0) if a.dim() == 1 else grad_a, grad_x, carry
