@@ -65,9 +65,7 @@ class DenseSystem:
         """Itself."""
         return self
 
-    def discretize(
-        self, rule: Discretization, dt: Shaped[Tensor, "*dt"] | float
-    ) -> "DenseSystem":
+    def discretize(self, rule: Discretization, dt: Shaped[Tensor, "*dt"] | float) -> "DenseSystem":
         """The recurrence with step `dt` (...), which broadcasts over the batch axes.
 
         Raises:
@@ -100,9 +98,7 @@ class DenseSystem:
         h1 = self.A @ h0.to(torch.promote_types(self.A.dtype, h0.dtype)).unsqueeze(-1)
         return dense_kernel(self.A, h1, self.C, length).squeeze(-1)
 
-    def frequency_response(
-        self, w: Shaped[Tensor, " f"]
-    ) -> Complex[Tensor, "*batch f o i"]:
+    def frequency_response(self, w: Shaped[Tensor, " f"]) -> Complex[Tensor, "*batch f o i"]:
         """The factor by which exp(i w t) passes from input to output.
 
         Args:

@@ -92,9 +92,7 @@ class DiagonalSystem:
         check_continuous(self.discrete)
         A_bar, scale = rule.diagonal(self.A, as_tensor(dt, self.A)[..., None])
         B_bar = scale[..., None] * self.B
-        return DiagonalSystem(
-            A_bar, B_bar, self.C, self.D, conjugate=self.conjugate, discrete=True
-        )
+        return DiagonalSystem(A_bar, B_bar, self.C, self.D, conjugate=self.conjugate, discrete=True)
 
     def impulse_response(self, length: int) -> Shaped[Tensor, "*batch t o i"]:
         """C A^l B for l = 0 .. length - 1, with D added at lag 0. Real when `conjugate`.
@@ -121,9 +119,7 @@ class DiagonalSystem:
         w = self.C * (self.A * h0)[..., None, :]  # o n
         return self._powers(w, self.A[..., None, :], length).mT
 
-    def frequency_response(
-        self, w: Shaped[Tensor, " f"]
-    ) -> Complex[Tensor, "*batch f o i"]:
+    def frequency_response(self, w: Shaped[Tensor, " f"]) -> Complex[Tensor, "*batch f o i"]:
         """The factor by which exp(i w t) passes from input to output.
 
         Args:

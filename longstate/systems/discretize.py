@@ -174,9 +174,10 @@ class OscillatorImplicit:
         Returns:
             M (..., 2, 2) and F (..., 2): (z, y)_k = M (z, y)_{k-1} + F (B u_k).
         """
-        A, dt = torch.broadcast_tensors(A, as_tensor(dt, A))
-        s = 1 / (1 + dt**2 * A)
-        return _two_by_two(s, -dt * A * s, dt * s, s), torch.stack([dt * s, dt**2 * s], dim=-1)
+        A, step = torch.broadcast_tensors(A, as_tensor(dt, A))
+        s = 1 / (1 + step**2 * A)
+        M = _two_by_two(s, -step * A * s, step * s, s)
+        return M, torch.stack([step * s, step**2 * s], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,9 @@ class OscillatorImplicitExplicit:
         self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
     ) -> tuple[Shaped[Tensor, "*batch 2 2"], Shaped[Tensor, "*batch 2"]]:
         """The step of (z, y); see `OscillatorImplicit.oscillator`."""
-        A, dt = torch.broadcast_tensors(A, as_tensor(dt, A))
-        one = torch.ones_like(A)
-        return _two_by_two(one, -dt * A, dt, 1 - dt**2 * A), torch.stack([dt, dt**2], dim=-1)
+        A, step = torch.broadcast_tensors(A, as_tensor(dt, A))
+        M = _two_by_two(torch.ones_like(A), -step * A, step, 1 - step**2 * A)
+        return M, torch.stack([step, step**2], dim=-1)
 
 
 def _two_by_two(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

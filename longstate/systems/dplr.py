@@ -27,7 +27,7 @@ from longstate.systems._shapes import (
     points,
 )
 from longstate.systems.dense import DenseSystem
-from longstate.systems.diagonal import DiagonalSystem, real_columns, real_rows
+from longstate.systems.diagonal import DiagonalSystem, real_columns
 from longstate.systems.discretize import Discretization
 
 
@@ -97,13 +97,9 @@ class DPLRSystem:
             low_rank = 2 * real_columns(self.P) @ real_columns(self.Q).mT
         else:
             low_rank = _matmul(self.P, self.Q.mH)
-        return DenseSystem(
-            plain.A - low_rank, plain.B, plain.C, plain.D, discrete=self.discrete
-        )
+        return DenseSystem(plain.A - low_rank, plain.B, plain.C, plain.D, discrete=self.discrete)
 
-    def discretize(
-        self, rule: Discretization, dt: Shaped[Tensor, "*dt"] | float
-    ) -> DenseSystem:
+    def discretize(self, rule: Discretization, dt: Shaped[Tensor, "*dt"] | float) -> DenseSystem:
         """The recurrence with step `dt` (...), which broadcasts over the batch axes. It is dense.
 
         Raises:
@@ -136,9 +132,7 @@ class DPLRSystem:
             h0 = real_columns(h0.unsqueeze(-1)).squeeze(-1)
         return self.to_dense().state_response(h0, length)
 
-    def frequency_response(
-        self, w: Shaped[Tensor, " f"]
-    ) -> Complex[Tensor, "*batch f o i"]:
+    def frequency_response(self, w: Shaped[Tensor, " f"]) -> Complex[Tensor, "*batch f o i"]:
         """The factor by which exp(i w t) passes from input to output, by Woodbury's identity.
 
         Args:

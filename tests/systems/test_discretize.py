@@ -120,7 +120,9 @@ def test_hold_near_zero_against_its_series():
 def test_gradient_at_zero_is_finite_and_right():
     A = torch.zeros(2, dtype=torch.complex128, requires_grad=True)
     a, b = ZeroOrderHold().diagonal(A, 0.2)
-    assert_close(torch.autograd.grad(a.real.sum(), A, retain_graph=True)[0], torch.full_like(A, 0.2))
+    assert_close(
+        torch.autograd.grad(a.real.sum(), A, retain_graph=True)[0], torch.full_like(A, 0.2)
+    )
     assert_close(torch.autograd.grad(b.real.sum(), A)[0], torch.full_like(A, 0.02))
 
 

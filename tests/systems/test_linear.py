@@ -128,7 +128,7 @@ def test_state_response_is_powers(kind, conjugate):
     h0 = torch.randn(2, n, dtype=torch.complex128)
     if kind == "dense" or (kind, conjugate) == ("dplr", True):
         h0 = h0.real
-    A, B, C = full_matrix(system, conjugate)
+    A, _, C = full_matrix(system, conjugate)
     h = torch.cat([h0, h0.conj()], -1) if conjugate and n * 2 == A.shape[-1] else h0
     h = h.to(torch.complex128)
     for length in (1, 6):
@@ -223,9 +223,7 @@ def test_float32_keeps_six_digits(kind, conjugate):
     )
     names = [k for k in ("A", "P", "Q", "B", "C", "D") if hasattr(single, k)]
     flags = {} if kind == "dense" else {"conjugate": conjugate}
-    wide = type(single)(
-        *(getattr(single, k).to(getattr(wide, k).dtype) for k in names), **flags
-    )
+    wide = type(single)(*(getattr(single, k).to(getattr(wide, k).dtype) for k in names), **flags)
     for rule in (ZeroOrderHold(), Bilinear()):
         one, other = single.discretize(rule, 0.1), wide.discretize(rule, 0.1)
         for k in ("A", "B"):

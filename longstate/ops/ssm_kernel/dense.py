@@ -1,4 +1,4 @@
-"""Kernels of a full state matrix, by doubling. Matrix products only: any device, autograd by PyTorch.
+"""Kernels of a full state matrix, by doubling. Matrix products only, so they run on any device.
 
     K_l = C A^l B,  l = s m + j:     K_{s m + j} = (C A^{s m}) (A^j B)        m about sqrt(length)
 
