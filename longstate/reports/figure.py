@@ -1,15 +1,17 @@
 """Matplotlib figures as inline SVG that takes its colours and its font from the page.
 
 Colours are drawn with stand-ins that become CSS variables, so that one figure serves the light and
-the dark scheme. Figures are small (about 330 units wide), so that their text is still legible on a
+the dark scheme. Figures are small (about 310 units wide), so that their text is still legible on a
 telephone, where the page shows them one to one.
 """
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
+from typing import Any
 from zlib import crc32
 
 import matplotlib
@@ -27,16 +29,15 @@ _NAMES = (
 COLOURS = {name: f"#{0xF1A0 + i:06x}" for i, name in enumerate(_NAMES)}
 """Stand-in for each CSS variable of `page.css` that a figure may use."""
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "longstate",
     "text.parse_math": False,  # names of columns may hold a dollar sign
     "axes.formatter.use_mathtext": False,
     "axes.unicode_minus": True,
-    "font.size": 8.5,
+    "font.size": 9,
     "font.family": "DejaVu Sans",
-    "axes.titlesize": 9,
-    "axes.labelsize": 8.5,
+    "axes.labelsize": 9,
     "axes.labelcolor": COLOURS["muted"],
     "axes.edgecolor": COLOURS["muted"],
     "axes.linewidth": 0.6,
@@ -55,11 +56,13 @@ _STYLE = {
     "xtick.minor.size": 1.5,
     "xtick.minor.width": 0.4,
     "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.handlelength": 1.6,
-    "legend.columnspacing": 1.1,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 1.5,
+    "legend.columnspacing": 0.9,
     "legend.handletextpad": 0.5,
     "lines.linewidth": 1.2,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.02,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -67,11 +70,10 @@ _STYLE = {
 
 
 @contextmanager
-def axes(width: float = 4.6, height: float = 2.7) -> Iterator[Axes]:
+def axes(width: float = 4.3, height: float = 2.6) -> Iterator[Axes]:
     """Axes of a new figure, in the style of the page. Sizes in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
         yield figure.add_subplot()
 
 
@@ -85,13 +87,13 @@ def draw(title: str, label: str, kind: str, caption: str, paint: Callable[[Axes]
         caption: scope, units, how to read it.
         paint: draws on the axes that it is given.
     """
-    with axes() as ax:
+    with axes() as ax, warnings.catch_warnings():
+        # The browser draws the text, in a font of its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         paint(ax)
         svg = to_svg(ax.figure, label)  # type: ignore[arg-type]
     badge = element("span", kind, class_="kind")
-    return element(
-        "figure", element("h3", title), svg, element("figcaption", badge, caption)
-    )
+    return element("figure", element("h3", title), svg, element("figcaption", badge, caption))
 
 
 def to_svg(figure: Figure, label: str) -> Markup:
@@ -108,16 +110,12 @@ def to_svg(figure: Figure, label: str) -> Markup:
     text = re.sub(r"<defs>\s*</defs>", "", text)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href=", "href=")
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" {_role(label)}>', text)
+    name = f'role="img" aria-label="{escape(label)}"'
+    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda m: f"<svg {m[1]} {name}>", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     return Markup(_own_names(text))
-
-
-def _role(label: str) -> str:
-    safe = escape(label).replace("\\", "\\\\")
-    return f'role="img" aria-label="{safe}"'
 
 
 def _own_names(text: str) -> str:

@@ -20,7 +20,7 @@ from longstate.reports.memory_figures import (
     memory_table,
     time_scale_figure,
 )
-from longstate.reports.units import duration, steps
+from longstate.reports.units import steps
 from longstate.train.evaluation import ForecastEvaluation
 from longstate.train.history import TrainingHistory
 
@@ -63,8 +63,8 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
     change = 100 * (model / other - 1)
     if change < -0.05:
         return (
-            f"{task}, the model makes a {-change:.1f} % smaller squared error than {best}, the best "
-            "of the simple methods."
+            f"{task}, the model makes a {-change:.1f} % smaller squared error than {best}, the "
+            "best of the simple methods."
         )
     if change <= 0.05:
         return f"{task}, the model equals {best}, the best of the simple methods."
@@ -108,7 +108,7 @@ def _header(report: ForecastReport) -> Markup:
     return element(
         "header",
         element("p", report.name, class_="name"),
-        element("h1", headline(e, report.interval)),
+        element("h1", headline(e, report.interval), class_="good" if e.beats_all() else "bad"),
         element(
             "p",
             f"Tested on {e.windows:,} windows that training did not see, from {e.first} to "
@@ -123,10 +123,9 @@ def _scores(report: ForecastReport) -> Markup:
     model = e.score("model").mse
     best = min(range(len(e.scores)), key=lambda i: e.scores[i].mse)
     rows = [
-        (s.method, f"{s.mse:.4f}", f"{s.mae:.4f}",
-         "" if s.method == "model" or s.mse == 0 else f"{100 * (model / s.mse - 1):+.1f} %")
-        for s in e.scores
-    ]  # fmt: skip
+        (s.method, f"{s.mse:.4f}", f"{s.mae:.4f}", "" if i == 0 else _change(model, s.mse))
+        for i, s in enumerate(e.scores)
+    ]
     pictures = [figures.error_by_step(e, report.interval)]
     if e.quantiles:
         pictures.append(figures.calibration(e))
@@ -143,6 +142,10 @@ def _scores(report: ForecastReport) -> Markup:
         ),
         element("div", *pictures, class_="figures"),
     )
+
+
+def _change(model: float, other: float) -> str:
+    return f"{100 * (model / other - 1):+.1f} %".replace("-", "−") if other else ""
 
 
 def _examples(report: ForecastReport) -> Markup | None:
@@ -198,9 +201,7 @@ def _facts(report: ForecastReport) -> Markup:
     parts.append(_pairs("Environment", report.environment))
     notes = [element("li", note) for note in report.notes]
     data = [element("h2", "About the data"), element("ul", *notes)] if notes else []
-    return element(
-        "section", *data, element("div", *filter(None, parts), class_="facts-grid")
-    )
+    return element("section", *data, element("div", *filter(None, parts), class_="facts-grid"))
 
 
 def _pairs(title: str, values: Mapping[str, object]) -> Markup | None:

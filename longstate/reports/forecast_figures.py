@@ -1,5 +1,7 @@
 """Pictures of a forecast evaluation and of the training that led to it."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -10,16 +12,16 @@ from longstate.reports.units import steps
 from longstate.train.evaluation import Example, ForecastEvaluation
 from longstate.train.history import TrainingHistory
 
-LINES = {
+LINES: dict[str, dict[str, Any]] = {
     "model": {"color": COLOURS["model"], "linewidth": 1.8, "zorder": 5},
     "ridge": {"color": COLOURS["ridge"], "linestyle": (0, (5, 1.5))},
     "seasonal naive": {"color": COLOURS["seasonal"], "linestyle": (0, (2.5, 1.5))},
     "last value": {"color": COLOURS["last"], "linestyle": (0, (1, 1.3))},
 }
-_OTHER = {"color": COLOURS["muted"]}
+_OTHER: dict[str, Any] = {"color": COLOURS["muted"]}
 
 
-def line(method: str) -> dict:
+def line(method: str) -> dict[str, Any]:
     """How each method is drawn, the same in every picture; never by colour alone."""
     return LINES.get(method, _OTHER)
 
@@ -58,8 +60,9 @@ def calibration(evaluation: ForecastEvaluation) -> Markup:
 
     def paint(ax: Axes) -> None:
         ax.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.8, label="calibrated")
-        spread = [np.percentile(q.observed_by_step, [0, 100]) for q in evaluation.quantiles]
-        ax.vlines(asked, *np.transpose(spread), color=COLOURS["model"], linewidth=4, alpha=0.25,
+        low = [min(q.observed_by_step) for q in evaluation.quantiles]
+        high = [max(q.observed_by_step) for q in evaluation.quantiles]
+        ax.vlines(asked, low, high, color=COLOURS["model"], linewidth=4, alpha=0.25,
                   label="range over steps ahead")  # fmt: skip
         ax.plot(asked, found, "o", color=COLOURS["model"], markersize=4, label="model")
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="quantile asked for",
@@ -125,20 +128,17 @@ def _bands(ax: Axes, ahead: np.ndarray, one: Example) -> None:
 
 
 def _times(times: tuple[str, ...]) -> tuple[np.ndarray, bool]:
-    """Dates where the strings are dates, else numbers counted from the start."""
-    try:
-        return np.array(times, dtype="datetime64[ms]"), True
-    except ValueError:
-        pass
+    """Row numbers, or dates. Numbers first: NumPy would read row 8000 as the year."""
     try:
         return np.array(times, dtype=np.float64), False
     except ValueError:
-        return np.arange(len(times), dtype=np.float64), False
+        return np.array(times, dtype="datetime64[ms]"), True
 
 
 def _short(time: str) -> str:
     """An ISO time without seconds that say nothing."""
-    return time.replace("T", " ").removesuffix(".000").removesuffix(":00")
+    time = time.replace("T", " ").removesuffix(".000")
+    return time[:-3] if time.count(":") == 2 and time.endswith(":00") else time
 
 
 def loss_curve(history: TrainingHistory) -> Markup:
@@ -150,7 +150,9 @@ def loss_curve(history: TrainingHistory) -> Markup:
         ax.plot(at, train, color=COLOURS["muted"], linestyle=(0, (4, 1.5)), label="training")
         ax.plot(at, validation, color=COLOURS["model"], linewidth=1.8, label="validation")
         best = [(s, v) for s, v in zip(at, validation, strict=True) if s == history.best_step]
-        ax.plot(*zip(*best, strict=True), "o", color=COLOURS["model"], label="kept") if best else None
+        ax.plot(
+            *zip(*best, strict=True), "o", color=COLOURS["model"], label="kept"
+        ) if best else None
         ax.set_xlabel("optimiser steps")
         ax.set_ylabel("loss")
         legend(ax)

@@ -1,5 +1,6 @@
 """HTML as values: text is escaped when it is put into an element, not by whoever remembers to."""
 
+from collections.abc import Sequence
 from html import escape
 
 
@@ -9,7 +10,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def join(parts: "list[str] | tuple[str, ...]") -> Markup:
+def join(parts: Sequence[str]) -> Markup:
     return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in parts))
 
 
@@ -28,7 +29,9 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
     return Markup(f"<{tag}{written}>{join(children)}</{tag}>")
 
 
-def table(head: tuple[str, ...], rows: "list[tuple[str, ...]]", best: int | None = None) -> Markup:
+def table(
+    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], best: int | None = None
+) -> Markup:
     """A table that scrolls sideways by itself where the screen is narrow.
 
     Args:
@@ -51,7 +54,7 @@ def table(head: tuple[str, ...], rows: "list[tuple[str, ...]]", best: int | None
 
 
 def page(title: str, css: str, *body: str) -> str:
-    """A whole document. Its content policy forbids scripts and every request, whatever `body` is."""
+    """A whole document. Its policy forbids scripts and every request, whatever `body` holds."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

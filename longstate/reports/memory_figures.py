@@ -103,7 +103,7 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
             top = layer.strength.max() or 1.0
             # A zero has no place on a log axis.
             relative = np.where(layer.strength > 0, layer.strength / top, np.nan)
-            ax.plot(np.arange(1, length + 1), relative, label=layer.name, **_line(i))
+            ax.plot(np.arange(1, length + 1), relative, label=_short(layer.name), **_line(i))
         ax.set(xscale="log", yscale="log", xlim=(1, length), xlabel="samples back, 1 is the newest")
         ax.set_ylabel("strength, relative to its peak")
         ax.set_ylim(bottom=max(1e-5, ax.get_ylim()[0]), top=1.3)
@@ -132,7 +132,7 @@ def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | 
             share = 100 * counts / max(1, layer.time_constants.size)
             style = _line(i)
             ax.stairs(share, edges, fill=True, color=style["color"], alpha=0.13)
-            ax.stairs(share, edges, label=layer.name, **style)
+            ax.stairs(share, edges, label=_short(layer.name), **style)
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="time constant, steps")
         ax.set_ylabel("states of the layer, %")
         ax.set_ylim(bottom=0)
@@ -157,6 +157,10 @@ def _chosen(layers: list[LayerMemory]) -> list[tuple[int, LayerMemory]]:
     return [(i, layers[pick]) for i, pick in enumerate(picks)]
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
 def _line(i: int) -> dict:
     dashes = ((0, ()), (0, (5, 1.5)), (0, (2.5, 1.5)), (0, (1, 1.3)))
     return {"color": COLOURS[f"layer{i}"], "linestyle": dashes[i], "linewidth": 1.4}
@@ -168,14 +172,16 @@ def _finish(ax: Axes, window: int, interval: float | None) -> None:
     if low < window < high:
         ax.axvline(window, color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
         ax.annotate(
-            "window ", (window, 1), xycoords=("data", "axes fraction"), ha="right", va="top",
-            color=COLOURS["muted"], fontsize=8,
+            "window", (window, 1), (-3, 0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="right", va="top", color=COLOURS["muted"], fontsize=8,
         )  # fmt: skip
     named = marks(low, high, interval)
     if named:
-        top = ax.secondary_xaxis(-0.3)
-        top.set_xticks([x for x, _ in named], [name for _, name in named])
-        top.minorticks_off()
-        top.spines["bottom"].set_visible(False)
-        top.tick_params(length=0)
+        # A second row of tick labels, between the steps and the name of the axis.
+        below = ax.secondary_xaxis(0.0)
+        below.set_xticks([x for x, _ in named], [name for _, name in named])
+        below.minorticks_off()
+        below.spines["bottom"].set_visible(False)
+        below.tick_params(length=0, pad=15, labelsize=8)
+        ax.xaxis.labelpad = 13
     legend(ax, 2)
