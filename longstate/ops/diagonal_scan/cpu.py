@@ -1,8 +1,8 @@
 """Numba. Lanes run along the state, which is contiguous; time is the outer loop.
 
 Bound by memory: forward reads `a` and `x` and writes `h`; backward reads `a`, `h` and the gradient
-of `h`, and writes two gradients. `a` is passed as rows: one row when it is constant, `b * t` when it
-varies, so that the row of (b, t) is `b * a_batch + t * a_time`.
+of `h`, and writes two gradients. `a` is passed as rows: one row when it is constant, `b * t` when
+it varies, so that the row of (b, t) is `b * a_batch + t * a_time`.
 """
 
 import numpy as np
@@ -101,9 +101,7 @@ def _reset_array(reset: Tensor | None) -> np.ndarray:
     return np.zeros((1, 1), np.bool_) if reset is None else reset.numpy()
 
 
-def forward(
-    a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def forward(a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor]:
     a, x = a.contiguous(), x.contiguous()
     h0 = torch.zeros_like(x[:, 0]) if h0 is None else h0.contiguous()
     h = torch.empty_like(x)
