@@ -1,8 +1,8 @@
 """Numba. Lanes run along the state, which is contiguous; time is the outer loop.
 
 Bound by memory: forward reads `a` and `x` and writes `h`; backward reads `a`, `h` and the gradient
-of `h`, and writes two gradients. `a` is passed as rows: one row when it is constant, `b * t` when it
-varies, so that the row of (b, t) is `b * a_batch + t * a_time`.
+of `h`, and writes two gradients. `a` is passed as rows: one row when it is constant, `b * t` when
+it varies, so that the row of (b, t) is `b * a_batch + t * a_time`.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from longstate.ops._layout import dense
 from longstate.ops._threads import KERNEL, parallel_for
 
 _LANES = 256  # states per block: a row of complex64 fills 32 cache lines
@@ -98,14 +99,12 @@ def _blocks(x: Tensor) -> int:
 
 
 def _reset_array(reset: Tensor | None) -> np.ndarray:
-    return np.zeros((1, 1), np.bool_) if reset is None else reset.numpy()
+    return np.zeros((1, 1), np.bool_) if reset is None else dense(reset).numpy()
 
 
-def forward(
-    a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    a, x = a.contiguous(), x.contiguous()
-    h0 = torch.zeros_like(x[:, 0]) if h0 is None else h0.contiguous()
+def forward(a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor]:
+    a, x = dense(a), dense(x)
+    h0 = torch.zeros_like(x[:, 0]) if h0 is None else dense(h0)
     h = torch.empty_like(x)
     parallel_for(
         _forward, _blocks(x), x.numel(),
@@ -124,10 +123,10 @@ def backward(
     grad_last: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `a`, `x` and `h0`."""
-    a = a.contiguous()
-    start = torch.zeros_like(h[:, 0]) if h0 is None else h0.contiguous()
-    grad_h = torch.zeros_like(h) if grad_h is None else grad_h.contiguous()
-    carry = torch.zeros_like(start) if grad_last is None else grad_last.contiguous().clone()
+    a = dense(a)
+    start = torch.zeros_like(h[:, 0]) if h0 is None else dense(h0)
+    grad_h = torch.zeros_like(h) if grad_h is None else dense(grad_h)
+    carry = torch.zeros_like(start) if grad_last is None else dense(grad_last).clone()
     grad_x = torch.empty_like(h)
     # Constant `a`: one row of sums for each sequence, added up below in a fixed order.
     grad_a = h.new_zeros(h.shape[0], h.shape[2]) if a.dim() == 1 else torch.zeros_like(a)
