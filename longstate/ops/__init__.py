@@ -1,3 +1,6 @@
 """Tensors in, tensors out: the recurrences, each with a reference, a Numba and a Triton form."""
 
 from longstate.ops.diagonal_scan import diagonal_scan as diagonal_scan
+from longstate.ops.fft_conv import fft_conv as fft_conv
+from longstate.ops.ssm_kernel import dplr_kernel as dplr_kernel
+from longstate.ops.ssm_kernel import vandermonde as vandermonde
