@@ -13,6 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from longstate.ops._layout import dense
 from longstate.ops._threads import KERNEL, parallel_for
 
 _LANES = 64
@@ -190,7 +191,7 @@ def _backward(start, stop, u, A, B, C, h0, lengths, dy, dlast, du, dh0, sums):
 
 def _modes_first(x: Tensor) -> np.ndarray:
     """(..., d, n) complex -> (..., n, d, 2) real, contiguous."""
-    return torch.view_as_real(x.mT.contiguous().resolve_conj()).numpy()
+    return torch.view_as_real(dense(x.mT)).numpy()
 
 
 def _channels_first(x: Tensor) -> Tensor:
@@ -206,7 +207,7 @@ def forward(
     u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
     """y (b, t, d) = Re(C h) and the last state; A, B, C (d, n) and h0 (b, d, n) complex."""
-    u = u.contiguous()
+    u = dense(u)
     y = torch.zeros_like(u)
     last = torch.empty(h0.shape[0], h0.shape[2], h0.shape[1], 2, dtype=u.dtype)
     parallel_for(
@@ -222,7 +223,7 @@ def backward(
     grad_y: Tensor, grad_last: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of u, A, B, C and h0."""
-    u, grad_y = u.contiguous(), grad_y.contiguous()
+    u, grad_y = dense(u), dense(grad_y)
     b, _, d = u.shape
     n = A.shape[1]
     grad_u = torch.zeros_like(u)
