@@ -56,8 +56,8 @@ def dplr_kernel(
         impl: "auto", "reference", "cpu" or "triton"; for the Cauchy sums.
 
     Returns:
-        (..., length), in the precision of `C`; real when `conjugate`, else complex. Differentiable in
-        everything before `length`.
+        (..., length), in the precision of `C`; real when `conjugate`, else complex. Differentiable
+        in everything before `length`.
 
     Raises:
         ValueError: shapes or dtypes do not fit, length is below 1, or `impl` cannot run here.
