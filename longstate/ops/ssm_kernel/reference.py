@@ -1,0 +1,21 @@
+"""The sums as they are written, with their (n, length) temporaries; gradients by PyTorch."""
+
+import torch
+from torch import Tensor
+
+
+def _powers(a: Tensor, length: int) -> Tensor:
+    lags = torch.arange(length, device=a.device, dtype=a.real.dtype)
+    return a.unsqueeze(-1) ** lags
+
+
+def vandermonde(w: Tensor, a: Tensor, length: int) -> Tensor:
+    return (w.unsqueeze(-1) * _powers(a, length)).sum(-2).real
+
+
+def moments(u: Tensor, a: Tensor) -> Tensor:
+    return (u.unsqueeze(-2) * _powers(a, u.shape[-1])).sum(-1)
+
+
+def cauchy(v: Tensor, z: Tensor, poles: Tensor) -> Tensor:
+    return (v.unsqueeze(-1) / (z - poles.unsqueeze(-1)).unsqueeze(-3)).sum(-2)
