@@ -10,12 +10,13 @@ on the order of their operations.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numba.extending import overload
 
-EXACT = {
+EXACT: dict[str, Any] = {
     "nogil": True,
     "cache": True,
     "boundscheck": False,
