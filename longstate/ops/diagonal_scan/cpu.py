@@ -10,7 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from longstate.ops._layout import dense
+from longstate.ops._layout import dense, flags
 from longstate.ops._memory import on_large_pages
 from longstate.ops._threads import KERNEL, parallel_for
 
@@ -110,17 +110,13 @@ def _blocks(x: Tensor) -> int:
     return x.shape[0] * -(-x.shape[2] // _LANES)
 
 
-def _reset_array(reset: Tensor | None) -> np.ndarray:
-    return np.zeros((1, 1), np.bool_) if reset is None else dense(reset).numpy()
-
-
 def forward(a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor]:
     a, x = dense(a), dense(x)
     h0 = torch.zeros_like(x[:, 0]) if h0 is None else dense(h0)
     h = on_large_pages(torch.empty_like(x))
     parallel_for(
         _forward, _blocks(x), x.numel(),
-        *_rows(a, x), x.numpy(), h0.numpy(), _reset_array(reset), reset is not None,
+        *_rows(a, x), x.numpy(), h0.numpy(), flags(reset, x).numpy(), reset is not None,
         h.numpy(), _LANES,
     )  # fmt: skip
     return h, h[:, -1].clone()
@@ -146,7 +142,7 @@ def backward(
     on_large_pages(grad_a)
     parallel_for(
         _backward, _blocks(h), h.numel(),
-        *_rows(a, h), start.numpy(), h.numpy(), _reset_array(reset), reset is not None,
+        *_rows(a, h), start.numpy(), h.numpy(), flags(reset, h).numpy(), reset is not None,
         grad_h.numpy(), carry.numpy(),
         grad_a.view(-1, h.shape[2]).numpy(), grad_x.numpy(), _LANES,
     )  # fmt: skip
