@@ -144,14 +144,15 @@ def _gradients_carry(layer: Layer, u: Tensor) -> None:
     first = tree_map(lambda s: s.requires_grad_(), _random_state(layer, len(u)))
     weight = torch.randn_like(u)
 
-    def gradients(y: Tensor, state: State, u: Tensor) -> list[Tensor | None]:
+    def gradients(result: tuple[Tensor, State], u: Tensor) -> list[Tensor | None]:
+        y, state = result
         loss = (y * weight).sum() + sum(s.abs().square().sum() for s in tree_leaves(state))
         wanted = [u, *layer.parameters(), *tree_leaves(first)]
         return list(torch.autograd.grad(loss, wanted, allow_unused=True))
 
     u = u.clone().requires_grad_()
-    whole = gradients(*layer(u, first), u)
-    pieces = gradients(*_in_pieces(layer, u, first, [2, 9]), u)
+    whole = gradients(layer(u, first), u)
+    pieces = gradients(_in_pieces(layer, u, first, [2, 9]), u)
     names = ["u", *dict(layer.named_parameters()), *(f"state {i}" for i in range(99))]
     for name, a, b in zip(names, pieces, whole, strict=False):
         assert (a is None) == (b is None), f"gradient of {name} is lost between pieces"

@@ -19,7 +19,7 @@ from torch import Tensor
 from longstate.models import ForecastModel
 from longstate.train.windows import Batch, Windows
 
-STRENGTHS = tuple(10.0 ** (0.5 * k) for k in range(-12, 1))  # of the mean eigenvalue of X'X
+STRENGTHS = tuple(10.0 ** (0.5 * k) for k in range(-18, 1))  # of the mean eigenvalue of X'X
 
 
 def last_value(windows: Windows, batch: Batch) -> Tensor:

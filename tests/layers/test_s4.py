@@ -7,6 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from longstate.layers import DSS, S4, S4D
+from longstate.ops.fft_conv import fft_conv
+from longstate.ops.ssm_kernel import dplr_kernel
 from tests.golden import assert_parity, golden
 
 
@@ -78,16 +80,13 @@ def untilde(layer, tilde, length):
 @pytest.mark.parametrize("init", ["legs", "legt", "fout"])
 @pytest.mark.parametrize("length", [64, 101])
 def test_s4_recurrence_is_its_cauchy_kernel_and_fourier_transform(init, length):
-    from longstate.ops import fft_conv
-    from longstate.ops.ssm_kernel import dplr_kernel
-
     torch.manual_seed(0)
     layer = S4(3, d_state=8, init=init).double()
     s = layer.continuous_system()
-    kernel = dplr_kernel(s.A, s.P, s.B[..., 0], s.C[..., 0, :], layer.log_dt.exp(), length)
+    kernel = dplr_kernel(s.A, s.P, s.Q, s.B[..., 0], s.C[..., 0, :], layer.log_dt.exp(), length)
     u = torch.randn(2, length, 3, dtype=torch.float64)
     y, _ = layer(u)
-    assert_close(y, fft_conv(u, kernel.mT) + layer.D * u)
+    assert_close(y, fft_conv(u, kernel) + layer.D * u)
 
 
 @pytest.mark.parametrize("make", [S4, S4D, DSS])

@@ -25,6 +25,8 @@ from longstate.ops._double import widen
 from longstate.ops.ssm_kernel import _ops
 from longstate.ops.ssm_kernel.dense import dense_final_state as dense_final_state
 from longstate.ops.ssm_kernel.dense import dense_kernel as dense_kernel
+from longstate.ops.ssm_kernel.dplr import dplr_kernel as dplr_kernel
+from longstate.ops.ssm_kernel.dplr import dplr_state_response as dplr_state_response
 
 
 def vandermonde(w: Tensor, a: Tensor, length: int, *, impl: str = "auto") -> Tensor:
@@ -36,7 +38,7 @@ def vandermonde(w: Tensor, a: Tensor, length: int, *, impl: str = "auto") -> Ten
     Args:
         w (..., n): weights C * B_bar, real or complex.
         a (..., n): powers' base A_bar, real or complex; leading axes broadcast against `w`. May be
-            wider than `w`: in float32, pass `a` made in float64 and the powers are as exact as that.
+            wider than `w`: with `a` made in float64, the powers of float32 are exact too.
         length: number of lags, at least 1.
         impl: "auto", "reference", "cpu" or "triton".
 
@@ -120,11 +122,10 @@ def cauchy(v: Tensor, z: Tensor, poles: Tensor, *, impl: str = "auto") -> Tensor
 
         return reference.cauchy(v, z, poles).to(v.dtype)
     batch = torch.broadcast_shapes(v.shape[:-2], poles.shape[:-1])
-    v, poles = v.expand(*batch, -1, -1), widen(poles).expand(*batch, -1)
-    r = _ops.cauchy(
-        v.flatten(0, -3) if batch else v[None], widen(z), poles.reshape(-1, v.shape[-1]), impl
-    )
-    return r.reshape(*batch, *r.shape[1:])
+    c, n = v.shape[-2:]
+    v = v.expand(*batch, c, n).reshape(-1, c, n)
+    poles = widen(poles).expand(*batch, n).reshape(-1, n)
+    return _ops.cauchy(v, widen(z), poles, impl).reshape(*batch, c, -1)
 
 
 def _check_states(w: Tensor, a: Tensor, name: str) -> None:
