@@ -1,6 +1,7 @@
 """From a trained forecaster to what its report shows."""
 
 import dataclasses
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,7 @@ def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) 
 
 def linear_systems(forecaster: Forecaster) -> dict[str, System]:
     """The discrete system of each layer that is one, by name, first layer first."""
-    mixers = [block.mixer for block in forecaster.model.backbone.blocks]
+    mixers: list[Any] = [block.mixer for block in forecaster.model.backbone.blocks]
     return {
         f"layer {i} ({type(mixer).__name__})": mixer.system()
         for i, mixer in enumerate(mixers, start=1)

@@ -35,7 +35,9 @@ def test_demo_trains_scores_and_reports(hurried, tmp_path, capfd):
     text = page.read_text("utf-8")
     assert "layer 2 (S4D)" in text
     assert "6 steps (6 h)" in text
-    evaluation = ForecastEvaluation.from_json((tmp_path / "demo/evaluation.json").read_text("utf-8"))
+    evaluation = ForecastEvaluation.from_json(
+        (tmp_path / "demo/evaluation.json").read_text("utf-8")
+    )
     assert reports.headline(evaluation, 3600.0) in text.replace("&#x27;", "'")
 
 
