@@ -30,7 +30,7 @@ from longstate.layers.base import Layer, State, check_call, full_precision
 from longstate.layers.channelwise import complex_parameter, log_uniform
 from longstate.layers.ragged import Ragged
 from longstate.ops import diagonal_scan, zoh_scan
-from longstate.ops._drive import drive
+from longstate.ops._drive import drive, read
 from longstate.systems import Bilinear, DiagonalSystem, ZeroOrderHold, diagonalize, legs
 
 
@@ -123,12 +123,12 @@ class S5(Layer):
         if mask is not None:
             wide = torch.where(mask[..., None], wide, 0)
         with full_precision(u):
-            C = torch.view_as_complex(self.C.to(wide.dtype))
+            C = 2 * torch.view_as_complex(self.C.to(wide.dtype))
             if self.bidirectional:
                 y = self._both_ways(wide, C, dt, mask, reset, rate)
             else:
                 h, state = self._scan(wide, state, dt, mask, reset, rate)
-                y = _read(h, C)
+                y = read(h, C)
             y = y + self.D * wide
         if mask is not None:
             y = torch.where(mask[..., None], y, 0)
@@ -149,19 +149,9 @@ class S5(Layer):
                 "S5(bidirectional=True) needs the whole sequence and has no step; build it with "
                 "bidirectional=False to stream"
             )
-        wide = u.to(self._dtype())
-        with full_precision(u):
-            s = self.continuous_system()
-            steps = self._steps(rate)
-            steps = steps if dt is None else steps * dt.to(wide.dtype)[:, None]
-            A, scale = self._rule().diagonal(s.A, steps)
-            before = state if reset is None else torch.where(reset[:, None], 0, state)
-            after = A * before + scale * (wide.to(s.B.dtype) @ s.B.mT)
-            y = _read(after, s.C) + self.D * wide
-        if mask is not None:
-            y = torch.where(mask[:, None], y, 0)
-            after = torch.where(mask[:, None], after, before)
-        return y.to(u.dtype), after
+        dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
+        y, state = self(u[:, None], state, dt=dt, mask=mask, reset=reset, rate=rate)
+        return y[:, 0], state
 
     def _scan(self, u, state, dt, mask, reset, rate):
         """Every state (b, t, n), and the last. No time passes where the mask is False."""
@@ -187,7 +177,7 @@ class S5(Layer):
             dt = _time_to_next(dt, None if ragged is None else ragged.lengths).flip(1)
         # padding comes first when time runs backwards, and leaves the zero state as it is
         back, _ = self._scan(u.flip(1), start, dt, None, None, rate)
-        y = _read(ahead, C[0]) + _read(back, C[1]).flip(1)
+        y = read(ahead, C[0]) + read(back, C[1]).flip(1)
         return y if ragged is None else ragged.join(y)
 
     def _zero_state(self, batch: int) -> Tensor:
@@ -205,12 +195,6 @@ class S5(Layer):
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
-
-
-def _read(h: Tensor, C: Tensor) -> Tensor:
-    """2 Re(C h) (..., d) of states (..., n): one real product."""
-    pairs = 2 * torch.view_as_real(C.conj().resolve_conj()).flatten(-2)
-    return torch.view_as_real(h).flatten(-2) @ pairs.mT
 
 
 def _time_to_next(dt: Tensor, lengths: Tensor | None) -> Tensor:

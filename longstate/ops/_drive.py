@@ -1,4 +1,4 @@
-"""The input of a scan, B u: real signals, real or complex states."""
+"""The two ends of a scan, B u and Re(C h): real signals, real or complex states."""
 
 import torch
 from torch import Tensor
@@ -33,6 +33,20 @@ def drive_backward(u: Tensor, B: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     grad_pairs = u.flatten(0, 1).mT @ pairs.flatten(0, 1)  # d, 2 n
     grad_B = torch.view_as_complex(grad_pairs.unflatten(-1, (-1, 2)).permute(1, 0, 2).contiguous())
     return pairs @ _real(B).mT, grad_B
+
+
+def read(h: Tensor, C: Tensor) -> Tensor:
+    """Re(C h): one real product.
+
+    Args:
+        h (..., n): complex.
+        C (d, n): complex.
+
+    Returns:
+        (..., d) real.
+    """
+    pairs = torch.view_as_real(C.conj().resolve_conj()).flatten(-2)
+    return torch.view_as_real(h.resolve_conj()).flatten(-2) @ pairs.mT
 
 
 def own_drive(u: Tensor, B: Tensor | None) -> Tensor:
