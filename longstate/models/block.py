@@ -57,4 +57,3 @@ class Block(nn.Module):
 
     def _gated(self, y: Tensor) -> Tensor:
         return self.dropout(nn.functional.glu(self.gate(nn.functional.gelu(y)), dim=-1))
-
