@@ -7,7 +7,7 @@ from longstate.layers import S4D
 
 torch.manual_seed(0)
 layer = S4D(d_model=1, d_state=16)
-optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=0.0)
+optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-1, weight_decay=0.0)
 
 # The task: how far the last 64 samples have drifted, from a sequence of 16,384.
 u = torch.randn(1, 16_384, 1) / 8
