@@ -55,8 +55,8 @@ class ForecastStream:
         self._past: deque[_Row] = deque(maxlen=self.spec.window)
         self._future: deque[_Row] = deque()
         self._count = 0
-        self._step = None if self.spec.step is None else pd.tseries.frequencies.to_offset(
-            self.spec.step
+        self._step = (
+            None if self.spec.step is None else pd.tseries.frequencies.to_offset(self.spec.step)
         )
 
     def push(self, values: Mapping[str, str | float]) -> Streamed | None:
@@ -133,7 +133,9 @@ class ForecastStream:
         if np.isnan(row.known).any():
             raise InputError("a row of the future must fill every column known in advance")
         if len(self._future) >= self.spec.window + 2 * self.spec.horizon:
-            raise InputError(f"{len(self._future)} rows of the future are waiting; more are refused")
+            raise InputError(
+                f"{len(self._future)} rows of the future are waiting; more are refused"
+            )
         self._future.append(row)
 
     def _push_past(self, row: _Row) -> None:

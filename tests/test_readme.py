@@ -63,6 +63,7 @@ def check_pip(words: list[str]) -> None:
 def check_longstate(words: list[str], folder: Path, monkeypatch) -> None:
     """Parse as the program would, without doing the work."""
     import typer
+
     from longstate.cli import app
 
     monkeypatch.chdir(folder)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from longstate.cli import forecast, stream
+from longstate.cli import demo, forecast, stream
 from longstate.errors import InputError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(forecast.evaluate)
 app.command()(forecast.predict)
 app.command()(forecast.info)
 app.command()(stream.stream)
+app.command()(demo.demo)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -51,6 +51,7 @@ def train(
     if epochs < 1:
         raise InputError(f"--epochs must be at least 1; got {epochs}")
 
+    from longstate import reports
     from longstate.cli.show import progress_bar, say, show_evaluation
     from longstate.files import write_whole
     from longstate.train.csv import read_csv
@@ -85,8 +86,9 @@ def train(
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
     evaluation = forecaster.evaluate(frame)
     write_whole(out / "evaluation.json", evaluation.to_json())
+    page = reports.write(reports.describe(forecaster, evaluation, str(out)), out / "report.html")
     show_evaluation(evaluation)
-    say(f"The run is in {out}")
+    say(f"The run is in {out}, the report is {page}")
 
 
 def evaluate(run: Run, data: Data) -> None:

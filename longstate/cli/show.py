@@ -61,7 +61,9 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
         table.add_row(name, *(f"{x:.4f}" for x in figures))
     Console().print(table)
     if e.quantiles:
-        found = ", ".join(f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles)
+        found = ", ".join(
+            f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles
+        )
         say(f"Share of the truth at or below each quantile: {found}.")
     for sentence in e.verdict():
         say(sentence)

@@ -5,4 +5,12 @@ from longstate.models.block import Block
 from longstate.models.forecaster import Forecast, ForecastModel, Window
 from longstate.models.spec import ForecastSpec
 
-__all__ = ["Backbone", "Block", "Forecast", "ForecastModel", "ForecastSpec", "Window", "layer_class"]
+__all__ = [
+    "Backbone",
+    "Block",
+    "Forecast",
+    "ForecastModel",
+    "ForecastSpec",
+    "Window",
+    "layer_class",
+]

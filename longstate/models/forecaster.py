@@ -135,7 +135,9 @@ class ForecastModel(nn.Module):
         self.register_buffer("spread", torch.zeros(spec.horizon, c, q))
         inputs = c + 1 + len(spec.covariates) + len(spec.known) + spec.n_calendar
         self.encode = nn.Linear(inputs, d_model)
-        self.backbone = Backbone([layer(d_model) for _ in range(n_layers)], d_model, dropout=dropout)
+        self.backbone = Backbone(
+            [layer(d_model) for _ in range(n_layers)], d_model, dropout=dropout
+        )
         self.head = nn.Linear(d_model, c * (1 + q))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

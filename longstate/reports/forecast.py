@@ -4,13 +4,12 @@ Its first sentence says whether the model beats the best simple method. Every st
 the data is escaped where it enters the page; see `markup`.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
+from longstate.files import write_whole
 from longstate.reports import forecast_figures as figures
 from longstate.reports.markup import Markup, element, page, table
 from longstate.reports.memory_figures import (
@@ -87,18 +86,12 @@ def write(report: ForecastReport, path: str | Path) -> Path:
 
     Returns:
         The absolute path of the page.
+
+    Raises:
+        InputError: it cannot be written.
     """
     path = Path(path).absolute()
-    text = render(report)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp made it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(path, render(report))
     return path
 
 

@@ -210,9 +210,7 @@ class Forecaster:
         self.facts = facts
         return self
 
-    def _plan(
-        self, table: Table, shares: tuple[float, float, float]
-    ) -> tuple[ForecastSpec, Split]:
+    def _plan(self, table: Table, shares: tuple[float, float, float]) -> tuple[ForecastSpec, Split]:
         train_rows = int(table.rows * shares[0])
         window = self.window or max(1, min(WINDOW, (train_rows - self.horizon) // 2))
         spec = ForecastSpec(
@@ -270,7 +268,9 @@ class Forecaster:
             task, self.training, seed=self.seed, keeping=Keeping(path, identity), show=show
         )
         self.facts = {"history": dataclasses.asdict(history), "ridge_strengths": list(strengths)}
-        return [f"Column {n!r} is constant over the training part; it adds nothing." for n in constant]
+        return [
+            f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
+        ]
 
     def _table(self, frame: pd.DataFrame) -> Table:
         spec = self.model.spec

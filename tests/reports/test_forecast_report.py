@@ -5,12 +5,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from report_samples import evaluation, one_example, report, score, system
 
 from longstate import reports
+from longstate.errors import InputError
 from longstate.reports.memory_figures import layer_memory
 from longstate.reports.units import duration, marks, steps
 from longstate.systems import DenseSystem
+from tests.reports.samples import evaluation, one_example, report, score, system
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -228,7 +229,7 @@ def test_writes_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left on device; the file there is unchanged"):
         reports.write(replace(report(), name="new"), path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert "run of temperature" in path.read_text("utf-8")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from report_samples import report
 
 from longstate import reports
+from tests.reports.samples import report
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

@@ -14,6 +14,7 @@ from numba import njit
 from torch import Tensor
 
 from longstate.ops._layout import dense
+from longstate.ops._memory import on_large_pages
 from longstate.ops._threads import KERNEL, parallel_for
 
 _LANES = 64
@@ -139,6 +140,7 @@ def _forward(start, stop, u, A, B, C, h0, lengths, y, last):
             for m in range(n):
                 _advance(ws[m], u_tile, y_tile, steps)
             _store_tile(y_tile, y[b], begin, steps, lo, hi)
+        y[b, lengths[b] :, lo:hi] = 0
         for m in range(n):
             _store_mode(ws[m], _H, last[b, m], lo, hi)
 
@@ -182,6 +184,7 @@ def _backward(start, stop, u, A, B, C, h0, lengths, dy, dlast, du, dh0, sums):
                 past[steps] = ws[m, : 2 * _LANES]
                 _retreat(ws[m], past, u_tile, g_tile, du_tile, steps)
             _store_tile(du_tile, du[b], i * _TILE, steps, lo, hi)
+        du[b, lengths[b] :, lo:hi] = 0
         for m in range(n):
             _store_mode(ws[m], _G, dh0[b, m], lo, hi)
             _store_mode(ws[m], _GA, sums[b, 0, m], lo, hi)
@@ -208,7 +211,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """y (b, t, d) = Re(C h) and the last state; A, B, C (d, n) and h0 (b, d, n) complex."""
     u = dense(u)
-    y = torch.zeros_like(u)
+    y = on_large_pages(torch.empty_like(u))
     last = torch.empty(h0.shape[0], h0.shape[2], h0.shape[1], 2, dtype=u.dtype)
     parallel_for(
         _forward, *_work(u, A),
@@ -226,7 +229,7 @@ def backward(
     u, grad_y = dense(u), dense(grad_y)
     b, _, d = u.shape
     n = A.shape[1]
-    grad_u = torch.zeros_like(u)
+    grad_u = on_large_pages(torch.empty_like(u))
     grad_h0 = torch.empty(b, n, d, 2, dtype=u.dtype)
     sums = torch.empty(b, 3, n, d, 2, dtype=u.dtype)  # for each sequence; added in a fixed order
     parallel_for(

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from longstate.ops._layout import dense
+from longstate.ops._layout import dense, flags, reals
 
 _LANES = 32  # one warp; small, so that a batch of 8 with 256 states still gives 64 programs
 
@@ -114,17 +114,6 @@ def _backward(
     _store(carry, b * n + lane, g_re, g_im, inside, COMPLEX)
 
 
-def _reals(x: Tensor) -> Tensor:
-    x = dense(x)
-    return torch.view_as_real(x) if x.is_complex() else x
-
-
-def _flags(reset: Tensor | None, like: Tensor) -> Tensor:
-    if reset is None:
-        return torch.zeros(1, dtype=torch.uint8, device=like.device)
-    return dense(reset).view(torch.uint8)
-
-
 def _grid(x: Tensor) -> tuple[int, int]:
     return x.shape[0], triton.cdiv(x.shape[2], _LANES)
 
@@ -133,7 +122,7 @@ def forward(a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> tu
     h0 = x.new_zeros(x.shape[0], x.shape[2]) if h0 is None else h0
     h = torch.empty_like(x, memory_format=torch.contiguous_format)
     _forward[_grid(x)](
-        _reals(a), _reals(x), _reals(h0), _flags(reset, x), _reals(h), x.shape[1], x.shape[2],
+        reals(a), reals(x), reals(h0), flags(reset, x), reals(h), x.shape[1], x.shape[2],
         VARYING=a.dim() > 1, HAS_RESET=reset is not None, COMPLEX=x.is_complex(),
         LANES=_LANES, num_warps=1,
     )  # fmt: skip
@@ -157,8 +146,8 @@ def backward(
     # Constant `a`: one row of sums for each sequence, added up below in a fixed order.
     grad_a = h.new_empty(row if a.dim() == 1 else h.shape)
     _backward[_grid(h)](
-        _reals(a), _reals(start), _reals(h), _flags(reset, h), _reals(grad_h), _reals(carry),
-        _reals(grad_a), _reals(grad_x), h.shape[1], h.shape[2],
+        reals(a), reals(start), reals(h), flags(reset, h), reals(grad_h), reals(carry),
+        reals(grad_a), reals(grad_x), h.shape[1], h.shape[2],
         VARYING=a.dim() > 1, HAS_RESET=reset is not None, COMPLEX=h.is_complex(),
         LANES=_LANES, num_warps=1,
     )  # fmt: skip

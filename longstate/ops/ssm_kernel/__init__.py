@@ -55,7 +55,6 @@ def vandermonde(w: Tensor, a: Tensor, length: int, *, impl: str = "auto") -> Ten
     if impl == "reference":
         from longstate.ops.ssm_kernel import reference
 
-        w, a = torch.broadcast_tensors(w, a)
         return reference.vandermonde(w, a, length).to(w.real.dtype)
     w, a, restore = _rows(w, _wide_complex(a))
     return restore(_ops.vandermonde(w, a, length, impl))

@@ -47,7 +47,7 @@ def _complex_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _differentiated(u: Tensor) -> Tensor:
-    """Inputs whose moments are the derivatives in `a`: sum_l l u_l a^{l-1} = sum_l (l+1) u_{l+1} a^l."""
+    """Inputs whose moments are the derivatives in `a`: l u_l a^{l-1}, with l - 1 as the new l."""
     lags = torch.arange(1, u.shape[-1], dtype=u.dtype, device=u.device)
     return torch.nn.functional.pad(u[..., 1:] * lags, (0, 1))
 

@@ -9,6 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from longstate.ops._layout import dense
 from longstate.ops._threads import KERNEL, parallel_for
 
 _LANES = 256  # lags per block
@@ -242,13 +243,8 @@ def _units(x: Tensor) -> int:
     return x.shape[0] * -(-x.shape[1] // _COLUMNS)
 
 
-def _plain(x: Tensor) -> Tensor:
-    """Contiguous, with a pending conjugation carried out."""
-    return x.resolve_conj().contiguous()
-
-
 def vandermonde(w: Tensor, a: Tensor, length: int) -> Tensor:
-    w, a = _plain(w), _plain(a)
+    w, a = dense(w), dense(a)
     k = torch.empty(*w.shape[:2], length, dtype=w.real.dtype)
     parallel_for(
         _vandermonde, _units(w), k.numel() * w.shape[2],
@@ -258,7 +254,7 @@ def vandermonde(w: Tensor, a: Tensor, length: int) -> Tensor:
 
 
 def moments(u: Tensor, a: Tensor) -> Tensor:
-    u, a = _plain(u), _plain(a)
+    u, a = dense(u), dense(a)
     dtype = torch.complex128 if u.dtype == torch.float64 else torch.complex64
     out = torch.empty(*u.shape[:2], a.shape[1], dtype=dtype)
     parallel_for(
@@ -269,12 +265,11 @@ def moments(u: Tensor, a: Tensor) -> Tensor:
 
 
 def _parts(z: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    z = z.resolve_conj()
-    return z.real.contiguous().numpy(), z.imag.contiguous().numpy()
+    return dense(z.real).numpy(), dense(z.imag).numpy()
 
 
 def cauchy(v: Tensor, z: Tensor, poles: Tensor) -> Tensor:
-    v, poles = _plain(v), _plain(poles)
+    v, poles = dense(v), dense(poles)
     out = torch.empty(*v.shape[:2], z.shape[0], dtype=v.dtype)
     lanes = _lanes(z.shape[0])
     parallel_for(
@@ -286,7 +281,7 @@ def cauchy(v: Tensor, z: Tensor, poles: Tensor) -> Tensor:
 
 def cauchy_backward(v: Tensor, z: Tensor, poles: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `v` and `poles`."""
-    v, poles, grad = _plain(v), _plain(poles), _plain(grad)
+    v, poles, grad = dense(v), dense(poles), dense(grad)
     grad_v, grad_poles = torch.empty_like(v), torch.empty_like(poles)
     parallel_for(
         _cauchy_backward, v.shape[0], grad.numel() * v.shape[2],

@@ -61,6 +61,7 @@ def dense_final_state(A: Tensor, B: Tensor, u: Tensor) -> Tensor:
     """
     _check(A, B)
     t, i = u.shape[-2:]
+    expect(t > 0, "u has no time steps; dense_final_state needs at least one")
     expect(i == B.shape[-1], f"u must be (..., t, {B.shape[-1]}); got {shape_of(u)}")
     dtype = torch.promote_types(torch.promote_types(A.dtype, B.dtype), u.dtype)
     A, B, u = (widen(x.to(dtype)) for x in (A, B, u))

@@ -56,8 +56,8 @@ def dplr_kernel(
         impl: "auto", "reference", "cpu" or "triton"; for the Cauchy sums.
 
     Returns:
-        (..., length), in the precision of `C`; real when `conjugate`, else complex. Differentiable in
-        everything before `length`.
+        (..., length), in the precision of `C`; real when `conjugate`, else complex. Differentiable
+        in everything before `length`.
 
     Raises:
         ValueError: shapes or dtypes do not fit, length is below 1, or `impl` cannot run here.
@@ -134,13 +134,16 @@ def _through_power(
     """C A_bar^length, by repeated squaring; over the real and imaginary parts when `conjugate`."""
     n, step = A.shape[-1], dt[..., None, None]
     if conjugate:
-        full = torch.cat(
-            [
-                torch.cat([torch.diag_embed(A.real), -torch.diag_embed(A.imag)], dim=-1),
-                torch.cat([torch.diag_embed(A.imag), torch.diag_embed(A.real)], dim=-1),
-            ],
-            dim=-2,
-        ) - 2 * torch.cat([P.real, P.imag], dim=-2) @ torch.cat([Q.real, Q.imag], dim=-2).mT
+        full = (
+            torch.cat(
+                [
+                    torch.cat([torch.diag_embed(A.real), -torch.diag_embed(A.imag)], dim=-1),
+                    torch.cat([torch.diag_embed(A.imag), torch.diag_embed(A.real)], dim=-1),
+                ],
+                dim=-2,
+            )
+            - 2 * torch.cat([P.real, P.imag], dim=-2) @ torch.cat([Q.real, Q.imag], dim=-2).mT
+        )
         row = torch.cat([C.real, -C.imag], dim=-1)
     else:
         full, row = torch.diag_embed(A) - P @ Q.mH, C

@@ -5,8 +5,11 @@ from torch import Tensor
 
 
 def _powers(a: Tensor, length: int) -> Tensor:
-    lags = torch.arange(length, device=a.device, dtype=a.real.dtype)
-    return a.unsqueeze(-1) ** lags
+    power, powers = a**0, []
+    for _ in range(length):
+        powers.append(power)
+        power = power * a
+    return torch.stack(powers, dim=-1)
 
 
 def vandermonde(w: Tensor, a: Tensor, length: int) -> Tensor:
