@@ -82,7 +82,7 @@ def zoh_scan(
     for tensor in (A, dt, u, h0, B):
         if tensor is not None:
             dtype = torch.promote_types(dtype, tensor.dtype)
-    real = dtype.to_real()
+    real = torch.float64 if dtype == torch.complex128 else torch.float32
     u = u.to(dtype if B is None else real)
     A, dt = A.to(dtype), dt.to(real)
     h0 = None if h0 is None else h0.to(dtype)
