@@ -1,13 +1,13 @@
 import numpy as np
 import torch
+from torch.testing import assert_close
+
 from longstate.layers import S4D
 from longstate.models import ForecastModel, ForecastSpec
 from longstate.train.baselines import STRENGTHS, Moments, fit_ridge, last_value, seasonal_naive
 from longstate.train.forecast_task import fit_scale, fit_spread
 from longstate.train.table import Columns, make_table
 from longstate.train.windows import Windows
-from torch.testing import assert_close
-
 from tests.train.helpers import hourly
 
 
