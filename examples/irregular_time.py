@@ -6,10 +6,10 @@ output on the samples that remain is exactly what it would have been on all of t
 
 import torch
 
-from longstate.layers import S4D
+from longstate.layers import S5
 
 torch.manual_seed(0)
-layer = S4D(d_model=4, d_state=32, discretization="zoh").double()
+layer = S5(d_model=4, d_state=32).double()
 levels = torch.randn(1, 40, 4, dtype=torch.float64)
 lasts = torch.randint(1, 6, (40,))  # how many regular samples each level lasts
 

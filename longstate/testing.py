@@ -193,7 +193,7 @@ def _mask_removes(layer: Layer, u: Tensor) -> None:
     # Every row its own padding, then compared row by row with the sequence without it.
     for names in (list(masks)[:3], list(masks)[2:]):
         mask = torch.stack([masks[name] for name in names])
-        hostile = torch.where(mask[..., None], u, 1e6)
+        hostile = torch.where(mask[..., None], u, torch.nan)
         y, state = layer(hostile, first, mask=mask)
         assert not y[~mask].any(), "y is not 0 at masked samples"
         for row, name in enumerate(names):
@@ -253,8 +253,9 @@ def _finite_gradients(layer: Layer, u: Tensor) -> None:
     u = u.clone().requires_grad_()
     mask = torch.rand(u.shape[:2]) < 0.8
     reset = torch.rand(u.shape[:2]) < 0.1
-    for flags in ({}, {"mask": mask, "reset": reset}):
-        y, _ = layer(u, **flags)
+    hostile = torch.where(mask[..., None], u, torch.nan)
+    for x, flags in ((u, {}), (hostile, {"mask": mask, "reset": reset})):
+        y, _ = layer(x, **flags)
         gradients = torch.autograd.grad(
             y.square().sum(), [u, *layer.parameters()], allow_unused=True
         )

@@ -3,6 +3,7 @@ import os
 import subprocess
 
 import pytest
+
 from longstate.errors import InputError
 from longstate.files import write_whole
 
@@ -43,7 +44,9 @@ def test_a_truly_full_disk(tmp_path):
         pytest.skip("mounting a small file system needs privileges")
     try:
         write_whole(small / "f", b"x" * 1000)
-        with pytest.raises(InputError, match="No space left on device; the file there is unchanged"):
+        with pytest.raises(
+            InputError, match="No space left on device; the file there is unchanged"
+        ):
             write_whole(small / "f", b"y" * 100_000)
         assert (small / "f").read_bytes() == b"x" * 1000
         assert os.listdir(small) == ["f"]
@@ -53,7 +56,7 @@ def test_a_truly_full_disk(tmp_path):
 
 def test_a_path_that_cannot_be(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written: .*[Nn]ot a directory|File exists"):
+    with pytest.raises(InputError, match=r"cannot be written: .*[Nn]ot a directory|File exists"):
         write_whole(tmp_path / "file" / "f", "x")
 
 

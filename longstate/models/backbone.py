@@ -4,6 +4,7 @@ Axes: b batch, t time, d channels.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Backbone(Layer):
         self.norm = nn.LayerNorm(d_model)
 
     def init_state(self, batch: int) -> list[State]:
-        return [block.mixer.init_state(batch) for block in self.blocks]
+        return [cast(Block, block).mixer.init_state(batch) for block in self.blocks]
 
     def forward(
         self,

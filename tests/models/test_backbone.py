@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from longstate.errors import InputError
 from longstate.layers import S4, S4D
 from longstate.models import Backbone, layer_class
@@ -13,11 +14,11 @@ def stack(layer, layers=2):
 
 
 def test_a_stack_of_layers_is_a_layer():
-    check_layer(partial(stack, S4D), compiles=False)
+    check_layer(partial(stack, S4D), compiles=False, time=15)
 
 
 def test_a_stack_refuses_what_its_layers_refuse():
-    check_layer(partial(stack, S4), takes_dt=False, compiles=False)
+    check_layer(partial(stack, S4), takes_dt=False, compiles=False, time=15)
 
 
 def test_dropout_only_in_training():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+
 from longstate.train.settings import Size, Training
 
 TINY = Size(d_model=4, n_layers=1, d_state=4)

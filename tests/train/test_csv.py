@@ -1,4 +1,5 @@
 import pytest
+
 from longstate.errors import InputError
 from longstate.train.csv import read_csv
 

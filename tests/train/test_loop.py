@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -9,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from torch import nn
+
 from longstate.errors import InputError
 from longstate.train import checkpoint
 from longstate.train.loop import Keeping, train
 from longstate.train.optim import make_optimiser, set_rate
 from longstate.train.settings import Training
-from torch import nn
 
 SETTINGS = Training(epochs=3, batch_size=8, patience=9)
 
@@ -76,7 +75,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop", [1, 5, 8, 11, 24])
+@pytest.mark.parametrize("stop", [1, 5, 8, 9, 11, 24])
 def test_resumes_bit_for_bit_in_the_middle_of_an_epoch(stop, tmp_path):
     whole = Regression()
     expected = train(whole, SETTINGS)
@@ -200,7 +199,7 @@ def test_names_the_parameter_that_is_nonfinite():
     task.validate = lambda: 1.0
     with torch.no_grad():
         task.model[3].bias.fill_(float("inf"))
-    with pytest.raises(InputError, match="the parameter 3.bias is no longer finite"):
+    with pytest.raises(InputError, match=r"the parameter 3\.bias is no longer finite"):
         train(task, SETTINGS)
 
 
@@ -271,42 +270,3 @@ def test_sigkill_at_any_moment_changes_nothing(tmp_path):
     assert process.returncode == 0
     assert attempt == 3
     assert_same(checkpoint.load(tmp_path / "done", "model")[0], weights(whole))
-
-
-def saved(path):
-    checkpoint.save(path, "model", {"a": torch.arange(100.0)}, {"x": [1, None, "é"]})
-    return path
-
-
-def test_checkpoint_round_trip(tmp_path):
-    tensors, facts = checkpoint.load(saved(tmp_path / "c"), "model")
-    assert torch.equal(tensors["a"], torch.arange(100.0))
-    assert facts == {"x": [1, None, "é"]}
-
-
-def test_a_damaged_checkpoint_is_said_and_left_alone(tmp_path):
-    path = saved(tmp_path / "c")
-    whole = path.read_bytes()
-    for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="is damaged") as error:
-            checkpoint.load(path, "model")
-        assert "\n" not in str(error.value)
-        with pytest.raises(InputError, match="is damaged"):
-            train(Regression(), SETTINGS, keeping=Keeping(path))
-        assert path.read_bytes() == whole[:size]
-
-
-def test_checkpoints_of_others_are_refused(tmp_path):
-    path = saved(tmp_path / "c")
-    with pytest.raises(InputError, match="is not a longstate training file"):
-        checkpoint.load(path, "training")
-    path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
-    with pytest.raises(InputError, match="is not a longstate model file"):
-        checkpoint.load(path, "model")
-    header = {"longstate": json.dumps({"format": 99, "kind": "model", "facts": {}})}
-    path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}, metadata=header))
-    with pytest.raises(InputError, match="has format version 99; .* reads version 1"):
-        checkpoint.load(path, "model")
-    with pytest.raises(InputError, match="does not exist"):
-        checkpoint.load(tmp_path / "none", "model")

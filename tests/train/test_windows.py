@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
+
 from longstate.errors import InputError
 from longstate.models import ForecastSpec
 from longstate.train.table import Columns, Table, make_table
 from longstate.train.windows import Windows, calendar_of, season_of, split
-
 from tests.train.helpers import hourly
 
 COLUMNS = Columns(("y",), ("x",), ("z",), "date")
@@ -85,7 +85,11 @@ def test_arrays_may_be_files_and_are_not_read_whole(tmp_path):
     [
         ((0.5, 0.2, 0.2), 100, "must be positive and add up to 1; got 0.5, 0.2, 0.2"),
         ((1.0, 0.0, 0.0), 100, "must be positive"),
-        ((0.7, 0.1, 0.2), 14, "the data has 14 rows, of which the training part gets 10, but .* 11"),
+        (
+            (0.7, 0.1, 0.2),
+            14,
+            "the data has 14 rows, of which the training part gets 10, but .* 11",
+        ),
         ((0.7, 0.1, 0.2), 20, "the validation part gets 2, but a window of 8 and a horizon of 3"),
         ((0.6, 0.3, 0.1), 20, "the test part gets 2"),
     ],
