@@ -146,12 +146,12 @@ def test_memory_does_not_grow(plain, frame):
         return stats[0].size
 
     tracemalloc.start()
-    push(60)
+    push(120)
     before = held()
     push(120)
     after = held()
     tracemalloc.stop()
-    # Rows that were kept would have made it three times as large.
+    # Rows that were kept would make it twice as large at least.
     assert after < 1.5 * before
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from longstate.ops._memory import on_large_pages
+
 
 def _real(B: Tensor) -> Tensor:
     """A real matrix (d, n), or (d, 2 n) for complex B: its product with u is then complex pairs."""
@@ -52,9 +54,18 @@ def read(h: Tensor, C: Tensor) -> Tensor:
 def own_drive(u: Tensor, B: Tensor | None) -> Tensor:
     """The drive, B u or a copy of `u`, as a dense tensor that a kernel may overwrite."""
     if B is None:
-        return u.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+        u = u.resolve_conj().resolve_neg()
+        return _fresh(u.shape, u).copy_(u)
+    pairs = _real(B)
+    x = _fresh((*u.shape[:-1], pairs.shape[1]), u)
     with torch.autocast(u.device.type, enabled=False):
-        return drive(u, B)
+        torch.mm(u.flatten(0, -2), pairs, out=x.flatten(0, -2))
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2))) if B.is_complex() else x
+
+
+def _fresh(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    x = torch.empty(shape, dtype=like.dtype, device=like.device)
+    return on_large_pages(x) if x.device.type == "cpu" else x
 
 
 def drive_gradients(u: Tensor, B: Tensor | None, grad: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,14 @@ from torch.testing import assert_close
 
 from longstate.layers import S4D
 from longstate.models import ForecastModel, ForecastSpec
-from longstate.train.baselines import STRENGTHS, Moments, fit_ridge, last_value, seasonal_naive
+from longstate.train.baselines import (
+    STRENGTHS,
+    Moments,
+    _solve,
+    fit_ridge,
+    last_value,
+    seasonal_naive,
+)
 from longstate.train.forecast_task import fit_scale, fit_spread
 from longstate.train.table import Columns, make_table
 from longstate.train.windows import Windows
@@ -43,7 +50,7 @@ def test_moments_give_the_error_without_the_data():
 
 def test_ridge_is_the_textbook_solution_at_the_best_strength():
     model, train, validation = setting(hourly(300), calendar=())
-    strengths = fit_ridge(model, train, validation)
+    fit_ridge(model, train, validation)
 
     def matrices(windows, j):
         batch = windows.batch(np.arange(len(windows)))
@@ -68,10 +75,29 @@ def test_ridge_is_the_textbook_solution_at_the_best_strength():
         for strength in STRENGTHS[8:]:
             weight, bias = solve(strength)
             errors[strength] = float(((check @ weight + bias - truth) ** 2).mean())
-        assert strengths[j] == min(errors, key=errors.get)
-        weight, bias = solve(strengths[j])
-        assert_close(model.line.weight[j], weight.float())
-        assert_close(model.line.bias[j], bias.float())
+        weight, bias = solve(min(errors, key=errors.get))
+        assert_close(model.ridge.weight[j], weight.float())
+        assert_close(model.ridge.bias[j], bias.float())
+
+
+def test_a_fading_line_penalises_each_weight_by_its_lag():
+    model, train, _validation = setting(hourly(300), calendar=())
+    batch = train.batch(np.arange(len(train)))
+    last, x, scaled = model.normalise(batch.window)
+    features = model.line.features(x, scaled)[0].double()
+    y = (model.scale(batch.future) - last)[..., 0].double()
+    fit = Moments.of(features.shape[1], 4)
+    fit.add(features, y)
+    lags = model.line.lags()
+    assert len(lags) == features.shape[1]
+    assert lags[:10].tolist() == list(range(10, 0, -1))
+    assert lags[10:].tolist() == [*range(10, 0, -1), 1, 1, 1, 1]
+    found = _solve(fit, fit, lags, 1.5)
+    centred = features - features.mean(0)
+    gram = centred.T @ centred
+    unit = (gram.diagonal() / lags**1.5).mean()
+    penalty = torch.diag(found.strength * unit * lags**1.5)
+    assert_close((gram + penalty) @ found.weight, centred.T @ (y - y.mean(0)))
 
 
 def test_calendar_is_dropped_where_it_does_not_help():
@@ -80,6 +106,21 @@ def test_calendar_is_dropped_where_it_does_not_help():
     model, train, validation = setting(frame)
     fit_ridge(model, train, validation)
     assert not model.line.weight[0, -6:].any()
+    assert not model.ridge.weight[0, -6:].any()
+
+
+def test_the_line_is_at_least_as_good_on_validation():
+    model, train, validation = setting(hourly(300))
+    lines = fit_ridge(model, train, validation)
+    batch = validation.batch(np.arange(len(validation)))
+    y = model.scale(batch.future)
+    for j, line in enumerate(lines):
+        ours, plain = (
+            float(((f(batch.window) - y)[..., j].double() ** 2).mean())
+            for f in (model.scaled_line, model.scaled_ridge)
+        )
+        assert_close(torch.tensor(ours), torch.tensor(line.error))
+        assert ours <= plain
 
 
 def test_gaps_and_constant_columns_stay_finite():
@@ -94,7 +135,7 @@ def test_gaps_and_constant_columns_stay_finite():
         assert torch.isfinite(torch.view_as_real(tensor) if tensor.is_complex() else tensor).all()
 
 
-def test_spread_is_ridge_s_own_on_validation():
+def test_spread_is_the_line_s_own_on_validation():
     model, train, validation = setting(hourly(300), quantiles=(0.25, 0.75))
     fit_ridge(model, train, validation)
     fit_spread(model, validation)
