@@ -39,7 +39,7 @@ def inputs(b=2, t=9, n=7, d=3, form="from u", h0=True, dt=True, reset=False):
     dtype = torch.float64 if form.startswith("real") else torch.complex128
     project = form.endswith("from u")
     A = 3 * uniform(n, seed=1)
-    A[::5], A[1::5] = 0, 20
+    A[::5], A[1::5], A[2::5] = 0, 20, 3
     steps = uniform(b, t, high=2.0, seed=2)
     steps[:, ::4] = 0
     return {
