@@ -8,15 +8,19 @@ with velocity z = x', discretised with a learned step s in (0, 1) for each oscil
     implicit ("im")               z_t = z_{t-1} + s (B u_t - A x_t)        x_t = x_{t-1} + s z_t
     implicit-explicit ("imex")    z_t = z_{t-1} + s (B u_t - A x_{t-1})    x_t = x_{t-1} + s z_t
 
-"im" loses energy, the faster the oscillator the more: it forgets. "imex" keeps it. With irregular
-time s is multiplied by dt; neither rule is exact, so cutting a step in two is only approximately
-the same. "im" is stable over any steps; "imex" over regular ones, see `longstate.ops`.
+"im" loses energy, the faster the oscillator the more: it forgets. "imex" keeps it.
+
+Irregular time makes the steps s dt. "im" is used as it stands, and dissipates whatever the steps.
+"imex" as it stands would not be stable: each step conserves an energy of its own, and uneven steps
+pump. Here its uneven steps turn the state by the angle of the rule, but along the ellipses of the
+regular step, so that the energy of regular time is kept over any steps; dt = 1 is the paper's rule
+(`longstate.ops.oscillator_scan`). Neither rule is exact in time: cutting a step in two is only
+approximately the same.
 
 Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025, arXiv:2410.03943. Differs from the paper:
 A is softplus(.) for "im", where the paper's ReLU stops learning at 0, and STABLE sigmoid(.) for
-"imex", which the paper leaves unbounded although it explodes at A s^2 = 4; long steps of "imex" are
-cut below that limit (`longstate.ops.oscillator_scan`). Norm, activation, dropout and gate of the
-paper's block live in longstate.models.
+"imex", which the paper leaves unbounded although it explodes at A s^2 = 4; irregular time, which
+the paper does not have. Norm, activation, dropout and gate of its block live in longstate.models.
 
 Axes: b batch, t time, d channels, n oscillators.
 """
@@ -31,8 +35,8 @@ from torch.nn import functional as F
 from longstate.layers.base import Layer, State, check_call, full_precision
 from longstate.ops import oscillator_scan
 from longstate.ops._drive import read
-from longstate.ops.oscillator_scan import STABLE
-from longstate.systems import DenseSystem, OscillatorImplicit, OscillatorImplicitExplicit
+from longstate.ops.oscillator_scan import STABLE, oscillator_step
+from longstate.systems import DenseSystem
 
 
 class LinOSS(Layer):
@@ -75,10 +79,7 @@ class LinOSS(Layer):
         The state (4 n) is `view_as_real(state).flatten(1)`: velocities times s, then positions.
         """
         A, B = self._folded()
-        if self.rule == "im":
-            M, force = OscillatorImplicit().oscillator(A, rate)
-        else:
-            M, force = OscillatorImplicitExplicit().oscillator(A.clamp(max=STABLE / rate**2), rate)
+        M, force = oscillator_step(A, rate, self.rule)
         lanes = torch.diag_embed(M.repeat_interleave(2, dim=0).permute(1, 2, 0))  # 2, 2, 2n, 2n
         into = torch.view_as_real(B).transpose(1, 2).flatten(0, 1)  # 2n, d
         into = (force.repeat_interleave(2, dim=0).mT[..., None] * into).flatten(0, 1)

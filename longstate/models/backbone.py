@@ -43,8 +43,8 @@ class Backbone(Layer):
     ) -> tuple[Float[Tensor, "b t d"], list[State]]:
         states = check_call(self, u, state, dt, mask, reset)
         x, new = u.to(self.norm.weight.dtype), []
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)  # a NaN there would reach gradients by the norm
+        if mask is not None:  # what is not there may be NaN, and must not reach a gradient
+            x = x.masked_fill(~mask[..., None], 0)
         for block, s in zip(self.blocks, states, strict=True):
             x, s = block(x, s, dt=dt, mask=mask, reset=reset)
             new.append(s)

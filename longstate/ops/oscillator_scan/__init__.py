@@ -1,24 +1,36 @@
 """Forced harmonic oscillators, y'' = -A y + x, over steps of any length.
 
-    implicit            z_t = z_{t-1} + dt_t (x_t - A y_t)          y_t = y_{t-1} + dt_t z_t
-    implicit-explicit   z_t = z_{t-1} + dt_t (x_t - A_t y_{t-1})    y_t = y_{t-1} + dt_t z_t
+With x_t = B u_t, velocity z, position y, and steps of 1,
 
-with x_t = B u_t, velocity z and position y; (z, y)_{-1} = h0, or 0 where reset_t. The first rule
-("im") loses energy whatever the steps. The second ("imex") keeps it, with regular steps and
-A dt^2 < 4; at 4 and above it would explode, so A_t = min(A, STABLE / dt_t^2): an oscillator too
-fast for a gap takes that step at the highest frequency that the gap can carry. Irregular steps may
-still pump energy into it, or out, as irregular pushes do to a swing; "im" is safe there.
+    implicit ("im")               z_t = z_{t-1} + x_t - A y_t          y_t = y_{t-1} + z_t
+    implicit-explicit ("imex")    z_t = z_{t-1} + x_t - A y_{t-1}      y_t = y_{t-1} + z_t
+
+where (z, y)_{-1} = h0, or 0 where reset_t. The first loses energy; the second keeps
+E = z^2 + A y^2 - A z y, as long as A < 4. A learned step s for each oscillator is folded in by the
+caller: A s^2 and B s^2, and the state's velocity is then s z.
+
+Over a step dt other than 1, "im" is
+
+    z_t = z_{t-1} + dt (x_t - A y_t)          y_t = y_{t-1} + dt z_t
+
+which loses energy whatever the steps. The same done to "imex" is a trap: each step keeps an energy
+of its own, so uneven steps pump, like pushes at a swing, and an oscillator that is stable at every
+step grows a thousandfold in a few hundred. Here it turns by the same angle, cos(angle) =
+1 - A dt^2 / 2, but always along the ellipses E = constant of the unit step:
+
+    (z, y)_t = (c + s N) (z, y)_{t-1} + (s, (dt^2 + s) / 2) x_t      N = [[A/2, -A], [1, -A/2]]
+    c = 1 - A dt^2 / 2          s = dt sqrt((1 - A dt^2 / 4) / (1 - A / 4))
+
+which is the rule itself at dt = 1, rests where it rests (z = 0, y = x / A), and keeps E over any
+steps. The angle stays below a half turn: A is cut at STABLE, and dt at sqrt(STABLE / A).
 
 A step of length 0 does nothing at all. Real and imaginary parts are oscillators of their own, so
-everything may be real or complex but `A`. A learned step s for each oscillator is folded in by the
-caller: A s^2, B s^2, and the state's velocity is then s z.
-
-The step is a number for each sequence and time, the frequency a number for each oscillator, and no
-combination is stored. Nor are the velocities: the backward pass makes them again from a few, and
-B u too.
+everything may be real or complex but `A`. The step is a number for each sequence and time, the
+frequency a number for each oscillator, and no combination is stored. Nor are the velocities: the
+backward pass makes them again from a few, and B u too.
 
 Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025, arXiv:2410.03943. Differs from the paper:
-a scan in time order, not an associative one; irregular steps; the cut of A at long ones.
+a scan in time order, not an associative one; uneven steps, which it does not have; A < 4.
 
 Axes: b batch, t time, d channels, n oscillators.
 """
@@ -31,9 +43,8 @@ from torch import Tensor
 from longstate.ops._choice import choose, expect, shape_of
 from longstate.ops._drive import drive, drive_gradients, own_drive
 from longstate.ops._layout import dense
-
-STABLE = 3.9
-"""Largest A dt^2 of the implicit-explicit rule. At 4 its matrix is defective."""
+from longstate.ops.oscillator_scan.step import STABLE as STABLE
+from longstate.ops.oscillator_scan.step import oscillator_step as oscillator_step
 
 CHUNK = 32
 """Steps between two velocities that are kept for the backward pass."""
@@ -53,7 +64,8 @@ def oscillator_scan(
     """Positions of the oscillators, and their last state.
 
     Args:
-        A (n): squared angular frequency, real and not negative, per unit of `dt` squared.
+        A (n): squared angular frequency, real and not negative, per unit of `dt` squared. Values
+            above STABLE count as STABLE for "imex".
         u (b, t, d): real input. Without `B`: the drive x itself, (b, t, n), real or complex.
         h0 (b, 2, n): velocity and position before the first step. Zero when None.
         B (n, d): real or complex. None when `u` is the drive.
@@ -95,7 +107,7 @@ def oscillator_scan(
     real = torch.float64 if double else torch.float32
     u = u.to(dtype if B is None else real)
     B = None if B is None else B.to(dtype)
-    A = A.to(real)
+    A = A.to(real) if rule == "im" else A.to(real).clamp(max=STABLE)
     dt = u.real.new_ones(b, t) if dt is None else dt.to(real)
     h0 = A.new_zeros(b, 2, n, dtype=dtype) if h0 is None else h0.to(dtype)
     impl = choose(impl, u)
@@ -103,7 +115,7 @@ def oscillator_scan(
         from longstate.ops.oscillator_scan import reference
 
         x = u if B is None else drive(u, B)
-        return reference.forward(A, dt, x, h0, reset, rule, STABLE)
+        return reference.forward(A, dt, x, h0, reset, rule)
     y, last, _ = _scan(A, dt, u, h0, B, reset, rule == "im", impl)
     return y, last
 
@@ -137,7 +149,7 @@ def _scan(
     y = own_drive(u, B)
     last = dense(h0).clone()
     kept = _implementation(impl).forward_(
-        _lanes(A, y.is_complex()), dense(dt), y, last, reset, implicit, STABLE, CHUNK
+        _lanes(A, y.is_complex()), dense(dt), y, last, reset, implicit, CHUNK
     )
     return y, last, kept
 
@@ -170,7 +182,7 @@ def _scan_backward(
     grad_h0 = dense(grad_h0)
     grad_A, grad_dt = _implementation(impl).backward_(
         _lanes(A, y.is_complex()), dense(dt), x, dense(h0), reset, y, kept, grad_y, grad_h0,
-        implicit, STABLE, CHUNK,
+        implicit, CHUNK,
     )  # fmt: skip
     if y.is_complex():
         grad_A = grad_A.unflatten(0, (-1, 2)).sum(1)
