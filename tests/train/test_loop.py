@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -270,3 +271,25 @@ def test_sigkill_at_any_moment_changes_nothing(tmp_path):
     assert process.returncode == 0
     assert attempt == 3
     assert_same(checkpoint.load(tmp_path / "done", "model")[0], weights(whole))
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_to_go_on_from(tmp_path, monkeypatch):
+    whole = Regression()
+    train(whole, SETTINGS)
+    keeping = Keeping(tmp_path / "c", seconds=0.0)
+    replace, saves = os.replace, []
+
+    def fills_up(*arguments):
+        saves.append(arguments)
+        if len(saves) > 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(*arguments)
+
+    monkeypatch.setattr(os, "replace", fills_up)
+    with pytest.raises(InputError, match="No space left on device; the file there is unchanged"):
+        train(Regression(), SETTINGS, keeping=keeping)
+    monkeypatch.setattr(os, "replace", replace)
+    assert os.listdir(tmp_path) == ["c"]
+    task = Regression(seed=9)
+    train(task, SETTINGS, keeping=keeping)
+    assert_same(weights(task), weights(whole))
