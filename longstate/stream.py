@@ -98,11 +98,11 @@ class ForecastStream:
             numbers[name] = _number(name, values[name])
         time = None
         if spec.time is not None:
-            raw = values.get(spec.time, "")
-            time = pd.to_datetime(str(raw), errors="coerce", utc=True)
-            if pd.isna(time):
-                raise InputError(f"the time column {spec.time!r} holds {str(raw)!r}, not a date")
-            time = time.tz_localize(None)
+            raw = str(values.get(spec.time, ""))
+            when = pd.to_datetime(raw, errors="coerce", utc=True)
+            if not isinstance(when, pd.Timestamp):
+                raise InputError(f"the time column {spec.time!r} holds {raw!r}, not a date")
+            time = when.tz_localize(None)
         target, covariates, known = (
             np.array([numbers[n] for n in names])
             for names in (spec.targets, spec.covariates, spec.known)
@@ -111,7 +111,7 @@ class ForecastStream:
 
     def _check_time(self, row: _Row, before: _Row | None, future: bool) -> None:
         before = before or (self._past[-1] if self._past else None)
-        if row.time is None or before is None or before.time is None:
+        if row.time is None or before is None or before.time is None or self._step is None:
             return
         if row.time <= before.time:
             raise InputError(f"the time {row.time} does not come after {before.time}")
@@ -173,7 +173,7 @@ class ForecastStream:
         past, h = self._past, self.spec.horizon
         ahead = [row.known for row in list(self._future)[:h]] if self.spec.known else []
         times = None
-        if self._step is not None:
+        if self._step is not None and past[-1].time is not None:
             future = pd.date_range(past[-1].time, periods=h + 1, freq=self._step)[1:]
             times = np.concatenate([np.array([r.time for r in past], dtype="M8[ms]"), future])
         rows = self.spec.window + h
