@@ -179,7 +179,7 @@ def test_every_parameter_learns_from_irregular_time(rule):
 
 @both_rules
 def test_small_steps_converge_to_the_differential_equation(rule):
-    """"im" is of first order, half the step, half the error; uneven "imex" of second."""
+    """ "im" is of first order, half the step, half the error; uneven "imex" of second."""
     layer = make(rule=rule)
     u = noise(1, 8, 3)
     states = []
