@@ -64,27 +64,28 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
         work: rough number of scalar updates in all; small work runs on the calling thread.
         *args: passed through; NumPy arrays and scalars.
     """
+    _compile(kernel, args)
     n_threads = min(torch.get_num_threads(), n_blocks)
     if n_threads <= 1 or work < _INLINE_BELOW:
-        _run(kernel, 0, n_blocks, *args)
+        kernel(0, n_blocks, *args)
         return
     edges = [n_blocks * i // n_threads for i in range(n_threads + 1)]
     pool = _workers(n_threads - 1)
-    others = [pool.submit(_run, kernel, lo, hi, *args) for lo, hi in pairwise(edges[1:])]
-    _run(kernel, edges[0], edges[1], *args)
+    others = [pool.submit(kernel, lo, hi, *args) for lo, hi in pairwise(edges[1:])]
+    kernel(edges[0], edges[1], *args)
     for other in others:
         other.result()
 
 
-def _run(kernel: Callable[..., None], start: int, stop: int, *args: Any) -> None:
+def _compile(kernel: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Compile for these types, on no blocks at all, before any thread would wait for another."""
     signature = (kernel, *(getattr(a, "dtype", type(a)) for a in args))
     if signature in _compiled:
-        kernel(start, stop, *args)
         return
     done = threading.Event()
     threading.Thread(target=_announce, args=(done,), daemon=True).start()
     try:
-        kernel(start, stop, *args)
+        kernel(0, 0, *args)
     finally:
         done.set()
     _compiled.add(signature)

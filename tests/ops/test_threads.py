@@ -1,0 +1,57 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from longstate.ops import _threads
+from longstate.ops._threads import parallel_for
+
+MUCH = 10**9
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("work", [0, MUCH])
+def test_ranges_cover_every_block_once(three_threads, n_blocks, work):
+    seen = np.zeros(n_blocks, dtype=int)
+
+    def kernel(start, stop, seen):
+        seen[start:stop] += 1
+
+    parallel_for(kernel, n_blocks, work, seen)
+    assert (seen == 1).all()
+
+
+def test_a_mistake_in_a_thread_is_raised(three_threads):
+    def kernel(start, stop):
+        if start > 0:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        parallel_for(kernel, 9, MUCH)
+
+
+def test_slow_compilation_is_announced_once(three_threads, capfd, monkeypatch):
+    monkeypatch.setattr(_threads, "_ANNOUNCE_AFTER", 0.01)
+    ready = False
+
+    def kernel(start, stop):
+        nonlocal ready
+        if not ready:
+            time.sleep(0.3)  # as Numba would, at the first call
+        ready = True
+
+    for _ in range(3):
+        parallel_for(kernel, 9, MUCH)
+    time.sleep(0.1)  # the one who announces has a thread of its own
+    said = capfd.readouterr().err
+    assert said.count("compiling a CPU kernel") == 1
+    assert said.count("compiled in") == 1
