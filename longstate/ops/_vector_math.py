@@ -32,7 +32,7 @@ class _Restrict(CompilerBase):
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
 
 
-ROWS: dict[str, Any] = {**KERNEL, "pipeline_class": _Restrict}
+ROWS: dict[str, Any] = {**KERNEL, "pipeline_class": _Restrict, "forceinline": True}
 """Options of inner functions: no array that they write may overlap another argument."""
 
 # No reassociation here: rounding to an integer by adding and subtracting must stay.
