@@ -19,6 +19,9 @@ from longstate.ops._tiles import (
 )  # fmt: skip
 from longstate.ops._vector_math import LN2
 from longstate.ops.selective_scan import CHUNK
+from longstate.ops.selective_scan.cpu_constant_rows import (
+    advance_constant, there_and_back_constant,
+)  # fmt: skip
 from longstate.ops.selective_scan.cpu_rows import (
     advance, begin_tile, finish_back, there_and_back,
 )  # fmt: skip
@@ -27,7 +30,7 @@ from longstate.ops.selective_scan.cpu_rows import (
 @njit(**KERNEL)
 def _forward(
     start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
+    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
     h, kept, keep, out,
 ):  # fmt: skip
     tiles = workspace(4, CHUNK, A)
@@ -51,6 +54,12 @@ def _forward(
             for k in range(segments):
                 if fresh[k]:
                     h[block] = 0
+                if constant:
+                    advance_constant(
+                        edges[k], edges[k + 1], delta, du, A[w], B[b, first:last, g],
+                        C[b, first:last, g], row_B[w], row_C[w], h[block], y,
+                    )  # fmt: skip
+                    continue
                 advance(
                     edges[k], edges[k + 1], delta, du, A[w],
                     B[b, first:last, g], C[b, first:last, g], h[block], y,
@@ -66,9 +75,10 @@ def _forward(
 @njit(**KERNEL)
 def _backward(
     start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
+    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
     kept, grad_out, grad_batch, grad_time, grad_h,
     grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z,
+    grad_row_B, grad_row_C,
 ):  # fmt: skip
     tiles = workspace(10, CHUNK, A)
     delta, slope, du, y, grad_y = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4]
@@ -101,12 +111,21 @@ def _backward(
             h[:, : hi - lo] = kept[b, chunk, :, lo:hi]
             h[:, hi - lo :] = 0
             segments = find_segments(reset, has_reset, b, first, last, edges, fresh)
-            there_and_back(
-                edges, segments, fresh, delta, du, A[w],
-                B[b, first:last, g], C[b, first:last, g], h, y, decay, decayed, grad_y,
-                grad_h[block], grad_delta, grad_du, grad_A[block],
-                grad_B[k, b, first:last, g], grad_C[k, b, first:last, g],
-            )  # fmt: skip
+            if constant:
+                there_and_back_constant(
+                    edges, segments, fresh, delta, du, A[w],
+                    B[b, first:last, g], C[b, first:last, g], h, y, decay, decayed, grad_y,
+                    grad_h[block], grad_delta, grad_du, grad_A[block],
+                    grad_B[k, b, first:last, g], grad_C[k, b, first:last, g],
+                    row_B[w], row_C[w], grad_row_B[block], grad_row_C[block],
+                )  # fmt: skip
+            else:
+                there_and_back(
+                    edges, segments, fresh, delta, du, A[w],
+                    B[b, first:last, g], C[b, first:last, g], h, y, decay, decayed, grad_y,
+                    grad_h[block], grad_delta, grad_du, grad_A[block],
+                    grad_B[k, b, first:last, g], grad_C[k, b, first:last, g],
+                )  # fmt: skip
             finish_back(
                 here, lo, hi, u, p, u_time, D[w], delta, slope, grad_delta, grad_du, grad_y,
                 o, d, grad_u, grad_dt, grad_D[block], grad_bias[block],
@@ -121,20 +140,36 @@ def _vector(x: Tensor | None, A: Tensor, groups: int) -> np.ndarray:
     return tile(x[:, None], groups)[:, 0].numpy()
 
 
+def _scalars_and_rows(u, B, C, groups):
+    """B and C (b, t, g, n), whether one is constant, and the rows (blocks, n, 64) if so."""
+    constant = B.dim() == 2 or C.dim() == 2
+    scalars, row_tiles = [], []
+    for x in (B, C):
+        one = x.new_ones(1, 1, x.shape[-1])
+        variable = one.expand(*u.shape[:2], -1) if x.dim() == 2 else x
+        row = x.detach() if x.dim() == 2 else one[0].expand(u.shape[2], -1)
+        scalars.append(by_group(variable, groups))
+        row_tiles.append((tile(row, groups) if constant else x.new_empty(0, 0, 0)).numpy())
+    return (*scalars, constant, *row_tiles)
+
+
 def _arguments(u, dt, A, B, C, D, z, dt_bias, mask, reset, dt_softplus):
     _, t, d = u.shape
     groups = max(x.shape[2] if x.dim() == 4 else 1 for x in (B, C))
     return groups, (
         t, d, groups, blocks_per_group(d, groups), *rows(u), *rows(dt), dt_softplus,
-        tile(A.detach() / LN2, groups).numpy(), by_group(B, groups), by_group(C, groups),
+        tile(A.detach() / LN2, groups).numpy(), *_scalars_and_rows(u, B, C, groups),
         _vector(D, A, groups), _vector(dt_bias, A, groups),
         *rows(u if z is None else z), z is not None,
         flags(mask), mask is not None, flags(reset), reset is not None,
     )  # fmt: skip
 
 
-def _like(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient (b, t, g, n) summed to the form of `x`."""
+def _like(grad: Tensor, grad_row: Tensor, x: Tensor) -> Tensor:
+    """Gradient in the form of `x`, from (k, b, t, g, n) or, where `x` is constant, (d, n)."""
+    if x.dim() == 2:
+        return grad_row
+    grad = grad.sum(0)
     if x.dim() == 3:
         return grad.sum(2).to(x.dtype)
     return (grad if x.shape[2] == grad.shape[2] else grad.sum(2, keepdim=True)).to(x.dtype)
@@ -194,24 +229,26 @@ def backward(
     grad_z = u.new_empty(0) if z is None else z.new_empty(b, t, d)
     grad_A = torch.zeros_like(grad_h)
     grad_D, grad_bias = A.new_zeros(2, len(grad_h), LANES)
+    constant = B.dim() == 2 or C.dim() == 2
+    grad_row_B, grad_row_C = A.new_zeros(2, len(grad_h) if constant else 0, n, LANES)
     grad_B = A.new_empty(per, b, t, groups, n)
     grad_C = torch.empty_like(grad_B)
     parallel_for(
         _backward, len(grad_h), 3 * u.numel() * n, *arguments,
         kept.numpy(), *rows(grad_y), grad_h.numpy(), rows(grad_u)[0], rows(grad_dt)[0],
         grad_A.numpy(), grad_B.numpy(), grad_C.numpy(), grad_D.numpy(), grad_bias.numpy(),
-        rows(grad_u if z is None else grad_z)[0],
+        rows(grad_u if z is None else grad_z)[0], grad_row_B.numpy(), grad_row_C.numpy(),
     )  # fmt: skip
 
     def over_batch(x: Tensor) -> Tensor:
-        return untile(x.unflatten(0, (b, -1)).sum(0), d, groups)
+        return untile(x.unflatten(0, (b, -1)).sum(0), d, groups) if len(x) else x
 
     return [
         grad_u,
         grad_dt,
         over_batch(grad_A),
-        _like(grad_B.sum(0), B),
-        _like(grad_C.sum(0), C),
+        _like(grad_B, over_batch(grad_row_B), B),
+        _like(grad_C, over_batch(grad_row_C), C),
         over_batch(grad_D[:, None])[:, 0].to(A.dtype if D is None else D.dtype),
         grad_z,
         untile(grad_h.unflatten(0, (b, -1)), d, groups),
