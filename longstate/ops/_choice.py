@@ -56,5 +56,3 @@ def expect(condition: bool, message: str) -> None:
 
 def shape_of(x: Tensor) -> str:
     return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
-
-

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -69,10 +70,7 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
         return
     edges = [n_blocks * i // n_threads for i in range(n_threads + 1)]
     pool = _workers(n_threads - 1)
-    others = [
-        pool.submit(_run, kernel, lo, hi, *args)
-        for lo, hi in zip(edges[1:], edges[2:], strict=False)
-    ]
+    others = [pool.submit(_run, kernel, lo, hi, *args) for lo, hi in pairwise(edges[1:])]
     _run(kernel, edges[0], edges[1], *args)
     for other in others:
         other.result()

@@ -33,7 +33,8 @@ def diagonal_scan(
         impl: "auto", "reference", "cpu" or "triton".
 
     Returns:
-        h (b, t, n) and the state after the last step (b, n). Differentiable in `a`, `x`, `h0`.
+        h (b, t, n) and the state after the last step (b, n), float32 at least. Differentiable in
+        `a`, `x`, `h0`.
 
     Raises:
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
@@ -50,7 +51,9 @@ def diagonal_scan(
     dtype = torch.promote_types(a.dtype, x.dtype)
     if h0 is not None:
         dtype = torch.promote_types(dtype, h0.dtype)
-        h0 = h0.to(dtype)
+    if dtype in (torch.float16, torch.bfloat16):
+        dtype = torch.float32
+    h0 = None if h0 is None else h0.to(dtype)
     impl = choose(impl, x)
     if impl == "reference":
         from longstate.ops.diagonal_scan import reference

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 
-def forward(
-    a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def forward(a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor]:
     h = torch.zeros_like(x[:, 0]) if h0 is None else h0
     states = []
     for t in range(x.shape[1]):

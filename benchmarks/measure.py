@@ -1,0 +1,89 @@
+"""What the benchmarks share: interleaved timing, ratios with spread, peak memory, the machine.
+
+Candidates run in turn, round after round, so that a busy machine disturbs them alike; a ratio is
+taken within each round, and reported as the median with the range of the middle half.
+"""
+
+import datetime
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def rounds(candidates: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round, after one round that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for i in range(repeats + 1):
+        for name, run in candidates.items():
+            began = time.perf_counter()
+            run()
+            if i:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> str:
+    """Median of the ratios within rounds, and the middle half of them."""
+    values = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+    return f"{statistics.median(values):.2f} ({low:.2f} to {high:.2f})"
+
+
+def ms(times: list[float]) -> str:
+    """Median and smallest time."""
+    return f"{1e3 * statistics.median(times):.1f} (best {1e3 * min(times):.1f})"
+
+
+def peak_mib(code: str) -> float:
+    """Growth of the peak resident memory, in MiB, while `work()` of `code` runs the second time.
+
+    `code` runs in a process of its own and defines `work`; the first call compiles and warms up on
+    whatever `prepare` (small) returns, the second runs on what `prepare` (full) returns.
+    """
+    script = f"""
+import resource
+{code}
+work(prepare(small=True))
+data = prepare(small=False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+work(data)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    return int(done.stdout.split()[-1]) / unit
+
+
+def machine() -> str:
+    """One line on where and with what this ran."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
+    return (
+        f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, numba {version('numba')}; commit {commit}"
+    )
+
+
+def save(name: str, text: str) -> Path:
+    """Print a result and keep it as a dated file."""
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{datetime.date.today()}_{name}.md"
+    path.write_text(text + "\n")
+    return path

@@ -1,0 +1,40 @@
+"""The command line: parse, call, print. Nothing is computed here.
+
+Every mistake of the caller's is one sentence on standard error and exit code 2.
+"""
+
+import sys
+
+import typer
+
+from longstate.cli import demo, forecast, stream
+from longstate.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="State space sequence models that run anywhere PyTorch runs.",
+)
+train = typer.Typer(no_args_is_help=True, help="Train a model.")
+app.add_typer(train, name="train")
+train.command("forecast")(forecast.train)
+app.command()(forecast.evaluate)
+app.command()(forecast.predict)
+app.command()(forecast.info)
+app.command()(stream.stream)
+app.command()(demo.demo)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        app(arguments, prog_name="longstate", standalone_mode=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1  # whoever was reading has left
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 0
+    return 0

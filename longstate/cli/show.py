@@ -1,0 +1,99 @@
+"""Tables and a progress bar on the console."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from longstate.train.evaluation import ForecastEvaluation
+from longstate.train.forecast import Forecaster
+from longstate.train.loop import Progress
+
+
+def say(sentence: str) -> None:
+    Console(soft_wrap=True).print(escape(sentence), highlight=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """Steps done, the best validation loss and the time left, on standard error."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("step {task.completed:.0f} of at most {task.total:.0f}"),
+        TextColumn("best {task.fields[best]} at step {task.fields[at]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=math.inf, best="-", at=0)
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.step,
+                best=f"{progress.best_loss:.4f}",
+                at=progress.best_step,
+            )
+
+        yield show
+
+
+def show_evaluation(evaluation: ForecastEvaluation) -> None:
+    e = evaluation
+    title = (
+        f"{escape(', '.join(e.targets))}: {e.windows} windows, horizon {e.horizon}, "
+        f"{e.first} to {e.last}"
+    )
+    table = Table(title=title, caption="errors in units of the training part's deviation")
+    table.add_column("method")
+    for name in ("MSE", "MAE", "MSE, first step", "MSE, last step"):
+        table.add_column(name, justify="right")
+    for s in e.scores:
+        figures = (s.mse, s.mae, s.mse_by_step[0], s.mse_by_step[-1])
+        name = f"seasonal naive ({e.season} rows)" if s.method == "seasonal naive" else s.method
+        table.add_row(name, *(f"{x:.4f}" for x in figures))
+    Console().print(table)
+    if e.quantiles:
+        found = ", ".join(
+            f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles
+        )
+        say(f"Share of the truth at or below each quantile: {found}.")
+    for sentence in e.verdict():
+        say(sentence)
+
+
+def show_facts(run: Path, forecaster: Forecaster) -> None:
+    spec, facts, history = forecaster.model.spec, forecaster.facts, forecaster.history
+    trained = sum(p.numel() for p in forecaster.model.parameters())
+    rows = {
+        "targets": ", ".join(spec.targets),
+        "covariates": ", ".join(spec.covariates) or "none",
+        "known in advance": ", ".join((*spec.known, *spec.calendar)) or "none",
+        "time": "row numbers" if spec.time is None else f"{spec.time}, every {spec.step}",
+        "window, horizon, season": f"{spec.window}, {spec.horizon}, {spec.season} rows",
+        "quantiles": ", ".join(f"{q:g}" for q in spec.quantiles) or "none",
+        "layer": f"{forecaster.layer}, {forecaster.size}",
+        "trained parameters": f"{trained:,} beside a line of {forecaster.model.line.weight.numel():,}",
+        "training": f"{forecaster.training}",
+        "seed": str(forecaster.seed),
+        "ended": f"{history.ended}, best at step {history.best_step}, {history.seconds:.0f} s",
+        "has seen": f"{facts['seen_rows']} rows" + _until(facts["seen_until"]),
+        **{f"made with {k}": v for k, v in facts["environment"].items()},
+    }
+    table = Table(title=escape(str(run)), show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    Console().print(table)
+    for note in facts["notes"]:
+        say(note)
+
+
+def _until(time: str | None) -> str:
+    return "" if time is None else f", up to {time.replace('T', ' ')}"

@@ -1,0 +1,19 @@
+"""What is wrong with what came from outside: a file, a column, a setting. One clear sentence."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The caller's data, folder or settings cannot be used. The message is one clear sentence."""
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """The names closest to `name`, as the end of a sentence: "did you mean 'OT'?"."""
+    names = [str(n) for n in names]
+    lower = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=2, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(lower[c]) for c in close) + "?"
+    shown = ", ".join(repr(n) for n in names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"there is {shown}"

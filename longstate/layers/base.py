@@ -1,0 +1,143 @@
+"""The contract of every layer: `y, state = layer(u, state)`.
+
+Training, streaming, chunked prefill, irregular time and packing are the same call. `state` is a
+pytree of tensors, batch first, that holds everything the next call needs; a full pass, a chunk and
+a step take and return the same structure. `longstate.testing.check_layer` asserts all of it.
+
+Axes: b batch, t time, d channels.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+State = Any
+"""A tensor, or a tuple, list or dict of states. The first axis of every tensor is the batch."""
+
+
+class Layer(nn.Module):
+    """Mixes along time. Subclasses set `d_model` and `dynamics`, and define the methods below.
+
+    Arguments of `forward`, the same for every layer:
+        u (b, t, d): input. float16 and bfloat16 are widened inside; y comes back in u's type.
+        state: what an earlier call returned, or `init_state(b)`. Zero when None. Differentiable;
+            truncated back-propagation is `state = tree_map(Tensor.detach, state)`.
+        dt (b, t): time since the previous sample, as a multiple of the regular interval; at least
+            0. None means 1 everywhere.
+        mask (b, t): bool. A False sample does not exist: it changes neither the state nor anything
+            after it, its `dt` does not pass, and y there is 0. Wherever the padding is.
+        reset (b, t): bool. True clears the state before that sample (masked or not), so that
+            several sequences can be packed into one row.
+
+    `step` takes one sample: u (b, d), dt, mask, reset (b), and returns y (b, d).
+    """
+
+    d_model: int
+    dynamics: tuple[str, ...] = ()
+    """Names of the parameters that set decays, frequencies and step sizes. They train with their
+    own, lower learning rate and without weight decay."""
+
+    def init_state(self, batch: int) -> State:
+        """The state before the first sample of `batch` sequences: zero."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        raise NotImplementedError
+
+    def step(
+        self,
+        u: Float[Tensor, "b d"],
+        state: State,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, "b d"], State]:
+        """One sample. Layers with a cheaper way than a sequence of length 1 override this."""
+
+        def of_one(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[:, None]
+
+        y, state = self(u[:, None], state, dt=of_one(dt), mask=of_one(mask), reset=of_one(reset))
+        return y[:, 0], state
+
+    def extra_repr(self) -> str:
+        return f"d_model={self.d_model}"
+
+
+def check_call(
+    layer: Layer,
+    u: Tensor,
+    state: State,
+    dt: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> State:
+    """Refuse what does not fit, in one sentence; return the state, zero when None was given.
+
+    Raises:
+        ValueError: naming the argument, what came and what was expected.
+    """
+    name = type(layer).__name__
+    if u.dim() != 3 or u.shape[2] != layer.d_model:
+        raise ValueError(
+            f"{name} expects u of shape (batch, time, {layer.d_model}); got {tuple(u.shape)}"
+        )
+    if u.shape[1] == 0:
+        raise ValueError(f"{name} got a sequence without samples: u has shape {tuple(u.shape)}")
+    if not u.is_floating_point():
+        raise ValueError(f"{name} expects a floating-point u; got {u.dtype}")
+    for label, flag in (("mask", mask), ("reset", reset)):
+        if flag is not None and (flag.shape != u.shape[:2] or flag.dtype != torch.bool):
+            raise ValueError(
+                f"{name} expects {label} to be a bool tensor of shape {tuple(u.shape[:2])}; "
+                f"got {flag.dtype} of shape {tuple(flag.shape)}"
+            )
+    if dt is not None:
+        _check_dt(name, u, dt)
+    fresh = layer.init_state(u.shape[0])
+    if state is None:
+        return fresh
+    _check_state(name, state, fresh)
+    return state
+
+
+def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
+    if dt.shape != u.shape[:2]:
+        raise ValueError(f"{name} expects dt of shape {tuple(u.shape[:2])}; got {tuple(dt.shape)}")
+    # Looking at values would stop a compiled graph and wait for a GPU.
+    if not torch.compiler.is_compiling() and dt.device.type == "cpu":
+        with torch.no_grad():
+            if not bool(((dt >= 0) & (dt < torch.inf)).all()):
+                raise ValueError(f"{name} expects every dt to be finite and at least 0")
+
+
+def _check_state(name: str, state: State, fresh: State) -> None:
+    given, structure = tree_flatten(state)
+    wanted, expected = tree_flatten(fresh)
+    if structure != expected:
+        raise ValueError(f"{name} got a state of another structure: {structure}, not {expected}")
+    for have, want in zip(given, wanted, strict=True):
+        if have.shape != want.shape or have.is_complex() != want.is_complex():
+            raise ValueError(
+                f"{name} got a state tensor {tuple(have.shape)} {have.dtype}; this layer and "
+                f"batch need {tuple(want.shape)} {want.dtype}"
+            )
+        if have.device != want.device:
+            raise ValueError(f"{name} is on {want.device}, its state on {have.device}")
+
+
+def full_precision(u: Tensor) -> torch.autocast:
+    """Context in which autocast does not narrow decays, states and their products."""
+    return torch.autocast(u.device.type, enabled=False)

@@ -1,0 +1,109 @@
+"""S4: a structured state space model for each channel, diagonal plus low rank (DPLR).
+
+    x'(t) = (Lambda - P P*) x(t) + B u(t)        y(t) = 2 Re(C x(t)) + D u(t)
+
+with the HiPPO matrices as its beginning, discretised by the bilinear rule with a learned step for
+each channel. Tying both low-rank factors to P, and Re(Lambda) < 0, keep it stable.
+
+Gu, Goel, Re, "Efficiently Modeling Long Sequences with Structured State Spaces", ICLR 2022,
+arXiv:2111.00396. Differs from the paper: the parameter is C itself and not C (I - A_bar^L), so no
+length is stored in a checkpoint; the layer runs the recurrence in chunks of matrix products
+(longstate.ops.channel_scan), which gives it a state. The paper's own route, a Cauchy kernel and a
+Fourier transform, is `kernel`; both give the same numbers.
+
+Axes: b batch, t time, d channels, n state (real coordinates), m = n / 2 stored modes, r rank.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from longstate.layers.channelwise import (
+    ChannelwiseLayer,
+    complex_normal,
+    complex_parameter,
+    log_uniform,
+    matrices,
+)
+from longstate.ops.channel_scan import dense_channel_scan
+from longstate.systems import Bilinear, DenseSystem, DPLRSystem, diagonalize, fout, legs, legt
+
+_INITIAL = {"legs": legs, "legt": legt, "fout": fout}
+
+
+class S4(ChannelwiseLayer):
+    """One DPLR system per channel.
+
+    Args:
+        d_model: channels in and out.
+        d_state: states of each channel; even.
+        init: HiPPO matrix to begin with: "legs", "legt" (rank 2) or "fout".
+        dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
+        bidirectional: add a kernel that looks ahead. There is no state and no step then.
+
+    Raises:
+        ValueError: an option does not exist, `d_state` is odd, or `dt` is given to a call: a step
+            of its own for every sample would need a dense matrix for every sample; use S4D.
+    """
+
+    dynamics = ("log_dt", "log_decay", "frequency", "P", "B")
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 64,
+        init: Literal["legs", "legt", "fout"] = "legs",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
+    ):
+        super().__init__()
+        if init not in _INITIAL:
+            raise ValueError(f"init must be one of {', '.join(_INITIAL)}; got {init!r}")
+        self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
+        spectrum = diagonalize(_INITIAL[init](d_state))
+        A, B, P = (x.expand(d_model, *x.shape) for x in (spectrum.A, spectrum.B, spectrum.P))
+        directions = (2,) if bidirectional else ()
+        self.log_dt = nn.Parameter(log_uniform((d_model,), dt_min, dt_max))
+        # LegT and FouT have no decay of their own; a little keeps the logarithm finite
+        self.log_decay = nn.Parameter((-A.real).clamp(min=1e-4).log().float())
+        self.frequency = nn.Parameter(A.imag.float().clone())
+        self.P = complex_parameter(P)
+        self.B = complex_parameter(B)
+        self.C = complex_parameter(complex_normal(*directions, *A.shape))
+        self.D = nn.Parameter(torch.randn(d_model))
+
+    def continuous_system(self) -> DPLRSystem:
+        """Lambda, P, B, C, D of the differential equation (both directions' C: 2, d)."""
+        dtype = self._dtype()
+        A = torch.complex(-self.log_decay.to(dtype).exp(), self.frequency.to(dtype))
+        P, B, C = (torch.view_as_complex(x.to(dtype)) for x in (self.P, self.B, self.C))
+        D = self.D.to(dtype)[:, None, None]
+        return DPLRSystem(A, P, P, B[..., None], C[..., None, :], D, conjugate=True)
+
+    def system(self, rate: float = 1.0) -> DenseSystem:
+        """The recurrence that the layer runs, in real coordinates (Re x, Im x)."""
+        return self.continuous_system().discretize(Bilinear(), self.log_dt.exp() * rate)
+
+    def _zero_state(self, batch: int) -> Tensor:
+        shape = (batch, self.d_model, self.d_state)
+        return torch.zeros(shape, dtype=self._dtype(), device=self.D.device)
+
+    def _scan(self, u, state, dt, lengths, *, rate, direction=0):
+        A, B, C = matrices(self.system(rate), direction if self.bidirectional else None)
+        return dense_channel_scan(u, A, B, C, state, lengths=lengths)
+
+    def _advance(self, u, state, dt, rate):
+        A, B, C = matrices(self.system(rate))
+        state = torch.einsum("dmn,bdn->bdm", A, state) + B * u[..., None]
+        return (C * state).sum(-1), state
+
+    def _check_options(self, dt, rate):
+        if dt is not None:
+            raise ValueError(
+                "S4 takes no dt: a step for every sample would need a dense matrix for every "
+                "sample. S4D takes irregular time; for one new sampling rate, pass rate="
+            )
+        super()._check_options(dt, rate)

@@ -1,0 +1,99 @@
+"""S4D: a diagonal state space model for each channel.
+
+    x'(t) = A x(t) + B u(t)          A diagonal, Re A < 0 by construction
+    y(t)  = 2 Re(C x(t)) + D u(t)    one of each conjugate pair is stored
+
+discretised with a learned step for each channel, by zero-order hold or by the bilinear rule.
+
+Gu, Gupta, Goel, Re, "On the Parameterization and Initialization of Diagonal State Space Models",
+NeurIPS 2022, arXiv:2206.11893. Differs from the paper: the convolution is computed as a recurrence
+(longstate.ops.channel_scan), so the state comes for free; the GELU, dropout and output projection
+of the paper's block live in longstate.models.
+
+Axes: b batch, t time, d channels, n stored modes (d_state / 2, or d_state when real).
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from longstate.layers.channelwise import (
+    DiagonalLayer,
+    complex_normal,
+    complex_parameter,
+    log_uniform,
+)
+from longstate.systems import (
+    Bilinear,
+    DiagonalSystem,
+    ZeroOrderHold,
+    s4d_inv,
+    s4d_legs,
+    s4d_lin,
+    s4d_real,
+)
+
+_INITIAL = {"lin": s4d_lin, "inv": s4d_inv, "legs": s4d_legs, "real": s4d_real}
+
+
+class S4D(DiagonalLayer):
+    """One diagonal system per channel.
+
+    Args:
+        d_model: channels in and out.
+        d_state: states of each channel; even unless `init` is "real".
+        init: where A and B begin: "lin", "inv", "legs", or "real" (real decays: no oscillation).
+        discretization: "zoh" (exact under changes of rate and for irregular time) or "bilinear".
+        dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
+        bidirectional: add a kernel that looks ahead. There is no state and no step then.
+
+    Raises:
+        ValueError: an option does not exist, or `d_state` is odd.
+    """
+
+    dynamics = ("log_dt", "log_decay", "frequency", "B")
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 64,
+        init: Literal["lin", "inv", "legs", "real"] = "lin",
+        discretization: Literal["zoh", "bilinear"] = "zoh",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
+    ):
+        super().__init__()
+        if init not in _INITIAL:
+            raise ValueError(f"init must be one of {', '.join(_INITIAL)}; got {init!r}")
+        if discretization not in ("zoh", "bilinear"):
+            raise ValueError(f"discretization must be 'zoh' or 'bilinear'; got {discretization!r}")
+        self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
+        self.discretization = discretization
+        A, B = (x.expand(d_model, -1) for x in _INITIAL[init](d_state))
+        directions = (2,) if bidirectional else ()
+        C = complex_normal(*directions, *A.shape)
+        self.log_dt = nn.Parameter(log_uniform((d_model,), dt_min, dt_max))
+        self.log_decay = nn.Parameter((-A.real).log().float())
+        self.frequency = nn.Parameter(A.imag.float().clone()) if A.is_complex() else None
+        self.B = complex_parameter(B)
+        self.C = complex_parameter(C if A.is_complex() else C.real * 2**0.5)
+        self.D = nn.Parameter(torch.randn(d_model))
+
+    def continuous_system(self) -> DiagonalSystem:
+        dtype = self._dtype()
+        decay = -self.log_decay.to(dtype).exp()
+        if self.frequency is None:
+            A, B, C = decay, self.B.to(dtype), self.C.to(dtype)
+        else:
+            A = torch.complex(decay, self.frequency.to(dtype))
+            B, C = (torch.view_as_complex(x.to(dtype)) for x in (self.B, self.C))
+        D = self.D.to(dtype)[:, None, None]
+        return DiagonalSystem(
+            A, B[..., None], C[..., None, :], D, conjugate=self.frequency is not None
+        )
+
+    def _rule(self) -> ZeroOrderHold | Bilinear:
+        return ZeroOrderHold() if self.discretization == "zoh" else Bilinear()

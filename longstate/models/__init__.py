@@ -1,0 +1,16 @@
+"""Whole models: blocks of layers, a backbone, and what reads and writes the data's own units."""
+
+from longstate.models.backbone import Backbone, layer_class
+from longstate.models.block import Block
+from longstate.models.forecaster import Forecast, ForecastModel, Window
+from longstate.models.spec import ForecastSpec
+
+__all__ = [
+    "Backbone",
+    "Block",
+    "Forecast",
+    "ForecastModel",
+    "ForecastSpec",
+    "Window",
+    "layer_class",
+]

@@ -1,0 +1,205 @@
+"""One constant linear system for each channel, read out on the way.
+
+    h_t = A h_{t-1} + B u_t            h_{-1} = h0
+    y_t = C h_t                        (2 Re(C h_t) when the system is complex: one of each
+                                        conjugate pair of modes is stored)
+
+The convolution y = K * u with K_l = C A^l B, but with the state at both ends and without a
+Fourier transform. `cpu` runs the recurrence in registers. `chunks` cuts time into pieces of length
+k and makes everything a matrix product: inside a piece the Toeplitz matrix of K_0 .. K_{k-1}, from
+a piece to the state, from the state to the next piece; between pieces a recurrence with A^k.
+Neither ever holds a state for every sample.
+
+Axes: b batch, t time, d channels, n state, c chunks, k time within a chunk.
+"""
+
+import torch
+from torch import Tensor
+
+from longstate.ops._choice import expect, shape_of
+from longstate.ops.channel_scan import reference
+from longstate.ops.channel_scan.chunks import chunk_length, chunked, orbit, widen
+from longstate.ops.diagonal_scan import diagonal_scan
+
+
+def diagonal_channel_scan(
+    u: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    h0: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Outputs of diagonal systems, and their states after the last sample.
+
+    Args:
+        u (b, t, d): real input.
+        A (d, n): decay of one step, real or complex.
+        B (d, n): input matrix, of the type of A.
+        C (d, n): output matrix, of the type of A.
+        h0 (b, d, n): state before the first sample. Zero when None.
+        lengths (b): int. Samples from `lengths` on are padding: the state stops there. Outputs at
+            padding are without meaning.
+        impl: "auto" (Numba on a CPU, chunks elsewhere), "reference" (a loop), "cpu" or "chunks".
+
+    Returns:
+        y (b, t, d) and the state after the last sample (b, d, n). Differentiable in all but
+        `lengths`.
+
+    Raises:
+        ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
+    """
+    h0 = _check(u, A, A, B, C, h0)
+    if impl == "auto":
+        impl = "cpu" if u.device.type == "cpu" else "chunks"
+    if impl == "reference":
+        return reference.diagonal(u, A, B, C, h0, lengths)
+    if impl == "chunks":
+        return _diagonal_chunks(u, A, B, C, h0, lengths)
+    expect(impl == "cpu", f"impl must be auto, reference, cpu or chunks; got {impl!r}")
+    expect(u.device.type == "cpu", f"impl='cpu' runs on CPU tensors; the input is on {u.device}")
+    if lengths is None:
+        lengths = torch.full((u.shape[0],), u.shape[1])
+    if A.is_complex():
+        return _scan(u, A, B, 2 * C, h0, lengths)
+    wide = torch.promote_types(A.dtype, torch.complex64)
+    y, last = _scan(u, A.to(wide), B.to(wide), C.to(wide), h0.to(wide), lengths)
+    return y, last.real
+
+
+def _diagonal_chunks(u, A, B, C, h0, lengths):
+    k = chunk_length(u.shape[1])
+    squares = [widen(A)]  # A^(2^i), the last of them A^k
+    while 2 ** len(squares) <= k:
+        squares.append(squares[-1] ** 2)
+    into = orbit(torch.mul, squares, widen(B), k)  # A^j B
+    outof = orbit(torch.mul, squares, widen(C), k + 1)[1:]  # C A^{j+1}
+    kernel = (into * C).sum(-1)  # (k, d)
+    squares = [s.to(A.dtype) for s in squares]
+    if A.is_complex():
+        kernel = 2 * kernel.real
+        outof = 2 * outof.conj()  # 2 Re(c h) is the product of (Re 2c, -Im 2c) and (Re h, Im h)
+
+    def power(h: Tensor, steps: Tensor) -> Tensor:
+        return _by_bits(torch.mul, squares, h, steps)
+
+    def carry(inflow: Tensor) -> Tensor:
+        b, c, d, n = inflow.shape
+        h, _ = diagonal_scan(squares[-1].flatten(), inflow.reshape(b, c, d * n), h0.flatten(1))
+        return h.view(b, c, d, n)
+
+    return chunked(u, kernel, into, outof, carry, power, h0, lengths)
+
+
+def _by_bits(apply, squares, h, steps):
+    """A^steps h, steps (b), from the powers A^(2^i)."""
+    for bit, square in enumerate(squares):
+        on = ((steps >> bit) & 1).bool()[:, None, None]
+        h = torch.where(on, apply(square, h), h)
+    return h
+
+
+@torch.library.custom_op("longstate::channel_scan", mutates_args=())
+def _scan(
+    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    from longstate.ops.channel_scan import cpu
+
+    return cpu.forward(u, A, B, C, h0, lengths)
+
+
+@_scan.register_fake
+def _(u, A, B, C, h0, lengths):
+    return torch.empty_like(u, memory_format=torch.contiguous_format), torch.empty_like(h0)
+
+
+@torch.library.custom_op("longstate::channel_scan_backward", mutates_args=())
+def _scan_backward(
+    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor,
+    grad_y: Tensor, grad_last: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    from longstate.ops.channel_scan import cpu
+
+    return cpu.backward(u, A, B, C, h0, lengths, grad_y, grad_last)
+
+
+@_scan_backward.register_fake
+def _(u, A, B, C, h0, lengths, grad_y, grad_last):
+    return tuple(torch.empty_like(x) for x in (u, A, B, C, h0))
+
+
+def _setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad_y, grad_last):
+    return *_scan_backward(*ctx.saved_tensors, grad_y, grad_last), None
+
+
+_scan.register_autograd(_backward, setup_context=_setup)
+
+
+def dense_channel_scan(
+    u: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    h0: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Outputs of dense systems, and their states after the last sample.
+
+    Args:
+        u (b, t, d): real input.
+        A (d, n, n): real state matrix of one step. Powers of it are formed, so it should not be
+            far from stable.
+        B, C (d, n), h0 (b, d, n), lengths (b): as in `diagonal_channel_scan`.
+        impl: "auto" (chunks) or "reference" (a loop).
+
+    Returns:
+        y (b, t, d) and the state after the last sample (b, d, n).
+    """
+    h0 = _check(u, A[..., 0], A, B, C, h0)
+    if impl == "reference":
+        return reference.dense(u, A, B, C, h0, lengths)
+    expect(impl == "auto", f"impl must be auto or reference; got {impl!r}")
+
+    k = chunk_length(u.shape[1])
+    squares = [widen(A)]  # A^(2^i), the last of them A^k
+    while 2 ** len(squares) <= k:
+        squares.append(squares[-1] @ squares[-1])
+    into = orbit(_apply, squares, widen(B), k)  # A^j B
+    outof = orbit(_apply, [s.mT for s in squares], widen(C), k + 1)[1:]  # C A^{j+1}
+    kernel = (into * C).sum(-1)
+    squares = [s.to(A.dtype) for s in squares]
+
+    def power(h: Tensor, steps: Tensor) -> Tensor:
+        return _by_bits(_apply, squares, h, steps)
+
+    def carry(inflow: Tensor) -> Tensor:
+        h, states = h0, []
+        for x in inflow.unbind(1):
+            h = _apply(squares[-1], h) + x
+            states.append(h)
+        return torch.stack(states, dim=1)
+
+    return chunked(u, kernel, into, outof, carry, power, h0, lengths)
+
+
+def _apply(A: Tensor, h: Tensor) -> Tensor:
+    return torch.einsum("dmn,jdn->jdm", A, h)
+
+
+def _check(u, diagonal, A, B, C, h0) -> Tensor:
+    expect(u.dim() == 3 and u.shape[1] > 0, f"u must be (batch, time > 0, d); got {shape_of(u)}")
+    d, n = diagonal.shape
+    expect(u.shape[2] == d, f"u has {u.shape[2]} channels, the systems are for {d}")
+    expect(B.shape == (d, n) and C.shape == (d, n), f"B and C must be {(d, n)}")
+    expect(A.dtype == B.dtype == C.dtype, f"A, B, C differ: {A.dtype}, {B.dtype}, {C.dtype}")
+    shape = (u.shape[0], d, n)
+    expect(h0 is None or h0.shape == shape, f"h0 must be {shape}")
+    return torch.zeros(shape, dtype=A.dtype, device=u.device) if h0 is None else h0

@@ -1,0 +1,242 @@
+"""Numba: the recurrence itself, with lanes over channels and the states of a tile in cache.
+
+Eight multiply-adds a sample and mode, no state ever written to memory: reads `u`, writes `y`. The
+backward pass keeps nothing from the forward pass; it runs the states forward once, remembering them
+where tiles begin, then goes back tile by tile, running each tile's states again.
+
+A block is one sequence and `_LANES` channels. What belongs to one mode of a block lies in one flat
+array, row after row, so that the compiler sees constant distances and needs no checks for overlap.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from longstate.ops._layout import dense
+from longstate.ops._memory import on_large_pages
+from longstate.ops._threads import KERNEL, parallel_for
+
+_LANES = 64
+_TILE = 64  # samples; a tile of u is 16 KiB in float32
+_ROWS = 16
+# Rows of one mode: the state, the system, and in the backward pass the gradient of the state and
+# the sums for the gradients of the system; each as real and imaginary part.
+_H, _A, _B, _C, _G, _GA, _GB, _GC = (2 * _LANES * i for i in range(8))
+
+
+# In the three innermost functions every index must be visibly at least 0, or the loop does not
+# become vectors: hence constants plus j, and views of single rows where time runs backwards.
+
+
+@njit(**KERNEL)
+def _advance(ws, u, y, steps):
+    """Run one mode over a tile and add its share to y."""
+    for t in range(steps):
+        for j in range(_LANES):
+            x = u[t, j]
+            re, im = ws[j], ws[_LANES + j]
+            a_re, a_im = ws[_A + j], ws[_A + _LANES + j]
+            new_re = a_re * re - a_im * im + ws[_B + j] * x
+            new_im = a_re * im + a_im * re + ws[_B + _LANES + j] * x
+            ws[j] = new_re
+            ws[_LANES + j] = new_im
+            y[t, j] += ws[_C + j] * new_re - ws[_C + _LANES + j] * new_im
+
+
+@njit(**KERNEL)
+def _advance_keeping(ws, u, past, steps):
+    """Run one mode over a tile; keep its state before every sample."""
+    for t in range(steps):
+        for j in range(_LANES):
+            x = u[t, j]
+            re, im = ws[j], ws[_LANES + j]
+            a_re, a_im = ws[_A + j], ws[_A + _LANES + j]
+            past[t, j] = re
+            past[t, _LANES + j] = im
+            ws[j] = a_re * re - a_im * im + ws[_B + j] * x
+            ws[_LANES + j] = a_re * im + a_im * re + ws[_B + _LANES + j] * x
+
+
+@njit(**KERNEL)
+def _retreat(ws, past, u, dy, du, steps):
+    """Go back over a tile with the gradient of one mode's state, and with what follows from it."""
+    for back in range(steps):
+        t = steps - 1 - back
+        x, g, add = u[t], dy[t], du[t]
+        before, after = past[t], past[t + 1]
+        for j in range(_LANES):
+            ws[_GC + j] += g[j] * after[j]
+            ws[_GC + _LANES + j] -= g[j] * after[_LANES + j]
+            re = ws[_G + j] + ws[_C + j] * g[j]
+            im = ws[_G + _LANES + j] - ws[_C + _LANES + j] * g[j]
+            h_re, h_im = before[j], before[_LANES + j]
+            ws[_GA + j] += re * h_re + im * h_im
+            ws[_GA + _LANES + j] += im * h_re - re * h_im
+            ws[_GB + j] += re * x[j]
+            ws[_GB + _LANES + j] += im * x[j]
+            add[j] += ws[_B + j] * re + ws[_B + _LANES + j] * im
+            a_re, a_im = ws[_A + j], ws[_A + _LANES + j]
+            ws[_G + j] = a_re * re + a_im * im
+            ws[_G + _LANES + j] = a_re * im - a_im * re
+
+
+@njit(**KERNEL)
+def _load_mode(ws, row, x, lo, hi):
+    """Rows of real and imaginary parts from x (channels, 2)."""
+    for j in range(_LANES):
+        inside = lo + j < hi
+        ws[row + j] = x[lo + j, 0] if inside else 0
+        ws[row + _LANES + j] = x[lo + j, 1] if inside else 0
+
+
+@njit(**KERNEL)
+def _store_mode(ws, row, x, lo, hi):
+    for j in range(hi - lo):
+        x[lo + j, 0] = ws[row + j]
+        x[lo + j, 1] = ws[row + _LANES + j]
+
+
+@njit(**KERNEL)
+def _load_tile(tile, x, begin, steps, lo, hi):
+    for t in range(steps):
+        for j in range(hi - lo):
+            tile[t, j] = x[begin + t, lo + j]
+
+
+@njit(**KERNEL)
+def _store_tile(tile, x, begin, steps, lo, hi):
+    for t in range(steps):
+        for j in range(hi - lo):
+            x[begin + t, lo + j] = tile[t, j]
+
+
+@njit(**KERNEL)
+def _load_system(ws, A, B, C, h0, lo, hi):
+    for m in range(A.shape[0]):
+        _load_mode(ws[m], _H, h0[m], lo, hi)
+        _load_mode(ws[m], _A, A[m], lo, hi)
+        _load_mode(ws[m], _B, B[m], lo, hi)
+        _load_mode(ws[m], _C, C[m], lo, hi)
+
+
+# Shapes below: u, y (b, t, d); A, B, C (n, d, 2); h0, last (b, n, d, 2); sums (b, 3, n, d, 2).
+
+
+@njit(**KERNEL)
+def _forward(start, stop, u, A, B, C, h0, lengths, y, last):
+    d, n = u.shape[2], A.shape[0]
+    groups = (d + _LANES - 1) // _LANES
+    ws = np.zeros((n, _ROWS * _LANES), u.dtype)
+    u_tile, y_tile = np.zeros((_TILE, _LANES), u.dtype), np.zeros((_TILE, _LANES), u.dtype)
+    for block in range(start, stop):
+        b, lo = block // groups, (block % groups) * _LANES
+        hi = min(lo + _LANES, d)
+        _load_system(ws, A, B, C, h0[b], lo, hi)
+        for begin in range(0, lengths[b], _TILE):
+            steps = min(_TILE, lengths[b] - begin)
+            _load_tile(u_tile, u[b], begin, steps, lo, hi)
+            y_tile[:] = 0
+            for m in range(n):
+                _advance(ws[m], u_tile, y_tile, steps)
+            _store_tile(y_tile, y[b], begin, steps, lo, hi)
+        y[b, lengths[b] :, lo:hi] = 0
+        for m in range(n):
+            _store_mode(ws[m], _H, last[b, m], lo, hi)
+
+
+@njit(**KERNEL)
+def _remember_borders(ws, u, length, lo, hi, u_tile, past, borders):
+    """Run all states forward; keep what they are where tiles begin."""
+    for i in range((length + _TILE - 1) // _TILE):
+        steps = min(_TILE, length - i * _TILE)
+        _load_tile(u_tile, u, i * _TILE, steps, lo, hi)
+        for m in range(ws.shape[0]):
+            borders[i, m] = ws[m, : 2 * _LANES]
+            _advance_keeping(ws[m], u_tile, past, steps)
+
+
+@njit(**KERNEL)
+def _backward(start, stop, u, A, B, C, h0, lengths, dy, dlast, du, dh0, sums):
+    d, n = u.shape[2], A.shape[0]
+    groups = (d + _LANES - 1) // _LANES
+    ws = np.zeros((n, _ROWS * _LANES), u.dtype)
+    u_tile, g_tile = np.zeros((_TILE, _LANES), u.dtype), np.zeros((_TILE, _LANES), u.dtype)
+    du_tile = np.zeros((_TILE, _LANES), u.dtype)
+    past = np.zeros((_TILE + 1, 2 * _LANES), u.dtype)
+    borders = np.empty(((u.shape[1] + _TILE - 1) // _TILE, n, 2 * _LANES), u.dtype)
+    for block in range(start, stop):
+        b, lo = block // groups, (block % groups) * _LANES
+        hi = min(lo + _LANES, d)
+        ws[:] = 0
+        _load_system(ws, A, B, C, h0[b], lo, hi)
+        _remember_borders(ws, u[b], lengths[b], lo, hi, u_tile, past, borders)
+        for m in range(n):
+            _load_mode(ws[m], _G, dlast[b, m], lo, hi)
+        for i in range((lengths[b] + _TILE - 1) // _TILE - 1, -1, -1):
+            steps = min(_TILE, lengths[b] - i * _TILE)
+            _load_tile(u_tile, u[b], i * _TILE, steps, lo, hi)
+            _load_tile(g_tile, dy[b], i * _TILE, steps, lo, hi)
+            du_tile[:] = 0
+            for m in range(n):
+                ws[m, : 2 * _LANES] = borders[i, m]
+                _advance_keeping(ws[m], u_tile, past, steps)
+                past[steps] = ws[m, : 2 * _LANES]
+                _retreat(ws[m], past, u_tile, g_tile, du_tile, steps)
+            _store_tile(du_tile, du[b], i * _TILE, steps, lo, hi)
+        du[b, lengths[b] :, lo:hi] = 0
+        for m in range(n):
+            _store_mode(ws[m], _G, dh0[b, m], lo, hi)
+            _store_mode(ws[m], _GA, sums[b, 0, m], lo, hi)
+            _store_mode(ws[m], _GB, sums[b, 1, m], lo, hi)
+            _store_mode(ws[m], _GC, sums[b, 2, m], lo, hi)
+
+
+def _modes_first(x: Tensor) -> np.ndarray:
+    """(..., d, n) complex -> (..., n, d, 2) real, contiguous."""
+    return torch.view_as_real(dense(x.mT)).numpy()
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """(..., n, d, 2) real -> (..., d, n) complex."""
+    return torch.view_as_complex(x).mT.contiguous()
+
+
+def _work(u: Tensor, A: Tensor) -> tuple[int, int]:
+    return u.shape[0] * -(-u.shape[2] // _LANES), u.numel() * A.shape[1]
+
+
+def forward(
+    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """y (b, t, d) = Re(C h) and the last state; A, B, C (d, n) and h0 (b, d, n) complex."""
+    u = dense(u)
+    y = on_large_pages(torch.empty_like(u))
+    last = torch.empty(h0.shape[0], h0.shape[2], h0.shape[1], 2, dtype=u.dtype)
+    parallel_for(
+        _forward, *_work(u, A),
+        u.numpy(), _modes_first(A), _modes_first(B), _modes_first(C), _modes_first(h0),
+        lengths.numpy(), y.numpy(), last.numpy(),
+    )  # fmt: skip
+    return y, _channels_first(last)
+
+
+def backward(
+    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor,
+    grad_y: Tensor, grad_last: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of u, A, B, C and h0."""
+    u, grad_y = dense(u), dense(grad_y)
+    b, _, d = u.shape
+    n = A.shape[1]
+    grad_u = on_large_pages(torch.empty_like(u))
+    grad_h0 = torch.empty(b, n, d, 2, dtype=u.dtype)
+    sums = torch.empty(b, 3, n, d, 2, dtype=u.dtype)  # for each sequence; added in a fixed order
+    parallel_for(
+        _backward, *_work(u, A),
+        u.numpy(), _modes_first(A), _modes_first(B), _modes_first(C), _modes_first(h0),
+        lengths.numpy(), grad_y.numpy(), _modes_first(grad_last),
+        grad_u.numpy(), grad_h0.numpy(), sums.numpy(),
+    )  # fmt: skip
+    grad_A, grad_B, grad_C = (_channels_first(s) for s in sums.sum(0))
+    return grad_u, grad_A, grad_B, grad_C, _channels_first(grad_h0)

@@ -1,0 +1,29 @@
+"""Where a result was made: versions, processor, threads."""
+
+import os
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+
+
+def environment() -> dict[str, str]:
+    """Name -> value, in the order in which a reader wants them. Nothing that names a person."""
+    import torch
+
+    import longstate
+
+    found = {
+        "longstate": longstate.__version__,
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+    }
+    for package in ("numpy", "numba", "triton"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    found["system"] = f"{platform.system()} {platform.machine()}"
+    found["processors"] = f"{os.cpu_count()}, PyTorch uses {torch.get_num_threads()}"
+    found["accelerator"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    found["written"] = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return found

@@ -1,0 +1,61 @@
+"""From a trained forecaster to what its report shows."""
+
+import dataclasses
+from typing import Any
+
+import pandas as pd
+
+from longstate.reports.environment import environment
+from longstate.reports.forecast import ForecastReport
+from longstate.reports.memory_figures import System
+from longstate.train.evaluation import ForecastEvaluation
+from longstate.train.forecast import Forecaster
+
+
+def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) -> ForecastReport:
+    """Everything there is to say about a trained forecaster.
+
+    Args:
+        forecaster: after `fit` or `load`.
+        evaluation: on rows that it has not seen.
+        name: what the report calls it, for example its folder.
+    """
+    spec = forecaster.model.spec
+    return ForecastReport(
+        evaluation,
+        name=name,
+        history=forecaster.history,
+        systems=linear_systems(forecaster),
+        interval=None if spec.step is None else seconds(spec.step),
+        configuration={
+            "target": spec.targets,
+            "covariates": spec.covariates,
+            "known in advance": (*spec.known, *(f"{cycle} cycle" for cycle in spec.calendar)),
+            "time": "row numbers" if spec.time is None else f"{spec.time}, every {spec.step}",
+            "window, horizon, season": (spec.window, spec.horizon, spec.season),
+            "quantiles": spec.quantiles,
+            "layer": forecaster.layer,
+            **{k.replace("_", " "): v for k, v in dataclasses.asdict(forecaster.size).items()},
+            **{k.replace("_", " "): v for k, v in dataclasses.asdict(forecaster.training).items()},
+            "seed": forecaster.seed,
+        },
+        environment=environment(),
+        notes=tuple(forecaster.facts["notes"]),
+    )
+
+
+def linear_systems(forecaster: Forecaster) -> dict[str, System]:
+    """The discrete system of each layer that is one, by name, first layer first."""
+    mixers: list[Any] = [block.mixer for block in forecaster.model.backbone.blocks]
+    return {
+        f"layer {i} ({type(mixer).__name__})": mixer.system()
+        for i, mixer in enumerate(mixers, start=1)
+        if hasattr(mixer, "system")
+    }
+
+
+def seconds(step: str) -> float:
+    """Length of a pandas offset; of months and years, which vary, the mean over ten years."""
+    offset = pd.tseries.frequencies.to_offset(step)
+    start = pd.Timestamp("2000-01-01") + 0 * offset
+    return ((start + 120 * offset) - start).total_seconds() / 120

@@ -1,0 +1,226 @@
+"""From a differential equation to a recurrence with step `dt`.
+
+    x'(t) = A x(t) + B u(t)      becomes      x_k = A_bar x_{k-1} + B_bar u_k
+
+    zero-order hold        A_bar = exp(dt A)                      B_bar = A^{-1} (A_bar - I) B
+    generalized bilinear   A_bar = (I - a dt A)^{-1} (I + (1 - a) dt A)
+                           B_bar = (I - a dt A)^{-1} dt B
+                           a = 0 forward Euler, 1/2 bilinear (Tustin), 1 backward Euler
+
+and for a forced oscillator y'' = -A y + B u with state (z, y), z = y' (LinOSS)
+
+    implicit               z_k = z_{k-1} + dt (-A y_k + B u_k)        y_k = y_{k-1} + dt z_k
+    implicit-explicit      z_k = z_{k-1} + dt (-A y_{k-1} + B u_k)    y_k = y_{k-1} + dt z_k
+
+Gu, Goel, Re, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
+arXiv:2111.00396; Gu et al., "On the Parameterization and Initialization of Diagonal State Space
+Models", 2022, arXiv:2206.11893; Rusch, Rus, "Oscillatory State-Space Models", 2025,
+arXiv:2410.03943. Differs from the papers: nothing. The zero-order hold is exact for inputs that
+are constant over a step, so it is the rule for irregular steps and for changes of sampling rate.
+
+A rule is an object without state. `dt` is in the units of 1 / A. Axes: n state, i inputs.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from longstate.systems._numbers import as_tensor, phi, sum_to, widen
+
+
+class Discretization(Protocol):
+    """What the first-order rules share."""
+
+    def diagonal(self, A: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
+
+    def dense(self, A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
+
+
+class OscillatorDiscretization(Protocol):
+    """What the oscillator rules share."""
+
+    def oscillator(self, A: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
+
+
+class _DiagonalHold(torch.autograd.Function):
+    """(exp(dt A), dt (exp(dt A) - 1) / (dt A)), evaluated in double precision and rounded once.
+
+    Double precision because the phase dt Im(A) may be hundreds of radians; a Function because the
+    backward pass then keeps `A` and `dt` only, which matters when `dt` has a time axis.
+    """
+
+    @staticmethod
+    def forward(ctx, A, dt):
+        ctx.save_for_backward(A, dt)
+        step = widen(dt)
+        z = widen(A) * step
+        dtype = torch.promote_types(A.dtype, dt.dtype)
+        return torch.exp(z).to(dtype), (step * phi(z, 1)).to(dtype)
+
+    @staticmethod
+    def backward(ctx, grad_A_bar, grad_scale):
+        A, dt = ctx.saved_tensors
+        wide_A, step = widen(A), widen(dt)
+        z = wide_A * step
+        A_bar = torch.exp(z)
+        scale_by_A = step**2 * (phi(z, 1) - phi(z, 2))
+        grad_A = grad_A_bar * (step * A_bar).conj() + grad_scale * scale_by_A.conj()
+        grad_dt = grad_A_bar * (wide_A * A_bar).conj() + grad_scale * A_bar.conj()
+        return sum_to(grad_A, A), sum_to(grad_dt, dt)
+
+
+@dataclass(frozen=True)
+class ZeroOrderHold:
+    """The input is constant over each step. Exact then, whatever the step; A = 0 is allowed."""
+
+    def diagonal(
+        self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> tuple[Shaped[Tensor, "*batch"], Shaped[Tensor, "*batch"]]:
+        """For a diagonal A.
+
+        Args:
+            A (...): eigenvalues, real or complex.
+            dt (...): step, real; broadcasts against `A`.
+
+        Returns:
+            A_bar (...) and B_scale (...), so that B_bar = B_scale * B. In float32 both carry one
+            rounding and no more, also where |A dt| is tiny or its phase is large.
+        """
+        return _DiagonalHold.apply(A, as_tensor(dt, A))
+
+    def dense(
+        self,
+        A: Shaped[Tensor, "*batchA n n"],
+        B: Shaped[Tensor, "*batchB n i"],
+        dt: Shaped[Tensor, "*dt"] | float,
+    ) -> tuple[Shaped[Tensor, "*batch n n"], Shaped[Tensor, "*batch n i"]]:
+        """For a full A (..., n, n) and B (..., n, i): one matrix exponential of size n + i."""
+        step = widen(as_tensor(dt, A))[..., None, None]
+        n, dtype = A.shape[-1], torch.promote_types(A.dtype, B.dtype)
+        both = _broadcast(widen(A) * step, widen(B) * step)
+        top = torch.cat(both, dim=-1)
+        below = top.new_zeros(*top.shape[:-2], B.shape[-1], top.shape[-1])
+        whole = torch.linalg.matrix_exp(torch.cat([top, below], dim=-2))
+        return whole[..., :n, :n].to(dtype), whole[..., :n, n:].to(dtype)
+
+
+@dataclass(frozen=True)
+class GeneralizedBilinear:
+    """A step that weighs its end by `alpha` and its start by 1 - alpha.
+
+    Args:
+        alpha: 0 is forward Euler, 1/2 the bilinear rule, 1 backward Euler. From 1/2 on, a stable
+            system stays stable whatever the step.
+    """
+
+    alpha: float
+
+    def __post_init__(self):
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1]; got {self.alpha}")
+
+    def diagonal(
+        self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> tuple[Shaped[Tensor, "*batch"], Shaped[Tensor, "*batch"]]:
+        """For a diagonal A; see `ZeroOrderHold.diagonal`."""
+        return _moebius(A, as_tensor(dt, A), self.alpha)
+
+    def dense(
+        self,
+        A: Shaped[Tensor, "*batchA n n"],
+        B: Shaped[Tensor, "*batchB n i"],
+        dt: Shaped[Tensor, "*dt"] | float,
+    ) -> tuple[Shaped[Tensor, "*batch n n"], Shaped[Tensor, "*batch n i"]]:
+        """For a full A (..., n, n) and B (..., n, i): one linear solve."""
+        return _moebius_dense(A, B, as_tensor(dt, A), self.alpha)
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """The trapezoidal rule (Tustin): `GeneralizedBilinear(1/2)`, S4's own choice."""
+
+    def diagonal(
+        self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> tuple[Shaped[Tensor, "*batch"], Shaped[Tensor, "*batch"]]:
+        """For a diagonal A; see `ZeroOrderHold.diagonal`."""
+        return _moebius(A, as_tensor(dt, A), 0.5)
+
+    def dense(
+        self,
+        A: Shaped[Tensor, "*batchA n n"],
+        B: Shaped[Tensor, "*batchB n i"],
+        dt: Shaped[Tensor, "*dt"] | float,
+    ) -> tuple[Shaped[Tensor, "*batch n n"], Shaped[Tensor, "*batch n i"]]:
+        """For a full A (..., n, n) and B (..., n, i): one linear solve."""
+        return _moebius_dense(A, B, as_tensor(dt, A), 0.5)
+
+
+@dataclass(frozen=True)
+class OscillatorImplicit:
+    """LinOSS-IM. Stable for every A >= 0 and dt: both eigenvalues have |.|^2 = 1 / (1 + dt^2 A)."""
+
+    def oscillator(
+        self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> tuple[Shaped[Tensor, "*batch 2 2"], Shaped[Tensor, "*batch 2"]]:
+        """The step of (z, y).
+
+        Args:
+            A (...): squared angular frequency, real, >= 0.
+            dt (...): step, real; broadcasts against `A`.
+
+        Returns:
+            M (..., 2, 2) and F (..., 2): (z, y)_k = M (z, y)_{k-1} + F (B u_k).
+        """
+        A, step = torch.broadcast_tensors(A, as_tensor(dt, A))
+        s = 1 / (1 + step**2 * A)
+        M = _two_by_two(s, -step * A * s, step * s, s)
+        return M, torch.stack([step * s, step**2 * s], dim=-1)
+
+
+@dataclass(frozen=True)
+class OscillatorImplicitExplicit:
+    """LinOSS-IMEX. Conserves (a modified) energy, |eigenvalue| = 1, while dt^2 A <= 4.
+
+    Beyond that it is UNSTABLE; the caller keeps dt^2 A below 4.
+    """
+
+    def oscillator(
+        self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> tuple[Shaped[Tensor, "*batch 2 2"], Shaped[Tensor, "*batch 2"]]:
+        """The step of (z, y); see `OscillatorImplicit.oscillator`."""
+        A, step = torch.broadcast_tensors(A, as_tensor(dt, A))
+        M = _two_by_two(torch.ones_like(A), -step * A, step, 1 - step**2 * A)
+        return M, torch.stack([step, step**2], dim=-1)
+
+
+def _two_by_two(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    return torch.stack([torch.stack([a, b], dim=-1), torch.stack([c, d], dim=-1)], dim=-2)
+
+
+def _moebius(A: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(A.dtype, dt.dtype)
+    dt = widen(dt)
+    z = widen(A) * dt
+    denominator = 1 - alpha * z
+    return ((1 + (1 - alpha) * z) / denominator).to(dtype), (dt / denominator).to(dtype)
+
+
+def _moebius_dense(A: Tensor, B: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(A.dtype, B.dtype)
+    step = widen(dt)[..., None, None]
+    z, right = _broadcast(widen(A) * step, widen(B) * step)
+    eye = torch.eye(A.shape[-1], dtype=z.dtype, device=z.device)
+    both = torch.cat([eye + (1 - alpha) * z, right], dim=-1)
+    both = torch.linalg.solve(eye - alpha * z, both).to(dtype)
+    return both[..., : A.shape[-1]], both[..., A.shape[-1] :]
+
+
+def _broadcast(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """`A` (..., n, n) and `B` (..., n, i) with the same leading axes and the same dtype."""
+    batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2])
+    dtype = torch.promote_types(A.dtype, B.dtype)
+    A, B = A.to(dtype), B.to(dtype)
+    return A.expand(*batch, *A.shape[-2:]), B.expand(*batch, *B.shape[-2:])

@@ -1,0 +1,1 @@
+"""Training: data, baselines, one loop, checkpoints, evaluation."""

@@ -1,0 +1,159 @@
+"""What an evaluation found, as one frozen value: printed by the CLI, drawn by the report.
+
+Errors are in scaled units: the target divided by its standard deviation over the training part, so
+that 1 is roughly "as wrong as the training mean". Examples are in the data's own units.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """One method's errors over all scored windows, and targets, in scaled units.
+
+    Args:
+        method: "model", "last value", "seasonal naive" or "ridge".
+        mse, mae: mean over windows, horizon steps and targets.
+        mse_by_step (h), mae_by_step (h): the same for each step of the horizon.
+    """
+
+    method: str
+    mse: float
+    mae: float
+    mse_by_step: tuple[float, ...]
+    mae_by_step: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often the truth fell at or below a forecast quantile; calibrated when equal to `level`.
+
+    Args:
+        level: the quantile asked for, between 0 and 1.
+        observed: the share found. `observed_by_step` (h) for each step of the horizon.
+        pinball: mean pinball loss at this level, scaled units.
+    """
+
+    level: float
+    observed: float
+    observed_by_step: tuple[float, ...]
+    pinball: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window with every forecast of it, in the data's own units.
+
+    Args:
+        target: name of the column.
+        times (w + h): ISO strings, or row numbers as strings where the data has no times.
+        past (w): the end of the window (at most 2 horizons are kept); nan where missing.
+        truth (h): what came; nan where missing.
+        forecasts: method -> (h).
+        quantiles: level -> (h), the model's; empty where the model has none.
+    """
+
+    target: str
+    times: tuple[str, ...]
+    past: tuple[float, ...]
+    truth: tuple[float, ...]
+    forecasts: dict[str, tuple[float, ...]]
+    quantiles: dict[float, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class ForecastEvaluation:
+    """The model beside its baselines on windows that it has not seen.
+
+    Args:
+        targets, horizon, window, season: what was forecast, in columns and rows.
+        windows: number of scored windows.
+        first, last: time (or row) of the first and the last scored forecast step.
+        scores: the model first, then the baselines.
+        quantiles: the model's coverage per level; empty where it has none.
+        examples: a few windows, spread over the scored part.
+    """
+
+    targets: tuple[str, ...]
+    horizon: int
+    window: int
+    season: int
+    windows: int
+    first: str
+    last: str
+    scores: tuple[Score, ...]
+    quantiles: tuple[Coverage, ...]
+    examples: tuple[Example, ...]
+
+    def score(self, method: str) -> Score:
+        return next(s for s in self.scores if s.method == method)
+
+    def verdict(self) -> tuple[str, ...]:
+        """One sentence per baseline: whether the model beats it, by how much, with both errors."""
+        model = self.score("model")
+        return tuple(_compare(model, other) for other in self.scores if other is not model)
+
+    def beats_all(self) -> bool:
+        model = self.score("model")
+        return all(model.mse < other.mse for other in self.scores if other is not model)
+
+    def to_json(self) -> str:
+        """JSON text; missing values are null. Read it back with `from_json`."""
+        return json.dumps(_nan_to_null(dataclasses.asdict(self)), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ForecastEvaluation":
+        raw = json.loads(text)
+        return cls(
+            **{
+                **raw,
+                "targets": tuple(raw["targets"]),
+                "scores": tuple(Score(**_tuples(s)) for s in raw["scores"]),
+                "quantiles": tuple(Coverage(**_tuples(q)) for q in raw["quantiles"]),
+                "examples": tuple(_example(e) for e in raw["examples"]),
+            }
+        )
+
+
+def _compare(model: Score, other: Score) -> str:
+    figures = f"(MSE {model.mse:.4f} against {other.mse:.4f})"
+    if other.mse == 0:
+        return f"The model does not beat {other.method}, which makes no error {figures}."
+    change = 100 * (model.mse / other.mse - 1)
+    if abs(change) < 0.05:
+        return f"The model equals {other.method} within 0.05 % {figures}."
+    if change < 0:
+        return f"The model beats {other.method} by {-change:.1f} % {figures}."
+    return f"The model does NOT beat {other.method}: it is {change:.1f} % worse {figures}."
+
+
+def _example(raw: dict[str, Any]) -> Example:
+    return Example(
+        target=raw["target"],
+        times=tuple(raw["times"]),
+        past=_floats(raw["past"]),
+        truth=_floats(raw["truth"]),
+        forecasts={name: _floats(v) for name, v in raw["forecasts"].items()},
+        quantiles={float(level): _floats(v) for level, v in raw["quantiles"].items()},
+    )
+
+
+def _floats(values: list[float | None]) -> tuple[float, ...]:
+    return tuple(float("nan") if v is None else v for v in values)
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {k: _floats(v) if isinstance(v, list) else v for k, v in raw.items()}
+
+
+def _nan_to_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _nan_to_null(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_to_null(v) for v in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value

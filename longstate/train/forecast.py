@@ -1,0 +1,299 @@
+"""The forecaster for people with a data frame: fit, predict, evaluate, save, load."""
+
+import dataclasses
+import platform
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import longstate
+from longstate.errors import InputError
+from longstate.models import ForecastModel, ForecastSpec, layer_class
+from longstate.train import checkpoint
+from longstate.train.baselines import fit_ridge
+from longstate.train.evaluate import evaluate
+from longstate.train.evaluation import ForecastEvaluation
+from longstate.train.forecast_task import ForecastTask, fit_scale, fit_spread
+from longstate.train.history import Evaluated, TrainingHistory
+from longstate.train.loop import Keeping, Progress, train
+from longstate.train.settings import Size, Training
+from longstate.train.table import Columns, Table, find_time, make_table
+from longstate.train.windows import Split, Windows, calendar_of, season_of, split
+
+Names = str | Sequence[str]
+MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+WINDOW = 336
+
+
+class Forecaster:
+    """Ridge regression plus a state space model for what it leaves over.
+
+        Forecaster(horizon=96).fit(frame, target="OT").predict(frame)
+
+    Args:
+        horizon: rows to forecast.
+        window: rows seen; None takes 336, or less where the data is short.
+        layer: name of a class in `longstate.layers`, in any case.
+        quantiles: levels besides the mean; empty for none.
+        season: rows per season for the seasonal naive baseline; None finds it from the time step.
+        size: of the state space part. training: the loop's settings.
+        seed: of weights, order and dropout.
+    """
+
+    def __init__(
+        self,
+        horizon: int,
+        *,
+        window: int | None = None,
+        layer: str = "s4d",
+        quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+        season: int | None = None,
+        size: Size = Size(),  # noqa: B008
+        training: Training = Training(),  # noqa: B008
+        seed: int = 0,
+    ):
+        for name, value in (("horizon", horizon), ("window", window), ("season", season)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1 row; got {value}")
+        if any(not 0 < q < 1 for q in quantiles) or len(set(quantiles)) < len(quantiles):
+            raise InputError(
+                f"quantiles must be different numbers between 0 and 1; got {list(quantiles)}"
+            )
+        layer_class(layer)
+        self.horizon, self.window, self.layer, self.season = horizon, window, layer.lower(), season
+        self.quantiles = tuple(sorted(float(q) for q in quantiles))
+        self.size, self.training, self.seed = size, training, seed
+        self.facts: dict[str, Any] = {}
+        self._model: ForecastModel | None = None
+
+    @property
+    def model(self) -> ForecastModel:
+        if self._model is None:
+            raise InputError("the forecaster is not fitted yet; call fit first")
+        return self._model
+
+    @property
+    def history(self) -> TrainingHistory:
+        raw = self.facts["history"]
+        return TrainingHistory(**{**raw, "looks": tuple(Evaluated(**x) for x in raw["looks"])})
+
+    def fit(
+        self,
+        frame: pd.DataFrame,
+        target: Names,
+        *,
+        covariates: Names = (),
+        known: Names = (),
+        time: str | None = None,
+        shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
+        out: str | Path | None = None,
+        show: Callable[[Progress], None] | None = None,
+    ) -> "Forecaster":
+        """Train on the first part of `frame`, stop by the second; the third is left for evaluation.
+
+        Args:
+            frame: one row per time step, oldest first.
+            target: column or columns to forecast.
+            covariates: columns known up to now. known: columns known for the future too.
+            time: column with the times; None takes a date index or a column called date, time, ds.
+            shares: of rows for training, validation and test.
+            out: folder for the checkpoint and the model. A run that was stopped there goes on.
+            show: called with the progress after each step.
+
+        Raises:
+            InputError: data, settings or folder cannot be used; one sentence.
+        """
+        frame, time = find_time(frame, time)
+        columns = Columns(_names(target), _names(covariates), _names(known), time)
+        table = make_table(frame, columns)
+        spec, parts = self._plan(table, shares)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self._model = self._build(spec)
+        notes = self._fit(table, spec, parts, out, show)
+        self._model.eval()
+        seen = parts.validation
+        self.facts |= {
+            "seen_rows": seen,
+            "seen_digest": table.digest(seen),
+            "seen_until": None if table.times is None else str(table.times[seen - 1]),
+            "shares": list(shares),
+            "notes": [*table.notes, *notes],
+            "environment": {
+                "longstate": longstate.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "machine": platform.platform(),
+            },
+        }
+        if out is not None:
+            self.save(Path(out) / MODEL)
+        return self
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The `horizon` rows after the last row with a target.
+
+        Args:
+            frame: the columns of training, with at least `window` rows; after them, where columns
+                are known in advance, `horizon` rows with those columns filled and empty targets.
+
+        Returns:
+            The time (or row number) and, for each target, its column and one for each quantile.
+        """
+        table = self._table(frame)
+        spec = self.model.spec
+        if table.rows < spec.window:
+            raise InputError(
+                f"a forecast needs the last {spec.window} rows; the data has {table.rows}"
+            )
+        ahead = len(table.known) - table.rows
+        if spec.known and ahead < spec.horizon:
+            raise InputError(
+                f"a forecast needs {spec.horizon} rows after the last target with "
+                f"{', '.join(map(repr, spec.known))} filled; the data has {ahead}"
+            )
+        with torch.no_grad():
+            forecast = self.model(Windows.last(table, spec))
+        rows = range(table.rows, table.rows + spec.horizon)
+        times = table.times_ahead(spec.horizon)
+        when = list(rows) if times is None else times[table.rows :]
+        columns: dict[str, Any] = {spec.time or "row": when}
+        for j, name in enumerate(spec.targets):
+            columns[name] = forecast.point[0, :, j].numpy()
+            for k, level in enumerate(spec.quantiles):
+                columns[f"{name}_q{level:g}"] = forecast.quantiles[0, :, j, k].numpy()
+        return pd.DataFrame(columns)
+
+    def evaluate(self, frame: pd.DataFrame) -> ForecastEvaluation:
+        """Score the rows of `frame` that training and validation have not seen."""
+        table = self._table(frame)
+        return evaluate(self.model, Windows(table, self.model.spec, self._unseen(table)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one safetensors file."""
+        facts = {
+            "spec": dataclasses.asdict(self.model.spec),
+            "layer": self.layer,
+            "size": dataclasses.asdict(self.size),
+            "training": dataclasses.asdict(self.training),
+            "seed": self.seed,
+            **self.facts,
+        }
+        checkpoint.save(Path(path), "forecaster", dict(self.model.state_dict()), facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Forecaster":
+        """Read what `save` wrote, or the folder that `fit(out=...)` wrote."""
+        path = Path(path)
+        path = path / MODEL if path.is_dir() else path
+        tensors, facts = checkpoint.load(path, "forecaster")
+        raw = facts.pop("spec")
+        spec = ForecastSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        self = cls(
+            spec.horizon,
+            window=spec.window,
+            layer=facts.pop("layer"),
+            quantiles=spec.quantiles,
+            season=spec.season,
+            size=Size(**facts.pop("size")),
+            training=Training(**facts.pop("training")),
+            seed=facts.pop("seed"),
+        )
+        self._model = self._build(spec)
+        self._model.load_state_dict(tensors)
+        self._model.eval()
+        self.facts = facts
+        return self
+
+    def _plan(self, table: Table, shares: tuple[float, float, float]) -> tuple[ForecastSpec, Split]:
+        train_rows = int(table.rows * shares[0])
+        window = self.window or max(1, min(WINDOW, (train_rows - self.horizon) // 2))
+        spec = ForecastSpec(
+            targets=table.columns.targets,
+            covariates=table.columns.covariates,
+            known=table.columns.known,
+            time=table.columns.time,
+            step=table.step,
+            calendar=calendar_of(table, train_rows),
+            window=window,
+            horizon=self.horizon,
+            season=self.season or season_of(table, train_rows),
+            quantiles=self.quantiles,
+        )
+        return spec, split(table, spec, shares)
+
+    def _build(self, spec: ForecastSpec) -> ForecastModel:
+        size = self.size
+        layer = partial(layer_class(self.layer), d_state=size.d_state)
+        return ForecastModel(
+            spec, layer, d_model=size.d_model, n_layers=size.n_layers, dropout=size.dropout
+        )
+
+    def _fit(
+        self,
+        table: Table,
+        spec: ForecastSpec,
+        parts: Split,
+        out: str | Path | None,
+        show: Callable[[Progress], None] | None,
+    ) -> list[str]:
+        training = Windows(table, spec, 0, parts.train)
+        validation = Windows(table, spec, parts.train, parts.validation)
+        constant = fit_scale(self.model, training, parts.train)
+        for name in constant:
+            if name in spec.targets:
+                raise InputError(
+                    f"the target column {name!r} is constant over the training part; there is "
+                    "nothing to learn"
+                )
+        strengths = fit_ridge(self.model, training, validation)
+        fit_spread(self.model, validation)
+        task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
+        identity = {
+            "data": table.digest(table.rows)[:16],
+            "columns and lengths": repr(spec),
+            "layer": self.layer,
+            "size": repr(self.size),
+            "training": repr(self.training),
+            "split": repr(parts),
+            "seed": self.seed,
+        }
+        path = None if out is None else Path(out) / CHECKPOINT
+        history = train(
+            task, self.training, seed=self.seed, keeping=Keeping(path, identity), show=show
+        )
+        self.facts = {"history": dataclasses.asdict(history), "ridge_strengths": list(strengths)}
+        return [
+            f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
+        ]
+
+    def _table(self, frame: pd.DataFrame) -> Table:
+        spec = self.model.spec
+        if spec.time is not None and spec.time not in frame.columns:
+            frame, _ = find_time(frame, None)
+        columns = Columns(spec.targets, spec.covariates, spec.known, spec.time)
+        return make_table(frame, columns, step=spec.step)
+
+    def _unseen(self, table: Table) -> int:
+        """The first row that training and validation have not seen."""
+        seen, until = self.facts["seen_rows"], self.facts["seen_until"]
+        if until is None or table.times is None:
+            known = table.rows >= seen and table.digest(seen) == self.facts["seen_digest"]
+            return seen if known else 0
+        row = int(np.searchsorted(table.times[: table.rows], np.datetime64(until), side="right"))
+        if table.rows - row < self.horizon:
+            raise InputError(
+                f"the data ends at {table.label(table.rows - 1)}; an evaluation needs "
+                f"{self.horizon} rows after {until.replace('T', ' ')}, up to which the model has "
+                "seen the series"
+            )
+        return row
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,106 @@
+"""Learning to forecast: batches of windows, and the loss.
+
+    loss = mean (point - y)^2 + mean over levels of pinball(quantile - y),   in scaled units
+
+Gaps in the future do not count.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longstate.models import Forecast, ForecastModel
+from longstate.train.settings import Training
+from longstate.train.windows import Batch, Windows
+
+VALIDATION_WINDOWS = 2048
+
+
+class ForecastTask:
+    """A `Task` for the loop.
+
+    Args:
+        model: what is trained.
+        train, validation: windows of the two parts.
+        settings: batch size and windows per epoch.
+        seed: of the order of the windows.
+    """
+
+    def __init__(
+        self,
+        model: ForecastModel,
+        train: Windows,
+        validation: Windows,
+        settings: Training,
+        *,
+        seed: int,
+    ):
+        self.model, self.train, self.validation = model, train, validation
+        self.settings, self.seed = settings, seed
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
+        order = order[: self.settings.windows_per_epoch]
+        return np.array_split(order, max(1, round(len(order) / self.settings.batch_size)))
+
+    def loss(self, indices: np.ndarray) -> Tensor:
+        return forecast_loss(self.model, self.train.batch(indices))
+
+    def validate(self) -> float:
+        """Over all validation windows, or evenly spaced ones where there are many."""
+        n = len(self.validation)
+        indices = np.unique(np.linspace(0, n - 1, min(n, VALIDATION_WINDOWS)).astype(int))
+        total = 0.0
+        for part in np.array_split(indices, max(1, len(indices) // 256)):
+            total += float(forecast_loss(self.model, self.validation.batch(part))) * len(part)
+        return total / len(indices)
+
+
+def forecast_loss(model: ForecastModel, batch: Batch) -> Tensor:
+    forecast = model.scaled(batch.window)
+    y = model.scale(batch.future)
+    weight = batch.present.float() / batch.present.float().mean().clamp_min(1e-9)
+    loss = (weight * (forecast.point - y) ** 2).mean()
+    if model.spec.quantiles:
+        loss = loss + (weight[..., None] * pinball(forecast, y, model.spec.quantiles)).mean()
+    return loss
+
+
+def pinball(forecast: Forecast, y: Tensor, levels: tuple[float, ...]) -> Tensor:
+    """(b, h, c, q): level * (y - quantile) above, (level - 1) * (y - quantile) below."""
+    level = torch.tensor(levels, dtype=y.dtype)
+    over = y[..., None] - forecast.quantiles
+    return torch.maximum(level * over, (level - 1) * over)
+
+
+@torch.no_grad()
+def fit_scale(model: ForecastModel, windows: Windows, rows: int) -> tuple[str, ...]:
+    """Set the model's scales from the first `rows` rows; returns the names of constant columns."""
+    table = windows.table
+    constant = []
+    for scale, values, names in (
+        (model.scale, table.target, table.columns.targets),
+        (model.covariate_scale, table.covariates, table.columns.covariates),
+        (model.known_scale, table.known, table.columns.known),
+    ):
+        part = np.array(values[:rows], dtype=np.float64)
+        scale.set(torch.from_numpy(part.mean(0)), torch.from_numpy(part.std(0)))
+        constant += [n for n, column in zip(names, part.T, strict=True) if np.ptp(column) == 0]
+    return tuple(constant)
+
+
+@torch.no_grad()
+def fit_spread(model: ForecastModel, validation: Windows, windows: int = 1024) -> None:
+    """Set the quantiles' starting spread: those of ridge's errors on the validation part."""
+    if not model.spec.quantiles:
+        return
+    n = len(validation)
+    indices = np.unique(np.linspace(0, n - 1, min(n, windows)).astype(int))
+    errors = []
+    for part in np.array_split(indices, max(1, len(indices) // 256)):
+        batch = validation.batch(part)
+        error = model.scale(batch.future) - model.scaled_line(batch.window)
+        errors.append(torch.where(batch.present, error, torch.nan))
+    levels = torch.tensor(model.spec.quantiles)
+    spread = torch.nanquantile(torch.cat(errors), levels, dim=0)
+    model.spread.copy_(spread.nan_to_num().movedim(0, -1))

@@ -1,0 +1,88 @@
+"""Every layer keeps the contract; a layer that breaks a clause is caught."""
+
+import pytest
+import torch
+
+from longstate.layers import DSS, S4, S4D
+from longstate.testing import check_layer
+
+LAYERS = {
+    "s4-legs": lambda: S4(3, d_state=6),
+    "s4-legt": lambda: S4(3, d_state=6, init="legt"),
+    "s4-fout": lambda: S4(3, d_state=6, init="fout"),
+    "s4d-lin": lambda: S4D(5, d_state=8),
+    "s4d-inv": lambda: S4D(5, d_state=8, init="inv"),
+    "s4d-legs": lambda: S4D(5, d_state=8, init="legs"),
+    "s4d-real": lambda: S4D(5, d_state=3, init="real"),
+    "s4d-bilinear": lambda: S4D(5, d_state=8, discretization="bilinear"),
+    "dss-exp": lambda: DSS(3, d_state=6),
+    "dss-softmax": lambda: DSS(3, d_state=6, kernel="softmax", length=40),
+}
+NO_DT = {"s4-legs", "s4-legt", "s4-fout"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_keeps_the_contract(name):
+    check_layer(LAYERS[name], takes_dt=name not in NO_DT)
+
+
+def test_layer_keeps_the_contract_over_many_chunks():
+    check_layer(lambda: S4D(2, d_state=4), time=200)
+    check_layer(lambda: S4(2, d_state=4), time=200, takes_dt=False)
+
+
+class ForgetsState(S4D):
+    def forward(self, u, state=None, **options):
+        return super().forward(u, None, **options)
+
+
+class DetachesState(S4D):
+    def forward(self, u, state=None, **options):
+        return super().forward(u, None if state is None else state.detach(), **options)
+
+
+class SeesTheFuture(S4D):
+    def forward(self, u, state=None, **options):
+        y, state = super().forward(u, state, **options)
+        return y + 1e-9 * u.flip(1), state
+
+
+class MixesTheBatch(S4D):
+    def forward(self, u, state=None, **options):
+        y, state = super().forward(u, state, **options)
+        return y + u.mean(0), state
+
+
+class IgnoresMask(S4D):
+    def forward(self, u, state=None, *, mask=None, **options):
+        y, state = super().forward(u, state, **options)
+        return (y if mask is None else y * mask[..., None]), state
+
+
+class IgnoresReset(S4D):
+    def forward(self, u, state=None, *, reset=None, **options):
+        return super().forward(u, state, **options)
+
+
+class KeepsNarrowState(S4D):
+    def forward(self, u, state=None, **options):
+        y, state = super().forward(u, state, **options)
+        return y, state.to(torch.complex32) if u.dtype == torch.bfloat16 else state
+
+
+BROKEN = [
+    (ForgetsState, "step is forward"),
+    (DetachesState, "gradients carry"),
+    (SeesTheFuture, "step is forward|chunks|causal"),
+    (MixesTheBatch, "step is forward|batch invariant"),
+    (IgnoresMask, "mask removes"),
+    (IgnoresReset, "packed is separate"),
+    (KeepsNarrowState, "narrow input"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.parametrize(("broken", "clause"), BROKEN)
+def test_broken_layers_are_caught(broken, clause):
+    with pytest.raises(AssertionError, match=clause):
+        check_layer(lambda: broken(3, d_state=4), compiles=False)

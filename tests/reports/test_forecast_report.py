@@ -1,0 +1,251 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from longstate import reports
+from longstate.errors import InputError
+from longstate.reports.memory_figures import layer_memory
+from longstate.reports.units import duration, marks, steps
+from longstate.systems import DenseSystem
+from tests.reports.samples import evaluation, one_example, report, score, system
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</title><svg onload=alert(1)>",
+    "$\\frac{1}{0}$ & \\1 \\g<0> %s {0}",
+    "javascript:alert(1)",
+    "温度 🌡 \u202e\x00",
+)
+
+TAGS = {
+    "html", "head", "meta", "link", "title", "style", "body", "header", "section", "footer", "div",
+    "h1", "h2", "h3", "p", "span", "ul", "li", "table", "thead", "tbody", "tr", "th", "td",
+    "figure", "figcaption", "svg", "g", "defs", "path", "text", "use", "clippath", "rect", "tspan",
+}  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that elements nest."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.ids = set(), [], [], []
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(made: reports.ForecastReport) -> tuple[str, Reader]:
+    page = reports.render(made)
+    return page, Reader(page)
+
+
+def test_says_everything_that_it_was_given():
+    page, reader = read(report())
+    text = " ".join(" ".join(reader.text).split())
+    for part in (
+        "the model makes a 50.0 % smaller squared error than ridge",
+        "Tested on 1,611 windows",
+        "seasonal naive",
+        "Error by distance into the future",
+        "Are the bands honest?",
+        "temperature, from 2013-10-20 22:00",
+        "Loss while training",
+        "What is left of one sample",
+        "Time scales of the states",
+        "PyTorch 2.13.0",
+        "covariates none",
+        "column temperature has a gap",
+    ):  # fmt: skip
+        assert part in text or part in text.replace("  ", " "), part
+    assert page.count("<svg ") == 7
+
+
+def test_every_figure_says_what_kind_of_number_it_shows():
+    page = reports.render(report())
+    kinds = re.findall(r'<figcaption><span class="kind">(\w+)</span>', page)
+    assert kinds == ["estimate"] * 5 + ["exact"] * 2
+    assert page.count("<figure>") == len(kinds)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_text_from_the_data_stays_text(name):
+    _, reader = read(report(name))
+    assert reader.tags <= TAGS
+    assert not [a for a in reader.attributes if a[0].startswith("on")]
+    assert name.replace("\x00", "\ufffd") in "".join(reader.text).replace("\x00", "\ufffd")
+
+
+def test_refers_to_nothing_outside():
+    page, reader = read(report("<a href=http://example.com>"))
+    outside = [v for n, v in reader.attributes if n in ("src", "href", "action", "data", "srcset")]
+    assert [v for v in outside if not v.startswith(("#", "data:,"))] == []
+    css = page[page.index("<style>") : page.index("</style>")]
+    active = css + " ".join(v for n, v in reader.attributes if n != "aria-label")
+    assert not re.search(r"https?:|//\w|@import|url\((?!#)", active)
+    policies = [v for n, v in reader.attributes if n == "content" and "-src" in v]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+def test_names_in_the_pictures_are_unique_and_found():
+    page, reader = read(report())
+    assert len(reader.ids) == len(set(reader.ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', page)) == set(reader.ids)
+
+
+def test_colours_come_from_the_page():
+    page = reports.render(report())
+    pictures = "".join(re.findall(r"<svg .*?</svg>", page, flags=re.S))
+    assert not re.search(r"#[0-9a-f]{6}\b", pictures)
+    used = set(re.findall(r"var\(--(\w+)\)", page))
+    light, dark = (set(re.findall(r"--(\w+):", part)) for part in page.split("@media")[:2])
+    assert used <= light
+    assert light == dark
+
+
+def test_the_same_report_is_the_same_page():
+    assert reports.render(report()) == reports.render(report())
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (0.1, "makes a 50.0 % smaller squared error than ridge"),
+        (0.2, "equals ridge, the best of the simple methods"),
+        (0.21, "does not beat ridge: its squared error is 5.0 % larger. Use ridge."),
+    ],
+)
+def test_headline_is_honest(model, says):
+    found = evaluation(model=model)
+    assert says in reports.headline(found)
+    assert ('<h1 class="good">' in reports.render(reports.ForecastReport(found))) == (model < 0.2)
+
+
+def test_headline_without_a_rival():
+    alone = replace(evaluation(), scores=(score("model", 0.1),))
+    assert reports.headline(alone).endswith("the model's mean squared error is 0.1879.")
+    perfect = replace(evaluation(), scores=(score("model", 0.1), score("ridge", 0.0)))
+    assert "ridge, which makes no error" in reports.headline(perfect)
+
+
+def test_least_that_an_evaluation_can_hold():
+    least = replace(
+        evaluation(), scores=(score("model", 0.0, 1), score("ridge", 0.0, 1)), horizon=1,
+        windows=1, quantiles=(), examples=(),
+    )  # fmt: skip
+    page, _ = read(reports.ForecastReport(least))
+    assert page.count("<svg ") == 1
+    one_step = one_example()
+    one_step = replace(
+        one_step, times=one_step.times[:2], past=one_step.past[:1], truth=(float("nan"),),
+        forecasts={"model": (1.0,)}, quantiles={0.5: (1.0,)},
+    )  # fmt: skip
+    page, _ = read(reports.ForecastReport(replace(least, examples=(one_step,))))
+    assert page.count("<svg ") == 2
+
+
+def test_rows_without_times_are_numbers():
+    numbered = replace(evaluation(), examples=(one_example(dated=False),))
+    page, reader = read(reports.ForecastReport(numbered))
+    assert "temperature, from 8024" in page
+    assert "8010" in [t.strip() for t in reader.text]  # a tick, not a year
+
+
+def test_memory_of_a_known_system():
+    found = layer_memory("x", system(0.9), 64)
+    np.testing.assert_allclose(
+        found.time_constants, -1 / np.log(np.float32([0.9, 0.45])), rtol=1e-6
+    )
+    lags = np.arange(64)
+    np.testing.assert_allclose(found.strength, 0.9**lags + 0.45**lags, rtol=1e-4)
+    energy = np.cumsum((0.9**lags + 0.45**lags) ** 2)
+    assert found.half == np.searchsorted(energy, 0.5 * energy[-1])
+    assert found.most == np.searchsorted(energy, 0.99 * energy[-1])
+    dense = layer_memory("x", system(0.9).to_dense(), 64)
+    np.testing.assert_allclose(
+        np.sort(dense.time_constants), np.sort(found.time_constants), rtol=1e-5
+    )
+    np.testing.assert_allclose(dense.strength, found.strength, rtol=1e-4)
+
+
+def test_memory_that_never_fades():
+    turn = DenseSystem(
+        torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.ones(2, 1), torch.ones(1, 2),
+        torch.zeros(1, 1), discrete=True,
+    )  # fmt: skip
+    made = reports.ForecastReport(evaluation(), systems={"turn": turn})
+    assert np.isinf(layer_memory("turn", turn, 8).time_constants).all()
+    assert "does not fade" in reports.render(made)
+    assert "2 states do not fade" in reports.render(made)
+
+
+def test_silent_system():
+    silent = replace(system(0.0), C=torch.zeros(1, 2))
+    assert "<svg" in reports.render(reports.ForecastReport(evaluation(), systems={"s": silent}))
+
+
+def test_deep_models_show_some_layers():
+    many = {f"layer {i}": system(0.5 + i / 30) for i in range(9)}
+    page = reports.render(reports.ForecastReport(evaluation(), systems=many))
+    assert page.count("layer 8") == 3  # table, both pictures
+    assert page.count("layer 1<") == 1  # table only
+
+
+def test_continuous_systems_are_refused():
+    with pytest.raises(ValueError, match="the system of x must be discrete"):
+        layer_memory("x", replace(system(), discrete=False), 8)
+
+
+def test_writes_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = reports.write(report(), tmp_path / "report.html")
+    assert path.is_absolute()
+    assert path.read_text("utf-8") == reports.render(report())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(InputError, match="No space left on device; the file there is unchanged"):
+        reports.write(replace(report(), name="new"), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert "run of temperature" in path.read_text("utf-8")
+
+
+def test_durations():
+    assert [duration(s) for s in (1, 90, 3600, 5400, 86400, 172800, 604800, 1209600, 63113904)] == [
+        "1 s", "90 s", "1 h", "90 min", "1 day", "2 days", "7 days", "2 weeks", "2 years",
+    ]  # fmt: skip
+    assert steps(1, None) == "1 step"
+    assert steps(48, 3600.0) == "48 steps (2 days)"
+    assert marks(0.5, 200, 3600.0) == [(1, "1 h"), (6, "6 h"), (24, "1 day"), (168, "1 week")]
+    assert marks(1, 100, None) == []
+
+
+def test_environment_names_versions():
+    found = reports.environment()
+    assert found["PyTorch"] == torch.__version__
+    assert list(found)[:2] == ["longstate", "Python"]

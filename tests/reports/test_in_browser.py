@@ -1,0 +1,116 @@
+"""The report in a real browser: no error, no request to anywhere, something to see."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from longstate import reports
+from tests.reports.samples import report
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
+]
+
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--hide-scrollbars",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Visit:
+    complaints: list[str]
+    requests: list[str]
+    picture: np.ndarray
+
+
+def visit(page: str, folder: Path, width: int = 1200, *options: str) -> Visit:
+    (folder / "page.html").write_text(page, "utf-8")
+    log, shot = folder / "net.json", folder / "shot.png"
+    run = subprocess.run(
+        [
+            CHROMIUM, *QUIET, *options, f"--user-data-dir={folder / 'profile'}",
+            f"--log-net-log={log}",
+            "--enable-logging=stderr", f"--window-size={width},1400", f"--screenshot={shot}",
+            f"{(folder / 'page.html').as_uri()}",
+        ],
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert shot.exists(), run.stderr
+    complaints = re.findall(r"CONSOLE.*", run.stderr)
+    asked = [event.get("params", {}) for event in json.loads(log.read_text("utf-8"))["events"]]
+    # The browser asks its maker for the time and the like; those requests have no page behind them.
+    outside = sorted(
+        {
+            what["url"]
+            for what in asked
+            if what.get("url", "").startswith(("http:", "https:", "ws:", "wss:"))
+            and what.get("initiator", "not an origin") != "not an origin"
+        }
+    )
+    return Visit(complaints, outside, imread(shot)[..., :3])
+
+
+def blue(picture: np.ndarray) -> int:
+    """Pixels in the colour of the model's lines: the pictures are drawn, in the page's colours."""
+    return int((np.abs(picture - np.array([0x1F, 0x5F, 0xBF]) / 255).max(-1) < 0.02).sum())
+
+
+def test_opens_without_errors_or_requests(tmp_path):
+    seen = visit(reports.render(report()), tmp_path)
+    assert seen.complaints == []
+    assert seen.requests == []
+    assert blue(seen.picture) > 500
+
+
+def test_data_cannot_run_or_fetch_anything(tmp_path):
+    hostile = (
+        '<img src="http://127.0.0.1:9/x.png" onerror="console.error(1)"><script>alert(1)</script>'
+    )
+    seen = visit(reports.render(report(hostile)), tmp_path)
+    assert (seen.complaints, seen.requests) == ([], [])
+
+
+def test_dark_scheme_is_dark(tmp_path):
+    light = visit(reports.render(report()), tmp_path).picture
+    dark = visit(
+        reports.render(report()), tmp_path, 1200, "--blink-settings=preferredColorScheme=0"
+    ).picture
+    assert np.median(light) > 0.9
+    assert np.median(dark) < 0.2
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_never_wider_than_the_screen(tmp_path, width):
+    # A frame has the width of a telephone; a browser's own window does not go below 500.
+    (tmp_path / "report.html").write_text(reports.render(report("x" * 200)), "utf-8")
+    outer = (
+        f'<body><iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0">'
+        "</iframe><script>onload = () => { const d = document.getElementById('f')"
+        ".contentDocument.documentElement; console.log('WIDTH ' + d.scrollWidth) }</script>"
+    )
+    seen = visit(outer, tmp_path, 1300, "--allow-file-access-from-files")
+    (said,) = [line for line in seen.complaints if "WIDTH" in line]
+    assert int(re.findall(r"WIDTH (\d+)", said)[0]) <= width
+
+
+def test_the_watch_is_awake(tmp_path):
+    # What the tests above must find if it were there.
+    page = '<img src="http://127.0.0.1:9/x.png"><script>console.error("loud")</script>'
+    seen = visit(page, tmp_path)
+    assert any("loud" in line for line in seen.complaints)
+    assert seen.requests == ["http://127.0.0.1:9/x.png"]
+    assert blue(seen.picture) == 0

@@ -1,0 +1,102 @@
+"""The README is run: its Python, what it says is printed, its commands, its links and its tree."""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+
+
+def commands() -> list[str]:
+    """Each command of the `sh` blocks, comments and line continuations taken out."""
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    parts = [re.sub(r"(^|\s)#.*", "", line) for line in lines]
+    return [c.strip() for line in parts for c in re.split(r"&&|\|", line) if c.strip()]
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().split("\n")[0])
+def test_python_runs_and_prints_what_it_says(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    promised = re.findall(r"^\s*print\(.*\)\s*# (.*)$", code, flags=re.M)
+    assert printed.getvalue().splitlines() == promised
+
+
+def test_there_is_something_to_run():
+    assert blocks("python")
+    assert len([c for c in commands() if c.startswith("pip install -e")]) == 2
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_exists_and_takes_these_arguments(command, tmp_path, monkeypatch):
+    words = shlex.split(command.split(">")[0].split("<")[0])
+    if words[0] == "pip":
+        check_pip(words)
+    elif words[0] == "longstate":
+        check_longstate(words[1:], tmp_path, monkeypatch)
+    else:
+        assert words[0] in ("pytest", "cat", "tail", "git", "cd"), f"nobody checks {command!r}"
+
+
+def check_pip(words: list[str]) -> None:
+    assert words[:3] == ["pip", "install", "-e"]
+    extras = re.findall(r"\.\[([\w,]+)\]", words[3])
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in ",".join(extras).split(",") if extras else []:
+        assert re.search(rf"^{extra} = \[", project, flags=re.M), f"no extra {extra}"
+    assert words[4:] == ["-c", "constraints.txt"]
+    assert (ROOT / "constraints.txt").exists()
+
+
+def check_longstate(words: list[str], folder: Path, monkeypatch) -> None:
+    """Parse as the program would, without doing the work."""
+    import typer
+
+    from longstate.cli import app
+
+    monkeypatch.chdir(folder)
+    for word in words:
+        if word.endswith(".csv"):
+            Path(word).touch()
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"longstate has no command {words[0]!r}"
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context("longstate", list(words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:longstate|tests|docs|examples|benchmarks|tools)/[\w./]*)`", text):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_layers_exist(page):
+    import longstate.layers
+
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"from longstate\.layers import ([\w, ]+)", text):
+        for layer in name.split(","):
+            assert hasattr(longstate.layers, layer.strip()), f"{page.name} imports {layer}"
