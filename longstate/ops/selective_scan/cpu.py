@@ -10,6 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from longstate.ops._memory import on_large_pages
 from longstate.ops._rows import rows
 from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._tiles import (
@@ -196,8 +197,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     b, t, d = u.shape
     groups, arguments = _arguments(u, dt, A, B, C, D, z, dt_bias, mask, reset, dt_softplus)
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    kept = A.new_empty(b, -(-t // CHUNK) if keep else 0, A.shape[1], d)
+    y = on_large_pages(u.new_empty(b, t, d))
+    kept = on_large_pages(A.new_empty(b, -(-t // CHUNK) if keep else 0, A.shape[1], d))
     h = tile(h0.to(A.dtype), groups).flatten(0, 1)
     parallel_for(
         _forward, len(h), u.numel() * A.shape[1], *arguments,
@@ -229,8 +230,8 @@ def backward(
     grad_y = zeros_like_rows((b, t, d), u.dtype) if grad_y is None else grad_y
     grad_last = A.new_zeros(b, d, n) if grad_last is None else grad_last.to(A.dtype)
     grad_h = tile(grad_last, groups).flatten(0, 1)
-    grad_u, grad_dt = u.new_empty(b, t, d), dt.new_empty(b, t, d)
-    grad_z = u.new_empty(0) if z is None else z.new_empty(b, t, d)
+    grad_u, grad_dt = (on_large_pages(x.new_empty(b, t, d)) for x in (u, dt))
+    grad_z = u.new_empty(0) if z is None else on_large_pages(z.new_empty(b, t, d))
     # Sums over time: float32 within a tile, float64 from tile to tile.
     grad_A = torch.zeros_like(grad_h, dtype=torch.float64)
     grad_D, grad_bias = grad_A.new_zeros(2, len(grad_h), LANES)
