@@ -10,6 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from longstate.ops._memory import on_large_pages
 from longstate.ops._rows import rows
 from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._tiles import (
@@ -84,6 +85,7 @@ def _backward(
     delta, slope, du, y, grad_y = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4]
     decay, decayed, grad_delta, grad_du, to_gate = tiles[5], tiles[6], tiles[7], tiles[8], tiles[9]
     h = workspace(1, A.shape[1], A)[0]
+    sums = np.empty((2, LANES), A.dtype)
     always, edges = np.ones(CHUNK, np.bool_), np.empty(CHUNK + 1, np.int64)
     fresh = np.empty(CHUNK, np.bool_)
     for chunk in range((steps - 1) // CHUNK, -1, -1):
@@ -126,10 +128,13 @@ def _backward(
                     grad_h[block], grad_delta, grad_du, grad_A[block],
                     grad_B[k, b, first:last, g], grad_C[k, b, first:last, g],
                 )  # fmt: skip
+            sums[:] = 0
             finish_back(
                 here, lo, hi, u, p, u_time, D[w], delta, slope, grad_delta, grad_du, grad_y,
-                o, d, grad_u, grad_dt, grad_D[block], grad_bias[block],
+                o, d, grad_u, grad_dt, sums[0], sums[1],
             )  # fmt: skip
+            grad_D[block] += sums[0]
+            grad_bias[block] += sums[1]
             if has_z:
                 finish_product_tile(here, lo, hi, y, to_gate, grad_z, o, d)
 
@@ -168,7 +173,7 @@ def _arguments(u, dt, A, B, C, D, z, dt_bias, mask, reset, dt_softplus):
 def _like(grad: Tensor, grad_row: Tensor, x: Tensor) -> Tensor:
     """Gradient in the form of `x`, from (k, b, t, g, n) or, where `x` is constant, (d, n)."""
     if x.dim() == 2:
-        return grad_row
+        return grad_row.to(x.dtype)
     grad = grad.sum(0)
     if x.dim() == 3:
         return grad.sum(2).to(x.dtype)
@@ -192,8 +197,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     b, t, d = u.shape
     groups, arguments = _arguments(u, dt, A, B, C, D, z, dt_bias, mask, reset, dt_softplus)
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    kept = A.new_empty(b, -(-t // CHUNK) if keep else 0, A.shape[1], d)
+    y = on_large_pages(u.new_empty(b, t, d))
+    kept = on_large_pages(A.new_empty(b, -(-t // CHUNK) if keep else 0, A.shape[1], d))
     h = tile(h0.to(A.dtype), groups).flatten(0, 1)
     parallel_for(
         _forward, len(h), u.numel() * A.shape[1], *arguments,
@@ -225,12 +230,13 @@ def backward(
     grad_y = zeros_like_rows((b, t, d), u.dtype) if grad_y is None else grad_y
     grad_last = A.new_zeros(b, d, n) if grad_last is None else grad_last.to(A.dtype)
     grad_h = tile(grad_last, groups).flatten(0, 1)
-    grad_u, grad_dt = u.new_empty(b, t, d), dt.new_empty(b, t, d)
-    grad_z = u.new_empty(0) if z is None else z.new_empty(b, t, d)
-    grad_A = torch.zeros_like(grad_h)
-    grad_D, grad_bias = A.new_zeros(2, len(grad_h), LANES)
+    grad_u, grad_dt = (on_large_pages(x.new_empty(b, t, d)) for x in (u, dt))
+    grad_z = u.new_empty(0) if z is None else on_large_pages(z.new_empty(b, t, d))
+    # Sums over time: float32 within a tile, float64 from tile to tile.
+    grad_A = torch.zeros_like(grad_h, dtype=torch.float64)
+    grad_D, grad_bias = grad_A.new_zeros(2, len(grad_h), LANES)
     constant = B.dim() == 2 or C.dim() == 2
-    grad_row_B, grad_row_C = A.new_zeros(2, len(grad_h) if constant else 0, n, LANES)
+    grad_row_B, grad_row_C = grad_A.new_zeros(2, len(grad_h) if constant else 0, n, LANES)
     grad_B = A.new_empty(per, b, t, groups, n)
     grad_C = torch.empty_like(grad_B)
     parallel_for(
@@ -246,7 +252,7 @@ def backward(
     return [
         grad_u,
         grad_dt,
-        over_batch(grad_A),
+        over_batch(grad_A).to(A.dtype),
         _like(grad_B, over_batch(grad_row_B), B),
         _like(grad_C, over_batch(grad_row_C), C),
         over_batch(grad_D[:, None])[:, 0].to(A.dtype if D is None else D.dtype),

@@ -4,6 +4,7 @@ Everything is as in `cpu_rows`, with B[t, i] row_B[i, j] in the place of B[t, i]
 only one of the two is constant, the other's row is 1.
 """
 
+import numpy as np
 from numba import njit
 
 from longstate.ops._threads import KERNEL
@@ -66,6 +67,7 @@ def there_and_back_constant(
     grad_h, grad_delta, grad_du, grad_A, grad_B, grad_C,
     row_B, row_C, grad_row_B, grad_row_C,
 ):  # fmt: skip
+    tile_A = np.empty(LANES, A.dtype)
     for i in range(A.shape[0]):
         for k in range(segments):
             if fresh[k]:
@@ -74,11 +76,13 @@ def there_and_back_constant(
                 edges[k], edges[k + 1], delta, du, A[i], B[:, i], C[:, i], row_B[i], row_C[i],
                 h[i], y, decay, decayed,
             )  # fmt: skip
+        tile_A[:] = 0
         for k in range(segments - 1, -1, -1):
             retreat_constant(
                 edges[k], edges[k + 1], delta, du, A[i], B[:, i], C[:, i], row_B[i], row_C[i],
-                decay, decayed, grad_y, grad_h[i], grad_delta, grad_du, grad_A[i],
+                decay, decayed, grad_y, grad_h[i], grad_delta, grad_du, tile_A,
                 grad_B[:, i], grad_C[:, i], grad_row_B[i], grad_row_C[i],
             )  # fmt: skip
             if fresh[k]:
                 grad_h[i] = 0
+        grad_A[i] += tile_A

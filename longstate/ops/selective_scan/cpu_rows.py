@@ -5,6 +5,7 @@ where they are, and what differs from step to step is one number for B and one f
 computed as 2^(dt A'), A' = A log2(e).
 """
 
+import numpy as np
 from numba import njit
 
 from longstate.ops._threads import KERNEL
@@ -89,7 +90,11 @@ def there_and_back(
     edges, segments, fresh, delta, du, A, B, C, h, y, decay, decayed, grad_y,
     grad_h, grad_delta, grad_du, grad_A, grad_B, grad_C,
 ):  # fmt: skip
-    """Recompute each state through a tile, then go back. `fresh`: whether a segment starts at 0."""
+    """Recompute each state through a tile, then go back. `fresh`: whether a segment starts at 0.
+
+    Sums over time are made within the tile first: long float32 sums in one row lose digits.
+    """
+    tile_A = np.empty(LANES, A.dtype)
     for i in range(A.shape[0]):
         for k in range(segments):
             if fresh[k]:
@@ -97,13 +102,15 @@ def there_and_back(
             advance_keeping(
                 edges[k], edges[k + 1], delta, du, A[i], B[:, i], C[:, i], h[i], y, decay, decayed
             )
+        tile_A[:] = 0
         for k in range(segments - 1, -1, -1):
             retreat(
                 edges[k], edges[k + 1], delta, du, A[i], B[:, i], C[:, i], decay, decayed, grad_y,
-                grad_h[i], grad_delta, grad_du, grad_A[i], grad_B[:, i], grad_C[:, i],
+                grad_h[i], grad_delta, grad_du, tile_A, grad_B[:, i], grad_C[:, i],
             )  # fmt: skip
             if fresh[k]:
                 grad_h[i] = 0
+        grad_A[i] += tile_A
 
 
 @njit(**ROWS)

@@ -10,6 +10,7 @@ from numba import njit
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._memory import on_large_pages
 from longstate.ops._rows import compute_dtype, rows
 from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._vector_math import ROWS, load, sigmoid, store
@@ -219,7 +220,7 @@ def _arguments(x, weight, bias, taps, sources, silu, lanes):
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, taps: Tensor, sources: Tensor, silu: bool
 ) -> Tensor:
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = on_large_pages(x.new_empty(x.shape))
     lanes = _lanes(x)
     blocks = x.shape[0] * -(-x.shape[2] // lanes)
     arguments = _arguments(x, weight, bias, taps, sources, silu, lanes)
@@ -240,8 +241,8 @@ def backward(
     b, _, d = x.shape
     dtype = compute_dtype(x, weight)
     lanes = _lanes(x)
-    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    grad_taps = torch.empty_like(taps, memory_format=torch.contiguous_format)
+    grad_x = on_large_pages(x.new_empty(x.shape))
+    grad_taps = taps.new_empty(taps.shape)
     # One sum for each sequence, added up below in a fixed order.
     grad_weight = torch.zeros(b, weight.shape[1], d, dtype=dtype)
     grad_bias = torch.zeros(b, d, dtype=dtype)
