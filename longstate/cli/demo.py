@@ -30,6 +30,7 @@ def demo(
     write_whole(out / "nyc_weather.csv", frame.to_csv(index=False))
     with progress_bar() as show:
         forecaster.fit(frame, TARGET, covariates=COVARIATES, show=show)
+    say(f"Learnt for {forecaster.history.seconds:.0f} s.")
     evaluation = forecaster.evaluate(frame)
     forecaster.save(out / MODEL)
     write_whole(out / "evaluation.json", evaluation.to_json())

@@ -54,6 +54,8 @@ class ChannelwiseLayer(Layer):
         state = check_call(self, u, state, dt, mask, reset)
         self._check_options(dt, rate)
         wide = u.to(self._dtype())
+        if mask is not None:  # what is not there may be NaN, and must not reach a gradient
+            wide = torch.where(mask[..., None], wide, 0)
         with full_precision(u):
             if self.bidirectional:
                 y = self._both_ways(wide, mask, reset, rate)
@@ -83,6 +85,8 @@ class ChannelwiseLayer(Layer):
             )
         self._check_options(dt, rate)
         wide = u.to(self._dtype())
+        if mask is not None:
+            wide = torch.where(mask[:, None], wide, 0)
         with full_precision(u):
             before = state if reset is None else torch.where(reset[:, None, None], 0, state)
             y, after = self._advance(wide, before, dt, rate)

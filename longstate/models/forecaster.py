@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from longstate.layers.base import Layer
 from longstate.models.backbone import Backbone
 from longstate.models.spec import ForecastSpec
 
@@ -118,7 +119,7 @@ class ForecastModel(nn.Module):
     def __init__(
         self,
         spec: ForecastSpec,
-        layer: Callable[[int], nn.Module],
+        layer: Callable[[int], Layer],
         *,
         d_model: int = 32,
         n_layers: int = 2,

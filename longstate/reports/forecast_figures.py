@@ -13,8 +13,9 @@ from longstate.train.evaluation import Example, ForecastEvaluation
 from longstate.train.history import TrainingHistory
 
 LINES: dict[str, dict[str, Any]] = {
-    "model": {"color": COLOURS["model"], "linewidth": 1.8, "zorder": 5},
-    "ridge": {"color": COLOURS["ridge"], "linestyle": (0, (5, 1.5))},
+    "model": {"color": COLOURS["model"], "linewidth": 2.0, "zorder": 4},
+    # Dashes over the line: where the two agree, both are seen.
+    "ridge": {"color": COLOURS["ridge"], "linestyle": (0, (4, 3)), "zorder": 5},
     "seasonal naive": {"color": COLOURS["seasonal"], "linestyle": (0, (2.5, 1.5))},
     "last value": {"color": COLOURS["last"], "linestyle": (0, (1, 1.3))},
 }
