@@ -1,23 +1,26 @@
 """The recurrence by matrix products, a tile of chunks at a time.
 
-Inside a chunk, with L_ls the decay from sample s to sample l:
+Inside a chunk, with L_ls the decay from sample s to a later l:
 
-    y = (L * C B^T) x  +  from_start * (C h)          h the state before the chunk
-    h' = total * h     +  (to_end * x)^T B            the state after it
+    M = (L * C B^T) weight + diag(own * C B^T + D)
+    y = M x  +  from_start * (C h)                             h the state before the chunk
+    h' = total * h  +  (to_end * weight * x)^T B               the state after it
 
-Heads of a group share B and C, so three of the four products run over all of them at once. A tile
-is as much as stays in the cache; only states between chunks are kept for the backward.
+Heads of a group share B and C, so most products run over all of them at once. A tile is as much as
+stays in the cache; only states between chunks are kept for the backward.
 
 Axes: b batch, t time, h heads, p channels per head, n state, g groups, m heads per group, c chunks,
 k time within a chunk, r rows of the batch in a tile, z blocks of rows.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._memory import on_large_pages
 from longstate.ops.chunk_scan.decay import decays, matrix, paths_through
 
 _TILE = {"cpu": 2**17}  # entries of L in a tile: half a MiB of float32
@@ -57,17 +60,31 @@ def flat(v: Tensor) -> Tensor:
     return v.reshape(-1, *v.shape[-2:])
 
 
+class Weights(NamedTuple):
+    """What a sample weighs in the state and in its own output (z, c, r, h, k), and D (h)."""
+
+    state: Tensor
+    own: Tensor
+    D: Tensor
+
+    def at(self, *index: int | slice) -> "Weights":
+        return Weights(self.state[index], self.own[index], self.D)
+
+
 def forward(
-    x: Tensor, log_a: Tensor, B: Tensor, C: Tensor, h0: Tensor, k: int, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor, k: int, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (b, t, h, p), last (b, h, p, n), and if `keep` the states before every chunk."""
     cut = Tiling(x, B.shape[2], k)
     dtype = h0.dtype
-    all_decays = decays(cut.cut(log_a.to(dtype)).contiguous())
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    log_a, weight, own = (cut.cut(v.to(dtype)).contiguous() for v in (log_a, weight, own))
+    all_decays, weights = decays(log_a), Weights(weight, own, D.to(dtype))
+    y = on_large_pages(torch.empty(x.shape, dtype=x.dtype, device=x.device))
     last = torch.empty_like(h0)
     slots = cut.chunks if keep else cut.tile
     states = h0.new_empty(cut.blocks if keep else 1, slots + 1, cut.rows, *h0.shape[1:])
+    on_large_pages(states)
     xs, ys, Bs, Cs = cut.cut_heads(x), cut.cut_heads(y), cut.cut(B), cut.cut(C)
     for z, tile in cut.tiles():
         if keep:
@@ -79,26 +96,35 @@ def forward(
         elif not keep:
             state[0] = states[0, -1]
         tiles = (v[z, tile].to(dtype) for v in (xs, Bs, Cs))
-        _forward_tile(*tiles, all_decays.at(z, tile), state, ys[z, tile])
+        _forward_tile(*tiles, all_decays.at(z, tile), weights.at(z, tile), state, ys[z, tile])
         if tile.stop == cut.chunks:
             last[z * cut.rows : (z + 1) * cut.rows] = state[-1]
     return y, last, states if keep else h0.new_empty(0)
 
 
-def _forward_tile(x, B, C, d, state, y):
+def _forward_tile(x, B, C, d, weights, state, y):
     """Fills `state` (c + 1, r, h, p, n) from its first entry; writes y."""
     c, r, g, k, m, p = x.shape
     n = B.shape[-1]
-    weighed = _weigh(x, _per_head(d.to_end, g)).view(c, r * g, k, m * p)
+    weighed = _weigh(x, _per_head(d.to_end * weights.state, g)).view(c, r * g, k, m * p)
     right = B.reshape(c, r * g, k, n)
     for j in range(c):
         _advance(state[j], d.total[j], weighed[j].mT, right[j], out=state[j + 1])
     B, C = flat(B), flat(C)
     outside = torch.bmm(C, state[:-1].view(-1, m * p, n).mT)
     L = matrix(d).view(c, r, g, m, k, k)
-    M = L.mul_(torch.bmm(C, B.mT).view(c, r, g, 1, k, k))
+    M = _mixing(L, torch.bmm(C, B.mT).view(c, r, g, 1, k, k), weights)
     inside = torch.bmm(flat(M), flat(x.transpose(3, 4))).view(c, r, g, m, k, p)
     torch.addcmul(inside.transpose(3, 4), outside.view(x.shape), _per_head(d.from_start, g), out=y)
+
+
+def _mixing(L: Tensor, CB: Tensor, weights: Weights) -> Tensor:
+    """M (c, r, g, m, k, k), in the place of L."""
+    heads = L.shape[:-1]  # (c, r, g, m, k)
+    L.mul_(CB).mul_(weights.state.view(heads)[..., None, :])
+    own = weights.own.view(heads) * CB.diagonal(0, -2, -1)
+    L.diagonal(0, -2, -1).copy_(own + weights.D.view(heads[2], heads[3], 1))
+    return L
 
 
 def _advance(state: Tensor, total: Tensor, left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -120,18 +146,20 @@ def _weigh(v: Tensor, weight: Tensor) -> Tensor:
 
 
 def backward(
-    x: Tensor, log_a: Tensor, B: Tensor, C: Tensor, states: Tensor,
-    grad_y: Tensor, grad_last: Tensor, k: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x, log_a, B, C, h0."""
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    states: Tensor, grad_y: Tensor, grad_last: Tensor, k: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of x, log_a, weight, own, B, C, D, h0."""
     cut = Tiling(x, B.shape[2], k)
     dtype = states.dtype
-    a = cut.cut(log_a.to(dtype)).contiguous()
-    all_decays = decays(a)
-    grads = [torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in (x, B, C)]
-    grad_a, grad_h0 = torch.empty_like(a), torch.empty_like(grad_last)
-    xs, dys, dxs = (cut.cut_heads(v) for v in (x, grad_y, grads[0]))
-    Bs, Cs, dBs, dCs = (cut.cut(v) for v in (B, C, *grads[1:]))
+    small = tuple(cut.cut(v.to(dtype)).contiguous() for v in (log_a, weight, own))
+    all_decays, weights = decays(small[0]), Weights(*small[1:], D.to(dtype))
+    d_small = tuple(torch.empty_like(v) for v in small)
+    dx, dB, dC = (torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in (x, B, C))
+    on_large_pages(dx)
+    grad_D, grad_h0 = torch.zeros_like(weights.D), torch.empty_like(grad_last)
+    xs, dys, dxs = (cut.cut_heads(v) for v in (x, grad_y, dx))
+    Bs, Cs, dBs, dCs = (cut.cut(v) for v in (B, C, dB, dC))
     # the gradient of the state, backwards: slot j is before chunk j of a tile, j + 1 after it
     slots = states.new_empty(cut.tile + 1, *states.shape[2:])
     for z, tile in reversed(list(cut.tiles())):
@@ -139,21 +167,31 @@ def backward(
         grad_state = slots[: tile.stop - tile.start + 1]
         grad_state[-1] = grad_last[rows] if tile.stop == cut.chunks else slots[0]
         tiles = [v[z, tile].to(dtype) for v in (xs, dys, Bs, Cs)]
-        grad_a[z, tile] = _backward_tile(
-            *tiles, all_decays.at(z, tile), states[z, tile], grad_state,
+        *found, diagonal = _backward_tile(
+            *tiles, all_decays.at(z, tile), weights.at(z, tile), states[z, tile], grad_state,
             dxs[z, tile], dBs[z, tile], dCs[z, tile],
         )  # fmt: skip
+        for out, v in zip(d_small, found, strict=True):
+            out[z, tile] = v
+        grad_D += diagonal.sum((0, 1, 3))
         if tile.start == 0:
             grad_h0[rows] = slots[0]
-    grad_log_a = grad_a.transpose(3, 4).transpose(1, 2).reshape(log_a.shape).to(log_a.dtype)
-    return grads[0], grad_log_a, grads[1], grads[2], grad_h0
+    d_log_a, d_weight, d_own = (
+        v.transpose(3, 4).transpose(1, 2).reshape(log_a.shape).to(like.dtype)
+        for v, like in zip(d_small, (log_a, weight, own), strict=True)
+    )
+    return dx, d_log_a, d_weight, d_own, dB, dC, grad_D.to(D.dtype), grad_h0
 
 
-def _backward_tile(x, dy, B, C, d, state, grad_state, dx, dB, dC):
-    """Fills `grad_state` from its last entry; writes dx, dB, dC; returns d log_a (c, r, h, k)."""
+def _backward_tile(x, dy, B, C, d, weights, state, grad_state, dx, dB, dC):
+    """Fills `grad_state` from its last entry; writes dx, dB, dC.
+
+    Returns gradients (c, r, h, k) of log_a, weight, own, and dy . x, of which D has the sum.
+    """
     c, r, g, k, m, p = x.shape
     n = B.shape[-1]
-    to_end, from_start = _per_head(d.to_end, g), _per_head(d.from_start, g)
+    per_sample = (c, r, g * m, k)
+    to_end, from_start = _per_head(d.to_end * weights.state, g), _per_head(d.from_start, g)
     dy_weighed, x_weighed = _weigh(dy, from_start), _weigh(x, to_end)
     left, right = dy_weighed.view(c, r * g, k, m * p).mT, C.reshape(c, r * g, k, n)
     for j in reversed(range(c)):
@@ -161,30 +199,36 @@ def _backward_tile(x, dy, B, C, d, state, grad_state, dx, dB, dC):
     B, C = flat(B), flat(C)
     dH = grad_state[1:].view(-1, m * p, n)
 
-    # inside: y = (L * C B^T) x
+    # y = M x
     L = matrix(d).view(c, r, g, m, k, k)
     CB = torch.bmm(C, B.mT).view(c, r, g, 1, k, k)
     dy_heads = flat(dy.transpose(3, 4))
     dM = torch.bmm(dy_heads, flat(x.transpose(3, 4)).mT).view(L.shape)
-    dM *= L
-    dCB = flat(dM.sum(3))
-    M = L.mul_(CB)
-    inside = torch.bmm(flat(M).mT, dy_heads).view(c, r, g, m, k, p)
+    diagonal = dM.diagonal(0, -2, -1).flatten(2, 3).clone()  # dM is overwritten below
+    d_own = (diagonal.view(L.shape[:-1]) * CB.diagonal(0, -2, -1)).view(per_sample)
+    columns = weights.state.view(L.shape[:-1])[..., None, :]
+    paths = dM.mul_(L) * CB
+    d_weight = paths.sum(-2).view(per_sample)
+    within = paths_through(paths.mul_(columns)).view(per_sample)
+    dCB = flat(dM.mul_(columns).sum(3))
+    dCB.diagonal(0, -2, -1).add_((diagonal * weights.own).view(-1, m, k).sum(1))
+    inside = torch.bmm(flat(_mixing(L, CB, weights)).mT, dy_heads).view(c, r, g, m, k, p)
 
-    ending = torch.bmm(B, dH.mT)  # gradient of to_end * x
+    # h' = total * h + (to_end * weight * x)^T B
+    ending = torch.bmm(B, dH.mT)
     torch.addcmul(inside.transpose(3, 4), ending.view(x.shape), to_end, out=dx)
     dB.copy_(torch.bmm(x_weighed, dH).baddbmm_(dCB.mT, C).view(dB.shape))
-    # head by head, because the gradient of from_start needs it so
+    ends = ending.view(x.shape).mul_(x).sum(-1).transpose(3, 4).reshape(per_sample) * d.to_end
+    through = d.total * torch.linalg.vecdot(state.flatten(-2), grad_state[1:].flatten(-2))
+
+    # from_start * (C h), head by head because the gradient of from_start needs it so
     dy_heads = dy_weighed.view(c, r, g, k, m, p).transpose(3, 4)
     dC_heads = torch.bmm(flat(dy_heads), state.view(-1, p, n)).view(c * r * g, m, k, n)
     dC.copy_(dC_heads.sum(1).baddbmm_(dCB, B).view(dC.shape))
+    starting = dC_heads.mul_(C[:, None]).sum(-1).view(per_sample)
 
     # log_a at r weighs every path that enters before r and leaves at r or later
-    starting = dC_heads.mul_(C[:, None]).sum(-1).view(c, r, g * m, k)
-    ends = x_weighed.mul_(ending).view(c, r, g, k, m, p).sum(-1)
-    ends = ends.transpose(3, 4).reshape(c, r, g * m, k)
-    through = d.total * torch.linalg.vecdot(state.flatten(-2), grad_state[1:].flatten(-2))
-    within = paths_through(dM.mul_(CB)).view(c, r, g * m, k)
-    before = F.pad(ends[..., :-1], (1, 0)).cumsum(-1)
+    before = F.pad((ends * weights.state)[..., :-1], (1, 0)).cumsum(-1)
     after = starting.flip(-1).cumsum(-1).flip(-1)
-    return within + before + after + through[..., None]
+    d_log_a = within + before + after + through[..., None]
+    return d_log_a, d_weight + ends, d_own, diagonal

@@ -42,7 +42,7 @@ class Decays(NamedTuple):
         from_start (..., k): decay from before the chunk to each sample.
         to_end (..., k): decay from each sample to the last of the chunk.
         total (...): decay over the whole chunk.
-        near (..., i, e, f): decay from f to e in the same block.
+        near (..., i, e, f): decay from f to a later e in the same block; 0 if f is not before e.
         far (..., i, k): decay from each sample to the block before i; 0 if it lies in i or later.
         into (..., k): decay from the block before to each sample.
     """
@@ -69,14 +69,14 @@ def decays(log_a: Tensor) -> Decays:
         from_start,
         until_end(log_a).exp(),
         from_start[..., -1],
-        within,
+        within.tril(-1),
         far.flatten(-2),
         blocks.cumsum(-1).exp().flatten(-2),
     )
 
 
 def matrix(d: Decays) -> Tensor:
-    """`segments` of a whole chunk: (..., k, k)."""
+    """Decay from each sample to each later one, 0 elsewhere: (..., k, k)."""
     *before, k = d.into.shape
     blocks = (*before, k // BLOCK, BLOCK)
     L = d.into.view(*blocks, 1) * d.far[..., None, :]  # (..., i, e, k)
@@ -85,6 +85,6 @@ def matrix(d: Decays) -> Tensor:
 
 
 def paths_through(W: Tensor) -> Tensor:
-    """Sum over i >= r > j of W_ij, for every r: (..., k, k) -> (..., k)."""
+    """Sum over i >= r > j of W_ij, for every r: (..., k, k) -> (..., k). W is 0 unless i > j."""
     begun = W.cumsum(-1).tril_(-1).sum(-2)  # at j: paths from j or before to what is behind j
     return F.pad(begun[..., :-1], (1, 0))

@@ -7,8 +7,11 @@ from torch import Tensor
 def forward(
     x: Tensor,
     log_a: Tensor,
+    weight: Tensor,
+    own: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor,
     h0: Tensor,
     reset: Tensor | None,
     mask: Tensor | None,
@@ -20,8 +23,11 @@ def forward(
     for t in range(x.shape[1]):
         if reset is not None:
             h = torch.where(reset[:, t, None, None, None], 0, h)
-        after = a[:, t, :, None, None] * h + x[:, t, :, :, None] * B[:, t, :, None, :]
-        y = (after * C[:, t, :, None, :]).sum(-1)
+        decayed = a[:, t, :, None, None] * h
+        now = x[:, t, :, :, None] * B[:, t, :, None, :]
+        after = decayed + weight[:, t, :, None, None] * now
+        seen = decayed + own[:, t, :, None, None] * now
+        y = (seen * C[:, t, :, None, :]).sum(-1) + D[:, None] * x[:, t]
         if mask is not None:
             y = torch.where(mask[:, t, None, None], y, 0)
             after = torch.where(mask[:, t, None, None, None], after, h)
