@@ -127,7 +127,9 @@ class Mamba2(Layer):
         z, new, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
         with full_precision(u):
             window = torch.cat([state["taps"].to(new.dtype), new[:, None]], dim=1)  # (b, k, -)
-            convolved = (window * self.conv1d.weight[:, 0].mT).sum(1) + self.conv1d.bias
+            convolved = (window * self.conv1d.weight[:, 0].mT).sum(1)
+            if self.conv1d.bias is not None:
+                convolved = convolved + self.conv1d.bias
             x, B, C = self._split(F.silu(convolved))
             step, log_a = self._step_sizes(step, dt)
             B, C = (v.repeat_interleave(self.n_heads // self.n_groups, dim=1) for v in (B, C))

@@ -130,6 +130,21 @@ def test_angles_do_not_wear_out():
     assert_close(state["angle"].flatten()[0], wrapped.float())
 
 
+def test_a_reset_behind_the_last_sample_clears_what_waits():
+    """Row 0 ends in a masked reset, row 1 has no sample at all, row 2 neither sample nor reset."""
+    layer = make()
+    u = torch.randn(3, 12, 8, dtype=torch.float64)
+    _, first = layer(torch.randn(3, 5, 8, dtype=torch.float64))
+    mask = torch.zeros(3, 12, dtype=torch.bool)
+    mask[0, :6] = True
+    reset = torch.zeros(3, 12, dtype=torch.bool)
+    reset[0, 8] = reset[1, 4] = True
+    _, state = layer(u, first, mask=mask, reset=reset)
+    for v in state.values():
+        assert not v[:2].any()
+    assert_close({k: v[2] for k, v in state.items()}, {k: v[2] for k, v in first.items()})
+
+
 def test_the_two_activations_differ_where_they_should():
     rational, softplus = make(), make(activation="softplus")
     a = torch.tensor([-1e6, -1.0, 0.0, 2.0], dtype=torch.float64)

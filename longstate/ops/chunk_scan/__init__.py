@@ -80,10 +80,17 @@ def chunk_scan(
     if impl == "reference":
         from longstate.ops.chunk_scan import reference
 
-        wide = (v.to(dtype) for v in (x, log_a, weight, own, B, C, D))
-        y, last = reference.forward(*wide, h0, reset, mask)
+        x_wide, log_a, weight, own, B, C, D = (
+            v.to(dtype) for v in (x, log_a, weight, own, B, C, D)
+        )
+        y, last = reference.forward(x_wide, log_a, weight, own, B, C, D, h0, reset, mask)
         return y.to(x.dtype), last
+    return _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask)
 
+
+def _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask):
+    """Masks and resets become decays and weights; time is filled up to whole chunks."""
+    t = x.shape[1]
     if mask is not None:
         skipped = ~mask[..., None]
         log_a, weight, own = (v.masked_fill(skipped, 0) for v in (log_a, weight, own))

@@ -95,8 +95,10 @@ def forward(
             state[0] = h0[z * cut.rows : (z + 1) * cut.rows]
         elif not keep:
             state[0] = states[0, -1]
-        tiles = (v[z, tile].to(dtype) for v in (xs, Bs, Cs))
-        _forward_tile(*tiles, all_decays.at(z, tile), weights.at(z, tile), state, ys[z, tile])
+        x_tile, B_tile, C_tile = (v[z, tile].to(dtype) for v in (xs, Bs, Cs))
+        _forward_tile(
+            x_tile, B_tile, C_tile, all_decays.at(z, tile), weights.at(z, tile), state, ys[z, tile]
+        )
         if tile.stop == cut.chunks:
             last[z * cut.rows : (z + 1) * cut.rows] = state[-1]
     return y, last, states if keep else h0.new_empty(0)
@@ -148,12 +150,12 @@ def _weigh(v: Tensor, weight: Tensor) -> Tensor:
 def backward(
     x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
     states: Tensor, grad_y: Tensor, grad_last: Tensor, k: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, log_a, weight, own, B, C, D, h0."""
     cut = Tiling(x, B.shape[2], k)
     dtype = states.dtype
     small = tuple(cut.cut(v.to(dtype)).contiguous() for v in (log_a, weight, own))
-    all_decays, weights = decays(small[0]), Weights(*small[1:], D.to(dtype))
+    all_decays, weights = decays(small[0]), Weights(small[1], small[2], D.to(dtype))
     d_small = tuple(torch.empty_like(v) for v in small)
     dx, dB, dC = (torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in (x, B, C))
     on_large_pages(dx)
@@ -166,10 +168,10 @@ def backward(
         rows = slice(z * cut.rows, (z + 1) * cut.rows)
         grad_state = slots[: tile.stop - tile.start + 1]
         grad_state[-1] = grad_last[rows] if tile.stop == cut.chunks else slots[0]
-        tiles = [v[z, tile].to(dtype) for v in (xs, dys, Bs, Cs)]
+        x_tile, dy_tile, B_tile, C_tile = (v[z, tile].to(dtype) for v in (xs, dys, Bs, Cs))
         *found, diagonal = _backward_tile(
-            *tiles, all_decays.at(z, tile), weights.at(z, tile), states[z, tile], grad_state,
-            dxs[z, tile], dBs[z, tile], dCs[z, tile],
+            x_tile, dy_tile, B_tile, C_tile, all_decays.at(z, tile), weights.at(z, tile),
+            states[z, tile], grad_state, dxs[z, tile], dBs[z, tile], dCs[z, tile],
         )  # fmt: skip
         for out, v in zip(d_small, found, strict=True):
             out[z, tile] = v
