@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-_LARGE = 8 * 2**20
+_LARGE = 4 * 2**20  # two large pages
 _PAGE = 4096
 _MADV_HUGEPAGE = 14
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from longstate.layers import DSS, S4, S4D, S5, LinOSS
+from longstate.layers import DSS, S4, S4D, S5, LinOSS, Mamba2, Mamba3
 from longstate.testing import check_layer
 
 LAYERS = {
@@ -21,6 +21,12 @@ LAYERS = {
     "s5-bilinear": lambda: S5(5, d_state=8, discretization="bilinear"),
     "linoss-im": lambda: LinOSS(5, d_state=4, rule="im"),
     "linoss-imex": lambda: LinOSS(5, d_state=4, rule="imex"),
+    "mamba2": lambda: Mamba2(6, d_state=5, headdim=4),
+    "mamba2-groups": lambda: Mamba2(8, d_state=5, headdim=4, n_groups=2, d_conv=3),
+    "mamba3-rational": lambda: Mamba3(6, d_state=8, headdim=4),
+    "mamba3-softplus": lambda: Mamba3(
+        8, d_state=7, headdim=4, n_groups=2, rope_fraction=0.9, activation="softplus"
+    ),
 }
 NO_DT = {"s4-legs", "s4-legt", "s4-fout"}
 
@@ -33,6 +39,8 @@ def test_layer_keeps_the_contract(name):
 def test_layer_keeps_the_contract_over_many_chunks():
     check_layer(lambda: S4D(2, d_state=4), time=200)
     check_layer(lambda: S4(2, d_state=4), time=200, takes_dt=False)
+    check_layer(lambda: Mamba2(4, d_state=3, headdim=2), time=140)
+    check_layer(lambda: Mamba3(4, d_state=4, headdim=2), time=140)
 
 
 class ForgetsState(S4D):

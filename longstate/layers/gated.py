@@ -1,0 +1,76 @@
+"""What the selective layers with heads share: a gated norm, initial steps, small helpers.
+
+Axes: d channels, g groups of channels; ... anything before.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longstate.layers.channelwise import log_uniform
+
+_SMALLEST_STEP = 1e-4
+
+
+class GatedRMSNorm(nn.Module):
+    """weight * v / rms(v) with v = y * silu(z), the mean square taken over each group of channels.
+
+    Args:
+        d: channels.
+        n_groups: consecutive groups of channels, each with a mean square of its own.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, d: int, n_groups: int = 1, eps: float = 1e-5):
+        super().__init__()
+        self.n_groups, self.eps = n_groups, eps
+        self.weight = nn.Parameter(torch.ones(d))
+
+    def forward(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """In float32 at least; the result is of the type of the weights."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        v = (y.to(wide) * F.silu(z.to(wide))).unflatten(-1, (self.n_groups, -1))
+        v = v * (v.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return v.flatten(-2).to(self.weight.dtype) * self.weight
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, n_groups={self.n_groups}"
+
+
+class RMSNorm(nn.Module):
+    """weight * v / rms(v) over the last axis, in float32 at least.
+
+    Args:
+        d: size of that axis.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, d: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d))
+
+    def forward(self, v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        v = v.to(torch.promote_types(v.dtype, torch.float32))
+        return v * (v.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
+
+
+def initial_step_bias(n: int, dt_min: float, dt_max: float) -> Tensor:
+    """b (n) such that softplus(b) is log-uniform in [dt_min, dt_max], and at least 1e-4."""
+    dt = log_uniform((n,), dt_min, dt_max).exp().clamp(min=_SMALLEST_STEP)
+    return dt + torch.log(-torch.expm1(-dt))
+
+
+def heads(inner: int, headdim: int, n_groups: int) -> int:
+    """Number of heads, if it comes out even."""
+    if inner % headdim:
+        raise ValueError(f"headdim must divide expand * d_model = {inner}; got {headdim}")
+    if (inner // headdim) % n_groups:
+        raise ValueError(f"n_groups must divide the {inner // headdim} heads; got {n_groups}")
+    return inner // headdim
+
+
+def beside(flag: Tensor, v: Tensor) -> Tensor:
+    """`flag` (b) with axes added, to broadcast against `v` (b, ...)."""
+    return flag.view(-1, *[1] * (v.dim() - 1))

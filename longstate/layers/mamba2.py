@@ -1,0 +1,166 @@
+"""Mamba-2: a selective state space model with one decay per head, run as matrix products.
+
+    z, (x, B, C), dt = in_proj(u)            x, B, C then pass a short causal convolution and SiLU
+    step = softplus(dt + dt_bias)
+    h_t = exp(-exp(A_log) step_t) h_{t-1} + step_t x_t B_t^T        one matrix h for each head
+    y_t = h_t C_t + D x_t
+    out = out_proj(norm(y * silu(z)))        RMS over the channels of a group of heads
+
+Dao and Gu, "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured
+State Space Duality", ICML 2024, arXiv:2405.21060. Parameter names, shapes and initial values are
+those of the authors' code. Differs from it: no gated MLP beside the heads, no bias in the
+projections, D is one number per head, steps have no upper limit.
+
+Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
+whatever the time between them.
+
+Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, k taps.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers.gated import GatedRMSNorm, beside, heads, initial_step_bias
+from longstate.ops import chunk_scan, short_conv
+
+
+class Mamba2(Layer):
+    """Heads with a matrix state each; how fast a head forgets depends on the input.
+
+    State: {"taps": (b, k - 1, h p + 2 g n), "ssm": (b, h, p, n)}.
+
+    Args:
+        d_model: channels in and out.
+        d_state: n, columns of each head's state.
+        d_conv: taps of the convolution.
+        expand: channels inside, as a multiple of `d_model`.
+        headdim: p, channels of a head.
+        n_groups: groups of heads with a B and a C of their own.
+        dt_min, dt_max: range of the initial steps.
+
+    Raises:
+        ValueError: heads do not fit into the channels, or groups into the heads.
+    """
+
+    dynamics = ("A_log", "dt_bias")
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 128,
+        d_conv: int = 4,
+        expand: int = 2,
+        headdim: int = 64,
+        n_groups: int = 1,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ):
+        super().__init__()
+        self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
+        self.headdim, self.n_heads = headdim, heads(expand * d_model, headdim, n_groups)
+        inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
+        self._sizes = [inner, convolved, self.n_heads]
+        self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
+        # holds the taps' weights; short_conv runs them, because past inputs are state here
+        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1)
+        self.dt_bias = nn.Parameter(initial_step_bias(self.n_heads, dt_min, dt_max))
+        self.A_log = nn.Parameter(torch.empty(self.n_heads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(self.n_heads))
+        self.norm = GatedRMSNorm(inner, n_groups)
+        self.out_proj = nn.Linear(inner, d_model, bias=False)
+
+    def init_state(self, batch: int) -> State:
+        """Zero taps and zero matrices."""
+        d_conv = self.conv1d.kernel_size[0]
+        zeros = self.D.new_zeros(batch, dtype=self._dtype())
+        return {
+            "taps": zeros.new_zeros(batch, d_conv - 1, self._sizes[1]),
+            "ssm": zeros.new_zeros(batch, self.n_heads, self.headdim, self.d_state),
+        }
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        state = check_call(self, u, state, dt, mask, reset)
+        if mask is not None:
+            u = u.masked_fill(~mask[..., None], 0)
+        z, convolved, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
+        with full_precision(u):
+            convolved, taps = short_conv(
+                convolved, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"],
+                activation="silu", mask=mask, reset=reset,
+            )  # fmt: skip
+            x, B, C = self._split(convolved)
+            step, log_a = self._step_sizes(step, dt)
+            y, ssm = chunk_scan(
+                x, log_a, B, C, state["ssm"], weight=step, D=self.D, mask=mask, reset=reset
+            )
+            y = self.norm(y.flatten(2), z)
+        y = self.out_proj(y)
+        if mask is not None:
+            y = y.masked_fill(~mask[..., None], 0)
+        return y.to(u.dtype), {"taps": taps.to(self._dtype()), "ssm": ssm}
+
+    def step(
+        self,
+        u: Float[Tensor, "b d"],
+        state: State,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, "b d"], State]:
+        if reset is not None:
+            state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
+        if mask is not None:
+            u = u.masked_fill(~mask[:, None], 0)
+        z, new, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
+        with full_precision(u):
+            window = torch.cat([state["taps"].to(new.dtype), new[:, None]], dim=1)  # (b, k, -)
+            convolved = (window * self.conv1d.weight[:, 0].mT).sum(1)
+            if self.conv1d.bias is not None:
+                convolved = convolved + self.conv1d.bias
+            x, B, C = self._split(F.silu(convolved))
+            step, log_a = self._step_sizes(step, dt)
+            B, C = (v.repeat_interleave(self.n_heads // self.n_groups, dim=1) for v in (B, C))
+            drive = (x * step[..., None])[..., None] * B[..., None, :]
+            ssm = log_a.exp()[..., None, None] * state["ssm"] + drive
+            y = (ssm @ C[..., None].to(ssm.dtype))[..., 0] + self.D[:, None] * x
+            y = self.norm(y.flatten(1), z)
+        y = self.out_proj(y)
+        after = {"taps": window[:, 1:].to(self._dtype()), "ssm": ssm}
+        if mask is not None:
+            y = y.masked_fill(~mask[:, None], 0)
+            after = {k: torch.where(beside(mask, v), v, state[k]) for k, v in after.items()}
+        return y.to(u.dtype), after
+
+    def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (..., h, p), B and C (..., g, n)."""
+        groups = self.n_groups * self.d_state
+        inner = self._sizes[0]
+        x, B, C = convolved.split([inner, groups, groups], dim=-1)
+        return (
+            x.unflatten(-1, (self.n_heads, self.headdim)),
+            B.unflatten(-1, (self.n_groups, self.d_state)),
+            C.unflatten(-1, (self.n_groups, self.d_state)),
+        )
+
+    def _step_sizes(self, step: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Steps and logarithms of decays (..., h)."""
+        step = F.softplus(step.to(self._dtype()) + self.dt_bias)
+        if dt is not None:
+            step = step * dt[..., None].to(step.dtype)
+        return step, -self.A_log.to(step.dtype).exp() * step
+
+    def _dtype(self) -> torch.dtype:
+        return torch.promote_types(self.D.dtype, torch.float32)

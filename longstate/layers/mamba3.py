@@ -1,0 +1,179 @@
+"""Mamba-3: a selective state space model with a trapezoidal rule and a rotating state.
+
+    z, x, B, C, dt, a, trap, angle = in_proj(u)
+    step = softplus(dt + dt_bias)     lambda = sigmoid(trap)     alpha = exp(-max(f(a), 1e-4) step)
+    k, q = B and C, normalised, shifted by a bias of each head, rotated by the angles theta
+    theta_t = sum over s <= t of pi tanh(angle_s) step_s
+    h_t = alpha_t (h_{t-1} + (1 - lambda_t) step_t x_{t-1} k_{t-1}^T) + lambda_t step_t x_t k_t^T
+    y_t = h_t q_t + D x_t             out = out_proj(y * silu(z))
+
+lambda = 1 is Mamba-2's rule, 1/2 the trapezoid. Rotating k and q is rotating the state.
+
+"Mamba-3", 2026, arXiv:2603.15569, single input, single output. Parameter names, shapes and initial
+values are those of the authors' code. f has been published twice and checkpoints of the two mean
+different models: `activation="softplus"`, and since June 2026 `"rational"`, 1 + x for x >= 0 and
+1 / (1 - x) below. Differs from the code: angles add up in double precision and are kept in
+[0, 2 pi); the optional norm before the output projection is left out.
+
+Irregular time: `dt` multiplies the learned step.
+
+Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, s angles.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers.gated import RMSNorm, beside, heads, initial_step_bias
+from longstate.layers.trapezoid import Tokens, advance, scan
+
+_SLOWEST = 1e-4  # smallest decay rate
+
+
+class Mamba3(Layer):
+    """Heads with a matrix state each, which decays and rotates as the input says.
+
+    State: {"angle": (b, h, s), "ssm": (b, h, p, n), "k": (b, h, n), "v": (b, h, p)}; k and v (the
+    code's name for x) are those of the last sample.
+
+    Args:
+        d_model: channels in and out.
+        d_state: n, columns of each head's state.
+        expand: channels inside, as a multiple of `d_model`.
+        headdim: p, channels of a head.
+        n_groups: groups of heads with a B and a C of their own.
+        rope_fraction: share of the state's columns that rotate, in pairs of neighbours.
+        activation: f, from the projection to a decay rate: "rational" or "softplus". A checkpoint
+            does not say which one it was trained with.
+        dt_min, dt_max: range of the initial steps.
+
+    Raises:
+        ValueError: an option does not exist, heads do not fit into the channels, groups into the
+            heads, or no pair of columns rotates.
+    """
+
+    dynamics = ("dt_bias",)
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 128,
+        expand: int = 2,
+        headdim: int = 64,
+        n_groups: int = 1,
+        rope_fraction: float = 0.5,
+        activation: Literal["rational", "softplus"] = "rational",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ):
+        super().__init__()
+        if activation not in ("rational", "softplus"):
+            raise ValueError(f"activation must be 'rational' or 'softplus'; got {activation!r}")
+        self.n_angles = int(d_state * rope_fraction) // 2
+        if not 0 < self.n_angles <= d_state // 2:
+            raise ValueError(
+                f"rope_fraction must rotate at least one pair of {d_state} columns and at most "
+                f"all; got {rope_fraction}"
+            )
+        self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
+        self.headdim, self.n_heads = headdim, heads(expand * d_model, headdim, n_groups)
+        self.activation = activation
+        inner, groups, h = expand * d_model, n_groups * d_state, self.n_heads
+        self._sizes = [inner, inner, groups, groups, h, h, h, self.n_angles]
+        self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
+        self.dt_bias = nn.Parameter(initial_step_bias(h, dt_min, dt_max))
+        self.B_bias = nn.Parameter(torch.ones(h, 1, d_state))
+        self.C_bias = nn.Parameter(torch.ones(h, 1, d_state))
+        self.B_norm, self.C_norm = RMSNorm(d_state), RMSNorm(d_state)
+        self.D = nn.Parameter(torch.ones(h))
+        self.out_proj = nn.Linear(inner, d_model, bias=False)
+
+    def init_state(self, batch: int) -> State:
+        """Zero."""
+        h, dtype = self.n_heads, torch.promote_types(self.D.dtype, torch.float32)
+        shapes = {
+            "angle": (h, self.n_angles),
+            "ssm": (h, self.headdim, self.d_state),
+            "k": (h, self.d_state),
+            "v": (h, self.headdim),
+        }
+        return {k: self.D.new_zeros(batch, *shape, dtype=dtype) for k, shape in shapes.items()}
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        state = check_call(self, u, state, dt, mask, reset)
+        if mask is not None:
+            u = u.masked_fill(~mask[..., None], 0)
+        z, tokens = self._project(u, dt)
+        with full_precision(u):
+            y, state = scan(tokens, self.D, state, mask, reset)
+        y = self.out_proj((y.flatten(2) * F.silu(z)).to(self.B_norm.weight.dtype))
+        if mask is not None:
+            y = y.masked_fill(~mask[..., None], 0)
+        return y.to(u.dtype), state
+
+    def step(
+        self,
+        u: Float[Tensor, "b d"],
+        state: State,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, "b d"], State]:
+        if reset is not None:
+            state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
+        if mask is not None:
+            u = u.masked_fill(~mask[:, None], 0)
+        z, tokens = self._project(u, dt)
+        with full_precision(u):
+            y, after = advance(tokens, self.D, state)
+        y = self.out_proj((y.flatten(1) * F.silu(z)).to(self.B_norm.weight.dtype))
+        if mask is not None:
+            y = y.masked_fill(~mask[:, None], 0)
+            after = {k: torch.where(beside(mask, v), v, state[k]) for k, v in after.items()}
+        return y.to(u.dtype), after
+
+    def _project(self, u: Tensor, dt: Tensor | None) -> tuple[Tensor, Tokens]:
+        projected = self.in_proj(u.to(self.B_norm.weight.dtype))
+        with full_precision(u):
+            wide = torch.promote_types(self.D.dtype, torch.float32)
+            z, x, B, C, step, a, trap, angle = projected.to(wide).split(self._sizes, -1)
+            B, C = (v.unflatten(-1, (self.n_groups, self.d_state)) for v in (B, C))
+            step = F.softplus(step + self.dt_bias)
+            if dt is not None:
+                step = step * dt[..., None].to(wide)
+            tokens = Tokens(
+                v=x.unflatten(-1, (self.n_heads, self.headdim)),
+                k=self._of_heads(self.B_norm(B), self.B_bias),
+                q=self._of_heads(self.C_norm(C), self.C_bias),
+                step=step,
+                log_a=-self._rate(a) * step,
+                share=trap.sigmoid(),
+                turn=torch.pi * angle.tanh()[..., None, :] * step[..., None],
+            )
+        return z, tokens
+
+    def _rate(self, a: Tensor) -> Tensor:
+        """Decay rates, at least `_SLOWEST`."""
+        if self.activation == "softplus":
+            rate = F.softplus(a)
+        else:
+            rate = 1 / (1 - a.clamp(max=0)) + a.clamp(min=0)
+        return rate.clamp(min=_SLOWEST)
+
+    def _of_heads(self, v: Tensor, bias: Tensor) -> Tensor:
+        """(..., g, n) for each head, shifted: (..., h, n)."""
+        return v.repeat_interleave(self.n_heads // self.n_groups, dim=-2) + bias[:, 0]

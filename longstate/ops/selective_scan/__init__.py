@@ -1,0 +1,246 @@
+"""A linear recurrence whose step depends on the input: fused discretisation, scan, readout, gate.
+
+    dt_t = softplus(dt_t + dt_bias)                            where asked for
+    h_t  = exp(dt_t A) * h_{t-1} + dt_t u_t B_t                h_{-1} = h0, or 0 where reset_t
+    y_t  = (C_t h_t + D u_t) * silu(z_t)                       2 Re(C_t h_t) for complex A
+
+One decay for each pair of channel and state. No tensor (b t d n) is ever formed: the CPU and GPU
+forms keep the states at every 32nd step and recompute the others on the way back.
+
+Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023).
+Differs from the paper, as its own code does: B is discretised by Euler's rule (dt B) where the paper
+writes zero-order hold, so with dt -> infinity the state grows as dt u B.
+
+Axes: b batch, t time, d channels, n state, g groups of channels that share B and C.
+"""
+
+import torch
+from torch import Tensor
+
+from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._rows import compute_dtype
+
+CHUNK = 32
+"""Steps from one kept state to the next."""
+
+
+def selective_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    h0: Tensor | None = None,
+    *,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Outputs of the recurrence, and the state after the last step.
+
+    Args:
+        u (b, t, d): input. float32, bfloat16, float16 or float64, as are `dt` and `z`.
+        dt (b, t, d): step, in units of 1 / |A|; before bias and softplus if these are asked for.
+            Not negative once they are applied.
+        A (d, n): decay rate, negative. Complex only with the reference.
+        B (b, t, n), (b, t, g, n) or (d, n): what the input writes. The short form is constant.
+        C: what the output reads; shapes as `B`, each for itself.
+        D (d): direct path. None: none.
+        z (b, t, d): gate, before its SiLU. None: no gate.
+        h0 (b, d, n): state before the first step. Zero when None.
+        dt_bias (d): added to `dt`.
+        dt_softplus: whether `dt` goes through softplus.
+        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What the
+            other tensors hold there is not read.
+        reset (b, t): bool. True forgets the state before that step, masked or not.
+        impl: "auto", "reference", "cpu" or "triton". Complex A goes to the reference under "auto".
+
+    Returns:
+        y (b, t, d) of the type of `u` and the last state (b, d, n) in float32 or wider.
+        Differentiable in every tensor but `mask` and `reset`.
+
+    Raises:
+        ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
+    """
+    _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset)
+    if A.is_complex() and impl == "auto":
+        impl = "reference"
+    impl = choose(impl, u)
+    expect(
+        impl == "reference" or not A.is_complex(),
+        f"complex A needs impl='reference'; got impl={impl!r}",
+    )
+    wide = compute_dtype(u, dt, A, B, C, D, z, h0, dt_bias)
+    state_dtype = wide.to_complex() if A.is_complex() or B.is_complex() else wide
+    if h0 is None:
+        h0 = torch.zeros(u.shape[0], *A.shape, dtype=state_dtype, device=u.device)
+    h0 = h0.to(state_dtype)
+    if impl == "reference":
+        from longstate.ops.selective_scan import reference
+
+        low = [None if x is None else x.to(wide) for x in (u, dt, D, z, dt_bias)]
+        y, last = reference.forward(
+            low[0], low[1], A, B, C, low[2], low[3], h0, low[4], dt_softplus, mask, reset
+        )
+        return y.to(u.dtype), last
+    if mask is not None:  # so that what padding holds reaches no sum
+        B, C = _masked(B, mask), _masked(C, mask)
+    keep = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (u, dt, A, B, C, D, z, h0, dt_bias)
+    )
+    y, last, _ = _scan(
+        u, dt, A.to(wide), B.to(wide), C.to(wide), D, z, h0, dt_bias, mask, reset,
+        dt_softplus, keep, impl,
+    )  # fmt: skip
+    return y, last
+
+
+def _masked(x: Tensor, mask: Tensor) -> Tensor:
+    if x.dim() == 2:
+        return x
+    kept = mask[:, :, None] if x.dim() == 3 else mask[:, :, None, None]
+    return torch.where(kept, x, torch.zeros_like(x))
+
+
+def _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset):
+    expect(u.dim() == 3, f"u must be (batch, time, channels); got {shape_of(u)}")
+    b, t, d = u.shape
+    expect(t > 0, "u has no time steps; selective_scan needs at least one")
+    expect(A.dim() == 2 and A.shape[0] == d, f"A must be ({d}, state); got {shape_of(A)}")
+    n = A.shape[1]
+    for name, x in (("dt", dt), ("z", z)):
+        expect(x is None or x.shape == (b, t, d), f"{name} must be {(b, t, d)}")
+    for name, x in (("B", B), ("C", C)):
+        grouped = x.dim() == 4 and x.shape[2] > 0 and d % x.shape[2] == 0
+        expect(
+            x.shape in ((d, n), (b, t, n)) or (grouped and x.shape == (b, t, x.shape[2], n)),
+            f"{name} must be {(b, t, n)}, {(b, t, 'groups', n)} with groups that divide {d}, or "
+            f"{(d, n)}; got {shape_of(x)}",
+        )
+    expect(
+        B.dim() != 4 or C.dim() != 4 or B.shape[2] == C.shape[2],
+        "B and C must have equal numbers of groups",
+    )
+    for name, x in (("D", D), ("dt_bias", dt_bias)):
+        expect(x is None or x.shape == (d,), f"{name} must be ({d},)")
+    expect(h0 is None or h0.shape == (b, d, n), f"h0 must be {(b, d, n)}")
+    for name, x in (("mask", mask), ("reset", reset)):
+        expect(
+            x is None or (x.shape == (b, t) and x.dtype == torch.bool),
+            f"{name} must be a bool tensor {(b, t)}",
+        )
+
+
+def _implementation(impl: str):
+    if impl == "cpu":
+        from longstate.ops.selective_scan import cpu
+
+        return cpu
+    from longstate.ops.selective_scan import triton
+
+    return triton
+
+
+@torch.library.custom_op("longstate::selective_scan", mutates_args=())
+def _scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    h0: Tensor,
+    dt_bias: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    dt_softplus: bool,
+    keep: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the last state, and the states (b, chunks, n, d) at the start of every chunk if `keep`."""
+    return _implementation(impl).forward(
+        u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, dt_softplus, keep
+    )
+
+
+@_scan.register_fake
+def _(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, dt_softplus, keep, impl):
+    chunks = (u.shape[1] + CHUNK - 1) // CHUNK if keep else 0
+    kept = A.new_empty(u.shape[0], chunks, A.shape[1], u.shape[2])
+    return u.new_empty(u.shape), h0.new_empty(h0.shape), kept
+
+
+@torch.library.custom_op("longstate::selective_scan_backward", mutates_args=())
+def _scan_backward(
+    grad_y: Tensor | None,
+    grad_last: Tensor | None,
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    kept: Tensor,
+    dt_bias: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    dt_softplus: bool,
+    impl: str,
+) -> list[Tensor]:
+    """Gradients of u, dt, A, B, C, D, z, h0, dt_bias; those of absent tensors mean nothing."""
+    return _implementation(impl).backward(
+        grad_y, grad_last, u, dt, A, B, C, D, z, kept, dt_bias, mask, reset, dt_softplus
+    )
+
+
+@_scan_backward.register_fake
+def _(
+    grad_y, grad_last, u, dt, A, B, C, D, z, kept, dt_bias, mask, reset, dt_softplus, impl
+):  # fmt: skip
+    d, n = A.shape
+    like = A if D is None else D
+    bias = A if dt_bias is None else dt_bias
+    return [
+        u.new_empty(u.shape),
+        dt.new_empty(dt.shape),
+        A.new_empty(A.shape),
+        B.new_empty(B.shape),
+        C.new_empty(C.shape),
+        like.new_empty(d),
+        u.new_empty(0) if z is None else z.new_empty(z.shape),
+        A.new_empty(u.shape[0], d, n),
+        bias.new_empty(d),
+    ]
+
+
+def _setup(ctx, inputs, output):
+    u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, ctx.dt_softplus, _, ctx.impl = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[2])
+    ctx.save_for_backward(u, dt, A, B, C, D, z, output[2], dt_bias, mask, reset)
+
+
+def _backward(ctx, grad_y, grad_last, _):
+    u, dt, A, B, C, D, z, kept, dt_bias, mask, reset = ctx.saved_tensors
+    grads = _scan_backward(
+        grad_y, grad_last, u, dt, A, B, C, D, z, kept, dt_bias, mask, reset,
+        ctx.dt_softplus, ctx.impl,
+    )  # fmt: skip
+    grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_h0, grad_bias = grads
+    return (
+        grad_u, grad_dt, grad_A, grad_B, grad_C,
+        None if D is None else grad_D,
+        None if z is None else grad_z,
+        grad_h0,
+        None if dt_bias is None else grad_bias,
+        None, None, None, None, None,
+    )  # fmt: skip
+
+
+_scan.register_autograd(_backward, setup_context=_setup)

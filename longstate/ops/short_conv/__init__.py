@@ -1,0 +1,197 @@
+"""A causal convolution of a few taps, each channel by itself, with its past as state.
+
+    y_t = f(bias + sum_k weight_k x_{t - (k_max - k)})        f = SiLU or nothing
+
+What came before the first step is `taps`: the last inputs of the previous call, or zeros. A reset
+makes everything before it zero. A sample where `mask` is False is not there: it gives 0, and its
+neighbours see past it.
+
+Source: the convolution in front of the scan in Mamba (Gu and Dao, 2023). Differs from its code: the
+state holds k - 1 past inputs and not k; padding may lie anywhere.
+
+Axes: b batch, t time, d channels, k taps.
+"""
+
+import torch
+from torch import Tensor
+
+from longstate.ops._choice import choose, expect, shape_of
+
+
+def short_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    taps: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Convolved samples, and the inputs that the next call needs.
+
+    Args:
+        x (b, t, d): input.
+        weight (d, k): oldest tap first, as PyTorch's `Conv1d` stores it.
+        bias (d): added before the activation.
+        taps (b, k - 1, d): inputs before the first step, oldest first. Zero when None.
+        activation: "silu" or None.
+        mask (b, t): bool. False skips a sample: output 0, no trace in the taps.
+        reset (b, t): bool. True forgets everything before that sample, masked or not.
+        impl: "auto", "reference", "cpu" or "triton".
+
+    Returns:
+        y (b, t, d) and taps (b, k - 1, d), both of the type of `x`. Differentiable in `x`,
+        `weight`, `bias` and `taps`.
+
+    Raises:
+        ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
+    """
+    _check(x, weight, bias, taps, activation, mask, reset)
+    b, t, d = x.shape
+    past = weight.shape[1] - 1
+    taps = x.new_zeros(b, past, d) if taps is None else taps.to(x.dtype)
+    impl = choose(impl, x)
+    if impl == "reference":
+        from longstate.ops.short_conv import reference
+
+        y, last = reference.forward(x, weight, bias, taps, activation, mask, reset)
+        return y.to(x.dtype), last
+    sources, ends = _sources(x, past, mask, reset)
+    y = _conv(x, weight, bias, taps, sources, activation == "silu", impl)
+    return y, _last_taps(x, taps, ends)
+
+
+def _sources(
+    x: Tensor, past: int, mask: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Where each output's inputs lie.
+
+    Positions count through the taps and then through `x`. Returns positions (b or 1, t, k) for the
+    outputs, int32, -1 where nothing is read, and (b or 1, k - 1) for the taps that are left over.
+    """
+    t = x.shape[1]
+    time = torch.arange(past + t, device=x.device)
+    window = torch.arange(past + 1, device=x.device)
+    if mask is None and reset is None:
+        return (time[:t, None] + window)[None].int(), time[None, t:]
+    some = mask if mask is not None else reset
+    assert some is not None
+    kept = torch.ones_like(some) if mask is None else mask
+    count = kept.cumsum(1)
+    # Positions in order, skipped samples left out: taps, then kept samples. One place more than
+    # can be filled takes the positions of the skipped ones, and nobody reads it.
+    order = torch.arange(past + t + 1, device=x.device).repeat(x.shape[0], 1)
+    rank = torch.where(kept, past + count - 1, past + t)
+    order.scatter_(1, rank, time[past:].expand_as(rank))
+    first = (count - 1).clamp(min=0)
+    sources = order.gather(1, (first[..., None] + window).flatten(1)).view(*count.shape, -1)
+    ends = order.gather(1, count[:, -1:] + window[:past])
+    if reset is not None:
+        since = torch.where(reset, time[past:], 0).cummax(1).values
+        sources = torch.where(sources < since[..., None], -1, sources)
+        ends = torch.where(ends < since[:, -1:], -1, ends)
+    return torch.where(kept[..., None], sources, -1).int(), ends
+
+
+def _last_taps(x: Tensor, taps: Tensor, ends: Tensor) -> Tensor:
+    past = taps.shape[1]
+    if past == 0:
+        return taps.clone()
+    row = torch.arange(x.shape[0], device=x.device)[:, None]
+    ends = ends.expand(x.shape[0], past)
+    recent = x[row, (ends - past).clamp(min=0)]
+    older = taps[row, ends.clamp(0, past - 1)]
+    last = torch.where((ends >= past)[..., None], recent, older)
+    return torch.where((ends >= 0)[..., None], last, torch.zeros_like(last))
+
+
+def _check(x, weight, bias, taps, activation, mask, reset):
+    expect(x.dim() == 3, f"x must be (batch, time, channels); got {shape_of(x)}")
+    b, t, d = x.shape
+    expect(t > 0, "x has no time steps; short_conv needs at least one")
+    expect(
+        weight.dim() == 2 and weight.shape[0] == d and weight.shape[1] > 0,
+        f"weight must be ({d}, taps > 0); got {shape_of(weight)}",
+    )
+    expect(bias is None or bias.shape == (d,), f"bias must be ({d},)")
+    expected = (b, weight.shape[1] - 1, d)
+    expect(taps is None or taps.shape == expected, f"taps must be {expected}")
+    expect(activation in (None, "silu"), f"activation must be None or 'silu'; got {activation!r}")
+    for name, flag in (("mask", mask), ("reset", reset)):
+        expect(
+            flag is None or (flag.shape == (b, t) and flag.dtype == torch.bool),
+            f"{name} must be a bool tensor {(b, t)}",
+        )
+
+
+def _implementation(impl: str):
+    if impl == "cpu":
+        from longstate.ops.short_conv import cpu
+
+        return cpu
+    from longstate.ops.short_conv import triton
+
+    return triton
+
+
+@torch.library.custom_op("longstate::short_conv", mutates_args=())
+def _conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    taps: Tensor,
+    sources: Tensor,
+    silu: bool,
+    impl: str,
+) -> Tensor:
+    return _implementation(impl).forward(x, weight, bias, taps, sources, silu)
+
+
+@_conv.register_fake
+def _(x, weight, bias, taps, sources, silu, impl):
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("longstate::short_conv_backward", mutates_args=())
+def _conv_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    taps: Tensor,
+    sources: Tensor,
+    silu: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _implementation(impl).backward(grad_y, x, weight, bias, taps, sources, silu)
+
+
+@_conv_backward.register_fake
+def _(grad_y, x, weight, bias, taps, sources, silu, impl):
+    bias_like = weight if bias is None else bias
+    return (
+        x.new_empty(x.shape),
+        weight.new_empty(weight.shape),
+        bias_like.new_empty(weight.shape[:1]),
+        taps.new_empty(taps.shape),
+    )
+
+
+def _setup(ctx, inputs, output):
+    x, weight, bias, taps, sources, ctx.silu, ctx.impl = inputs
+    ctx.save_for_backward(x, weight, bias, taps, sources)
+
+
+def _backward(ctx, grad_y):
+    x, weight, bias, taps, sources = ctx.saved_tensors
+    grad_x, grad_weight, grad_bias, grad_taps = _conv_backward(
+        grad_y, x, weight, bias, taps, sources, ctx.silu, ctx.impl
+    )
+    if bias is None:
+        grad_bias = None
+    return grad_x, grad_weight, grad_bias, grad_taps, None, None, None
+
+
+_conv.register_autograd(_backward, setup_context=_setup)
