@@ -1,4 +1,4 @@
-"""longhorn_scan: the minimiser's own conditions, the others against the reference, Longhorn's numbers."""
+"""longhorn_scan: conditions of a minimiser, every form against the reference, the authors' data."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""selective_scan: the reference against closed forms, the others against it, Mamba's own numbers."""
+"""selective_scan: closed forms, every form against the reference, Mamba's own numbers."""
 
 import pytest
 import torch

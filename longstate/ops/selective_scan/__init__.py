@@ -8,8 +8,8 @@ One decay for each pair of channel and state. No tensor (b t d n) is ever formed
 forms keep the states at every 32nd step and recompute the others on the way back.
 
 Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023).
-Differs from the paper, as its own code does: B is discretised by Euler's rule (dt B) where the paper
-writes zero-order hold, so with dt -> infinity the state grows as dt u B.
+Differs from the paper, as its own code does: B is discretised by Euler's rule (dt B) where the
+paper writes zero-order hold, so with dt -> infinity the state grows as dt u B.
 
 Axes: b batch, t time, d channels, n state, g groups of channels that share B and C.
 """
@@ -54,8 +54,8 @@ def selective_scan(
         h0 (b, d, n): state before the first step. Zero when None.
         dt_bias (d): added to `dt`.
         dt_softplus: whether `dt` goes through softplus.
-        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What the
-            other tensors hold there is not read.
+        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
+            the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton". Complex A goes to the reference under "auto".
 
@@ -82,9 +82,9 @@ def selective_scan(
     if impl == "reference":
         from longstate.ops.selective_scan import reference
 
-        low = [None if x is None else x.to(wide) for x in (u, dt, D, z, dt_bias)]
+        D, z, dt_bias = (None if x is None else x.to(wide) for x in (D, z, dt_bias))
         y, last = reference.forward(
-            low[0], low[1], A, B, C, low[2], low[3], h0, low[4], dt_softplus, mask, reset
+            u.to(wide), dt.to(wide), A, B, C, D, z, h0, dt_bias, dt_softplus, mask, reset
         )
         return y.to(u.dtype), last
     if mask is not None:  # so that what padding holds reaches no sum
@@ -220,7 +220,7 @@ def _(
 
 
 def _setup(ctx, inputs, output):
-    u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, ctx.dt_softplus, _, ctx.impl = inputs
+    u, dt, A, B, C, D, z, _, dt_bias, mask, reset, ctx.dt_softplus, _, ctx.impl = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[2])
     ctx.save_for_backward(u, dt, A, B, C, D, z, output[2], dt_bias, mask, reset)

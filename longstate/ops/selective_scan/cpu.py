@@ -14,24 +14,41 @@ from longstate.ops._memory import on_large_pages
 from longstate.ops._rows import rows
 from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._tiles import (
-    LANES, blocks_per_group, by_group, find_segments, finish_gated_tile, finish_product_tile,
-    finish_tile, flags, place, read_gated_tile, read_tile, tile, untile, workspace,
+    LANES,
+    blocks_per_group,
+    by_group,
+    find_segments,
+    finish_gated_tile,
+    finish_product_tile,
+    finish_tile,
+    flags,
+    place,
+    read_gated_tile,
+    read_tile,
+    tile,
+    untile,
+    workspace,
     zeros_like_rows,
 )  # fmt: skip
 from longstate.ops._vector_math import LN2
 from longstate.ops.selective_scan import CHUNK
 from longstate.ops.selective_scan.cpu_constant_rows import (
-    advance_constant, there_and_back_constant,
+    advance_constant,
+    there_and_back_constant,
 )  # fmt: skip
 from longstate.ops.selective_scan.cpu_rows import (
-    advance, begin_tile, finish_back, there_and_back,
+    advance,
+    begin_tile,
+    finish_back,
+    there_and_back,
 )  # fmt: skip
 
 
 @njit(**KERNEL)
 def _forward(
     start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
+    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z,
+    mask, has_mask, reset, has_reset,
     h, kept, keep, out,
 ):  # fmt: skip
     tiles = workspace(4, CHUNK, A)
@@ -76,7 +93,8 @@ def _forward(
 @njit(**KERNEL)
 def _backward(
     start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
+    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z,
+    mask, has_mask, reset, has_reset,
     kept, grad_out, grad_batch, grad_time, grad_h,
     grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z,
     grad_row_B, grad_row_C,
@@ -105,9 +123,7 @@ def _backward(
             if hi - lo < LANES:
                 grad_y[:] = 0
             if has_z:
-                read_gated_tile(
-                    here, lo, hi, grad_out, q, grad_time, z, r, z_time, grad_y, to_gate
-                )
+                read_gated_tile(here, lo, hi, grad_out, q, grad_time, z, r, z_time, grad_y, to_gate)
             else:
                 read_tile(here, lo, hi, grad_out, q, grad_time, grad_y)
             h[:, : hi - lo] = kept[b, chunk, :, lo:hi]

@@ -1,7 +1,7 @@
 """The inner loops once more, for a B or C that is constant in time and differs among channels.
 
-Everything is as in `cpu_rows`, with B[t, i] row_B[i, j] in the place of B[t, i], and C likewise. Where
-only one of the two is constant, the other's row is 1.
+Everything is as in `cpu_rows`, with B[t, i] row_B[i, j] in the place of B[t, i], and C likewise.
+Where only one of the two is constant, the other's row is 1.
 """
 
 import numpy as np

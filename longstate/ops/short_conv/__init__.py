@@ -49,7 +49,7 @@ def short_conv(
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
     """
     _check(x, weight, bias, taps, activation, mask, reset)
-    b, t, d = x.shape
+    b, _, d = x.shape
     past = weight.shape[1] - 1
     taps = x.new_zeros(b, past, d) if taps is None else taps.to(x.dtype)
     impl = choose(impl, x)
