@@ -150,19 +150,17 @@ def _constants(x, *values):
 
 
 def softplus(x):
-    """log(1 + e^x) and its derivative."""
+    """log(1 + e^x). Its derivative is the sigmoid."""
 
 
 @overload(softplus, jit_options=_EXACT)
 def _softplus(x):
-    zero, one = _constants(x, 0, 1)
+    (zero,) = _constants(x, 0)
 
-    def both(x):
-        e = exp(-abs(x))
-        slope = (e if x < zero else one) / (one + e)
-        return (zero if x < zero else x) + _log1p(e), slope
+    def smooth(x):
+        return (zero if x < zero else x) + _log1p(exp(-abs(x)))
 
-    return both
+    return smooth
 
 
 def sigmoid(x):

@@ -102,6 +102,15 @@ def test_chunks_are_the_whole(impl):
     assert torch.equal(state, taps)
 
 
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+def test_gradients_at_masked_samples_are_zero(impl):
+    tensors = inputs(t=20, mask=True)
+    tensors["x"][~tensors["mask"]] = float("nan")
+    found = results(call, impl, tensors)
+    assert not found["gradient of x"][~tensors["mask"]].any()
+    assert all(torch.isfinite(x).all() for x in found.values())
+
+
 # Every implementation
 
 

@@ -25,7 +25,7 @@ Axes: b batch, t time, d channels, n state.
 import torch
 from torch import Tensor
 
-from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._choice import choose_for_length, expect, shape_of
 from longstate.ops._rows import compute_dtype
 
 CHUNK = 32
@@ -66,7 +66,8 @@ def longhorn_scan(
         mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
             the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton".
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", single steps on a CPU go to the
+            reference.
 
     Returns:
         y (b, t, d) of the type of `x` and the last state (b, d, n) in float32 or wider.
@@ -76,7 +77,7 @@ def longhorn_scan(
         ValueError: shapes do not fit, t is 0, `update` is no update, or `impl` cannot run here.
     """
     _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset)
-    impl = choose(impl, x)
+    impl = choose_for_length(impl, x)
     wide = compute_dtype(x, beta, k, q, D, z, h0, beta_bias)
     if h0 is None:
         h0 = torch.zeros(*x.shape[::2], k.shape[2], dtype=wide, device=x.device)

@@ -17,7 +17,7 @@ Axes: b batch, t time, d channels, n state, g groups of channels that share B an
 import torch
 from torch import Tensor
 
-from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._choice import choose_for_length, expect, shape_of
 from longstate.ops._rows import compute_dtype
 
 CHUNK = 32
@@ -57,7 +57,8 @@ def selective_scan(
         mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
             the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Complex A goes to the reference under "auto".
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", complex A and single steps on a
+            CPU go to the reference.
 
     Returns:
         y (b, t, d) of the type of `u` and the last state (b, d, n) in float32 or wider.
@@ -69,7 +70,7 @@ def selective_scan(
     _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset)
     if A.is_complex() and impl == "auto":
         impl = "reference"
-    impl = choose(impl, u)
+    impl = choose_for_length(impl, u)
     expect(
         impl == "reference" or not A.is_complex(),
         f"complex A needs impl='reference'; got impl={impl!r}",
@@ -79,6 +80,8 @@ def selective_scan(
     if h0 is None:
         h0 = torch.zeros(u.shape[0], *A.shape, dtype=state_dtype, device=u.device)
     h0 = h0.to(state_dtype)
+    if mask is not None:  # so that what padding holds reaches no sum
+        B, C = _masked(B, mask), _masked(C, mask)
     if impl == "reference":
         from longstate.ops.selective_scan import reference
 
@@ -87,8 +90,6 @@ def selective_scan(
             u.to(wide), dt.to(wide), A, B, C, D, z, h0, dt_bias, dt_softplus, mask, reset
         )
         return y.to(u.dtype), last
-    if mask is not None:  # so that what padding holds reaches no sum
-        B, C = _masked(B, mask), _masked(C, mask)
     keep = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (u, dt, A, B, C, D, z, h0, dt_bias)
     )
