@@ -120,7 +120,7 @@ def _backward(
             )  # fmt: skip
             grad_delta[:] = 0
             grad_du[:] = 0
-            if hi - lo < LANES:
+            if hi - lo < LANES:  # an earlier block's values lie beyond the channels of this one
                 grad_y[:] = 0
             if has_z:
                 read_gated_tile(here, lo, hi, grad_out, q, grad_time, z, r, z_time, grad_y, to_gate)
