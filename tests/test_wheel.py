@@ -33,14 +33,14 @@ def test_is_pure_python(wheel):
 def test_holds_every_source_and_data_file(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "longstate/py.typed" in names
-    assert "longstate/datasets/nyc_weather.csv.gz" in names
+    assert "longstate/datasets/nyc_airports.csv.gz" in names
     assert {p.relative_to(ROOT).as_posix() for p in (ROOT / "longstate").rglob("*.py")} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [n for n in names if not n.startswith(("longstate/", "longstate-"))]
 
 
 def test_reads_its_data_from_inside_the_wheel(wheel, tmp_path):
-    code = "from longstate.datasets import nyc_weather; print(nyc_weather().shape)"
+    code = "from longstate.datasets import nyc_airports; print(nyc_airports().shape)"
     run = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(wheel)!r}); {code}"],
         cwd=tmp_path,
@@ -49,4 +49,4 @@ def test_reads_its_data_from_inside_the_wheel(wheel, tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == "(8730, 5)"
+    assert run.stdout.strip() == "(8760, 10)"

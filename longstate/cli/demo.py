@@ -6,40 +6,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from longstate.train.forecast import Forecaster
 
-TARGET, COVARIATES = "temperature", ("humidity", "wind_speed", "pressure")
+TARGET, KNOWN = "late", "scheduled"
+COVARIATES = ("cancelled", "wind_speed", "visibility", "precipitation")
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("longstate-demo"),
 ) -> None:
-    """Train a small forecaster on a year of real weather, score it, and write a report."""
+    """Train a small forecaster on a year of real data, score it, and write a report."""
     from longstate import datasets, reports
     from longstate.cli.show import progress_bar, say, show_evaluation
     from longstate.files import write_whole
     from longstate.train.forecast import MODEL
 
-    frame = datasets.nyc_weather()
+    frame = datasets.nyc_airports()
     forecaster = small_forecaster()
     say(
-        f"A year of hourly weather at New York's JFK airport: {len(frame):,} rows. Learning to "
-        f"forecast the {TARGET} of the next {forecaster.horizon} hours."
+        f"{len(frame):,} hours of departures from New York's airports and their weather. Learning "
+        f"how many flights will leave late in each of the next {forecaster.horizon} hours."
     )
     # Written first: a folder that cannot be written should not cost a training.
-    write_whole(out / "nyc_weather.csv", frame.to_csv(index=False))
+    write_whole(out / "tomorrow.csv", tomorrow(frame, forecaster.horizon).to_csv(index=False))
     with progress_bar() as show:
-        forecaster.fit(frame, TARGET, covariates=COVARIATES, show=show)
+        forecaster.fit(frame, TARGET, covariates=COVARIATES, known=KNOWN, show=show)
+    say(f"Learnt for {forecaster.history.seconds:.0f} s.")
     evaluation = forecaster.evaluate(frame)
     forecaster.save(out / MODEL)
     write_whole(out / "evaluation.json", evaluation.to_json())
-    report = reports.describe(
-        forecaster, evaluation, "longstate demo: weather at JFK airport, 2013"
-    )
-    page = reports.write(report, out / "report.html")
+    name = "longstate demo: late departures from New York, 2013"
+    page = reports.write(reports.describe(forecaster, evaluation, name), out / "report.html")
     show_evaluation(evaluation)
     say(f"The report is {page}")
-    say(f"Next: longstate predict {out} {out / 'nyc_weather.csv'}")
+    say(f"Next: longstate predict {out} {out / 'tomorrow.csv'}")
 
 
 def small_forecaster() -> "Forecaster":
@@ -48,8 +50,15 @@ def small_forecaster() -> "Forecaster":
     from longstate.train.settings import Size, Training
 
     return Forecaster(
-        24,
-        window=96,
-        size=Size(d_model=16, n_layers=1, d_state=32),
-        training=Training(epochs=3, windows_per_epoch=2048),
+        12,
+        window=72,
+        size=Size(d_model=32, n_layers=1, d_state=32),
+        training=Training(epochs=4, windows_per_epoch=2048, learning_rate=5e-3),
     )
+
+
+def tomorrow(frame: "pd.DataFrame", horizon: int) -> "pd.DataFrame":
+    """The last weeks of the series, of whose last `horizon` rows only the timetable is known."""
+    recent = frame.tail(500).copy()
+    recent.iloc[-horizon:, recent.columns.get_indexer([TARGET, *COVARIATES])] = float("nan")
+    return recent

@@ -30,19 +30,24 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         TextColumn("best {task.fields[best]} at step {task.fields[at]}"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=math.inf, best="-", at=0)
+    console = Console(stderr=True)
+    bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=math.inf, best="-", at=0)
 
-        def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                total=progress.total,
-                completed=progress.step,
-                best=f"{progress.best_loss:.4f}",
-                at=progress.best_step,
-            )
+    def show(progress: Progress) -> None:
+        bar.start()  # at the first step, not while the data may still be refused
+        bar.update(
+            task,
+            total=progress.total,
+            completed=progress.step,
+            best=f"{progress.best_loss:.4f}",
+            at=progress.best_step,
+        )
 
+    try:
         yield show
+    finally:
+        bar.stop()
 
 
 def show_evaluation(evaluation: ForecastEvaluation) -> None:
@@ -80,7 +85,7 @@ def show_facts(run: Path, forecaster: Forecaster) -> None:
         "window, horizon, season": f"{spec.window}, {spec.horizon}, {spec.season} rows",
         "quantiles": ", ".join(f"{q:g}" for q in spec.quantiles) or "none",
         "layer": f"{forecaster.layer}, {forecaster.size}",
-        "trained parameters": f"{trained:,} beside a line of {forecaster.model.line.weight.numel():,}",
+        "parameters": f"{trained:,} trained, {forecaster.model.line.weight.numel():,} solved for",
         "training": f"{forecaster.training}",
         "seed": str(forecaster.seed),
         "ended": f"{history.ended}, best at step {history.best_step}, {history.seconds:.0f} s",

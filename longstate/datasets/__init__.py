@@ -7,17 +7,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def nyc_weather() -> "pd.DataFrame":
-    """One year of hourly weather at New York's JFK airport, 2013.
+def nyc_airports() -> "pd.DataFrame":
+    """Hourly departures from New York's three airports in 2013, and the weather.
 
-    Columns: `time` (UTC, without a time zone), `temperature` (°C), `humidity` (%), `wind_speed`
-    (m/s), `pressure` (hPa). Every hour has a row. What the station did not report is NaN: 24 hours
-    altogether, 3 more of the wind and 831 more of the pressure.
+    Columns:
+        time: start of the hour in UTC, without a time zone. Every hour has a row: 8,760.
+        scheduled: departures planned for the hour. The timetable is known in advance.
+        late: departures that left in the hour, 15 minutes or more behind their schedule.
+        cancelled: planned for the hour and cancelled.
+        temperature (°C), humidity (%), wind_speed (m/s), visibility (km, at most 16.09),
+        precipitation (mm in the hour), pressure (hPa): at JFK; NaN where not reported, which is
+            54 hours altogether, 3 more of the wind and 831 more of the pressure.
 
-    Source: table `weather` of nycflights13 (Hadley Wickham; CC0), from the ASOS records of the US
-    National Weather Service. See `longstate/datasets/README.md`.
+    Source: nycflights13 (Hadley Wickham; CC0). See `longstate/datasets/README.md`.
     """
     import pandas as pd
 
-    with files(__name__).joinpath("nyc_weather.csv.gz").open("rb") as file:
+    with files(__name__).joinpath("nyc_airports.csv.gz").open("rb") as file:
         return pd.read_csv(file, compression="gzip", parse_dates=["time"])

@@ -19,7 +19,8 @@ from longstate.layers.base import Layer, State, check_call, full_precision
 from longstate.layers.ragged import Ragged, run_ragged
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
-from longstate.systems import DenseSystem, DiagonalSystem, Discretization
+from longstate.ops.zoh_scan import zoh_scan
+from longstate.systems import DenseSystem, DiagonalSystem, Discretization, ZeroOrderHold
 
 _BLOCK = 64  # samples of irregular time whose states are held at once
 
@@ -54,6 +55,8 @@ class ChannelwiseLayer(Layer):
         state = check_call(self, u, state, dt, mask, reset)
         self._check_options(dt, rate)
         wide = u.to(self._dtype())
+        if mask is not None:  # what is not there may be NaN, and must not reach a gradient
+            wide = torch.where(mask[..., None], wide, 0)
         with full_precision(u):
             if self.bidirectional:
                 y = self._both_ways(wide, mask, reset, rate)
@@ -83,6 +86,8 @@ class ChannelwiseLayer(Layer):
             )
         self._check_options(dt, rate)
         wide = u.to(self._dtype())
+        if mask is not None:
+            wide = torch.where(mask[:, None], wide, 0)
         with full_precision(u):
             before = state if reset is None else torch.where(reset[:, None, None], 0, state)
             y, after = self._advance(wide, before, dt, rate)
@@ -195,11 +200,16 @@ class DiagonalLayer(ChannelwiseLayer):
     def _irregular_block(self, u, state, dt, rate):
         """Every state of a block is formed, (b, t, d, n), and formed again for the gradient."""
         A, B, C = matrices(self.continuous_system())
-        step = (dt.to(u.dtype) * rate)[..., None, None] * self.log_dt.to(u.dtype).exp()[:, None]
-        A, scale = self._rule().diagonal(A, step)
-        x = scale * B * u[..., None]
-        h, last = diagonal_scan(A.flatten(2), x.flatten(2), state.flatten(1))
-        y = (C * h.view_as(x)).sum(-1)
+        steps = self.log_dt.to(u.dtype).exp()[:, None] * rate
+        dt, start = dt.to(u.dtype), state.flatten(1)
+        if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
+            drive = B * steps * u[..., None]
+            h, last = zoh_scan((A * steps).flatten(), dt, drive.flatten(2), start)
+        else:
+            A, scale = self._rule().diagonal(A, steps * dt[..., None, None])
+            drive = scale * B * u[..., None]
+            h, last = diagonal_scan(A.flatten(2), drive.flatten(2), start)
+        y = (C * h.view_as(drive)).sum(-1)
         return (2 * y.real if y.is_complex() else y), last.view_as(state)
 
 

@@ -5,22 +5,22 @@
 Axes: b batch, t time, d channels.
 """
 
-from typing import Any
-
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from longstate.layers.base import Layer, State
+
 
 class Block(nn.Module):
-    """Pre-norm, mixer, gate, residual. Obeys the contract of the mixer that it holds.
+    """Pre-norm, mixer, gate, residual. Carries the state of the mixer that it holds.
 
     Args:
-        mixer: a layer, `y, state = mixer(u, state, dt=, mask=, reset=)`.
+        mixer: any layer.
         d_model: channels.
         dropout: share of the gated output that is zeroed in training.
     """
 
-    def __init__(self, mixer: nn.Module, d_model: int, *, dropout: float = 0.0):
+    def __init__(self, mixer: Layer, d_model: int, *, dropout: float = 0.0):
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
         self.mixer = mixer
@@ -30,30 +30,12 @@ class Block(nn.Module):
     def forward(
         self,
         u: Float[Tensor, "b t d"],
-        state: Any = None,
+        state: State = None,
         *,
         dt: Float[Tensor, "b t"] | None = None,
         mask: Bool[Tensor, "b t"] | None = None,
         reset: Bool[Tensor, "b t"] | None = None,
-    ) -> tuple[Float[Tensor, "b t d"], Any]:
+    ) -> tuple[Float[Tensor, "b t d"], State]:
         y, state = self.mixer(self.norm(u), state, dt=dt, mask=mask, reset=reset)
-        return u + self._gated(y), state
-
-    def step(
-        self,
-        u_t: Float[Tensor, "b d"],
-        state: Any,
-        *,
-        dt: Float[Tensor, "b"] | None = None,
-        mask: Bool[Tensor, "b"] | None = None,
-        reset: Bool[Tensor, "b"] | None = None,
-    ) -> tuple[Float[Tensor, "b d"], Any]:
-        """One time step."""
-        y_t, state = self.mixer.step(self.norm(u_t), state, dt=dt, mask=mask, reset=reset)
-        return u_t + self._gated(y_t), state
-
-    def init_state(self, batch: int) -> Any:
-        return self.mixer.init_state(batch)
-
-    def _gated(self, y: Tensor) -> Tensor:
-        return self.dropout(nn.functional.glu(self.gate(nn.functional.gelu(y)), dim=-1))
+        y = nn.functional.glu(self.gate(nn.functional.gelu(y)), dim=-1)
+        return u + self.dropout(y), state

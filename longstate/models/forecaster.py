@@ -2,17 +2,19 @@
 
     z   = (target - mean) / std,   mean and std of the training part
     x   = z - z_last                                     (b, w, c)
-    line = ridge(x, covariates, known, calendar)         (b, h, c), in closed form, not trained
+    line = W [x, covariates, known, calendar]            (b, h, c), in closed form, not trained
     r   = head(backbone([x then line, ...known]))        (b, h, c), zero before training
     forecast = mean + std * (z_last + line + r)
 
+The line is a ridge regression whose penalty may grow with the lag; plain ridge, the baseline, is
+kept beside it and takes no part in the forecast. `longstate.train.baselines` solves for both.
 The backbone runs over the window and on through the horizon: there it sees the covariates that are
 known in advance, the calendar, and the line's own forecast in place of the target. Quantiles add to
 the line a spread measured on validation data, plus a learned part, and are sorted, so they never
-cross. Because the head starts at zero, training starts exactly at ridge.
+cross. Because the head starts at zero, training starts exactly at the line.
 
 Subtracting the last value is reversible instance normalisation (Kim et al. 2022) without the
-division; the line is NLinear (Zeng et al. 2023) solved as a ridge regression.
+division; ridge on it is NLinear (Zeng et al. 2023) in closed form.
 
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar, q quantiles,
 d channels.
@@ -25,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from longstate.layers.base import Layer
 from longstate.models.backbone import Backbone
 from longstate.models.spec import ForecastSpec
 
@@ -79,11 +82,23 @@ class Line(nn.Module):
 
     def __init__(self, spec: ForecastSpec):
         super().__init__()
+        self.spec = spec
         c, h, w = len(spec.targets), spec.horizon, spec.window
         # The calendar enters once, at the last row: harmonics at any other row are linear in it.
         n = w + w * len(spec.covariates) + (w + h) * len(spec.known) + spec.n_calendar
         self.register_buffer("weight", torch.zeros(c, n, h))
         self.register_buffer("bias", torch.zeros(c, h))
+
+    def lags(self) -> Float[Tensor, " f"]:
+        """How far back each feature lies, in rows: 1 for the last row and the future. The calendar,
+        which everything overfits to, counts as far back as the window."""
+        w, h = self.spec.window, self.spec.horizon
+        past = torch.arange(w, 0, -1, dtype=torch.float64)
+        known = nn.functional.pad(past, (0, h), value=1.0)
+        # `flatten(1)` puts the columns of one row beside each other.
+        columns = [past, past.repeat_interleave(len(self.spec.covariates))]
+        columns += [known.repeat_interleave(len(self.spec.known))]
+        return torch.cat([*columns, past[:1].expand(self.spec.n_calendar)])
 
     def features(self, x: Tensor, scaled: Window) -> Float[Tensor, "c b f"]:
         """x (b, w, c): scaled target minus its last value; the rest from `scaled`."""
@@ -118,7 +133,7 @@ class ForecastModel(nn.Module):
     def __init__(
         self,
         spec: ForecastSpec,
-        layer: Callable[[int], nn.Module],
+        layer: Callable[[int], Layer],
         *,
         d_model: int = 32,
         n_layers: int = 2,
@@ -130,7 +145,7 @@ class ForecastModel(nn.Module):
         self.scale = Scale(c)
         self.covariate_scale = Scale(len(spec.covariates))
         self.known_scale = Scale(len(spec.known))
-        self.line = Line(spec)
+        self.line, self.ridge = Line(spec), Line(spec)
         self.register_buffer("spread", torch.zeros(spec.horizon, c, q))
         inputs = c + 1 + len(spec.covariates) + len(spec.known) + spec.n_calendar
         self.encode = nn.Linear(inputs, d_model)
@@ -156,9 +171,16 @@ class ForecastModel(nn.Module):
         return Forecast(point, quantiles.sort(dim=-1).values)
 
     def scaled_line(self, window: Window) -> Float[Tensor, "b h c"]:
-        """The ridge regression alone, in scaled units: the baseline on the same inputs."""
+        """The line alone, in scaled units: where training starts."""
+        return self._alone(self.line, window)
+
+    def scaled_ridge(self, window: Window) -> Float[Tensor, "b h c"]:
+        """Plain ridge regression, in scaled units: the baseline on the same inputs."""
+        return self._alone(self.ridge, window)
+
+    def _alone(self, line: Line, window: Window) -> Tensor:
         last, x, scaled = self.normalise(window)
-        return last + self.line(self.line.features(x, scaled))
+        return last + line(line.features(x, scaled))
 
     def normalise(self, window: Window) -> tuple[Tensor, Tensor, Window]:
         """Last value (b, 1, c), window minus last value (b, w, c), and the window scaled."""

@@ -5,7 +5,11 @@ from torch import Tensor
 
 
 def dense(x: Tensor) -> Tensor:
-    """`x` as plain contiguous numbers: a lazy conjugate or negation would hide from a kernel."""
+    """`x` as plain contiguous numbers.
+
+    A lazy conjugate or negation would hide from a kernel. PyTorch resolves those of a custom op's
+    inputs, but not those that are made inside, or when an implementation is called directly.
+    """
     return x.resolve_conj().resolve_neg().contiguous()
 
 

@@ -5,6 +5,8 @@ product of two float32 numbers is exact in float64, and the reduction is done th
 fast oscillation is not lost to the rounding of the product. Polynomials are minimax fits of our
 own, relative error below 2e-8 on the reduced range. float64 uses libm.
 
+Numba's cache on disk does not see changes in this file: after one, delete `ops/*/__pycache__`.
+
 NaN comes through everywhere. These functions must not be compiled with full fast-math: they rest
 on the order of their operations.
 """

@@ -19,7 +19,7 @@ from longstate.reports.memory_figures import (
     memory_table,
     time_scale_figure,
 )
-from longstate.reports.units import steps
+from longstate.reports.units import short_time, steps
 from longstate.train.evaluation import ForecastEvaluation
 from longstate.train.history import TrainingHistory
 
@@ -50,7 +50,8 @@ class ForecastReport:
 
 def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> str:
     """One sentence: the model against the best of the simple methods."""
-    what = ", ".join(evaluation.targets[:3]) + (", ..." if len(evaluation.targets) > 3 else "")
+    what = ", ".join(f"“{name}”" for name in evaluation.targets[:3])
+    what += ", ..." if len(evaluation.targets) > 3 else ""
     task = f"Forecasting {what} up to {steps(evaluation.horizon, interval)} ahead"
     best = figures.best_baseline(evaluation)
     model = evaluation.score("model").mse
@@ -104,8 +105,8 @@ def _header(report: ForecastReport) -> Markup:
         element("h1", headline(e, report.interval), class_="good" if e.beats_all() else "bad"),
         element(
             "p",
-            f"Tested on {e.windows:,} windows that training did not see, from {e.first} to "
-            f"{e.last}. Each forecast sees the last {rows}.",
+            f"Tested on {e.windows:,} windows that training did not see, from "
+            f"{short_time(e.first)} to {short_time(e.last)}. Each forecast sees the last {rows}.",
             class_="lead",
         ),
     )

@@ -8,13 +8,14 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from longstate.reports.figure import COLOURS, draw, legend
 from longstate.reports.markup import Markup
-from longstate.reports.units import steps
+from longstate.reports.units import short_time, steps
 from longstate.train.evaluation import Example, ForecastEvaluation
 from longstate.train.history import TrainingHistory
 
 LINES: dict[str, dict[str, Any]] = {
-    "model": {"color": COLOURS["model"], "linewidth": 1.8, "zorder": 5},
-    "ridge": {"color": COLOURS["ridge"], "linestyle": (0, (5, 1.5))},
+    "model": {"color": COLOURS["model"], "linewidth": 2.0, "zorder": 4},
+    # Dashes over the line: where the two agree, both are seen.
+    "ridge": {"color": COLOURS["ridge"], "linestyle": (0, (4, 3)), "zorder": 5},
     "seasonal naive": {"color": COLOURS["seasonal"], "linestyle": (0, (2.5, 1.5))},
     "last value": {"color": COLOURS["last"], "linestyle": (0, (1, 1.3))},
 }
@@ -32,12 +33,18 @@ def best_baseline(evaluation: ForecastEvaluation) -> str | None:
 
 
 def error_by_step(evaluation: ForecastEvaluation, interval: float | None) -> Markup:
+    largest = {s.method: max(s.mse_by_step) for s in evaluation.scores}
+    shown = (largest["model"], largest.get(best_baseline(evaluation) or "", 0.0))
+    # What is far worse than the model and its best rival would press the two together.
+    top = min(max(largest.values()), 2.5 * max(shown))
+    cut = [method for method, error in largest.items() if error > top]
+
     def paint(ax: Axes) -> None:
         for score in evaluation.scores:
             at = np.arange(1, len(score.mse_by_step) + 1)
             mark = "o" if len(at) == 1 else None
             ax.plot(at, score.mse_by_step, label=score.method, marker=mark, **line(score.method))
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.05 * top or 1.0)
         ax.set_xlim(1, max(2, evaluation.horizon))
         ax.set_xlabel("steps ahead")
         ax.set_ylabel("mean squared error, scaled")
@@ -49,7 +56,8 @@ def error_by_step(evaluation: ForecastEvaluation, interval: float | None) -> Mar
         "of steps ahead; the table above has the means.",
         "estimate",
         f"Mean over {evaluation.windows:,} test windows, up to "
-        f"{steps(evaluation.horizon, interval)} ahead. 1 is the variance of the training part.",
+        f"{steps(evaluation.horizon, interval)} ahead. 1 is the variance of the training part."
+        + (f" Cut off at the top: {', '.join(cut)}." if cut else ""),
         paint,
     )
 
@@ -108,7 +116,7 @@ def example(one: Example, against: str | None) -> Markup:
     bands = f" Bands: quantiles {', '.join(f'{q:g}' for q in levels)}." if len(levels) > 1 else ""
     first = one.times[w] if w < len(one.times) else ""
     return draw(
-        f"{one.target}, from {_short(first)}",
+        f"{one.target}, from {short_time(first)}",
         f"Line chart of {one.target}: the truth, the model's forecast and the best simple method.",
         "estimate",
         f"One test window in the data's own units; left of the dashed line is known.{bands}",
@@ -133,12 +141,6 @@ def _times(times: tuple[str, ...]) -> tuple[np.ndarray, bool]:
         return np.array(times, dtype=np.float64), False
     except ValueError:
         return np.array(times, dtype="datetime64[ms]"), True
-
-
-def _short(time: str) -> str:
-    """An ISO time without seconds that say nothing."""
-    time = time.replace("T", " ").removesuffix(".000")
-    return time[:-3] if time.count(":") == 2 and time.endswith(":00") else time
 
 
 def loss_curve(history: TrainingHistory) -> Markup:

@@ -45,3 +45,9 @@ def marks(low: float, high: float, interval: float | None) -> list[tuple[float, 
         ("1 year", 31556952), ("10 years", 315569520),
     )  # fmt: skip
     return [(s / interval, name) for name, s in round_times if low <= s / interval <= high]
+
+
+def short_time(time: str) -> str:
+    """An ISO time without seconds that say nothing."""
+    time = time.replace("T", " ").removesuffix(".000")
+    return time[:-3] if time.count(":") == 2 and time.endswith(":00") else time

@@ -22,7 +22,7 @@ A rule is an object without state. `dt` is in the units of 1 / A. Axes: n state,
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -31,6 +31,7 @@ from torch import Tensor
 from longstate.systems._numbers import as_tensor, phi, sum_to, widen
 
 
+@runtime_checkable
 class Discretization(Protocol):
     """What the first-order rules share."""
 
@@ -39,6 +40,7 @@ class Discretization(Protocol):
     def dense(self, A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
 class OscillatorDiscretization(Protocol):
     """What the oscillator rules share."""
 

@@ -1,6 +1,6 @@
 """Which module made the first number that is not finite."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,40 +17,57 @@ def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"the parameter {name} is no longer finite; a lower learning rate may help"
-    found: list[str] = []
-    hooks = []
-    for name, module in model.named_modules():
-        if name and not any(True for _ in module.children()):
-            hooks.append(module.register_forward_hook(_watch(name, "output", found)))
-            hooks.append(module.register_full_backward_hook(_watch(name, "gradient", found)))
+    watch = _Watch()
+    leaves = [(n, m) for n, m in model.named_modules() if not any(True for _ in m.children())]
+    hooks = [m.register_forward_hook(watch.output(f"{n} ({type(m).__name__})")) for n, m in leaves]
     try:
         value = loss()
-        if not found and bool(torch.isfinite(value)):
+        if watch.found is None and bool(torch.isfinite(value)):
             value.backward()
     finally:
         for hook in hooks:
             hook.remove()
-    if found:
-        return found[0]
+    if watch.found is not None:
+        return watch.found
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             return f"the gradient of {name} is not finite"
     return "the loss is not finite, though every module's output is"
 
 
-def _watch(name: str, what: str, found: list[str]) -> Callable[..., None]:
-    def hook(module: nn.Module, taken: Any, given: Any) -> None:
-        if not found and _bad(given if what == "output" else taken):
-            kind = type(module).__name__
-            found.append(f"the {what} of {name} ({kind}) is the first that is not finite")
+class _Watch:
+    """Keeps the first bad thing seen, forwards and then backwards.
 
-    return hook
+    A gradient that arrives bad at a module's output was made by what came after it: the module
+    whose output's gradient was the last to be good, or the loss.
+    """
+
+    def __init__(self) -> None:
+        self.found: str | None = None
+        self.after = "the loss"
+
+    def output(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            for tensor in _tensors(outputs):
+                if self.found is None and not torch.isfinite(tensor).all():
+                    self.found = f"the output of {name} is the first that is not finite"
+                if tensor.requires_grad:
+                    tensor.register_hook(self._gradient(name))
+
+        return hook
+
+    def _gradient(self, name: str) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            if self.found is None and not torch.isfinite(gradient).all():
+                self.found = f"the gradient from {self.after} is the first that is not finite"
+            self.after = name
+
+        return hook
 
 
-def _bad(values: Any) -> bool:
+def _tensors(values: Any) -> Iterator[Tensor]:
     if isinstance(values, Tensor):
-        numeric = values.is_floating_point() or values.is_complex()
-        return numeric and not bool(torch.isfinite(values).all())
-    if isinstance(values, dict):
-        values = tuple(values.values())
-    return isinstance(values, list | tuple) and any(_bad(v) for v in values)
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)

@@ -70,7 +70,7 @@ def _add(sums: _Sums, model: ForecastModel, windows: Windows, batch: Batch) -> N
         "model": forecast.point,
         "last value": model.scale(last_value(windows, batch)),
         "seasonal naive": model.scale(seasonal_naive(windows, batch)),
-        "ridge": model.scaled_line(batch.window),
+        "ridge": model.scaled_ridge(batch.window),
     }
     sums.count += present.sum((0, 2))
     for method, point in points.items():
@@ -109,12 +109,12 @@ def _examples(model: ForecastModel, windows: Windows, index: int) -> list[Exampl
     batch = windows.batch(np.array([index]))
     spec, origin = model.spec, int(batch.rows[0])
     forecast = model(batch.window)
-    line = model.scaled_line(batch.window) * model.scale.std + model.scale.mean
+    ridge = model.scaled_ridge(batch.window) * model.scale.std + model.scale.mean
     points = {
         "model": forecast.point,
         "last value": last_value(windows, batch),
         "seasonal naive": seasonal_naive(windows, batch),
-        "ridge": line,
+        "ridge": ridge,
     }
     kept = min(spec.window, 2 * spec.horizon)
     past = torch.where(batch.window.observed, batch.window.target, torch.nan)[0, -kept:]

@@ -124,7 +124,7 @@ def _compare(model: Score, other: Score) -> str:
         return f"The model does not beat {other.method}, which makes no error {figures}."
     change = 100 * (model.mse / other.mse - 1)
     if abs(change) < 0.05:
-        return f"The model equals {other.method} within 0.05 % {figures}."
+        return f"The model does not beat {other.method}: they are within 0.05 % {figures}."
     if change < 0:
         return f"The model beats {other.method} by {-change:.1f} % {figures}."
     return f"The model does NOT beat {other.method}: it is {change:.1f} % worse {figures}."

@@ -15,19 +15,18 @@ import longstate
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.train import checkpoint
-from longstate.train.baselines import fit_ridge
 from longstate.train.evaluate import evaluate
 from longstate.train.evaluation import ForecastEvaluation
-from longstate.train.forecast_task import ForecastTask, fit_scale, fit_spread
+from longstate.train.forecast_task import ForecastTask
 from longstate.train.history import Evaluated, TrainingHistory
 from longstate.train.loop import Keeping, Progress, train
+from longstate.train.prepare import plan, solve
 from longstate.train.settings import Size, Training
 from longstate.train.table import Columns, Table, find_time, make_table
-from longstate.train.windows import Split, Windows, calendar_of, season_of, split
+from longstate.train.windows import Split, Windows
 
 Names = str | Sequence[str]
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
-WINDOW = 336
 
 
 class Forecaster:
@@ -111,7 +110,7 @@ class Forecaster:
         frame, time = find_time(frame, time)
         columns = Columns(_names(target), _names(covariates), _names(known), time)
         table = make_table(frame, columns)
-        spec, parts = self._plan(table, shares)
+        spec, parts = plan(table, self.horizon, self.window, self.season, self.quantiles, shares)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._model = self._build(spec)
@@ -192,8 +191,10 @@ class Forecaster:
         path = Path(path)
         path = path / MODEL if path.is_dir() else path
         tensors, facts = checkpoint.load(path, "forecaster")
-        raw = facts.pop("spec")
-        spec = ForecastSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        raw: dict[str, Any] = facts.pop("spec")
+        for name, value in raw.items():
+            raw[name] = tuple(value) if isinstance(value, list) else value
+        spec = ForecastSpec(**raw)
         self = cls(
             spec.horizon,
             window=spec.window,
@@ -209,23 +210,6 @@ class Forecaster:
         self._model.eval()
         self.facts = facts
         return self
-
-    def _plan(self, table: Table, shares: tuple[float, float, float]) -> tuple[ForecastSpec, Split]:
-        train_rows = int(table.rows * shares[0])
-        window = self.window or max(1, min(WINDOW, (train_rows - self.horizon) // 2))
-        spec = ForecastSpec(
-            targets=table.columns.targets,
-            covariates=table.columns.covariates,
-            known=table.columns.known,
-            time=table.columns.time,
-            step=table.step,
-            calendar=calendar_of(table, train_rows),
-            window=window,
-            horizon=self.horizon,
-            season=self.season or season_of(table, train_rows),
-            quantiles=self.quantiles,
-        )
-        return spec, split(table, spec, shares)
 
     def _build(self, spec: ForecastSpec) -> ForecastModel:
         size = self.size
@@ -244,30 +228,23 @@ class Forecaster:
     ) -> list[str]:
         training = Windows(table, spec, 0, parts.train)
         validation = Windows(table, spec, parts.train, parts.validation)
-        constant = fit_scale(self.model, training, parts.train)
-        for name in constant:
-            if name in spec.targets:
-                raise InputError(
-                    f"the target column {name!r} is constant over the training part; there is "
-                    "nothing to learn"
-                )
-        strengths = fit_ridge(self.model, training, validation)
-        fit_spread(self.model, validation)
+        constant = solve(self.model, training, validation, parts.train)
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
         identity = {
             "data": table.digest(table.rows)[:16],
-            "columns and lengths": repr(spec),
+            **dataclasses.asdict(spec),
+            **dataclasses.asdict(parts),
+            **dataclasses.asdict(self.size),
+            **dataclasses.asdict(self.training),
             "layer": self.layer,
-            "size": repr(self.size),
-            "training": repr(self.training),
-            "split": repr(parts),
             "seed": self.seed,
         }
+        identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
         path = None if out is None else Path(out) / CHECKPOINT
         history = train(
             task, self.training, seed=self.seed, keeping=Keeping(path, identity), show=show
         )
-        self.facts = {"history": dataclasses.asdict(history), "ridge_strengths": list(strengths)}
+        self.facts = {"history": dataclasses.asdict(history)}
         return [
             f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
         ]

@@ -91,7 +91,7 @@ def fit_scale(model: ForecastModel, windows: Windows, rows: int) -> tuple[str, .
 
 @torch.no_grad()
 def fit_spread(model: ForecastModel, validation: Windows, windows: int = 1024) -> None:
-    """Set the quantiles' starting spread: those of ridge's errors on the validation part."""
+    """Set the quantiles' starting spread: those of the line's errors on the validation part."""
     if not model.spec.quantiles:
         return
     n = len(validation)

@@ -8,7 +8,7 @@ class Evaluated:
     """One look at the validation part.
 
     Args:
-        step: optimiser steps taken so far. Step 0 is the model before training: ridge.
+        step: optimiser steps taken so far. Step 0 is the model before training: its line.
         epoch: passes over the training windows so far, a fraction.
         train_loss: mean training loss since the last look; nan at step 0.
         validation_loss: what early stopping watches.

@@ -31,7 +31,8 @@ from longstate.train.settings import Training
 class Task(Protocol):
     """What is learnt. The loop knows nothing of series or text."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """Indices of each batch, in order; depends on nothing but the seed and `epoch`."""
@@ -84,7 +85,7 @@ def train(
     settings: Training,
     *,
     seed: int = 0,
-    keeping: Keeping = Keeping(),  # noqa: B008
+    keeping: Keeping = Keeping(),
     show: Callable[[Progress], None] | None = None,
 ) -> TrainingHistory:
     """Train `task.model`, which ends with the best weights that were found.
@@ -112,6 +113,7 @@ def train(
             best = _look(task, progress, best)
             _save(task.model, optimiser, progress, best, keeping)
         while not progress.ended:
+            out_of_time = False
             for batch in task.epoch(progress.epoch)[progress.batch :]:
                 _step(task, optimiser, progress, batch)
                 progress.seconds = time.monotonic() - started

@@ -21,7 +21,7 @@ class Training:
     epochs: int = 20
     minutes: float | None = None
     batch_size: int = 64
-    windows_per_epoch: int = 4096
+    windows_per_epoch: int = 2048
     learning_rate: float = 2e-3
     dynamics_rate: float = 1e-3
     weight_decay: float = 0.01

@@ -7,7 +7,6 @@ the columns that are known in advance.
 
 import hashlib
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,13 +177,16 @@ def _step(times: pd.DatetimeIndex, name: str, expected: str | None) -> str:
                 f"the time column {name!r} must go forward: line {row + 2} ({times[row]}) {what} "
                 f"line {row + 1}"
             )
-    found = expected or _guess_step(times, gaps)
+    usual = _guess_step(times, gaps)
+    if expected is not None and usual is not None and usual != expected:
+        raise InputError(f"the time column {name!r} has a step of {usual}; {expected} was expected")
+    found = expected or usual
     if found is None or _misfit(times, found) is not None:
         row = 1 if found is None else int(_misfit(times, found) or 1)
-        usual = "an even time step" if found is None else f"a time step of {found}"
+        even = "an even time step" if found is None else f"a time step of {found}"
         raise InputError(
             f"the time column {name!r} is uneven: line {row + 2} ({times[min(row, len(times) - 1)]}"
-            f") does not fit {usual}"
+            f") does not fit {even}"
         )
     return found
 

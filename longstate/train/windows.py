@@ -77,7 +77,7 @@ class Windows:
 
     def at(self, origins: np.ndarray) -> Batch:
         """The windows that end just before the rows `origins`."""
-        t, w, h = self.table, self.spec.window, self.spec.horizon
+        t, h = self.table, self.spec.horizon
         return Batch(
             self.window(origins),
             _rows(t.target, origins, h),

@@ -20,8 +20,8 @@ def hurried(monkeypatch):
             training=Training(epochs=1, windows_per_epoch=64),
         )
 
-    frame = datasets.nyc_weather().head(600)
-    monkeypatch.setattr(datasets, "nyc_weather", lambda: frame)
+    frame = datasets.nyc_airports().head(600)
+    monkeypatch.setattr(datasets, "nyc_airports", lambda: frame)
     monkeypatch.setattr(demo, "small_forecaster", tiny)
 
 
@@ -47,7 +47,7 @@ def test_what_it_says_next_works(hurried, tmp_path, capfd, monkeypatch):
     said = capfd.readouterr().out
     (advice,) = [line for line in said.splitlines() if line.startswith("Next: longstate ")]
     assert main(advice.removeprefix("Next: longstate ").split()) == 0
-    assert capfd.readouterr().out.startswith("time,temperature,temperature_q0.1")
+    assert capfd.readouterr().out.startswith("time,late,late_q0.1")
 
 
 def test_a_folder_that_cannot_be_written_costs_no_training(hurried, tmp_path, capfd):
@@ -64,7 +64,7 @@ def test_the_real_one_is_small():
 
 def test_systems_come_from_the_layers(hurried):
     forecaster = demo.small_forecaster()
-    forecaster.fit(datasets.nyc_weather(), "temperature")
+    forecaster.fit(datasets.nyc_airports(), "late")
     found = linear_systems(forecaster)
     assert list(found) == ["layer 1 (S4D)", "layer 2 (S4D)"]
     assert torch.equal(

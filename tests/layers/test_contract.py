@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from longstate.layers import DSS, S4, S4D
+from longstate.layers import DSS, S4, S4D, S5, LinOSS
 from longstate.testing import check_layer
 
 LAYERS = {
@@ -17,6 +17,10 @@ LAYERS = {
     "s4d-bilinear": lambda: S4D(5, d_state=8, discretization="bilinear"),
     "dss-exp": lambda: DSS(3, d_state=6),
     "dss-softmax": lambda: DSS(3, d_state=6, kernel="softmax", length=40),
+    "s5-zoh": lambda: S5(5, d_state=8, n_blocks=2),
+    "s5-bilinear": lambda: S5(5, d_state=8, discretization="bilinear"),
+    "linoss-im": lambda: LinOSS(5, d_state=4, rule="im"),
+    "linoss-imex": lambda: LinOSS(5, d_state=4, rule="imex"),
 }
 NO_DT = {"s4-legs", "s4-legt", "s4-fout"}
 
@@ -59,6 +63,12 @@ class IgnoresMask(S4D):
         return (y if mask is None else y * mask[..., None]), state
 
 
+class LetsNaNThrough(S4D):
+    def forward(self, u, state=None, *, mask=None, **options):
+        y, state = super().forward(u, state, mask=mask, **options)
+        return (y if mask is None else torch.where(mask[..., None], y + 0 * self.D * u, 0)), state
+
+
 class IgnoresReset(S4D):
     def forward(self, u, state=None, *, reset=None, **options):
         return super().forward(u, state, **options)
@@ -76,6 +86,7 @@ BROKEN = [
     (SeesTheFuture, "step is forward|chunks|causal"),
     (MixesTheBatch, "step is forward|batch invariant"),
     (IgnoresMask, "mask removes"),
+    (LetsNaNThrough, "finite gradients"),
     (IgnoresReset, "packed is separate"),
     (KeepsNarrowState, "narrow input"),
 ]

@@ -77,8 +77,15 @@ def test_dense_is_reference(t):
 @pytest.mark.parametrize("d", [1, 64, 70, 130])
 def test_any_number_of_channels(d):
     case = diagonal_case(70, d=d, n=2)
-    expected = diagonal_channel_scan(*case, impl="reference")
+
+    def reference(*inputs):
+        return diagonal_channel_scan(*inputs, impl="reference")
+
+    expected = reference(*case)
     assert_close(diagonal_channel_scan(*case), expected)
+    weights = [torch.randn_like(x) for x in expected]
+    actual = gradients(diagonal_channel_scan, case, weights)
+    assert_close(actual, gradients(reference, case, weights))
 
 
 def test_unstable_zero_and_unit_decays():

@@ -15,6 +15,7 @@ from longstate.ops.ssm_kernel import (
     dplr_state_response,
     vandermonde,
 )
+from longstate.systems import Bilinear, ZeroOrderHold, diagonalize, legs
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import randn, uniform
 
@@ -75,8 +76,6 @@ def test_kernel_is_powers(conjugate, rank, length):
 
 @pytest.mark.parametrize(("n", "length", "dt"), [(4, 16, 0.1), (64, 256, 0.01), (64, 255, 0.01)])
 def test_kernel_of_legs(n, length, dt):
-    from longstate.systems import diagonalize, legs
-
     A, P, B, V = diagonalize(legs(n))
     C = (torch.ones(n, dtype=C128) @ V).conj().resolve_conj()
     step = torch.tensor(dt, dtype=torch.float64)
@@ -134,8 +133,6 @@ def test_arguments_broadcast():
 
 @pytest.mark.parametrize("length", [255, 256])
 def test_float32_error_budget(length):
-    from longstate.systems import diagonalize, legs
-
     A, P, B, _ = (x.to(torch.complex64) for x in diagonalize(legs(64)))
     C = randn(4, 32, dtype=C128).to(torch.complex64)
     dt = torch.tensor([1e-3, 1e-2, 0.03, 0.1])
@@ -252,8 +249,6 @@ def assert_relative(k, expected, bound=1e-5):
 @pytest.mark.parametrize("sides", ["", "_bi"])
 @pytest.mark.parametrize("name", ["legs_zoh", "diag-lin_bilinear", "diag-inv_zoh"])
 def test_diagonal_golden(name, sides):
-    from longstate.systems import Bilinear, ZeroOrderHold
-
     p, K = golden(f"diag_{name}{sides}")
     rule = ZeroOrderHold() if name.endswith("zoh") else Bilinear()
     a, scale = rule.diagonal(p["A"], p["dt"][:, None])

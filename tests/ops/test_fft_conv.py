@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from longstate.ops.fft_conv import _fast_size, fft_conv, reference
+from longstate.testing import assert_within_reference_error
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
@@ -139,3 +140,11 @@ def test_refusals():
     ]:
         with pytest.raises(ValueError, match=message):
             wrong()
+
+
+@pytest.mark.parametrize("t", [63, 300])
+def test_float32_error_budget(t):
+    u, k, k_reverse = draw(2, t, 3).float(), draw(3, t).float(), draw(3, t).float()
+    wide = reference.fft_conv(u.double(), k.double(), k_reverse=k_reverse.double())
+    plain = reference.fft_conv(u, k, k_reverse=k_reverse)
+    assert_within_reference_error(fft_conv(u, k, k_reverse=k_reverse), wide, plain)

@@ -168,6 +168,12 @@ def test_least_that_an_evaluation_can_hold():
     assert page.count("<svg ") == 2
 
 
+def test_a_hopeless_baseline_does_not_flatten_the_picture():
+    hopeless = replace(evaluation(), scores=(*evaluation().scores[:3], score("ridge", 0.15)))
+    assert "Cut off at the top: last value." in reports.render(reports.ForecastReport(hopeless))
+    assert "Cut off" not in reports.render(reports.ForecastReport(evaluation()))
+
+
 def test_rows_without_times_are_numbers():
     numbered = replace(evaluation(), examples=(one_example(dated=False),))
     page, reader = read(reports.ForecastReport(numbered))

@@ -1,6 +1,7 @@
 """Discretisation rules against matrix exponentials, SciPy and hand-made numbers."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -107,14 +108,29 @@ def test_float32_values_and_gradients_are_accurate(rule, size):
         assert error.max() < 1e-6
 
 
-def test_hold_near_zero_against_its_series():
-    # float64, where nothing wider is at hand to compare with
-    z = torch.tensor([1e-13, 1e-8, 1e-4, 1e-2], dtype=torch.float64, requires_grad=True)
-    _, scale = ZeroOrderHold().diagonal(-z, 1.0)
-    x = z.detach()
-    assert_close(scale, 1 - x / 2 + x**2 / 6 - x**3 / 24 + x**4 / 120)
-    (grad,) = torch.autograd.grad(scale.sum(), z)
-    assert_close(grad, -1 / 2 + x / 3 - x**2 / 8 + x**3 / 30)
+def test_float32_phases_of_hundreds_of_radians_keep_their_digits():
+    # LegS with 64 states and dt = 0.1 turns by 130 rad a step; float32 resolves that to 8e-6.
+    A = torch.complex(torch.full((64,), -0.5), torch.linspace(1.1, 1303.27, 64))
+    dt = torch.tensor([0.1, 0.0371])[:, None]
+    exact = torch.exp(A.to(torch.complex128) * dt.double())
+    a, _ = ZeroOrderHold().diagonal(A, dt)
+    rounding = torch.finfo(torch.float32).eps
+    assert ((a - exact).abs() / exact.abs()).max() < rounding
+
+
+@pytest.mark.parametrize("z", [1e-13, 3e-9, 1e-8, 1e-5, 1e-2, 0.3, 0.49, 0.51, 2.0])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_hold_in_float64_against_exact_fractions(z, sign):
+    # (e^z - 1) / z and its derivative, summed in exact arithmetic: nothing wider is at hand
+    x = Fraction(sign * z)
+    value = float(sum(x**j / math.factorial(j + 1) for j in range(40)))
+    slope = float(sum((j + 1) * x**j / math.factorial(j + 2) for j in range(40)))
+    A = double(sign * z).requires_grad_()
+    _, scale = ZeroOrderHold().diagonal(A, 1.0)
+    few = 16 * torch.finfo(torch.float64).eps
+    assert abs(scale.item() - value) < few * value
+    (grad,) = torch.autograd.grad(scale, A)
+    assert abs(grad.item() - slope) < few * slope
 
 
 def test_gradient_at_zero_is_finite_and_right():

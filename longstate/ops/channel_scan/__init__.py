@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from longstate.ops._choice import expect, shape_of
+from longstate.ops._double import widen
 from longstate.ops.channel_scan import reference
-from longstate.ops.channel_scan.chunks import chunk_length, chunked, orbit, widen
+from longstate.ops.channel_scan.chunks import chunk_length, chunked, orbit
 from longstate.ops.diagonal_scan import diagonal_scan
 
 

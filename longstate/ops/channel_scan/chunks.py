@@ -17,18 +17,14 @@ def chunk_length(t: int) -> int:
     return min(_CHUNK, 1 << (t - 1).bit_length())
 
 
-def widen(x: Tensor) -> Tensor:
-    """In double precision, where the device has it: powers up to A^k are rounded once, not k times.
-    These tables are small; the data stay in their own type."""
-    if x.device.type == "mps":
-        return x
-    return x.to(torch.complex128 if x.is_complex() else torch.float64)
-
-
 def orbit(
     apply: Callable[[Tensor, Tensor], Tensor], squares: list[Tensor], v: Tensor, count: int
 ) -> Tensor:
-    """A^j v for j < count (count, d, n), by doubling from the powers A^(2^i)."""
+    """A^j v for j < count (count, d, n), by doubling from the powers A^(2^i).
+
+    The powers come in double precision, so that A^k is rounded once and not k times. These tables
+    are small; the data stay in their own type.
+    """
     powers = v[None]
     for square in squares:
         powers = torch.cat([powers, apply(square, powers)])

@@ -198,8 +198,8 @@ def _modes_first(x: Tensor) -> np.ndarray:
 
 
 def _channels_first(x: Tensor) -> Tensor:
-    """(..., n, d, 2) real -> (..., d, n) complex."""
-    return torch.view_as_complex(x).mT.contiguous()
+    """(..., n, d, 2) real -> (..., d, n) complex; a copy: an op's outputs must not share memory."""
+    return torch.view_as_complex(x).mT.clone(memory_format=torch.contiguous_format)
 
 
 def _work(u: Tensor, A: Tensor) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from longstate.ops._choice import expect, shape_of
 from longstate.ops._double import widen
+from longstate.ops.ssm_kernel.sums import cauchy
 
 
 def dplr_kernel(
@@ -160,10 +161,11 @@ def _through_power(
     return torch.complex(row[..., :n], -row[..., n:]) if conjugate else row
 
 
-def _generating(A, P, Q, B, C, dt, length, count, dtype, impl) -> Tensor:
+def _generating(
+    A: Tensor, P: Tensor, Q: Tensor, B: Tensor, C: Tensor, dt: Tensor,
+    length: int, count: int, dtype: torch.dtype, impl: str,
+) -> Tensor:  # fmt: skip
     """The generating function at the first `count` roots of unity (..., f); all states given."""
-    from longstate.ops.ssm_kernel import cauchy
-
     nyquist = length // 2 if length % 2 == 0 else count  # count: there is none
     k = torch.arange(count, device=A.device, dtype=dt.dtype)
     k = torch.cat([k[:nyquist], k[nyquist + 1 :]])

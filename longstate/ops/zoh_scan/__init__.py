@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from longstate.ops._choice import choose, expect, shape_of
-from longstate.ops._drive import drive, drive_backward
+from longstate.ops._drive import drive, drive_gradients, own_drive
 from longstate.ops._layout import dense
 
 
@@ -82,7 +82,7 @@ def zoh_scan(
     for tensor in (A, dt, u, h0, B):
         if tensor is not None:
             dtype = torch.promote_types(dtype, tensor.dtype)
-    real = dtype.to_real()
+    real = torch.float64 if dtype == torch.complex128 else torch.float32
     u = u.to(dtype if B is None else real)
     A, dt = A.to(dtype), dt.to(real)
     h0 = None if h0 is None else h0.to(dtype)
@@ -105,14 +105,6 @@ def _implementation(impl: str):
     return triton
 
 
-def _own_drive(u: Tensor, B: Tensor | None) -> Tensor:
-    """A tensor that the implementation may overwrite."""
-    if B is None:
-        return dense(u.clone())
-    with torch.autocast(u.device.type, enabled=False):
-        return drive(u, B)
-
-
 @torch.library.custom_op("longstate::zoh_scan", mutates_args=())
 def _scan(
     A: Tensor,
@@ -123,7 +115,7 @@ def _scan(
     reset: Tensor | None,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    h = _own_drive(u, B)
+    h = own_drive(u, B)
     _implementation(impl).forward_(dense(A), dense(dt), h, h0, reset)
     return h, h[:, -1].clone()
 
@@ -147,14 +139,11 @@ def _scan_backward(
     grad_last: Tensor | None,
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x = _own_drive(u, B)
+    x = own_drive(u, B)
     grad_A, grad_dt, grad_h0 = _implementation(impl).backward_(
         dense(A), dense(dt), x, h0, reset, h, grad_h, grad_last
     )
-    if B is None:
-        return grad_A, grad_dt, x, grad_h0, A.new_empty(0)
-    with torch.autocast(u.device.type, enabled=False):
-        grad_u, grad_B = drive_backward(u, B, x)
+    grad_u, grad_B = drive_gradients(u, B, x)
     return grad_A, grad_dt, grad_u, grad_h0, grad_B
 
 

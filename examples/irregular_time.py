@@ -1,0 +1,27 @@
+"""A sensor that skips samples: tell the layer how much time has passed, and it loses nothing.
+
+The signal stays put between samples, which is what the zero-order hold assumes, so the layer's
+output on the samples that remain is exactly what it would have been on all of them.
+"""
+
+import torch
+
+from longstate.layers import S5
+
+torch.manual_seed(0)
+layer = S5(d_model=4, d_state=32).double()
+levels = torch.randn(1, 40, 4, dtype=torch.float64)
+lasts = torch.randint(1, 6, (40,))  # how many regular samples each level lasts
+
+every_sample = levels.repeat_interleave(lasts, dim=1)
+at = lasts.cumsum(0) - 1  # the last sample of each level
+
+with torch.no_grad():
+    all_of_it, _ = layer(every_sample)
+    told, _ = layer(levels, dt=lasts[None].double())
+    not_told, _ = layer(levels)
+
+expected = all_of_it[:, at]
+print(f"{every_sample.shape[1]} samples, of which {levels.shape[1]} are kept")
+print(f"error with dt      {(told - expected).abs().max():.1e}")
+print(f"error without dt   {(not_told - expected).abs().max():.1e}")

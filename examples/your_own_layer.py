@@ -1,0 +1,55 @@
+"""A layer of your own under the contract of all the others: a leaky average for each channel.
+
+h_t = a h_{t-1} + (1 - a) u_t,  y_t = h_t        0 < a < 1 by construction
+"""
+
+import torch
+from torch import Tensor, nn
+
+from longstate.layers import Layer
+from longstate.layers.base import check_call
+from longstate.ops import diagonal_scan
+from longstate.testing import check_layer
+
+
+class LeakyAverage(Layer):
+    dynamics = ("logit",)
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.d_model = d_model
+        self.logit = nn.Parameter(torch.linspace(0, 4, d_model))
+
+    def init_state(self, batch: int) -> Tensor:
+        return self.logit.new_zeros(batch, self.d_model)
+
+    def forward(self, u, state=None, *, dt=None, mask=None, reset=None):
+        state = check_call(self, u, state, dt, mask, reset)
+        if dt is not None:
+            raise ValueError("LeakyAverage takes regular samples; dt must be None")
+        a = torch.sigmoid(self.logit)
+        keep = torch.ones(u.shape[:2], dtype=torch.bool) if mask is None else mask
+        # A masked sample decays nothing and adds nothing.
+        decay = torch.where(keep[..., None], a, 1.0)
+        x = torch.where(keep[..., None], (1 - a) * u, 0.0)
+        h, state = diagonal_scan(decay, x, state, reset=reset)
+        return torch.where(keep[..., None], h, 0.0).to(u.dtype), state
+
+
+def try_it(layer: type[Layer]) -> str:
+    try:
+        check_layer(lambda: layer(4), takes_dt=False)
+    except AssertionError as error:
+        return str(error).splitlines()[0]
+    return f"{layer.__name__} keeps the contract"
+
+
+class Forgetful(LeakyAverage):
+    """A mistake that is easy to make: the carried state is not used."""
+
+    def forward(self, u, state=None, **flags):
+        return super().forward(u, None, **flags)
+
+
+print(try_it(LeakyAverage))
+print(try_it(Forgetful))

@@ -1,0 +1,167 @@
+"""LinOSS: forced harmonic oscillators that share their input and output.
+
+    x''(t) = -A x(t) + B u(t)        A >= 0 for each oscillator; B, C and x complex
+    y(t)   = Re(C x(t)) + D u(t)     D acts channel by channel
+
+with velocity z = x', discretised with a learned step s in (0, 1) for each oscillator by
+
+    implicit ("im")               z_t = z_{t-1} + s (B u_t - A x_t)        x_t = x_{t-1} + s z_t
+    implicit-explicit ("imex")    z_t = z_{t-1} + s (B u_t - A x_{t-1})    x_t = x_{t-1} + s z_t
+
+"im" loses energy, the faster the oscillator the more: it forgets. "imex" keeps it.
+
+Irregular time makes the steps s dt. "im" is used as it stands, and dissipates whatever the steps.
+"imex" as it stands would not be stable: each step conserves an energy of its own, and uneven steps
+pump. Here its uneven steps turn the state by the angle of the rule, but along the ellipses of the
+regular step, so that the energy of regular time is kept over any steps; dt = 1 is the paper's rule
+(`longstate.ops.oscillator_scan`). Neither rule is exact in time: cutting a step in two is only
+approximately the same.
+
+Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025, arXiv:2410.03943. Differs from the paper:
+A is softplus(.) for "im", where the paper's ReLU stops learning at 0, and STABLE sigmoid(.) for
+"imex", which the paper leaves unbounded although it explodes at A s^2 = 4; irregular time, which
+the paper does not have. Norm, activation, dropout and gate of its block live in longstate.models.
+
+Axes: b batch, t time, d channels, n oscillators.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.ops import oscillator_scan
+from longstate.ops._drive import read
+from longstate.ops.oscillator_scan import STABLE, oscillator_step
+from longstate.systems import DenseSystem
+
+
+class LinOSS(Layer):
+    """A bank of oscillators with `d_model` inputs and outputs.
+
+    Args:
+        d_model: channels in and out.
+        d_state: number of oscillators. Each has a velocity and a position, both complex.
+        rule: "im" (implicit: dissipative) or "imex" (implicit-explicit: conserves energy).
+
+    Raises:
+        ValueError: `rule` does not exist, or `d_state` is not positive.
+    """
+
+    dynamics = ("frequency", "step_size", "B")
+
+    def __init__(self, d_model: int, *, d_state: int = 64, rule: Literal["im", "imex"] = "im"):
+        super().__init__()
+        if rule not in ("im", "imex"):
+            raise ValueError(f"rule must be 'im' or 'imex'; got {rule!r}")
+        if d_state < 1:
+            raise ValueError(f"d_state must be at least 1; got {d_state}")
+        self.d_model, self.d_state, self.rule = d_model, d_state, rule
+        A = torch.rand(d_state).clamp(min=1e-4)
+        self.frequency = nn.Parameter(A.expm1().log() if rule == "im" else torch.logit(A / STABLE))
+        self.step_size = nn.Parameter(torch.rand(d_state))
+        self.B = nn.Parameter(_uniform(d_state, d_model, 2) * d_model**-0.5)
+        self.C = nn.Parameter(_uniform(d_model, d_state, 2) * d_state**-0.5)
+        self.D = nn.Parameter(torch.randn(d_model))
+
+    def oscillators(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Squared angular frequency A and step s of each oscillator."""
+        raw = self.frequency.to(self._dtype())
+        A = F.softplus(raw) if self.rule == "im" else STABLE * torch.sigmoid(raw)
+        return A, torch.sigmoid(self.step_size.to(raw.dtype))
+
+    def system(self, rate: float = 1.0) -> DenseSystem:
+        """The recurrence that the layer runs on regular samples, in real coordinates.
+
+        The state (4 n) is `view_as_real(state).flatten(1)`: velocities times s, then positions.
+        """
+        A, B = self._folded()
+        M, force = oscillator_step(A, rate, self.rule)
+        lanes = torch.diag_embed(M.repeat_interleave(2, dim=0).permute(1, 2, 0))  # 2, 2, 2n, 2n
+        into = torch.view_as_real(B).transpose(1, 2).flatten(0, 1)  # 2n, d
+        into = (force.repeat_interleave(2, dim=0).mT[..., None] * into).flatten(0, 1)
+        C = torch.view_as_real(self._complex(self.C).conj().resolve_conj()).flatten(1)
+        return DenseSystem(
+            lanes.transpose(1, 2).flatten(2).flatten(0, 1),
+            into,
+            torch.cat([torch.zeros_like(C), C], dim=1),
+            torch.diag(self.D.to(C.dtype)),
+            discrete=True,
+        )
+
+    def init_state(self, batch: int) -> State:
+        """Zero (b, 2, n): velocity, in units of a step, and position."""
+        dtype = torch.promote_types(self._dtype(), torch.complex64)
+        return torch.zeros(batch, 2, self.d_state, dtype=dtype, device=self.D.device)
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """See `Layer`.
+
+        Args:
+            rate: the sampling interval as a multiple of the one trained on. Approximate, the
+                better the smaller the steps; the zero-order hold of S4D and S5 is exact.
+        """
+        state = check_call(self, u, state, dt, mask, reset)
+        wide = u.to(self._dtype())
+        if mask is not None:
+            wide = torch.where(mask[..., None], wide, 0)
+        with full_precision(u):
+            A, B = self._folded()
+            x, state = oscillator_scan(
+                A, wide, state, B=B, dt=_steps(wide, dt, mask, rate), rule=self.rule, reset=reset
+            )
+            y = read(x, self._complex(self.C)) + self.D * wide
+        if mask is not None:
+            y = torch.where(mask[..., None], y, 0)
+        return y.to(u.dtype), state
+
+    def step(
+        self,
+        u: Float[Tensor, "b d"],
+        state: State,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b d"], State]:
+        dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
+        y, state = self(u[:, None], state, dt=dt, mask=mask, reset=reset, rate=rate)
+        return y[:, 0], state
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """A s^2 and B s^2: with the velocity in units of a step, the step is 1."""
+        A, s = self.oscillators()
+        return A * s**2, self._complex(self.B) * (s**2)[:, None]
+
+    def _complex(self, pairs: Tensor) -> Tensor:
+        return torch.view_as_complex(pairs.to(self._dtype()))
+
+    def _dtype(self) -> torch.dtype:
+        return torch.promote_types(self.D.dtype, torch.float32)
+
+
+def _steps(u: Tensor, dt: Tensor | None, mask: Tensor | None, rate: float) -> Tensor | None:
+    """The length of each step; no time passes where the mask is False. None is 1 everywhere."""
+    if dt is None and mask is None and rate == 1:
+        return None
+    dt = u.new_ones(u.shape[:2]) if dt is None else dt.to(u.dtype)
+    if mask is not None:
+        dt = torch.where(mask, dt, 0)
+    return dt * rate
+
+
+def _uniform(*shape: int) -> Tensor:
+    return 2 * torch.rand(*shape) - 1

@@ -1,0 +1,20 @@
+"""Small series and small settings, so that a test trains in about a second."""
+
+import numpy as np
+import pandas as pd
+
+from longstate.train.settings import Size, Training
+
+TINY = Size(d_model=4, n_layers=1, d_state=4)
+QUICK = Training(epochs=2, windows_per_epoch=64, batch_size=16)
+
+
+def hourly(rows=400, seed=0, start="2024-01-01"):
+    """y has a daily cycle, and follows the square of x; z is known in advance."""
+    draw = np.random.default_rng(seed)
+    t = np.arange(rows)
+    x = np.sin(t / 7) + 0.1 * draw.standard_normal(rows)
+    z = np.cos(t / 11)
+    y = 20 + 3 * np.sin(2 * np.pi * t / 24) + x**2 + z + 0.1 * draw.standard_normal(rows)
+    times = pd.date_range(start, periods=rows, freq="h")
+    return pd.DataFrame({"date": times.astype(str), "y": y, "x": x, "z": z})

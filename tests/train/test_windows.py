@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+
+from longstate.errors import InputError
+from longstate.models import ForecastSpec
+from longstate.train.table import Columns, Table, make_table
+from longstate.train.windows import Windows, calendar_of, season_of, split
+from tests.train.helpers import hourly
+
+COLUMNS = Columns(("y",), ("x",), ("z",), "date")
+
+
+def spec(window=8, horizon=3, calendar=("day",)):
+    return ForecastSpec(("y",), ("x",), ("z",), "date", "h", calendar, window, horizon, 24, ())
+
+
+def test_a_window_is_the_rows_before_its_horizon():
+    frame = hourly(40)
+    windows = Windows(make_table(frame, COLUMNS), spec())
+    assert len(windows) == 40 - 8 - 3 + 1
+    batch = windows.batch(np.array([0, 5]))
+    assert batch.rows.tolist() == [8, 13]
+    seen = batch.window
+    assert seen.target[1, :, 0].tolist() == frame["y"][5:13].tolist()
+    assert seen.covariates[1, :, 0].tolist() == frame["x"][5:13].tolist()
+    assert seen.known[1, :, 0].tolist() == frame["z"][5:16].tolist()
+    assert batch.future[1, :, 0].tolist() == frame["y"][13:16].tolist()
+    assert seen.calendar.shape == (2, 11, 6)
+
+
+def test_parts_share_no_future():
+    table = make_table(hourly(100), COLUMNS)
+    parts = split(table, spec(), (0.6, 0.2, 0.2))
+    assert (parts.train, parts.validation, parts.rows) == (60, 80, 100)
+    futures = []
+    for first, last in ((0, 60), (60, 80), (80, 100)):
+        windows = Windows(table, spec(), first, last)
+        rows = {r + s for r in windows.origins for s in range(3)}
+        assert min(rows) == max(first, 8)
+        assert max(rows) == last - 1
+        futures.append(rows)
+    assert not futures[0] & futures[1]
+    assert not futures[1] & futures[2]
+
+
+def test_the_last_window_ends_the_table():
+    frame = hourly(40)
+    frame.loc[37:, "y"] = np.nan
+    table = make_table(frame, COLUMNS)
+    seen = Windows.last(table, spec())
+    assert seen.target[0, :, 0].tolist() == frame["y"][29:37].tolist()
+    assert seen.known[0, :, 0].tolist() == frame["z"][29:40].tolist()
+    whole = Windows(make_table(hourly(40), COLUMNS), spec()).at(np.array([37])).window
+    assert all(torch.equal(a, b) for a, b in zip(seen, whole, strict=True))
+
+
+def test_windows_without_any_future_value_are_left_out():
+    frame = hourly(40)
+    frame.loc[20:25, "y"] = np.nan
+    windows = Windows(make_table(frame, COLUMNS), spec())
+    assert set(range(8, 38)) - set(windows.origins) == {20, 21, 22, 23}
+    batch = windows.at(np.array([19]))
+    assert batch.present[0, :, 0].tolist() == [True, False, False]
+
+
+def test_arrays_may_be_files_and_are_not_read_whole(tmp_path):
+    rows = 5000
+    arrays = {}
+    for name in ("target", "covariates", "known"):
+        arrays[name] = np.lib.format.open_memmap(
+            tmp_path / f"{name}.npy", mode="w+", dtype=np.float64, shape=(rows, 1)
+        )
+        arrays[name][:] = np.arange(rows)[:, None]
+    arrays["observed"] = np.ones((rows, 1), dtype=bool)
+    table = Table(columns=COLUMNS, times=None, step=None, notes=(), **arrays)
+    windows = Windows(table, spec(calendar=()))
+    assert isinstance(windows.table.target, np.memmap)
+    batch = windows.batch(np.array([4000]))
+    assert batch.window.target[0, :, 0].tolist() == list(range(4000, 4008))
+
+
+@pytest.mark.parametrize(
+    ("shares", "rows", "message"),
+    [
+        ((0.5, 0.2, 0.2), 100, "must be positive and add up to 1; got 0.5, 0.2, 0.2"),
+        ((1.0, 0.0, 0.0), 100, "must be positive"),
+        (
+            (0.7, 0.1, 0.2),
+            14,
+            "the data has 14 rows, of which the training part gets 10, but .* 11",
+        ),
+        ((0.7, 0.1, 0.2), 20, "the validation part gets 2, but a window of 8 and a horizon of 3"),
+        ((0.6, 0.3, 0.1), 20, "the test part gets 2"),
+    ],
+)
+def test_splits_that_cannot_be(shares, rows, message):
+    with pytest.raises(InputError, match=message):
+        split(make_table(hourly(rows), COLUMNS), spec(), shares)
+
+
+def test_no_window_fits():
+    with pytest.raises(InputError, match="hold no horizon of 3 rows after a window of 8"):
+        Windows(make_table(hourly(10), COLUMNS), spec())
+    frame = hourly(60)
+    frame.loc[20:50, "y"] = np.nan
+    with pytest.raises(InputError, match="rows 25 to 45 hold no value of the target"):
+        Windows(make_table(frame, COLUMNS), spec(), 25, 45)
+
+
+@pytest.mark.parametrize(
+    ("freq", "season", "calendar"),
+    [
+        ("30min", 48, ("day", "week")),
+        ("h", 24, ("day", "week", "year")),
+        ("D", 7, ("week", "year")),
+        ("7D", 52, ("year",)),
+        ("MS", 12, ("year",)),
+        ("YS-JAN", 1, ()),
+    ],
+)
+def test_season_and_calendar_come_from_the_step(freq, season, calendar):
+    import pandas as pd
+
+    rows = {"30min": 1000, "h": 18000, "D": 800, "YS-JAN": 80}.get(freq, 150)
+    times = pd.date_range("2001-01-01", periods=rows, freq=freq)
+    frame = pd.DataFrame({"date": times, "y": np.arange(float(rows))})
+    table = make_table(frame, Columns(("y",), time="date"))
+    assert season_of(table, rows) == season
+    assert calendar_of(table, rows) == calendar
+
+
+def test_season_without_times_is_found_in_the_values():
+    table = make_table(hourly(400)[["y"]], Columns(("y",)))
+    assert season_of(table, 400) == 24
+    assert calendar_of(table, 400) == ()
