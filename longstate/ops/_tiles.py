@@ -1,9 +1,9 @@
 """Blocks of 64 channels by 32 steps, for kernels whose state is kept per channel.
 
-A block is one sequence and up to 64 channels of one group. Its state is a tile (n, 64), short blocks
-filled up with zeros, so that every inner loop has 64 lanes and compiles to full vectors. A thread
-takes all its blocks through 32 steps before it goes on in time: neighbouring channels lie in the
-same pages of memory.
+A block is one sequence and up to 64 channels of one group. Its state is a tile (n, 64), short
+blocks filled up with zeros, so that every inner loop has 64 lanes and compiles to full vectors. A
+thread takes all its blocks through 32 steps before it goes on in time: neighbouring channels lie in
+the same pages of memory.
 """
 
 import numpy as np

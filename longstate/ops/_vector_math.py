@@ -36,7 +36,7 @@ ROWS: dict[str, Any] = {**KERNEL, "pipeline_class": _Restrict, "forceinline": Tr
 """Options of inner functions: no array that they write may overlap another argument."""
 
 # No reassociation here: rounding to an integer by adding and subtracting must stay.
-_EXACT: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+_EXACT: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 _f = np.float32
 _ROUND = _f(1.5 * 2**23)  # adding it leaves the nearest integer in the low bits
@@ -62,8 +62,7 @@ _E1, _E2, _E3, _E4, _E5, _E6 = (
 _Q0, _Q1, _Q2, _Q3 = (_f(c) for c in (0.33333207, 0.2001085, 0.13999571, 0.14012229))
 
 
-@intrinsic
-def fma(typing, a, b, c):
+def _fma(typing, a, b, c):
     """a * b + c, rounded once where the processor can."""
 
     def generate(context, builder, signature, args):
@@ -74,6 +73,9 @@ def fma(typing, a, b, c):
         return builder.call(function, args)
 
     return a(a, a, a), generate
+
+
+fma: Any = intrinsic(_fma)
 
 
 @njit(**_EXACT)
@@ -148,19 +150,17 @@ def _constants(x, *values):
 
 
 def softplus(x):
-    """log(1 + e^x) and its derivative."""
+    """log(1 + e^x). Its derivative is the sigmoid."""
 
 
 @overload(softplus, jit_options=_EXACT)
 def _softplus(x):
-    zero, one = _constants(x, 0, 1)
+    (zero,) = _constants(x, 0)
 
-    def both(x):
-        e = exp(-abs(x))
-        slope = (e if x < zero else one) / (one + e)
-        return (zero if x < zero else x) + _log1p(e), slope
+    def smooth(x):
+        return (zero if x < zero else x) + _log1p(exp(-abs(x)))
 
-    return both
+    return smooth
 
 
 def sigmoid(x):

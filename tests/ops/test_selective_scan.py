@@ -1,4 +1,4 @@
-"""selective_scan: the reference against closed forms, the others against it, Mamba's own numbers."""
+"""selective_scan: closed forms, every form against the reference, Mamba's own numbers."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from longstate.ops import diagonal_scan, selective_scan
+from longstate.ops._choice import choose_for_length
 from tests.golden import assert_parity, golden
 from tests.ops.helpers import (
     assert_concurrent_calls_agree,
@@ -153,11 +154,12 @@ def test_a_masked_step_leaves_the_state_bit_for_bit(dtype):
     assert torch.equal(off[1], tensors["h0"])
 
 
-def test_gradients_at_masked_steps_are_zero():
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+def test_gradients_at_masked_steps_are_zero(impl):
     tensors = inputs(t=40)
     for name in ("u", "dt", "B", "C", "z"):
         tensors[name][~tensors["mask"]] = float("nan")
-    found = results(call, "cpu", tensors)
+    found = results(call, impl, tensors)
     for name in ("u", "dt", "B", "C", "z"):
         assert not found[f"gradient of {name}"][~tensors["mask"]].any()
     assert all(torch.isfinite(x).all() for x in found.values())
@@ -398,6 +400,15 @@ def test_fork_after_first_use():
     assert_survives_fork(
         "from tests.ops.test_selective_scan import call, inputs, LARGE; tensors = inputs(**LARGE)"
     )
+
+
+def test_one_step_is_not_worth_a_kernel():
+    assert choose_for_length("auto", torch.zeros(2, 1, 5)) == "reference"
+    assert choose_for_length("auto", torch.zeros(2, 2, 5)) == "cpu"
+    assert choose_for_length("cpu", torch.zeros(2, 1, 5)) == "cpu"
+    tensors = inputs(t=1)
+    for found, expected in zip(call("auto", **tensors), call("cpu", **tensors), strict=True):
+        assert_close(found, expected)
 
 
 def test_forward_keeps_no_states_without_gradients():

@@ -94,14 +94,21 @@ def test_chunks_are_the_whole(impl):
     y, taps = call(impl, **tensors)
     parts, state, start = [], tensors["taps"], 0
     for size in (1, 2, 1, 5, 3):
-        piece = {
-            name: tensors[name][:, start : start + size] for name in ("x", "mask", "reset")
-        }
+        piece = {name: tensors[name][:, start : start + size] for name in ("x", "mask", "reset")}
         part, state = call(impl, **tensors | piece | {"taps": state})
         parts.append(part)
         start += size
     assert torch.equal(torch.cat(parts, dim=1), y)
     assert torch.equal(state, taps)
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+def test_gradients_at_masked_samples_are_zero(impl):
+    tensors = inputs(t=20, mask=True)
+    tensors["x"][~tensors["mask"]] = float("nan")
+    found = results(call, impl, tensors)
+    assert not found["gradient of x"][~tensors["mask"]].any()
+    assert all(torch.isfinite(x).all() for x in found.values())
 
 
 # Every implementation
@@ -171,9 +178,7 @@ def test_opcheck():
     sources, _ = _sources(x, 3, None, None)
     for given in (bias, None):
         arguments = [None if p is None else p.requires_grad_() for p in (x, weight, given, taps)]
-        torch.library.opcheck(
-            torch.ops.longstate.short_conv, (*arguments, sources, True, "cpu")
-        )
+        torch.library.opcheck(torch.ops.longstate.short_conv, (*arguments, sources, True, "cpu"))
 
 
 def test_float32_error_budget():

@@ -25,7 +25,7 @@ Axes: b batch, t time, d channels, n state.
 import torch
 from torch import Tensor
 
-from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._choice import choose_for_length, expect, shape_of
 from longstate.ops._rows import compute_dtype
 
 CHUNK = 32
@@ -63,10 +63,11 @@ def longhorn_scan(
         update: "diagonal" or "exact"; see above.
         beta_bias (d): added to `beta`.
         beta_sigmoid: whether `beta` goes through a sigmoid.
-        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What the
-            other tensors hold there is not read.
+        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
+            the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton".
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", single steps on a CPU go to the
+            reference.
 
     Returns:
         y (b, t, d) of the type of `x` and the last state (b, d, n) in float32 or wider.
@@ -76,7 +77,7 @@ def longhorn_scan(
         ValueError: shapes do not fit, t is 0, `update` is no update, or `impl` cannot run here.
     """
     _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset)
-    impl = choose(impl, x)
+    impl = choose_for_length(impl, x)
     wide = compute_dtype(x, beta, k, q, D, z, h0, beta_bias)
     if h0 is None:
         h0 = torch.zeros(*x.shape[::2], k.shape[2], dtype=wide, device=x.device)
@@ -87,9 +88,9 @@ def longhorn_scan(
     if impl == "reference":
         from longstate.ops.longhorn_scan import reference
 
-        low = [None if p is None else p.to(wide) for p in (x, beta, D, z, beta_bias)]
+        D, z, beta_bias = (None if p is None else p.to(wide) for p in (D, z, beta_bias))
         y, last = reference.forward(
-            low[0], low[1], k, q, low[2], low[3], h0, low[4], beta_sigmoid, update, mask, reset
+            x.to(wide), beta.to(wide), k, q, D, z, h0, beta_bias, beta_sigmoid, update, mask, reset
         )
         return y.to(x.dtype), last
     size = k.square().sum(-1)
@@ -116,9 +117,7 @@ def _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset):
     for name, p in (("D", D), ("beta_bias", beta_bias)):
         expect(p is None or p.shape == (d,), f"{name} must be ({d},)")
     expect(h0 is None or h0.shape == (b, d, k.shape[2]), f"h0 must be {(b, d, k.shape[2])}")
-    expect(
-        update in ("diagonal", "exact"), f"update must be 'diagonal' or 'exact'; got {update!r}"
-    )
+    expect(update in ("diagonal", "exact"), f"update must be 'diagonal' or 'exact'; got {update!r}")
     for name, p in (("mask", mask), ("reset", reset)):
         expect(
             p is None or (p.shape == (b, t) and p.dtype == torch.bool),
@@ -189,7 +188,7 @@ def _scan_backward(
     exact: bool,
     impl: str,
 ) -> list[Tensor]:
-    """Gradients of x, beta, k, q, size, D, z, h0, beta_bias; those of absent tensors mean nothing."""
+    """Gradients of the first nine inputs of `_scan`; those of absent tensors mean nothing."""
     return _implementation(impl).backward(
         grad_y, grad_last, x, beta, k, q, size, D, z, kept, beta_bias, mask, reset,
         beta_sigmoid, exact,
@@ -216,7 +215,7 @@ def _(
 
 
 def _setup(ctx, inputs, output):
-    x, beta, k, q, size, D, z, h0, beta_bias, mask, reset = inputs[:11]
+    x, beta, k, q, size, D, z, _, beta_bias, mask, reset = inputs[:11]
     ctx.beta_sigmoid, ctx.exact, _, ctx.impl = inputs[11:]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[2])

@@ -14,12 +14,28 @@ from longstate.ops._memory import on_large_pages
 from longstate.ops._rows import rows
 from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._tiles import (
-    LANES, blocks_per_group, find_segments, finish_gated_tile, finish_product_tile, finish_tile,
-    flags, read_gated_tile, read_tile, tile, untile, workspace, zeros_like_rows,
+    LANES,
+    blocks_per_group,
+    find_segments,
+    finish_gated_tile,
+    finish_product_tile,
+    finish_tile,
+    flags,
+    read_gated_tile,
+    read_tile,
+    tile,
+    untile,
+    workspace,
+    zeros_like_rows,
 )  # fmt: skip
 from longstate.ops.longhorn_scan import CHUNK
 from longstate.ops.longhorn_scan.cpu_rows import (
-    advance, advance_exact, begin_tile, finish_back, there_and_back, there_and_back_exact,
+    advance,
+    advance_exact,
+    begin_tile,
+    finish_back,
+    there_and_back,
+    there_and_back_exact,
 )  # fmt: skip
 
 
@@ -98,12 +114,10 @@ def _backward(
             )  # fmt: skip
             grad_rate[:] = 0
             grad_drive[:] = 0
-            if hi - lo < LANES:
+            if hi - lo < LANES:  # an earlier block's values lie beyond the channels of this one
                 grad_y[:] = 0
             if has_z:
-                read_gated_tile(
-                    here, lo, hi, grad_out, g, grad_time, z, r, z_time, grad_y, to_gate
-                )
+                read_gated_tile(here, lo, hi, grad_out, g, grad_time, z, r, z_time, grad_y, to_gate)
             else:
                 read_tile(here, lo, hi, grad_out, g, grad_time, grad_y)
             h[:, : hi - lo] = kept[b, chunk, :, lo:hi]

@@ -185,9 +185,7 @@ def there_and_back_exact(
     for s in range(segments):
         if fresh[s]:
             h[:] = 0
-        advance_exact_keeping(
-            edges[s], edges[s + 1], rate, drive, k, q, h, y, before, guess, move
-        )
+        advance_exact_keeping(edges[s], edges[s + 1], rate, drive, k, q, h, y, before, guess, move)
     for s in range(segments - 1, -1, -1):
         retreat_exact(
             edges[s], edges[s + 1], rate, k, q, before, guess, move, grad_y,

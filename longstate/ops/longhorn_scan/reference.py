@@ -19,6 +19,8 @@ def forward(
     mask: Tensor | None,
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    if mask is not None:  # so that what padding holds reaches no gradient
+        x, beta, z = (hide(p, mask) for p in (x, beta, z))
     if beta_bias is not None:
         beta = beta + beta_bias
     if beta_sigmoid:
@@ -47,3 +49,7 @@ def forward(
         h = following
         outputs.append(y)
     return torch.stack(outputs, dim=1), h
+
+
+def hide(x, mask):
+    return None if x is None else torch.where(mask[..., None], x, torch.zeros_like(x))

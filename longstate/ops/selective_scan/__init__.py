@@ -8,8 +8,8 @@ One decay for each pair of channel and state. No tensor (b t d n) is ever formed
 forms keep the states at every 32nd step and recompute the others on the way back.
 
 Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023).
-Differs from the paper, as its own code does: B is discretised by Euler's rule (dt B) where the paper
-writes zero-order hold, so with dt -> infinity the state grows as dt u B.
+Differs from the paper, as its own code does: B is discretised by Euler's rule (dt B) where the
+paper writes zero-order hold, so with dt -> infinity the state grows as dt u B.
 
 Axes: b batch, t time, d channels, n state, g groups of channels that share B and C.
 """
@@ -17,7 +17,7 @@ Axes: b batch, t time, d channels, n state, g groups of channels that share B an
 import torch
 from torch import Tensor
 
-from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._choice import choose_for_length, expect, shape_of
 from longstate.ops._rows import compute_dtype
 
 CHUNK = 32
@@ -54,10 +54,11 @@ def selective_scan(
         h0 (b, d, n): state before the first step. Zero when None.
         dt_bias (d): added to `dt`.
         dt_softplus: whether `dt` goes through softplus.
-        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What the
-            other tensors hold there is not read.
+        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
+            the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Complex A goes to the reference under "auto".
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", complex A and single steps on a
+            CPU go to the reference.
 
     Returns:
         y (b, t, d) of the type of `u` and the last state (b, d, n) in float32 or wider.
@@ -69,7 +70,7 @@ def selective_scan(
     _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset)
     if A.is_complex() and impl == "auto":
         impl = "reference"
-    impl = choose(impl, u)
+    impl = choose_for_length(impl, u)
     expect(
         impl == "reference" or not A.is_complex(),
         f"complex A needs impl='reference'; got impl={impl!r}",
@@ -79,16 +80,16 @@ def selective_scan(
     if h0 is None:
         h0 = torch.zeros(u.shape[0], *A.shape, dtype=state_dtype, device=u.device)
     h0 = h0.to(state_dtype)
+    if mask is not None:  # so that what padding holds reaches no sum
+        B, C = _masked(B, mask), _masked(C, mask)
     if impl == "reference":
         from longstate.ops.selective_scan import reference
 
-        low = [None if x is None else x.to(wide) for x in (u, dt, D, z, dt_bias)]
+        D, z, dt_bias = (None if x is None else x.to(wide) for x in (D, z, dt_bias))
         y, last = reference.forward(
-            low[0], low[1], A, B, C, low[2], low[3], h0, low[4], dt_softplus, mask, reset
+            u.to(wide), dt.to(wide), A, B, C, D, z, h0, dt_bias, dt_softplus, mask, reset
         )
         return y.to(u.dtype), last
-    if mask is not None:  # so that what padding holds reaches no sum
-        B, C = _masked(B, mask), _masked(C, mask)
     keep = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (u, dt, A, B, C, D, z, h0, dt_bias)
     )
@@ -220,7 +221,7 @@ def _(
 
 
 def _setup(ctx, inputs, output):
-    u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, ctx.dt_softplus, _, ctx.impl = inputs
+    u, dt, A, B, C, D, z, _, dt_bias, mask, reset, ctx.dt_softplus, _, ctx.impl = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[2])
     ctx.save_for_backward(u, dt, A, B, C, D, z, output[2], dt_bias, mask, reset)

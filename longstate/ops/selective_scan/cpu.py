@@ -14,28 +14,45 @@ from longstate.ops._memory import on_large_pages
 from longstate.ops._rows import rows
 from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._tiles import (
-    LANES, blocks_per_group, by_group, find_segments, finish_gated_tile, finish_product_tile,
-    finish_tile, flags, place, read_gated_tile, read_tile, tile, untile, workspace,
+    LANES,
+    blocks_per_group,
+    by_group,
+    find_segments,
+    finish_gated_tile,
+    finish_product_tile,
+    finish_tile,
+    flags,
+    place,
+    read_gated_tile,
+    read_tile,
+    tile,
+    untile,
+    workspace,
     zeros_like_rows,
 )  # fmt: skip
 from longstate.ops._vector_math import LN2
 from longstate.ops.selective_scan import CHUNK
 from longstate.ops.selective_scan.cpu_constant_rows import (
-    advance_constant, there_and_back_constant,
+    advance_constant,
+    there_and_back_constant,
 )  # fmt: skip
 from longstate.ops.selective_scan.cpu_rows import (
-    advance, begin_tile, finish_back, there_and_back,
+    advance,
+    begin_tile,
+    finish_back,
+    there_and_back,
 )  # fmt: skip
 
 
 @njit(**KERNEL)
 def _forward(
     start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
+    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z,
+    mask, has_mask, reset, has_reset,
     h, kept, keep, out,
 ):  # fmt: skip
-    tiles = workspace(4, CHUNK, A)
-    delta, slope, du, y = tiles[0], tiles[1], tiles[2], tiles[3]
+    tiles = workspace(3, CHUNK, A)
+    delta, du, y = tiles[0], tiles[1], tiles[2]
     always, edges = np.ones(CHUNK, np.bool_), np.empty(CHUNK + 1, np.int64)
     fresh = np.empty(CHUNK, np.bool_)
     for chunk in range((steps + CHUNK - 1) // CHUNK):
@@ -47,7 +64,7 @@ def _forward(
             begin_tile(
                 here, lo, hi, u, b * u_batch + first * u_time, u_time,
                 dt, b * dt_batch + first * dt_time, dt_time, bias[w], D[w], smooth,
-                delta, slope, du, y,
+                delta, du, y,
             )  # fmt: skip
             if keep:
                 kept[b, chunk, :, lo:hi] = h[block, :, : hi - lo]
@@ -76,14 +93,15 @@ def _forward(
 @njit(**KERNEL)
 def _backward(
     start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
+    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z,
+    mask, has_mask, reset, has_reset,
     kept, grad_out, grad_batch, grad_time, grad_h,
     grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z,
     grad_row_B, grad_row_C,
 ):  # fmt: skip
-    tiles = workspace(10, CHUNK, A)
-    delta, slope, du, y, grad_y = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4]
-    decay, decayed, grad_delta, grad_du, to_gate = tiles[5], tiles[6], tiles[7], tiles[8], tiles[9]
+    tiles = workspace(9, CHUNK, A)
+    delta, du, y, grad_y, to_gate = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4]
+    decay, decayed, grad_delta, grad_du = tiles[5], tiles[6], tiles[7], tiles[8]
     h = workspace(1, A.shape[1], A)[0]
     sums = np.empty((2, LANES), A.dtype)
     always, edges = np.ones(CHUNK, np.bool_), np.empty(CHUNK + 1, np.int64)
@@ -94,20 +112,18 @@ def _backward(
             b, g, k, lo, hi = place(block, groups, per, d)
             w = block % (groups * per)
             here = mask[b, first:last] if has_mask else always[: last - first]
-            o, p = (b * steps + first) * d, b * u_batch + first * u_time
+            o = (b * steps + first) * d
+            p, v = b * u_batch + first * u_time, b * dt_batch + first * dt_time
             q, r = b * grad_batch + first * grad_time, b * z_batch + first * z_time
             begin_tile(
-                here, lo, hi, u, p, u_time, dt, b * dt_batch + first * dt_time, dt_time,
-                bias[w], D[w], smooth, delta, slope, du, y,
+                here, lo, hi, u, p, u_time, dt, v, dt_time, bias[w], D[w], smooth, delta, du, y
             )  # fmt: skip
             grad_delta[:] = 0
             grad_du[:] = 0
-            if hi - lo < LANES:
+            if hi - lo < LANES:  # an earlier block's values lie beyond the channels of this one
                 grad_y[:] = 0
             if has_z:
-                read_gated_tile(
-                    here, lo, hi, grad_out, q, grad_time, z, r, z_time, grad_y, to_gate
-                )
+                read_gated_tile(here, lo, hi, grad_out, q, grad_time, z, r, z_time, grad_y, to_gate)
             else:
                 read_tile(here, lo, hi, grad_out, q, grad_time, grad_y)
             h[:, : hi - lo] = kept[b, chunk, :, lo:hi]
@@ -130,8 +146,8 @@ def _backward(
                 )  # fmt: skip
             sums[:] = 0
             finish_back(
-                here, lo, hi, u, p, u_time, D[w], delta, slope, grad_delta, grad_du, grad_y,
-                o, d, grad_u, grad_dt, sums[0], sums[1],
+                here, lo, hi, u, p, u_time, dt, v, dt_time, bias[w], D[w], smooth,
+                delta, grad_delta, grad_du, grad_y, o, d, grad_u, grad_dt, sums[0], sums[1],
             )  # fmt: skip
             grad_D[block] += sums[0]
             grad_bias[block] += sums[1]

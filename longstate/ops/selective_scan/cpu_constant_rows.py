@@ -1,7 +1,7 @@
 """The inner loops once more, for a B or C that is constant in time and differs among channels.
 
-Everything is as in `cpu_rows`, with B[t, i] row_B[i, j] in the place of B[t, i], and C likewise. Where
-only one of the two is constant, the other's row is 1.
+Everything is as in `cpu_rows`, with B[t, i] row_B[i, j] in the place of B[t, i], and C likewise.
+Where only one of the two is constant, the other's row is 1.
 """
 
 import numpy as np
@@ -49,10 +49,10 @@ def retreat_constant(
             g = grad_h[j] + c * row_C[j] * grad_y[t, j]
             to_b = g * du[t, j]
             to_c = grad_y[t, j] * (decayed[t, j] + du[t, j] * (b * row_B[j]))
-            sum_b += to_b * row_B[j]
-            sum_c += to_c * row_C[j]
-            grad_row_B[j] += to_b * b
-            grad_row_C[j] += to_c * c
+            sum_b += to_b  # of use only where the row is 1, as the row's is where b is 1
+            sum_c += to_c
+            grad_row_B[j] += to_b
+            grad_row_C[j] += to_c
             grad_du[t, j] += g * b * row_B[j]
             through_decay = g * decayed[t, j]
             grad_A[j] += through_decay * delta[t, j]

@@ -10,13 +10,13 @@ from numba import njit
 
 from longstate.ops._threads import KERNEL
 from longstate.ops._tiles import LANES
-from longstate.ops._vector_math import LN2, ROWS, exp2_product, load, softplus, store
+from longstate.ops._vector_math import LN2, ROWS, exp2_product, load, sigmoid, softplus, store
 
 
 @njit(**ROWS)
 def begin_tile(
     here, lo, hi, u, u_start, u_time, dt, dt_start, dt_time, bias, D, smooth,
-    delta, slope, du, y,
+    delta, du, y,
 ):  # fmt: skip
     """dt with its bias and softplus, dt u, and D u; zeros where nothing is here."""
     for t in range(here.shape[0]):
@@ -29,13 +29,12 @@ def begin_tile(
         step = dt[dt_start + t * dt_time + lo : dt_start + t * dt_time + hi]
         if smooth:
             for j in range(value.shape[0]):
-                delta[t, j], slope[t, j] = softplus(load(step, j) + bias[j])
+                delta[t, j] = softplus(load(step, j) + bias[j])
                 du[t, j] = delta[t, j] * load(value, j)
                 y[t, j] = D[j] * load(value, j)
         else:
             for j in range(value.shape[0]):
                 delta[t, j] = load(step, j) + bias[j]
-                slope[t, j] = 1
                 du[t, j] = delta[t, j] * load(value, j)
                 y[t, j] = D[j] * load(value, j)
 
@@ -115,8 +114,8 @@ def there_and_back(
 
 @njit(**ROWS)
 def finish_back(
-    here, lo, hi, u, u_start, u_time, D, delta, slope, through_decay, grad_du, grad_y,
-    o, o_time, to_u, to_dt, sum_D, sum_bias,
+    here, lo, hi, u, u_start, u_time, dt, dt_start, dt_time, bias, D, smooth,
+    delta, through_decay, grad_du, grad_y, o, o_time, to_u, to_dt, sum_D, sum_bias,
 ):  # fmt: skip
     """Gradients of u and dt, from those of dt u, of the decay and of y."""
     for t in range(here.shape[0]):
@@ -127,11 +126,13 @@ def finish_back(
                 row_u[j], row_dt[j] = 0, 0
             continue
         value = u[u_start + t * u_time + lo : u_start + t * u_time + hi]
+        step = dt[dt_start + t * dt_time + lo : dt_start + t * dt_time + hi]
         for j in range(value.shape[0]):
             x = load(value, j)
-            step = through_decay[t, j] * delta.dtype.type(LN2) + grad_du[t, j] * x
-            step *= slope[t, j]
+            to_step = through_decay[t, j] * delta.dtype.type(LN2) + grad_du[t, j] * x
+            if smooth:
+                to_step *= sigmoid(load(step, j) + bias[j])
             store(row_u, j, grad_du[t, j] * delta[t, j] + grad_y[t, j] * D[j])
-            store(row_dt, j, step)
+            store(row_dt, j, to_step)
             sum_D[j] += grad_y[t, j] * x
-            sum_bias[j] += step
+            sum_bias[j] += to_step

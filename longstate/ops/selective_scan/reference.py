@@ -19,6 +19,8 @@ def forward(
     mask: Tensor | None,
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    if mask is not None:  # so that what padding holds reaches no gradient
+        u, dt, z = (hide(x, mask) for x in (u, dt, z))
     if dt_bias is not None:
         dt = dt + dt_bias
     if dt_softplus:
@@ -45,6 +47,10 @@ def forward(
         h = following
         outputs.append(y)
     return torch.stack(outputs, dim=1), h
+
+
+def hide(x, mask):
+    return None if x is None else torch.where(mask[..., None], x, torch.zeros_like(x))
 
 
 def per_channel(x: Tensor, u: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ Axes: b batch, t time, d channels, k taps.
 import torch
 from torch import Tensor
 
-from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._choice import choose_for_length, expect, shape_of
 
 
 def short_conv(
@@ -39,7 +39,8 @@ def short_conv(
         activation: "silu" or None.
         mask (b, t): bool. False skips a sample: output 0, no trace in the taps.
         reset (b, t): bool. True forgets everything before that sample, masked or not.
-        impl: "auto", "reference", "cpu" or "triton".
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", single steps on a CPU go to the
+            reference.
 
     Returns:
         y (b, t, d) and taps (b, k - 1, d), both of the type of `x`. Differentiable in `x`,
@@ -49,10 +50,10 @@ def short_conv(
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
     """
     _check(x, weight, bias, taps, activation, mask, reset)
-    b, t, d = x.shape
+    b, _, d = x.shape
     past = weight.shape[1] - 1
     taps = x.new_zeros(b, past, d) if taps is None else taps.to(x.dtype)
-    impl = choose(impl, x)
+    impl = choose_for_length(impl, x)
     if impl == "reference":
         from longstate.ops.short_conv import reference
 

@@ -27,7 +27,9 @@ def _fill(value, acc):
 @njit(**ROWS)
 def _add_four(w0, w1, w2, w3, x0, x1, x2, x3, acc):
     for j in range(acc.shape[0]):
-        acc[j] += load(x0, j) * w0[j] + load(x1, j) * w1[j] + load(x2, j) * w2[j] + load(x3, j) * w3[j]
+        acc[j] += (
+            load(x0, j) * w0[j] + load(x1, j) * w1[j] + load(x2, j) * w2[j] + load(x3, j) * w3[j]
+        )
 
 
 @njit(**ROWS)
@@ -49,8 +51,9 @@ def _write_zero(zero, y):
 
 
 @njit(**KERNEL)
-def _row(s, past, b, lo, hi, x, x_batch, x_time, taps, taps_batch, taps_time, zero):
+def _row(s, past, b, lo, hi, inputs):
     """The row of inputs at position s of taps and x."""
+    x, x_batch, x_time, taps, taps_batch, taps_time, zero = inputs
     if s < 0:
         return zero[: hi - lo]
     if s < past:
@@ -61,26 +64,21 @@ def _row(s, past, b, lo, hi, x, x_batch, x_time, taps, taps_batch, taps_time, ze
 
 
 @njit(**KERNEL)
-def _convolve(
-    source, past, b, lo, hi, weight, bias, x, x_batch, x_time, taps, taps_batch, taps_time, zero, acc
-):
+def _convolve(source, past, b, lo, hi, weight, bias, inputs, acc):
     _fill(bias[lo:hi], acc)
     for k in range(0, weight.shape[0], 4):
         _add_four(
             weight[k, lo:hi], weight[k + 1, lo:hi], weight[k + 2, lo:hi], weight[k + 3, lo:hi],
-            _row(source[k], past, b, lo, hi, x, x_batch, x_time, taps, taps_batch, taps_time, zero),
-            _row(source[k + 1], past, b, lo, hi, x, x_batch, x_time, taps, taps_batch, taps_time, zero),
-            _row(source[k + 2], past, b, lo, hi, x, x_batch, x_time, taps, taps_batch, taps_time, zero),
-            _row(source[k + 3], past, b, lo, hi, x, x_batch, x_time, taps, taps_batch, taps_time, zero),
+            _row(source[k], past, b, lo, hi, inputs),
+            _row(source[k + 1], past, b, lo, hi, inputs),
+            _row(source[k + 2], past, b, lo, hi, inputs),
+            _row(source[k + 3], past, b, lo, hi, inputs),
             acc,
         )  # fmt: skip
 
 
 @njit(**KERNEL)
-def _forward(
-    start, stop, d, lanes, past, silu, source_batch, sources, weight, bias,
-    x, x_batch, x_time, taps, taps_batch, taps_time, zero, y,
-):  # fmt: skip
+def _forward(start, stop, d, lanes, past, silu, source_batch, sources, weight, bias, inputs, y):
     per_row = (d + lanes - 1) // lanes
     steps = sources.shape[1]
     buffer = np.empty(lanes, weight.dtype)
@@ -92,12 +90,9 @@ def _forward(
             out = y[(b * steps + t) * d + lo : (b * steps + t) * d + hi]
             source = sources[b * source_batch, t]
             if source[past] < 0:
-                _write_zero(zero[: hi - lo], out)
+                _write_zero(inputs[-1][: hi - lo], out)
                 continue
-            _convolve(
-                source, past, b, lo, hi, weight, bias,
-                x, x_batch, x_time, taps, taps_batch, taps_time, zero, acc,
-            )  # fmt: skip
+            _convolve(source, past, b, lo, hi, weight, bias, inputs, acc)
             if silu:
                 _write_silu(acc, out)
             else:
@@ -140,55 +135,53 @@ def _flush(owner, past, b, steps, d, lo, hi, acc, grad_x, grad_taps):
 
 @njit(**KERNEL)
 def _backward(
-    start, stop, d, lanes, past, silu, source_batch, sources, weight, bias,
-    x, x_batch, x_time, taps, taps_batch, taps_time, zero, grad_y, grad_batch, grad_time,
-    grad_x, grad_taps, grad_weight, grad_bias,
+    start, stop, d, lanes, past, silu, source_batch, sources, weight, bias, inputs,
+    grad_y, grad_batch, grad_time, grad_x, grad_taps, grad_weight, grad_bias,
 ):  # fmt: skip
     # The gradient of an input is complete once k outputs have passed: a ring of k rows holds the
-    # open ones, the input of rank r in row r modulo k.
+    # open ones, the input of rank r in row r modulo k. `sums` holds those of the weights and the
+    # bias; they go to float64 now and then, because long float32 sums lose digits.
     per_row = (d + lanes - 1) // lanes
     steps, width = sources.shape[1], past + 1
-    ring = np.zeros((width, lanes), weight.dtype)
-    owner = np.zeros(width, np.int64)
-    two = np.empty((2, lanes), weight.dtype)
+    ring, owner = np.zeros((width, lanes), weight.dtype), np.empty(width, np.int64)
+    sums, two = np.zeros((width + 1, lanes), weight.dtype), np.empty((2, lanes), weight.dtype)
     for block in range(start, stop):
         b, lo = block // per_row, (block % per_row) * lanes
         hi = min(lo + lanes, d)
-        acc, g = two[0, : hi - lo], two[1, : hi - lo]
+        m = hi - lo
+        acc, g = two[0, :m], two[1, :m]
         for k in range(width):
             owner[k] = k if k < past else -1
         rank = past
         for t in range(steps):
             source = sources[b * source_batch, t]
-            if source[past] < 0:
-                o = (b * steps + t) * d
-                _write_zero(zero[: hi - lo], grad_x[o + lo : o + hi])
-                continue
-            o = b * grad_batch + t * grad_time
-            if silu:
-                _convolve(
-                    source, past, b, lo, hi, weight, bias,
-                    x, x_batch, x_time, taps, taps_batch, taps_time, zero, acc,
-                )  # fmt: skip
-                _slope(acc, grad_y[o + lo : o + hi], g, grad_bias[b, lo:hi])
+            if source[past] >= 0:
+                o = b * grad_batch + t * grad_time
+                if silu:
+                    _convolve(source, past, b, lo, hi, weight, bias, inputs, acc)
+                    _slope(acc, grad_y[o + lo : o + hi], g, sums[width, :m])
+                else:
+                    _widen(grad_y[o + lo : o + hi], g, sums[width, :m])
+                row = rank % width
+                if owner[row] >= 0:
+                    _flush(owner[row], past, b, steps, d, lo, hi, ring[row, :m], grad_x, grad_taps)
+                owner[row] = past + t
+                for k in range(width):
+                    if source[k] >= 0:
+                        x = _row(source[k], past, b, lo, hi, inputs)
+                        into = ring[(rank - past + k) % width, :m]
+                        _spread(g, weight[k, lo:hi], x, sums[k, :m], into)
+                rank += 1
             else:
-                _widen(grad_y[o + lo : o + hi], g, grad_bias[b, lo:hi])
-            newest = rank % width
-            if owner[newest] >= 0:
-                _flush(owner[newest], past, b, steps, d, lo, hi, ring[newest, : hi - lo], grad_x, grad_taps)
-            owner[newest] = past + t
-            for k in range(width):
-                if source[k] >= 0:
-                    _spread(
-                        g, weight[k, lo:hi],
-                        _row(source[k], past, b, lo, hi, x, x_batch, x_time,
-                             taps, taps_batch, taps_time, zero),
-                        grad_weight[b, k, lo:hi], ring[(rank - past + k) % width, : hi - lo],
-                    )  # fmt: skip
-            rank += 1
+                o = (b * steps + t) * d
+                _write_zero(inputs[-1][:m], grad_x[o + lo : o + hi])
+            if t % 64 == 63 or t == steps - 1:
+                grad_weight[b, :, lo:hi] += sums[:width, :m]
+                grad_bias[b, lo:hi] += sums[width, :m]
+                sums[:] = 0
         for k in range(width):
             if owner[k] >= 0:
-                _flush(owner[k], past, b, steps, d, lo, hi, ring[k, : hi - lo], grad_x, grad_taps)
+                _flush(owner[k], past, b, steps, d, lo, hi, ring[k, :m], grad_x, grad_taps)
 
 
 def _lanes(x: Tensor) -> int:
@@ -206,14 +199,12 @@ def _arguments(x, weight, bias, taps, sources, silu, lanes):
     width = weight.shape[1]
     spare = -width % 4
     bias = weight.new_zeros(len(weight)) if bias is None else bias
-    x_flat, x_batch, x_time = rows(x)
-    taps_flat, taps_batch, taps_time = rows(taps)
+    inputs = rows(x)
     return (
         x.shape[2], lanes, width - 1, silu, int(sources.shape[0] > 1),
         F.pad(sources, (0, spare), value=-1).numpy(),
         F.pad(weight.to(dtype).T, (0, 0, 0, spare)).contiguous().numpy(), bias.to(dtype).numpy(),
-        x_flat, x_batch, x_time, taps_flat, taps_batch, taps_time,
-        np.zeros(lanes, x_flat.dtype),
+        (*inputs, *rows(taps), np.zeros(lanes, inputs[0].dtype)),
     )  # fmt: skip
 
 
@@ -239,13 +230,12 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `x`, `weight`, `bias` and `taps`."""
     b, _, d = x.shape
-    dtype = compute_dtype(x, weight)
     lanes = _lanes(x)
     grad_x = on_large_pages(x.new_empty(x.shape))
     grad_taps = taps.new_empty(taps.shape)
     # One sum for each sequence, added up below in a fixed order.
-    grad_weight = torch.zeros(b, weight.shape[1], d, dtype=dtype)
-    grad_bias = torch.zeros(b, d, dtype=dtype)
+    grad_weight = torch.zeros(b, weight.shape[1], d, dtype=torch.float64)
+    grad_bias = torch.zeros(b, d, dtype=torch.float64)
     parallel_for(
         _backward, b * -(-d // lanes), x.numel(),
         *_arguments(x, weight, bias, taps, sources, silu, lanes), *rows(grad_y.to(x.dtype)),

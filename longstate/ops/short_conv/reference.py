@@ -14,6 +14,8 @@ def forward(
     mask: Tensor | None,
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    if mask is not None:  # so that what padding holds reaches no gradient
+        x = torch.where(mask[..., None], x, torch.zeros_like(x))
     past = taps
     outputs = []
     for t in range(x.shape[1]):

@@ -57,7 +57,8 @@ def _forward(
 
 @triton.jit
 def _backward_weight(
-    grad_y, x, weight, bias, taps, sources, source_batch, grad_acc, grad_weight, grad_bias, steps, d,
+    grad_y, x, weight, bias, taps, sources, source_batch, grad_acc, grad_weight, grad_bias,
+    steps, d,
     WIDTH: tl.constexpr, SILU: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)

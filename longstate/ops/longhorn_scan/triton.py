@@ -1,0 +1,263 @@
+"""Triton. One program per sequence and block of channels; the state stays in registers, time is the
+loop inside.
+
+On the way back a program recomputes the states of 32 steps from the kept one into a scratch area of
+its own, then walks back through them. Sums over channels are written for each block and added up
+afterwards in a fixed order: no atomic additions, so the result is the same every time.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from longstate.ops._layout import dense, flags
+from longstate.ops._triton_math import sigmoid
+from longstate.ops.longhorn_scan import CHUNK
+
+_LANES = 32  # channels per program: one warp
+
+
+@triton.jit
+def _present(mask, lane, d, MASK: tl.constexpr):
+    """The channels that have a sample at one time: all or none of a sequence's."""
+    if MASK:
+        d = tl.where(tl.load(mask) != 0, d, 0)
+    return lane < d
+
+
+@triton.jit
+def _rate(beta, at, bias, size, here, SQUASH: tl.constexpr):
+    """e at one time, and its slope in `beta` as given."""
+    weight = tl.load(beta + at, mask=here, other=0.0).to(bias.dtype) + bias
+    slope = tl.full(weight.shape, 1.0, weight.dtype)
+    if SQUASH:
+        weight = sigmoid(weight)
+        slope = weight * (1.0 - weight)
+    shrink = 1.0 / (1.0 + weight * tl.load(size))
+    return tl.where(here, weight * shrink, 0.0), slope * shrink * shrink
+
+
+@triton.jit
+def _update(h, rate, value, key, EXACT: tl.constexpr):
+    """The state (n, d) after a step."""
+    if EXACT:
+        return h + (rate * (value - tl.sum(h * key, axis=0)))[None, :] * key
+    return (1.0 - rate[None, :] * key * key) * h + (rate * value)[None, :] * key
+
+
+@triton.jit
+def _forward(
+    x, beta, k, q, size, D, bias, z, mask, reset, h0, y, last, kept, steps, d, n,
+    SQUASH: tl.constexpr, EXACT: tl.constexpr, GATE: tl.constexpr, MASK: tl.constexpr,
+    RESET: tl.constexpr, KEEP: tl.constexpr,
+    CHUNK: tl.constexpr, LANES: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(0).to(tl.int64)
+    lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    inside, state = lane < d, tl.arange(0, STATES)
+    both = (state < n)[:, None] & inside[None, :]
+    pair = b * d * n + lane[None, :] * n + state[:, None]
+    direct = tl.load(D + lane, mask=inside, other=0.0)
+    shift = tl.load(bias + lane, mask=inside, other=0.0)
+    h = tl.load(h0 + pair, mask=both, other=0.0)
+    chunks = (steps + CHUNK - 1) // CHUNK
+    for t in range(steps):
+        if KEEP:  # noqa: SIM102 (apart, so that nothing is compiled where it is off)
+            if t % CHUNK == 0:
+                at_kept = ((b * chunks + t // CHUNK) * n + state[:, None]) * d + lane[None, :]
+                tl.store(kept + at_kept, h, mask=both)
+        row = b * steps + t
+        at = row * d + lane
+        here = _present(mask + row, lane, d, MASK)
+        if RESET:
+            h = tl.where(tl.load(reset + row) != 0, 0.0, h)
+        rate, _ = _rate(beta, at, shift, size + row, here, SQUASH)
+        value = tl.load(x + at, mask=here, other=0.0).to(shift.dtype)
+        key = tl.load(k + row * n + state, mask=state < n, other=0.0)[:, None]
+        query = tl.load(q + row * n + state, mask=state < n, other=0.0)[:, None]
+        h = _update(h, rate, value, key, EXACT)
+        out = tl.sum(h * query, axis=0) + direct * value
+        if GATE:
+            gate = tl.load(z + at, mask=here, other=0.0).to(shift.dtype)
+            out = out * gate * sigmoid(gate)
+        out = tl.where(here, out, 0.0)
+        tl.store(y + at, out.to(y.dtype.element_ty), mask=inside)
+    tl.store(last + pair, h, mask=both)
+
+
+@triton.jit
+def _backward(
+    x, beta, k, q, size, D, bias, z, mask, reset, kept, scratch, grad_y, grad_h,
+    grad_x, grad_beta, grad_k, grad_q, grad_size, grad_D, grad_bias, grad_z, steps, d, n,
+    SQUASH: tl.constexpr, EXACT: tl.constexpr, GATE: tl.constexpr, MASK: tl.constexpr,
+    RESET: tl.constexpr, CHUNK: tl.constexpr, LANES: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(0).to(tl.int64)
+    lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    inside, state = lane < d, tl.arange(0, STATES)
+    both = (state < n)[:, None] & inside[None, :]
+    pair = b * d * n + lane[None, :] * n + state[:, None]
+    direct = tl.load(D + lane, mask=inside, other=0.0)
+    shift = tl.load(bias + lane, mask=inside, other=0.0)
+    carry = tl.load(grad_h + pair, mask=both, other=0.0)
+    sum_D, sum_bias = tl.zeros_like(direct), tl.zeros_like(direct)
+    chunks = (steps + CHUNK - 1) // CHUNK
+    in_scratch = (b * CHUNK * n + state[:, None]) * d + lane[None, :]
+    part = tl.program_id(1) * tl.num_programs(0) + b  # of the sums over channels
+    for back in range(chunks):
+        first = (chunks - 1 - back) * CHUNK
+        count = tl.minimum(CHUNK, steps - first)
+        at_kept = ((b * chunks + first // CHUNK) * n + state[:, None]) * d + lane[None, :]
+        h = tl.load(kept + at_kept, mask=both, other=0.0)
+        for i in range(count):
+            row = b * steps + first + i
+            at = row * d + lane
+            here = _present(mask + row, lane, d, MASK)
+            if RESET:
+                h = tl.where(tl.load(reset + row) != 0, 0.0, h)
+            tl.store(scratch + in_scratch + i * n * d, h, mask=both)
+            rate, _ = _rate(beta, at, shift, size + row, here, SQUASH)
+            value = tl.load(x + at, mask=here, other=0.0).to(shift.dtype)
+            key = tl.load(k + row * n + state, mask=state < n, other=0.0)[:, None]
+            h = _update(h, rate, value, key, EXACT)
+        tl.debug_barrier()
+        for j in range(count):
+            i = count - 1 - j
+            row = b * steps + first + i
+            at = row * d + lane
+            here = _present(mask + row, lane, d, MASK)
+            rate, slope = _rate(beta, at, shift, size + row, here, SQUASH)
+            value = tl.load(x + at, mask=here, other=0.0).to(shift.dtype)
+            key = tl.load(k + row * n + state, mask=state < n, other=0.0)[:, None]
+            query = tl.load(q + row * n + state, mask=state < n, other=0.0)[:, None]
+            before = tl.load(scratch + in_scratch + i * n * d, mask=both, other=0.0)
+            h = _update(before, rate, value, key, EXACT)
+            g_y = tl.load(grad_y + at, mask=here, other=0.0).to(shift.dtype)
+            if GATE:
+                gate = tl.load(z + at, mask=here, other=0.0).to(shift.dtype)
+                s = sigmoid(gate)
+                out = tl.sum(h * query, axis=0) + direct * value
+                to_gate = tl.where(here, g_y * out * (s + gate * (s - s * s)), 0.0)
+                tl.store(grad_z + at, to_gate.to(grad_z.dtype.element_ty), mask=inside)
+                g_y = g_y * gate * s
+            carry += g_y[None, :] * query
+            to_query = tl.sum(g_y[None, :] * h, axis=1)
+            if EXACT:
+                miss = value - tl.sum(before * key, axis=0)
+                through = tl.sum(carry * key, axis=0)  # gradient of how far the state moves
+                to_rate = through * miss
+                to_value = through * rate
+                to_key = carry * (rate * miss)[None, :] - before * (rate * through)[None, :]
+                carry = carry - (rate * through)[None, :] * key
+            else:
+                to_decay = carry * before
+                to_drive = tl.sum(carry * key, axis=0)
+                to_rate = to_drive * value - tl.sum(to_decay * key * key, axis=0)
+                to_value = to_drive * rate
+                to_key = carry * (rate * value)[None, :] - 2.0 * key * rate[None, :] * to_decay
+                carry = carry * (1.0 - rate[None, :] * key * key)
+            at_key = (part * steps + first + i) * n + state
+            tl.store(grad_k + at_key, tl.sum(to_key, axis=1), mask=state < n)
+            tl.store(grad_q + at_key, to_query, mask=state < n)
+            to_rate = tl.where(here, to_rate, 0.0)
+            tl.store(grad_size + part * steps + first + i, -tl.sum(to_rate * rate * rate, axis=0))
+            to_weight = to_rate * slope
+            to_value = tl.where(here, to_value + g_y * direct, 0.0)
+            tl.store(grad_beta + at, to_weight.to(grad_beta.dtype.element_ty), mask=inside)
+            tl.store(grad_x + at, to_value.to(grad_x.dtype.element_ty), mask=inside)
+            sum_D += g_y * value
+            sum_bias += to_weight
+            if RESET:
+                carry = tl.where(tl.load(reset + row) != 0, 0.0, carry)
+        tl.debug_barrier()
+    tl.store(grad_h + pair, carry, mask=both)
+    tl.store(grad_D + b * d + lane, sum_D, mask=inside)
+    tl.store(grad_bias + b * d + lane, sum_bias, mask=inside)
+
+
+def _arguments(x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact):
+    zero = k.new_zeros(x.shape[2])
+    tensors = (
+        dense(x), dense(beta), dense(k), dense(q), dense(size),
+        zero if D is None else dense(D.to(k.dtype)),
+        zero if beta_bias is None else dense(beta_bias.to(k.dtype)),
+        dense(x if z is None else z), flags(mask, x), flags(reset, x),
+    )  # fmt: skip
+    options = {
+        "SQUASH": beta_sigmoid, "EXACT": exact, "GATE": z is not None, "MASK": mask is not None,
+        "RESET": reset is not None, "CHUNK": CHUNK, "LANES": _LANES,
+        "STATES": triton.next_power_of_2(k.shape[2]), "num_warps": 1,
+    }  # fmt: skip
+    return (x.shape[0], triton.cdiv(x.shape[2], _LANES)), tensors, options
+
+
+def forward(
+    x: Tensor,
+    beta: Tensor,
+    k: Tensor,
+    q: Tensor,
+    size: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    h0: Tensor,
+    beta_bias: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    beta_sigmoid: bool,
+    exact: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    (b, t, d), n = x.shape, k.shape[2]
+    grid, tensors, options = _arguments(
+        x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact
+    )
+    y, last = x.new_empty(b, t, d), k.new_empty(b, d, n)
+    kept = k.new_empty(b, triton.cdiv(t, CHUNK) if keep else 0, n, d)
+    _forward[grid](*tensors, dense(h0), y, last, kept, t, d, n, KEEP=keep, **options)
+    return y, last, kept
+
+
+def backward(
+    grad_y: Tensor | None,
+    grad_last: Tensor | None,
+    x: Tensor,
+    beta: Tensor,
+    k: Tensor,
+    q: Tensor,
+    size: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    kept: Tensor,
+    beta_bias: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    beta_sigmoid: bool,
+    exact: bool,
+) -> list[Tensor]:
+    """Gradients of x, beta, k, q, size, D, z, h0 and beta_bias."""
+    (b, t, d), n = x.shape, k.shape[2]
+    grid, tensors, options = _arguments(
+        x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact
+    )
+    grad_y = x.new_zeros(b, t, d) if grad_y is None else dense(grad_y)
+    grad_h = k.new_zeros(b, d, n) if grad_last is None else dense(grad_last.to(k.dtype)).clone()
+    grad_x, grad_beta = x.new_empty(b, t, d), beta.new_empty(b, t, d)
+    grad_z = x.new_empty(0) if z is None else z.new_empty(b, t, d)
+    grad_k, grad_q = k.new_empty(grid[1], b, t, n), k.new_empty(grid[1], b, t, n)
+    grad_size = k.new_empty(grid[1], b, t)
+    grad_D, grad_bias = k.new_empty(b, d), k.new_empty(b, d)
+    _backward[grid](
+        *tensors, kept, k.new_empty(b, CHUNK, n, d), grad_y, grad_h, grad_x, grad_beta,
+        grad_k, grad_q, grad_size, grad_D, grad_bias, grad_z, t, d, n, **options,
+    )  # fmt: skip
+    return [
+        grad_x,
+        grad_beta,
+        grad_k.sum(0),
+        grad_q.sum(0),
+        grad_size.sum(0),
+        grad_D.sum(0).to(k.dtype if D is None else D.dtype),
+        grad_z,
+        grad_h,
+        grad_bias.sum(0).to(k.dtype if beta_bias is None else beta_bias.dtype),
+    ]
