@@ -3,6 +3,8 @@
 from longstate.layers.base import Layer as Layer
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.linoss import LinOSS as LinOSS
+from longstate.layers.longhorn import Longhorn as Longhorn
+from longstate.layers.mamba import Mamba as Mamba
 from longstate.layers.mamba2 import Mamba2 as Mamba2
 from longstate.layers.mamba3 import Mamba3 as Mamba3
 from longstate.layers.s4 import S4 as S4

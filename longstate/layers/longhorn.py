@@ -1,0 +1,70 @@
+"""Longhorn: a state that is the solution of a small regression at every step.
+
+    S_t = argmin_S |S - S_{t-1}|^2 + beta_t (S k_t - x_t)^2        for each channel
+    beta_t = sigmoid(dt_head(r_t))
+    y_t = (S_t q_t + D x_t) * silu(z_t)
+
+where r, k, q are read off x; `longstate.layers.selective` has the frame around the scan. Stable for
+every input, without a matrix A.
+
+Liu, Wang, Wu, Feng, Stone, Liu, "Longhorn: State Space Models are Amortized Online Learners",
+2024, arXiv:2407.14207. Parameter names, shapes and initial values are those of the authors' code.
+Differs from the paper: `update="exact"` runs the minimiser itself. What the authors released,
+"diagonal", keeps only the diagonal of its decay, which agrees with the minimiser where the key has
+one component, and elsewhere can leave the objective worse than no update (`longstate.ops`).
+
+Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
+"""
+
+from typing import Literal
+
+from torch import nn
+
+from longstate.layers.base import full_precision
+from longstate.layers.selective import SelectiveLayer
+from longstate.ops import longhorn_scan
+
+
+class Longhorn(SelectiveLayer):
+    """Each channel keeps weights that map keys to its input, and updates them online.
+
+    Args:
+        d_model: channels in and out.
+        d_state: n, size of a key, and states of each channel.
+        d_conv: taps of the convolution.
+        expand: channels inside, as a multiple of `d_model`.
+        update: "diagonal", as released, or "exact", the true minimiser.
+
+    Raises:
+        ValueError: a size is below 1, `update` does not exist, or `dt` is given to a call:
+            Longhorn has no step that time could scale. Mamba does.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        update: Literal["diagonal", "exact"] = "diagonal",
+    ):
+        super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand)
+        if update not in ("diagonal", "exact"):
+            raise ValueError(f"update must be 'diagonal' or 'exact'; got {update!r}")
+        self.update = update
+        self.dt_head = nn.Linear(self.rank, self.d_inner)
+        nn.init.zeros_(self.dt_head.bias)  # beta begins near 1/2
+
+    def _scan(self, x, z, steering, h0, dt, mask, reset):
+        if dt is not None:
+            raise ValueError(
+                "Longhorn takes no dt: it has no step that time could scale. Mamba does"
+            )
+        low, k, q = steering
+        beta = self.dt_head(low)
+        with full_precision(x):
+            return longhorn_scan(
+                x, beta, k, q, self.D, z, h0,
+                update=self.update, beta_sigmoid=True, mask=mask, reset=reset,
+            )  # fmt: skip

@@ -1,0 +1,72 @@
+"""Mamba: a state space model whose step, input and output matrices depend on the input.
+
+    step_t = softplus(dt_proj(r_t))
+    h_t = exp(step_t A) * h_{t-1} + step_t x_t B_t          A = -exp(A_log), one for each (d, n)
+    y_t = (C_t h_t + D x_t) * silu(z_t)
+
+where r, B, C are read off x; `longstate.layers.selective` has the frame around the scan.
+
+Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", COLM 2024,
+arXiv:2312.00752. Parameter names, shapes and initial values are those of the authors' code. Differs
+from the paper, as that code does: B is discretised by Euler's rule, not by a hold. Differs from
+the code: no bias in the projections, and the rank of the step is d_model / 16.
+
+Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
+whatever the time between them.
+
+Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from longstate.layers.base import full_precision
+from longstate.layers.gated import initial_step_bias
+from longstate.layers.selective import SelectiveLayer
+from longstate.ops import selective_scan
+
+
+class Mamba(SelectiveLayer):
+    """Each channel forgets as fast as the input tells it to.
+
+    Args:
+        d_model: channels in and out.
+        d_state: n, states of each channel.
+        d_conv: taps of the convolution.
+        expand: channels inside, as a multiple of `d_model`.
+        dt_min, dt_max: range of the initial steps.
+
+    Raises:
+        ValueError: a size is below 1.
+    """
+
+    dynamics = ("A_log",)
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ):
+        super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand)
+        self.dt_proj = nn.Linear(self.rank, self.d_inner)
+        nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+        self.dt_proj.bias = nn.Parameter(initial_step_bias(self.d_inner, dt_min, dt_max))
+        rates = torch.arange(1, d_state + 1, dtype=torch.float32)
+        self.A_log = nn.Parameter(rates.log().repeat(self.d_inner, 1))
+
+    def _scan(self, x, z, steering, h0, dt, mask, reset):
+        low, B, C = steering
+        step = self.dt_proj(low)
+        with full_precision(x):
+            if dt is not None:
+                step = F.softplus(step.to(h0.dtype)) * dt[..., None].to(h0.dtype)
+            return selective_scan(
+                x, step, -self.A_log.to(h0.dtype).exp(), B, C, self.D, z, h0,
+                dt_softplus=dt is None, mask=mask, reset=reset,
+            )  # fmt: skip
