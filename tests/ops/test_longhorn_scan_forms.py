@@ -131,7 +131,8 @@ def test_number_of_threads_does_not_show(call):
 
 def test_fork_after_first_use():
     assert_survives_fork(
-        "from tests.ops.test_longhorn_scan_forms import LARGE, exact as call, inputs\n"
+        "from tests.ops.test_longhorn_scan_forms import LARGE, inputs\n"
+        "from tests.ops.test_longhorn_scan import exact as call\n"
         "tensors = inputs(**LARGE)"
     )
 
