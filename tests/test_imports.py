@@ -1,6 +1,7 @@
 """What import-linter cannot see: what a bare import costs and loads, and how large files grow."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -81,19 +82,20 @@ def test_import_takes_little_longer_than_torch():
 
 
 def test_only_cpu_files_import_numba():
-    """And `_numba_math`, which only they import."""
-    for module, allowed in (
-        ("numba", {"ops/_numba_math.py"}),
-        ("longstate.ops._numba_math", set()),
-    ):
-        strangers = {
-            p for p in users_of(module) if not (p.startswith("ops/") and p.endswith("/cpu.py"))
-        }
-        assert strangers <= allowed
+    """`cpu.py`, what it calls (`cpu_*.py`), and the files of functions that only they import."""
+    shared = {f"ops/{name}.py" for name in ("_numba_math", "_vector_math", "_tiles")}
+    for module in ("numba", *("longstate." + p[:-3].replace("/", ".") for p in shared)):
+        strangers = {p for p in users_of(module) if not re.fullmatch(r"ops/.*/cpu(_\w+)?\.py", p)}
+        assert strangers <= shared
 
 
 def test_only_triton_files_import_triton():
-    assert {p for p in users_of("triton") if not p.endswith("/triton.py")} == set()
+    """And `_triton_math`, which only they import."""
+    for module, allowed in (
+        ("triton", {"ops/_triton_math.py"}),
+        ("longstate.ops._triton_math", set()),
+    ):
+        assert {p for p in users_of(module) if not p.endswith("/triton.py")} <= allowed
 
 
 def test_only_train_imports_distributed():

@@ -1,7 +1,7 @@
 """exp, softplus and sigmoid that LLVM turns into full-width vectors.
 
 Calls to the C library do not vectorise, so float32 is written out: 2^k times a polynomial, with the
-exponent put together by an integer shift. Within 1.5 units in the last place; results below the
+exponent put together by an integer shift. Within 2 units in the last place; results below the
 smallest normal number become 0. float64 is for tests and goes to the C library.
 
 `load` and `store` read and write the numbers of a tensor's row in a kernel: float32 and float64 as
