@@ -16,6 +16,7 @@ from torch import Tensor
 from longstate.ops._layout import dense
 from longstate.ops._memory import on_large_pages
 from longstate.ops._threads import KERNEL, parallel_for
+from longstate.ops._vector_math import ROWS
 
 _LANES = 64
 _TILE = 64  # samples; a tile of u is 16 KiB in float32
@@ -29,7 +30,7 @@ _H, _A, _B, _C, _G, _GA, _GB, _GC = (2 * _LANES * i for i in range(8))
 # become vectors: hence constants plus j, and views of single rows where time runs backwards.
 
 
-@njit(**KERNEL)
+@njit(**ROWS)
 def _advance(ws, u, y, steps):
     """Run one mode over a tile and add its share to y."""
     for t in range(steps):
@@ -44,7 +45,7 @@ def _advance(ws, u, y, steps):
             y[t, j] += ws[_C + j] * new_re - ws[_C + _LANES + j] * new_im
 
 
-@njit(**KERNEL)
+@njit(**ROWS)
 def _advance_keeping(ws, u, past, steps):
     """Run one mode over a tile; keep its state before every sample."""
     for t in range(steps):
@@ -58,7 +59,7 @@ def _advance_keeping(ws, u, past, steps):
             ws[_LANES + j] = a_re * im + a_im * re + ws[_B + _LANES + j] * x
 
 
-@njit(**KERNEL)
+@njit(**ROWS)
 def _retreat(ws, past, u, dy, du, steps):
     """Go back over a tile with the gradient of one mode's state, and with what follows from it."""
     for back in range(steps):
