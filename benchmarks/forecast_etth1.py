@@ -5,7 +5,8 @@ part's standard deviation, mean over the test part.
 
 The settings are the library's defaults. Strength and fading of the line, and the step at which
 training stops, are chosen on the validation part. During development the test part was seen: the
-fading penalty was adopted after it helped on both, so differences of a percent are no more than that.
+fading penalty was adopted after it helped on both, so a difference of a percent is no more than
+that.
 """
 
 import argparse
