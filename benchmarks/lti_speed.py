@@ -12,6 +12,7 @@
 import json
 import warnings
 
+import numpy as np
 import torch
 from measure import machine, ms, peak_mib, ratio, rounds, save
 
@@ -71,7 +72,7 @@ def compare_scans() -> list[str]:
     ours = scan_ours(a, x, g)
     for name, other in (("loop", scan_loop(a, x, g)), ("jax", jax_run(a, x, g))):
         for mine, theirs in zip(ours, other, strict=True):
-            difference = (mine - torch.as_tensor(__import__("numpy").asarray(theirs))).abs().max()
+            difference = (mine - torch.tensor(np.asarray(theirs))).abs().max()
             scale = mine.abs().max()
             assert difference < 1e-4 * scale, f"{name} differs by {difference / scale}"
     times = rounds(
@@ -81,7 +82,7 @@ def compare_scans() -> list[str]:
             "loop": lambda: scan_loop(a, x, g),
             "copy": lambda: torch.clone(x.detach()),
         },
-        repeats=7,
+        repeats=15,
     )
     memory = peak_mib(
         "import sys; sys.path.insert(0, 'benchmarks')\n"
