@@ -20,10 +20,15 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def rounds(candidates: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round, after one round that is not counted."""
+    """Seconds of each candidate in each round, after one round that is not counted.
+
+    In its turn a candidate runs twice and the second run counts: the first also pays for the state
+    in which the one before it has left caches and memory.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(repeats + 1):
         for name, run in candidates.items():
+            run()
             began = time.perf_counter()
             run()
             if i:
