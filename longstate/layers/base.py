@@ -113,6 +113,24 @@ def check_call(
     return state
 
 
+def check_step(
+    layer: Layer,
+    u: Tensor,
+    state: State,
+    dt: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> State:
+    """`check_call` for one sample: u (b, d), dt, mask and reset (b)."""
+    if u.dim() != 2 or u.shape[1] != layer.d_model:
+        raise ValueError(
+            f"{type(layer).__name__}.step expects u of shape (batch, {layer.d_model}); "
+            f"got {tuple(u.shape)}"
+        )
+    dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
+    return check_call(layer, u[:, None], state, dt, mask, reset)
+
+
 def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
     if dt.shape != u.shape[:2]:
         raise ValueError(f"{name} expects dt of shape {tuple(u.shape[:2])}; got {tuple(dt.shape)}")

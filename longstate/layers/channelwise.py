@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers.base import Layer, State, check_call, check_step, full_precision
 from longstate.layers.ragged import Ragged, run_ragged
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
@@ -84,6 +84,7 @@ class ChannelwiseLayer(Layer):
                 f"{type(self).__name__}(bidirectional=True) needs the whole sequence and has no "
                 "step; build it with bidirectional=False to stream"
             )
+        state = check_step(self, u, state, dt, mask, reset)
         self._check_options(dt, rate)
         wide = u.to(self._dtype())
         if mask is not None:

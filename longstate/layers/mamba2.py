@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers.base import Layer, State, check_call, check_step, full_precision
 from longstate.layers.gated import GatedRMSNorm, beside, heads, initial_step_bias
 from longstate.ops import chunk_scan, short_conv
 
@@ -120,6 +120,7 @@ class Mamba2(Layer):
         mask: Bool[Tensor, " b"] | None = None,
         reset: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Float[Tensor, "b d"], State]:
+        state = check_step(self, u, state, dt, mask, reset)
         if reset is not None:
             state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
         if mask is not None:

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers.base import Layer, State, check_call, check_step, full_precision
 from longstate.layers.gated import RMSNorm, beside, heads, initial_step_bias
 from longstate.layers.trapezoid import Tokens, advance, scan
 
@@ -133,6 +133,7 @@ class Mamba3(Layer):
         mask: Bool[Tensor, " b"] | None = None,
         reset: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Float[Tensor, "b d"], State]:
+        state = check_step(self, u, state, dt, mask, reset)
         if reset is not None:
             state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
         if mask is not None:

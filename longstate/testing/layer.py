@@ -157,6 +157,9 @@ def _refuses_wrong_input(layer: Layer, u: Tensor) -> None:
         "mask type": lambda: layer(u, mask=torch.ones(b, t)),
         "reset shape": lambda: layer(u, reset=torch.ones(b + 1, t, dtype=torch.bool)),
         "state of another batch": lambda: layer(u, layer.init_state(b + 1)),
+        "channels of a step": lambda: layer.step(u[:, 0, :1], layer.init_state(b)),
+        "rank of a step": lambda: layer.step(u, layer.init_state(b)),
+        "batch of a step's state": lambda: layer.step(u[:, 0], layer.init_state(b + 1)),
     }
     for name, call in wrong.items():
         try:
