@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longstate.ops._layout import dense
+
 _BITS = {torch.bfloat16: np.uint16, torch.float16: np.int16}
 
 
@@ -19,6 +21,20 @@ def rows(x: Tensor) -> tuple[np.ndarray, int, int]:
     reach = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True)) + 1
     array = bits.as_strided((max(reach, 0) if x.numel() else 0,), (1,)).numpy()
     return array.view(_BITS.get(x.dtype, array.dtype)), x.stride(0), x.stride(1)
+
+
+def array(x: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
+    """The numbers of `x`, converted to `dtype` if one is given, without gaps between them.
+    bfloat16 comes as bits in uint16, float16 in int16.
+    """
+    if x.requires_grad:
+        x = x.detach()
+    if dtype is not None and x.dtype != dtype:
+        x = x.to(dtype)
+    x = dense(x)
+    if x.dtype in _BITS:
+        return x.view(torch.int16).numpy().view(_BITS[x.dtype])
+    return x.numpy()
 
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
