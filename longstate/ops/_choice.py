@@ -44,13 +44,14 @@ def choose(impl: str, x: Tensor) -> str:
     return impl
 
 
-def choose_for_length(impl: str, x: Tensor) -> str:
+def choose_for_length(impl: str, x: Tensor, *others: Tensor | None, flags: bool = False) -> str:
     """`choose`, for ops over time (b, t, ...) whose kernels take longer to call than a step to do.
 
-    One step on a CPU under "auto" is a few PyTorch calls: the reference.
+    Under "auto", one step on a CPU is "step", a small kernel of its own, or the reference where
+    that cannot run: `flags` (masks, resets), gradients, compilation.
     """
     if impl == "auto" and x.device.type == "cpu" and x.shape[1] == 1:
-        return "reference"
+        return "step" if not flags and plain(x, *others) else "reference"
     return choose(impl, x)
 
 

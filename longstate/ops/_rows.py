@@ -31,7 +31,8 @@ def array(x: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
         x = x.detach()
     if dtype is not None and x.dtype != dtype:
         x = x.to(dtype)
-    x = dense(x)
+    if not x.is_contiguous() or x.is_neg() or x.is_conj():
+        x = dense(x)
     if x.dtype in _BITS:
         return x.view(torch.int16).numpy().view(_BITS[x.dtype])
     return x.numpy()

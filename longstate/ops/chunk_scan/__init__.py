@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.ops._choice import expect, shape_of
+from longstate.ops._choice import expect, plain, shape_of
 from longstate.ops.chunk_scan.decay import BLOCK
 
 CHUNK = 64  # samples; balances the products inside a chunk (CHUNK) with those of its state (2n)
@@ -55,7 +55,8 @@ def chunk_scan(
         D (h): of the input in the output. 0 when None.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         mask (b, t): bool. False skips a step: the state stays, y there is 0.
-        impl: "auto" (chunks), "reference" (a loop) or "chunks".
+        impl: "auto" (chunks), "reference" (a loop) or "chunks". Under "auto", a single step on a CPU
+            goes to a kernel of its own if no gradient, mask or reset is wanted.
 
     Returns:
         y (b, t, h, p) in the type of `x`, and the last state (b, h, p, n), float32 at least.
@@ -77,6 +78,12 @@ def chunk_scan(
     weight = x.new_ones(b, t, h, dtype=dtype) if weight is None else weight
     own = weight if own is None else own
     D = x.new_zeros(h, dtype=dtype) if D is None else D
+    if impl == "auto" and t == 1 and mask is None and reset is None:
+        if plain(x, log_a, B, C, h0, weight, own, D):
+            from longstate.ops.chunk_scan import cpu_step
+
+            return cpu_step.forward(x, log_a, weight, own, B, C, D, h0)
+        impl = "reference"  # a chunk would be padding, but for one sample
     if impl == "reference":
         from longstate.ops.chunk_scan import reference
 

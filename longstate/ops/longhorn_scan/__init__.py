@@ -66,8 +66,8 @@ def longhorn_scan(
         mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
             the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Under "auto", single steps on a CPU go to the
-            reference.
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", a single step on a CPU goes to a
+            kernel of its own, or to the reference if a gradient, a mask or a reset is wanted.
 
     Returns:
         y (b, t, d) of the type of `x` and the last state (b, d, n) in float32 or wider.
@@ -77,7 +77,8 @@ def longhorn_scan(
         ValueError: shapes do not fit, t is 0, `update` is no update, or `impl` cannot run here.
     """
     _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset)
-    impl = choose_for_length(impl, x)
+    flags = mask is not None or reset is not None
+    impl = choose_for_length(impl, x, beta, k, q, D, z, h0, beta_bias, flags=flags)
     wide = compute_dtype(x, beta, k, q, D, z, h0, beta_bias)
     if h0 is None:
         h0 = torch.zeros(*x.shape[::2], k.shape[2], dtype=wide, device=x.device)
@@ -85,6 +86,11 @@ def longhorn_scan(
     if mask is not None:  # so that what padding holds reaches no sum
         k = torch.where(mask[..., None], k, torch.zeros_like(k))
         q = torch.where(mask[..., None], q, torch.zeros_like(q))
+    if impl == "step":
+        from longstate.ops.longhorn_scan import cpu_step
+
+        exact = update == "exact"
+        return cpu_step.forward(x, beta, k, q, D, z, h0, beta_bias, beta_sigmoid, exact)
     if impl == "reference":
         from longstate.ops.longhorn_scan import reference
 

@@ -57,8 +57,9 @@ def selective_scan(
         mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
             the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Under "auto", complex A and single steps on a
-            CPU go to the reference.
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", complex A goes to the reference,
+            a single step on a CPU to a kernel of its own, or to the reference if a gradient, a mask
+            or a reset is wanted.
 
     Returns:
         y (b, t, d) of the type of `u` and the last state (b, d, n) in float32 or wider.
@@ -68,9 +69,10 @@ def selective_scan(
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
     """
     _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset)
-    if A.is_complex() and impl == "auto":
+    if impl == "auto" and any(x.is_complex() for x in (A, B, C)):
         impl = "reference"
-    impl = choose_for_length(impl, u)
+    flags = mask is not None or reset is not None
+    impl = choose_for_length(impl, u, dt, A, B, C, D, z, h0, dt_bias, flags=flags)
     expect(
         impl == "reference" or not A.is_complex(),
         f"complex A needs impl='reference'; got impl={impl!r}",
@@ -82,6 +84,10 @@ def selective_scan(
     h0 = h0.to(state_dtype)
     if mask is not None:  # so that what padding holds reaches no sum
         B, C = _masked(B, mask), _masked(C, mask)
+    if impl == "step":
+        from longstate.ops.selective_scan import cpu_step
+
+        return cpu_step.forward(u, dt, A, B, C, D, z, h0, dt_bias, dt_softplus)
     if impl == "reference":
         from longstate.ops.selective_scan import reference
 

@@ -39,8 +39,8 @@ def short_conv(
         activation: "silu" or None.
         mask (b, t): bool. False skips a sample: output 0, no trace in the taps.
         reset (b, t): bool. True forgets everything before that sample, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Under "auto", single steps on a CPU go to the
-            reference.
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", a single step on a CPU goes to a
+            kernel of its own, or to the reference if a gradient, a mask or a reset is wanted.
 
     Returns:
         y (b, t, d) and taps (b, k - 1, d), both of the type of `x`. Differentiable in `x`,
@@ -53,7 +53,12 @@ def short_conv(
     b, _, d = x.shape
     past = weight.shape[1] - 1
     taps = x.new_zeros(b, past, d) if taps is None else taps.to(x.dtype)
-    impl = choose_for_length(impl, x)
+    flags = mask is not None or reset is not None
+    impl = choose_for_length(impl, x, weight, bias, taps, flags=flags)
+    if impl == "step":
+        from longstate.ops.short_conv import cpu_step
+
+        return cpu_step.forward(x, weight, bias, taps, activation == "silu")
     if impl == "reference":
         from longstate.ops.short_conv import reference
 
