@@ -106,10 +106,9 @@ def check_call(
             )
     if dt is not None:
         _check_dt(name, u, dt)
-    fresh = layer.init_state(u.shape[0])
     if state is None:
-        return fresh
-    _check_state(name, state, fresh)
+        return layer.init_state(u.shape[0])
+    _check_state(name, state, layer.init_state(0), u.shape[0])
     return state
 
 
@@ -141,16 +140,18 @@ def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
                 raise ValueError(f"{name} expects every dt to be finite and at least 0")
 
 
-def _check_state(name: str, state: State, fresh: State) -> None:
+def _check_state(name: str, state: State, empty: State, batch: int) -> None:
+    """Compare with `empty`, a state of no sequences: making a full one takes longer than a step."""
     given, structure = tree_flatten(state)
-    wanted, expected = tree_flatten(fresh)
+    wanted, expected = tree_flatten(empty)
     if structure != expected:
         raise ValueError(f"{name} got a state of another structure: {structure}, not {expected}")
     for have, want in zip(given, wanted, strict=True):
-        if have.shape != want.shape or have.is_complex() != want.is_complex():
+        shape = (batch, *want.shape[1:])
+        if have.shape != shape or have.is_complex() != want.is_complex():
             raise ValueError(
                 f"{name} got a state tensor {tuple(have.shape)} {have.dtype}; this layer and "
-                f"batch need {tuple(want.shape)} {want.dtype}"
+                f"batch need {shape} {want.dtype}"
             )
         if have.device != want.device:
             raise ValueError(f"{name} is on {want.device}, its state on {have.device}")

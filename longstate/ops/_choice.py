@@ -66,9 +66,9 @@ def plain(x: Tensor, *others: Tensor | None) -> bool:
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return False
-    if torch.is_grad_enabled():
-        return not (x.requires_grad or any(v is not None and v.requires_grad for v in others))
-    return True
+    if not torch.is_grad_enabled():
+        return True
+    return not (x.requires_grad or any(v is not None and v.requires_grad for v in others))
 
 
 def _interpreting() -> bool:

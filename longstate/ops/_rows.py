@@ -40,5 +40,7 @@ def array(x: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The type to compute in: float64 if anything is, else float32."""
-    wide = any(x is not None and x.dtype == torch.float64 for x in tensors)
-    return torch.float64 if wide else torch.float32
+    for x in tensors:
+        if x is not None and x.dtype == torch.float64:
+            return torch.float64
+    return torch.float32

@@ -111,24 +111,28 @@ def longhorn_scan(
 
 
 def _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset):
-    expect(x.dim() == 3, f"x must be (batch, time, channels); got {shape_of(x)}")
+    # The messages are only put together when needed: that takes as long as a small kernel.
+    if x.dim() != 3:
+        raise ValueError(f"x must be (batch, time, channels); got {shape_of(x)}")
     b, t, d = x.shape
     expect(t > 0, "x has no time steps; longhorn_scan needs at least one")
-    expect(
-        k.dim() == 3 and k.shape[:2] == (b, t), f"k must be ({b}, {t}, state); got {shape_of(k)}"
-    )
-    expect(q.shape == k.shape, f"q must be {tuple(k.shape)}, as k is; got {shape_of(q)}")
+    if k.dim() != 3 or k.shape[:2] != (b, t):
+        raise ValueError(f"k must be ({b}, {t}, state); got {shape_of(k)}")
+    if q.shape != k.shape:
+        raise ValueError(f"q must be {tuple(k.shape)}, as k is; got {shape_of(q)}")
     for name, p in (("beta", beta), ("z", z)):
-        expect(p is None or p.shape == (b, t, d), f"{name} must be {(b, t, d)}")
+        if p is not None and p.shape != (b, t, d):
+            raise ValueError(f"{name} must be {(b, t, d)}; got {shape_of(p)}")
     for name, p in (("D", D), ("beta_bias", beta_bias)):
-        expect(p is None or p.shape == (d,), f"{name} must be ({d},)")
-    expect(h0 is None or h0.shape == (b, d, k.shape[2]), f"h0 must be {(b, d, k.shape[2])}")
-    expect(update in ("diagonal", "exact"), f"update must be 'diagonal' or 'exact'; got {update!r}")
+        if p is not None and p.shape != (d,):
+            raise ValueError(f"{name} must be ({d},); got {shape_of(p)}")
+    if h0 is not None and h0.shape != (b, d, k.shape[2]):
+        raise ValueError(f"h0 must be {(b, d, k.shape[2])}; got {shape_of(h0)}")
+    if update not in ("diagonal", "exact"):
+        raise ValueError(f"update must be 'diagonal' or 'exact'; got {update!r}")
     for name, p in (("mask", mask), ("reset", reset)):
-        expect(
-            p is None or (p.shape == (b, t) and p.dtype == torch.bool),
-            f"{name} must be a bool tensor {(b, t)}",
-        )
+        if p is not None and (p.shape != (b, t) or p.dtype != torch.bool):
+            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(p)}")
 
 
 def _implementation(impl: str):

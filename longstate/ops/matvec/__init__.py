@@ -98,19 +98,16 @@ def quantise_rows(W: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check(x, panels, rows, scale, bias):
-    expect(x.dim() == 2, f"x must be (vectors, columns); got {shape_of(x)}")
-    expect(x.is_floating_point(), f"x must be floating-point; got {shape_of(x)}")
-    expect(
-        panels.dim() == 3 and panels.shape[1:] == (x.shape[1], LANES),
-        f"panels must be (panels, {x.shape[1]}, {LANES}); got {shape_of(panels)}",
-    )
-    expect(
-        panels.is_floating_point() or panels.dtype == torch.int8,
-        f"panels must be floating-point or int8; got {shape_of(panels)}",
-    )
-    expect(
-        0 <= panels.shape[0] * LANES - rows < LANES,
-        f"rows must be those of {panels.shape[0]} panels; got {rows}",
-    )
+    # The messages are only put together when needed: that takes as long as a small product.
+    if x.dim() != 2 or not x.is_floating_point():
+        raise ValueError(f"x must be (vectors, columns), floating-point; got {shape_of(x)}")
+    columns = x.shape[1]
+    if panels.dim() != 3 or panels.shape[1:] != (columns, LANES):
+        raise ValueError(f"panels must be (panels, {columns}, {LANES}); got {shape_of(panels)}")
+    if not panels.is_floating_point() and panels.dtype != torch.int8:
+        raise ValueError(f"panels must be floating-point or int8; got {shape_of(panels)}")
+    if not 0 <= panels.shape[0] * LANES - rows < LANES:
+        raise ValueError(f"rows must be those of {panels.shape[0]} panels; got {rows}")
     for name, v in (("scale", scale), ("bias", bias)):
-        expect(v is None or v.shape == (rows,), f"{name} must be ({rows},)")
+        if v is not None and v.shape != (rows,):
+            raise ValueError(f"{name} must be ({rows},); got {shape_of(v)}")

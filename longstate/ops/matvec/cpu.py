@@ -85,15 +85,16 @@ def _finish(total, scale, bias, y):
 @njit(**KERNEL)
 def _forward(start, stop, x, panels, scale, bias, y):
     b, rows = y.shape
+    flat = panels.reshape((len(panels), -1))
     raw = np.empty(b * LANES + 16, x.dtype)
     skip = (64 - raw.ctypes.data % 64) % 64 // raw.itemsize
     total = raw[skip : skip + b * LANES].reshape((b, LANES))
     for p in range(start, stop):
         total[:] = 0
         for r in range(0, b - 3, 4):
-            _panel_of_four(panels[p], x[r : r + 4], total[r : r + 4])
+            _panel_of_four(flat[p], x[r : r + 4], total[r : r + 4])
         for r in range(b // 4 * 4, b):
-            _panel_of_one(panels[p], x[r], total[r])
+            _panel_of_one(flat[p], x[r], total[r])
         lo, hi = p * LANES, min(p * LANES + LANES, rows)
         for r in range(b):
             _finish(total[r], scale[lo:hi], bias[lo:hi], y[r, lo:hi])
@@ -108,7 +109,7 @@ def forward(
     nothing = vectors[:0, 0]
     work = panels.nbytes * max(1, x.shape[0] // 2) // _BYTES_PER_UPDATE
     parallel_for(
-        _forward, panels.shape[0], work, vectors, array(panels.flatten(1)),
+        _forward, panels.shape[0], work, vectors, array(panels),
         nothing if scale is None else array(scale, wide),
         nothing if bias is None else array(bias, wide), y.numpy(),
     )  # fmt: skip
