@@ -24,14 +24,14 @@ def rows(x: Tensor) -> tuple[np.ndarray, int, int]:
 
 
 def array(x: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
-    """The numbers of `x`, converted to `dtype` if one is given, without gaps between them.
+    """The real numbers of `x`, converted to `dtype` if one is given, without gaps between them.
     bfloat16 comes as bits in uint16, float16 in int16.
     """
     if x.requires_grad:
         x = x.detach()
     if dtype is not None and x.dtype != dtype:
         x = x.to(dtype)
-    if not x.is_contiguous() or x.is_neg() or x.is_conj():
+    if not x.is_contiguous() or x.is_neg():
         x = dense(x)
     if x.dtype in _BITS:
         return x.view(torch.int16).numpy().view(_BITS[x.dtype])

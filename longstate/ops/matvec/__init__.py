@@ -12,7 +12,7 @@ Axes: b vectors, i columns, o rows, p panels of `LANES` rows, the last one fille
 import torch
 from torch import Tensor
 
-from longstate.ops._choice import choose, expect, plain, shape_of
+from longstate.ops._choice import expect, plain, shape_of
 from longstate.ops._memory import on_large_pages
 
 LANES = 64
@@ -48,13 +48,13 @@ def matvec(
         ValueError: shapes or types do not fit, or `impl` cannot run here.
     """
     _check(x, panels, rows, scale, bias)
+    able = plain(x, panels, scale, bias)
     if impl == "auto":
-        impl = "cpu" if x.shape[0] <= _FEW and plain(x, panels, scale, bias) else "reference"
-    elif choose(impl, x) == "cpu":
-        expect(
-            plain(x, panels, scale, bias),
-            "impl='cpu' gives no gradients and cannot be traced; use impl='auto'",
-        )
+        impl = "cpu" if able and x.shape[0] <= _FEW else "reference"
+    if impl not in ("reference", "cpu"):
+        raise ValueError(f"impl must be auto, reference or cpu; got {impl!r}")
+    if impl == "cpu" and not able:
+        raise ValueError("impl='cpu' runs on CPU tensors, untraced and without gradients only")
     if impl == "cpu":
         from longstate.ops.matvec import cpu
 
@@ -102,7 +102,7 @@ def _check(x, panels, rows, scale, bias):
     if x.dim() != 2 or not x.is_floating_point():
         raise ValueError(f"x must be (vectors, columns), floating-point; got {shape_of(x)}")
     columns = x.shape[1]
-    if panels.dim() != 3 or panels.shape[1:] != (columns, LANES):
+    if panels.dim() != 3 or panels.shape[1] != columns or panels.shape[2] != LANES:
         raise ValueError(f"panels must be (panels, {columns}, {LANES}); got {shape_of(panels)}")
     if not panels.is_floating_point() and panels.dtype != torch.int8:
         raise ValueError(f"panels must be floating-point or int8; got {shape_of(panels)}")

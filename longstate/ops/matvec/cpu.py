@@ -1,6 +1,7 @@
 """Numba: panel after panel, four columns at a time, sums of 64 lanes in the first level of cache.
 
 Four columns share one read of the sums; four vectors share one read, and widening, of the weights.
+Sums of `COLUMNS` columns are made apart and then added up: long sums lose digits.
 """
 
 import numpy as np
@@ -13,6 +14,7 @@ from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._vector_math import ROWS, load
 from longstate.ops.matvec import LANES
 
+COLUMNS = 128
 _BYTES_PER_UPDATE = 40  # read in the time of what `parallel_for` counts as one update
 
 
@@ -50,26 +52,35 @@ def _four_columns_of_four(w, x, y, z, v, to_x, to_y, to_z, to_v):
 
 
 @njit(**KERNEL)
-def _panel_of_one(panel, x, total):
-    fours = len(x) // 4 * 4
-    for j in range(0, fours, 4):
-        _four_columns(panel[j * LANES : (j + 4) * LANES], x[j : j + 4], total)
-    for j in range(fours, len(x)):
-        _one_column(panel[j * LANES : (j + 1) * LANES], x[j], total)
+def _panel_of_one(panel, x, total, part):
+    for start in range(0, len(x), COLUMNS):
+        stop = min(start + COLUMNS, len(x))
+        fours = start + (stop - start) // 4 * 4
+        part[:] = 0
+        for j in range(start, fours, 4):
+            _four_columns(panel[j * LANES : (j + 4) * LANES], x[j : j + 4], part)
+        for j in range(fours, stop):
+            _one_column(panel[j * LANES : (j + 1) * LANES], x[j], part)
+        total += part
 
 
 @njit(**KERNEL)
-def _panel_of_four(panel, x, total):
-    fours = x.shape[1] // 4 * 4
-    for j in range(0, fours, 4):
-        k = j + 4
-        _four_columns_of_four(
-            panel[j * LANES : k * LANES], x[0, j:k], x[1, j:k], x[2, j:k], x[3, j:k],
-            total[0], total[1], total[2], total[3],
-        )  # fmt: skip
-    for j in range(fours, x.shape[1]):
-        for r in range(4):
-            _one_column(panel[j * LANES : (j + 1) * LANES], x[r, j], total[r])
+def _panel_of_four(panel, x, total, part):
+    columns = x.shape[1]
+    for start in range(0, columns, COLUMNS):
+        stop = min(start + COLUMNS, columns)
+        fours = start + (stop - start) // 4 * 4
+        part[:] = 0
+        for j in range(start, fours, 4):
+            k = j + 4
+            _four_columns_of_four(
+                panel[j * LANES : k * LANES], x[0, j:k], x[1, j:k], x[2, j:k], x[3, j:k],
+                part[0], part[1], part[2], part[3],
+            )  # fmt: skip
+        for j in range(fours, stop):
+            for r in range(4):
+                _one_column(panel[j * LANES : (j + 1) * LANES], x[r, j], part[r])
+        total += part
 
 
 @njit(**ROWS)
@@ -86,15 +97,17 @@ def _finish(total, scale, bias, y):
 def _forward(start, stop, x, panels, scale, bias, y):
     b, rows = y.shape
     flat = panels.reshape((len(panels), -1))
-    raw = np.empty(b * LANES + 16, x.dtype)
+    # on a cache line's boundary: vectors that straddle two are slow
+    raw = np.empty((b + 4) * LANES + 16, x.dtype)
     skip = (64 - raw.ctypes.data % 64) % 64 // raw.itemsize
-    total = raw[skip : skip + b * LANES].reshape((b, LANES))
+    sums = raw[skip : skip + (b + 4) * LANES].reshape((b + 4, LANES))
+    total, part = sums[:b], sums[b:]
     for p in range(start, stop):
         total[:] = 0
         for r in range(0, b - 3, 4):
-            _panel_of_four(flat[p], x[r : r + 4], total[r : r + 4])
+            _panel_of_four(flat[p], x[r : r + 4], total[r : r + 4], part)
         for r in range(b // 4 * 4, b):
-            _panel_of_one(flat[p], x[r], total[r])
+            _panel_of_one(flat[p], x[r], total[r], part[0])
         lo, hi = p * LANES, min(p * LANES + LANES, rows)
         for r in range(b):
             _finish(total[r], scale[lo:hi], bias[lo:hi], y[r, lo:hi])
@@ -106,7 +119,7 @@ def forward(
     wide = compute_dtype(x, panels, scale, bias)
     y = torch.empty(x.shape[0], rows, dtype=wide)
     vectors = array(x, wide)
-    nothing = vectors[:0, 0]
+    nothing = vectors.reshape(-1)[:0]
     work = panels.nbytes * max(1, x.shape[0] // 2) // _BYTES_PER_UPDATE
     parallel_for(
         _forward, panels.shape[0], work, vectors, array(panels),
