@@ -1,4 +1,4 @@
-"""Decoding and prefill of a model of mamba-130m's shape: PyTorch, transformers, llama.cpp, one read.
+"""Decoding and prefill at mamba-130m's shape: PyTorch, transformers, llama.cpp, one read.
 
     python benchmarks/decoding.py [--layers 24] [--rounds 5] [--folder DIR]
 
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from longstate.layers import Mamba
 from longstate.layers.gated import RMSNorm
-from longstate.models import PanelLinear, prepare_for_decoding
+from longstate.layers.linear import PanelLinear
+from longstate.models import prepare_for_decoding
 from longstate.ops._memory import on_large_pages
 from longstate.ops._threads import KERNEL, parallel_for
 
@@ -199,9 +200,9 @@ def prefill(candidate, tokens: list[int]) -> Callable[[], None]:
 
 def table(found: dict[str, dict], tokens: list[int], repeats: int) -> list[str]:
     lines = [
-        "| weights | candidate | prefill, tokens/s | decoding, tokens/s | decoding, time over one read |",
+        "| weights | candidate | prefill, tokens/s | decoding, tokens/s | time of that over a read |",
         "| --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+    ]
     ratios = []
     for kind, some in found.items():
         size = size_of(some["ours"].model)

@@ -2,7 +2,7 @@
 
 from longstate.models.backbone import Backbone, layer_class
 from longstate.models.block import Block
-from longstate.models.decoding import PanelLinear, prepare_for_decoding
+from longstate.models.decoding import prepare_for_decoding
 from longstate.models.forecaster import Forecast, ForecastModel, Window
 from longstate.models.spec import ForecastSpec
 
@@ -12,7 +12,6 @@ __all__ = [
     "Forecast",
     "ForecastModel",
     "ForecastSpec",
-    "PanelLinear",
     "Window",
     "layer_class",
     "prepare_for_decoding",

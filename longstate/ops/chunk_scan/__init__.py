@@ -55,8 +55,9 @@ def chunk_scan(
         D (h): of the input in the output. 0 when None.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         mask (b, t): bool. False skips a step: the state stays, y there is 0.
-        impl: "auto" (chunks), "reference" (a loop) or "chunks". Under "auto", a single step on a CPU
-            goes to a kernel of its own if no gradient, mask or reset is wanted.
+        impl: "auto" (chunks), "reference" (a loop) or "chunks". Under "auto", a single step goes to
+            the reference; on a CPU to a kernel of its own if no gradient is wanted. Not with a mask
+            or a reset.
 
     Returns:
         y (b, t, h, p) in the type of `x`, and the last state (b, h, p, n), float32 at least.

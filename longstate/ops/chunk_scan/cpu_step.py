@@ -1,6 +1,5 @@
 """Numba: one step, for decoding, which reads and writes each state once. No gradients, no masks."""
 
-import numpy as np
 from numba import njit
 from torch import Tensor
 
@@ -45,7 +44,8 @@ def _step(start, stop, x, log_a, weight, own, B, C, D, h, last, y):
 
 
 def forward(
-    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (b, 1, h, p) of the type of `x`, and the state (b, h, p, n) after it, of that of `h0`."""
     wide = h0.dtype

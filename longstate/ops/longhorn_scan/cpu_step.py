@@ -68,7 +68,7 @@ def _finish(y, x, D, z, out):
 def _step(start, stop, x, beta, bias, squash, k, q, exact, D, z, has_z, h, last, out):
     d = x.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS
-    rate, y = np.empty((2, _CHANNELS), h.dtype)
+    rate, y = np.empty(_CHANNELS, h.dtype), np.empty(_CHANNELS, h.dtype)
     for block in range(start, stop):
         b, lo = block // per_row, block % per_row * _CHANNELS
         hi = min(lo + _CHANNELS, d)

@@ -1,4 +1,4 @@
-"""Products of a few vectors with one large matrix, which is read once: what decoding spends time on.
+"""Products of a few vectors with one large matrix, which is read once: most of decoding.
 
     y = W x + bias,    W = diag(scale) Q where the weights are 8-bit
 
@@ -17,7 +17,7 @@ from longstate.ops._memory import on_large_pages
 
 LANES = 64
 
-_FEW = 8  # vectors. For more, PyTorch's product of matrices is faster than reading weights once
+FEW = 8  # vectors. For more, PyTorch's product of matrices is faster than reading weights once
 
 
 def matvec(
@@ -50,7 +50,7 @@ def matvec(
     _check(x, panels, rows, scale, bias)
     able = plain(x, panels, scale, bias)
     if impl == "auto":
-        impl = "cpu" if able and x.shape[0] <= _FEW else "reference"
+        impl = "cpu" if able and x.shape[0] <= FEW else "reference"
     if impl not in ("reference", "cpu"):
         raise ValueError(f"impl must be auto, reference or cpu; got {impl!r}")
     if impl == "cpu" and not able:

@@ -53,7 +53,8 @@ def _finish(y, u, D, z, out):
 def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
     d = u.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS
-    delta, du, y = np.empty((3, _CHANNELS), h.dtype)
+    delta, du = np.empty(_CHANNELS, h.dtype), np.empty(_CHANNELS, h.dtype)
+    y = np.empty(_CHANNELS, h.dtype)
     for block in range(start, stop):
         b, lo = block // per_row, block % per_row * _CHANNELS
         hi = min(lo + _CHANNELS, d)

@@ -1,6 +1,5 @@
 """Numba: one step, for decoding. No gradients, no masks."""
 
-import torch
 from numba import njit
 from torch import Tensor
 
