@@ -101,7 +101,7 @@ def forward(
 
 def _by_group(x: Tensor, dtype: torch.dtype) -> np.ndarray:
     """B or C as (b or 1, g, n)."""
-    x = array(x, dtype)
-    if x.ndim == 2:
-        return x[None]
-    return x if x.ndim == 3 else x[:, 0]
+    found = array(x, dtype)
+    if found.ndim == 2:
+        return found[None]
+    return found if found.ndim == 3 else found[:, 0]
