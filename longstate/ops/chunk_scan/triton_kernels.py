@@ -15,9 +15,15 @@ def _load(x, rows, columns, step, height, width, TYPE: tl.constexpr):
 
 
 @triton.jit
+def _load_transposed(x, rows, columns, step, height, width, TYPE: tl.constexpr):
+    inside = (columns < width)[:, None] & (rows < height)[None, :]
+    return tl.load(x + rows[None, :] * step + columns[:, None], mask=inside, other=0.0).to(TYPE)
+
+
+@triton.jit
 def _dot(a, b, acc, PRECISION: tl.constexpr):
     """acc + a b, with `a` rounded to the type of `b`."""
-    return tl.dot(a.to(b.dtype), b, acc, input_precision=PRECISION)
+    return tl.dot(a.to(b.dtype), b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
 
 
 @triton.jit
@@ -30,7 +36,7 @@ def _whole_dot(a, b, acc, PRECISION: tl.constexpr):
         low = (rest - middle.to(a.dtype)).to(tl.bfloat16)
         acc = tl.dot(high, b, tl.dot(middle, b, tl.dot(low, b, acc)))
     else:
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        acc = _dot(a, b, acc, PRECISION)
     return acc
 
 
@@ -65,6 +71,14 @@ def _between(decay, CHUNK: tl.constexpr):
     later = k[:, None] > k[None, :]
     L = tl.exp(tl.cumsum(tl.where(later, decay[:, None], 0.0), axis=0))
     return tl.where(k[:, None] >= k[None, :], L, 0.0)
+
+
+@triton.jit
+def _mixing(CB, decay, in_state, at_once, CHUNK: tl.constexpr):
+    """What a sample (s) adds to an output (l), D apart."""
+    k = tl.arange(0, CHUNK)
+    per_sample = tl.where(k[:, None] == k[None, :], at_once[None, :], in_state[None, :])
+    return _between(decay, CHUNK) * CB * per_sample
 
 
 @triton.jit
@@ -130,8 +144,7 @@ def outputs(
         seen = _dot(left, tl.trans(state), seen, PRECISION)
     in_state = _per_sample(weight, row, h, heads, size, CHUNK)
     at_once = _per_sample(own, row, h, heads, size, CHUNK)
-    M = _between(decay, CHUNK) * CB
-    M *= tl.where(k[:, None] == k[None, :], at_once[None, :], in_state[None, :])
+    M = _mixing(CB, decay, in_state, at_once, CHUNK)
     value = _load(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
     out = seen * tl.exp(tl.cumsum(decay, axis=0))[:, None] + value * tl.load(D + h)
     out = _dot(M, value, out, PRECISION)
@@ -141,83 +154,130 @@ def outputs(
 
 
 @triton.jit
-def gradients(
-    x, dy, log_a, weight, own, B, C, D, states, grad_states,
-    dx, d_log_a, d_weight, d_own, dD, step_x, step_dy, step_B, step_C,
+def input_gradients(
+    x, dy, B, C, log_a, weight, own, D, states, grad_states,
+    dx, leaving, entering, through, step_x, step_dy, step_B, step_C,
     steps, heads, groups, p, n,
     CHUNK: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     TYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of x, log_a, weight, own and D, in one chunk of one head."""
+    """Of x, in one chunk, head and tile of channels; and what paths across its ends weigh.
+
+    leaving: from a sample to behind the chunk, without its weight. entering: from before the chunk
+    to a sample. through: from before to behind.
+    """
     chunks = tl.cdiv(steps, CHUNK)
     b, c, h = _place(chunks, heads)
     g = h // (heads // groups)
     row, size = b * steps + c * CHUNK, steps - c * CHUNK
-    k, lane_p, lane_n = tl.arange(0, CHUNK), tl.arange(0, P), tl.arange(0, N)
+    k, i, lane = tl.arange(0, CHUNK), tl.program_id(1) * P + tl.arange(0, P), tl.arange(0, N)
     decay = _per_sample(log_a, row, h, heads, size, CHUNK)
-    in_state = _per_sample(weight, row, h, heads, size, CHUNK)
-    at_once = _per_sample(own, row, h, heads, size, CHUNK)
-    to_end = _to_end(log_a, row, h, heads, size, CHUNK)
-    direct = tl.load(D + h)
+    slot, at = ((b * chunks + c) * heads + h) * p * n, (row + k) * heads + h
+    part = tl.program_id(1) * (tl.num_programs(0) // chunks).to(tl.int64)  # of the sums over p
     B, C = B + row * step_B + g * n, C + row * step_C + g * n
-    slot = ((b * chunks + c) * heads + h) * p * n
 
-    LCB = tl.zeros((CHUNK, CHUNK), decay.dtype)
+    # Transposed, (p, k): then what is wide is the left operand of each product.
+    grad = _load_transposed(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE)
+    seen = tl.zeros((P, CHUNK), decay.dtype)
     for first in range(0, n, N):
-        right = _load(B, k, first + lane_n, step_B, size, n, TYPE)
-        left = _load(C, k, first + lane_n, step_C, size, n, TYPE)
-        LCB = _dot(left, tl.trans(right), LCB, PRECISION)
-    LCB *= _between(decay, CHUNK)
-    diagonal = k[:, None] == k[None, :]
-    M = (LCB * tl.where(diagonal, at_once[None, :], in_state[None, :])).to(TYPE)
+        state = _load(states + slot, i, first + lane, n, p, n, decay.dtype)
+        left = _load(C, k, first + lane, step_C, size, n, TYPE)
+        seen = _whole_dot(state, tl.trans(left), seen, PRECISION)
+    enters = tl.sum(seen * grad, axis=0) * tl.exp(tl.cumsum(decay, axis=0))
+    tl.store(entering + part * steps + at, enters, mask=k < size)
 
-    # Tiles of channels, transposed: then what is wide is the left operand of each product.
-    dM = tl.zeros((CHUNK, CHUNK), decay.dtype)
-    leaving, entering = tl.zeros_like(decay), tl.zeros_like(decay)
-    through = tl.zeros((P,), decay.dtype)
-    for first_p in range(0, p, P):
-        i = first_p + lane_p
-        ending = tl.zeros((P, CHUNK), decay.dtype)
-        starting = tl.zeros((P, CHUNK), decay.dtype)
-        for first_n in range(0, n, N):
-            j = first_n + lane_n
-            state = _load(states + slot, i, j, n, p, n, decay.dtype)
-            grad_state = _load(grad_states + slot, i, j, n, p, n, decay.dtype)
-            right = _load(B, k, j, step_B, size, n, TYPE)
-            left = _load(C, k, j, step_C, size, n, TYPE)
-            ending = _whole_dot(grad_state, tl.trans(right), ending, PRECISION)
-            starting = _whole_dot(state, tl.trans(left), starting, PRECISION)
-            through += tl.sum(state * grad_state, axis=1)
-        value = tl.trans(_load(x + row * step_x + h * p, k, i, step_x, size, p, TYPE))
-        grad = tl.trans(_load(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE))
-        leaving += tl.sum(ending * value, axis=0)
-        entering += tl.sum(starting * grad, axis=0)
-        dM = _dot(tl.trans(grad), value, dM, PRECISION)
-        out = _dot(grad, M, ending * (to_end * in_state)[None, :] + grad * direct, PRECISION)
-        place = dx + (row * heads + h) * p + k[None, :] * (heads * p) + i[:, None]
-        inside = (i < p)[:, None] & (k < size)[None, :]
-        tl.store(place, out.to(dx.dtype.element_ty), mask=inside)
+    out = tl.zeros((P, CHUNK), decay.dtype)
+    passes = tl.zeros((P,), decay.dtype)
+    for first in range(0, n, N):
+        grad_state = _load(grad_states + slot, i, first + lane, n, p, n, decay.dtype)
+        state = _load(states + slot, i, first + lane, n, p, n, decay.dtype)
+        passes += tl.sum(state * grad_state, axis=1)
+        right = _load(B, k, first + lane, step_B, size, n, TYPE)
+        out = _whole_dot(grad_state, tl.trans(right), out, PRECISION)
+    total = tl.sum(passes, axis=0) * tl.exp(tl.sum(decay, axis=0))
+    tl.store(through + part * chunks + (b * chunks + c) * heads + h, total)
+    value = _load_transposed(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
+    out *= _to_end(log_a, row, h, heads, size, CHUNK)[None, :]
+    tl.store(leaving + part * steps + at, tl.sum(out * value, axis=0), mask=k < size)
 
-    of_D = tl.sum(tl.where(diagonal, dM, 0.0), axis=0)
-    tl.store(dD + (b * chunks + c) * heads + h, tl.sum(of_D, axis=0))
-    paths = dM * LCB
-    at, real = (row + k) * heads + h, k < size
-    tl.store(d_own + at, tl.sum(tl.where(diagonal, paths, 0.0), axis=0), mask=real)
-    paths = tl.where(diagonal, 0.0, paths)
-    leaving *= to_end
-    tl.store(d_weight + at, tl.sum(paths, axis=0) + leaving, mask=real)
-    # A decay at r weighs every path that is in the state before r and is seen at r or later.
-    entering *= tl.exp(tl.cumsum(decay, axis=0))
-    passing = tl.sum(through, axis=0) * tl.exp(tl.sum(decay, axis=0))
-    later = tl.cumsum(paths, axis=0, reverse=True) + leaving[None, :]
-    later = tl.where(k[:, None] > k[None, :], later * in_state[None, :], 0.0)
-    total = tl.sum(later, axis=1) + tl.cumsum(entering, axis=0, reverse=True) + passing
-    tl.store(d_log_a + at, total, mask=real)
+    CB = tl.zeros((CHUNK, CHUNK), decay.dtype)
+    for first in range(0, n, N):
+        right = _load(B, k, first + lane, step_B, size, n, TYPE)
+        left = _load(C, k, first + lane, step_C, size, n, TYPE)
+        CB = _dot(left, tl.trans(right), CB, PRECISION)
+    in_state = _per_sample(weight, row, h, heads, size, CHUNK)
+    M = _mixing(CB, decay, in_state, _per_sample(own, row, h, heads, size, CHUNK), CHUNK)
+    out = out * in_state[None, :] + grad * tl.load(D + h)
+    out = _dot(grad, M.to(TYPE), out, PRECISION)
+    place = dx + (row * heads + h) * p + k[None, :] * (heads * p) + i[:, None]
+    tl.store(place, out.to(dx.dtype.element_ty), mask=(i < p)[:, None] & (k < size)[None, :])
+
+
+@triton.jit
+def pair_gradients(
+    x, dy, B, C, log_a, weight, own, leaving, entering, through,
+    d_log_a, d_weight, d_own, dD, dCB, step_x, step_dy, step_B, step_C,
+    steps, heads, groups, p, n, parts,
+    HEADS: tl.constexpr, CHUNK: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
+    TYPE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Of what weighs pairs of samples: log_a, weight, own, D and C B^T; for a chunk of a group.
+
+    `leaving`, `entering` and `through` are in `parts`, one for each tile of channels.
+    """
+    chunks = tl.cdiv(steps, CHUNK)
+    b, c, g = _place(chunks, groups)
+    row, size = b * steps + c * CHUNK, steps - c * CHUNK
+    k, lane = tl.arange(0, CHUNK), tl.arange(0, P)
+    WIDE: tl.constexpr = log_a.dtype.element_ty
+    CB, of_CB = tl.zeros((CHUNK, CHUNK), WIDE), tl.zeros((CHUNK, CHUNK), WIDE)
+    for first in range(0, n, N):
+        j = first + tl.arange(0, N)
+        right = _load(B + row * step_B + g * n, k, j, step_B, size, n, TYPE)
+        left = _load(C + row * step_C + g * n, k, j, step_C, size, n, TYPE)
+        CB = _dot(left, tl.trans(right), CB, PRECISION)
+    batch = tl.num_programs(0) // groups // chunks
+    earlier, same = k[:, None] > k[None, :], k[:, None] == k[None, :]
+    begin, per_group = tl.program_id(1) * HEADS, heads // groups
+    for one in range(begin, tl.minimum(begin + HEADS, per_group)):
+        h = g * per_group + one
+        dM = tl.zeros((CHUNK, CHUNK), WIDE)
+        for first in range(0, p, P):
+            i = first + lane
+            value = _load(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
+            grad = _load(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE)
+            dM = _dot(grad, tl.trans(value), dM, PRECISION)
+        decay = _per_sample(log_a, row, h, heads, size, CHUNK)
+        in_state = _per_sample(weight, row, h, heads, size, CHUNK)
+        at_once = _per_sample(own, row, h, heads, size, CHUNK)
+        of_D = tl.sum(tl.where(same, dM, 0.0), axis=0)
+        tl.store(dD + (b * chunks + c) * heads + h, tl.sum(of_D, axis=0))
+        dM *= _between(decay, CHUNK)
+        of_CB += dM * tl.where(same, at_once[None, :], in_state[None, :])
+        dM *= CB
+        at = (row + k) * heads + h
+        tl.store(d_own + at, tl.sum(tl.where(same, dM, 0.0), axis=0), mask=k < size)
+        leaves, enters = tl.zeros_like(decay), tl.zeros_like(decay)
+        passes = tl.sum(leaves, axis=0)
+        for part in range(parts):
+            skip = part * batch.to(tl.int64) * heads
+            leaves += tl.load(leaving + skip * steps + at, mask=k < size, other=0.0)
+            enters += tl.load(entering + skip * steps + at, mask=k < size, other=0.0)
+            passes += tl.load(through + skip * chunks + (b * chunks + c) * heads + h)
+        dM = tl.where(earlier, dM, 0.0)
+        tl.store(d_weight + at, tl.sum(dM, axis=0) + leaves, mask=k < size)
+        # A decay at l weighs every path that is in the state before l and is seen at l or later.
+        dM = (tl.cumsum(dM, axis=0, reverse=True) + leaves[None, :]) * in_state[None, :]
+        crossing = tl.sum(tl.where(earlier, dM, 0.0), axis=1)
+        crossing += tl.cumsum(enters, axis=0, reverse=True) + passes
+        tl.store(d_log_a + at, crossing, mask=k < size)
+    slot = (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * CHUNK * CHUNK
+    tl.store(dCB + slot + k[:, None] * CHUNK + k[None, :], of_CB)
 
 
 @triton.jit
 def shared_gradients(
-    x, dy, log_a, weight, own, B, C, states, grad_states,
+    x, dy, B, C, log_a, weight, states, grad_states, dCB,
     dB, dC, step_x, step_dy, step_B, step_C,
     steps, heads, groups, p, n,
     HEADS: tl.constexpr, CHUNK: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
@@ -226,41 +286,34 @@ def shared_gradients(
     """Of B and C, in one chunk and tile of columns, from up to `HEADS` heads of a group."""
     chunks = tl.cdiv(steps, CHUNK)
     b, c, g = _place(chunks, groups)
-    per_group = heads // groups
     row, size = b * steps + c * CHUNK, steps - c * CHUNK
-    k, lane, j = tl.arange(0, CHUNK), tl.arange(0, P), tl.program_id(1) * N + tl.arange(0, N)
-    WIDE: tl.constexpr = log_a.dtype.element_ty
-    of_B, of_C = tl.zeros((CHUNK, N), WIDE), tl.zeros((CHUNK, N), WIDE)
-    dCB = tl.zeros((CHUNK, CHUNK), WIDE)
-    begin = tl.program_id(2) * HEADS
+    k, lane, j = tl.arange(0, CHUNK), tl.arange(0, P), tl.program_id(2) * N + tl.arange(0, N)
+    part = tl.program_id(1).to(tl.int64)
+    pairs = dCB + (part * tl.num_programs(0) + tl.program_id(0)) * CHUNK * CHUNK
+    of_CB = tl.load(pairs + k[:, None] * CHUNK + k[None, :])
+    right = _load(B + row * step_B + g * n, k, j, step_B, size, n, TYPE)
+    left = _load(C + row * step_C + g * n, k, j, step_C, size, n, TYPE)
+    of_B, of_C = tl.zeros((CHUNK, N), of_CB.dtype), tl.zeros((CHUNK, N), of_CB.dtype)
+    of_B = _dot(tl.trans(of_CB), left, of_B, PRECISION)
+    of_C = _dot(of_CB, right, of_C, PRECISION)
+    begin, per_group = tl.program_id(1) * HEADS, heads // groups
     for one in range(begin, tl.minimum(begin + HEADS, per_group)):
         h = g * per_group + one
+        decay = _per_sample(log_a, row, h, heads, size, CHUNK)
+        from_start = tl.exp(tl.cumsum(decay, axis=0))[:, None]
+        to_end = _to_end(log_a, row, h, heads, size, CHUNK)
+        to_end = (to_end * _per_sample(weight, row, h, heads, size, CHUNK))[:, None]
         slot = ((b * chunks + c) * heads + h) * p * n
-        dM = tl.zeros((CHUNK, CHUNK), WIDE)
-        to_B, to_C = tl.zeros((CHUNK, N), WIDE), tl.zeros((CHUNK, N), WIDE)
         for first in range(0, p, P):
             i = first + lane
             value = _load(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
-            grad = _load(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE)
-            dM = _dot(grad, tl.trans(value), dM, PRECISION)
             grad_state = _load(grad_states + slot, i, j, n, p, n, TYPE)
-            to_B = _dot(value, grad_state, to_B, PRECISION)
+            of_B += tl.dot(value, grad_state, input_precision=PRECISION) * to_end
+            grad = _load(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE)
             state = _load(states + slot, i, j, n, p, n, TYPE)
-            to_C = _dot(grad, state, to_C, PRECISION)
-        decay = _per_sample(log_a, row, h, heads, size, CHUNK)
-        in_state = _per_sample(weight, row, h, heads, size, CHUNK)
-        at_once = _per_sample(own, row, h, heads, size, CHUNK)
-        of_B += to_B * (_to_end(log_a, row, h, heads, size, CHUNK) * in_state)[:, None]
-        of_C += to_C * tl.exp(tl.cumsum(decay, axis=0))[:, None]
-        diagonal = k[:, None] == k[None, :]
-        dM *= _between(decay, CHUNK)
-        dCB += dM * tl.where(diagonal, at_once[None, :], in_state[None, :])
-    right = _load(B + row * step_B + g * n, k, j, step_B, size, n, TYPE)
-    left = _load(C + row * step_C + g * n, k, j, step_C, size, n, TYPE)
-    of_B = _dot(tl.trans(dCB), left, of_B, PRECISION)
-    of_C = _dot(dCB, right, of_C, PRECISION)
-    before = tl.program_id(2).to(tl.int64) * (tl.num_programs(0) // groups // chunks) * steps
-    out = ((before + row) * groups + g) * n + k[:, None] * (groups * n) + j[None, :]
+            of_C += tl.dot(grad, state, input_precision=PRECISION) * from_start
+    samples = part * (tl.num_programs(0) // groups // chunks) * steps  # of the parts before
+    out = ((samples + row) * groups + g) * n + k[:, None] * (groups * n) + j[None, :]
     inside = (k < size)[:, None] & (j < n)[None, :]
     tl.store(dB + out, of_B.to(dB.dtype.element_ty), mask=inside)
     tl.store(dC + out, of_C.to(dC.dtype.element_ty), mask=inside)
