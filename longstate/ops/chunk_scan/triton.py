@@ -108,6 +108,10 @@ def _carry(
     return kept, last
 
 
+def _total(parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0)
+
+
 def forward(
     x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
     h0: Tensor, k: int,
@@ -152,18 +156,14 @@ def backward(
     small = [torch.empty_like(v) for v in (log_a, weight, own)] + [D.new_empty(b, chunks, h)]
     dCB = D.new_empty(parts, b, chunks, g, options["CHUNK"], options["CHUNK"])
     kernels.pair_gradients[(b * chunks * g, parts)](
-        *data, log_a, weight, own, *ends, *small, dCB, *sizes, in_p,
+        *data, log_a, weight, own, *map(_total, ends), *small, dCB, *sizes,
         HEADS=_HEADS, **options | {"num_warps": 8},
     )  # fmt: skip
-    shared = [
-        v.new_empty(parts, *v.shape, dtype=v.dtype if parts == 1 else wide) for v in (B, C)
-    ]
+    shared = [v.new_empty(parts, *v.shape, dtype=v.dtype if parts == 1 else wide) for v in (B, C)]
     kernels.shared_gradients[(b * chunks * g, parts, plan.in_n)](
         *data, log_a, weight, *between, dCB, *shared, *sizes, HEADS=_HEADS, **options
     )
-    dB, dC = (
-        v[0] if parts == 1 else v.sum(0).to(B.dtype) for v, B in zip(shared, (B, C), strict=True)
-    )
+    dB, dC = (_total(v).to(like.dtype) for v, like in zip(shared, (B, C), strict=True))
     small[-1] = small[-1].sum((0, 1))
     d_log_a, d_weight, d_own, dD = (v.to(w.dtype) for v, w in zip(small, like, strict=True))
     return dx, d_log_a, d_weight, d_own, dB, dC, dD, grad_h0

@@ -6,79 +6,17 @@ Axes: l and s two times within a chunk, s before l.
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _load(x, rows, columns, step, height, width, TYPE: tl.constexpr):
-    """A tile of a matrix, rows `step` apart; 0 beyond its height and width."""
-    inside = (rows < height)[:, None] & (columns < width)[None, :]
-    return tl.load(x + rows[:, None] * step + columns[None, :], mask=inside, other=0.0).to(TYPE)
-
-
-@triton.jit
-def _load_transposed(x, rows, columns, step, height, width, TYPE: tl.constexpr):
-    inside = (columns < width)[:, None] & (rows < height)[None, :]
-    return tl.load(x + rows[None, :] * step + columns[:, None], mask=inside, other=0.0).to(TYPE)
-
-
-@triton.jit
-def _dot(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a b, with `a` rounded to the type of `b`."""
-    return tl.dot(a.to(b.dtype), b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
-
-
-@triton.jit
-def _whole_dot(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a b, with all of a wide `a`."""
-    if b.dtype == tl.bfloat16:
-        high = a.to(tl.bfloat16)
-        rest = a - high.to(a.dtype)
-        middle = rest.to(tl.bfloat16)
-        low = (rest - middle.to(a.dtype)).to(tl.bfloat16)
-        acc = tl.dot(high, b, tl.dot(middle, b, tl.dot(low, b, acc)))
-    else:
-        acc = _dot(a, b, acc, PRECISION)
-    return acc
-
-
-@triton.jit
-def _place(chunks, heads):
-    """Sequence, chunk, head of a program; heads are neighbours, because they share B and C."""
-    h = tl.program_id(0) % heads
-    c = tl.program_id(0) // heads % chunks
-    return (tl.program_id(0) // heads // chunks).to(tl.int64), c, h
-
-
-@triton.jit
-def _per_sample(v, row, h, heads, size, CHUNK: tl.constexpr):
-    """v (b, t, h) of a head in the chunk that starts at `row`; 0 behind the last sample."""
-    k = tl.arange(0, CHUNK)
-    return tl.load(v + (row + k) * heads + h, mask=k < size, other=0.0)
-
-
-@triton.jit
-def _to_end(log_a, row, h, heads, size, CHUNK: tl.constexpr):
-    """Decay from each sample to the last of the chunk: the sum of what is behind, no difference."""
-    k = tl.arange(0, CHUNK) + 1
-    behind = (k < size) & (k < CHUNK)
-    later = tl.load(log_a + (row + k) * heads + h, mask=behind, other=0.0)
-    return tl.exp(tl.cumsum(later, axis=0, reverse=True))
-
-
-@triton.jit
-def _between(decay, CHUNK: tl.constexpr):
-    """Decay (l, s) from s to l, from logarithms (l); every sum has only what lies between."""
-    k = tl.arange(0, CHUNK)
-    later = k[:, None] > k[None, :]
-    L = tl.exp(tl.cumsum(tl.where(later, decay[:, None], 0.0), axis=0))
-    return tl.where(k[:, None] >= k[None, :], L, 0.0)
-
-
-@triton.jit
-def _mixing(CB, decay, in_state, at_once, CHUNK: tl.constexpr):
-    """What a sample (s) adds to an output (l), D apart."""
-    k = tl.arange(0, CHUNK)
-    per_sample = tl.where(k[:, None] == k[None, :], at_once[None, :], in_state[None, :])
-    return _between(decay, CHUNK) * CB * per_sample
+from longstate.ops.chunk_scan.triton_tiles import (
+    add_pairs,
+    decay_between,
+    decay_to_end,
+    dot,
+    load_samples,
+    load_tile,
+    locate,
+    mix,
+    whole_dot,
+)
 
 
 @triton.jit
@@ -105,16 +43,16 @@ def carry(
         slot = kept + ((b * chunks + c) * heads + h) * p * n
         tl.store(slot + entry, state.to(kept.dtype.element_ty), mask=inside)
         row, size = b * steps + c * CHUNK, steps - c * CHUNK
-        decay = _per_sample(log_a, row, h, heads, size, CHUNK)
+        decay = load_samples(log_a, row, h, heads, size, CHUNK)
         if BACK:
             scale = tl.exp(tl.cumsum(decay, axis=0))
         else:
-            scale = _to_end(log_a, row, h, heads, size, CHUNK)
-            scale *= _per_sample(weight, row, h, heads, size, CHUNK)
-        left = _load(v + row * step_v + h * p, k, i, step_v, size, p, TYPE) * scale[:, None]
-        right = _load(w + row * step_w + g * n, k, j, step_w, size, n, TYPE)
+            scale = decay_to_end(log_a, row, h, heads, size, CHUNK)
+            scale *= load_samples(weight, row, h, heads, size, CHUNK)
+        left = load_tile(v + row * step_v + h * p, k, i, step_v, 1, size, p, TYPE) * scale[:, None]
+        right = load_tile(w + row * step_w + g * n, k, j, step_w, 1, size, n, TYPE)
         state *= tl.exp(tl.sum(decay, axis=0))
-        state = _whole_dot(tl.trans(left), right, state, PRECISION)
+        state = whole_dot(tl.trans(left), right, state, PRECISION)
     tl.store(last + (b * heads + h) * p * n + entry, state, mask=inside)
 
 
@@ -127,27 +65,27 @@ def outputs(
 ):  # fmt: skip
     """y of one chunk, head and tile of channels."""
     chunks = tl.cdiv(steps, CHUNK)
-    b, c, h = _place(chunks, heads)
+    b, c, h = locate(chunks, heads)
     g = h // (heads // groups)
     row, size = b * steps + c * CHUNK, steps - c * CHUNK
     k, i, lane = tl.arange(0, CHUNK), tl.program_id(1) * P + tl.arange(0, P), tl.arange(0, N)
-    decay = _per_sample(log_a, row, h, heads, size, CHUNK)
+    decay = load_samples(log_a, row, h, heads, size, CHUNK)
     CB = tl.zeros((CHUNK, CHUNK), decay.dtype)
     seen = tl.zeros((CHUNK, P), decay.dtype)
     slot = kept + ((b * chunks + c) * heads + h) * p * n
     for first in range(0, n, N):
         j = first + lane
-        right = _load(B + row * step_B + g * n, k, j, step_B, size, n, TYPE)
-        left = _load(C + row * step_C + g * n, k, j, step_C, size, n, TYPE)
-        CB = _dot(left, tl.trans(right), CB, PRECISION)
-        state = _load(slot, i, j, n, p, n, TYPE)
-        seen = _dot(left, tl.trans(state), seen, PRECISION)
-    in_state = _per_sample(weight, row, h, heads, size, CHUNK)
-    at_once = _per_sample(own, row, h, heads, size, CHUNK)
-    M = _mixing(CB, decay, in_state, at_once, CHUNK)
-    value = _load(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
+        right = load_tile(B + row * step_B + g * n, k, j, step_B, 1, size, n, TYPE)
+        left = load_tile(C + row * step_C + g * n, k, j, step_C, 1, size, n, TYPE)
+        CB = dot(left, tl.trans(right), CB, PRECISION)
+        state = load_tile(slot, i, j, n, 1, p, n, TYPE)
+        seen = dot(left, tl.trans(state), seen, PRECISION)
+    in_state = load_samples(weight, row, h, heads, size, CHUNK)
+    at_once = load_samples(own, row, h, heads, size, CHUNK)
+    M = mix(CB, decay, in_state, at_once, CHUNK)
+    value = load_tile(x + row * step_x + h * p, k, i, step_x, 1, size, p, TYPE)
     out = seen * tl.exp(tl.cumsum(decay, axis=0))[:, None] + value * tl.load(D + h)
-    out = _dot(M, value, out, PRECISION)
+    out = dot(M, value, out, PRECISION)
     inside = (k < size)[:, None] & (i < p)[None, :]
     place = y + (row * heads + h) * p + k[:, None] * (heads * p) + i[None, :]
     tl.store(place, out.to(y.dtype.element_ty), mask=inside)
@@ -167,48 +105,45 @@ def input_gradients(
     to a sample. through: from before to behind.
     """
     chunks = tl.cdiv(steps, CHUNK)
-    b, c, h = _place(chunks, heads)
+    b, c, h = locate(chunks, heads)
     g = h // (heads // groups)
     row, size = b * steps + c * CHUNK, steps - c * CHUNK
     k, i, lane = tl.arange(0, CHUNK), tl.program_id(1) * P + tl.arange(0, P), tl.arange(0, N)
-    decay = _per_sample(log_a, row, h, heads, size, CHUNK)
+    decay = load_samples(log_a, row, h, heads, size, CHUNK)
     slot, at = ((b * chunks + c) * heads + h) * p * n, (row + k) * heads + h
     part = tl.program_id(1) * (tl.num_programs(0) // chunks).to(tl.int64)  # of the sums over p
     B, C = B + row * step_B + g * n, C + row * step_C + g * n
 
     # Transposed, (p, k): then what is wide is the left operand of each product.
-    grad = _load_transposed(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE)
+    grad = load_tile(dy + row * step_dy + h * p, i, k, 1, step_dy, p, size, TYPE)
     seen = tl.zeros((P, CHUNK), decay.dtype)
     for first in range(0, n, N):
-        state = _load(states + slot, i, first + lane, n, p, n, decay.dtype)
-        left = _load(C, k, first + lane, step_C, size, n, TYPE)
-        seen = _whole_dot(state, tl.trans(left), seen, PRECISION)
+        state = load_tile(states + slot, i, first + lane, n, 1, p, n, decay.dtype)
+        left = load_tile(C, k, first + lane, step_C, 1, size, n, TYPE)
+        seen = whole_dot(state, tl.trans(left), seen, PRECISION)
     enters = tl.sum(seen * grad, axis=0) * tl.exp(tl.cumsum(decay, axis=0))
     tl.store(entering + part * steps + at, enters, mask=k < size)
 
     out = tl.zeros((P, CHUNK), decay.dtype)
     passes = tl.zeros((P,), decay.dtype)
     for first in range(0, n, N):
-        grad_state = _load(grad_states + slot, i, first + lane, n, p, n, decay.dtype)
-        state = _load(states + slot, i, first + lane, n, p, n, decay.dtype)
+        grad_state = load_tile(grad_states + slot, i, first + lane, n, 1, p, n, decay.dtype)
+        state = load_tile(states + slot, i, first + lane, n, 1, p, n, decay.dtype)
         passes += tl.sum(state * grad_state, axis=1)
-        right = _load(B, k, first + lane, step_B, size, n, TYPE)
-        out = _whole_dot(grad_state, tl.trans(right), out, PRECISION)
+        right = load_tile(B, k, first + lane, step_B, 1, size, n, TYPE)
+        out = whole_dot(grad_state, tl.trans(right), out, PRECISION)
     total = tl.sum(passes, axis=0) * tl.exp(tl.sum(decay, axis=0))
     tl.store(through + part * chunks + (b * chunks + c) * heads + h, total)
-    value = _load_transposed(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
-    out *= _to_end(log_a, row, h, heads, size, CHUNK)[None, :]
+    value = load_tile(x + row * step_x + h * p, i, k, 1, step_x, p, size, TYPE)
+    out *= decay_to_end(log_a, row, h, heads, size, CHUNK)[None, :]
     tl.store(leaving + part * steps + at, tl.sum(out * value, axis=0), mask=k < size)
 
     CB = tl.zeros((CHUNK, CHUNK), decay.dtype)
-    for first in range(0, n, N):
-        right = _load(B, k, first + lane, step_B, size, n, TYPE)
-        left = _load(C, k, first + lane, step_C, size, n, TYPE)
-        CB = _dot(left, tl.trans(right), CB, PRECISION)
-    in_state = _per_sample(weight, row, h, heads, size, CHUNK)
-    M = _mixing(CB, decay, in_state, _per_sample(own, row, h, heads, size, CHUNK), CHUNK)
+    CB = add_pairs(B, C, CB, step_B, step_C, size, n, CHUNK, N, TYPE, PRECISION)
+    in_state = load_samples(weight, row, h, heads, size, CHUNK)
+    M = mix(CB, decay, in_state, load_samples(own, row, h, heads, size, CHUNK), CHUNK)
     out = out * in_state[None, :] + grad * tl.load(D + h)
-    out = _dot(grad, M.to(TYPE), out, PRECISION)
+    out = dot(grad, M.to(TYPE), out, PRECISION)
     place = dx + (row * heads + h) * p + k[None, :] * (heads * p) + i[:, None]
     tl.store(place, out.to(dx.dtype.element_ty), mask=(i < p)[:, None] & (k < size)[None, :])
 
@@ -217,26 +152,19 @@ def input_gradients(
 def pair_gradients(
     x, dy, B, C, log_a, weight, own, leaving, entering, through,
     d_log_a, d_weight, d_own, dD, dCB, step_x, step_dy, step_B, step_C,
-    steps, heads, groups, p, n, parts,
+    steps, heads, groups, p, n,
     HEADS: tl.constexpr, CHUNK: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     TYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of what weighs pairs of samples: log_a, weight, own, D and C B^T; for a chunk of a group.
-
-    `leaving`, `entering` and `through` are in `parts`, one for each tile of channels.
-    """
+    """Of what weighs pairs of samples: log_a, weight, own, D and C B^T; for a chunk of a group."""
     chunks = tl.cdiv(steps, CHUNK)
-    b, c, g = _place(chunks, groups)
+    b, c, g = locate(chunks, groups)
     row, size = b * steps + c * CHUNK, steps - c * CHUNK
     k, lane = tl.arange(0, CHUNK), tl.arange(0, P)
     WIDE: tl.constexpr = log_a.dtype.element_ty
     CB, of_CB = tl.zeros((CHUNK, CHUNK), WIDE), tl.zeros((CHUNK, CHUNK), WIDE)
-    for first in range(0, n, N):
-        j = first + tl.arange(0, N)
-        right = _load(B + row * step_B + g * n, k, j, step_B, size, n, TYPE)
-        left = _load(C + row * step_C + g * n, k, j, step_C, size, n, TYPE)
-        CB = _dot(left, tl.trans(right), CB, PRECISION)
-    batch = tl.num_programs(0) // groups // chunks
+    B, C = B + row * step_B + g * n, C + row * step_C + g * n
+    CB = add_pairs(B, C, CB, step_B, step_C, size, n, CHUNK, N, TYPE, PRECISION)
     earlier, same = k[:, None] > k[None, :], k[:, None] == k[None, :]
     begin, per_group = tl.program_id(1) * HEADS, heads // groups
     for one in range(begin, tl.minimum(begin + HEADS, per_group)):
@@ -244,32 +172,28 @@ def pair_gradients(
         dM = tl.zeros((CHUNK, CHUNK), WIDE)
         for first in range(0, p, P):
             i = first + lane
-            value = _load(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
-            grad = _load(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE)
-            dM = _dot(grad, tl.trans(value), dM, PRECISION)
-        decay = _per_sample(log_a, row, h, heads, size, CHUNK)
-        in_state = _per_sample(weight, row, h, heads, size, CHUNK)
-        at_once = _per_sample(own, row, h, heads, size, CHUNK)
+            value = load_tile(x + row * step_x + h * p, k, i, step_x, 1, size, p, TYPE)
+            grad = load_tile(dy + row * step_dy + h * p, k, i, step_dy, 1, size, p, TYPE)
+            dM = dot(grad, tl.trans(value), dM, PRECISION)
+        decay = load_samples(log_a, row, h, heads, size, CHUNK)
+        in_state = load_samples(weight, row, h, heads, size, CHUNK)
+        at_once = load_samples(own, row, h, heads, size, CHUNK)
         of_D = tl.sum(tl.where(same, dM, 0.0), axis=0)
         tl.store(dD + (b * chunks + c) * heads + h, tl.sum(of_D, axis=0))
-        dM *= _between(decay, CHUNK)
+        dM *= decay_between(decay, CHUNK)
         of_CB += dM * tl.where(same, at_once[None, :], in_state[None, :])
         dM *= CB
         at = (row + k) * heads + h
         tl.store(d_own + at, tl.sum(tl.where(same, dM, 0.0), axis=0), mask=k < size)
-        leaves, enters = tl.zeros_like(decay), tl.zeros_like(decay)
-        passes = tl.sum(leaves, axis=0)
-        for part in range(parts):
-            skip = part * batch.to(tl.int64) * heads
-            leaves += tl.load(leaving + skip * steps + at, mask=k < size, other=0.0)
-            enters += tl.load(entering + skip * steps + at, mask=k < size, other=0.0)
-            passes += tl.load(through + skip * chunks + (b * chunks + c) * heads + h)
         dM = tl.where(earlier, dM, 0.0)
+        leaves = load_samples(leaving, row, h, heads, size, CHUNK)
         tl.store(d_weight + at, tl.sum(dM, axis=0) + leaves, mask=k < size)
         # A decay at l weighs every path that is in the state before l and is seen at l or later.
         dM = (tl.cumsum(dM, axis=0, reverse=True) + leaves[None, :]) * in_state[None, :]
         crossing = tl.sum(tl.where(earlier, dM, 0.0), axis=1)
-        crossing += tl.cumsum(enters, axis=0, reverse=True) + passes
+        enters = load_samples(entering, row, h, heads, size, CHUNK)
+        crossing += tl.cumsum(enters, axis=0, reverse=True)
+        crossing += tl.load(through + (b * chunks + c) * heads + h)
         tl.store(d_log_a + at, crossing, mask=k < size)
     slot = (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * CHUNK * CHUNK
     tl.store(dCB + slot + k[:, None] * CHUNK + k[None, :], of_CB)
@@ -285,32 +209,32 @@ def shared_gradients(
 ):  # fmt: skip
     """Of B and C, in one chunk and tile of columns, from up to `HEADS` heads of a group."""
     chunks = tl.cdiv(steps, CHUNK)
-    b, c, g = _place(chunks, groups)
+    b, c, g = locate(chunks, groups)
     row, size = b * steps + c * CHUNK, steps - c * CHUNK
     k, lane, j = tl.arange(0, CHUNK), tl.arange(0, P), tl.program_id(2) * N + tl.arange(0, N)
     part = tl.program_id(1).to(tl.int64)
     pairs = dCB + (part * tl.num_programs(0) + tl.program_id(0)) * CHUNK * CHUNK
     of_CB = tl.load(pairs + k[:, None] * CHUNK + k[None, :])
-    right = _load(B + row * step_B + g * n, k, j, step_B, size, n, TYPE)
-    left = _load(C + row * step_C + g * n, k, j, step_C, size, n, TYPE)
+    right = load_tile(B + row * step_B + g * n, k, j, step_B, 1, size, n, TYPE)
+    left = load_tile(C + row * step_C + g * n, k, j, step_C, 1, size, n, TYPE)
     of_B, of_C = tl.zeros((CHUNK, N), of_CB.dtype), tl.zeros((CHUNK, N), of_CB.dtype)
-    of_B = _dot(tl.trans(of_CB), left, of_B, PRECISION)
-    of_C = _dot(of_CB, right, of_C, PRECISION)
+    of_B = dot(tl.trans(of_CB), left, of_B, PRECISION)
+    of_C = dot(of_CB, right, of_C, PRECISION)
     begin, per_group = tl.program_id(1) * HEADS, heads // groups
     for one in range(begin, tl.minimum(begin + HEADS, per_group)):
         h = g * per_group + one
-        decay = _per_sample(log_a, row, h, heads, size, CHUNK)
+        decay = load_samples(log_a, row, h, heads, size, CHUNK)
         from_start = tl.exp(tl.cumsum(decay, axis=0))[:, None]
-        to_end = _to_end(log_a, row, h, heads, size, CHUNK)
-        to_end = (to_end * _per_sample(weight, row, h, heads, size, CHUNK))[:, None]
+        to_end = decay_to_end(log_a, row, h, heads, size, CHUNK)
+        to_end = (to_end * load_samples(weight, row, h, heads, size, CHUNK))[:, None]
         slot = ((b * chunks + c) * heads + h) * p * n
         for first in range(0, p, P):
             i = first + lane
-            value = _load(x + row * step_x + h * p, k, i, step_x, size, p, TYPE)
-            grad_state = _load(grad_states + slot, i, j, n, p, n, TYPE)
+            value = load_tile(x + row * step_x + h * p, k, i, step_x, 1, size, p, TYPE)
+            grad_state = load_tile(grad_states + slot, i, j, n, 1, p, n, TYPE)
             of_B += tl.dot(value, grad_state, input_precision=PRECISION) * to_end
-            grad = _load(dy + row * step_dy + h * p, k, i, step_dy, size, p, TYPE)
-            state = _load(states + slot, i, j, n, p, n, TYPE)
+            grad = load_tile(dy + row * step_dy + h * p, k, i, step_dy, 1, size, p, TYPE)
+            state = load_tile(states + slot, i, j, n, 1, p, n, TYPE)
             of_C += tl.dot(grad, state, input_precision=PRECISION) * from_start
     samples = part * (tl.num_programs(0) // groups // chunks) * steps  # of the parts before
     out = ((samples + row) * groups + g) * n + k[:, None] * (groups * n) + j[None, :]
