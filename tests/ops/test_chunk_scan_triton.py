@@ -79,19 +79,19 @@ def test_a_named_implementation_never_falls_back(monkeypatch):
 INTERPRETED = """
 import torch
 from tests.ops.helpers import assert_equals_reference, strided
-from tests.ops.test_chunk_scan import ORDER, PLAIN, call, flags
+from tests.ops.test_chunk_scan import ORDER, PLAIN, at_times, call, flags
 from tests.ops.test_chunk_scan_triton import MODULE, projected, small
-assert_equals_reference(call, "triton", small(70))
 MODULE.CHUNK = 16
 assert_equals_reference(call, "triton", small(1) | {"h0": None})
 assert_equals_reference(call, "triton", small(16, g=2) | PLAIN)
-assert_equals_reference(call, "triton", small(33, g=2, b=2) | flags(2, 33))
+assert_equals_reference(call, "triton", small(33, h=4, g=2, b=2) | flags(2, 33))
 assert_equals_reference(call, "triton", small(17, h=1, p=35, n=37))
 assert_equals_reference(call, "triton", small(2, h=9))
 v = projected(18)
 assert not v["x"].is_contiguous()
 assert_equals_reference(call, "triton", v)
-assert_equals_reference(call, "triton", {k: strided(x) for k, x in small(18, g=2).items()})
+assert_equals_reference(call, "triton", {k: strided(x) for k, x in small(5, g=2).items()})
+assert_equals_reference(call, "triton", at_times(small(3, b=2, h=1), slice(2)))
 inputs = [small(17)[k].requires_grad_() for k in ORDER]
 torch.library.opcheck(torch.ops.longstate.chunk_scan, (*inputs, 16, True, "triton"))
 print("same")

@@ -9,7 +9,7 @@ second part of its weight when the next one comes: there `weight` is both parts,
 By matrix products over chunks of time: the state space duality of Mamba-2 (Dao and Gu,
 "Transformers are SSMs", ICML 2024, arXiv:2405.21060). Differs from the paper: sums of log decays
 are never subtracted from one another, so exp(-1000) between two samples costs no accuracy
-elsewhere; a backward of its own recomputes the matrices of each chunk and keeps only the states
+elsewhere; a backward of its own recomputes the matrices of each chunk and keeps at most the states
 between chunks.
 
 Values that are not finite spread to the whole chunk of `CHUNK` samples they fall in, as they do in

@@ -12,8 +12,8 @@ number and decides another (a state, the gradient of a decay) is not rounded to 
 into three. float16 is widened, and its products take three passes in TF32. float32 is multiplied
 as such, unless PyTorch may use TF32 for its own products.
 
-Tested under Triton's interpreter, and compiled for GPUs without spilled registers, but not yet run
-on one: sizes of tiles and numbers of warps are not tuned.
+Tested under Triton's interpreter, and compiled for GPUs, with next to no spilled registers, but not
+yet run on one: sizes of tiles and numbers of warps are not tuned.
 """
 
 from typing import NamedTuple
