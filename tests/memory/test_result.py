@@ -19,10 +19,10 @@ class Bits(Result):
 
 
 def make(**changes):
-    facts = dict(
-        kind="exact", scope="all inputs", sentence="It holds two bits.",
-        bits=torch.tensor([1.5, 0.5]), note=float("inf"),
-    )  # fmt: skip
+    facts = {
+        "kind": "exact", "scope": "all inputs", "sentence": "It holds two bits.",
+        "bits": torch.tensor([1.5, 0.5]), "note": float("inf"),
+    }  # fmt: skip
     return Bits(**{**facts, **changes})
 
 
