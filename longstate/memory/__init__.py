@@ -4,6 +4,24 @@ Layers that do not change with time hand it a system, selective layers a trace. 
 float64 on the CPU, whatever the type and the device of the model.
 """
 
+from longstate.memory.curve import FORMATS as FORMATS
+from longstate.memory.curve import MemoryCurve as MemoryCurve
+from longstate.memory.curve import memory_curve as memory_curve
+from longstate.memory.demand import Bits as Bits
+from longstate.memory.demand import ErrorRate as ErrorRate
+from longstate.memory.demand import demand_of_brackets as demand_of_brackets
+from longstate.memory.demand import demand_of_copy as demand_of_copy
+from longstate.memory.demand import demand_of_counter as demand_of_counter
+from longstate.memory.demand import demand_of_delay as demand_of_delay
+from longstate.memory.demand import demand_of_recall as demand_of_recall
+from longstate.memory.demand import fano as fano
+from longstate.memory.demand import known_bits as known_bits
+from longstate.memory.hankel import HankelSpectrum as HankelSpectrum
+from longstate.memory.hankel import hankel as hankel
+from longstate.memory.rate import DiscreteRate as DiscreteRate
+from longstate.memory.rate import GaussianRate as GaussianRate
+from longstate.memory.rate import blahut_arimoto as blahut_arimoto
+from longstate.memory.rate import gaussian_rd as gaussian_rd
 from longstate.memory.result import KINDS as KINDS
 from longstate.memory.result import Kind as Kind
 from longstate.memory.result import Result as Result
