@@ -156,9 +156,11 @@ def _inverse(P: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 def _joint(P: Tensor, variance: Tensor) -> Tensor:
     """1/2 log2 det(I + N^{-1} P) (...)."""
-    if not bool((variance > 0).all()):
+    size = P.diagonal(dim1=-2, dim2=-1)
+    moves = size > 1e-24 * size.amax(-1, keepdim=True)  # an imaginary part may always be 0
+    if bool((moves & (variance == 0)).any()):
         return torch.full(P.shape[:-2], torch.inf, dtype=P.dtype)
-    scale = variance.rsqrt()
+    scale = torch.where(moves, variance.rsqrt(), 0)
     ratio = scale[..., :, None] * P * scale[..., None, :]
     return (
         0.5

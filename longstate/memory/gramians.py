@@ -61,8 +61,8 @@ def gramians(system: System, length: int | None = None) -> Gramians:
 
 _ENDS = 1 - 1e-12  # what lies above cannot be told from 1
 _ENDLESS = (
-    "an eigenvalue has modulus 1 (to rounding) or more, so that nothing is ever forgotten and the sum over all "
-    "time is infinite; give a length"
+    "an eigenvalue has modulus 1 (to rounding) or more, so that something is never forgotten and "
+    "the sum over all time is infinite; give a length"
 )
 
 
