@@ -17,6 +17,8 @@ whatever the time between them.
 Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, k taps.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ from longstate.layers.gated import (
     heads,
     initial_step_bias,
     trace_of_heads,
+    traced_conv,
 )
 from longstate.ops import chunk_scan, short_conv
 from longstate.systems import Trace
@@ -155,18 +158,16 @@ class Mamba2(Layer):
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
         """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
 
-        `out_proj(norm(trace.outputs(), z))` is what a call gives.
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
         """
         state = check_call(self, u, state, None, None, None)
-        _, convolved, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
-        convolved, _ = short_conv(
-            convolved, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"],
-            activation="silu",
-        )  # fmt: skip
+        z, v, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
+        convolved, conv = traced_conv(v, self.conv1d, state["taps"], z.shape[-1])
         x, B, C = self._split(convolved)
         step, log_a = self._step_sizes(step, None)
         B, C = (v.repeat_interleave(self.n_heads // self.n_groups, dim=2) for v in (B, C))
-        return trace_of_heads(x, log_a, step, B, C, state["ssm"], self.D)
+        trace = trace_of_heads(x, log_a, step, B, C, state["ssm"], self.D)
+        return replace(trace, conv=conv, gate=self.norm.factor(trace.outputs(), z))
 
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., h, p), B and C (..., g, n)."""

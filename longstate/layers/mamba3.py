@@ -20,6 +20,7 @@ Irregular time: `dt` multiplies the learned step.
 Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, s angles.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -151,12 +152,13 @@ class Mamba3(Layer):
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
         """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
 
-        `out_proj(trace.outputs() * silu(z))` is what a call gives.
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
         """
         state = check_call(self, u, state, None, None, None)
-        _, tokens = self._project(u, None)
+        z, tokens = self._project(u, None)
         k, q, first, weight, h0 = as_scan(tokens, state, None, None)[:5]
-        return trace_of_heads(tokens.v, tokens.log_a, weight, k, q, h0, self.D, first)
+        trace = trace_of_heads(tokens.v, tokens.log_a, weight, k, q, h0, self.D, first)
+        return replace(trace, gate=F.silu(z))
 
     def _project(self, u: Tensor, dt: Tensor | None) -> tuple[Tensor, Tokens]:
         projected = self.in_proj(u.to(self.B_norm.weight.dtype))

@@ -10,12 +10,15 @@ Axes: b batch, t time, d channels (inside: expand * d_model), n state, r rank, k
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers.gated import traced_conv
 from longstate.ops import short_conv
 from longstate.systems import Trace
 
@@ -78,15 +81,14 @@ class SelectiveLayer(Layer):
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
         """What the recurrence did with `u`, for `longstate.memory`; its channels are inner.
 
-        `out_proj(trace.outputs() * silu(z))` is what a call gives.
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
         """
         state = check_call(self, u, state, None, None, None)
-        x, _ = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
-        x, _ = short_conv(
-            x, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"], activation="silu"
-        )
+        v, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
+        x, conv = traced_conv(v, self.conv1d, state["taps"], v.shape[-1])
         steering = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
-        return self._trace(x, steering, state["ssm"])
+        trace = self._trace(x, steering, state["ssm"])
+        return replace(trace, conv=conv, gate=F.silu(z))
 
     def _scan(
         self,

@@ -4,6 +4,8 @@ Layers that do not change with time hand it a system, selective layers a trace. 
 float64 on the CPU, whatever the type and the device of the model.
 """
 
+from longstate.memory.attention import HiddenAttention as HiddenAttention
+from longstate.memory.attention import hidden_attention as hidden_attention
 from longstate.memory.curve import FORMATS as FORMATS
 from longstate.memory.curve import MemoryCurve as MemoryCurve
 from longstate.memory.curve import memory_curve as memory_curve
@@ -16,6 +18,8 @@ from longstate.memory.demand import demand_of_delay as demand_of_delay
 from longstate.memory.demand import demand_of_recall as demand_of_recall
 from longstate.memory.demand import fano as fano
 from longstate.memory.demand import known_bits as known_bits
+from longstate.memory.effective import EffectiveState as EffectiveState
+from longstate.memory.effective import effective_state as effective_state
 from longstate.memory.hankel import HankelSpectrum as HankelSpectrum
 from longstate.memory.hankel import hankel as hankel
 from longstate.memory.rate import DiscreteRate as DiscreteRate
@@ -25,3 +29,5 @@ from longstate.memory.rate import gaussian_rd as gaussian_rd
 from longstate.memory.result import KINDS as KINDS
 from longstate.memory.result import Kind as Kind
 from longstate.memory.result import Result as Result
+from longstate.memory.timescales import Timescales as Timescales
+from longstate.memory.timescales import timescales as timescales

@@ -14,6 +14,7 @@ Axes: b batch, t time, c channels, n state of a channel.
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,22 @@ from torch import Tensor
 
 from longstate.ops import diagonal_scan
 from longstate.systems._shapes import expect
+
+
+class Convolution(NamedTuple):
+    """The short convolution before a recurrence: x = scale * (sum over j of taps_j v_{t-j} + bias).
+
+    Attributes:
+        v (b, t, c): its input.
+        taps (c, k): weights, that of the present sample last.
+        bias (c).
+        scale (b, t, c): what the activation, SiLU, made of each output: a factor, given the data.
+    """
+
+    v: Float[Tensor, "b t c"]
+    taps: Float[Tensor, "c k"]
+    bias: Float[Tensor, " c"]
+    scale: Float[Tensor, "b t c"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +54,8 @@ class Trace:
         skip (c): weight of x in y beside the state.
         own (b, t, c): weight of x in its own y. `gain` when None.
         erase (b, t, c): share of the state along `write` that is removed. None: nothing.
+        conv: what made x, from a sequence's beginning. None: nothing did.
+        gate (b, t, c): factor of y on its way out, norms included. None: no gate.
 
     Raises:
         ValueError: the shapes do not fit each other.
@@ -51,12 +70,14 @@ class Trace:
     skip: Float[Tensor, " c"]
     own: Float[Tensor, "b t c"] | None = None
     erase: Float[Tensor, "b t c"] | None = None
+    conv: Convolution | None = None
+    gate: Float[Tensor, "b t c"] | None = None
 
     def __post_init__(self):
         expect(self.decay.dim() == 4, f"decay must be (b, t, c, n); got {tuple(self.decay.shape)}")
         b, t, c, n = self.decay.shape
         shapes = {
-            **dict.fromkeys(("x", "gain", "own", "erase"), (b, t, c)),
+            **dict.fromkeys(("x", "gain", "own", "erase", "gate"), (b, t, c)),
             **dict.fromkeys(("write", "read"), (b, t, c, n)),
             "start": (b, c, n),
             "skip": (c,),
@@ -80,9 +101,21 @@ class Trace:
     def double(self) -> "Trace":
         """The same in float64 on the CPU, which is where it is analysed."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{k: v.detach().double().cpu() for k, v in values.items() if v is not None}
-        )
+        conv = values.pop("conv")
+        wide = {k: v.detach().double().cpu() for k, v in values.items() if v is not None}
+        if conv is not None:
+            conv = Convolution(*(v.detach().double().cpu() for v in conv))
+        return replace(self, **wide, conv=conv)
+
+    def carry(self, t: int, h: Float[Tensor, "b c n *k"]) -> Float[Tensor, "b c n *k"]:
+        """What step `t` leaves of states h, several of them side by side in the last axes."""
+        extra = (...,) + (None,) * (h.dim() - 3)
+        kept = self.decay[:, t][extra] * h
+        if self.erase is None:
+            return kept
+        write = self.write[:, t][extra]
+        along = self.erase[:, t, :, None][extra] * (write * h).sum(2, keepdim=True)
+        return kept - along * write
 
     def states(self) -> Float[Tensor, "b t c n"]:
         """h after each sample."""
@@ -93,9 +126,7 @@ class Trace:
             return diagonal_scan(a, drive.reshape(b, t, c * n), start)[0].reshape(b, t, c, n)
         h, states = self.start, []
         for t in range(self.length):
-            write = self.write[:, t]
-            along = self.erase[:, t] * (write * h).sum(-1)
-            h = self.decay[:, t] * h - along[..., None] * write + drive[:, t]
+            h = self.carry(t, h) + drive[:, t]
             states.append(h)
         return torch.stack(states, dim=1)
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from longstate.layers import Longhorn, Mamba, Mamba2, Mamba3
 from longstate.systems import Trace
@@ -25,26 +24,32 @@ def layer(request):
     return layer
 
 
-def finish(layer, u, trace):
-    """The rest of the layer, after the recurrence."""
-    z = layer.in_proj(u)
-    if isinstance(layer, Mamba2):
-        return layer.out_proj(layer.norm(trace.outputs(), z[..., : layer.norm.weight.numel()]))
-    inner = layer.out_proj.in_features
-    z = z[..., :inner] if isinstance(layer, Mamba3) else z[..., inner:]
-    return layer.out_proj(trace.outputs() * F.silu(z))
+def finish(layer, trace):
+    return layer.out_proj(trace.outputs() * trace.gate)
 
 
 def test_outputs_are_those_of_the_layer(layer):
     u = torch.randn(2, 9, 8, dtype=torch.float64)
-    torch.testing.assert_close(finish(layer, u, layer.trace(u)), layer(u)[0])
+    torch.testing.assert_close(finish(layer, layer.trace(u)), layer(u)[0])
+
+
+def test_says_how_the_convolution_made_its_input(layer):
+    trace = layer.trace(torch.randn(2, 9, 8, dtype=torch.float64))
+    if isinstance(layer, Mamba3):
+        assert trace.conv is None
+        return
+    v, taps, bias, scale = trace.conv
+    k = taps.shape[1]
+    padded = torch.nn.functional.pad(v, (0, 0, k - 1, 0))
+    plain = sum(taps[:, j] * padded[:, j : j + 9] for j in range(k)) + bias
+    torch.testing.assert_close(scale * plain, trace.x)
 
 
 def test_goes_on_from_a_state(layer):
     u = torch.randn(2, 9, 8, dtype=torch.float64)
     y, _ = layer(u)
     _, state = layer(u[:, :5])
-    torch.testing.assert_close(finish(layer, u[:, 5:], layer.trace(u[:, 5:], state)), y[:, 5:])
+    torch.testing.assert_close(finish(layer, layer.trace(u[:, 5:], state)), y[:, 5:])
 
 
 def test_the_last_state_is_that_of_the_layer(layer):
@@ -61,5 +66,6 @@ def test_shapes_that_do_not_fit_are_refused(layer):
 
 def test_is_analysed_in_double_precision(layer):
     trace = layer.float().trace(torch.randn(1, 3, 8)).double()
-    assert all(v.dtype == torch.float64 for v in vars(trace).values() if v is not None)
+    values = [v for v in vars(trace).values() if isinstance(v, torch.Tensor)]
+    assert all(v.dtype == torch.float64 for v in [*values, *(trace.conv or ())])
     assert not trace.states().requires_grad
