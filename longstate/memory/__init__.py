@@ -22,6 +22,10 @@ from longstate.memory.effective import EffectiveState as EffectiveState
 from longstate.memory.effective import effective_state as effective_state
 from longstate.memory.hankel import HankelSpectrum as HankelSpectrum
 from longstate.memory.hankel import hankel as hankel
+from longstate.memory.probe import Probes as Probes
+from longstate.memory.probe import by_lag as by_lag
+from longstate.memory.probe import by_slot as by_slot
+from longstate.memory.probe import probe as probe
 from longstate.memory.rate import DiscreteRate as DiscreteRate
 from longstate.memory.rate import GaussianRate as GaussianRate
 from longstate.memory.rate import blahut_arimoto as blahut_arimoto
