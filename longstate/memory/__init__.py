@@ -20,6 +20,8 @@ from longstate.memory.demand import fano as fano
 from longstate.memory.demand import known_bits as known_bits
 from longstate.memory.effective import EffectiveState as EffectiveState
 from longstate.memory.effective import effective_state as effective_state
+from longstate.memory.gains import Gains as Gains
+from longstate.memory.gains import gains as gains
 from longstate.memory.hankel import HankelSpectrum as HankelSpectrum
 from longstate.memory.hankel import hankel as hankel
 from longstate.memory.probe import Probes as Probes
