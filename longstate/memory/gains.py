@@ -14,8 +14,8 @@ Axes: n poles, i inputs, o outputs, f frequencies, any leading batch axes (chann
 """
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -185,15 +185,9 @@ def _l1(system: System, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     while length < _LONGEST and float(_rows(power).max()) > 1e-15:
         before, power, length = before * (1 + _rows(power)), power @ power, 2 * length
     shrink = _rows(power)
-    dense = replace(
-        system,
-        **{
-            f.name: _wide(v)
-            for f in fields(system)
-            if isinstance(v := getattr(system, f.name), Tensor)
-        },
-    )
-    total = dense.impulse_response(length).abs().sum((-3, -1))
+    parts: dict[str, Any] = {f.name: getattr(system, f.name) for f in fields(system)}
+    double = {name: _wide(v) if isinstance(v, Tensor) else v for name, v in parts.items()}
+    total = type(system)(**double).impulse_response(length).abs().sum((-3, -1))
     rest = _rows(C) * before * torch.where(shrink < 1, shrink / (1 - shrink), torch.inf) * _rows(B)
     return total.amax(-1) + rest
 
