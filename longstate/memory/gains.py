@@ -186,7 +186,9 @@ def _l1(system: System, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
         before, power, length = before * (1 + _rows(power)), power @ power, 2 * length
     shrink = _rows(power)
     parts: dict[str, Any] = {f.name: getattr(system, f.name) for f in fields(system)}
-    double = {name: _wide(v) if isinstance(v, Tensor) else v for name, v in parts.items()}
+    double: dict[str, Any] = {
+        name: _wide(v) if isinstance(v, Tensor) else v for name, v in parts.items()
+    }
     total = type(system)(**double).impulse_response(length).abs().sum((-3, -1))
     rest = _rows(C) * before * torch.where(shrink < 1, shrink / (1 - shrink), torch.inf) * _rows(B)
     return total.amax(-1) + rest
