@@ -8,8 +8,8 @@
 
 Dao and Gu, "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured
 State Space Duality", ICML 2024, arXiv:2405.21060. Parameter names, shapes and initial values are
-those of the authors' code. Differs from it: no gated MLP beside the heads, the projections are built
-without bias, D is one number per head; `dt_limit` holds in a pass and in a step alike.
+those of the authors' code. Differs from it: no gated MLP beside the heads, the projections are
+built without bias, D is one number per head; `dt_limit` holds in a pass and in a step alike.
 
 Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
 whatever the time between them.
