@@ -201,18 +201,19 @@ def _check_prompts(prompts: Sequence[Sequence[int] | Tensor], vocabulary: int) -
     texts = []
     for i, prompt in enumerate(prompts):
         try:
-            tokens = [operator.index(t) for t in prompt]
+            listed = prompt.tolist() if isinstance(prompt, Tensor) else prompt
+            tokens = [operator.index(t) for t in listed]
         except TypeError:
             raise InputError(
                 f"prompt {i} must be a list of tokens, which are whole numbers; got {prompt!r:.60}"
             ) from None
         if not tokens:
             raise InputError(f"prompt {i} is empty; give it at least one token")
-        for token in tokens:
-            if not 0 <= token < vocabulary:
-                raise InputError(
-                    f"prompt {i} holds token {token}; the vocabulary has 0 to {vocabulary - 1}"
-                )
+        strange = min(tokens) if min(tokens) < 0 else max(tokens)
+        if not 0 <= strange < vocabulary:
+            raise InputError(
+                f"prompt {i} holds token {strange}; the vocabulary has 0 to {vocabulary - 1}"
+            )
         texts.append(torch.tensor(tokens))
     return texts
 

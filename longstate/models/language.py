@@ -96,12 +96,12 @@ class LanguageModel(nn.Module):
     def step(
         self,
         tokens: Int[Tensor, " b"],
-        state: list[State],
+        state: list[State] | None,
         *,
         mask: Bool[Tensor, " b"] | None = None,
         reset: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Float[Tensor, "b v"], list[State]]:
-        """One token of each text: logits after it, and the next state."""
+        """One token of each text: logits (b, v) after it, and the next state."""
         if tokens.dim() != 1:
             raise ValueError(
                 f"LanguageModel.step expects tokens of shape (batch,); got {tuple(tokens.shape)}"
@@ -110,7 +110,7 @@ class LanguageModel(nn.Module):
             tokens[:, None], state, *(None if f is None else f[:, None] for f in (mask, reset))
         )
         x, new = self._embed(tokens, mask), []
-        for block, s in zip(self._blocks(), state, strict=True):
+        for block, s in zip(self._blocks(), state or [None] * len(self.blocks), strict=True):
             x, s = block.step(x, s, mask=mask, reset=reset)
             new.append(s)
         return self._logits(self._last_norm(x, mask)), new

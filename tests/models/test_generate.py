@@ -173,6 +173,8 @@ def test_a_stopped_callback_stops_generation(model):
         ({"prompts": [[]]}, "prompt 0 is empty"),
         ({"prompts": [[1], []]}, "prompt 1 is empty"),
         ({"prompts": [1, 2]}, "prompt 0 must be a list of tokens"),
+        ({"prompts": [torch.ones(2)]}, "whole numbers; got"),
+        ({"prompts": [torch.tensor(2)]}, "prompt 0 must be a list of tokens"),
         ({"prompts": [[1.5]]}, "whole numbers; got"),
         ({"prompts": [["a"]]}, "whole numbers; got"),
         ({"prompts": [[1], [40]]}, "prompt 1 holds token 40; the vocabulary has 0 to 39"),

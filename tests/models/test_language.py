@@ -252,3 +252,11 @@ def test_wrong_calls_are_refused():
     for message, call in wrong.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_it_compiles():
+    model, tokens = make("mamba", "mamba2"), draw()
+    mask = torch.arange(17).expand(3, -1) > 2
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    close(compiled(tokens), model(tokens))
+    close(compiled(tokens, mask=mask), model(tokens, mask=mask))
