@@ -39,6 +39,8 @@ class Layer(nn.Module):
     dynamics: tuple[str, ...] = ()
     """Names of the parameters that set decays, frequencies and step sizes. They train with their
     own, lower learning rate and without weight decay."""
+    own_gate: bool = False
+    """Whether the layer ends in a gate and a projection, so that a block need not add them."""
 
     def init_state(self, batch: int) -> State:
         """The state before the first sample of `batch` sequences: zero."""

@@ -9,7 +9,7 @@ where r, B, C are read off x; `longstate.layers.selective` has the frame around 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", COLM 2024,
 arXiv:2312.00752. Parameter names, shapes and initial values are those of the authors' code. Differs
 from the paper, as that code does: B is discretised by Euler's rule, not by a hold. Differs from
-the code: no bias in the projections, and the rank of the step is d_model / 16.
+the code: the projections are built without bias.
 
 Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
 whatever the time between them.
@@ -36,6 +36,7 @@ class Mamba(SelectiveLayer):
         d_state: n, states of each channel.
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
+        dt_rank: r, rank of the projection that gives the step; None is d_model / 16, rounded up.
         dt_min, dt_max: range of the initial steps.
 
     Raises:
@@ -51,10 +52,11 @@ class Mamba(SelectiveLayer):
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 2,
+        dt_rank: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
     ):
-        super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand)
+        super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank)
         self.dt_proj = nn.Linear(self.rank, self.d_inner)
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
         self.dt_proj.bias = nn.Parameter(initial_step_bias(self.d_inner, dt_min, dt_max))

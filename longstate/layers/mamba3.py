@@ -59,6 +59,7 @@ class Mamba3(Layer):
     """
 
     dynamics = ("dt_bias",)
+    own_gate = True
 
     def __init__(
         self,

@@ -26,16 +26,23 @@ from longstate.systems import Trace
 class SelectiveLayer(Layer):
     """Base of selective layers with one state of n numbers for each channel.
 
-    State: {"taps": (b, k - 1, d), "ssm": (b, d, n)}. Subclasses define `_scan`.
+    State: {"taps": (b, k - 1, d), "ssm": (b, d, n)}. Subclasses define `_scan`, and `_steering`
+    where what steers the scan is not simply read off x.
     """
 
-    def __init__(self, d_model: int, *, d_state: int, d_conv: int, expand: int):
+    own_gate = True
+
+    def __init__(
+        self, d_model: int, *, d_state: int, d_conv: int, expand: int, dt_rank: int | None = None
+    ):
         super().__init__()
-        for name, value in (("d_state", d_state), ("d_conv", d_conv), ("expand", expand)):
+        rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "dt_rank": rank}
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         self.d_model, self.d_state = d_model, d_state
-        self.d_inner, self.rank = expand * d_model, math.ceil(d_model / 16)
+        self.d_inner, self.rank = expand * d_model, rank
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
         # holds the taps' weights; short_conv runs them, because past inputs are state here
         self.conv1d = nn.Conv1d(
@@ -71,8 +78,7 @@ class SelectiveLayer(Layer):
                 x, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"],
                 activation="silu", mask=mask, reset=reset,
             )  # fmt: skip
-        steering = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
-        y, ssm = self._scan(x, z, steering, state["ssm"], dt, mask, reset)
+        y, ssm = self._scan(x, z, self._steering(x), state["ssm"], dt, mask, reset)
         y = self.out_proj(y)
         if mask is not None:
             y = y.masked_fill(~mask[..., None], 0)
@@ -86,9 +92,13 @@ class SelectiveLayer(Layer):
         state = check_call(self, u, state, None, None, None)
         v, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
         x, conv = traced_conv(v, self.conv1d, state["taps"], v.shape[-1])
-        steering = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
-        trace = self._trace(x, steering, state["ssm"])
+        trace = self._trace(x, self._steering(x), state["ssm"])
         return replace(trace, conv=conv, gate=F.silu(z))
+
+    def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step before its projection (..., r), write and read (..., n)."""
+        low, write, read = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
+        return low, write, read
 
     def _scan(
         self,

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from longstate.layers import Longhorn, Mamba, Mamba2, Mamba3
+from longstate.layers import FalconMamba, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.systems import Trace
 
 LAYERS = {
+    "falcon mamba": lambda: FalconMamba(8, d_state=3),
     "mamba": lambda: Mamba(8, d_state=3),
     "longhorn, diagonal": lambda: Longhorn(8, d_state=3),
     "longhorn, exact": lambda: Longhorn(8, d_state=3, update="exact"),

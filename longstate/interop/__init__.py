@@ -1,0 +1,21 @@
+"""Other libraries' names, checkpoints and models, run by this library."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longstate.interop.checkpoints import load_language_model, save_language_model
+
+__all__ = ["load_language_model", "save_language_model"]
+
+_HOME = {
+    "load_language_model": "longstate.interop.checkpoints",
+    "save_language_model": "longstate.interop.checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load what they need on first use."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'longstate.interop' has no attribute {name!r}")
