@@ -57,6 +57,12 @@ class DetachesState(S4D):
         return super().forward(u, None if state is None else state.detach(), **options)
 
 
+class WritesIntoItsState(S4D):
+    def step(self, u, state, **options):
+        y, after = super().step(u, state, **options)
+        return y, after if torch.is_grad_enabled() else state.copy_(after)
+
+
 class SeesTheFuture(S4D):
     def forward(self, u, state=None, **options):
         y, state = super().forward(u, state, **options)
@@ -95,6 +101,7 @@ class KeepsNarrowState(S4D):
 BROKEN = [
     (ForgetsState, "step is forward"),
     (DetachesState, "gradients carry"),
+    (WritesIntoItsState, "keeps its input"),
     (SeesTheFuture, "step is forward|chunks|causal"),
     (MixesTheBatch, "step is forward|batch invariant"),
     (IgnoresMask, "mask removes"),

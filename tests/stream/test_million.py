@@ -18,7 +18,8 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(32, {D_MODEL})
-        self.backbone = Backbone([S4D({D_MODEL}, d_state=8), Longhorn({D_MODEL}, d_state=4)], {D_MODEL})
+        mixers = [S4D({D_MODEL}, d_state=8), Longhorn({D_MODEL}, d_state=4)]
+        self.backbone = Backbone(mixers, {D_MODEL})
     def init_state(self, batch):
         return self.backbone.init_state(batch)
     def forward(self, tokens, state=None):
