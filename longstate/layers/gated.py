@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers.channelwise import log_uniform
+from longstate.systems import Trace
 
 _SMALLEST_STEP = 1e-4
 
@@ -74,3 +75,21 @@ def heads(inner: int, headdim: int, n_groups: int) -> int:
 def beside(flag: Tensor, v: Tensor) -> Tensor:
     """`flag` (b) with axes added, to broadcast against `v` (b, ...)."""
     return flag.view(-1, *[1] * (v.dim() - 1))
+
+
+def trace_of_heads(
+    x: Tensor, log_a: Tensor, gain: Tensor, B: Tensor, C: Tensor, h0: Tensor, D: Tensor,
+    own: Tensor | None = None,
+) -> Trace:  # fmt: skip
+    """Heads as channels: x (b, t, h, p), log_a, gain, own (b, t, h), B and C (b, t, h, n), h0
+    (b, h, p, n), D (h)."""
+    p, n = h0.shape[2:]
+
+    def each(v: Tensor) -> Tensor:
+        """(b, t, h, ...) for each channel of a head: (b, t, h p, ...)."""
+        return v[:, :, :, None].expand(-1, -1, -1, p, *v.shape[3:]).flatten(2, 3)
+
+    return Trace(
+        x.flatten(2), each(log_a.exp())[..., None].expand(-1, -1, -1, n), each(gain), each(B),
+        each(C), h0.flatten(1, 2), D.repeat_interleave(p), None if own is None else each(own),
+    )  # fmt: skip

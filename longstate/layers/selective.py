@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from longstate.layers.base import Layer, State, check_call, full_precision
 from longstate.ops import short_conv
+from longstate.systems import Trace
 
 
 class SelectiveLayer(Layer):
@@ -74,6 +75,19 @@ class SelectiveLayer(Layer):
             y = y.masked_fill(~mask[..., None], 0)
         return y.to(u.dtype), {"taps": taps.to(state["taps"].dtype), "ssm": ssm}
 
+    def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
+        """What the recurrence did with `u`, for `longstate.memory`; its channels are inner.
+
+        `out_proj(trace.outputs() * silu(z))` is what a call gives.
+        """
+        state = check_call(self, u, state, None, None, None)
+        x, _ = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
+        x, _ = short_conv(
+            x, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"], activation="silu"
+        )
+        steering = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
+        return self._trace(x, steering, state["ssm"])
+
     def _scan(
         self,
         x: Tensor,
@@ -85,4 +99,8 @@ class SelectiveLayer(Layer):
         reset: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Gated outputs (b, t, d) and the last state (b, d, n)."""
+        raise NotImplementedError
+
+    def _trace(self, x: Tensor, steering: tuple[Tensor, Tensor, Tensor], h0: Tensor) -> Trace:
+        """As `_scan`, but what the recurrence does rather than its result."""
         raise NotImplementedError
