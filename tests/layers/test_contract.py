@@ -63,6 +63,12 @@ class WritesIntoItsState(S4D):
         return y, after if torch.is_grad_enabled() else state.copy_(after)
 
 
+class KeepsTheSequence(S4D):
+    def forward(self, u, state=None, **options):
+        y, state = super().forward(u, state, **options)
+        return y, state.expand(u.shape[1], *state.shape).contiguous()[-1]
+
+
 class SeesTheFuture(S4D):
     def forward(self, u, state=None, **options):
         y, state = super().forward(u, state, **options)
@@ -102,6 +108,7 @@ BROKEN = [
     (ForgetsState, "step is forward"),
     (DetachesState, "gradients carry"),
     (WritesIntoItsState, "keeps its input"),
+    (KeepsTheSequence, "holds no sequence"),
     (SeesTheFuture, "step is forward|chunks|causal"),
     (MixesTheBatch, "step is forward|batch invariant"),
     (IgnoresMask, "mask removes"),
