@@ -55,7 +55,7 @@ def select(state: State, rows: Sequence[int] | Sequence[bool] | Tensor) -> State
         )
     if index.numel() and not -batch <= int(index.min()) <= int(index.max()) < batch:
         raise InputError(f"rows must be below the batch of {batch}; got {index.tolist()}")
-    index = index.long() % max(batch, 1)
+    index = index.long() % batch
     return tree_map(lambda t: t if t is None else t.index_select(0, index.to(t.device)), state)
 
 

@@ -67,8 +67,6 @@ def _keys_of(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def _settings(module: nn.Module) -> dict[str, Any]:
     settings = {}
     for path, part in module.named_modules():
-        if "_orig_mod" in part._modules:  # torch.compile's wrapper
-            continue
         facts = {"class": type(part).__name__, **vars(part)}
         for name, value in facts.items():
             if not name.startswith("_") and name != "training":
@@ -87,6 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def _eager(path: str) -> str:
+    """Without torch.compile's wrapper, whose facts those of the module in it replace."""
     return ".".join(part for part in path.split(".") if part != "_orig_mod")
 
 

@@ -28,6 +28,7 @@ def test_identities(state):
     assert_same(select(select(state, [3, 1]), [1, 0]), select(state, [1, 3]))
     assert_same(select(state, [-1]), alone[3])
     assert_same(join([select(state, []), state]), state)
+    assert_same(select(select(state, []), []), select(state, []))
 
 
 def test_rows_are_numbers_or_flags(state):
