@@ -100,6 +100,11 @@ def test_a_prefix_is_read_once(layer, u):
     assert_close(answers.push(u[[1, 1, 0], 5:]), expected[:, 5:])
 
 
+def test_a_state_comes_to_where_the_module_is(layer):
+    state = layer.init_state(2)
+    assert Stream(layer.to("meta"), state).state.device.type == "meta"
+
+
 def test_a_saved_stream_goes_on(layer, u, tmp_path):
     stream, other = Stream(layer), Stream(layer, chunk=4)
     stream.push(u[:, :8])
