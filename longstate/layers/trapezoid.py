@@ -81,10 +81,10 @@ def scan(
     )
     last = {"k": k, "v": new.v}
     if mask is None:
-        last = {name: v[:, -1] for name, v in last.items()}
+        last = {name: v[:, -1].clone() for name, v in last.items()}  # a view would hold them all
     else:
         last = {name: _last(v, state[name], mask, reset) for name, v in last.items()}
-    return y, {"angle": theta[:, -1], "ssm": ssm, **last}
+    return y, {"angle": theta[:, -1].clone(), "ssm": ssm, **last}
 
 
 def as_scan(
