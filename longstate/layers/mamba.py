@@ -17,6 +17,8 @@ whatever the time between them.
 Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -80,3 +82,7 @@ class Mamba(SelectiveLayer):
         decay = (step[..., None] * -self.A_log.exp()).exp()
         B, C = (v[:, :, None].expand_as(decay) for v in (B, C))
         return Trace(x, decay, step, B, C, h0, self.D)
+
+    def _choose(self, plain):
+        low = self.dt_proj.weight @ self.x_proj.weight[: self.rank]
+        return replace(plain, shift=self.dt_proj.bias, rate=self.A_log.exp(), low=low)

@@ -35,7 +35,7 @@ from longstate.layers.gated import (
     traced_conv,
 )
 from longstate.ops import chunk_scan, short_conv
-from longstate.systems import Trace
+from longstate.systems import Selection, Trace
 
 
 class Mamba2(Layer):
@@ -174,6 +174,27 @@ class Mamba2(Layer):
         B, C = (v.repeat_interleave(self.n_heads // self.n_groups, dim=2) for v in (B, C))
         trace = trace_of_heads(x, log_a, step, B, C, state["ssm"], self.D)
         return replace(trace, conv=conv, gate=self.norm.factor(trace.outputs(), z))
+
+    def selection(self) -> Selection:
+        """How the layer chooses, for `longstate.memory`."""
+        inner, convolved, _ = self._sizes
+        W, conv = self.in_proj.weight, self.conv1d
+        bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias
+        written = torch.arange(inner, inner + self.n_groups * self.d_state, device=W.device)
+        return Selection(
+            into=W[inner : inner + convolved],
+            offset=bias[inner : inner + convolved],
+            taps=conv.weight[:, 0],
+            bias=W.new_zeros(convolved) if conv.bias is None else conv.bias,
+            silu=True,
+            inner=inner,
+            shift=self.dt_bias + bias[inner + convolved :],
+            rate=self.A_log.exp()[:, None],
+            direct=W[inner + convolved :],
+            write=torch.eye(convolved, dtype=W.dtype, device=W.device)[written],
+            limit=self.dt_limit,
+            groups=self.n_groups,
+        )
 
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., h, p), B and C (..., g, n)."""

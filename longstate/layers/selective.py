@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from longstate.layers.base import Layer, State, check_call, full_precision
 from longstate.layers.gated import traced_conv
 from longstate.ops import short_conv
-from longstate.systems import Trace
+from longstate.systems import Selection, Trace
 
 
 class SelectiveLayer(Layer):
@@ -99,6 +99,29 @@ class SelectiveLayer(Layer):
         """Step before its projection (..., r), write and read (..., n)."""
         low, write, read = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
         return low, write, read
+
+    def selection(self) -> Selection:
+        """How the layer chooses, for `longstate.memory`."""
+        d, conv = self.d_inner, self.conv1d
+        zero = conv.weight.new_zeros(d)
+        bias = self.in_proj.bias
+        return self._choose(
+            Selection(
+                into=self.in_proj.weight[:d],
+                offset=zero if bias is None else bias[:d],
+                taps=conv.weight[:, 0],
+                bias=zero if conv.bias is None else conv.bias,
+                silu=True,
+                inner=d,
+                shift=zero,
+                rate=None,
+                write=self.x_proj.weight[self.rank : self.rank + self.d_state],
+            )
+        )
+
+    def _choose(self, plain: Selection) -> Selection:
+        """Add what the subclass does to choose its steps."""
+        return plain
 
     def _scan(
         self,

@@ -6,6 +6,11 @@ float64 on the CPU, whatever the type and the device of the model.
 
 from longstate.memory.attention import HiddenAttention as HiddenAttention
 from longstate.memory.attention import hidden_attention as hidden_attention
+from longstate.memory.certify import Certificate as Certificate
+from longstate.memory.certify import Claim as Claim
+from longstate.memory.certify import certify as certify
+from longstate.memory.contraction import Contraction as Contraction
+from longstate.memory.contraction import average_contraction as average_contraction
 from longstate.memory.curve import FORMATS as FORMATS
 from longstate.memory.curve import MemoryCurve as MemoryCurve
 from longstate.memory.curve import memory_curve as memory_curve
