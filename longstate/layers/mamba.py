@@ -25,6 +25,7 @@ from longstate.layers.base import full_precision
 from longstate.layers.gated import initial_step_bias
 from longstate.layers.selective import SelectiveLayer
 from longstate.ops import selective_scan
+from longstate.systems import Trace
 
 
 class Mamba(SelectiveLayer):
@@ -72,3 +73,10 @@ class Mamba(SelectiveLayer):
                 x, step, -self.A_log.to(h0.dtype).exp(), B, C, self.D, z, h0,
                 dt_softplus=dt is None, mask=mask, reset=reset,
             )  # fmt: skip
+
+    def _trace(self, x, steering, h0):
+        low, B, C = steering
+        step = F.softplus(self.dt_proj(low))
+        decay = (step[..., None] * -self.A_log.exp()).exp()
+        B, C = (v[:, :, None].expand_as(decay) for v in (B, C))
+        return Trace(x, decay, step, B, C, h0, self.D)

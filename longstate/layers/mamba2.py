@@ -18,6 +18,7 @@ Axes: b batch, t time, d channels, h heads, p channels per head, n state, g grou
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,8 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers.base import Layer, State, check_call, check_step, full_precision
-from longstate.layers.gated import GatedRMSNorm, beside, heads, initial_step_bias
+from longstate.layers.gated import (
+    GatedRMSNorm,
+    beside,
+    heads,
+    initial_step_bias,
+    trace_of_heads,
+    traced_conv,
+)
 from longstate.ops import chunk_scan, short_conv
+from longstate.systems import Trace
 
 
 class Mamba2(Layer):
@@ -151,6 +160,20 @@ class Mamba2(Layer):
             y = y.masked_fill(~mask[:, None], 0)
             after = {k: torch.where(beside(mask, v), v, state[k]) for k, v in after.items()}
         return y.to(u.dtype), after
+
+    def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
+        """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
+
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        """
+        state = check_call(self, u, state, None, None, None)
+        z, v, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
+        convolved, conv = traced_conv(v, self.conv1d, state["taps"], z.shape[-1])
+        x, B, C = self._split(convolved)
+        step, log_a = self._step_sizes(step, None)
+        B, C = (v.repeat_interleave(self.n_heads // self.n_groups, dim=2) for v in (B, C))
+        trace = trace_of_heads(x, log_a, step, B, C, state["ssm"], self.D)
+        return replace(trace, conv=conv, gate=self.norm.factor(trace.outputs(), z))
 
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., h, p), B and C (..., g, n)."""

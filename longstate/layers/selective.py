@@ -10,13 +10,17 @@ Axes: b batch, t time, d channels (inside: expand * d_model), n state, r rank, k
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers.gated import traced_conv
 from longstate.ops import short_conv
+from longstate.systems import Trace
 
 
 class SelectiveLayer(Layer):
@@ -80,6 +84,17 @@ class SelectiveLayer(Layer):
             y = y.masked_fill(~mask[..., None], 0)
         return y.to(u.dtype), {"taps": taps.to(state["taps"].dtype), "ssm": ssm}
 
+    def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
+        """What the recurrence did with `u`, for `longstate.memory`; its channels are inner.
+
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        """
+        state = check_call(self, u, state, None, None, None)
+        v, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
+        x, conv = traced_conv(v, self.conv1d, state["taps"], v.shape[-1])
+        trace = self._trace(x, self._steering(x), state["ssm"])
+        return replace(trace, conv=conv, gate=F.silu(z))
+
     def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step before its projection (..., r), write and read (..., n)."""
         low, write, read = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
@@ -96,4 +111,8 @@ class SelectiveLayer(Layer):
         reset: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Gated outputs (b, t, d) and the last state (b, d, n)."""
+        raise NotImplementedError
+
+    def _trace(self, x: Tensor, steering: tuple[Tensor, Tensor, Tensor], h0: Tensor) -> Trace:
+        """As `_scan`, but what the recurrence does rather than its result."""
         raise NotImplementedError

@@ -60,6 +60,18 @@ class DetachesState(S4D):
         return super().forward(u, None if state is None else state.detach(), **options)
 
 
+class WritesIntoItsState(S4D):
+    def step(self, u, state, **options):
+        y, after = super().step(u, state, **options)
+        return y, after if torch.is_grad_enabled() else state.copy_(after)
+
+
+class KeepsTheSequence(S4D):
+    def forward(self, u, state=None, **options):
+        y, state = super().forward(u, state, **options)
+        return y, state.expand(u.shape[1], *state.shape).contiguous()[-1]
+
+
 class SeesTheFuture(S4D):
     def forward(self, u, state=None, **options):
         y, state = super().forward(u, state, **options)
@@ -98,6 +110,8 @@ class KeepsNarrowState(S4D):
 BROKEN = [
     (ForgetsState, "step is forward"),
     (DetachesState, "gradients carry"),
+    (WritesIntoItsState, "keeps its input"),
+    (KeepsTheSequence, "holds no sequence"),
     (SeesTheFuture, "step is forward|chunks|causal"),
     (MixesTheBatch, "step is forward|batch invariant"),
     (IgnoresMask, "mask removes"),
