@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, Piece, generate
@@ -229,3 +230,23 @@ def test_the_penalty_sees_prompt_and_text(model):
     (result,) = generate(model, [[1]], max_tokens=30, repetition_penalty=1e6)
     assert len(set(plain.tokens)) < 30
     assert len({1, *result.tokens}) == 31  # nothing twice, while there is anything else
+
+
+def test_memory_does_not_grow_with_the_text(model, monkeypatch):
+    sizes, decoded = set(), set()
+    step = model.step
+
+    def measured(tokens, state):
+        logits, state = step(tokens, state)
+        sizes.add(logits.nbytes + sum(s.nbytes for s in tree_leaves(state)))
+        return logits, state
+
+    def decode(numbers):
+        decoded.add(len(numbers))
+        return letters(numbers)
+
+    monkeypatch.setattr(model, "step", measured)
+    (result,) = generate(model, [[1]], max_tokens=200, decode=decode, stop_strings=["zzzzz"])
+    assert len(result.tokens) == 200
+    assert len(sizes) == 1
+    assert max(decoded) <= 2

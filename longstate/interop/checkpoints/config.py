@@ -5,7 +5,7 @@ from typing import Any
 
 from longstate.errors import InputError
 
-_MOST_LAYERS = 10_000
+_MOST, _MOST_LAYERS = 10**9, 1000  # beyond which a file is damaged, and memory would run out
 
 
 class Config:
@@ -20,12 +20,12 @@ class Config:
         self.values, self.source = values, source
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A whole number of at least 1. Without a default it must be there."""
+        """A size: from 1 to 10^9. Without a default it must be there."""
         if name not in self.values and default is None:
             raise InputError(f"{self.source} lacks {name!r}")
         value = self.values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.wrong(name, "a whole number of at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+            raise self.wrong(name, "a whole number from 1 to 10^9")
         return value
 
     def number(self, name: str, default: float) -> float:

@@ -47,7 +47,7 @@ def read(config: Config) -> LanguageSpec:
         raise config.wrong("ssm_cfg", "an object")
     ssm = Config(inside, f"{config.source}: ssm_cfg")
     kind = inside.get("layer", "Mamba1")
-    if kind not in _LAYERS:
+    if not isinstance(kind, str) or kind not in _LAYERS:
         raise InputError(
             f"{ssm.source}: layer {kind!r} is not implemented; {near(str(kind), _LAYERS)}"
         )
@@ -87,7 +87,7 @@ def _heads(ssm: Config) -> dict[str, Any]:
 
 def _expand(ssm: Config) -> int:
     value = ssm.number("expand", 2)
-    if not value.is_integer():
+    if value > 10**6 or not value.is_integer():
         raise ssm.wrong("expand", "a whole number")
     return int(value)
 
