@@ -130,15 +130,15 @@ def tracked(name: str, batch: int) -> tuple[float, Counter[tuple[str, float]]]:
     live: dict[int, tuple[str, int]] = {}
     then: list[tuple[str, int]] = []
     now = peak = 0
-    for address, size, maker in allocations(recorded):
+    for address, size, op in allocations(recorded):
         if size > 0:
-            live[address] = maker, size
+            live[address] = op, size
             now += size
         elif address in live:  # else it was made before
             now -= live.pop(address)[1]
         if now > peak:
             peak, then = now, list(live.values())
-    return peak / unit(batch), Counter((maker, size / unit(batch)) for maker, size in then)
+    return peak / unit(batch), Counter((op, size / unit(batch)) for op, size in then)
 
 
 def allocations(recorded: profile) -> list[tuple[int, int, str]]:
@@ -151,7 +151,7 @@ def allocations(recorded: profile) -> list[tuple[int, int, str]]:
             fields = event.extra_fields
             found.append((event.start_time_ns, fields.ptr, fields.alloc_size, maker(above)))
         waiting += [(below, (*above, event.name)) for below in event.children]
-    return [(address, size, name) for _, address, size, name in sorted(found)]
+    return [(address, size, op) for _, address, size, op in sorted(found)]
 
 
 def maker(above: tuple[str, ...]) -> str:
@@ -181,10 +181,12 @@ def table(batch: int, names: tuple[str, ...]) -> list[str]:
     alone: list[float] = []
     for name in ("products", "longstate", *names):
         held, buffers = tracked(name, batch)
-        peaks = [held, resident(name, batch), resident(name, batch, own_pages=True)]
+        peaks = [held, resident(name, batch)]
+        if name not in PEERS:
+            peaks.append(resident(name, batch, own_pages=True))
         alone = alone or peaks
-        cells = [f"{peak:.1f} | {peak - a:.1f}" for peak, a in zip(peaks, alone, strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        cells = [f"{peak:.1f} | {peak - a:.1f}" for peak, a in zip(peaks, alone, strict=False)]
+        lines.append(f"| {name} | {' | '.join(cells)} |" + " | |" * (name in PEERS))
         if name == "longstate":
             ours = buffers
     lines += [
@@ -209,8 +211,8 @@ def main() -> None:
         "# Peak memory of a Mamba block, forward and backward",
         "",
         f"In tensors (b, t, d_inner) of float32; d_model {D_MODEL}, d_state 16, length {T}.",
-        "Command: `python benchmarks/selective_memory.py`, which says what counts, and what the",
-        "three measurements are. Goal: at most 3 beyond inputs, parameters and matrix-product buffers.",
+        "Command: `python benchmarks/selective_memory.py`, which says what counts and what is",
+        "measured. Goal: at most 3 beyond inputs, parameters and matrix-product buffers.",
         "",
         f"{machine()}; mambapy {version('mambapy')}, transformers {version('transformers')}",
         *table(1, PEERS),

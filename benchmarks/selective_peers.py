@@ -1,15 +1,17 @@
 """Mamba and Mamba-2 against mambapy and transformers on a CPU: same weights, one run.
 
-    python benchmarks/selective_peers.py      needs `pip install mambapy transformers`; ten minutes
+    python benchmarks/selective_peers.py      needs `pip install mambapy transformers`; 15 minutes
 
 Forward and backward, in the input and every parameter, float32, batch 1, d_state 16, expand 2;
 where nothing else is said, the shape of mamba-130m and mamba2-130m (d_model 768, 24 heads of 64).
 1. The layer against mambapy's block, and the scan alone: against mambapy's whole scan (discretise,
-   pscan, read) and against its pscan on discretised tensors that are already there.
+   pscan, read) and against its pscan on discretised tensors that are already there. Beside the
+   layer, its four matrix products alone: no layer can be faster.
 2. The layer against the mixer of transformers, which without mamba_ssm runs a loop over time, or
    mambapy's pscan if its configuration says `use_mambapy`. Which of the two ran is read off the
    graph. With `kernels` or `mamba_ssm` installed it might run something else: the script refuses.
-3. Mamba-2 against the mixer of transformers, with its default chunks of 256 steps and with 64.
+3. Mamba-2 against the mixer of transformers, in chunks of 256 steps, its default and that of
+   mamba2-130m, and of 64, which suit a CPU better.
 
 Outputs and all gradients are compared before anything is timed.
 """
@@ -21,6 +23,7 @@ from importlib.metadata import version
 
 import torch
 import transformers
+from mamba_block import products
 from mambapy.mamba import MambaBlock
 from mambapy.mamba import MambaConfig as BlockConfig
 from mambapy.pscan import pscan
@@ -101,14 +104,16 @@ def alone_with_transformers() -> None:
     transformers.logging.set_verbosity_error()  # it says that mamba_ssm would be faster
 
 
-def contest(shape: str, ours: Run, peers: dict[str, tuple[Run, str]], unequal=()) -> list[str]:
+def contest(
+    shape: str, ours: Run, peers: dict[str, tuple[Run, str]], unequal=(), repeats: int = ROUNDS
+) -> list[str]:
     """A row for each peer (run, goal); those in `unequal` return something else than `ours`."""
     differences = {}
     for name, (run, _) in peers.items():
         if name not in unequal:
             differences[name] = largest_difference(ours, run)
             assert differences[name] < BOUND, f"{name} differs by {differences[name]}"
-    times = rounds({"ours": ours} | {name: run for name, (run, _) in peers.items()}, ROUNDS)
+    times = rounds({"ours": ours} | {name: run for name, (run, _) in peers.items()}, repeats)
     return [
         f"| {shape} | {name} | {ms(times['ours'])} | {ms(times[name])} | "
         f"{ratio(times[name], times['ours'])} | {goal} | "
@@ -121,8 +126,10 @@ def against_mambapy(t: int = 1024) -> list[str]:
     u, g = inputs(t, D_MODEL)
     layer = Mamba(D_MODEL)
     block = mambapy_block(layer)
-    peer = {"mambapy": (both_ways(block, u, g), "8")}
-    return contest(f"Mamba, length {t}", both_ways(layer, u, g), peer) + scans(block, t)
+    limit = "the layer's matrix products alone"
+    peers = {"mambapy": (both_ways(block, u, g), "8"), limit: (products(layer, u)[1], "")}
+    rows = contest(f"Mamba, length {t}", both_ways(layer, u, g), peers, unequal=[limit])
+    return rows + scans(block, t)
 
 
 def scans(block: MambaBlock, t: int) -> list[str]:
@@ -165,7 +172,8 @@ def against_transformers(d_model: int, t: int = 512) -> list[str]:
         mixer = transformers_mixer(layer, use_mambapy)
         goal = "" if use_mambapy else "20"
         peers[f"transformers, {name}"] = both_ways(mixer, u, g), goal
-    return contest(f"Mamba, d_model {d_model}, length {t}", both_ways(layer, u, g), peers)
+    shape = f"Mamba, d_model {d_model}, length {t}"
+    return contest(shape, both_ways(layer, u, g), peers, repeats=3)  # the loop is slow
 
 
 def mamba2_against_transformers(t: int, d_state: int = 128, headdim: int = 64) -> list[str]:
@@ -178,7 +186,8 @@ def mamba2_against_transformers(t: int, d_state: int = 128, headdim: int = 64) -
         )  # fmt: skip
         mixer = Mamba2Mixer(config, 0)
         mixer.load_state_dict(layer.state_dict())
-        peers[f"transformers, chunks of {chunk}"] = both_ways(mixer, u, g), "2"
+        goal = "2" if chunk == 256 else ""
+        peers[f"transformers, chunks of {chunk}"] = both_ways(mixer, u, g), goal
     shape = f"Mamba-2, d_state {d_state}, length {t}"
     return contest(shape, both_ways(layer, u, g), peers)
 
