@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from longstate.cli import demo, forecast, stream
+from longstate.cli import bench, demo, forecast, stream
 from longstate.errors import InputError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(forecast.predict)
 app.command()(forecast.info)
 app.command()(stream.stream)
 app.command()(demo.demo)
+app.command()(bench.bench)
 
 
 def main(arguments: list[str] | None = None) -> int:

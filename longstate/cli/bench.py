@@ -1,0 +1,152 @@
+"""`longstate bench`: how fast this machine runs the ops and layers, and how near to its limits.
+
+The table goes to standard error, and standard output holds one JSON line and nothing else, so that
+`longstate bench > bench.json` gives programs theirs and people see theirs. A terminal, which shows
+both, is spared the JSON line unless `--json` asks for it.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from longstate.bench import Result, Row
+    from longstate.bench.run import Progress
+
+_BUSY = 0.2  # limits that differ by more than this say that something else was running
+_WIDTH = 110  # of the table where there is no terminal to fit
+
+
+def bench(
+    op: Annotated[list[str], typer.Option(help="Op to measure; repeat, or commas.")] = [],  # noqa: B006
+    layer: Annotated[list[str], typer.Option(help="Layer to measure; repeat, or commas.")] = [],  # noqa: B006
+    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    length: Annotated[int, typer.Option(help="Samples of each.")] = 1024,
+    d_model: Annotated[int, typer.Option(help="Channels of a layer.")] = 512,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="As PyTorch names it: cpu, cuda, mps.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(help="Processors to use; as many as PyTorch would if not given.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For each timing, at least.")] = 0.2,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the JSON line on a terminal too.")
+    ] = False,
+) -> None:
+    """Measure ops and layers: ms, tokens/s, fractions of this machine's limits.
+
+    Without --op and --layer: all, in about a minute on two cores. The table is on standard error,
+    one JSON line on standard output. Ctrl-C ends it and shows what was measured.
+    """
+    from longstate.bench import Settings, run
+    from longstate.reports import environment
+
+    where = {} if threads is None else {"threads": threads}
+    settings = Settings(batch, length, d_model, dtype, device, seconds=seconds, **where)
+    with _progress_bar() as show:
+        found = run(settings, ops=_names(op), layers=_names(layer), show=show)
+    versions = environment() | {"processors": f"{os.cpu_count()}, PyTorch used {settings.threads}"}
+    _show(found, versions)
+    if json or not sys.stdout.isatty():
+        print(found.to_json(versions))
+    if any(row.wrong for row in found.rows):
+        raise typer.Exit(1)
+
+
+def _names(options: list[str]) -> list[str]:
+    return [name.strip() for option in options for name in option.split(",")]
+
+
+@contextmanager
+def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def show(progress: "Progress") -> None:
+            bar.update(
+                task, completed=progress.done, total=progress.total, description=progress.doing
+            )
+
+        yield show
+
+
+def _show(found: "Result", versions: dict[str, str]) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=True, width=_WIDTH, highlight=False)
+
+    def say(sentence: str) -> None:
+        console.print(sentence, markup=False)
+
+    s, limits = found.settings, found.limits
+    products = ", ".join(f"{v / 1e9:,.0f} ({k})" for k, v in limits.products.items())
+    say(
+        f"{found.device_name}: {s.device}, {s.threads} threads, {s.dtype}, batch {s.batch}, "
+        f"length {s.length}, d_model {s.d_model}"
+    )
+    say(", ".join(f"{k} {versions[k]}" for k in ("longstate", "PyTorch", "numba", "triton")))
+    say(f"limits: matrix products {products} GFLOP/s; bandwidth {limits.bandwidth / 1e9:,.1f} GB/s")
+    console.print(_table(found))
+    for note in dict.fromkeys(f"{row.name}: {row.note}" for row in found.rows if row.note):
+        say(note)
+    if not found.complete:
+        say("Interrupted: this is what was measured until then.")
+    if found.limits_moved is not None and found.limits_moved > _BUSY:
+        say(
+            f"The limits differed by {found.limits_moved:.0%} before and after: the machine was "
+            "busy, and can do better than this."
+        )
+
+
+def _table(found: "Result") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("")
+    for title in ("ms", "middle half", "tokens/s", "of bandwidth", "of products"):
+        table.add_column(title, justify="right", no_wrap=True)
+    previous = None
+    for row in found.rows:
+        if previous is not None and row.kind != previous.kind:
+            table.add_section()
+        first = previous is None or row.name != previous.name
+        table.add_row(row.name if first else "", row.mode, *_cells(row, found))
+        previous = row
+    return table
+
+
+def _cells(row: "Row", found: "Result") -> list[str]:
+    if row.timing is None:
+        return ["wrong" if row.wrong else "-", "", "", "", ""]
+    t = row.timing
+    fractions = row.bandwidth_fraction(found.limits), row.product_fraction(found.limits)
+    return [
+        _ms(t.median),
+        f"{_ms(t.low)} to {_ms(t.high)}" if t.repeats > 1 else "once",
+        f"{row.tokens / t.median:,.0f}",
+        *("-" if x is None else f"{x:.1%}" for x in fractions),
+    ]
+
+
+def _ms(seconds: float) -> str:
+    """Three digits."""
+    ms = 1e3 * seconds
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:#.3g}"
