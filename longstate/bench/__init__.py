@@ -24,11 +24,25 @@ the backward counts as twice the forward and nothing that is computed again coun
 arithmetic is counted: a scan has no products and no such fraction. The limit is a large square
 product.
 
-Limits are measured before and after the rows, and the better counts. On a machine that is busy with
-something else all figures are lower bounds of what it can do.
+Limits are measured before and after the rows, and the better counts; `moved` is by how much the one
+that differed most differed, a sign of a machine that is busy with something else.
+
+The JSON line: `environment`, `settings`, `device_name`, `limits` (`products_gflops` by type,
+`bandwidth_gbs`, `transfers_gbs` by kind, `moved`), `complete` (false after an interrupt), and for
+every row
+    kind, name, mode        "op" or "layer"; name; mode as above
+    shapes                  of the operands
+    ms, ms_low, ms_high     median, middle half; null without a speed, and `note` says why
+    repeats                 timings behind them
+    tokens, tokens_per_s    samples that a call takes; lags for a kernel of lags
+    bytes, bandwidth_fraction
+    products                operations by type, and
+    product_fraction        null where there are none
+    error                   of the check, relative to the largest value of each tensor
+    wrong, note             refused because of the check; why there is no speed
 """
 
-from longstate.bench.run import Result as Result
-from longstate.bench.run import Row as Row
-from longstate.bench.run import run as run
+from longstate.bench.measure import Result as Result
+from longstate.bench.measure import Row as Row
+from longstate.bench.measure import run as run
 from longstate.bench.settings import Settings as Settings

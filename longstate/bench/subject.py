@@ -82,7 +82,7 @@ def forward_and_backward(
             return call()
 
     outputs = tree_leaves(forward())  # the first call: compiles
-    g = torch.randn_like(outputs[0])
+    g = _cotangent(outputs[0])
 
     def both() -> Any:
         return torch.autograd.grad(tree_leaves(call())[0], leaves, g)
@@ -98,9 +98,11 @@ def forward_and_backward(
 def results(call: Call, leaves: Iterable[Tensor]) -> list[Tensor]:
     """Outputs, and gradients of y under a cotangent that is the same for every type and device."""
     outputs = tree_leaves(call())
-    y = outputs[0]
-    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
-    return [*outputs, *torch.autograd.grad(y, list(leaves), g)]
+    return [*outputs, *torch.autograd.grad(outputs[0], list(leaves), _cotangent(outputs[0]))]
+
+
+def _cotangent(y: Tensor) -> Tensor:
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
 
 
 def exact(x: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch.utils.benchmark import Timer
 
 from longstate.bench.settings import DTYPES, Settings
 
+_SHORTEST = 0.002  # seconds of one timing: far above what a clock and a GPU's answer take
 _LONG_ENOUGH = 0.05  # seconds of one product that is large enough to show the limit
 _LARGEST = 8192  # rows of it at most
 _ARRAY = 128 * 2**20  # bytes, well above any cache that one array could stay in
@@ -20,7 +20,10 @@ _ARRAY = 128 * 2**20  # bytes, well above any cache that one array could stay in
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: the median, the middle half, the best; how often it was repeated."""
+    """Seconds of one call: median, middle half and best of `repeats` timings.
+
+    A timing is that of one call, or of several when one is too short for the clock.
+    """
 
     median: float
     low: float
@@ -30,17 +33,27 @@ class Timing:
 
 
 def repeat(call: Callable[[], object], device: str, seconds: float) -> Timing:
-    """Repeat `call`, which must be warm, for about `seconds` and at least once."""
-    timer = Timer(
-        "call()",
-        globals={"call": call},
-        timer=_clock(device),
-        num_threads=torch.get_num_threads(),
-    )
-    found = timer.blocked_autorange(min_run_time=seconds)
-    times = sorted(found.times)
-    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
-    return Timing(median, low, high, times[0], len(times) * found.number_per_run)
+    """Repeat `call`, which must be warm, for `seconds`; three timings at least, unless they take
+    much longer than that."""
+    clock = _clock(device)
+
+    def timing(calls: int) -> float:
+        began = clock()
+        for _ in range(calls):
+            call()
+        return (clock() - began) / calls
+
+    calls = 1
+    while calls * timing(calls) < _SHORTEST:  # the first one also brings the operands near
+        calls *= 4
+    times: list[float] = []
+    while (spent := calls * sum(times)) < seconds or (len(times) < 3 and spent < 5 * seconds):
+        times.append(timing(calls))
+    if len(times) == 1:
+        low = median = high = times[0]
+    else:
+        low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(median, low, high, min(times), len(times))
 
 
 def _clock(device: str) -> Callable[[], float]:
@@ -104,7 +117,7 @@ def _product(dtype: torch.dtype, settings: Settings) -> float:
         a = torch.ones(size, size, dtype=dtype, device=settings.device)
         product = partial(torch.mm, a, a)
         product()  # warms up
-        if size >= _LARGEST or repeat(product, settings.device, 0).best >= _LONG_ENOUGH:
+        if size >= _LARGEST or repeat(product, settings.device, _SHORTEST).best >= _LONG_ENOUGH:
             return 2 * size**3 / repeat(product, settings.device, settings.seconds).best
         size *= 2
 

@@ -5,7 +5,6 @@ The table goes to standard error, and standard output holds one JSON line and no
 both, is spared the JSON line unless `--json` asks for it.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from longstate.bench import Result, Row
-    from longstate.bench.run import Progress
+    from longstate.bench.measure import Progress
 
 _BUSY = 0.2  # limits that differ by more than this say that something else was running
 _WIDTH = 110  # of the table where there is no terminal to fit
@@ -45,16 +44,14 @@ def bench(
     one JSON line on standard output. Ctrl-C ends it and shows what was measured.
     """
     from longstate.bench import Settings, run
-    from longstate.reports import environment
 
     where = {} if threads is None else {"threads": threads}
     settings = Settings(batch, length, d_model, dtype, device, seconds=seconds, **where)
     with _progress_bar() as show:
         found = run(settings, ops=_names(op), layers=_names(layer), show=show)
-    versions = environment() | {"processors": f"{os.cpu_count()}, PyTorch used {settings.threads}"}
-    _show(found, versions)
+    _show(found)
     if json or not sys.stdout.isatty():
-        print(found.to_json(versions))
+        print(found.to_json())
     if any(row.wrong for row in found.rows):
         raise typer.Exit(1)
 
@@ -84,7 +81,7 @@ def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
         yield show
 
 
-def _show(found: "Result", versions: dict[str, str]) -> None:
+def _show(found: "Result") -> None:
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=False, highlight=False)
@@ -95,14 +92,21 @@ def _show(found: "Result", versions: dict[str, str]) -> None:
         console.print(sentence, markup=False)
 
     s, limits = found.settings, found.limits
+    threads = "1 thread" if s.threads == 1 else f"{s.threads} threads"
     products = ", ".join(f"{v / 1e9:,.0f} ({k})" for k, v in limits.products.items())
     say(
-        f"{found.device_name}: {s.device}, {s.threads} threads, {s.dtype}, batch {s.batch}, "
+        f"{found.device_name}: {s.device}, {threads}, {s.dtype}, batch {s.batch}, "
         f"length {s.length}, d_model {s.d_model}"
     )
-    say(", ".join(f"{k} {versions[k]}" for k in ("longstate", "PyTorch", "numba", "triton")))
+    say(
+        ", ".join(
+            f"{k} {found.environment[k]}" for k in ("longstate", "PyTorch", "numba", "triton")
+        )
+    )
     say(f"limits: matrix products {products} GFLOP/s; bandwidth {limits.bandwidth / 1e9:,.1f} GB/s")
     console.print(_table(found))
+    if any((row.bandwidth_fraction(limits) or 0) > 1 for row in found.rows):
+        say("Above 100 % of bandwidth: the operands stay in the cache, which memory cannot match.")
     for note in dict.fromkeys(f"{row.name}: {row.note}" for row in found.rows if row.note):
         say(note)
     if not found.complete:

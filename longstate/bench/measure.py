@@ -15,6 +15,7 @@ from longstate.bench.products import ProductCounter
 from longstate.bench.settings import Settings
 from longstate.bench.subject import Mode, Subject, WrongResult
 from longstate.bench.timing import Limits, Timing, device_name, limits, repeat
+from longstate.environment import environment
 from longstate.errors import InputError, near
 
 
@@ -75,6 +76,7 @@ class Result:
 
     Attributes:
         settings: it ran with.
+        environment: versions and processors.
         device_name: of the processor or accelerator.
         limits: of the machine, the better of before and after.
         limits_moved: by how much they differed; None when the run was interrupted.
@@ -83,16 +85,17 @@ class Result:
     """
 
     settings: Settings
+    environment: dict[str, str]
     device_name: str
     limits: Limits
     limits_moved: float | None
     rows: tuple[Row, ...]
     complete: bool
 
-    def to_json(self, environment: dict[str, str]) -> str:
-        """One line. `environment`: versions, as the caller names them."""
+    def to_json(self) -> str:
+        """One line; `longstate.bench` has the keys."""
         found = {
-            "environment": environment,
+            "environment": self.environment,
             "settings": asdict(self.settings),
             "device_name": self.device_name,
             "limits": {
@@ -148,6 +151,7 @@ def run(
         show(Progress(len(rows), total, doing))
 
     with _threads(settings.threads):
+        made_with = environment()
         say("the machine's limits")
         found = limits(settings)
         try:
@@ -159,8 +163,8 @@ def run(
             moved, found = found.moved(again), found.better(again)
         except KeyboardInterrupt:
             pass
-    name = device_name(settings.device)
-    return Result(settings, name, found, moved, tuple(rows), complete=moved is not None)
+    name, complete = device_name(settings.device), moved is not None
+    return Result(settings, made_with, name, found, moved, tuple(rows), complete)
 
 
 def _choose(kind: str, names: Iterable[str], subjects: list[Subject]) -> list[Subject]:
