@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from longstate.bench.measure import Progress
 
 _BUSY = 0.2  # limits that differ by more than this say that something else was running
-_WIDTH = 110  # of the table where there is no terminal to fit
+_WIDTH = 100  # of the table where there is no terminal to fit
 
 
 def bench(
@@ -40,8 +40,9 @@ def bench(
 ) -> None:
     """Measure ops and layers: ms, tokens/s, fractions of this machine's limits.
 
-    Without --op and --layer: all, in about a minute on two cores. The table is on standard error,
-    one JSON line on standard output. Ctrl-C ends it and shows what was measured.
+    Without --op and --layer: all, in about a minute on two cores. The table is on standard error;
+    standard output, unless it is a terminal, gets one JSON line. Ctrl-C ends it and shows what was
+    measured. A result that differs from its reference gets no speed, and the exit code is 1.
     """
     from longstate.bench import Settings, run
 
@@ -70,13 +71,17 @@ def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
     columns = (
         BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    # it is drawn between timings only: a thread that draws would be timed too
+    bar = Bar(
+        *columns, console=console, auto_refresh=False, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
         task = bar.add_task("")
 
         def show(progress: "Progress") -> None:
-            bar.update(
-                task, completed=progress.done, total=progress.total, description=progress.doing
-            )
+            done, total = progress.done, progress.total
+            bar.update(task, completed=done, total=total, description=progress.doing, refresh=True)
 
         yield show
 
@@ -98,12 +103,10 @@ def _show(found: "Result") -> None:
         f"{found.device_name}: {s.device}, {threads}, {s.dtype}, batch {s.batch}, "
         f"length {s.length}, d_model {s.d_model}"
     )
-    say(
-        ", ".join(
-            f"{k} {found.environment[k]}" for k in ("longstate", "PyTorch", "numba", "triton")
-        )
-    )
+    versions = ("longstate", "PyTorch", "numba", "triton")
+    say(", ".join(f"{name} {found.environment[name]}" for name in versions))
     say(f"limits: matrix products {products} GFLOP/s; bandwidth {limits.bandwidth / 1e9:,.1f} GB/s")
+    say("bandwidth, products: shares of these limits; what counts: pydoc longstate.bench")
     console.print(_table(found))
     if any((row.bandwidth_fraction(limits) or 0) > 1 for row in found.rows):
         say("Above 100 % of bandwidth: the operands stay in the cache, which memory cannot match.")
@@ -122,17 +125,17 @@ def _table(found: "Result") -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("")
-    table.add_column("")
-    for title in ("ms", "middle half", "tokens/s", "of bandwidth", "of products"):
+    for title in ("ms", "middle half", "tokens/s", "bandwidth", "products"):
         table.add_column(title, justify="right", no_wrap=True)
     previous = None
     for row in found.rows:
         if previous is not None and row.kind != previous.kind:
             table.add_section()
-        first = previous is None or row.name != previous.name
-        table.add_row(row.name if first else "", row.mode, *_cells(row, found))
+        if previous is None or row.name != previous.name:
+            table.add_row(row.name)
+        table.add_row(f"  {row.mode}", *_cells(row, found))
         previous = row
     return table
 
@@ -143,14 +146,13 @@ def _cells(row: "Row", found: "Result") -> list[str]:
     t = row.timing
     fractions = row.bandwidth_fraction(found.limits), row.product_fraction(found.limits)
     return [
-        _ms(t.median),
-        f"{_ms(t.low)} to {_ms(t.high)}" if t.repeats > 1 else "once",
-        f"{row.tokens / t.median:,.0f}",
+        _digits(1e3 * t.median),
+        f"{_digits(1e3 * t.low)} to {_digits(1e3 * t.high)}" if t.repeats > 1 else "once",
+        _digits(row.tokens / t.median),
         *("-" if x is None else f"{x:.1%}" for x in fractions),
     ]
 
 
-def _ms(seconds: float) -> str:
-    """Three digits."""
-    ms = 1e3 * seconds
-    return f"{ms:,.0f}" if ms >= 100 else f"{ms:#.3g}"
+def _digits(x: float) -> str:
+    """Three of them at least."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:#.3g}"
