@@ -31,7 +31,10 @@ def test_every_op_and_layer_is_measured():
     }
     assert {s.aliases[0] for s in SUBJECTS if s.kind == "op"} == functions
     assert {s.aliases[0] for s in SUBJECTS if s.kind == "layer"} == classes
-    assert len({(s.kind, s.name) for s in SUBJECTS}) == len(SUBJECTS)
+    found = [(s.kind, s.name) for s in SUBJECTS]
+    assert len(set(found)) == len(found)
+    for op, layer in (("diagonal", "Longhorn"), ("exact", "Longhorn exact")):  # both updates
+        assert {("op", f"longhorn_scan {op}"), ("layer", layer)} <= set(found)
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: f"{s.kind} {s.name}")
@@ -113,6 +116,15 @@ def test_a_short_call_is_repeated_and_a_long_one_is_not(
     assert (found.repeats, len(made)) == (repeats, calls)
     assert found.low == pytest.approx(seconds)
     assert found.low <= found.median <= found.high == pytest.approx(found.best)
+
+
+def test_the_spread_is_the_middle_half(monkeypatch):
+    lasted = iter([0.0, 3.0, 1.0, 2.0])
+    now = [0.0]
+    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing, "_SHORTEST", 0.0)
+    found = repeat(lambda: now.append(now.pop() + next(lasted)), "cpu", 6.0)
+    assert found == Timing(median=2.0, low=1.5, high=2.5, best=1.0, repeats=3)
 
 
 @pytest.mark.parametrize(
