@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from longstate.cli import convert, demo, forecast, stream
+from longstate.cli import bench, convert, demo, forecast, stream
 from longstate.errors import InputError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(forecast.info)
 app.command()(stream.stream)
 app.command()(demo.demo)
 app.command()(convert.convert)
+app.command()(bench.bench)
 
 
 def main(arguments: list[str] | None = None) -> int:
