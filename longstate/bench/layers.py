@@ -31,6 +31,7 @@ def subjects() -> list[Subject]:
     return [
         *(_subject(cls, small=8) for cls in invariant),
         _subject(layers.Mamba),
+        _subject(layers.FalconMamba),
         _subject(layers.Mamba2, heads=True),
         _subject(layers.Mamba3, heads=True),
         _subject(layers.Longhorn),
