@@ -24,6 +24,7 @@ VALIDATION = 0.1
 """Share of the bytes, the last ones, that training does not see."""
 PIECE = 1 << 20
 """Bytes that are encoded at once."""
+_AHEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,14 @@ def _line_start(paths: Sequence[Path], sizes: Sequence[int], split: int) -> int:
         if split < before + size:
             with path.open("rb") as file:
                 file.seek(split - before)
-                ahead = file.read(min(PIECE, (size - (split - before)) // 2))
+                ahead = file.read(_AHEAD)
             break
         before += size
+    near = ahead[: len(ahead) // 2]  # of a short text, leave something behind it
     for mark in (b"\n", b" "):
-        if mark in ahead:
-            return split + ahead.index(mark) + 1
-    letter = next((i for i, byte in enumerate(ahead) if byte & 0xC0 != 0x80), 0)
-    return split + letter
+        if mark in near:
+            return split + near.index(mark) + 1
+    return split + next((i for i, byte in enumerate(ahead) if byte & 0xC0 != 0x80), len(ahead))
 
 
 def _encoded(facts: Path, path: Path, digest: str) -> int | None:

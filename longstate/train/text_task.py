@@ -20,6 +20,7 @@ from longstate.train.settings import Training
 
 VALIDATION_TOKENS = 1 << 17
 """Validated at each look, at most: evenly spaced windows where the text has more."""
+VALIDATION_AT_ONCE = 1 << 12
 
 
 class TextTask:
@@ -29,8 +30,8 @@ class TextTask:
         model: what is trained.
         corpus: the text.
         context: tokens of a window.
-        looks: steps in each epoch, evenly shared out.
-        settings: batch size.
+        steps: of all epochs, evenly shared out.
+        settings: number of epochs and batch size.
         seed: of the places of the windows.
     """
 
@@ -67,7 +68,8 @@ class TextTask:
             starts = starts[np.linspace(0, len(starts) - 2, most).astype(int)]
         total, count = 0.0, 0
         whole = starts[starts + length < last]
-        for part in np.array_split(whole, -(-len(whole) // self.batch_size)):
+        rows = max(1, VALIDATION_AT_ONCE // length)
+        for part in np.array_split(whole, -(-len(whole) // rows)):
             losses = self._losses(part, length)
             total, count = total + float(losses.double().sum()), count + losses.numel()
         if starts[-1] + length >= last:  # the rest, shorter than the others
