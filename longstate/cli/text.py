@@ -28,9 +28,9 @@ def train(
     layers: Annotated[
         int | None, typer.Option(help="Blocks; one pattern, or 3 of one layer, if not given.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Windows per step.")] = 4,
+    batch: Annotated[int, typer.Option(help="Windows per step.")] = 2,
     steps: Annotated[
-        int | None, typer.Option(help="Steps; 400 if no other length is given.")
+        int | None, typer.Option(help="Steps; 800 if no other length is given.")
     ] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Instead of steps: passes over the text.")

@@ -11,9 +11,9 @@ DEPTH = 3
 """Blocks of a model of one layer, where no number is asked for."""
 LOOKS = 10
 """Looks at the validation part, at least, where there are so many steps."""
-INTERVAL = 100
+INTERVAL = 50
 """Steps between two looks, at most."""
-STEPS = 400
+STEPS = 800
 """Where neither steps nor epochs nor minutes are asked for."""
 MOST_STEPS = 1_000_000
 """Where only minutes are."""
@@ -43,7 +43,7 @@ class TextSettings:
     context: int = 1024
     d_model: int = 256
     n_layers: int | None = None
-    batch: int = 4
+    batch: int = 2
     steps: int | None = None
     epochs: float | None = None
     minutes: float | None = None

@@ -18,7 +18,7 @@ from longstate.models import LanguageModel
 from longstate.train.corpus import Corpus
 from longstate.train.settings import Training
 
-VALIDATION_TOKENS = 1 << 17
+VALIDATION_TOKENS = 1 << 16
 """Validated at each look, at most: evenly spaced windows where the text has more."""
 VALIDATION_AT_ONCE = 1 << 12
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -55,6 +56,17 @@ def test_training_tells_how_it_goes(tmp_path, capfd):
     assert err == ""
     (advice,) = re.findall(r"Next: longstate (.*)", said)
     assert main(advice.split()) == 0
+
+
+def test_the_readme_s_commands_run(tmp_path, capfd, monkeypatch):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^longstate ((?:train text|generate) .*)$", readme, re.M)
+    assert len(commands) == 2
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    assert "40 tokens" in capfd.readouterr().err
 
 
 def test_a_sample_comes_now_and_then(run, capfd, monkeypatch):
