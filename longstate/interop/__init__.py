@@ -1,0 +1,18 @@
+"""Other libraries' names, checkpoints and models, run by this library."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longstate.interop.mamba_ssm.provide import provide_mamba_ssm
+
+__all__ = ["provide_mamba_ssm"]
+
+_HOME = {"provide_mamba_ssm": "longstate.interop.mamba_ssm.provide"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load what they need on first use."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'longstate.interop' has no attribute {name!r}")
