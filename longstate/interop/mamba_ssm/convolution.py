@@ -9,8 +9,9 @@ Axes: b batch, d channels, t time, k taps, s samples kept in a state (at least k
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from longstate.interop.mamba_ssm.inputs import boundaries, expect, expect_axes, expect_shape
+from longstate.interop.mamba_ssm.inputs import boundaries, expect, expect_axes, expect_shape, wide
 from longstate.ops import short_conv
 
 Result = Tensor | tuple[Tensor, Tensor]
@@ -49,7 +50,7 @@ def causal_conv1d_fn(
     """
     return _convolve(
         x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out,
-        activation, "auto",
+        activation, _by_kernel,
     )  # fmt: skip
 
 
@@ -63,15 +64,15 @@ def causal_conv1d_ref(
     activation: str | None = None,
     seq_idx: Tensor | None = None,
 ) -> Result:
-    """`causal_conv1d_fn` as a loop over time. Note the order of the arguments."""
+    """`causal_conv1d_fn` as a sum over taps. Note the order of the arguments."""
     return _convolve(
         x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out,
-        activation, "reference",
+        activation, _by_taps,
     )  # fmt: skip
 
 
-def _convolve(x, weight, bias, seq_idx, before, return_final, out, activation, impl) -> Result:
-    activation = _activation(activation)
+def _convolve(x, weight, bias, seq_idx, before, return_final, out, activation, convolve) -> Result:
+    silu = _silu(activation)
     b, d, t, past = _check(x, weight, bias)
     expect_shape("seq_idx", seq_idx, (b, t))
     expect_shape("initial_states", before, (b, d, past))
@@ -79,18 +80,44 @@ def _convolve(x, weight, bias, seq_idx, before, return_final, out, activation, i
         seq_idx is None or not return_final,
         "return_final_states with seq_idx is not defined: each sequence has its own last samples",
     )
-    reset, mask = (None, None) if seq_idx is None else boundaries(seq_idx)
-    taps = None if before is None else before.mT
-    y, last = short_conv(
-        x.mT, weight, bias, taps, activation=activation, mask=mask, reset=reset, impl=impl
-    )
-    y = _laid_out_as(x, y)
+    y = _laid_out_as(x, convolve(x, weight, bias, before, seq_idx, silu))
     if not return_final:
         return y
+    before = x.new_zeros(b, past, d).mT if before is None else before.to(x.dtype)
+    kept = min(t, past)
+    final = torch.cat([before, x[..., t - kept :]], dim=-1)[..., kept:]
     if out is None:
-        return y, last.mT
+        return y, final
     expect_shape("final_states_out", out, (b, d, past))
-    return y, out.copy_(last.mT)
+    return y, out.copy_(final)
+
+
+def _by_kernel(x, weight, bias, before, seq_idx, silu) -> Tensor:
+    """y (b, d, t) in the type of `x`, from inputs `before` (b, d, k - 1) the first sample."""
+    reset, mask = (None, None) if seq_idx is None else boundaries(seq_idx)
+    taps = None if before is None else before.mT
+    activation = "silu" if silu else None
+    return short_conv(
+        x.mT, weight, bias, taps, activation=activation, mask=mask, reset=reset
+    )[0].mT  # fmt: skip
+
+
+def _by_taps(x, weight, bias, before, seq_idx, silu) -> Tensor:
+    """The same as a sum over taps in plain PyTorch, in the wider type of `x` and `weight`."""
+    past, t = weight.shape[1] - 1, x.shape[2]
+    v = x.to(wide(x, weight))
+    v = F.pad(v, (past, 0)) if before is None else torch.cat([before.to(v.dtype), v], dim=-1)
+    y = v.new_zeros(x.shape) if bias is None else bias[:, None].to(v.dtype).expand(x.shape)
+    if seq_idx is not None:
+        ids = torch.cat([seq_idx[:, :1].expand(-1, past), seq_idx], dim=1)[:, None]
+    for k in range(past + 1):
+        seen = v[..., k : k + t]
+        if seq_idx is not None:
+            seen = seen * (ids[..., k : k + t] == ids[..., past:])
+        y = y + weight[:, k, None] * seen
+    if seq_idx is not None:
+        y = y.masked_fill(seq_idx[:, None] < 0, 0)
+    return (F.silu(y) if silu else y).to(x.dtype)
 
 
 def causal_conv1d_update(
@@ -123,7 +150,7 @@ def causal_conv1d_update(
         NotImplementedError: another activation.
     """
     return _update(
-        x, conv_state, weight, bias, activation, cache_seqlens, conv_state_indices, "auto"
+        x, conv_state, weight, bias, activation, cache_seqlens, conv_state_indices, _by_kernel
     )
 
 
@@ -135,13 +162,13 @@ def causal_conv1d_update_ref(
     activation: str | None = None,
     cache_seqlens: Tensor | None = None,
 ) -> Tensor:
-    """`causal_conv1d_update` as a loop over time."""
-    return _update(x, conv_state, weight, bias, activation, cache_seqlens, None, "reference")
+    """`causal_conv1d_update` as a sum over taps."""
+    return _update(x, conv_state, weight, bias, activation, cache_seqlens, None, _by_taps)
 
 
 @torch.no_grad()
-def _update(x, conv_state, weight, bias, activation, seen, rows, impl) -> Tensor:
-    activation = _activation(activation)
+def _update(x, conv_state, weight, bias, activation, seen, rows, convolve) -> Tensor:
+    silu = _silu(activation)
     expect_axes("x", x, "batch, channels", "batch, channels, time")
     samples = x[..., None] if x.dim() == 2 else x
     b, d, _, past = _check(samples, weight, bias)
@@ -160,14 +187,14 @@ def _update(x, conv_state, weight, bias, activation, seen, rows, impl) -> Tensor
         taps = state.gather(2, _ring(seen - past, past, state))
         first = seen + samples.shape[2] - new.shape[2]
         state = state.scatter(2, _ring(first, new.shape[2], state), new)
-    y, _ = short_conv(samples.mT, weight, bias, taps.mT, activation=activation, impl=impl)
+    y = convolve(samples, weight, bias, taps, None, silu)
     if rows is None:
         conv_state.copy_(state)
     else:
         there = rows >= 0
         conv_state[rows[there].long()] = state[there]
         y = torch.where(there[:, None, None], y, 0)
-    return y[:, 0] if x.dim() == 2 else _laid_out_as(x, y)
+    return y[..., 0] if x.dim() == 2 else _laid_out_as(x, y)
 
 
 def _ring(first: Tensor, count: int, state: Tensor) -> Tensor:
@@ -226,12 +253,12 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[int, int, in
     return b, d, t, weight.shape[1] - 1
 
 
-def _activation(name: str | None) -> str | None:
-    if name not in (None, "silu", "swish"):
-        raise NotImplementedError(f"activation must be None, 'silu' or 'swish'; got {name!r}")
-    return name and "silu"
+def _silu(activation: str | None) -> bool:
+    if activation not in (None, "silu", "swish"):
+        raise NotImplementedError(f"activation must be None, 'silu' or 'swish'; got {activation!r}")
+    return activation is not None
 
 
 def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
-    """y (b, t, d) as (b, d, t), channels next to each other in memory where they are in `x`."""
-    return y.mT if x.stride(1) == 1 else y.mT.contiguous()
+    """y (b, d, t) with channels next to each other in memory where they are in `x`."""
+    return y.mT.contiguous().mT if x.stride(1) == 1 else y.contiguous()
