@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import sys
+from importlib.machinery import PathFinder
 from types import ModuleType
 
 import pytest
@@ -48,7 +49,7 @@ MODULES = {
 @pytest.fixture(autouse=True)
 def absent():
     """These tests are about a machine without the packages."""
-    if any(importlib.util.find_spec(name) for name in provide.PACKAGES):
+    if any(PathFinder.find_spec(name) for name in provide.PACKAGES):
         pytest.skip("mamba-ssm or causal-conv1d is installed")
 
 

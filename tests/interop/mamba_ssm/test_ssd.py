@@ -116,15 +116,18 @@ def test_states_of_packed_sequences(begin):
     assert torch.equal(pair[1], states)
 
 
-def test_padding_is_not_read():
-    tensors = inputs(b=1)
+@pytest.mark.parametrize("wide_D", [False, True])
+def test_padding_is_not_read(wide_D):
+    tensors = inputs(b=1, wide_D=wide_D)
     ids = torch.tensor([[0, 0, 0, 1, 1, -1, -1, 2, 2]])
     expected = call("fn", seq_idx=ids, **tensors)
     for name in ("x", "dt", "B", "C", "z"):
         tensors[name] = tensors[name].clone()
         tensors[name][:, 5:7] = 1e9
-    for found, value in zip(call("fn", seq_idx=ids, **tensors), expected, strict=True):
-        assert torch.equal(found, value)
+    found = call("fn", seq_idx=ids, **tensors)
+    assert not found[0][:, 5:7].any()
+    for value, other in zip(found, expected, strict=True):
+        assert torch.equal(value, other)
 
 
 def test_results_have_the_published_types():
