@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.interop.mamba_ssm.inputs import boundaries, expect, expect_axes, expect_shape, wide
+from longstate.interop.mamba_ssm.layout import time_last, time_second
 from longstate.ops import short_conv
 
 Result = Tensor | tuple[Tensor, Tensor]
@@ -80,7 +81,7 @@ def _convolve(x, weight, bias, seq_idx, before, return_final, out, activation, c
         seq_idx is None or not return_final,
         "return_final_states with seq_idx is not defined: each sequence has its own last samples",
     )
-    y = _laid_out_as(x, convolve(x, weight, bias, before, seq_idx, silu))
+    y = time_last(convolve(x, weight, bias, before, seq_idx, silu), like=x)
     if not return_final:
         return y
     before = x.new_zeros(b, past, d).mT if before is None else before.to(x.dtype)
@@ -93,13 +94,13 @@ def _convolve(x, weight, bias, seq_idx, before, return_final, out, activation, c
 
 
 def _by_kernel(x, weight, bias, before, seq_idx, silu) -> Tensor:
-    """y (b, d, t) in the type of `x`, from inputs `before` (b, d, k - 1) the first sample."""
+    """y (b, t, d) in the type of `x`, from inputs `before` (b, d, k - 1) the first sample."""
     reset, mask = (None, None) if seq_idx is None else boundaries(seq_idx)
     taps = None if before is None else before.mT
     activation = "silu" if silu else None
     return short_conv(
-        x.mT, weight, bias, taps, activation=activation, mask=mask, reset=reset
-    )[0].mT  # fmt: skip
+        time_second(x), weight, bias, taps, activation=activation, mask=mask, reset=reset
+    )[0]
 
 
 def _by_taps(x, weight, bias, before, seq_idx, silu) -> Tensor:
@@ -117,7 +118,7 @@ def _by_taps(x, weight, bias, before, seq_idx, silu) -> Tensor:
         y = y + weight[:, k, None] * seen
     if seq_idx is not None:
         y = y.masked_fill(seq_idx[:, None] < 0, 0)
-    return (F.silu(y) if silu else y).to(x.dtype)
+    return (F.silu(y) if silu else y).to(x.dtype).mT
 
 
 def causal_conv1d_update(
@@ -194,7 +195,7 @@ def _update(x, conv_state, weight, bias, activation, seen, rows, convolve) -> Te
         there = rows >= 0
         conv_state[rows[there].long()] = state[there]
         y = torch.where(there[:, None, None], y, 0)
-    return y[..., 0] if x.dim() == 2 else _laid_out_as(x, y)
+    return y[:, 0] if x.dim() == 2 else time_last(y, like=x)
 
 
 def _ring(first: Tensor, count: int, state: Tensor) -> Tensor:
@@ -257,8 +258,3 @@ def _silu(activation: str | None) -> bool:
     if activation not in (None, "silu", "swish"):
         raise NotImplementedError(f"activation must be None, 'silu' or 'swish'; got {activation!r}")
     return activation is not None
-
-
-def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
-    """y (b, d, t) with channels next to each other in memory where they are in `x`."""
-    return y.mT.contiguous().mT if x.stride(1) == 1 else y.contiguous()

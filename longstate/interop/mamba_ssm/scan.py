@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from longstate.interop.mamba_ssm.gated_norm import layernorm_fn
 from longstate.interop.mamba_ssm.inputs import expect, expect_axes, expect_shape, wide
+from longstate.interop.mamba_ssm.layout import swapped, time_second
 from longstate.layers.base import full_precision
 from longstate.ops import selective_scan, short_conv
 
@@ -89,10 +90,11 @@ def _scan(u, delta, A, B, C, D, z, delta_bias, softplus, return_last_state, impl
         expect_shape(name, x, (b, d, t))
     with full_precision(u):
         y, last = selective_scan(
-            u.mT, delta.mT, A, _matrix("B", B, A, b, t), _matrix("C", C, A, b, t), D,
-            None if z is None else z.mT, dt_bias=delta_bias, dt_softplus=bool(softplus), impl=impl,
+            time_second(u), time_second(delta), A, _matrix("B", B, A, b, t),
+            _matrix("C", C, A, b, t), D, None if z is None else time_second(z),
+            dt_bias=delta_bias, dt_softplus=bool(softplus), impl=impl,
         )  # fmt: skip
-    y = y.mT.contiguous()
+    y = swapped(y)
     return (y, last) if return_last_state else y
 
 
@@ -192,7 +194,7 @@ def _inner(
     rank, columns = delta_proj.shape[1], A.shape[1] * (2 if A.is_complex() else 1)
     read = (rank, *(columns for given in (B, C) if given is None))
     expect_shape("x_proj_weight", x_proj, (sum(read), d))
-    x, z = xz.mT.chunk(2, dim=-1)
+    x, z = (time_second(v) for v in xz.chunk(2, dim=1))
     x, _ = short_conv(x, conv_weight[:, 0], conv_bias, activation="silu", impl=impl)
     low, *rest = F.linear(x, x_proj).split(read, dim=-1)
     B_rms, C_rms, delta_rms, eps = rms
