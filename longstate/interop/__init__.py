@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longstate.interop.checkpoints import load_language_model, save_language_model
+    from longstate.interop.mamba_ssm.provide import provide_mamba_ssm
 
-__all__ = ["load_language_model", "save_language_model"]
+__all__ = ["load_language_model", "provide_mamba_ssm", "save_language_model"]
 
 _HOME = {
     "load_language_model": "longstate.interop.checkpoints",
+    "provide_mamba_ssm": "longstate.interop.mamba_ssm.provide",
     "save_language_model": "longstate.interop.checkpoints",
 }
 
