@@ -18,7 +18,10 @@ FUNCTION_LINES = 50
 KERNEL_LINES = 150
 CONSTRUCTOR_OPTIONS = 8
 
-HEAVY = ("numba", "triton", "pandas", "matplotlib", "rich", "typer", "safetensors", "scipy")
+HEAVY = (
+    "numba", "triton", "pandas", "matplotlib", "rich", "typer", "safetensors", "scipy",
+    "transformers",
+)  # fmt: skip
 
 
 def sources(*folders: str) -> list[Path]:

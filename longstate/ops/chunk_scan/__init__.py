@@ -202,13 +202,14 @@ def _setup(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_last, grad_states):
-    x, *_ = ctx.saved_tensors
+    saved = ctx.saved_tensors  # read once: checkpointing recomputes them for each reading
+    x, *_ = saved
     if grad_y is None:
         grad_y = torch.zeros_like(x)
     if grad_last is None:
         shape, dtype = ctx.last
         grad_last = x.new_zeros(shape, dtype=dtype)
-    grads = _scan_backward(*ctx.saved_tensors, grad_y, grad_last, ctx.k, ctx.impl)
+    grads = _scan_backward(*saved, grad_y, grad_last, ctx.k, ctx.impl)
     return *grads, None, None, None
 
 
