@@ -1,6 +1,6 @@
 """Peak memory of a Mamba block, forward and backward, beyond what its matrix products need.
 
-    python benchmarks/selective_memory.py     needs `pip install mambapy transformers`; five minutes
+    python benchmarks/selective_memory.py     needs `pip install mambapy transformers`; ten minutes
 
 The unit is one tensor (b, t, d_inner) in float32, at the shape of mamba-130m: d_model 768, d_inner
 1536, d_state 16, length 1024, batch 1. Inputs, parameters and the gradient of the output are there
