@@ -37,17 +37,29 @@ def _tf32() -> bool:
     return matmul.allow_tf32
 
 
-def _products(x: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[tl.dtype, str, int, int]:
-    """Type and precision of products; samples in a chunk and channels in a tile that fit them."""
+def _products(x: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[tl.dtype, str]:
+    """Type of the operands of products, and their precision."""
     types = {x.dtype, B.dtype, C.dtype}
     if state.dtype == torch.float64:
-        return tl.float64, "ieee", 32, 32
+        return tl.float64, "ieee"
     if types == {torch.bfloat16}:
-        return tl.bfloat16, "ieee", 64, 64
-    if torch.float32 in types and _tf32():
-        return tl.float32, "tf32", 64, 32
-    narrow = torch.float32 not in types and not torch.version.hip
-    return tl.float32, "tf32x3" if narrow else "ieee", 32, 32
+        return tl.bfloat16, "ieee"
+    if torch.version.hip or (torch.float32 in types and not _tf32()):
+        return tl.float32, "ieee"
+    return tl.float32, "tf32" if torch.float32 in types else "tf32x3"
+
+
+def _largest(kind: tl.dtype, precision: str, x: Tensor) -> tuple[int, int]:
+    """Samples in a chunk and channels in a tile for which registers suffice.
+
+    Below 64 Triton leaves the tensor cores of compute capability 10 alone, on which loops of
+    products have been wrong or raced up to its version 3.7 (its issues 9871, 10590 and 10821).
+    """
+    if x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 10:
+        return 32, 32
+    if kind == tl.bfloat16:
+        return 64, 64
+    return (64, 32) if precision == "tf32" else (32, 32)
 
 
 class _Plan(NamedTuple):
@@ -66,7 +78,8 @@ class _Plan(NamedTuple):
 
 def _plan(x: Tensor, B: Tensor, C: Tensor, state: Tensor, k: int) -> _Plan:
     (_, t, h, p), (g, n) = x.shape, B.shape[2:]
-    kind, precision, chunk, tile = _products(x, B, C, state)
+    kind, precision = _products(x, B, C, state)
+    chunk, tile = _largest(kind, precision, x)
     chunk = min(k, chunk)
     P, N = (
         min(most, max(16, triton.next_power_of_2(size)))

@@ -23,7 +23,7 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
 
 @triton.jit
 def whole_dot(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a b, with all of a wide `a`."""
+    """acc + a b, with all of a wide `a`: three bfloat16 numbers hold the 24 bits of a float32."""
     if b.dtype == tl.bfloat16:
         high = a.to(tl.bfloat16)
         rest = a - high.to(a.dtype)
