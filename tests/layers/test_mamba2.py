@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from longstate.layers import Mamba2
 from longstate.layers.gated import GatedRMSNorm
@@ -115,6 +116,13 @@ def test_narrow_weights_and_autocast_keep_a_wide_state():
     assert y.isfinite().all()
     y, state = layer.step(u[:, 0].bfloat16(), state)
     assert all(v.dtype == torch.float32 for v in state.values())
+
+
+def test_activation_checkpointing_changes_nothing():
+    layer, u = make(), torch.randn(2, 70, 8, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(u)[0].sum(), u)
+    y = checkpoint(lambda v: layer(v)[0], u, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(y.sum(), u)[0], expected)
 
 
 def test_gated_norm_is_per_group():

@@ -178,12 +178,13 @@ def _setup(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_last, grad_states):
-    x, *_, states = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once: activation checkpointing recomputes them when asked
+    x, *_, states = saved
     if grad_y is None:
         grad_y = torch.zeros_like(x)
     if grad_last is None:
         grad_last = torch.zeros_like(states[:, 0].flatten(0, 1))
-    grads = _scan_backward(*ctx.saved_tensors, grad_y, grad_last, ctx.k)
+    grads = _scan_backward(*saved, grad_y, grad_last, ctx.k)
     return *grads, None, None
 
 
