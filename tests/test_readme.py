@@ -35,8 +35,13 @@ def imports_as_they_were(monkeypatch):
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().split("\n")[0])
-def test_python_runs_and_prints_what_it_says(code, tmp_path, monkeypatch):
+def test_python_runs_and_prints_what_it_says(code, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    if "accelerate_transformers" in code:
+        pytest.importorskip("transformers", reason="needs the extra 'hf'")
+        from longstate.interop import accelerate_transformers
+
+        request.addfinalizer(lambda: accelerate_transformers().undo())
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
