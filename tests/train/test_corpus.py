@@ -167,7 +167,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) < 100_000, "KiB more for a file of 1 GB"
+    # 2048 validation windows, around each of which the kernel maps 64 KiB that it may take back.
+    mapped = 2048 * 64
+    assert int(done.stdout.split()[-1]) < 2 * mapped, "KiB more for a file of 1 GB"
 
 
 def test_tokenizers_that_cannot_be_used(tmp_path, monkeypatch):
