@@ -37,6 +37,8 @@ from longstate.memory.rate import DiscreteRate as DiscreteRate
 from longstate.memory.rate import GaussianRate as GaussianRate
 from longstate.memory.rate import blahut_arimoto as blahut_arimoto
 from longstate.memory.rate import gaussian_rd as gaussian_rd
+from longstate.memory.recording import layers_of as layers_of
+from longstate.memory.recording import record as record
 from longstate.memory.result import KINDS as KINDS
 from longstate.memory.result import Kind as Kind
 from longstate.memory.result import Result as Result
