@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from longstate.cli import convert, demo, forecast, stream
+from longstate.cli import convert, demo, forecast, memory, stream
 from longstate.errors import InputError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command()(forecast.info)
 app.command()(stream.stream)
 app.command()(demo.demo)
 app.command()(convert.convert)
+app.command()(memory.certify)
+app.command()(memory.memory)
 
 
 def main(arguments: list[str] | None = None) -> int:
