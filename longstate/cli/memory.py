@@ -66,7 +66,7 @@ def memory(
 
     subject = open_subject(model)
     reading = subject.read(data)
-    with working("measuring", 2 * sum(1 for _ in layers_of(subject.model))) as show:
+    with working("measuring", 3 * sum(1 for _ in layers_of(subject.model))) as show:
         found = report.examine(subject, reading, progress=show)
     show_layers(found)
     say(report.headline(found))

@@ -26,10 +26,8 @@ def headline(report: MemoryReport) -> str:
     found = [m.scales for m in report.layers if m.scales is not None]
     if found:
         farthest = max(float(s.steps.max()) for s in found)
-        reach = "does not fade" if farthest == float("inf") else f"reaches {farthest:,.0f} back"
-        text = f"The slowest state {reach}"
-        if farthest != float("inf"):
-            text += f" ({report.unit})"
+        back = f"reaches {farthest:,.0f} {report.unit} back"
+        text = f"The slowest state {back if farthest < float('inf') else 'does not fade'}"
         if report.length is not None:
             text += f"; training saw {report.length:,} at a time"
         parts.append(text + ".")

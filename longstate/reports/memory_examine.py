@@ -44,8 +44,8 @@ from longstate.systems import Trace
 FLOOR = "bf16"  # with which the state of a linear layer is read
 ROWS, LENGTH = 4, 512  # stretches of text, and tokens of each
 SQUARE = 96  # side of a hidden attention matrix
-LETTERS, SEQUENCES, STEPS = 16, 800, 48  # of the random text for probes
-LAGS = (0, 1, 2, 3, 5, 8, 12, 20, 32, 47)
+LETTERS, SEQUENCES, STEPS = 16, 1200, 48  # of the random text for probes
+LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 20, 40)
 _CHANNELS = 16  # whose attention is drawn
 _NUMBERS = 1 << 20  # of a Gramian at one position
 
@@ -130,7 +130,7 @@ def examine(
     Args:
         subject: the model.
         reading: data for it.
-        progress: called with each layer's name, twice: before it is certified, and measured.
+        progress: called with each layer's name before it is certified, measured, and probed.
 
     Raises:
         InputError: no layer of the model can be looked at, or a weight is not finite.
@@ -154,7 +154,7 @@ def examine(
     if not layers:
         raise InputError(f"{subject.name} has no layer whose memory can be measured")
     if reading.tokens is not None:
-        layers = _probed(subject, reading.tokens, layers, notes)
+        layers = _probed(subject, reading.tokens, layers, notes, progress)
     return MemoryReport(
         subject.name, reading.what, subject.unit, subject.length, tuple(layers), certificate,
         tuple(notes),
@@ -232,7 +232,11 @@ def _part(trace: Trace, length: int) -> Trace:
 
 
 def _probed(
-    subject: Subject, tokens: Tensor, layers: list[Measured], notes: list[str]
+    subject: Subject,
+    tokens: Tensor,
+    layers: list[Measured],
+    notes: list[str],
+    progress: Callable[[str], None] | None,
 ) -> list[Measured]:
     """What the states of some layers know about the letter of each lag."""
     letters = torch.bincount(tokens).argsort(descending=True, stable=True)[:LETTERS]
@@ -245,12 +249,14 @@ def _probed(
     with torch.no_grad():
         states = [model(letters[part])[1] for part in classes.split(50)]
     for _, m in chosen(layers):
+        if progress is not None:
+            progress(f"{m.name}, probes")
         i = next(i for i, block in enumerate(model.blocks) if m.name == f"blocks.{i}.mixer")
         flat = [
             torch.cat([v.flatten(1).double() for v in map(_real, tree_leaves(s[i]))], 1)
             for s in states
         ]
-        labels = by_lag(classes, [k for k in LAGS if k < STEPS])
+        labels = by_lag(classes, list(LAGS))
         known = _try(partial(probe, torch.cat(flat), labels), notes, m.name)
         layers[layers.index(m)] = replace(m, known=known)
     return layers
