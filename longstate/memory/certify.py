@@ -156,7 +156,7 @@ def certify(
         kind="certified",
         scope="all inputs",
         sentence=(
-            f"Of {len(found)} layers none can expand a state, whatever the input."
+            f"No layer, of {len(found)}, can expand a state, whatever the input."
             if not failed
             else f"{len({c.layer for c in failed})} of {len(found)} layers fail a claim; first "
             f"{failed[0].layer}: {failed[0].what}."

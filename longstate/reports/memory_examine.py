@@ -47,7 +47,7 @@ SQUARE = 96  # side of a hidden attention matrix
 LETTERS, SEQUENCES, STEPS = 16, 1200, 48  # of the random text for probes
 LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 20, 40)
 _CHANNELS = 16  # whose attention is drawn
-_NUMBERS = 1 << 20  # of a Gramian at one position
+_ROOM = 1 << 20  # of a Gramian at one position
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,7 @@ def examine(
         elif name in traces:
             layers.append(_selective(name, layer, traces[name], subject.length, notes))
         else:
-            states = sum(v.numel() for v in tree_leaves(layer.init_state(1)))
-            layers.append(Measured(name, type(layer).__name__, states))
+            layers.append(Measured(name, type(layer).__name__, _numbers(layer)))
             notes.append(f"{name} depends on its input; give --data to measure it.")
     if not layers:
         raise InputError(f"{subject.name} has no layer whose memory can be measured")
@@ -181,7 +180,7 @@ def _linear(name: str, layer: Any, length: int | None, notes: list[str]) -> Meas
         return Measured(
             name,
             type(layer).__name__,
-            int(scales.steps.numel()) if scales is not None else 0,
+            _numbers(layer),
             scales,
             spectrum,
             _try(lambda: memory_curve(system, lags, noise=FLOOR), notes, name),
@@ -189,18 +188,24 @@ def _linear(name: str, layer: Any, length: int | None, notes: list[str]) -> Meas
         )
 
 
+def _numbers(layer: Any) -> int:
+    """Real numbers that the layer carries for one sequence, whatever they are for."""
+    leaves = tree_leaves(layer.init_state(1))
+    return sum(v.numel() * (2 if v.is_complex() else 1) for v in leaves)
+
+
 def _selective(
     name: str, layer: Any, trace: Trace, length: int | None, notes: list[str]
 ) -> Measured:
     c, n = trace.decay.shape[2:]
     one = _part(trace, trace.length)
-    few = max(1, min(c, _NUMBERS // (n * n)))
+    few = max(1, min(c, _ROOM // (n * n)))
     some = one if few == c else choose_channels(one, _spread(c, few))
     small = choose_channels(_part(trace, SQUARE), _spread(c, min(c, _CHANNELS)))
     return Measured(
         name,
         type(layer).__name__,
-        trace.d_state,
+        _numbers(layer),
         _try(lambda: timescales(trace, reference=length), notes, name),
         effective=_try(lambda: effective_state(some, positions=48), notes, name),
         attention=_try(lambda: hidden_attention(small), notes, name),

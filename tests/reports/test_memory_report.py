@@ -60,7 +60,7 @@ def test_of_a_text_model_everything_is_there(made):
 def test_numbers_of_the_table_are_those_of_the_results(made):
     head, (first, second) = made.rows()
     assert len(head) == len(first) == len(second)
-    assert first[2] == f"{16 * 16:,}"
+    assert first[2] == f"{16 * 16 + 3 * 16:,}"  # states, and taps of the convolution
     half = float(made.layers[0].scales.steps.median())
     assert first[3] == f"{half:.1f}"
 
