@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from longstate.cli import bench, convert, demo, forecast, stream, text
+from longstate.cli import bench, convert, demo, forecast, memory, stream, text
 from longstate.errors import InputError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command()(text.generate)
 app.command()(demo.demo)
 app.command()(convert.convert)
 app.command()(bench.bench)
+app.command()(memory.certify)
+app.command()(memory.memory)
 
 
 def main(arguments: list[str] | None = None) -> int:

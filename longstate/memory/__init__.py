@@ -37,8 +37,14 @@ from longstate.memory.rate import DiscreteRate as DiscreteRate
 from longstate.memory.rate import GaussianRate as GaussianRate
 from longstate.memory.rate import blahut_arimoto as blahut_arimoto
 from longstate.memory.rate import gaussian_rd as gaussian_rd
+from longstate.memory.recording import layers_of as layers_of
+from longstate.memory.recording import record as record
 from longstate.memory.result import KINDS as KINDS
 from longstate.memory.result import Kind as Kind
 from longstate.memory.result import Result as Result
+from longstate.memory.saturation import Forgetting as Forgetting
 from longstate.memory.timescales import Timescales as Timescales
 from longstate.memory.timescales import timescales as timescales
+from longstate.memory.watch import Trouble as Trouble
+from longstate.memory.watch import Watched as Watched
+from longstate.memory.watch import watch as watch

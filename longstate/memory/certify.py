@@ -12,9 +12,8 @@ non-expansion and how long the layer can possibly retain, not as a margin.
 Axes: o steps (channels or heads), n state of a channel.
 """
 
-import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.memory.gains import gains
+from longstate.memory.recording import Data, layers_of, record
 from longstate.memory.result import Kind, Result, digits
 from longstate.memory.selective_bounds import (
     Ball,
@@ -108,7 +108,7 @@ class Certificate(Result):
 
 def certify(
     model: nn.Module,
-    data: Tensor | None = None,
+    data: Data | None = None,
     *,
     attacked: bool = True,
     radius: float | None = None,
@@ -119,9 +119,10 @@ def certify(
     Args:
         model: a layer, a backbone or a model. Layers are found by their `system` or `selection`; a
             block with `norm` and `mixer` says what reaches its layer.
-        data: one input of the model, for the third number: tokens (b, t), or u (b, t, d).
+        data: one input of the model, for the third number: tokens (b, t), or u (b, t, d). Or a
+            function without arguments that runs the model on what it likes.
         attacked: search for bad inputs, for the second number.
-        radius: length of u, for selective layers that no norm precedes.
+        radius: length of u, for selective layers that neither LayerNorm nor RMSNorm precedes.
         progress: called with each layer's name before it is certified.
 
     Raises:
@@ -155,7 +156,7 @@ def certify(
         kind="certified",
         scope="all inputs",
         sentence=(
-            f"Of {len(found)} layers none can expand a state, whatever the input."
+            f"No layer, of {len(found)}, can expand a state, whatever the input."
             if not failed
             else f"{len({c.layer for c in failed})} of {len(found)} layers fail a claim; first "
             f"{failed[0].layer}: {failed[0].what}."
@@ -164,62 +165,22 @@ def certify(
     )
 
 
-def layers_of(model: nn.Module) -> Iterator[tuple[str, Any, nn.Module | None]]:
-    """Name, layer and the norm before it, of every layer that mixes along time."""
-    norms = {}
-    for _, module in model.named_modules():
-        mixer, norm = getattr(module, "mixer", None), getattr(module, "norm", None)
-        if isinstance(mixer, nn.Module) and isinstance(norm, nn.Module):
-            norms[id(mixer)] = norm
-    for name, module in model.named_modules():
-        if hasattr(module, "system") or hasattr(module, "selection"):
-            yield name or type(module).__name__, module, norms.get(id(module))
-
-
-def record(model: nn.Module, data: Tensor) -> dict[str, Trace]:
-    """A trace, in float64, of every selective layer while the model reads the data once.
-
-    Raises:
-        InputError: the model cannot read the data, or a layer got something not finite.
-    """
-    inputs: dict[str, Tensor] = {}
-    hooks = []
-    for name, layer, _ in layers_of(model):
-        if not hasattr(layer, "trace"):
-            continue
-
-        def keep(_: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
-            inputs[name] = args[0].detach()
-
-        hooks.append(layer.register_forward_pre_hook(keep))
-    training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(data)
-    except ValueError as e:
-        raise InputError(f"the model cannot read this data: {e}") from e
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    traces = {}
-    for name, layer, _ in layers_of(model):
-        if name in inputs:
-            if not bool(inputs[name].isfinite().all()):
-                raise InputError(f"{name} got NaN or infinity on this data; `watch` says where")
-            wide = copy.deepcopy(layer).double().cpu()
-            with torch.no_grad():
-                traces[name] = wide.trace(inputs[name].double().cpu()).double()
-    return traces
+def _limits(norm: nn.Module, d: int) -> bool:
+    """Whether this norm is known to put out weight * z + bias with |z| <= sqrt(d)."""
+    if isinstance(norm, nn.LayerNorm):
+        return norm.normalized_shape == (d,)
+    weight = getattr(norm, "weight", None)
+    return type(norm).__name__.endswith("RMSNorm") and (weight is None or weight.shape == (d,))
 
 
 def _ball(name: str, layer: Any, norm: nn.Module | None, radius: float | None) -> Ball:
     d = layer.d_model
     one, zero = torch.ones(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
-    if norm is None:
+    if norm is None or not _limits(norm, d):
         if radius is None:
+            what = "no norm" if norm is None else f"no norm but a {type(norm).__name__}"
             raise InputError(
-                f"no norm comes before {name}, so that its input has no limit; pass radius=, the "
+                f"{what} comes before {name}, so that its input has no limit; pass radius=, the "
                 "largest length that one sample's input can have"
             )
         return Ball(one, zero, radius)

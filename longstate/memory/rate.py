@@ -77,7 +77,8 @@ def _water(v: Tensor, distortion: float) -> float:
     v = v.sort().values
     under = torch.cat([v.new_zeros(1), v.cumsum(0)[:-1]])  # those below a level that lies at v_i
     level = (distortion - under) / torch.arange(len(v), 0, -1, dtype=v.dtype)
-    return float(level[level <= v][0])
+    fits = level[level <= v]  # none where D is the whole variance but for rounding
+    return float(fits[0] if len(fits) else v[-1])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

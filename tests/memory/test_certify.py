@@ -165,6 +165,32 @@ def test_norm_with_bias_before_the_layer():
     assert certify(model, torch.randint(0, 20, (4, 64))).passed
 
 
+def test_another_kind_of_norm_proves_nothing():
+    """A norm over the batch lets any length through; so may anything that is only called a norm."""
+    model = make(("mamba",))
+    for norm in (nn.BatchNorm1d(8), nn.Identity(), nn.LayerNorm((2, 8))):
+        model.blocks[0].norm = norm
+        with pytest.raises(InputError, match="radius"):
+            certify(model)
+
+
+def test_data_may_be_what_runs_the_model():
+    model, tokens = make(("mamba",)), torch.randint(0, 20, (2, 40))
+    a, b = certify(model, tokens), certify(model, lambda: model(tokens))
+    assert a.to_json() == b.to_json()
+    assert a.claims[0].seen is not None
+
+
+def test_rounding_of_a_narrow_norm_breaks_no_certificate():
+    """One channel: every input is as long as the norm allows, and bfloat16 makes some longer."""
+    torch.manual_seed(1)
+    model = LanguageModel(LanguageSpec(vocab_size=64, d_model=1, layers=("mamba",)))
+    with torch.no_grad():
+        model.blocks[0].norm.weight.fill_(1.3)
+        model.embedding.weight.mul_(1e4)
+    assert certify(model.bfloat16(), torch.arange(64)[None]).passed
+
+
 def test_refuses():
     with pytest.raises(InputError, match="no layer"):
         certify(nn.Linear(2, 2))

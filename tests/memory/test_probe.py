@@ -74,3 +74,18 @@ def test_refuses():
         probe(states[:40], {"a": y[:40]})
     with pytest.raises(InputError, match="lags"):
         by_lag(y[None], [1000])
+
+
+def test_many_numbers_that_say_nothing_hide_nothing():
+    """Two of 122 numbers know the label; a probe that fits the others would claim nothing."""
+    g = torch.Generator().manual_seed(0)
+    label = torch.randint(16, (1000,), generator=g)
+    angle = label * (2 * math.pi / 16)
+    known = torch.stack([angle.cos(), angle.sin()], 1) + 0.2 * torch.randn(1000, 2, generator=g)
+    states = torch.cat([known, torch.randn(1000, 120, generator=g)], 1)
+    found = probe(states, {"label": label})
+    assert float(found.linear) > 0.4
+    assert float(found.network) > -0.2
+    useless = probe(states[:, 2:], {"label": label})
+    assert float(useless.linear) > -0.1
+    assert float(useless.bits) < 0.1

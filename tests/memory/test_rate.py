@@ -66,3 +66,11 @@ def test_refuses():
     for p, slope in (([0.5, 0.6], 1.0), ([1.0], 1.0), ([0.5, 0.5], 0.0)):
         with pytest.raises(InputError):
             blahut_arimoto(torch.tensor(p), 1 - torch.eye(2), slope)
+
+
+def test_a_budget_just_below_the_whole_variance():
+    """Sums in another order differ by rounding, and there must still be a level."""
+    v = torch.rand(1000, generator=torch.Generator().manual_seed(0)).double() + 1e-3
+    for i in range(40):
+        found = gaussian_rd(v, float(v.sum()) * (1 - i * 2.0**-53))
+        assert 0 <= found.bits < 1e-9
