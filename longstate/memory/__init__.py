@@ -29,6 +29,9 @@ from longstate.memory.gains import Gains as Gains
 from longstate.memory.gains import gains as gains
 from longstate.memory.hankel import HankelSpectrum as HankelSpectrum
 from longstate.memory.hankel import hankel as hankel
+from longstate.memory.neighbours import Shared as Shared
+from longstate.memory.neighbours import infonce as infonce
+from longstate.memory.neighbours import ksg as ksg
 from longstate.memory.probe import Probes as Probes
 from longstate.memory.probe import by_lag as by_lag
 from longstate.memory.probe import by_slot as by_slot
@@ -43,6 +46,8 @@ from longstate.memory.result import KINDS as KINDS
 from longstate.memory.result import Kind as Kind
 from longstate.memory.result import Result as Result
 from longstate.memory.saturation import Forgetting as Forgetting
+from longstate.memory.threshold import EventThreshold as EventThreshold
+from longstate.memory.threshold import event_threshold as event_threshold
 from longstate.memory.timescales import Timescales as Timescales
 from longstate.memory.timescales import timescales as timescales
 from longstate.memory.watch import Trouble as Trouble
