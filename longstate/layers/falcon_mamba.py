@@ -65,12 +65,12 @@ class FalconMamba(Mamba):
         with full_precision(x):
             return self._norm(low), self._norm(B), self._norm(C)
 
-    def _choose(self, plain):
+    def _choose(self, common):
         # what is normalised has a length of at most the root of its size
         radius = self.rank**0.5 * self.dt_proj.weight.norm(dim=1)
-        cap = plain.bias.new_full((self.d_state,), self.d_state**0.5)
+        cap = common.bias.new_full((self.d_state,), self.d_state**0.5)
         steps = {"shift": self.dt_proj.bias, "rate": self.A_log.exp(), "spread": radius}
-        return replace(plain, **steps, write=None, write_cap=cap)
+        return replace(common, **steps, write=None, write_cap=cap)
 
     def _norm(self, v: Tensor) -> Tensor:
         wide = v.to(torch.promote_types(v.dtype, torch.float32))

@@ -25,10 +25,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import Layer, State, check_call, check_step, full_precision
+from longstate.layers.base import Layer, State, check_call, full_precision
 from longstate.layers.gated import (
     GatedRMSNorm,
-    beside,
     heads,
     initial_step_bias,
     trace_of_heads,
@@ -126,40 +125,6 @@ class Mamba2(Layer):
         if mask is not None:
             y = y.masked_fill(~mask[..., None], 0)
         return y.to(u.dtype), {"taps": taps.to(self._dtype()), "ssm": ssm}
-
-    def step(
-        self,
-        u: Float[Tensor, "b d"],
-        state: State,
-        *,
-        dt: Float[Tensor, " b"] | None = None,
-        mask: Bool[Tensor, " b"] | None = None,
-        reset: Bool[Tensor, " b"] | None = None,
-    ) -> tuple[Float[Tensor, "b d"], State]:
-        state = check_step(self, u, state, dt, mask, reset)
-        if reset is not None:
-            state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
-        if mask is not None:
-            u = u.masked_fill(~mask[:, None], 0)
-        z, new, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
-        with full_precision(u):
-            window = torch.cat([state["taps"].to(new.dtype), new[:, None]], dim=1)  # (b, k, -)
-            convolved = (window * self.conv1d.weight[:, 0].mT).sum(1)
-            if self.conv1d.bias is not None:
-                convolved = convolved + self.conv1d.bias
-            x, B, C = self._split(F.silu(convolved))
-            step, log_a = self._step_sizes(step, dt)
-            B, C = (v.repeat_interleave(self.n_heads // self.n_groups, dim=1) for v in (B, C))
-            drive = (x * step[..., None])[..., None] * B[..., None, :]
-            ssm = log_a.exp()[..., None, None] * state["ssm"] + drive
-            y = (ssm @ C[..., None].to(ssm.dtype))[..., 0] + self.D[:, None] * x
-            y = self.norm(y.flatten(1), z)
-        y = self.out_proj(y)
-        after = {"taps": window[:, 1:].to(self._dtype()), "ssm": ssm}
-        if mask is not None:
-            y = y.masked_fill(~mask[:, None], 0)
-            after = {k: torch.where(beside(mask, v), v, state[k]) for k, v in after.items()}
-        return y.to(u.dtype), after
 
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
         """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.

@@ -119,9 +119,9 @@ class SelectiveLayer(Layer):
             )
         )
 
-    def _choose(self, plain: Selection) -> Selection:
+    def _choose(self, common: Selection) -> Selection:
         """Add what the subclass does to choose its steps."""
-        return plain
+        return common
 
     def _scan(
         self,

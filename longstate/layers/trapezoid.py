@@ -58,10 +58,9 @@ def advance(new: Tokens, D: Tensor, state: State) -> tuple[Tensor, State]:
     k, q = rotate(new.k, theta), rotate(new.q, theta)
     second = ((1 - new.share) * new.step)[..., None] * state["v"]
     before = state["ssm"] + second[..., None] * state["k"][..., None, :]
-    now = (new.share * new.step)[..., None] * new.v
-    h = new.log_a.exp()[..., None, None] * before + now[..., None] * k[..., None, :]
-    y = (h @ q[..., None])[..., 0] + D[:, None] * new.v
-    return y, {"angle": theta, "ssm": h, "k": k, "v": new.v}
+    v, log_a, k, q, share = (x[:, None] for x in (new.v, new.log_a, k, q, new.share * new.step))
+    y, h = chunk_scan(v, log_a, k, q, before, weight=share, D=D)
+    return y[:, 0], {"angle": theta, "ssm": h, "k": k[:, 0], "v": new.v}
 
 
 def scan(

@@ -2,6 +2,7 @@
 
 from longstate.models.backbone import Backbone, layer_class
 from longstate.models.block import Block
+from longstate.models.decoding import prepare_for_decoding
 from longstate.models.forecaster import Forecast, ForecastModel, Window
 from longstate.models.generate import Generated, Piece, generate
 from longstate.models.language import LanguageModel
@@ -21,4 +22,5 @@ __all__ = [
     "Window",
     "generate",
     "layer_class",
+    "prepare_for_decoding",
 ]

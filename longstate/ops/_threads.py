@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from numpy import ndarray
 
 from longstate.ops import _openmp
 
@@ -95,7 +96,7 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
 
 def _compile(kernel: Callable[..., None], args: tuple[Any, ...]) -> None:
     """Compile for these types, on no blocks at all, before any thread would wait for another."""
-    signature = (kernel, *(getattr(a, "dtype", type(a)) for a in args))
+    signature = (kernel, *[a.dtype if type(a) is ndarray else type(a) for a in args])
     if signature in _compiled:
         return
     done = threading.Event()
