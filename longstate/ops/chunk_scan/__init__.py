@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._choice import choose, expect, plain, shape_of
 from longstate.ops.chunk_scan.decay import BLOCK
 
 CHUNK = 64  # samples; balances the products inside a chunk (CHUNK) with those of its state (2n)
@@ -56,7 +56,9 @@ def chunk_scan(
         reset (b, t): bool. True forgets the state before that step, masked or not.
         mask (b, t): bool. False skips a step: the state stays, y there is 0.
         impl: "auto" (triton on CUDA, chunks elsewhere and for float64), "reference" (a loop),
-            "chunks" (PyTorch's matrix products, on any device) or "triton".
+            "chunks" (PyTorch's matrix products, on any device) or "triton". Under "auto", a single
+            step on a CPU goes to a kernel of its own, or to the reference if a gradient is wanted.
+            Not with a mask or a reset.
 
     Returns:
         y (b, t, h, p) in the type of `x`, and the last state (b, h, p, n), float32 at least.
@@ -69,12 +71,17 @@ def chunk_scan(
     dtype = torch.float32
     for v in (x, log_a, B, C, h0, weight, own, D):
         dtype = dtype if v is None else torch.promote_types(dtype, v.dtype)
-    impl = _choose(impl, x, dtype)
     b, t, h, p = x.shape
+    single = impl == "auto" and t == 1 and mask is None and reset is None
+    impl = "reference" if single else _choose(impl, x, dtype)  # a chunk would be padding
     h0 = x.new_zeros(b, h, p, B.shape[3], dtype=dtype) if h0 is None else h0.to(dtype)
     weight = x.new_ones(b, t, h, dtype=dtype) if weight is None else weight
     own = weight if own is None else own
     D = x.new_zeros(h, dtype=dtype) if D is None else D
+    if single and plain(x, log_a, B, C, h0, weight, own, D):
+        from longstate.ops.chunk_scan import cpu_step
+
+        return cpu_step.forward(x, log_a, weight, own, B, C, D, h0)
     if impl == "reference":
         from longstate.ops.chunk_scan import reference
 
@@ -202,13 +209,14 @@ def _setup(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y, grad_last, grad_states):
-    x, *_ = ctx.saved_tensors
+    saved = ctx.saved_tensors  # read once: checkpointing recomputes them for each reading
+    x, *_ = saved
     if grad_y is None:
         grad_y = torch.zeros_like(x)
     if grad_last is None:
         shape, dtype = ctx.last
         grad_last = x.new_zeros(shape, dtype=dtype)
-    grads = _scan_backward(*ctx.saved_tensors, grad_y, grad_last, ctx.k, ctx.impl)
+    grads = _scan_backward(*saved, grad_y, grad_last, ctx.k, ctx.impl)
     return *grads, None, None, None
 
 
