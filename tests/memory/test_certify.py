@@ -10,7 +10,7 @@ from torch import nn
 from longstate.errors import InputError
 from longstate.layers import S4D, FalconMamba, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.layers.gated import RMSNorm
-from longstate.memory import certify
+from longstate.memory import certify, record
 from longstate.memory.selective_bounds import (
     Ball,
     attack,
@@ -179,6 +179,15 @@ def test_data_may_be_what_runs_the_model():
     a, b = certify(model, tokens), certify(model, lambda: model(tokens))
     assert a.to_json() == b.to_json()
     assert a.claims[0].seen is not None
+
+
+def test_a_recording_is_of_what_the_layer_read():
+    model, tokens = make(("mamba", "longhorn")).double(), torch.randint(0, 20, (2, 40))
+    traces = record(model, tokens)
+    _, state = model(tokens)
+    for i, trace in enumerate(traces.values()):
+        last = trace.states()[:, -1].flatten(1)
+        torch.testing.assert_close(last, state[i]["ssm"].flatten(1).detach())
 
 
 def test_rounding_of_a_narrow_norm_breaks_no_certificate():
