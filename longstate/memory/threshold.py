@@ -4,9 +4,9 @@
     |u| <= g |x|   implies   V(A x + B u) <= V(x) - (1 - theta) |x|^2
     g: the root of 2 |A' P B| g + |B' P B| g^2 = theta
 
-and for inputs of any course with |u| <= U, from a state at rest always |x| <= limit * U. Both are
-from V(Ax + Bu) - V(x) = -|x|^2 + 2 x'A'PBu + u'B'PBu: the condition of event-triggered control, for
-sampled systems. It is sufficient only: larger inputs may still let the state shrink.
+and for inputs of any course with |u| <= U, from a state at rest always |x| <= limit * U. Both
+follow from V(Ax + Bu) - V(x) = -|x|^2 + 2 x'A'PBu + u'B'PBu: the condition of event-triggered
+control, for sampled systems. It is sufficient only: larger inputs may still let the state shrink.
 
 Axes: n state in real coordinates, any leading batch axes (channels).
 """

@@ -201,6 +201,8 @@ def _selective(
     one = _part(trace, trace.length)
     few = max(1, min(c, _ROOM // (n * n)))
     some = one if few == c else choose_channels(one, _spread(c, few))
+    if few < c:
+        notes.append(f"{name}: the state in use is that of {few} of its {c:,} channels.")
     small = choose_channels(_part(trace, SQUARE), _spread(c, min(c, _CHANNELS)))
     return Measured(
         name,

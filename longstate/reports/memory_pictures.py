@@ -112,7 +112,8 @@ def probe_figure(layers: Sequence[Measured], unit: str) -> Markup:
         known[0].kind.replace("_", " "),
         f"On {SEQUENCES} sequences of letters drawn at random from the {LETTERS} commonest of the "
         f"data, so that nothing can be guessed from its neighbours; up to the standard error "
-        f"(shaded), {samples} sequences held out. A state knows at least this much; the dashed "
+        f"(shaded), {samples} sequences held out. The state, with the newest few that a "
+        "short convolution keeps, knows at least this much; the dashed "
         f"line is all there is to know, log2 {LETTERS} bits.",
         paint,
     )

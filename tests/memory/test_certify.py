@@ -10,7 +10,7 @@ from torch import nn
 from longstate.errors import InputError
 from longstate.layers import S4D, FalconMamba, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.layers.gated import RMSNorm
-from longstate.memory import certify
+from longstate.memory import certify, record
 from longstate.memory.selective_bounds import (
     Ball,
     attack,
@@ -181,6 +181,15 @@ def test_data_may_be_what_runs_the_model():
     assert a.claims[0].seen is not None
 
 
+def test_a_recording_is_of_what_the_layer_read():
+    model, tokens = make(("mamba", "longhorn")).double(), torch.randint(0, 20, (2, 40))
+    traces = record(model, tokens)
+    _, state = model(tokens)
+    for i, trace in enumerate(traces.values()):
+        last = trace.states()[:, -1].flatten(1)
+        torch.testing.assert_close(last, state[i]["ssm"].flatten(1).detach())
+
+
 def test_rounding_of_a_narrow_norm_breaks_no_certificate():
     """One channel: every input is as long as the norm allows, and bfloat16 makes some longer."""
     torch.manual_seed(1)
@@ -218,3 +227,31 @@ def test_longhorn_never_exceeds_its_energy_bound(update):
     sup = inner_size(s, ball)[: s.inner]
     growth = states.abs().amax(-1) / torch.arange(1, 41).sqrt()[:, None]
     assert bool((growth <= math.sqrt(0.5) * sup * (1 + 1e-9)).all())
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "longhorn"])
+def test_of_a_model_that_was_trained(name):
+    """Repeat what came before a pause: weights as training leaves them, and texts to break them."""
+    torch.manual_seed(0)
+    options = {"mamba2": {"headdim": 4}} if name == "mamba2" else {}
+    model = LanguageModel(LanguageSpec(10, 16, (name, name), options=options))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        word = torch.randint(1, 10, (16, 4))
+        text = torch.cat([word, torch.zeros(16, 4, dtype=torch.long), word], 1)
+        logits, _ = model(text[:, :-1])
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    for text in (
+        torch.randint(0, 10, (64, 64)),
+        torch.arange(10)[:, None].expand(10, 64),
+        torch.randint(0, 10, (64, 2)).repeat(1, 32),
+    ):
+        result = certify(model, text)  # asserts the order of every claim
+        assert result.passed
+        assert any(c.seen is not None for c in result.claims)
