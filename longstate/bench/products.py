@@ -52,9 +52,9 @@ _COUNTS: dict[str, Callable[..., Count]] = {
     "aten::bmm": _product,
     "aten::addmm": lambda _, a, b: _product(a, b),
     "aten::baddbmm": lambda _, a, b: _product(a, b),
-    "longstate::chunk_scan": lambda x, la, w, own, B, C, D, h0, k, keep: _chunk_scan(x, B, h0, k),
-    "longstate::chunk_scan_backward": lambda x, la, w, own, B, C, D, states, gy, gl, k: _twice(
-        _chunk_scan(x, B, states, k)
+    "longstate::chunk_scan": lambda x, la, w, own, B, C, D, h0, k, *_: _chunk_scan(x, B, h0, k),
+    "longstate::chunk_scan_backward": lambda x, la, w, own, B, C, D, kept, gy, gl, k, _: _twice(
+        _chunk_scan(x, B, kept, k)
     ),
     "longstate::zoh_scan": lambda A, dt, u, h0, B, *_: _drive(u, B),
     "longstate::zoh_scan_backward": lambda A, dt, u, h0, B, *_: _twice(_drive(u, B)),

@@ -36,7 +36,7 @@ from longstate.memory import (
     timescales,
 )
 from longstate.memory.attention import choose_channels
-from longstate.reports.environment import environment
+from longstate.environment import environment
 from longstate.reports.memory_figures import chosen
 from longstate.reports.subject import Reading, Subject
 from longstate.systems import Trace
