@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from longstate.environment import environment
 from longstate.errors import InputError
 from longstate.memory import (
     Certificate,
@@ -36,7 +37,6 @@ from longstate.memory import (
     timescales,
 )
 from longstate.memory.attention import choose_channels
-from longstate.environment import environment
 from longstate.reports.memory_figures import chosen
 from longstate.reports.subject import Reading, Subject
 from longstate.systems import Trace
