@@ -16,7 +16,7 @@ from tests.reports.test_forecast_report import TAGS, Reader
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(memory_examine, "SEQUENCES", 180)
+    monkeypatch.setattr(memory_examine, "SEQUENCES", 500)
     monkeypatch.setattr(memory_examine, "LAGS", (0, 3, 12))
 
 
@@ -24,7 +24,7 @@ def quick(monkeypatch):
 def made(tmp_path_factory):
     """The report of a text model with a selective and a linear layer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_examine, "SEQUENCES", 180)
+        patch.setattr(memory_examine, "SEQUENCES", 500)
         patch.setattr(memory_examine, "LAGS", (0, 3, 12))
         subject = open_subject(text_run(tmp_path_factory.mktemp("text") / "run"))
         return memory.examine(subject, subject.read(None))
