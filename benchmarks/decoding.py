@@ -200,7 +200,7 @@ def prefill(candidate, tokens: list[int]) -> Callable[[], None]:
 
 def table(found: dict[str, dict], tokens: list[int], repeats: int) -> list[str]:
     lines = [
-        "| weights | candidate | prefill, tokens/s | decoding, tokens/s | of that, time / read |",
+        "| weights | candidate | prefill, tokens/s | decoding, tokens/s | its time over a read |",
         "| --- | --- | --- | --- | --- |",
     ]
     ratios = []

@@ -101,7 +101,7 @@ def forward(
 
 def _by_group(x: Tensor, dtype: torch.dtype) -> np.ndarray:
     """B or C as (b or 1, g, n)."""
-    v = array(x, dtype)
-    if v.ndim == 2:
-        return v[None]
-    return v if v.ndim == 3 else v[:, 0]
+    found = array(x, dtype)
+    if found.ndim == 2:
+        return found[None]
+    return found if found.ndim == 3 else found[:, 0]

@@ -8,7 +8,7 @@
     y = out_proj((C h + D x) * silu(z))
 
 The reference is `longstate.layers.Mamba`, which calls the ops one by one. At batch 1 and 8 bits
-that costs as much as reading the weights; here it is one call.
+calling takes as long as reading the weights; here it is one call.
 
 Axes: b batch, d channels inside, n state, k taps; r rank of the step.
 """
