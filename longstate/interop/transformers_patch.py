@@ -64,8 +64,6 @@ _MAMBA1_MIXERS = {
 }
 
 _LAST_KNOWN = (5, 23)
-_STEPS = ("mamba", "falcon_mamba", "jamba")
-"""Whose mixer takes a single token in one piece. Zamba's has heads with weights of their own."""
 
 _lock = threading.RLock()
 _replaced: list[tuple[Any, str, Any]] = []
@@ -157,7 +155,7 @@ def _replacements() -> Iterator[tuple[Any, str, Any, Any]]:
                 yield module, name, original, function
             if family in _MAMBA1_MIXERS:
                 mixer = getattr(module, _MAMBA1_MIXERS[family])
-                steps = known and family in _STEPS
+                steps = known and family == "mamba"
                 yield mixer, "forward", mixer.forward, _goes_on(mixer.forward, steps)
     except (ImportError, AttributeError) as different:
         raise ImportError(
@@ -239,18 +237,10 @@ def _goes_on(forward: Callable[..., Any], steps: bool) -> Callable[..., Any]:
         if hidden_states.shape[1] > 1:
             with ops.beginning_with(state):
                 return forward(*arguments, **options)
-        plain = attention_mask is None and not cache.record_past
-        if steps and plain and _can_step(self, hidden_states):
+        if steps and attention_mask is None and not cache.record_past:
             result = ops.mamba_step(self, hidden_states, conv_state, state)
             if result is not NotImplemented:
                 return result
         return forward(*arguments, **options)
 
     return function
-
-
-def _can_step(mixer: Any, x: torch.Tensor) -> bool:
-    """Whether the weights that a step reads itself are there, whole, and need no gradient."""
-    here = x.device.type == "cpu" == mixer.conv1d.weight.device.type
-    narrow = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-    return here and not narrow and not hasattr(mixer.config, "_is_quantized")

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longstate.ops._layout import dense
+
 _BITS = {torch.bfloat16: np.uint16, torch.float16: np.int16}
 
 
@@ -21,7 +23,24 @@ def rows(x: Tensor) -> tuple[np.ndarray, int, int]:
     return array.view(_BITS.get(x.dtype, array.dtype)), x.stride(0), x.stride(1)
 
 
+def array(x: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
+    """The real numbers of `x`, converted to `dtype` if one is given, without gaps between them.
+    bfloat16 comes as bits in uint16, float16 in int16.
+    """
+    if x.requires_grad:
+        x = x.detach()
+    if dtype is not None and x.dtype != dtype:
+        x = x.to(dtype)
+    if not x.is_contiguous() or x.is_neg():
+        x = dense(x)
+    if x.dtype in _BITS:
+        return x.view(torch.int16).numpy().view(_BITS[x.dtype])
+    return x.numpy()
+
+
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The type to compute in: float64 if anything is, else float32."""
-    wide = any(x is not None and x.dtype == torch.float64 for x in tensors)
-    return torch.float64 if wide else torch.float32
+    for x in tensors:
+        if x is not None and x.dtype == torch.float64:
+            return torch.float64
+    return torch.float32
