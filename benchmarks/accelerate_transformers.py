@@ -64,12 +64,12 @@ def step(model, ids):
 
     @torch.no_grad()
     def run():
-        cache = model.eval()(ids[:, :16], use_cache=True).cache_params
+        cache = model.eval()(ids[:, :1], use_cache=True).cache_params
         return [
             torch.cat(
                 [
                     model(ids[:, i : i + 1], use_cache=True, cache_params=cache).logits
-                    for i in range(16, 16 + NEW)
+                    for i in range(1, 1 + NEW)
                 ]
             )
         ]
