@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.ops import chunk_scan, row_dot, selective_scan, selective_step_, short_conv
+from longstate.ops import chunk_scan, row_dot, row_step_, selective_scan, short_conv
 
 _SILU = ("silu", "swish")
 _PACKING = ("seq_idx", "cu_seqlens")
@@ -206,7 +206,7 @@ def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Ten
     if steering["bias"] is not None or dt_proj["bias"] is None:
         return NotImplemented
     x, z = _project(layers["in_proj"], x).chunk(2, dim=-1)
-    y = selective_step_(
+    y = row_step_(
         x, z, conv_state, state, conv["weight"][:, 0], conv["bias"], steering["weight"],
         dt_proj["weight"], dt_proj["bias"], own["A_log"], own["D"],
     )  # fmt: skip

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from longstate.ops import selective_scan, selective_step_, short_conv
+from longstate.ops import row_step_, selective_scan, short_conv
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import randn
 
@@ -39,7 +39,7 @@ def test_steps_are_the_pass(impl, bias, d, n, k, r):
     taps, h = randn(b, d, k, seed=13), randn(b, d, n, seed=14)
     w = weights(d, n, k, r, bias)
     expected, last_taps, last = pass_over(x, z, taps, h, *w)
-    steps = [selective_step_(x[:, i], z[:, i], taps, h, *w, impl=impl) for i in range(t)]
+    steps = [row_step_(x[:, i], z[:, i], taps, h, *w, impl=impl) for i in range(t)]
     assert_close(torch.stack(steps, 1), expected)
     assert_close(h, last)
     assert torch.equal(taps[..., 1:], last_taps)
@@ -58,7 +58,7 @@ def test_narrow_inputs(dtype):
 
         state = to(h)
         given = [to(v) for v in narrow]
-        return selective_step_(to(x), to(z), to(taps), state, *given, impl=impl), state
+        return row_step_(to(x), to(z), to(taps), state, *given, impl=impl), state
 
     for actual, exact, plain in zip(
         step("cpu"), step("reference", torch.float64), step("reference"), strict=True
@@ -74,7 +74,7 @@ def test_threads_share_the_batch_and_nothing_else():
     def step(threads):
         torch.set_num_threads(threads)
         taps, h = randn(8, d, k).float(), randn(8, d, n).float()
-        return selective_step_(randn(8, d).float(), randn(8, d).float(), taps, h, *w), taps, h
+        return row_step_(randn(8, d).float(), randn(8, d).float(), taps, h, *w), taps, h
 
     try:
         for one, three in zip(step(1), step(3), strict=True):
@@ -107,8 +107,8 @@ def arguments(**other):
 )
 def test_refusals(other, message):
     with pytest.raises(ValueError, match=message):
-        selective_step_(**arguments(**other))
+        row_step_(**arguments(**other))
 
 
 def test_what_the_refusals_are_made_of_is_right():
-    assert selective_step_(**arguments()).shape == (2, 4)
+    assert row_step_(**arguments()).shape == (2, 4)

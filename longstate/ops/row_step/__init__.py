@@ -21,7 +21,7 @@ from torch import Tensor
 from longstate.ops._choice import choose, shape_of
 
 
-def selective_step_(
+def row_step_(
     x: Tensor,
     z: Tensor,
     taps: Tensor,
@@ -62,15 +62,15 @@ def selective_step_(
     if conv_bias is not None and conv_bias.shape != D.shape:
         raise ValueError(f"conv_bias must be {tuple(D.shape)}; got {shape_of(conv_bias)}")
     if torch.is_grad_enabled() and any(v.requires_grad for v in (x, z, h, *weights)):
-        raise ValueError("selective_step_ gives no gradients; call it under torch.no_grad()")
+        raise ValueError("row_step_ gives no gradients; call it under torch.no_grad()")
     impl = choose(impl, x)
     if impl == "cpu":
-        from longstate.ops.selective_step import cpu
+        from longstate.ops.row_step import cpu
 
         return cpu.forward(x, z, taps, h, conv_bias, *weights)
     if impl == "triton":
-        raise ValueError("selective_step_ has no Triton form; impl must be auto, reference or cpu")
-    from longstate.ops.selective_step import reference
+        raise ValueError("row_step_ has no Triton form; impl must be auto, reference or cpu")
+    from longstate.ops.row_step import reference
 
     return reference.forward(x, z, taps, h, conv_bias, *weights)
 
