@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def commands() -> list[str]:
     lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
     parts = [re.sub(r"(^|\s)#.*", "", line) for line in lines]
     return [c.strip() for line in parts for c in re.split(r"&&|\|", line) if c.strip()]
+
+
+@pytest.fixture(autouse=True)
+def imports_as_they_were(monkeypatch):
+    """What a block makes importable is gone after it."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    yield
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("mamba_ssm", "causal_conv1d")]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().split("\n")[0])

@@ -7,6 +7,7 @@ a step take and return the same structure. `longstate.testing.check_layer` asser
 Axes: b batch, t time, d channels.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,8 +24,9 @@ class Layer(nn.Module):
 
     Arguments of `forward`, the same for every layer:
         u (b, t, d): input. float16 and bfloat16 are widened inside; y comes back in u's type.
-        state: what an earlier call returned, or `init_state(b)`. Zero when None. Differentiable;
-            truncated back-propagation is `state = tree_map(Tensor.detach, state)`.
+        state: what an earlier call returned, or `init_state(b)`. Zero when None. Never changed in
+            place: whoever keeps one can go back to it. Differentiable; truncated back-propagation
+            is `state = tree_map(Tensor.detach, state)`.
         dt (b, t): time since the previous sample, as a multiple of the regular interval; at least
             0. None means 1 everywhere.
         mask (b, t): bool. A False sample does not exist: it changes neither the state nor anything
@@ -39,6 +41,8 @@ class Layer(nn.Module):
     dynamics: tuple[str, ...] = ()
     """Names of the parameters that set decays, frequencies and step sizes. They train with their
     own, lower learning rate and without weight decay."""
+    own_gate: bool = False
+    """Whether the layer ends in a gate and a projection, so that a block need not add them."""
 
     def init_state(self, batch: int) -> State:
         """The state before the first sample of `batch` sequences: zero."""
@@ -106,10 +110,11 @@ def check_call(
             )
     if dt is not None:
         _check_dt(name, u, dt)
-    fresh = layer.init_state(u.shape[0])
     if state is None:
-        return fresh
-    _check_state(name, state, fresh)
+        return layer.init_state(u.shape[0])
+    empty = layer.init_state(0)  # making a full one would take longer than a step
+    if not _fits(state, empty, u.shape[0]):
+        _check_state(name, state, empty, u.shape[0])
     return state
 
 
@@ -141,21 +146,40 @@ def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
                 raise ValueError(f"{name} expects every dt to be finite and at least 0")
 
 
-def _check_state(name: str, state: State, fresh: State) -> None:
+def _fits(state: State, empty: State, batch: int) -> bool:
+    """Whether tensors, and dicts of them, are plainly right; `_check_state` says what is wrong."""
+    if type(empty) is dict and type(state) is dict:
+        if len(state) != len(empty):
+            return False
+        return all(k in state and _fits(state[k], v, batch) for k, v in empty.items())
+    if not isinstance(empty, Tensor) or not isinstance(state, Tensor):
+        return False
+    return (
+        state.shape[:1] == (batch,)
+        and state.shape[1:] == empty.shape[1:]
+        and state.is_complex() == empty.is_complex()
+        and state.device == empty.device
+    )
+
+
+def _check_state(name: str, state: State, empty: State, batch: int) -> None:
     given, structure = tree_flatten(state)
-    wanted, expected = tree_flatten(fresh)
+    wanted, expected = tree_flatten(empty)
     if structure != expected:
         raise ValueError(f"{name} got a state of another structure: {structure}, not {expected}")
     for have, want in zip(given, wanted, strict=True):
-        if have.shape != want.shape or have.is_complex() != want.is_complex():
+        shape = (batch, *want.shape[1:])
+        if have.shape != shape or have.is_complex() != want.is_complex():
             raise ValueError(
                 f"{name} got a state tensor {tuple(have.shape)} {have.dtype}; this layer and "
-                f"batch need {tuple(want.shape)} {want.dtype}"
+                f"batch need {shape} {want.dtype}"
             )
         if have.device != want.device:
             raise ValueError(f"{name} is on {want.device}, its state on {have.device}")
 
 
-def full_precision(u: Tensor) -> torch.autocast:
+def full_precision(u: Tensor) -> AbstractContextManager:
     """Context in which autocast does not narrow decays, states and their products."""
+    if not torch.is_autocast_enabled(u.device.type):
+        return nullcontext()  # much cheaper to enter
     return torch.autocast(u.device.type, enabled=False)

@@ -3,7 +3,10 @@
 import importlib.util
 from functools import lru_cache
 
+import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 IMPLEMENTATIONS = ("auto", "reference", "cpu", "triton")
 
@@ -41,14 +44,31 @@ def choose(impl: str, x: Tensor) -> str:
     return impl
 
 
-def choose_for_length(impl: str, x: Tensor) -> str:
+def choose_for_length(impl: str, x: Tensor, *others: Tensor | None, flags: bool = False) -> str:
     """`choose`, for ops over time (b, t, ...) whose kernels take longer to call than a step to do.
 
-    One step on a CPU under "auto" is a few PyTorch calls: the reference.
+    Under "auto", one step on a CPU is "step", a small kernel of its own, or the reference where
+    that cannot run: `flags` (masks, resets), gradients, compilation.
     """
     if impl == "auto" and x.device.type == "cpu" and x.shape[1] == 1:
-        return "reference"
+        return "step" if not flags and plain(x, *others) else "reference"
     return choose(impl, x)
+
+
+def plain(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether a kernel may read these tensors from memory, behind PyTorch's back.
+
+    A custom op costs more to call than a small kernel takes. So kernels for single steps are plain
+    functions, which run where nobody would notice: on CPU tensors, when no gradient is asked for,
+    and when nothing traces or compiles the call.
+    """
+    if x.device.type != "cpu" or type(x) not in (Tensor, Parameter):
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
+        return False
+    if not torch.is_grad_enabled():
+        return True
+    return not (x.requires_grad or any(v is not None and v.requires_grad for v in others))
 
 
 def _interpreting() -> bool:

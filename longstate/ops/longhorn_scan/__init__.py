@@ -66,8 +66,8 @@ def longhorn_scan(
         mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
             the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Under "auto", single steps on a CPU go to the
-            reference.
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", a single step on a CPU goes to a
+            kernel of its own, or to the reference if a gradient, a mask or a reset is wanted.
 
     Returns:
         y (b, t, d) of the type of `x` and the last state (b, d, n) in float32 or wider.
@@ -77,7 +77,8 @@ def longhorn_scan(
         ValueError: shapes do not fit, t is 0, `update` is no update, or `impl` cannot run here.
     """
     _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset)
-    impl = choose_for_length(impl, x)
+    flags = mask is not None or reset is not None
+    impl = choose_for_length(impl, x, beta, k, q, D, z, h0, beta_bias, flags=flags)
     wide = compute_dtype(x, beta, k, q, D, z, h0, beta_bias)
     if h0 is None:
         h0 = torch.zeros(*x.shape[::2], k.shape[2], dtype=wide, device=x.device)
@@ -85,6 +86,11 @@ def longhorn_scan(
     if mask is not None:  # so that what padding holds reaches no sum
         k = torch.where(mask[..., None], k, torch.zeros_like(k))
         q = torch.where(mask[..., None], q, torch.zeros_like(q))
+    if impl == "step":
+        from longstate.ops.longhorn_scan import cpu_step
+
+        exact = update == "exact"
+        return cpu_step.forward(x, beta, k, q, D, z, h0, beta_bias, beta_sigmoid, exact)
     if impl == "reference":
         from longstate.ops.longhorn_scan import reference
 
@@ -105,24 +111,28 @@ def longhorn_scan(
 
 
 def _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset):
-    expect(x.dim() == 3, f"x must be (batch, time, channels); got {shape_of(x)}")
+    # The messages are only put together when needed: that takes as long as a small kernel.
+    if x.dim() != 3:
+        raise ValueError(f"x must be (batch, time, channels); got {shape_of(x)}")
     b, t, d = x.shape
     expect(t > 0, "x has no time steps; longhorn_scan needs at least one")
-    expect(
-        k.dim() == 3 and k.shape[:2] == (b, t), f"k must be ({b}, {t}, state); got {shape_of(k)}"
-    )
-    expect(q.shape == k.shape, f"q must be {tuple(k.shape)}, as k is; got {shape_of(q)}")
+    if k.dim() != 3 or k.shape[:2] != (b, t):
+        raise ValueError(f"k must be ({b}, {t}, state); got {shape_of(k)}")
+    if q.shape != k.shape:
+        raise ValueError(f"q must be {tuple(k.shape)}, as k is; got {shape_of(q)}")
     for name, p in (("beta", beta), ("z", z)):
-        expect(p is None or p.shape == (b, t, d), f"{name} must be {(b, t, d)}")
+        if p is not None and p.shape != (b, t, d):
+            raise ValueError(f"{name} must be {(b, t, d)}; got {shape_of(p)}")
     for name, p in (("D", D), ("beta_bias", beta_bias)):
-        expect(p is None or p.shape == (d,), f"{name} must be ({d},)")
-    expect(h0 is None or h0.shape == (b, d, k.shape[2]), f"h0 must be {(b, d, k.shape[2])}")
-    expect(update in ("diagonal", "exact"), f"update must be 'diagonal' or 'exact'; got {update!r}")
+        if p is not None and p.shape != (d,):
+            raise ValueError(f"{name} must be ({d},); got {shape_of(p)}")
+    if h0 is not None and h0.shape != (b, d, k.shape[2]):
+        raise ValueError(f"h0 must be {(b, d, k.shape[2])}; got {shape_of(h0)}")
+    if update not in ("diagonal", "exact"):
+        raise ValueError(f"update must be 'diagonal' or 'exact'; got {update!r}")
     for name, p in (("mask", mask), ("reset", reset)):
-        expect(
-            p is None or (p.shape == (b, t) and p.dtype == torch.bool),
-            f"{name} must be a bool tensor {(b, t)}",
-        )
+        if p is not None and (p.shape != (b, t) or p.dtype != torch.bool):
+            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(p)}")
 
 
 def _implementation(impl: str):

@@ -57,8 +57,9 @@ def selective_scan(
         mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
             the other tensors hold there is not read.
         reset (b, t): bool. True forgets the state before that step, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Under "auto", complex A and single steps on a
-            CPU go to the reference.
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", complex A goes to the reference,
+            a single step on a CPU to a kernel of its own, or to the reference if a gradient, a mask
+            or a reset is wanted.
 
     Returns:
         y (b, t, d) of the type of `u` and the last state (b, d, n) in float32 or wider.
@@ -68,9 +69,10 @@ def selective_scan(
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
     """
     _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset)
-    if A.is_complex() and impl == "auto":
+    if impl == "auto" and any(x.is_complex() for x in (A, B, C)):
         impl = "reference"
-    impl = choose_for_length(impl, u)
+    flags = mask is not None or reset is not None
+    impl = choose_for_length(impl, u, dt, A, B, C, D, z, h0, dt_bias, flags=flags)
     expect(
         impl == "reference" or not A.is_complex(),
         f"complex A needs impl='reference'; got impl={impl!r}",
@@ -82,6 +84,10 @@ def selective_scan(
     h0 = h0.to(state_dtype)
     if mask is not None:  # so that what padding holds reaches no sum
         B, C = _masked(B, mask), _masked(C, mask)
+    if impl == "step":
+        from longstate.ops.selective_scan import cpu_step
+
+        return cpu_step.forward(u, dt, A, B, C, D, z, h0, dt_bias, dt_softplus)
     if impl == "reference":
         from longstate.ops.selective_scan import reference
 
@@ -108,32 +114,38 @@ def _masked(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset):
-    expect(u.dim() == 3, f"u must be (batch, time, channels); got {shape_of(u)}")
+    # The messages are only put together when needed: that takes as long as a small kernel.
+    if u.dim() != 3:
+        raise ValueError(f"u must be (batch, time, channels); got {shape_of(u)}")
     b, t, d = u.shape
     expect(t > 0, "u has no time steps; selective_scan needs at least one")
-    expect(A.dim() == 2 and A.shape[0] == d, f"A must be ({d}, state); got {shape_of(A)}")
+    if A.dim() != 2 or A.shape[0] != d:
+        raise ValueError(f"A must be ({d}, state); got {shape_of(A)}")
     n = A.shape[1]
     for name, x in (("dt", dt), ("z", z)):
-        expect(x is None or x.shape == (b, t, d), f"{name} must be {(b, t, d)}")
+        if x is not None and x.shape != (b, t, d):
+            raise ValueError(f"{name} must be {(b, t, d)}; got {shape_of(x)}")
     for name, x in (("B", B), ("C", C)):
         grouped = x.dim() == 4 and x.shape[2] > 0 and d % x.shape[2] == 0
-        expect(
-            x.shape in ((d, n), (b, t, n)) or (grouped and x.shape == (b, t, x.shape[2], n)),
-            f"{name} must be {(b, t, n)}, {(b, t, 'groups', n)} with groups that divide {d}, or "
-            f"{(d, n)}; got {shape_of(x)}",
-        )
+        if x.shape not in ((d, n), (b, t, n)) and not (
+            grouped and x.shape == (b, t, x.shape[2], n)
+        ):
+            raise ValueError(
+                f"{name} must be {(b, t, n)}, {(b, t, 'groups', n)} with groups that divide {d}, "
+                f"or {(d, n)}; got {shape_of(x)}"
+            )
     expect(
         B.dim() != 4 or C.dim() != 4 or B.shape[2] == C.shape[2],
         "B and C must have equal numbers of groups",
     )
     for name, x in (("D", D), ("dt_bias", dt_bias)):
-        expect(x is None or x.shape == (d,), f"{name} must be ({d},)")
-    expect(h0 is None or h0.shape == (b, d, n), f"h0 must be {(b, d, n)}")
+        if x is not None and x.shape != (d,):
+            raise ValueError(f"{name} must be ({d},); got {shape_of(x)}")
+    if h0 is not None and h0.shape != (b, d, n):
+        raise ValueError(f"h0 must be {(b, d, n)}; got {shape_of(h0)}")
     for name, x in (("mask", mask), ("reset", reset)):
-        expect(
-            x is None or (x.shape == (b, t) and x.dtype == torch.bool),
-            f"{name} must be a bool tensor {(b, t)}",
-        )
+        if x is not None and (x.shape != (b, t) or x.dtype != torch.bool):
+            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(x)}")
 
 
 def _implementation(impl: str):

@@ -39,8 +39,8 @@ def short_conv(
         activation: "silu" or None.
         mask (b, t): bool. False skips a sample: output 0, no trace in the taps.
         reset (b, t): bool. True forgets everything before that sample, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Under "auto", single steps on a CPU go to the
-            reference.
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", a single step on a CPU goes to a
+            kernel of its own, or to the reference if a gradient, a mask or a reset is wanted.
 
     Returns:
         y (b, t, d) and taps (b, k - 1, d), both of the type of `x`. Differentiable in `x`,
@@ -53,7 +53,12 @@ def short_conv(
     b, _, d = x.shape
     past = weight.shape[1] - 1
     taps = x.new_zeros(b, past, d) if taps is None else taps.to(x.dtype)
-    impl = choose_for_length(impl, x)
+    flags = mask is not None or reset is not None
+    impl = choose_for_length(impl, x, weight, bias, taps, flags=flags)
+    if impl == "step":
+        from longstate.ops.short_conv import cpu_step
+
+        return cpu_step.forward(x, weight, bias, taps, activation == "silu")
     if impl == "reference":
         from longstate.ops.short_conv import reference
 
@@ -109,22 +114,23 @@ def _last_taps(x: Tensor, taps: Tensor, ends: Tensor) -> Tensor:
 
 
 def _check(x, weight, bias, taps, activation, mask, reset):
-    expect(x.dim() == 3, f"x must be (batch, time, channels); got {shape_of(x)}")
+    # The messages are only put together when needed: that takes as long as a small kernel.
+    if x.dim() != 3:
+        raise ValueError(f"x must be (batch, time, channels); got {shape_of(x)}")
     b, t, d = x.shape
     expect(t > 0, "x has no time steps; short_conv needs at least one")
-    expect(
-        weight.dim() == 2 and weight.shape[0] == d and weight.shape[1] > 0,
-        f"weight must be ({d}, taps > 0); got {shape_of(weight)}",
-    )
-    expect(bias is None or bias.shape == (d,), f"bias must be ({d},)")
+    if weight.dim() != 2 or weight.shape[0] != d or weight.shape[1] == 0:
+        raise ValueError(f"weight must be ({d}, taps > 0); got {shape_of(weight)}")
+    if bias is not None and bias.shape != (d,):
+        raise ValueError(f"bias must be ({d},); got {shape_of(bias)}")
     expected = (b, weight.shape[1] - 1, d)
-    expect(taps is None or taps.shape == expected, f"taps must be {expected}")
-    expect(activation in (None, "silu"), f"activation must be None or 'silu'; got {activation!r}")
+    if taps is not None and taps.shape != expected:
+        raise ValueError(f"taps must be {expected}; got {shape_of(taps)}")
+    if activation not in (None, "silu"):
+        raise ValueError(f"activation must be None or 'silu'; got {activation!r}")
     for name, flag in (("mask", mask), ("reset", reset)):
-        expect(
-            flag is None or (flag.shape == (b, t) and flag.dtype == torch.bool),
-            f"{name} must be a bool tensor {(b, t)}",
-        )
+        if flag is not None and (flag.shape != (b, t) or flag.dtype != torch.bool):
+            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(flag)}")
 
 
 def _implementation(impl: str):

@@ -1,0 +1,256 @@
+"""Decoding and prefill at mamba-130m's shape: PyTorch, transformers, llama.cpp, one read.
+
+    python benchmarks/decoding.py [--layers 24] [--rounds 5] [--folder DIR]
+
+Random weights, the same for everyone; batch 1. The limit of decoding is reading all weights once:
+"read" sums as many bytes as the weights of a format have, in one pass over memory, on as many
+threads. Peers that cannot be imported are left out. llama.cpp needs `llama-cpp-python` and `gguf`,
+and files of 0.9 GB in DIR. Logits of every candidate are first compared with float64.
+"""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import machine, ratio, rounds, save
+from numba import njit
+from torch import Tensor, nn
+
+from longstate.layers import Mamba
+from longstate.layers.gated import RMSNorm
+from longstate.layers.linear import PanelLinear
+from longstate.models import prepare_for_decoding
+from longstate.ops._memory import on_large_pages
+from longstate.ops._threads import KERNEL, parallel_for
+
+VOCABULARY, D_MODEL = 50280, 768
+PROMPT, STEPS, COMPARED = 512, 16, 32  # tokens
+FORMATS = ("float32", "bfloat16", "int8")
+Logits = Callable[[list[int]], np.ndarray]
+
+
+class Stack(nn.Module):
+    """Embedding, blocks, norm and tied head: what mamba-130m is made of."""
+
+    def __init__(self, n_layers: int):
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, D_MODEL)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.norms = nn.ModuleList(RMSNorm(D_MODEL) for _ in range(n_layers))
+        self.mixers = nn.ModuleList(Mamba(D_MODEL) for _ in range(n_layers))
+        self.norm = RMSNorm(D_MODEL)
+        self.head = nn.Linear(D_MODEL, VOCABULARY, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def init_state(self, batch: int) -> list:
+        return [mixer.init_state(batch) for mixer in self.mixers]
+
+    def forward(self, tokens: Tensor, states: list) -> tuple[Tensor, list]:
+        """Logits (b, v) after the last token of tokens (b, t)."""
+        x, new = self.embedding(tokens), []
+        for norm, mixer, state in zip(self.norms, self.mixers, states, strict=True):
+            if x.shape[1] == 1:
+                y, state = mixer.step(norm(x[:, 0]), state)
+                y = y[:, None]
+            else:
+                y, state = mixer(norm(x), state)
+            x = x + y
+            new.append(state)
+        return self.head(self.norm(x[:, -1])), new
+
+
+class Ours:
+    """A `Stack` and the state of one sequence."""
+
+    def __init__(self, model: Stack):
+        self.model = model.eval()
+        self.restart()
+
+    def restart(self) -> None:
+        self.states = self.model.init_state(1)
+
+    @torch.no_grad()
+    def logits(self, tokens: list[int]) -> np.ndarray:
+        y, self.states = self.model(torch.tensor([tokens]), self.states)
+        return y[0].numpy()
+
+
+class Transformers:
+    """The same weights in `MambaForCausalLM`."""
+
+    def __init__(self, model: Stack):
+        from transformers import MambaConfig, MambaForCausalLM
+
+        config = MambaConfig(
+            vocab_size=VOCABULARY, hidden_size=D_MODEL, num_hidden_layers=len(model.mixers)
+        )
+        self.model = MambaForCausalLM(config).eval()
+        backbone = self.model.backbone
+        backbone.embeddings.load_state_dict(model.embedding.state_dict())
+        backbone.norm_f.load_state_dict(model.norm.state_dict())
+        for block, norm, mixer in zip(backbone.layers, model.norms, model.mixers, strict=True):
+            block.norm.load_state_dict(norm.state_dict())
+            block.mixer.load_state_dict(mixer.state_dict())
+        self.restart()
+
+    def restart(self) -> None:
+        self.cache = None
+
+    @torch.no_grad()
+    def logits(self, tokens: list[int]) -> np.ndarray:
+        given = torch.tensor([tokens])
+        done = self.model(given, cache_params=self.cache, use_cache=True, logits_to_keep=1)
+        self.cache = done.cache_params
+        return done.logits[0, -1].numpy()
+
+
+@njit(**KERNEL)
+def _sum(x):
+    total = np.float32(0)
+    for j in range(len(x)):
+        total += x[j]
+    return total
+
+
+@njit(**KERNEL)
+def _read(start, stop, pages, sums):
+    for i in range(start, stop):
+        sums[i] = _sum(pages[i])
+
+
+def reader(size: int) -> Callable[[], None]:
+    """Read `size` bytes once."""
+    pages = on_large_pages(torch.empty(-(-size // 2**20), 2**18)).fill_(1).numpy()
+    sums = np.empty(len(pages), np.float32)
+    return lambda: parallel_for(_read, len(pages), 10**9, pages, sums)
+
+
+def size_of(model: nn.Module) -> int:
+    """Bytes of the matrices that a step reads."""
+    kinds = (nn.Linear, PanelLinear)
+    found = (m for m in model.modules() if isinstance(m, kinds))
+    return sum(v.nbytes for m in found for v in m.state_dict().values())
+
+
+def candidates(model: Stack, folder: Path) -> dict[str, dict]:
+    """Format -> name -> something with `logits` and `restart`."""
+    found: dict[str, dict] = {kind: {} for kind in FORMATS}
+    found["float32"]["PyTorch"] = Ours(model)
+    for kind in FORMATS:
+        found[kind]["ours"] = Ours(prepare_for_decoding(model, kind))
+    try:
+        found["float32"]["transformers"] = Transformers(model)
+    except ImportError:
+        print("transformers: not installed")
+    try:
+        from llama_cpp_peer import LlamaCpp, write_gguf
+    except ImportError:
+        print("llama.cpp: llama-cpp-python or gguf is not installed")
+        return found
+    for kind in FORMATS:
+        path = folder / f"{kind}.gguf"
+        write_gguf(model, path, kind)
+        found[kind]["llama.cpp"] = LlamaCpp(path, PROMPT)
+    return found
+
+
+def errors(model: Stack, found: dict[str, dict], tokens: list[int]) -> list[str]:
+    """Largest error of the logits after a prompt and one step, over their largest size."""
+    exact = Ours(model.double())
+    exact.logits(tokens[:-1])
+    expected = exact.logits(tokens[-1:])
+    model.float()
+    lines = ["| weights | candidate | error of the logits |", "| --- | --- | --- |"]
+    for kind, some in found.items():
+        for name, candidate in some.items():
+            candidate.logits(tokens[:-1])
+            error = np.abs(candidate.logits(tokens[-1:]) - expected).max() / np.abs(expected).max()
+            limit = 1e-4 if kind == "float32" else 0.1
+            assert error < limit, f"{name}, {kind}: logits are off by {error}"
+            lines.append(f"| {kind} | {name} | {error:.1e} |")
+    return lines
+
+
+def threads_of(n: int, found: dict[str, dict]) -> None:
+    torch.set_num_threads(n)
+    for some in found.values():
+        for candidate in some.values():
+            getattr(candidate, "threads", lambda n: None)(n)
+
+
+def decode(candidate) -> Callable[[], None]:
+    def run():
+        for token in range(STEPS):
+            candidate.logits([token])
+
+    return run
+
+
+def prefill(candidate, tokens: list[int]) -> Callable[[], None]:
+    def run():
+        candidate.restart()
+        candidate.logits(tokens)
+
+    return run
+
+
+def table(found: dict[str, dict], tokens: list[int], repeats: int) -> list[str]:
+    lines = [
+        "| weights | candidate | prefill, tokens/s | decoding, tokens/s | of that, time / read |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    ratios = []
+    for kind, some in found.items():
+        size = size_of(some["ours"].model)
+        work = {name: decode(candidate) for name, candidate in some.items()}
+        times = rounds({**work, "read": reader(size)}, repeats)
+        first = rounds({n: prefill(c, tokens) for n, c in some.items()}, max(2, repeats // 2))
+        read = [STEPS * t for t in times["read"]]
+        for name in some:
+            prefilled = PROMPT / statistics.median(first[name])
+            decoded = STEPS / statistics.median(times[name])
+            over = ratio(times[name], read)
+            lines.append(f"| {kind} | {name} | {prefilled:.0f} | {decoded:.1f} | {over} |")
+        rate = size / statistics.median(times["read"])
+        lines.append(f"| {kind} | one read of {size / 1e6:.0f} MB | | {rate / 1e9:.1f} GB/s | 1 |")
+        for name in set(some) - {"ours"}:
+            faster = ratio(times[name], times["ours"])
+            ahead = ratio(first[name], first["ours"])
+            ratios.append(f"- {kind}: {faster} times {name} in decoding, {ahead} in prefill")
+    return [*lines, "", "Ours is:", "", *sorted(ratios)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = Stack(options.layers)
+    tokens = torch.randint(VOCABULARY, (PROMPT,)).tolist()
+    with tempfile.TemporaryDirectory() as temporary:
+        found = candidates(model, options.folder or Path(temporary))
+        lines = [
+            "# Decoding at the shape of mamba-130m",
+            "",
+            f"{options.layers} layers, d_model {D_MODEL}, vocabulary {VOCABULARY}, tied head, batch"
+            f" 1, prompt {PROMPT}. Command: `python benchmarks/decoding.py`. Ratios are medians",
+            "within rounds, with the middle half of them.",
+            "",
+            machine(),
+            "",
+            *errors(model, found, tokens[:COMPARED]),
+        ]
+        for n in (1, 2):
+            threads_of(n, found)
+            lines += ["", f"## Threads: {n}", "", *table(found, tokens, options.rounds)]
+    save("decoding", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A linear map for decoding: its weights in the order in which they are read, in 32, 16 or 8 bits.
+
+    y = W x + bias
+
+Axes: i features in, o features out; *b anything before.
+"""
+
+from typing import Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from longstate.ops.matvec import matvec, quantise_rows, to_panels
+
+Weights = Literal["float32", "bfloat16", "int8"]
+
+
+class PanelLinear(nn.Module):
+    """What `nn.Linear` computes, for inference: no gradient reaches its weights.
+
+    Up to 8 vectors at once go through a kernel that reads the weights once; more, as in a prefill,
+    through PyTorch's matrix product. Gradients of the input come out either way.
+
+    Args:
+        weight (o, i): is copied.
+        bias (o): is copied. None: none.
+        weights: "float32", "bfloat16", or "int8" with one scale for each output: weights are
+            rounded to multiples of 1/127 of the largest of their row.
+
+    Raises:
+        ValueError: `weights` is none of these, or 8 bits are asked for and a weight is not finite.
+    """
+
+    panels: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, weights: Weights = "float32"):
+        super().__init__()
+        if weights not in get_args(Weights):
+            raise ValueError(f"weights must be float32, bfloat16 or int8; got {weights!r}")
+        self.out_features, self.in_features = weight.shape
+        W, scale = weight.detach().float(), None
+        if weights == "int8":
+            W, scale = quantise_rows(W)
+        elif weights == "bfloat16":
+            W = W.bfloat16()
+        self.register_buffer("panels", to_panels(W))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
+
+    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        vectors = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        panels, scale, bias = self.parts()
+        y = matvec(vectors, panels, self.out_features, scale, bias)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+    def parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Panels, scale and bias, for kernels that take several maps at once."""
+        buffers = self._buffers  # attributes of a module are slow to look up
+        return buffers["panels"], buffers["scale"], buffers["bias"]  # type: ignore[return-value]
+
+    def extra_repr(self) -> str:
+        kind = str(self.panels.dtype).removeprefix("torch.")
+        return f"{self.in_features}, {self.out_features}, {kind}, bias={self.bias is not None}"

@@ -1,0 +1,113 @@
+"""Numba: one step, for decoding. No gradients, no masks; the state as it comes, channel by channel.
+
+Turning the state into the tiles of `cpu.py` and back would take longer than the step.
+"""
+
+import numpy as np
+from numba import njit
+from torch import Tensor
+
+from longstate.ops._rows import array
+from longstate.ops._threads import KERNEL, parallel_for
+from longstate.ops._vector_math import ROWS, load, sigmoid, store
+
+_CHANNELS = 64  # per block
+
+
+@njit(**ROWS)
+def _begin(beta, bias, squash, size, rate):
+    """rate = beta / (1 + beta |k|^2)."""
+    one = rate.dtype.type(1)
+    for j in range(len(rate)):
+        rate[j] = load(beta, j)
+    for j in range(len(bias)):
+        rate[j] += bias[j]
+    if squash:
+        for j in range(len(rate)):
+            rate[j] = sigmoid(rate[j])
+    for j in range(len(rate)):
+        rate[j] /= one + rate[j] * size
+
+
+@njit(**ROWS)
+def _diagonal(rate, x, k, q, h, last):
+    """One channel: its next state, and what is read off it."""
+    y = h.dtype.type(0)
+    one = h.dtype.type(1)
+    for i in range(len(k)):
+        last[i] = (one - rate * (k[i] * k[i])) * h[i] + rate * x * k[i]
+        y += last[i] * q[i]
+    return y
+
+
+@njit(**ROWS)
+def _exact(rate, x, k, q, h, last):
+    seen = h.dtype.type(0)
+    for i in range(len(k)):
+        seen += h[i] * k[i]
+    drive = rate * (x - seen)
+    y = h.dtype.type(0)
+    for i in range(len(k)):
+        last[i] = h[i] + drive * k[i]
+        y += last[i] * q[i]
+    return y
+
+
+@njit(**ROWS)
+def _finish(y, x, D, z, out):
+    for j in range(len(D)):
+        y[j] += D[j] * load(x, j)
+    for j in range(len(z)):
+        gate = load(z, j)
+        y[j] *= gate * sigmoid(gate)
+    for j in range(len(y)):
+        store(out, j, y[j])
+
+
+@njit(**KERNEL)
+def _step(start, stop, x, beta, bias, squash, k, q, exact, D, z, has_z, h, last, out):
+    d = x.shape[2]
+    per_row = (d + _CHANNELS - 1) // _CHANNELS
+    rate, y = np.empty(_CHANNELS, h.dtype), np.empty(_CHANNELS, h.dtype)
+    for block in range(start, stop):
+        b, lo = block // per_row, block % per_row * _CHANNELS
+        hi = min(lo + _CHANNELS, d)
+        m = hi - lo
+        key, query, now = k[b, 0], q[b, 0], x[b, 0, lo:hi]
+        size = h.dtype.type(0)
+        for i in range(len(key)):
+            size += key[i] * key[i]
+        _begin(beta[b, 0, lo:hi], bias[lo:hi], squash, size, rate[:m])
+        for j in range(m):
+            if exact:
+                y[j] = _exact(rate[j], load(now, j), key, query, h[b, lo + j], last[b, lo + j])
+            else:
+                y[j] = _diagonal(rate[j], load(now, j), key, query, h[b, lo + j], last[b, lo + j])
+        gate = z[b, 0, lo:hi] if has_z else now[:0]
+        _finish(y[:m], now, D[lo:hi], gate, out[b, 0, lo:hi])
+
+
+def forward(
+    x: Tensor,
+    beta: Tensor,
+    k: Tensor,
+    q: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    h0: Tensor,
+    beta_bias: Tensor | None,
+    beta_sigmoid: bool,
+    exact: bool,
+) -> tuple[Tensor, Tensor]:
+    """y (b, 1, d) and the state (b, d, n) after it, of the type of `h0`."""
+    b, _, d = x.shape
+    wide, inputs, state = h0.dtype, array(x), array(h0)
+    y, last = x.new_empty(b, 1, d), h0.new_empty(h0.shape)
+    nothing = state[:0, 0, 0]
+    parallel_for(
+        _step, b * -(-d // _CHANNELS), h0.numel(), inputs, array(beta),
+        nothing if beta_bias is None else array(beta_bias, wide), beta_sigmoid,
+        array(k, wide), array(q, wide), exact, nothing if D is None else array(D, wide),
+        inputs if z is None else array(z), z is not None, state, array(last), array(y),
+    )  # fmt: skip
+    return y, last

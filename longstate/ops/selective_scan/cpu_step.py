@@ -1,0 +1,107 @@
+"""Numba: one step, for decoding. No gradients, no masks; the state as it comes, channel by channel.
+
+Turning the state into the tiles of `cpu.py` and back would take longer than the step.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from longstate.ops._rows import array
+from longstate.ops._threads import KERNEL, parallel_for
+from longstate.ops._vector_math import ROWS, exp, load, sigmoid, softplus, store
+
+_CHANNELS = 64  # per block
+
+
+@njit(**ROWS)
+def _begin(u, dt, bias, smooth, delta, du):
+    for j in range(len(delta)):
+        delta[j] = load(dt, j)
+    for j in range(len(bias)):
+        delta[j] += bias[j]
+    if smooth:
+        for j in range(len(delta)):
+            delta[j] = softplus(delta[j])
+    for j in range(len(delta)):
+        du[j] = delta[j] * load(u, j)
+
+
+@njit(**ROWS)
+def _advance(delta, du, A, B, C, h, last):
+    """One channel: its next state, and what is read off it."""
+    y = h.dtype.type(0)
+    for i in range(len(A)):
+        last[i] = exp(delta * A[i]) * h[i] + du * B[i]
+        y += last[i] * C[i]
+    return y
+
+
+@njit(**ROWS)
+def _finish(y, u, D, z, out):
+    for j in range(len(D)):
+        y[j] += D[j] * load(u, j)
+    for j in range(len(z)):
+        gate = load(z, j)
+        y[j] *= gate * sigmoid(gate)
+    for j in range(len(y)):
+        store(out, j, y[j])
+
+
+@njit(**KERNEL)
+def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
+    d = u.shape[2]
+    per_row = (d + _CHANNELS - 1) // _CHANNELS
+    delta, du = np.empty(_CHANNELS, h.dtype), np.empty(_CHANNELS, h.dtype)
+    y = np.empty(_CHANNELS, h.dtype)
+    for block in range(start, stop):
+        b, lo = block // per_row, block % per_row * _CHANNELS
+        hi = min(lo + _CHANNELS, d)
+        m = hi - lo
+        _begin(u[b, 0, lo:hi], dt[b, 0, lo:hi], bias[lo:hi], smooth, delta[:m], du[:m])
+        # one row of B and C for all sequences where these are constant
+        of_B, of_C = B[b % len(B)], C[b % len(C)]
+        for j in range(m):
+            c = lo + j
+            y[j] = _advance(
+                delta[j], du[j], A[c], of_B[c * len(of_B) // d], of_C[c * len(of_C) // d],
+                h[b, c], last[b, c],
+            )  # fmt: skip
+        gate = z[b, 0, lo:hi] if has_z else u[b, 0, :0]
+        _finish(y[:m], u[b, 0, lo:hi], D[lo:hi], gate, out[b, 0, lo:hi])
+
+
+def forward(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    h0: Tensor,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """y (b, 1, d) and the state (b, d, n) after it, of the type of `h0`."""
+    b, _, d = u.shape
+    wide, inputs, state = h0.dtype, array(u), array(h0)
+    y, last = u.new_empty(b, 1, d), h0.new_empty(h0.shape)
+    nothing = state[:0, 0, 0]
+    parallel_for(
+        _step, b * -(-d // _CHANNELS), h0.numel(), inputs, array(dt),
+        nothing if dt_bias is None else array(dt_bias, wide), dt_softplus,
+        array(A, wide), _by_group(B, wide), _by_group(C, wide),
+        nothing if D is None else array(D, wide), inputs if z is None else array(z), z is not None,
+        state, array(last), array(y),
+    )  # fmt: skip
+    return y, last
+
+
+def _by_group(x: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """B or C as (b or 1, g, n)."""
+    v = array(x, dtype)
+    if v.ndim == 2:
+        return v[None]
+    return v if v.ndim == 3 else v[:, 0]

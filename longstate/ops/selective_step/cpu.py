@@ -1,0 +1,89 @@
+"""Numba: the kernels of the parts, called one after the other without going through Python."""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from longstate.ops._rows import array
+from longstate.ops._threads import KERNEL, parallel_for
+from longstate.ops._vector_math import ROWS, exp
+from longstate.ops.matvec import cpu as matvec
+from longstate.ops.selective_scan import cpu_step as scan
+from longstate.ops.short_conv import cpu_step as conv
+
+_product, _convolve = matvec._forward, conv._step
+_begin, _advance, _finish = scan._begin, scan._advance, scan._finish
+
+
+@njit(**ROWS)
+def _rates(A_log, A):
+    for i in range(len(A)):
+        A[i] = -exp(A_log[i])
+
+
+@njit(**KERNEL)
+def _apply(projection, x, y):
+    panels, scale, bias = projection
+    _product(0, len(panels), x, panels, scale, bias, y)
+
+
+@njit(**KERNEL)
+def _step(
+    start, stop, u, taps, h, into, steering, step, out, conv_weight, conv_bias, A_log, D,
+    last_taps, last, y,
+):  # fmt: skip
+    (b, d, n), rank = h.shape, step[0].shape[1]
+    for _ in range(start, stop):
+        xz, steer = np.empty((b, 2 * d), h.dtype), np.empty((b, rank + 2 * n), h.dtype)
+        convolved, sums = np.empty((b, 1, d), h.dtype), np.empty((b, d), h.dtype)
+        dt, du, gated = np.empty((b, d), h.dtype), np.empty((b, d), h.dtype), np.empty_like(sums)
+        A = np.empty(n, h.dtype)
+        _apply(into, u, xz)
+        given = xz[:, :d].copy().reshape((b, 1, d))
+        _convolve(0, b, given, conv_weight, conv_bias, True, taps, last_taps, convolved, sums)
+        x = convolved.reshape((b, d))
+        _apply(steering, x, steer)
+        _apply(step, steer[:, :rank].copy(), dt)
+        for r in range(b):
+            _begin(x[r], dt[r], conv_bias[:0], True, sums[r], du[r])
+        for c in range(d):
+            _rates(A_log[c], A)
+            for r in range(b):
+                write, read = steer[r, rank : rank + n], steer[r, rank + n :]
+                gated[r, c] = _advance(sums[r, c], du[r, c], A, write, read, h[r, c], last[r, c])
+        for r in range(b):
+            _finish(gated[r], x[r], D, xz[r, d:], du[r])
+        _apply(out, du, y)
+
+
+def forward(
+    u: Tensor,
+    taps: Tensor,
+    h: Tensor,
+    projections: list[tuple[Tensor, Tensor | None, Tensor | None]],
+    conv_weight: Tensor,
+    conv_bias: Tensor | None,
+    A_log: Tensor,
+    D: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide = h.dtype
+    nothing = array(D, wide)[:0]
+
+    def arrays(projection):
+        panels, scale, bias = projection
+        return (
+            array(panels),
+            nothing if scale is None else array(scale, wide),
+            nothing if bias is None else array(bias, wide),
+        )
+
+    last_taps, last = torch.empty(taps.shape, dtype=wide), torch.empty(h.shape, dtype=wide)
+    y = torch.empty(u.shape, dtype=wide)
+    parallel_for(
+        _step, 1, 0, array(u, wide), array(taps, wide), array(h),
+        *[arrays(p) for p in projections], array(conv_weight, wide),
+        nothing if conv_bias is None else array(conv_bias, wide), array(A_log, wide),
+        array(D, wide), array(last_taps), array(last), array(y),
+    )  # fmt: skip
+    return y, last_taps, last
