@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -190,9 +191,14 @@ def _check_arguments(name: str, original: Callable[..., Any], ours: Callable[...
 
 def _devices() -> tuple[str, ...]:
     """Where we have a kernel, and transformers, with what is installed, has none."""
-    packages = ("mamba_ssm", "causal_conv1d", "kernels")
-    theirs = any(importlib.util.find_spec(name) is not None for name in packages)
+    theirs = any(map(_is_installed, ("mamba_ssm", "causal_conv1d", "kernels")))
     return ("cpu", "cuda") if has_triton() and not theirs else ("cpu",)
+
+
+def _is_installed(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None
 
 
 def _on(

@@ -7,7 +7,8 @@
     y = (C h + D u) * silu(z)
 
 What `short_conv`, two projections and `selective_scan` do, in one call: in a small layer making
-these calls takes longer than what they compute. No gradients, no masks.
+these calls takes longer than what they compute. For weights and states that belong to somebody else
+(`selective_step` wants weights in panels, and gives new states). No gradients, no masks.
 
 Source: Gu and Dao, "Mamba" (2023). Differs from their code: everything between `x` and `y` is
 float32 at least.
@@ -18,7 +19,7 @@ Axes: b batch, d channels, k taps, r rank of the step, n state.
 import torch
 from torch import Tensor
 
-from longstate.ops._choice import choose, shape_of
+from longstate.ops._choice import plain, shape_of
 
 
 def row_step_(
@@ -61,15 +62,19 @@ def row_step_(
     _check(x, z, taps, h, *weights)
     if conv_bias is not None and conv_bias.shape != D.shape:
         raise ValueError(f"conv_bias must be {tuple(D.shape)}; got {shape_of(conv_bias)}")
+    able = plain(x, z, taps, h, conv_bias, *weights)
     if torch.is_grad_enabled() and any(v.requires_grad for v in (x, z, h, *weights)):
         raise ValueError("row_step_ gives no gradients; call it under torch.no_grad()")
-    impl = choose(impl, x)
+    if impl == "auto":
+        impl = "cpu" if able else "reference"
+    if impl not in ("reference", "cpu"):
+        raise ValueError(f"impl must be auto, reference or cpu; got {impl!r}")
     if impl == "cpu":
+        if not able:
+            raise ValueError("impl='cpu' runs on CPU tensors, untraced only")
         from longstate.ops.row_step import cpu
 
         return cpu.forward(x, z, taps, h, conv_bias, *weights)
-    if impl == "triton":
-        raise ValueError("row_step_ has no Triton form; impl must be auto, reference or cpu")
     from longstate.ops.row_step import reference
 
     return reference.forward(x, z, taps, h, conv_bias, *weights)
