@@ -15,10 +15,12 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.ops import chunk_scan, selective_scan, short_conv
+from longstate.ops.row_dot import row_dot
+from longstate.ops.row_step import row_step_
 
 _SILU = ("silu", "swish")
 _PACKING = ("seq_idx", "cu_seqlens")
@@ -164,63 +166,79 @@ def selective_state_update(
 ) -> Any:
     """One step of `state`, in place.
 
-    `state` (b, d, n) with hidden_states, dt, z (b, d), B, C (b, n), or (b, h, p, n) with (b, h, p)
-    and (b, g, n). What is one value per head comes expanded, and is computed once.
+    Mamba: `state` (b, d, n), hidden_states, dt, z (b, d), A (d, n), B, C (b, n). Mamba-2: `state`
+    (b, h, p, n), hidden_states, dt, z (b, h, p), A (h, p, n), B, C (b, g, n); `dt`, its bias, `A`
+    and `D` are one number per head, expanded.
     """
-    if not can_step_in_place(state) or _packed(options):
+    if _packed(options) or _differentiates(state, hidden_states, dt, A, B, C):
         return NotImplemented
-    if _differentiates(state, hidden_states, dt, A, B, C):
+    x, dt, B, C = (v[:, None] for v in (hidden_states, dt, B, C))
+    if state.dim() == 3:
+        z = None if z is None else z[:, None]
+        y, last = selective_scan(
+            x, dt, A, B, C, D, z, state, dt_bias=dt_bias, dt_softplus=dt_softplus
+        )
+        state.copy_(last)
+        return y[:, 0]
+    if not (_one_per_head(A, 2) and all(_one_per_head(v, 1) for v in (dt, D, dt_bias))):
         return NotImplemented
-    dt = _once(dt, 1).to(state.dtype)
-    if dt_bias is not None:
-        dt = dt + _once(dt_bias, 1)
-    if dt_softplus:
-        dt = F.softplus(dt)
-    x = hidden_states.to(state.dtype)
-    groups = B.shape[1] if B.dim() == 3 else 1
-    by_group = state.view(state.shape[0], groups, -1, state.shape[-1])
-    B, C = (v.to(state.dtype).reshape(-1, groups, 1, v.shape[-1]) for v in (B, C))
-    state.mul_((dt[..., None] * _once(A, 2)).exp_())
-    by_group.addcmul_((dt * x).view(*by_group.shape[:-1], 1), B)
-    y = torch.matmul(by_group, C.mT).view(x.shape)
-    if D is not None:
-        y.addcmul_(x, D.to(y.dtype))
-    if z is not None:
-        y.mul_(F.silu(z.to(y.dtype)))
+    D, dt_bias = (None if v is None else v[:, 0] for v in (D, dt_bias))
+    y, last = chunk_scan_fn(
+        x, dt[..., 0], A[:, 0, 0], B, C, 1, D, dt_bias, state, dt_softplus, return_final_states=True
+    )
+    state.copy_(last)
+    y = y[:, 0] if z is None else y[:, 0] * F.silu(z)
     return y.to(hidden_states.dtype)
 
 
 def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Tensor) -> Any:
-    """One token (b, 1, d) through the whole mixer of Mamba, FalconMamba or Jamba, states in place.
-
-    What `forward` of these mixers does, without its detours through (b, d, t).
-    """
-    if mixer.activation not in _SILU or not can_step_in_place(state):
+    """One token (b, 1, d) through the whole mixer of Mamba, states in place."""
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return NotImplemented
-    x, z = mixer.in_proj(hidden_states[:, 0]).chunk(2, dim=-1)
-    conv = mixer.conv1d
-    x = causal_conv1d_update(x[..., None], conv_state, conv.weight[:, 0], conv.bias, "silu")[..., 0]
-    sizes = [mixer.time_step_rank, mixer.ssm_state_size, mixer.ssm_state_size]
-    dt, B, C = mixer.x_proj(x).split(sizes, dim=-1)
-    if hasattr(mixer, "dt_layernorm"):
-        dt, B, C = mixer.dt_layernorm(dt), mixer.b_layernorm(B), mixer.c_layernorm(C)
-    dt = F.linear(dt, mixer.dt_proj.weight)
-    A = mixer.A_log.float().exp().neg_()
-    y = selective_state_update(state, x, dt, A, B, C, mixer.D, mixer.dt_proj.bias, True, z)
-    return mixer.out_proj(y)[:, None]
+    # past nn.Module's own look-up, which for so many weights takes as long as a product
+    layers, own = mixer._modules, mixer._parameters
+    conv = _plain(layers["conv1d"], nn.Conv1d)
+    steering, dt_proj = (_plain(layers[name], nn.Linear) for name in ("x_proj", "dt_proj"))
+    x = hidden_states[:, 0]
+    states = conv_state.dtype == x.dtype and conv_state.is_contiguous() and state.is_contiguous()
+    if not (states and conv and steering and dt_proj and mixer.activation in _SILU):
+        return NotImplemented
+    if not (type(own.get("A_log")) is type(own.get("D")) is nn.Parameter):
+        return NotImplemented
+    if steering["bias"] is not None or dt_proj["bias"] is None:
+        return NotImplemented
+    x, z = _project(layers["in_proj"], x).chunk(2, dim=-1)
+    y = row_step_(
+        x, z, conv_state, state, conv["weight"][:, 0], conv["bias"], steering["weight"],
+        dt_proj["weight"], dt_proj["bias"], own["A_log"], own["D"],
+    )  # fmt: skip
+    return _project(layers["out_proj"], y)[:, None]
 
 
-def can_step_in_place(state: Tensor) -> bool:
-    """Whether `state` is what our scans leave in a cache."""
-    return state.dtype in (torch.float32, torch.float64) and state[:1].is_contiguous()
+def _plain(layer: Any, kind: type[nn.Module]) -> dict[str, Any] | None:
+    """Weight and bias of a layer on the CPU that is nothing but these: no adapter, no hook."""
+    if type(layer) is not kind or "forward" in vars(layer):
+        return None
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return None
+    weight = layer._parameters.get("weight")
+    if type(weight) is not nn.Parameter or weight.device.type != "cpu":
+        return None
+    return layer._parameters
 
 
-def _once(x: Tensor, axes: int) -> Tensor:
-    """`x` without the copies that `expand` makes along its last axes."""
-    for axis in range(x.dim() - axes, x.dim()):
-        if x.stride(axis) == 0:
-            x = x.narrow(axis, 0, 1)
-    return x
+def _project(layer: Any, x: Tensor) -> Tensor:
+    plain = _plain(layer, nn.Linear)
+    if plain is None or plain["weight"].dtype != x.dtype:
+        return layer(x)
+    return row_dot(x, plain["weight"], plain["bias"])
+
+
+def _one_per_head(x: Tensor | None, axes: int) -> bool:
+    """Whether `x` holds one number for all of its last `axes`, as `expand` makes it."""
+    if x is None:
+        return True
+    return all(x.stride(axis) == 0 or x.shape[axis] == 1 for axis in range(-axes, 0))
 
 
 def _packed(options: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -64,8 +65,6 @@ _MAMBA1_MIXERS = {
 }
 
 _LAST_KNOWN = (5, 23)
-_STEPS = ("mamba", "falcon_mamba", "jamba")
-"""Whose mixer takes a single token in one piece. Zamba's has heads with weights of their own."""
 
 _lock = threading.RLock()
 _replaced: list[tuple[Any, str, Any]] = []
@@ -157,7 +156,7 @@ def _replacements() -> Iterator[tuple[Any, str, Any, Any]]:
                 yield module, name, original, function
             if family in _MAMBA1_MIXERS:
                 mixer = getattr(module, _MAMBA1_MIXERS[family])
-                steps = known and family in _STEPS
+                steps = known and family == "mamba"
                 yield mixer, "forward", mixer.forward, _goes_on(mixer.forward, steps)
     except (ImportError, AttributeError) as different:
         raise ImportError(
@@ -192,9 +191,14 @@ def _check_arguments(name: str, original: Callable[..., Any], ours: Callable[...
 
 def _devices() -> tuple[str, ...]:
     """Where we have a kernel, and transformers, with what is installed, has none."""
-    packages = ("mamba_ssm", "causal_conv1d", "kernels")
-    theirs = any(importlib.util.find_spec(name) is not None for name in packages)
+    theirs = any(map(_is_installed, ("mamba_ssm", "causal_conv1d", "kernels")))
     return ("cpu", "cuda") if has_triton() and not theirs else ("cpu",)
+
+
+def _is_installed(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None
 
 
 def _on(
@@ -239,18 +243,10 @@ def _goes_on(forward: Callable[..., Any], steps: bool) -> Callable[..., Any]:
         if hidden_states.shape[1] > 1:
             with ops.beginning_with(state):
                 return forward(*arguments, **options)
-        plain = attention_mask is None and not cache.record_past
-        if steps and plain and _can_step(self, hidden_states):
+        if steps and attention_mask is None and not cache.record_past:
             result = ops.mamba_step(self, hidden_states, conv_state, state)
             if result is not NotImplemented:
                 return result
         return forward(*arguments, **options)
 
     return function
-
-
-def _can_step(mixer: Any, x: torch.Tensor) -> bool:
-    """Whether the weights that a step reads itself are there, whole, and need no gradient."""
-    here = x.device.type == "cpu" == mixer.conv1d.weight.device.type
-    narrow = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-    return here and not narrow and not hasattr(mixer.config, "_is_quantized")

@@ -42,7 +42,7 @@ FAMILIES = {
     }),
     "mamba2": ("Mamba2", {
         "state_size": 16, "head_dim": 16, "num_heads": 4, "n_groups": 2, "chunk_size": 8,
-        "time_step_limit": (0.0, 0.5),
+        "time_step_limit": (0.0, 0.05),
     }),
     "bamba": ("Bamba", _ATTENTION | _MAMBA2 | {"attn_layer_indices": [1]}),
     "zamba2": ("Zamba2", _ATTENTION | {

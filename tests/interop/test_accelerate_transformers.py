@@ -5,6 +5,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -139,6 +140,12 @@ def test_devices_with_a_kernel_of_their_own_are_left_alone(installed, devices, m
     )
     monkeypatch.setattr(transformers_patch, "has_triton", lambda: "triton" in installed)
     assert transformers_patch._devices() == devices
+
+
+def test_a_package_without_a_spec_counts_as_installed(monkeypatch):
+    monkeypatch.setattr(transformers_patch, "has_triton", lambda: True)
+    monkeypatch.setitem(sys.modules, "mamba_ssm", ModuleType("mamba_ssm"))
+    assert transformers_patch._devices() == ("cpu",)
 
 
 def test_other_devices_run_the_original():

@@ -167,7 +167,8 @@ def test_training(family):
 
 @pytest.mark.filterwarnings("ignore:.*checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize(
-    ("family", "targets"), [("mamba", ["in_proj", "x_proj"]), ("bamba", ["in_proj", "q_proj"])]
+    ("family", "targets"),
+    [("mamba", ["in_proj", "x_proj"]), ("mamba", ["in_proj"]), ("bamba", ["in_proj", "q_proj"])],
 )
 def test_lora(family, targets):
     peft = pytest.importorskip("peft", reason="needs the extra 'test'")
@@ -194,14 +195,77 @@ def test_lora(family, targets):
 
 @ONE_OF_EACH
 def test_under_autocast(family):
-    """No worse than transformers, both against float32."""
-    model = build(family).eval()
+    """A pass and a single token: no worse than transformers, both against float32."""
+    model, ids = build(family).eval(), tokens()
 
     def logits(narrow):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
-            return model(tokens()).logits
+            return model(ids).logits, one_token(model, ids)
 
     exact, plain = logits(False), logits(True)
     with accelerate_transformers():
         actual = logits(True)
-    assert_within_reference_error(actual, exact, plain)
+    for three in zip(actual, exact, plain, strict=True):
+        assert_within_reference_error(*three)
+
+
+def one_token(model, ids):
+    """Logits of the last token, after a prefill that no gradient goes through."""
+    with torch.no_grad():
+        cache = model(ids[:, :-1], use_cache=True).cache_params
+    return model(ids[:, -1:], use_cache=True, cache_params=cache).logits
+
+
+@ONE_OF_EACH
+def test_a_single_token_where_gradients_are_asked_for(family):
+    """Has them as in transformers: through all that comes after the last state, or an error."""
+    model, ids = build(family).eval(), tokens()
+
+    def gradient():
+        logits = one_token(model, ids)
+        last = next(p for k, p in model.named_parameters() if k.endswith("1.mixer.out_proj.weight"))
+        (grad,) = torch.autograd.grad(logits.logsumexp(-1).sum(), last, retain_graph=True)
+        with pytest.raises(RuntimeError, match="inplace"):
+            logits.sum().backward()
+        return {"logits": logits, "gradient": grad}
+
+    expected = gradient()
+    with accelerate_transformers():
+        assert_same(gradient(), expected)
+
+
+@pytest.mark.parametrize("family", ["mamba", "jamba", "mamba2"])
+def test_hooks_see_every_token(family):
+    model, seen = build(family).eval(), []
+    for module in model.modules():
+        if hasattr(module, "out_proj"):
+            module.out_proj.register_forward_hook(lambda *_: seen.append("out"))
+            module.in_proj.register_forward_pre_hook(lambda *_: seen.append("in"))
+
+    def generate():
+        seen.clear()
+        model.generate(tokens(), max_new_tokens=5, do_sample=False)
+        return list(seen)
+
+    expected = generate()
+    assert expected
+    with accelerate_transformers():
+        assert generate() == expected
+
+
+@torch.no_grad()
+def test_a_cache_that_records_its_past():
+    """Which keeps all inputs of the convolution, so that tokens can be taken back."""
+    model, ids = build("mamba").eval(), tokens()
+
+    def logits():
+        cache = model(ids[:, :9], use_cache=True).cache_params
+        for layer in cache.layers:
+            layer.activate_past_recording()
+        found = model(ids[:, 9:10], use_cache=True, cache_params=cache).logits
+        return {"logits": found, "taps": cache.layers[0].conv_states[0]}
+
+    expected = logits()
+    assert expected["taps"].shape[-1] == 5
+    with accelerate_transformers():
+        assert_same(logits(), expected)

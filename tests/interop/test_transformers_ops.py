@@ -129,7 +129,7 @@ def expanded(h=4, p=3, n=5, g=2, b=2):
     return {
         "state": randn(b, h, p, n), "hidden_states": randn(b, h, p),
         "dt": randn(b, 1, h).transpose(1, 2).expand(-1, -1, p),
-        "A": -randn(h).exp()[:, None, None].expand(-1, p, n), "B": randn(b, g, n),
+        "A": (-randn(h).exp())[:, None, None].expand(-1, p, n), "B": randn(b, g, n),
         "C": randn(b, g, n, seed=1), "D": randn(h)[:, None].expand(-1, p),
         "dt_bias": randn(h, seed=1)[:, None].expand(-1, p), "dt_softplus": True,
     }  # fmt: skip
@@ -154,19 +154,26 @@ STEPS = {
     "Mamba-2, gated": (
         mamba2.mamba2_selective_state_update, expanded() | {"z": randn(2, 4, 3, seed=4)},
     ),
-    "Mamba-2, nothing expanded": (
+    "Mamba-2, bare": (
         mamba2.mamba2_selective_state_update,
-        {k: v.contiguous() if k == "A" else v for k, v in expanded().items() if k != "dt_bias"},
+        expanded() | {"D": None, "dt_bias": None, "dt_softplus": False},
     ),
 }  # fmt: skip
 
 
+def convert(x, dtype):
+    """As `to`, which would write out what is expanded."""
+    once = x
+    for axis in range(x.dim()):
+        once = once.narrow(axis, 0, 1) if x.stride(axis) == 0 else once
+    return once.to(dtype).expand(x.shape)
+
+
 def step(function, arguments, dtype):
     """The output and the new state, which stays in float32."""
+    wide = torch.promote_types(dtype, torch.float32)
     given = {
-        k: v.to(dtype if k not in ("state", "A") else torch.promote_types(dtype, torch.float32))
-        if isinstance(v, torch.Tensor)
-        else v
+        k: convert(v, wide if k in ("state", "A") else dtype) if isinstance(v, torch.Tensor) else v
         for k, v in arguments.items()
     }
     given["state"] = given["state"].clone()
@@ -182,9 +189,11 @@ def test_state_update(case, dtype):
     if dtype == torch.float32:
         assert_same(actual, plain)
         return
-    narrow = {k: v.to(dtype) if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
-    narrow["state"], narrow["A"] = arguments["state"], arguments["A"]
-    exact = step(ops.selective_state_update, narrow, torch.float64)
+    rounded = {
+        k: convert(v, dtype) if isinstance(v, torch.Tensor) and k not in ("state", "A") else v
+        for k, v in arguments.items()
+    }
+    exact = step(ops.selective_state_update, rounded, torch.float64)
     for key, x in exact.items():
         assert_within_reference_error(actual[key], x, plain[key])
 
@@ -207,6 +216,10 @@ def test_conv_update(dtype, bias, activation):
     assert_within_reference_error(ours[0], exact[0], plain[0])
 
 
+def taking():
+    return {"hidden_states": randn(2, 6, 1), "conv_state": randn(2, 6, 4), "weight": randn(6, 4)}
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "other"),
     [
@@ -216,9 +229,11 @@ def test_conv_update(dtype, bias, activation):
         (ops.selective_scan_fn, scan(), {"seq_idx": torch.zeros(2, 37, dtype=torch.int32)}),
         (ops.chunk_scan_fn, chunks(), {"seq_idx": torch.zeros(2, 37, dtype=torch.int32)}),
         (ops.chunk_scan_fn, chunks(), {"z": randn(2, 37, 4, 3)}),
-        (ops.selective_state_update, single(), {"state": randn(2, 6, 5).bfloat16()}),
-        (ops.selective_state_update, single(), {"state": randn(2, 5, 6).transpose(1, 2)}),
+        (ops.causal_conv1d_update, taking(), {"activation": "gelu"}),
+        (ops.causal_conv1d_update, taking(), {"weight": randn(6, 4).requires_grad_()}),
         (ops.selective_state_update, single(), {"hidden_states": randn(2, 6).requires_grad_()}),
+        (ops.selective_state_update, expanded(), {"A": -randn(4, 3, 5).exp()}),
+        (ops.selective_state_update, expanded(), {"dt": randn(2, 4, 3)}),
     ],
 )
 def test_what_is_not_covered_is_left_to_the_original(function, arguments, other):
