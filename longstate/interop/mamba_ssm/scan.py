@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.interop.mamba_ssm.convolution import causal_conv1d_fn
 from longstate.interop.mamba_ssm.gated_norm import layernorm_fn
 from longstate.interop.mamba_ssm.inputs import expect, expect_axes, expect_shape, wide
 from longstate.interop.mamba_ssm.layout import swapped, time_second
@@ -145,12 +146,27 @@ def mamba_inner_fn(
         InputError: a shape does not fit, or `checkpoint_lvl` is another number.
     """
     expect(checkpoint_lvl in (0, 1), f"checkpoint_lvl must be 0 or 1; got {checkpoint_lvl!r}")
-    rms = (b_rms_weight, c_rms_weight, dt_rms_weight, b_c_dt_rms_eps)
-    return _inner(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight,
-        out_proj_bias, A, B, C, D, delta_bias, B_proj_bias, C_proj_bias, delta_softplus, rms,
-        "auto",
-    )  # fmt: skip
+    b, t, read = _check_block(xz, conv1d_weight, x_proj_weight, delta_proj_weight, A, B, C)
+    x, z = (time_second(v) for v in xz.chunk(2, dim=1))
+    x, _ = short_conv(x, conv1d_weight[:, 0], conv1d_bias, activation="silu")
+    low, *rest = F.linear(x, x_proj_weight).split(read, dim=-1)
+    delta = _normed(F.linear(low, delta_proj_weight), dt_rms_weight, b_c_dt_rms_eps)
+    if B is None:
+        B = _normed(_biased(rest.pop(0), B_proj_bias), b_rms_weight, b_c_dt_rms_eps)
+        B = _complex(B) if A.is_complex() else B
+    else:
+        B = _matrix("B", B, A, b, t)
+    if C is None:
+        C = _normed(_biased(rest.pop(0), C_proj_bias), c_rms_weight, b_c_dt_rms_eps)
+        C = _complex(C) if A.is_complex() else C
+    else:
+        C = _matrix("C", C, A, b, t)
+    _check(A, D, delta_bias, len(A))
+    with full_precision(x):
+        y, _ = selective_scan(
+            x, delta, A, B, C, D, z, dt_bias=delta_bias, dt_softplus=bool(delta_softplus)
+        )
+    return F.linear(y, out_proj_weight, out_proj_bias)
 
 
 def mamba_inner_ref(
@@ -170,56 +186,48 @@ def mamba_inner_ref(
     C_proj_bias: Tensor | None = None,
     delta_softplus: bool = True,
 ) -> Tensor:
-    """`mamba_inner_fn` with loops over time."""
-    return _inner(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight,
-        out_proj_bias, A, B, C, D, delta_bias, B_proj_bias, C_proj_bias, delta_softplus,
-        (None, None, None, 0.0), "reference",
-    )  # fmt: skip
+    """`mamba_inner_fn` put together from `causal_conv1d_fn` and `selective_scan_fn`."""
+    _, _, read = _check_block(xz, conv1d_weight, x_proj_weight, delta_proj_weight, A, B, C)
+    x, z = xz.chunk(2, dim=1)
+    u = causal_conv1d_fn(x, conv1d_weight[:, 0], conv1d_bias, activation="silu")
+    assert isinstance(u, Tensor)  # not asked for final states
+    low, *rest = F.linear(u.mT, x_proj_weight).split(read, dim=-1)
+    delta = F.linear(low, delta_proj_weight).mT
+    if B is None:
+        B = _time_last(_biased(rest.pop(0), B_proj_bias), A)
+    if C is None:
+        C = _time_last(_biased(rest.pop(0), C_proj_bias), A)
+    y = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    assert isinstance(y, Tensor)  # not asked for a state
+    return F.linear(y.mT, out_proj_weight, out_proj_bias)
 
 
-def _inner(
-    xz, conv_weight, conv_bias, x_proj, delta_proj, out_proj, out_bias, A, B, C, D, delta_bias,
-    B_bias, C_bias, softplus, rms, impl,
-) -> Tensor:  # fmt: skip
+def _check_block(xz, conv_weight, x_proj, delta_proj, A, B, C) -> tuple[int, int, list[int]]:
+    """b, t, and what `x_proj` reads: columns of the step, of B and of C, less what is given."""
     expect_axes("xz", xz, "batch, 2 channels, time")
+    expect_axes("A", A, "channels, state")
     b, d, t = xz.shape[0], len(A), xz.shape[2]
     expect_shape("xz", xz, (b, 2 * d, t))
-    _check(A, D, delta_bias, d)
     expect(
         conv_weight.dim() == 3 and conv_weight.shape[:2] == (d, 1),
         f"conv1d_weight must be ({d}, 1, taps); got {tuple(conv_weight.shape)}",
     )
     expect_axes("delta_proj_weight", delta_proj, "channels, rank")
-    rank, columns = delta_proj.shape[1], A.shape[1] * (2 if A.is_complex() else 1)
-    read = (rank, *(columns for given in (B, C) if given is None))
+    columns = A.shape[1] * (2 if A.is_complex() else 1)
+    read = [delta_proj.shape[1], *(columns for given in (B, C) if given is None)]
     expect_shape("x_proj_weight", x_proj, (sum(read), d))
-    x, z = (time_second(v) for v in xz.chunk(2, dim=1))
-    x, _ = short_conv(x, conv_weight[:, 0], conv_bias, activation="silu", impl=impl)
-    low, *rest = F.linear(x, x_proj).split(read, dim=-1)
-    B_rms, C_rms, delta_rms, eps = rms
-    delta = _normed(F.linear(low, delta_proj), delta_rms, eps)
-    if B is None:
-        B = _read(rest.pop(0), B_bias, B_rms, eps, A)
-    else:
-        B = _matrix("B", B, A, b, t)
-    if C is None:
-        C = _read(rest.pop(0), C_bias, C_rms, eps, A)
-    else:
-        C = _matrix("C", C, A, b, t)
-    with full_precision(x):
-        y, _ = selective_scan(
-            x, delta, A, B, C, D, z, dt_bias=delta_bias, dt_softplus=bool(softplus), impl=impl
-        )
-    return F.linear(y, out_proj, out_bias)
+    return b, t, read
 
 
-def _read(columns: Tensor, bias: Tensor | None, rms: Tensor | None, eps: float, A: Tensor):
-    """B or C (b, t, n) from what the projection read off x."""
-    if bias is not None:
-        columns = columns + bias.to(columns.dtype)
-    columns = _normed(columns, rms, eps)
-    return _complex(columns) if A.is_complex() else columns
+def _biased(columns: Tensor, bias: Tensor | None) -> Tensor:
+    return columns if bias is None else columns + bias.to(columns.dtype)
+
+
+def _time_last(columns: Tensor, A: Tensor) -> Tensor:
+    """B or C (b, t, n) as published: (b, n, t), or (b, n, 2 t) for complex A."""
+    if not A.is_complex():
+        return columns.mT
+    return columns.unflatten(-1, (-1, 2)).permute(0, 2, 1, 3).flatten(2)
 
 
 def _normed(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -243,7 +251,7 @@ def _matrix(name: str, x: Tensor, A: Tensor, b: int, t: int) -> Tensor:
         expect(divides, f"{name} has {x.shape[1]} groups, which do not divide {d} channels")
     if A.is_complex():
         x = _complex(x)
-    return x.mT if x.dim() == 3 else x.permute(0, 3, 1, 2)
+    return (x.mT if x.dim() == 3 else x.permute(0, 3, 1, 2)).contiguous()
 
 
 def _complex(x: Tensor) -> Tensor:
