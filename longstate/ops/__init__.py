@@ -7,7 +7,6 @@ from longstate.ops.diagonal_scan import diagonal_scan as diagonal_scan
 from longstate.ops.fft_conv import fft_conv as fft_conv
 from longstate.ops.longhorn_scan import longhorn_scan as longhorn_scan
 from longstate.ops.oscillator_scan import oscillator_scan as oscillator_scan
-from longstate.ops.row_dot import row_dot as row_dot
 from longstate.ops.row_step import row_step_ as row_step_
 from longstate.ops.selective_scan import selective_scan as selective_scan
 from longstate.ops.short_conv import short_conv as short_conv
