@@ -194,7 +194,7 @@ def selective_state_update(
 
 def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Tensor) -> Any:
     """One token (b, 1, d) through the whole mixer of Mamba, states in place."""
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+    if torch.is_grad_enabled():
         return NotImplemented
     # past nn.Module's own look-up, which for so many weights takes as long as a product
     layers, own = mixer._modules, mixer._parameters
