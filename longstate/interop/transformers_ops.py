@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.ops import chunk_scan, selective_scan, short_conv
-from longstate.ops.row_dot import row_dot
-from longstate.ops.row_step import row_step_
+from longstate.ops._choice import plain
+from longstate.ops.matvec import FEW
+from longstate.ops.row_step import Weights, row_step_
 
 _SILU = ("silu", "swish")
 _PACKING = ("seq_idx", "cu_seqlens")
@@ -193,26 +194,33 @@ def selective_state_update(
 
 def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Tensor) -> Any:
     """One token (b, 1, d) through the whole mixer of Mamba, states in place."""
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    if torch.is_grad_enabled():
         return NotImplemented
     # past nn.Module's own look-up, which for so many weights takes as long as a product
     layers, own = mixer._modules, mixer._parameters
+    into, steering, dt, out = (
+        _plain(layers[name], nn.Linear) for name in ("in_proj", "x_proj", "dt_proj", "out_proj")
+    )
     conv = _plain(layers["conv1d"], nn.Conv1d)
-    steering, dt_proj = (_plain(layers[name], nn.Linear) for name in ("x_proj", "dt_proj"))
+    if not (into and conv and steering and dt and out and type(own.get("A_log")) is nn.Parameter):
+        return NotImplemented
     x = hidden_states[:, 0]
-    states = conv_state.dtype == x.dtype and conv_state.is_contiguous() and state.is_contiguous()
-    if not (states and conv and steering and dt_proj and mixer.activation in _SILU):
+    if (
+        len(x) > FEW
+        or mixer.activation not in _SILU
+        or steering["bias"] is not None
+        or dt["bias"] is None
+        or x.dtype != conv_state.dtype
+        or state.dtype not in (torch.float32, torch.float64)
+        or x.dtype != into["weight"].dtype
+        or not (plain(x) and conv_state.is_contiguous() and state.is_contiguous())
+    ):
         return NotImplemented
-    if not (type(own.get("A_log")) is type(own.get("D")) is nn.Parameter):
-        return NotImplemented
-    if steering["bias"] is not None or dt_proj["bias"] is None:
-        return NotImplemented
-    x, z = _project(layers["in_proj"], x).chunk(2, dim=-1)
-    y = row_step_(
-        x, z, conv_state, state, conv["weight"][:, 0], conv["bias"], steering["weight"],
-        dt_proj["weight"], dt_proj["bias"], own["A_log"], own["D"],
+    weights = Weights(
+        into["weight"], into["bias"], conv["weight"][:, 0], conv["bias"], steering["weight"],
+        dt["weight"], dt["bias"], own["A_log"], own["D"], out["weight"], out["bias"],
     )  # fmt: skip
-    return _project(layers["out_proj"], y)[:, None]
+    return row_step_(x, conv_state, state, weights)[:, None]
 
 
 def _plain(layer: Any, kind: type[nn.Module]) -> dict[str, Any] | None:
@@ -225,13 +233,6 @@ def _plain(layer: Any, kind: type[nn.Module]) -> dict[str, Any] | None:
     if type(weight) is not nn.Parameter or weight.device.type != "cpu":
         return None
     return layer._parameters
-
-
-def _project(layer: Any, x: Tensor) -> Tensor:
-    plain = _plain(layer, nn.Linear)
-    if plain is None or plain["weight"].dtype != x.dtype:
-        return layer(x)
-    return row_dot(x, plain["weight"], plain["bias"])
 
 
 def _one_per_head(x: Tensor | None, axes: int) -> bool:

@@ -245,12 +245,3 @@ def _store(row, j, value):
         row[j] = value
 
     return plain
-
-
-@njit(**ROWS)
-def dot(row, x):
-    """Their product; `row` is read as `load` does, the sum has the type of x."""
-    total = x.dtype.type(0)
-    for i in range(len(x)):
-        total += load(row, i) * x[i]
-    return total

@@ -218,8 +218,11 @@ def one_token(model, ids):
 
 @ONE_OF_EACH
 def test_a_single_token_where_gradients_are_asked_for(family):
-    """Has them as in transformers: through all that comes after the last state, or an error."""
+    """Has them as in transformers: through all that comes after the last state, or an error. What
+    comes before the first mixer is frozen, so that only its weights ask."""
     model, ids = build(family).eval(), tokens()
+    model.backbone.embeddings.requires_grad_(False)
+    model.backbone.layers[0].norm.requires_grad_(False)
 
     def gradient():
         logits = one_token(model, ids)
@@ -251,6 +254,23 @@ def test_hooks_see_every_token(family):
     assert expected
     with accelerate_transformers():
         assert generate() == expected
+
+
+class Doubled(torch.nn.Linear):
+    """A layer that is more than its weight."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("name", ["in_proj", "x_proj", "out_proj"])
+@torch.no_grad()
+def test_other_kinds_of_layers_are_called(name):
+    model, ids = build("mamba").eval(), tokens()
+    getattr(model.backbone.layers[0].mixer, name).__class__ = Doubled
+    expected = one_token(model, ids)
+    with accelerate_transformers():
+        assert_same({"logits": one_token(model, ids)}, {"logits": expected})
 
 
 @torch.no_grad()

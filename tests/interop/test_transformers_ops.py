@@ -245,3 +245,11 @@ def test_packed_sequences_are_refused_as_before():
     reset = {"seq_idx": torch.zeros(2, 37, dtype=torch.int32)}
     with accelerate_transformers(), pytest.raises(ValueError, match="packed sequences"):
         mamba2.mamba2_chunk_scan(**chunks(), **reset)
+
+
+def test_autocast_does_not_reach_inside():
+    """Where it would narrow decays and states."""
+    with accelerate_transformers():
+        expected = mamba2.mamba2_chunk_scan(**chunks(t=130))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(mamba2.mamba2_chunk_scan(**chunks(t=130)), expected)

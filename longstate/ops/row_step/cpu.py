@@ -1,4 +1,10 @@
-"""Numba: all of a sequence's step on one thread, and sequences on several."""
+"""Numba: one dot product after the other reads a matrix from end to end.
+
+The two large products are shared out among threads by their rows, what lies between them by
+sequences.
+"""
+
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -6,7 +12,28 @@ from torch import Tensor
 
 from longstate.ops._rows import array
 from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, dot, exp, load, sigmoid, softplus, store
+from longstate.ops._vector_math import ROWS, exp, load, sigmoid, softplus, store
+from longstate.ops.row_step import Weights
+
+_BYTES_PER_UPDATE = 20  # read in the time of what `parallel_for` counts as one update
+
+
+@njit(**ROWS)
+def _dot(row, x):
+    total = x.dtype.type(0)
+    for i in range(len(x)):
+        total += load(row, i) * x[i]
+    return total
+
+
+@njit(**KERNEL)
+def _products(start, stop, x, W, bias, y):
+    for o in range(start, stop):
+        for b in range(len(x)):
+            total = _dot(W[o], x[b])
+            if len(bias):
+                total += load(bias, o)
+            store(y[b], o, total)
 
 
 @njit(**ROWS)
@@ -16,7 +43,7 @@ def _convolve(x, taps, weight, bias, u):
     for j in range(len(u)):
         for i in range(k - 1):
             taps[j, i] = taps[j, i + 1]
-        taps[j, k - 1] = x[j]
+        store(taps[j], k - 1, x[j])
         total = u.dtype.type(0)
         for i in range(k):
             total += load(taps[j], i) * load(weight[j], i)
@@ -30,7 +57,7 @@ def _convolve(x, taps, weight, bias, u):
 @njit(**ROWS)
 def _steps(low, weight, bias, u, dt, drive):
     for j in range(len(dt)):
-        dt[j] = dot(weight[j], low) + load(bias, j)
+        dt[j] = _dot(weight[j], low) + load(bias, j)
     for j in range(len(dt)):
         dt[j] = softplus(dt[j])
         drive[j] = dt[j] * u[j]
@@ -48,16 +75,15 @@ def _advance(dt, drive, A_log, B, C, h):
 
 
 @njit(**ROWS)
-def _finish(y, u, D, z, out):
+def _finish(y, u, D, z):
     for j in range(len(y)):
-        gate = y.dtype.type(load(z, j))
-        store(out, j, (y[j] + load(D, j) * u[j]) * gate * sigmoid(gate))
+        y[j] = (y[j] + load(D, j) * u[j]) * z[j] * sigmoid(z[j])
 
 
 @njit(**KERNEL)
-def _step(
-    start, stop, x, z, taps, h, conv_weight, conv_bias, steering, dt_weight, dt_bias, A_log, D, out
-):  # fmt: skip
+def _between(
+    start, stop, xz, taps, h, conv_weight, conv_bias, x_proj, dt_weight, dt_bias, A_log, D, y
+):
     d, n = h.shape[1:]
     r = dt_weight.shape[1]
     # one by one: Numba takes rows that are unpacked from one array for strided
@@ -65,36 +91,34 @@ def _step(
     read = np.empty(r + 2 * n, h.dtype)
     low, B, C = read[:r], read[r : r + n], read[r + n :]
     for b in range(start, stop):
-        _convolve(x[b], taps[b], conv_weight, conv_bias, u)
+        _convolve(xz[b, :d], taps[b], conv_weight, conv_bias, u)
         for i in range(len(read)):
-            read[i] = dot(steering[i], u)
+            read[i] = _dot(x_proj[i], u)
         _steps(low, dt_weight, dt_bias, u, dt, drive)
         for j in range(d):
-            drive[j] = _advance(dt[j], drive[j], A_log[j], B, C, h[b, j])
-        _finish(drive, u, D, z[b], out[b])
+            y[b, j] = _advance(dt[j], drive[j], A_log[j], B, C, h[b, j])
+        _finish(y[b], u, D, xz[b, d:])
 
 
-def forward(
-    x: Tensor,
-    z: Tensor,
-    taps: Tensor,
-    h: Tensor,
-    conv_bias: Tensor | None,
-    conv_weight: Tensor,
-    steering: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A_log: Tensor,
-    D: Tensor,
-) -> Tensor:
-    """y (b, d); `taps` and `h` are changed."""
-    b, d = x.shape
-    y = x.new_empty(b, d)
-    bias = array(dt_bias)
+def forward(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
+    """y (b, i); `taps` and `h` are changed."""
+    out, wide = u.new_empty(u.shape), array(u, h.dtype)
+    none = wide[0, :0]
+    w: Any = Weights(*[none if v is None else array(v) for v in weights])  # type: ignore[arg-type]
+    state = array(h)
+    xz = np.empty((len(u), len(w.in_proj)), state.dtype)
+    y = np.empty(state.shape[:2], state.dtype)
+    parallel_for(_products, len(w.in_proj), _work(w.in_proj), wide, w.in_proj, w.in_bias, xz)
     parallel_for(
-        _step, b, b * (d * (len(steering) + dt_weight.shape[1]) // 4 + h[0].numel()),
-        array(x), array(z), array(taps), array(h),
-        array(conv_weight), bias[:0] if conv_bias is None else array(conv_bias),
-        array(steering), array(dt_weight), bias, array(A_log), array(D), array(y),
+        _between, len(u), len(u) * (_work(w.x_proj) + _work(w.dt_weight) + state[0].size),
+        xz, array(taps), state, w.conv_weight, w.conv_bias, w.x_proj, w.dt_weight, w.dt_bias,
+        w.A_log, w.D, y,
     )  # fmt: skip
-    return y
+    parallel_for(
+        _products, len(w.out_proj), _work(w.out_proj), y, w.out_proj, w.out_bias, array(out)
+    )
+    return out
+
+
+def _work(matrix: np.ndarray) -> int:
+    return matrix.nbytes // _BYTES_PER_UPDATE
