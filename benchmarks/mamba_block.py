@@ -20,8 +20,8 @@ def products(layer, u):
     for name in ("in_proj", "x_proj", "dt_proj", "dt_head", "out_proj"):
         linear = getattr(layer, name, None)
         if linear is not None:
-            x = torch.randn(LENGTH, linear.in_features)
-            g = torch.randn(LENGTH, linear.out_features)
+            x = torch.randn(u.shape[1], linear.in_features)
+            g = torch.randn(u.shape[1], linear.out_features)
             pairs.append((x, linear.weight.detach(), g))
 
     def forward():

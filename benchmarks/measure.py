@@ -39,7 +39,12 @@ def rounds(candidates: dict[str, Callable[[], object]], repeats: int = 9) -> dic
 def ratio(numerator: list[float], denominator: list[float]) -> str:
     """Median of the ratios within rounds, and the middle half of them."""
     values = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+    low, _, high = (
+        # of the values that were seen: with few rounds the default guesses beyond them
+        statistics.quantiles(values, n=4, method="inclusive")
+        if len(values) > 1
+        else (values[0],) * 3
+    )
     return f"{statistics.median(values):.2f} ({low:.2f} to {high:.2f})"
 
 

@@ -1,8 +1,12 @@
-"""Files are written whole or not at all."""
+"""Files and folders are written whole or not at all."""
 
 import contextlib
+import difflib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from longstate.errors import InputError
 
@@ -16,21 +20,77 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
     Raises:
         InputError: it cannot be written. `path` is as it was.
     """
+    with writing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to fill piece by piece, which becomes `path` once the block has ended without an
+    error; as `write_whole` otherwise."""
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
         _sync_folder(path.parent)
     except OSError as e:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         kept = "; the file there is unchanged" if path.exists() else ""
         raise InputError(f"{path} cannot be written: {e.strerror or e}{kept}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def missing(path: str | Path, what: str) -> InputError:
+    """To be raised where there is no `path`; names what its folder has instead, if anything."""
+    path = Path(path)
+    try:
+        names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
+    except OSError:
+        return InputError(f"there is no {what} {path}, nor a folder {path.parent}")
+    close = difflib.get_close_matches(path.name, names, n=2, cutoff=0.6)
+    meant = " or ".join(str(path.with_name(name)) for name in close)
+    return InputError(f"there is no {what} {path}" + (f"; did you mean {meant}?" if meant else ""))
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` once the block has ended without an error.
+
+    Raises:
+        InputError: `path` is a file or a folder that is not empty, or it cannot be written. Nothing
+            is left behind.
+    """
+    path = Path(path).resolve()
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            kind = "a folder that is not empty" if path.is_dir() else "a file"
+            raise InputError(f"{path} is {kind}; nothing is overwritten")
+        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            _sync(file)
+        _sync_folder(part)
+        if path.exists():
+            path.rmdir()
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as e:
+        raise InputError(f"{path} cannot be written: {e.strerror or e}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,10 +1,14 @@
 """What every test gets."""
 
+import signal
 import sys
 
 import pytest
 import torch
 from torch import Tensor
+
+# pytest-xdist's processes ignore it, and some tests interrupt themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _poison(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,23 @@ def commands() -> list[str]:
     return [c.strip() for line in parts for c in re.split(r"&&|\|", line) if c.strip()]
 
 
+@pytest.fixture(autouse=True)
+def imports_as_they_were(monkeypatch):
+    """What a block makes importable is gone after it."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    yield
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("mamba_ssm", "causal_conv1d")]:
+        del sys.modules[name]
+
+
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().split("\n")[0])
-def test_python_runs_and_prints_what_it_says(code, tmp_path, monkeypatch):
+def test_python_runs_and_prints_what_it_says(code, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    if "accelerate_transformers" in code:
+        pytest.importorskip("transformers", reason="needs the extra 'hf'")
+        from longstate.interop import accelerate_transformers
+
+        request.addfinalizer(lambda: accelerate_transformers().undo())
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from longstate.cli import demo, forecast, stream
+from longstate.cli import bench, convert, demo, forecast, memory, stream, text
 from longstate.errors import InputError
 
 app = typer.Typer(
@@ -19,11 +19,17 @@ app = typer.Typer(
 train = typer.Typer(no_args_is_help=True, help="Train a model.")
 app.add_typer(train, name="train")
 train.command("forecast")(forecast.train)
+train.command("text")(text.train)
 app.command()(forecast.evaluate)
 app.command()(forecast.predict)
 app.command()(forecast.info)
 app.command()(stream.stream)
+app.command()(text.generate)
 app.command()(demo.demo)
+app.command()(convert.convert)
+app.command()(bench.bench)
+app.command()(memory.certify)
+app.command()(memory.memory)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Tables and a progress bar on the console."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from longstate.memory import Certificate
+from longstate.reports.memory import MemoryReport
 from longstate.train.evaluation import ForecastEvaluation
 from longstate.train.forecast import Forecaster
 from longstate.train.loop import Progress
@@ -47,6 +50,35 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
     try:
         yield show
     finally:
+        bar.stop()
+
+
+@contextmanager
+def working(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error for work that takes longer than two seconds.
+
+    Yields:
+        Called with the name of each of `total` parts before it begins.
+    """
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.fields[part]}"))
+    console = Console(stderr=True)
+    bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=total, part="")
+    later = threading.Timer(2.0, bar.start)
+    later.daemon = True
+    begun = -1
+
+    def show(part: str) -> None:
+        nonlocal begun
+        begun += 1
+        bar.update(task, completed=begun, part=escape(part))
+
+    later.start()
+    try:
+        yield show
+    finally:
+        later.cancel()
+        later.join()
         bar.stop()
 
 
@@ -102,3 +134,28 @@ def show_facts(run: Path, forecaster: Forecaster) -> None:
 
 def _until(time: str | None) -> str:
     return "" if time is None else f", up to {time.replace('T', ' ')}"
+
+
+def show_certificate(found: Certificate) -> None:
+    head, body = found.rows()
+    table = Table()
+    for i, name in enumerate(head[1:]):
+        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=i > 0)
+    layer = ""
+    for name, *cells in body:
+        if name != layer:
+            table.add_section()
+            table.add_row(f"[bold]{escape(name)}[/bold]")
+            layer = name
+        table.add_row(*map(escape, cells))
+    Console().print(table)
+
+
+def show_layers(found: MemoryReport) -> None:
+    head, body = found.rows()
+    table = Table(title=f"{escape(found.name)}, reading {escape(found.what)}")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i > 1 else "left")
+    for row in body:
+        table.add_row(*map(escape, row))
+    Console().print(table)

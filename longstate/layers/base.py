@@ -24,8 +24,9 @@ class Layer(nn.Module):
 
     Arguments of `forward`, the same for every layer:
         u (b, t, d): input. float16 and bfloat16 are widened inside; y comes back in u's type.
-        state: what an earlier call returned, or `init_state(b)`. Zero when None. Differentiable;
-            truncated back-propagation is `state = tree_map(Tensor.detach, state)`.
+        state: what an earlier call returned, or `init_state(b)`. Zero when None. Never changed in
+            place: whoever keeps one can go back to it. Differentiable; truncated back-propagation
+            is `state = tree_map(Tensor.detach, state)`.
         dt (b, t): time since the previous sample, as a multiple of the regular interval; at least
             0. None means 1 everywhere.
         mask (b, t): bool. A False sample does not exist: it changes neither the state nor anything
@@ -40,6 +41,8 @@ class Layer(nn.Module):
     dynamics: tuple[str, ...] = ()
     """Names of the parameters that set decays, frequencies and step sizes. They train with their
     own, lower learning rate and without weight decay."""
+    own_gate: bool = False
+    """Whether the layer ends in a gate and a projection, so that a block need not add them."""
 
     def init_state(self, batch: int) -> State:
         """The state before the first sample of `batch` sequences: zero."""

@@ -163,7 +163,10 @@ class DiagonalLayer(ChannelwiseLayer):
 
     def system(self, rate: float = 1.0) -> DiagonalSystem:
         """The recurrence that the layer runs on regular samples."""
-        return self.continuous_system().discretize(self._rule(), self.log_dt.exp() * rate)
+        return self.continuous_system().discretize(self._rule(), self._steps(rate))
+
+    def _steps(self, rate: float) -> Tensor:
+        return self.log_dt.to(self._dtype()).exp() * rate
 
     def _zero_state(self, batch: int) -> Tensor:
         A = self.continuous_system().A
@@ -181,7 +184,7 @@ class DiagonalLayer(ChannelwiseLayer):
         else:
             system = self.continuous_system()
             A, B, C = matrices(system)
-            A, scale = self._rule().diagonal(A, (self.log_dt.exp() * rate * dt[:, None])[..., None])
+            A, scale = self._rule().diagonal(A, (self._steps(rate) * dt[:, None])[..., None])
             B = scale * B
         state = A * state + B * u[..., None]
         y = (C * state).sum(-1)
@@ -201,7 +204,7 @@ class DiagonalLayer(ChannelwiseLayer):
     def _irregular_block(self, u, state, dt, rate):
         """Every state of a block is formed, (b, t, d, n), and formed again for the gradient."""
         A, B, C = matrices(self.continuous_system())
-        steps = self.log_dt.to(u.dtype).exp()[:, None] * rate
+        steps = self._steps(rate)[:, None]
         dt, start = dt.to(u.dtype), state.flatten(1)
         if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
             drive = B * steps * u[..., None]

@@ -18,11 +18,13 @@ Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 
 from typing import Literal
 
+import torch
 from torch import nn
 
 from longstate.layers.base import full_precision
 from longstate.layers.selective import SelectiveLayer
 from longstate.ops import longhorn_scan
+from longstate.systems import Trace
 
 
 class Longhorn(SelectiveLayer):
@@ -68,3 +70,12 @@ class Longhorn(SelectiveLayer):
                 x, beta, k, q, self.D, z, h0,
                 update=self.update, beta_sigmoid=True, mask=mask, reset=reset,
             )  # fmt: skip
+
+    def _trace(self, x, steering, h0):
+        low, k, q = steering
+        beta = self.dt_head(low).sigmoid()
+        rate = beta / (1 + beta * k.square().sum(-1, keepdim=True))
+        k, q = (v[:, :, None].expand(*x.shape, -1) for v in (k, q))
+        if self.update == "exact":
+            return Trace(x, torch.ones_like(k), rate, k, q, h0, self.D, erase=rate)
+        return Trace(x, 1 - rate[..., None] * k.square(), rate, k, q, h0, self.D)

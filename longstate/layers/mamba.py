@@ -9,7 +9,7 @@ where r, B, C are read off x; `longstate.layers.selective` has the frame around 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", COLM 2024,
 arXiv:2312.00752. Parameter names, shapes and initial values are those of the authors' code. Differs
 from the paper, as that code does: B is discretised by Euler's rule, not by a hold. Differs from
-the code: no bias in the projections, and the rank of the step is d_model / 16.
+the code: the projections are built without bias.
 
 Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
 whatever the time between them.
@@ -17,6 +17,7 @@ whatever the time between them.
 Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,9 +29,11 @@ from longstate.layers.base import State, check_step, full_precision
 from longstate.layers.gated import initial_step_bias
 from longstate.layers.linear import PanelLinear
 from longstate.layers.selective import SelectiveLayer
-from longstate.ops import selective_scan, selective_step
+from longstate.ops import selective_scan
 from longstate.ops._choice import plain
 from longstate.ops.matvec import FEW
+from longstate.ops.selective_step import selective_step
+from longstate.systems import Trace
 
 _ALONE = 2**24  # bytes of weights that one thread reads before others could help
 
@@ -43,6 +46,7 @@ class Mamba(SelectiveLayer):
         d_state: n, states of each channel.
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
+        dt_rank: r, rank of the projection that gives the step; None is d_model / 16, rounded up.
         dt_min, dt_max: range of the initial steps.
 
     Raises:
@@ -58,10 +62,11 @@ class Mamba(SelectiveLayer):
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 2,
+        dt_rank: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
     ):
-        super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand)
+        super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank)
         self.dt_proj = nn.Linear(self.rank, self.d_inner)
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
         self.dt_proj.bias = nn.Parameter(initial_step_bias(self.d_inner, dt_min, dt_max))
@@ -110,3 +115,14 @@ class Mamba(SelectiveLayer):
         if torch.get_num_threads() > 1 and sum(m.parts()[0].nbytes for m in maps) > _ALONE:
             return False
         return len(u) <= FEW
+
+    def _trace(self, x, steering, h0):
+        low, B, C = steering
+        step = F.softplus(self.dt_proj(low))
+        decay = (step[..., None] * -self.A_log.exp()).exp()
+        B, C = (v[:, :, None].expand_as(decay) for v in (B, C))
+        return Trace(x, decay, step, B, C, h0, self.D)
+
+    def _choose(self, common):
+        low = self.dt_proj.weight @ self.x_proj.weight[: self.rank]
+        return replace(common, shift=self.dt_proj.bias, rate=self.A_log.exp(), low=low)

@@ -1,15 +1,15 @@
 """Mamba-2: a selective state space model with one decay per head, run as matrix products.
 
     z, (x, B, C), dt = in_proj(u)            x, B, C then pass a short causal convolution and SiLU
-    step = softplus(dt + dt_bias)
+    step = softplus(dt + dt_bias)            within `dt_limit`
     h_t = exp(-exp(A_log) step_t) h_{t-1} + step_t x_t B_t^T        one matrix h for each head
     y_t = h_t C_t + D x_t
     out = out_proj(norm(y * silu(z)))        RMS over the channels of a group of heads
 
 Dao and Gu, "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured
 State Space Duality", ICML 2024, arXiv:2405.21060. Parameter names, shapes and initial values are
-those of the authors' code. Differs from it: no gated MLP beside the heads, no bias in the
-projections, D is one number per head, steps have no upper limit.
+those of the authors' code. Differs from it: no gated MLP beside the heads, the projections are
+built without bias, D is one number per head; `dt_limit` holds in a pass and in a step alike.
 
 Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
 whatever the time between them.
@@ -17,14 +17,24 @@ whatever the time between them.
 Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, k taps.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers.base import Layer, State, check_call, full_precision
-from longstate.layers.gated import GatedRMSNorm, heads, initial_step_bias
+from longstate.layers.gated import (
+    GatedRMSNorm,
+    heads,
+    initial_step_bias,
+    trace_of_heads,
+    traced_conv,
+)
 from longstate.ops import chunk_scan, short_conv
+from longstate.systems import Selection, Trace
 
 
 class Mamba2(Layer):
@@ -40,12 +50,15 @@ class Mamba2(Layer):
         headdim: p, channels of a head.
         n_groups: groups of heads with a B and a C of their own.
         dt_min, dt_max: range of the initial steps.
+        dt_limit: smallest and largest learned step; None in the second place is no limit.
 
     Raises:
-        ValueError: heads do not fit into the channels, or groups into the heads.
+        ValueError: heads do not fit into the channels, groups into the heads, or the limits are
+            not in order.
     """
 
     dynamics = ("A_log", "dt_bias")
+    own_gate = True
 
     def __init__(
         self,
@@ -58,8 +71,10 @@ class Mamba2(Layer):
         n_groups: int = 1,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        dt_limit: Sequence[float | None] = (0.0, None),
     ):
         super().__init__()
+        self.dt_limit = _limits(dt_limit)
         self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
         self.headdim, self.n_heads = headdim, heads(expand * d_model, headdim, n_groups)
         inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
@@ -111,6 +126,41 @@ class Mamba2(Layer):
             y = y.masked_fill(~mask[..., None], 0)
         return y.to(u.dtype), {"taps": taps.to(self._dtype()), "ssm": ssm}
 
+    def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
+        """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
+
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        """
+        state = check_call(self, u, state, None, None, None)
+        z, v, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
+        convolved, conv = traced_conv(v, self.conv1d, state["taps"], z.shape[-1])
+        x, B, C = self._split(convolved)
+        step, log_a = self._step_sizes(step, None)
+        B, C = (v.repeat_interleave(self.n_heads // self.n_groups, dim=2) for v in (B, C))
+        trace = trace_of_heads(x, log_a, step, B, C, state["ssm"], self.D)
+        return replace(trace, conv=conv, gate=self.norm.factor(trace.outputs(), z))
+
+    def selection(self) -> Selection:
+        """How the layer chooses, for `longstate.memory`."""
+        inner, convolved, _ = self._sizes
+        W, conv = self.in_proj.weight, self.conv1d
+        bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias
+        written = torch.arange(inner, inner + self.n_groups * self.d_state, device=W.device)
+        return Selection(
+            into=W[inner : inner + convolved],
+            offset=bias[inner : inner + convolved],
+            taps=conv.weight[:, 0],
+            bias=W.new_zeros(convolved) if conv.bias is None else conv.bias,
+            silu=True,
+            inner=inner,
+            shift=self.dt_bias + bias[inner + convolved :],
+            rate=self.A_log.exp()[:, None],
+            direct=W[inner + convolved :],
+            write=torch.eye(convolved, dtype=W.dtype, device=W.device)[written],
+            limit=self.dt_limit,
+            groups=self.n_groups,
+        )
+
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., h, p), B and C (..., g, n)."""
         groups = self.n_groups * self.d_state
@@ -125,9 +175,20 @@ class Mamba2(Layer):
     def _step_sizes(self, step: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
         """Steps and logarithms of decays (..., h)."""
         step = F.softplus(step.to(self._dtype()) + self.dt_bias)
+        if self.dt_limit != (0.0, None):
+            step = step.clamp(*self.dt_limit)
         if dt is not None:
             step = step * dt[..., None].to(step.dtype)
         return step, -self.A_log.to(step.dtype).exp() * step
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
+
+
+def _limits(pair: Sequence[float | None]) -> tuple[float, float | None]:
+    least, most = pair if len(pair) == 2 else (None, None)
+    if least is None or least < 0 or (most is not None and not most >= least):
+        raise ValueError(
+            f"dt_limit must be a smallest step of at least 0 and a largest one; got {pair!r}"
+        )
+    return float(least), None if most is None else float(most)

@@ -20,6 +20,7 @@ Irregular time: `dt` multiplies the learned step.
 Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, s angles.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -28,8 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers.base import Layer, State, check_call, check_step, full_precision
-from longstate.layers.gated import RMSNorm, beside, heads, initial_step_bias
-from longstate.layers.trapezoid import Tokens, advance, scan
+from longstate.layers.gated import RMSNorm, beside, heads, initial_step_bias, trace_of_heads
+from longstate.layers.trapezoid import Tokens, advance, as_scan, scan
+from longstate.systems import Selection, Trace
 
 _SLOWEST = 1e-4  # smallest decay rate
 
@@ -57,6 +59,7 @@ class Mamba3(Layer):
     """
 
     dynamics = ("dt_bias",)
+    own_gate = True
 
     def __init__(
         self,
@@ -146,6 +149,42 @@ class Mamba3(Layer):
             y = y.masked_fill(~mask[:, None], 0)
             after = {k: torch.where(beside(mask, v), v, state[k]) for k, v in after.items()}
         return y.to(u.dtype), after
+
+    def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
+        """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
+
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        """
+        state = check_call(self, u, state, None, None, None)
+        z, tokens = self._project(u, None)
+        k, q, first, weight, h0 = as_scan(tokens, state, None, None)[:5]
+        trace = trace_of_heads(tokens.v, tokens.log_a, weight, k, q, h0, self.D, first)
+        return replace(trace, gate=F.silu(z))
+
+    def selection(self) -> Selection:
+        """How the layer chooses, for `longstate.memory`. The rate is its floor."""
+        W, inner = self.in_proj.weight, self._sizes[0]
+        bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias
+        at = 2 * inner + 2 * self.n_groups * self.d_state
+        steps = slice(at, at + self.n_heads)
+        # of each head: normalised, scaled, shifted; rotation keeps the length of pairs
+        cap = self.d_state**0.5 * self.B_norm.weight.abs() + self.B_bias[:, 0].abs()
+        pairs = cap[:, : 2 * self.n_angles].unflatten(1, (-1, 2)).norm(dim=2)
+        cap = torch.cat([pairs.repeat_interleave(2, dim=1), cap[:, 2 * self.n_angles :]], dim=1)
+        return Selection(
+            into=W[inner : 2 * inner],
+            offset=bias[inner : 2 * inner],
+            taps=W.new_ones(inner, 1),
+            bias=W.new_zeros(inner),
+            silu=False,
+            inner=inner,
+            shift=self.dt_bias + bias[steps],
+            rate=W.new_full((self.n_heads, 1), _SLOWEST),
+            direct=W[steps],
+            write_cap=cap.flatten(),
+            floor=True,
+            groups=self.n_heads,
+        )
 
     def _project(self, u: Tensor, dt: Tensor | None) -> tuple[Tensor, Tokens]:
         projected = self.in_proj(u.to(self.B_norm.weight.dtype))

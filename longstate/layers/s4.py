@@ -85,7 +85,8 @@ class S4(ChannelwiseLayer):
 
     def system(self, rate: float = 1.0) -> DenseSystem:
         """The recurrence that the layer runs, in real coordinates (Re x, Im x)."""
-        return self.continuous_system().discretize(Bilinear(), self.log_dt.exp() * rate)
+        steps = self.log_dt.to(self._dtype()).exp() * rate
+        return self.continuous_system().discretize(Bilinear(), steps)
 
     def _zero_state(self, batch: int) -> Tensor:
         shape = (batch, self.d_model, self.d_state)

@@ -74,22 +74,30 @@ def scan(
         state: before it.
         mask (b, t), reset (b, t): bool, as in `Layer`.
     """
+    k, q, first, weight, h0, theta = as_scan(new, state, mask, reset)
+    y, ssm = chunk_scan(
+        new.v, new.log_a, k, q, h0, weight=weight, own=first, D=D, mask=mask, reset=reset
+    )
+    last = {"k": k, "v": new.v}
+    if mask is None:
+        last = {name: v[:, -1].clone() for name, v in last.items()}  # a view would hold them all
+    else:
+        last = {name: _last(v, state[name], mask, reset) for name, v in last.items()}
+    return y, {"angle": theta[:, -1].clone(), "ssm": ssm, **last}
+
+
+def as_scan(
+    new: Tokens, state: State, mask: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """k and q rotated, the first part of each weight, the whole weight, the state with what waits
+    in it, and the angles."""
     theta = _angles(new.turn, state["angle"], mask, reset)
     k, q = rotate(new.k, theta), rotate(new.q, theta)
     second = _of_next((1 - new.share) * new.step, mask)  # (b, 1 + t, h)
     waiting = second[:, 0, :, None] * state["v"]
     h0 = state["ssm"] + waiting[..., None] * state["k"][..., None, :]
     first = new.share * new.step
-    y, ssm = chunk_scan(
-        new.v, new.log_a, k, q, h0,
-        weight=first + second[:, 1:], own=first, D=D, mask=mask, reset=reset,
-    )  # fmt: skip
-    last = {"k": k, "v": new.v}
-    if mask is None:
-        last = {name: v[:, -1] for name, v in last.items()}
-    else:
-        last = {name: _last(v, state[name], mask, reset) for name, v in last.items()}
-    return y, {"angle": theta[:, -1], "ssm": ssm, **last}
+    return k, q, first, first + second[:, 1:], h0, theta
 
 
 def _angles(turn: Tensor, start: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:

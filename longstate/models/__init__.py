@@ -4,6 +4,9 @@ from longstate.models.backbone import Backbone, layer_class
 from longstate.models.block import Block
 from longstate.models.decoding import prepare_for_decoding
 from longstate.models.forecaster import Forecast, ForecastModel, Window
+from longstate.models.generate import Generated, Piece, generate
+from longstate.models.language import LanguageModel
+from longstate.models.language_spec import LanguageSpec
 from longstate.models.spec import ForecastSpec
 
 __all__ = [
@@ -12,7 +15,12 @@ __all__ = [
     "Forecast",
     "ForecastModel",
     "ForecastSpec",
+    "Generated",
+    "LanguageModel",
+    "LanguageSpec",
+    "Piece",
     "Window",
+    "generate",
     "layer_class",
     "prepare_for_decoding",
 ]

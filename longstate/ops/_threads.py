@@ -2,20 +2,23 @@
 
 Numba's own threading layers each fail somewhere that users go: `omp` aborts in a forked child,
 `workqueue` aborts when two Python threads enter at once, `tbb` is one more dependency. So our
-kernels are serial and release the GIL, and this file hands ranges of blocks to a small pool. Blocks
-never share an output, so a result does not depend on the number of threads.
+kernels are serial and release the GIL, and this file hands ranges of blocks to PyTorch's OpenMP
+threads, or to a small pool where those cannot be had. Blocks never share an output, so a result
+does not depend on the number of threads.
 """
 
 import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import Any
 
 import torch
 from numpy import ndarray
+
+from longstate.ops import _openmp
 
 KERNEL: dict[str, Any] = {
     "nogil": True,
@@ -71,9 +74,22 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
         kernel(0, n_blocks, *args)
         return
     edges = [n_blocks * i // n_threads for i in range(n_threads + 1)]
+    ranges = iter(list(pairwise(edges)))  # a list's iterator hands out each range once
+
+    def work_through() -> None:
+        for lo, hi in ranges:
+            kernel(lo, hi, *args)
+
+    if _openmp.available():
+        # always all of PyTorch's threads: OpenMP ends those that a smaller team leaves out
+        _openmp.on_each_thread(work_through, torch.get_num_threads())
+        return
     pool = _workers(n_threads - 1)
-    others = [pool.submit(kernel, lo, hi, *args) for lo, hi in pairwise(edges[1:])]
-    kernel(edges[0], edges[1], *args)
+    others = [pool.submit(work_through) for _ in range(n_threads - 1)]
+    try:
+        work_through()
+    finally:
+        wait(others)  # they write to arrays of the caller
     for other in others:
         other.result()
 

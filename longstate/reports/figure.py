@@ -77,17 +77,25 @@ def axes(width: float = 4.3, height: float = 2.6) -> Iterator[Axes]:
         yield figure.add_subplot()
 
 
-def draw(title: str, label: str, kind: str, caption: str, paint: Callable[[Axes], None]) -> Markup:
+def draw(
+    title: str,
+    label: str,
+    kind: str,
+    caption: str,
+    paint: Callable[[Axes], None],
+    height: float = 2.6,
+) -> Markup:
     """A `<figure>` with what `paint` puts on the axes.
 
     Args:
         title: above the picture.
         label: what the picture shows, for those who do not see it.
-        kind: "exact" or "estimate": what sort of number this is.
+        kind: "exact" or "estimate" or the like: what sort of number this is.
         caption: scope, units, how to read it.
         paint: draws on the axes that it is given.
+        height: of the picture in inches; it is 4.3 wide.
     """
-    with axes() as ax, warnings.catch_warnings():
+    with axes(height=height) as ax, warnings.catch_warnings():
         # The browser draws the text, in a font of its own.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         paint(ax)

@@ -3,8 +3,9 @@
 Everything here is a property of `layer.system()`, so it holds for every input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from longstate.reports.units import marks, steps
 from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
 
 System = DiagonalSystem | DPLRSystem | DenseSystem
+
+T = TypeVar("T")
 
 _SHOWN = 4  # layers in a picture; a deeper model shows its first, its last and two between
 
@@ -99,11 +102,11 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
     length = len(layers[0].strength)
 
     def paint(ax: Axes) -> None:
-        for i, layer in _chosen(layers):
+        for i, layer in chosen(layers):
             top = layer.strength.max() or 1.0
             # A zero has no place on a log axis.
             relative = np.where(layer.strength > 0, layer.strength / top, np.nan)
-            ax.plot(np.arange(1, length + 1), relative, label=_short(layer.name), **_line(i))
+            ax.plot(np.arange(1, length + 1), relative, label=short(layer.name), **line_style(i))
         ax.set(xscale="log", yscale="log", xlim=(1, length), xlabel="samples back, 1 is the newest")
         ax.set_ylabel("strength, relative to its peak")
         ax.set_ylim(bottom=max(1e-5, ax.get_ylim()[0]), top=1.3)
@@ -127,12 +130,12 @@ def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | 
     edges = np.geomspace(low, high * 1.01, 41)
 
     def paint(ax: Axes) -> None:
-        for i, layer in _chosen(layers):
+        for i, layer in chosen(layers):
             counts, _ = np.histogram(np.clip(layer.time_constants, low, high), edges)
             share = 100 * counts / max(1, layer.time_constants.size)
-            style = _line(i)
+            style = line_style(i)
             ax.stairs(share, edges, fill=True, color=style["color"], alpha=0.13)
-            ax.stairs(share, edges, label=_short(layer.name), **style)
+            ax.stairs(share, edges, label=short(layer.name), **style)
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="time constant, steps")
         ax.set_ylabel("states of the layer, %")
         ax.set_ylim(bottom=0)
@@ -150,18 +153,19 @@ def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | 
     )
 
 
-def _chosen(layers: list[LayerMemory]) -> list[tuple[int, LayerMemory]]:
+def chosen(layers: Sequence[T]) -> list[tuple[int, T]]:
+    """At most four of them, each with the number of its line."""
     if len(layers) <= _SHOWN:
         return list(enumerate(layers))
     picks = np.unique(np.linspace(0, len(layers) - 1, _SHOWN).round().astype(int))
     return [(i, layers[pick]) for i, pick in enumerate(picks)]
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     return name if len(name) <= 24 else name[:23] + "…"
 
 
-def _line(i: int) -> dict:
+def line_style(i: int) -> dict:
     dashes = ((0, ()), (0, (5, 1.5)), (0, (2.5, 1.5)), (0, (1, 1.3)))
     return {"color": COLOURS[f"layer{i}"], "linestyle": dashes[i], "linewidth": 1.4}
 

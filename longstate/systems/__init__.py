@@ -22,3 +22,6 @@ from longstate.systems.hippo import s4d_legs as s4d_legs
 from longstate.systems.hippo import s4d_lin as s4d_lin
 from longstate.systems.hippo import s4d_real as s4d_real
 from longstate.systems.online_memory import LegSMemory as LegSMemory
+from longstate.systems.selection import Selection as Selection
+from longstate.systems.trace import Convolution as Convolution
+from longstate.systems.trace import Trace as Trace

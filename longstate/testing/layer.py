@@ -37,9 +37,10 @@ def check_layer(
     layer = make().double().eval()
     u = torch.randn(_BATCH, time, layer.d_model, dtype=torch.float64)
     clauses: list[Callable[[Layer, Tensor], None]] = [
-        _same_structure, _step_is_forward, _chunks_are_whole, _gradients_carry, _causal,
-        _batch_invariant, gaps.mask_removes, gaps.packed_is_separate, gaps.all_masked_is_nothing,
-        _finite_gradients, _refuses_wrong_input, _narrow_input, _no_grad,
+        _same_structure, _step_is_forward, _chunks_are_whole, _gradients_carry, _keeps_its_input,
+        _causal, _batch_invariant, gaps.mask_removes, gaps.packed_is_separate,
+        gaps.all_masked_is_nothing, _finite_gradients, _refuses_wrong_input, _narrow_input,
+        _no_grad, _holds_no_sequence,
     ]  # fmt: skip
     clauses.append(gaps.irregular if takes_dt else gaps.refuses_dt)
     for clause in clauses:
@@ -117,6 +118,18 @@ def _gradients_carry(layer: Layer, u: Tensor) -> None:
             close(a, b, f"gradient of {name} through a carried state")
 
 
+def _keeps_its_input(layer: Layer, u: Tensor) -> None:
+    state, reset = random_state(layer, len(u)), torch.rand(u.shape[:2]) < 0.2
+    before = tree_map(Tensor.clone, (u, state))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            layer(u, state, reset=reset)
+            layer.step(u[:, 0], state)
+            layer.step(u[:, 0], state, reset=reset[:, 0])
+    for now, then in zip(tree_leaves((u, state)), tree_leaves(before), strict=True):
+        assert torch.equal(now, then), "a call changes the input or the state that it was given"
+
+
 def _causal(layer: Layer, u: Tensor) -> None:
     cut = u.shape[1] // 2
     changed = u.clone()
@@ -185,6 +198,19 @@ def _no_grad(layer: Layer, u: Tensor) -> None:
     with torch.inference_mode():
         actual = layer(u)
     close(tree_map(Tensor.clone, actual), expected, "under inference_mode")
+
+
+def _holds_no_sequence(layer: Layer, u: Tensor) -> None:
+    """A state that is a view of the last sample keeps all the others in memory."""
+    mask = torch.rand(u.shape[:2]) < 0.8
+
+    def held(n: int, **flags: Tensor) -> int:
+        with torch.no_grad():
+            _, state = layer(u.repeat(1, n, 1), **{k: v.repeat(1, n) for k, v in flags.items()})
+        return sum(leaf.untyped_storage().nbytes() for leaf in tree_leaves(state))
+
+    for flags in ({}, {"mask": mask}):
+        assert held(1, **flags) == held(4, **flags), "a state keeps the whole sequence in memory"
 
 
 def _state_dict_round_trip(make: Callable[[], Layer], layer: Layer, u: Tensor) -> None:

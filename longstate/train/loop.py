@@ -87,6 +87,7 @@ def train(
     seed: int = 0,
     keeping: Keeping = Keeping(),
     show: Callable[[Progress], None] | None = None,
+    looked: Callable[[Progress], None] | None = None,
 ) -> TrainingHistory:
     """Train `task.model`, which ends with the best weights that were found.
 
@@ -96,6 +97,7 @@ def train(
         seed: of dropout; the task has its own for the order of the windows.
         keeping: where checkpoints go. One that is there is continued.
         show: called after each step.
+        looked: called after each look at the validation part, with the weights that were looked at.
 
     Raises:
         InputError: a loss or gradient is not finite; the checkpoint is of another run or cannot be
@@ -105,16 +107,19 @@ def train(
     with torch.random.fork_rng(devices=[]), _interrupts() as interrupted:
         torch.manual_seed(seed)
         best = _copy(task.model)
-        progress = Progress(total=settings.epochs * len(task.epoch(0)))
+        progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
         if keeping.path is not None and keeping.path.exists():
             best = _resume(task.model, optimiser, progress, keeping)
         started, saved = time.monotonic() - progress.seconds, time.monotonic()
         if not progress.looks:
             best = _look(task, progress, best)
             _save(task.model, optimiser, progress, best, keeping)
+            if looked is not None:
+                looked(progress)
         while not progress.ended:
             out_of_time = False
             for batch in task.epoch(progress.epoch)[progress.batch :]:
+                set_rate(optimiser, _place(progress, settings), progress.total)
                 _step(task, optimiser, progress, batch)
                 progress.seconds = time.monotonic() - started
                 if show is not None:
@@ -134,6 +139,8 @@ def train(
             progress.ended = _ending(progress, settings, out_of_time)
             _save(task.model, optimiser, progress, best, keeping)
             saved = time.monotonic()
+            if looked is not None:
+                looked(progress)
         if interrupted.is_set():
             _save(task.model, optimiser, progress, best, keeping)
     task.model.load_state_dict(best)
@@ -145,7 +152,6 @@ def _step(
     task: Task, optimiser: torch.optim.Optimizer, progress: Progress, batch: np.ndarray
 ) -> None:
     task.model.train()
-    set_rate(optimiser, progress.step, progress.total)
     optimiser.zero_grad(set_to_none=True)
     before = torch.get_rng_state()
     loss = task.loss(batch)
@@ -161,6 +167,14 @@ def _step(
     progress.batch += 1
     progress.loss_sum += float(loss.detach())
     progress.loss_count += 1
+
+
+def _place(progress: Progress, settings: Training) -> int:
+    """Where the step stands in the schedule: by the clock where that will end the run first."""
+    if settings.minutes is None:
+        return progress.step
+    share = min(1.0, progress.seconds / (60 * settings.minutes))
+    return max(progress.step, int(share * progress.total))
 
 
 def _look(task: Task, progress: Progress, best: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from longstate.layers import DSS, S4, S4D, S5, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
+from longstate.layers import DSS, S4, S4D, S5, FalconMamba, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.testing import check_layer
 
 LAYERS = {
@@ -23,10 +23,13 @@ LAYERS = {
     "linoss-imex": lambda: LinOSS(5, d_state=4, rule="imex"),
     "mamba": lambda: Mamba(6, d_state=4),
     "mamba-two-taps": lambda: Mamba(6, d_state=4, d_conv=2, expand=1),
+    "mamba-rank": lambda: Mamba(6, d_state=4, dt_rank=3),
+    "falcon-mamba": lambda: FalconMamba(6, d_state=4),
     "longhorn-diagonal": lambda: Longhorn(6, d_state=4),
     "longhorn-exact": lambda: Longhorn(6, d_state=4, update="exact"),
     "mamba2": lambda: Mamba2(6, d_state=5, headdim=4),
     "mamba2-groups": lambda: Mamba2(8, d_state=5, headdim=4, n_groups=2, d_conv=3),
+    "mamba2-limits": lambda: Mamba2(6, d_state=5, headdim=4, dt_limit=(0.01, 0.05)),
     "mamba3-rational": lambda: Mamba3(6, d_state=8, headdim=4),
     "mamba3-softplus": lambda: Mamba3(
         8, d_state=7, headdim=4, n_groups=2, rope_fraction=0.9, activation="softplus"
@@ -55,6 +58,18 @@ class ForgetsState(S4D):
 class DetachesState(S4D):
     def forward(self, u, state=None, **options):
         return super().forward(u, None if state is None else state.detach(), **options)
+
+
+class WritesIntoItsState(S4D):
+    def step(self, u, state, **options):
+        y, after = super().step(u, state, **options)
+        return y, after if torch.is_grad_enabled() else state.copy_(after)
+
+
+class KeepsTheSequence(S4D):
+    def forward(self, u, state=None, **options):
+        y, state = super().forward(u, state, **options)
+        return y, state.expand(u.shape[1], *state.shape).contiguous()[-1]
 
 
 class SeesTheFuture(S4D):
@@ -95,6 +110,8 @@ class KeepsNarrowState(S4D):
 BROKEN = [
     (ForgetsState, "step is forward"),
     (DetachesState, "gradients carry"),
+    (WritesIntoItsState, "keeps its input"),
+    (KeepsTheSequence, "holds no sequence"),
     (SeesTheFuture, "step is forward|chunks|causal"),
     (MixesTheBatch, "step is forward|batch invariant"),
     (IgnoresMask, "mask removes"),

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from longstate.layers import Longhorn, Mamba
+from longstate.layers import FalconMamba, Longhorn, Mamba
 
 
 def make(layer, **options):
@@ -29,8 +29,9 @@ def outputs(layer, h, x, z, read):
     return (y * F.silu(z)) @ layer.out_proj.weight.T
 
 
-def mamba_by_the_equations(layer, u):
-    x, z, low, B, C = steered(layer, u)
+def mamba_by_the_equations(layer, u, normalise=lambda v: v):
+    x, z, *read_off = steered(layer, u)
+    low, B, C = map(normalise, read_off)
     step = F.softplus(layer.dt_proj(low))
     h, states = u.new_zeros(len(u), layer.d_inner, layer.d_state), []
     for t in range(u.shape[1]):
@@ -56,6 +57,25 @@ def longhorn_by_the_objective(layer, u):
 
 def test_mamba_is_its_equations():
     layer, u = make(Mamba), torch.randn(2, 40, 8, dtype=torch.float64)
+    assert_close(layer(u)[0], mamba_by_the_equations(layer, u))
+
+
+def test_falcon_mamba_is_mamba_with_norms_on_what_steers_it():
+    layer, u = make(FalconMamba, eps=0.01), torch.randn(2, 40, 8, dtype=torch.float64)
+
+    def normalise(v):
+        return v / (v.square().mean(-1, keepdim=True) + 0.01).sqrt()
+
+    assert_close(layer(u)[0], mamba_by_the_equations(layer, u, normalise))
+    plain = make(Mamba)
+    assert {k: v.shape for k, v in layer.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+
+
+def test_the_rank_of_the_step_is_an_option():
+    layer, u = make(Mamba, dt_rank=3), torch.randn(2, 40, 8, dtype=torch.float64)
+    assert layer.dt_proj.weight.shape == (16, 3)
     assert_close(layer(u)[0], mamba_by_the_equations(layer, u))
 
 
@@ -112,5 +132,7 @@ def test_longhorn_refuses_irregular_time_and_names_mamba():
 def test_options_are_checked():
     with pytest.raises(ValueError, match="d_conv"):
         Mamba(4, d_conv=0)
+    with pytest.raises(ValueError, match="dt_rank must be at least 1; got 0"):
+        Mamba(4, dt_rank=0)
     with pytest.raises(ValueError, match="update"):
         Longhorn(4, update="best")

@@ -22,7 +22,7 @@ def by_the_equations(layer, u):
     z, xBC, dt = (u @ layer.in_proj.weight.T).split([inner, inner + 2 * g * n, h], dim=-1)
     xBC = F.silu(layer.conv1d(xBC.mT)[..., : u.shape[1]].mT)
     x, B, C = xBC.split([inner, g * n, g * n], dim=-1)
-    dt, A = F.softplus(dt + layer.dt_bias), -layer.A_log.exp()
+    dt, A = F.softplus(dt + layer.dt_bias).clamp(*layer.dt_limit), -layer.A_log.exp()
     state, outputs = u.new_zeros(len(u), h, p, n), []
     for t in range(u.shape[1]):
         x_t = x[:, t].view(-1, h, p)
@@ -43,6 +43,15 @@ def test_forward_is_the_equations(n_groups):
     nn.init.normal_(layer.D)
     u = torch.randn(2, 70, 8, dtype=torch.float64)
     assert_close(layer(u)[0], by_the_equations(layer, u))
+
+
+@pytest.mark.parametrize("limit", [(0.01, 0.03), (0.02, None)])
+def test_steps_have_limits(limit):
+    layer, u = make(dt_limit=limit), torch.randn(2, 70, 8, dtype=torch.float64)
+    expected = by_the_equations(layer, u)
+    assert_close(layer(u)[0], expected)
+    assert_close(layer.step(u[:, 0], layer.init_state(2))[0], expected[:, 0])
+    assert not torch.allclose(make()(u)[0], expected)
 
 
 def test_names_and_shapes_are_the_authors():
@@ -131,3 +140,6 @@ def test_refusals():
         Mamba2(8, headdim=4, n_groups=3)
     with pytest.raises(ValueError, match="dt_min"):
         Mamba2(8, headdim=4, dt_min=1.0, dt_max=0.1)
+    for limit in ((0.2, 0.1), (-1, 1), (None, 1), (1,), ()):
+        with pytest.raises(ValueError, match="dt_limit must be"):
+            Mamba2(8, headdim=4, dt_limit=limit)

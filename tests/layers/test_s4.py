@@ -1,5 +1,6 @@
 """S4, S4D and DSS against the papers' code, and each against its other views."""
 
+import copy
 import math
 
 import pytest
@@ -203,3 +204,15 @@ def test_options_are_checked():
         S4(2, d_state=4, dt_min=0.1, dt_max=0.01)
     with pytest.raises(ValueError, match="rate"):
         S4D(2, d_state=4)(torch.zeros(1, 3, 2), rate=0)
+
+
+@pytest.mark.parametrize("make", [S4, S4D, DSS])
+def test_narrow_parameters_do_not_make_a_narrow_step(make):
+    # exp(log_dt) rounded to bfloat16 is a system with other time constants
+    narrow = make(3, d_state=8).bfloat16()
+    wide = copy.deepcopy(narrow).float()
+    for name in ("A", "B", "C"):
+        assert_close(getattr(narrow.system(), name), getattr(wide.system(), name), rtol=0, atol=0)
+    u = torch.randn(2, 1, 3)
+    dt = None if make is S4 else torch.rand(2, 1)
+    assert_close(narrow(u, dt=dt)[0], wide(u, dt=dt)[0])

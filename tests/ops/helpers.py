@@ -53,9 +53,9 @@ def results(call: Call, impl: str, tensors: dict[str, Tensor | None]) -> dict[st
     found = {f"output {i}": y.detach() for i, y in enumerate(outputs)}
     # The cotangents come from float64 whatever the dtype, so that precisions can be compared.
     loss = sum(
-        (y * randn(*y.shape, dtype=_wide(y.dtype), seed=7 + i).to(y.dtype)).sum().real
+        (y * randn(*y.shape, dtype=_wide(y.dtype), seed=7 + i).to(y)).sum().real
         if y.is_complex()
-        else (y * randn(*y.shape, seed=7 + i).to(y.dtype)).sum()
+        else (y * randn(*y.shape, seed=7 + i).to(y)).sum()
         for i, y in enumerate(outputs)
     )
     wanted = {name: x for name, x in inputs.items() if x.requires_grad}

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from longstate.ops import matvec
-from longstate.ops.matvec import from_panels, quantise_rows, to_panels
+from longstate.ops.matvec import from_panels, matvec, quantise_rows, to_panels
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import (
     assert_survives_fork,
@@ -189,7 +188,7 @@ def test_many_python_threads_at_once():
 
 LARGE = """
 import torch
-from longstate.ops import matvec
+from longstate.ops.matvec import matvec
 from longstate.ops.matvec import to_panels
 torch.manual_seed(0)
 W = torch.randn(1280, 3000)

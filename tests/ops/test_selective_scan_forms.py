@@ -182,8 +182,10 @@ def test_fork_after_first_use():
     )
 
 
-def test_one_step_is_not_worth_a_kernel():
-    assert choose_for_length("auto", torch.zeros(2, 1, 5)) == "reference"
+def test_one_step_has_a_kernel_of_its_own():
+    assert choose_for_length("auto", torch.zeros(2, 1, 5)) == "step"
+    assert choose_for_length("auto", torch.zeros(2, 1, 5), flags=True) == "reference"
+    assert choose_for_length("auto", torch.zeros(2, 1, 5, requires_grad=True)) == "reference"
     assert choose_for_length("auto", torch.zeros(2, 2, 5)) == "cpu"
     assert choose_for_length("cpu", torch.zeros(2, 1, 5)) == "cpu"
     tensors = inputs(t=1)

@@ -1,17 +1,23 @@
+import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import torch
 
-from longstate.ops import _threads
+from longstate.ops import _openmp, _threads
 from longstate.ops._threads import parallel_for
 
 MUCH = 10**9
 
 
-@pytest.fixture
-def three_threads():
+@pytest.fixture(params=["openmp", "pool"])
+def three_threads(request, monkeypatch):
+    if request.param == "pool":
+        monkeypatch.setattr(_openmp, "available", lambda: False)
+    elif not _openmp.available():
+        pytest.skip("PyTorch's OpenMP has no entry that could be called here")
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -37,6 +43,21 @@ def test_a_mistake_in_a_thread_is_raised(three_threads):
 
     with pytest.raises(ZeroDivisionError):
         parallel_for(kernel, 9, MUCH)
+
+
+def test_threads_run_at_the_same_time(three_threads):
+    meet = threading.Barrier(3)
+
+    def kernel(start, stop):
+        if stop > start:  # not when it is compiled
+            meet.wait(timeout=60)
+
+    parallel_for(kernel, 3, MUCH)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="found by PyTorch's library of Linux")
+def test_blocks_run_on_the_threads_of_pytorch():
+    assert _openmp.available()
 
 
 def test_slow_compilation_is_announced_once(three_threads, capfd, monkeypatch):

@@ -12,6 +12,9 @@ import pytest
 from matplotlib.image import imread
 
 from longstate import reports
+from longstate.reports import memory, memory_examine
+from longstate.reports.subject import open_subject
+from tests.reports.memory_samples import text_run
 from tests.reports.samples import report
 
 CHROMIUM = next(
@@ -95,8 +98,13 @@ def test_dark_scheme_is_dark(tmp_path):
 
 @pytest.mark.parametrize("width", [390, 1200])
 def test_never_wider_than_the_screen(tmp_path, width):
+    assert measured(reports.render(report("x" * 200)), tmp_path, width) <= width
+
+
+def measured(page: str, tmp_path: Path, width: int) -> int:
+    """The width that a page takes on a screen of `width`."""
     # A frame has the width of a telephone; a browser's own window does not go below 500.
-    (tmp_path / "report.html").write_text(reports.render(report("x" * 200)), "utf-8")
+    (tmp_path / "report.html").write_text(page, "utf-8")
     outer = (
         f'<body><iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0">'
         "</iframe><script>onload = () => { const d = document.getElementById('f')"
@@ -104,7 +112,40 @@ def test_never_wider_than_the_screen(tmp_path, width):
     )
     seen = visit(outer, tmp_path, 1300, "--allow-file-access-from-files")
     (said,) = [line for line in seen.complaints if "WIDTH" in line]
-    assert int(re.findall(r"WIDTH (\d+)", said)[0]) <= width
+    return int(re.findall(r"WIDTH (\d+)", said)[0])
+
+
+@pytest.fixture(scope="module")
+def memory_page(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_examine, "SEQUENCES", 180)
+        patch.setattr(memory_examine, "LAGS", (0, 3))
+        subject = open_subject(text_run(tmp_path_factory.mktemp("text") / "run"))
+        return memory.render(memory.examine(subject, subject.read(None)))
+
+
+def test_memory_page_opens_without_errors_or_requests(memory_page, tmp_path):
+    seen = visit(memory_page, tmp_path)
+    assert seen.complaints == []
+    assert seen.requests == []
+    assert blue(seen.picture) > 300
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_memory_page_is_never_wider_than_the_screen(memory_page, tmp_path, width):
+    assert measured(memory_page, tmp_path, width) <= width
+
+
+def test_hidden_attention_is_seen_on_a_dark_page(memory_page, tmp_path):
+    """A picture within the page: its policy must let it through."""
+    cut = memory_page[: memory_page.index("<header>")]
+    figure = next(f for f in memory_page.split("<figure>")[1:] if "Hidden attention" in f)
+    alone = cut + "<figure>" + figure.split("</figure>")[0] + "</figure></body></html>"
+    dark = visit(alone, tmp_path, 1200, "--blink-settings=preferredColorScheme=0").picture
+    light = visit(alone, tmp_path).picture
+    for picture in (dark, light):
+        tint = picture[..., 2] - picture[..., 0]  # more blue than red
+        assert int((tint > 0.2).sum()) > 2000
 
 
 def test_the_watch_is_awake(tmp_path):

@@ -9,7 +9,7 @@ second part of its weight when the next one comes: there `weight` is both parts,
 By matrix products over chunks of time: the state space duality of Mamba-2 (Dao and Gu,
 "Transformers are SSMs", ICML 2024, arXiv:2405.21060). Differs from the paper: sums of log decays
 are never subtracted from one another, so exp(-1000) between two samples costs no accuracy
-elsewhere; a backward of its own recomputes the matrices of each chunk and keeps only the states
+elsewhere; a backward of its own recomputes the matrices of each chunk and keeps at most the states
 between chunks.
 
 Values that are not finite spread to the whole chunk of `CHUNK` samples they fall in, as they do in
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.ops._choice import expect, plain, shape_of
+from longstate.ops._choice import choose, expect, plain, shape_of
 from longstate.ops.chunk_scan.decay import BLOCK
 
 CHUNK = 64  # samples; balances the products inside a chunk (CHUNK) with those of its state (2n)
@@ -55,36 +55,33 @@ def chunk_scan(
         D (h): of the input in the output. 0 when None.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         mask (b, t): bool. False skips a step: the state stays, y there is 0.
-        impl: "auto" (chunks), "reference" (a loop) or "chunks". Under "auto", a single step goes to
-            the reference; on a CPU to a kernel of its own if no gradient is wanted. Not with a mask
-            or a reset.
+        impl: "auto" (triton on CUDA, chunks elsewhere and for float64), "reference" (a loop),
+            "chunks" (PyTorch's matrix products, on any device) or "triton". Under "auto", a single
+            step on a CPU goes to a kernel of its own, or to the reference if a gradient is wanted.
+            Not with a mask or a reset.
 
     Returns:
         y (b, t, h, p) in the type of `x`, and the last state (b, h, p, n), float32 at least.
         Differentiable, once, in all but `reset` and `mask`.
 
     Raises:
-        ValueError: shapes do not fit, t is 0, or `impl` does not exist.
+        ValueError: shapes do not fit, t is 0, or `impl` does not exist or cannot run here.
     """
     _check(x, log_a, B, C, h0, weight, own, D, reset, mask)
-    expect(
-        impl in ("auto", "reference", "chunks"),
-        f"impl must be auto, reference or chunks; got {impl!r}",
-    )
     dtype = torch.float32
     for v in (x, log_a, B, C, h0, weight, own, D):
         dtype = dtype if v is None else torch.promote_types(dtype, v.dtype)
     b, t, h, p = x.shape
+    single = impl == "auto" and t == 1 and mask is None and reset is None
+    impl = "reference" if single else _choose(impl, x, dtype)  # a chunk would be padding
     h0 = x.new_zeros(b, h, p, B.shape[3], dtype=dtype) if h0 is None else h0.to(dtype)
     weight = x.new_ones(b, t, h, dtype=dtype) if weight is None else weight
     own = weight if own is None else own
     D = x.new_zeros(h, dtype=dtype) if D is None else D
-    if impl == "auto" and t == 1 and mask is None and reset is None:
-        if plain(x, log_a, B, C, h0, weight, own, D):
-            from longstate.ops.chunk_scan import cpu_step
+    if single and plain(x, log_a, B, C, h0, weight, own, D):
+        from longstate.ops.chunk_scan import cpu_step
 
-            return cpu_step.forward(x, log_a, weight, own, B, C, D, h0)
-        impl = "reference"  # a chunk would be padding, but for one sample
+        return cpu_step.forward(x, log_a, weight, own, B, C, D, h0)
     if impl == "reference":
         from longstate.ops.chunk_scan import reference
 
@@ -93,26 +90,39 @@ def chunk_scan(
         )
         y, last = reference.forward(x_wide, log_a, weight, own, B, C, D, h0, reset, mask)
         return y.to(x.dtype), last
-    return _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask)
+    return _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask, impl)
 
 
-def _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask):
-    """Masks and resets become decays and weights; time is filled up to whole chunks."""
-    t = x.shape[1]
+def _choose(impl: str, x: Tensor, dtype: torch.dtype) -> str:
+    names = ("auto", "reference", "chunks", "triton")
+    expect(impl in names, f"impl must be one of {', '.join(names)}; got {impl!r}")
+    if impl == "auto":
+        fast = choose(impl, x) == "triton" and dtype != torch.float64
+        return "triton" if fast else "chunks"
+    return choose(impl, x) if impl == "triton" else impl
+
+
+def _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask, impl):
+    """Masks and resets become decays and weights."""
     if mask is not None:
         skipped = ~mask[..., None]
         log_a, weight, own = (v.masked_fill(skipped, 0) for v in (log_a, weight, own))
         x, B, C = (v.masked_fill(skipped[..., None], 0) for v in (x, B, C))
     if reset is not None:
         log_a = log_a.masked_fill(reset[..., None], -torch.inf)
+    t = x.shape[1]
     k = min(CHUNK, -(-t // BLOCK) * BLOCK)
-    padding = -t % k
+    padding = 0
+    if impl == "triton":  # which fills up chunks by itself, and wants a power of 2
+        k = max(16, 1 << (k - 1).bit_length())
+    else:
+        padding = -t % k
     if padding:
         log_a, weight, own = (F.pad(v, (0, 0, 0, padding)) for v in (log_a, weight, own))
         x, B, C = (F.pad(v, (0, 0, 0, 0, 0, padding)) for v in (x, B, C))
     inputs = (x, log_a, weight, own, B, C, D, h0)
     keep = torch.is_grad_enabled() and any(v.requires_grad for v in inputs)
-    y, last, _ = _scan(*inputs, k, keep)
+    y, last, _ = _scan(*inputs, k, keep, impl)
     return (y[:, :t] if padding else y), last
 
 
@@ -143,19 +153,25 @@ def _check(x, log_a, B, C, h0, weight, own, D, reset, mask):
 @torch.library.custom_op("longstate::chunk_scan", mutates_args=())
 def _scan(
     x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    h0: Tensor, k: int, keep: bool,
+    h0: Tensor, k: int, keep: bool, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """y, the last state, and the states between chunks if `keep` and "chunks"."""
+    inputs = (x, log_a, weight, own, B, C, D, h0, k)
+    if impl == "triton":
+        from longstate.ops.chunk_scan import triton
+
+        return *triton.forward(*inputs), h0.new_empty(0)
     from longstate.ops.chunk_scan import chunks
 
-    return chunks.forward(x, log_a, weight, own, B, C, D, h0, k, keep)
+    return chunks.forward(*inputs, keep)
 
 
 @_scan.register_fake
-def _(x, log_a, weight, own, B, C, D, h0, k, keep):
+def _(x, log_a, weight, own, B, C, D, h0, k, keep, impl):
     from longstate.ops.chunk_scan.chunks import Tiling
 
     y, last = x.new_empty(x.shape), h0.new_empty(h0.shape)
-    if not keep:
+    if not keep or impl == "triton":
         return y, last, h0.new_empty(0)
     cut = Tiling(x, B.shape[2], k)
     return y, last, h0.new_empty(cut.blocks, cut.chunks + 1, cut.rows, *h0.shape[1:])
@@ -164,35 +180,44 @@ def _(x, log_a, weight, own, B, C, D, h0, k, keep):
 @torch.library.custom_op("longstate::chunk_scan_backward", mutates_args=())
 def _scan_backward(
     x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    states: Tensor, grad_y: Tensor, grad_last: Tensor, k: int,
+    kept: Tensor, grad_y: Tensor, grad_last: Tensor, k: int, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`kept`: the states between chunks for "chunks", h0 for "triton"."""
+    inputs = (x, log_a, weight, own, B, C, D, kept, grad_y, grad_last, k)
+    if impl == "triton":
+        from longstate.ops.chunk_scan import triton
+
+        return triton.backward(*inputs)
     from longstate.ops.chunk_scan import chunks
 
-    return chunks.backward(x, log_a, weight, own, B, C, D, states, grad_y, grad_last, k)
+    return chunks.backward(*inputs)
 
 
 @_scan_backward.register_fake
-def _(x, log_a, weight, own, B, C, D, states, grad_y, grad_last, k):
+def _(x, log_a, weight, own, B, C, D, kept, grad_y, grad_last, k, impl):
     inputs = (x, log_a, weight, own, B, C, D, grad_last)
     return tuple(v.new_empty(v.shape) for v in inputs)
 
 
 def _setup(ctx, inputs, output):
-    *tensors, _, ctx.k, _ = inputs
-    *_, states = output
+    *tensors, h0, ctx.k, _, ctx.impl = inputs
+    _, last, states = output
     ctx.mark_non_differentiable(states)
     ctx.set_materialize_grads(False)  # else zeros of the size of states are made, for nothing
-    ctx.save_for_backward(*tensors, states)
+    ctx.last = last.shape, last.dtype
+    ctx.save_for_backward(*tensors, h0 if ctx.impl == "triton" else states)
 
 
 def _backward(ctx, grad_y, grad_last, grad_states):
-    x, *_, states = ctx.saved_tensors
+    saved = ctx.saved_tensors  # read once: checkpointing recomputes them for each reading
+    x, *_ = saved
     if grad_y is None:
         grad_y = torch.zeros_like(x)
     if grad_last is None:
-        grad_last = torch.zeros_like(states[:, 0].flatten(0, 1))
-    grads = _scan_backward(*ctx.saved_tensors, grad_y, grad_last, ctx.k)
-    return *grads, None, None
+        shape, dtype = ctx.last
+        grad_last = x.new_zeros(shape, dtype=dtype)
+    grads = _scan_backward(*saved, grad_y, grad_last, ctx.k, ctx.impl)
+    return *grads, None, None, None
 
 
 _scan.register_autograd(_backward, setup_context=_setup)

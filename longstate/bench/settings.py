@@ -1,0 +1,105 @@
+"""Where, with what and at which size to measure; operands of that size."""
+
+import math
+import os
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from longstate.errors import InputError, near
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one run.
+
+    Attributes:
+        batch: sequences.
+        length: samples of each.
+        d_model: channels of a layer; ops run as they do inside one (Mamba's: twice as many).
+        dtype: of inputs and parameters, a name in `DTYPES`.
+        device: as PyTorch names it.
+        threads: processors to use.
+        seconds: spent on each timing at least, after warming up.
+
+    Raises:
+        InputError: a value cannot be used here.
+    """
+
+    batch: int = 1
+    length: int = 1024
+    d_model: int = 512
+    dtype: str = "float32"
+    device: str = "cpu"
+    threads: int = field(default_factory=torch.get_num_threads)
+    seconds: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "length", "d_model"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
+        most = max(os.cpu_count() or 1, torch.get_num_threads())
+        if not 1 <= self.threads <= most:
+            raise InputError(
+                f"threads must be from 1 to {most}, as this machine has; got {self.threads}"
+            )
+        if not 0 < self.seconds < math.inf:
+            raise InputError(f"seconds must be positive; got {self.seconds:g}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"there is no dtype {self.dtype!r}; {near(self.dtype, DTYPES)}")
+        try:
+            torch.zeros(1, device=self.device).item()
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"device {self.device!r} cannot be used here: {reason}") from None
+
+    @property
+    def d_inner(self) -> int:
+        """Channels inside a selective layer."""
+        return 2 * self.d_model
+
+    @property
+    def headdim(self) -> int:
+        """Channels of a head: 64, or the next below that divides."""
+        return next(p for p in range(64, 0, -1) if self.d_inner % p == 0)
+
+
+class Draw:
+    """Random operands, the same in every run."""
+
+    def __init__(self, settings: Settings):
+        self.device, self.dtype = settings.device, DTYPES[settings.dtype]
+        self._generator = torch.Generator().manual_seed(0)
+
+    def normal(self, *shape: int) -> Tensor:
+        return self.like(torch.randn(*shape, generator=self._generator))
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return self.like(low + (high - low) * torch.rand(*shape, generator=self._generator))
+
+    def half(self, *shape: int) -> Tensor:
+        """One half of a wider projection, as x and its gate are in a block."""
+        return self.normal(*shape[:-1], 2 * shape[-1])[..., : shape[-1]]
+
+    def complex_normal(self, *shape: int) -> Tensor:
+        return self.like(torch.complex(*torch.randn(2, *shape, generator=self._generator)))
+
+    def decays(self, *shape: int) -> Tensor:
+        """Complex, inside the unit circle."""
+        radius, angle = torch.rand(2, *shape, generator=self._generator)
+        return self.like(torch.polar(0.9 + 0.099 * radius, math.pi * angle))
+
+    def like(self, x: Tensor) -> Tensor:
+        """`x` on the device in the type in use; complex numbers are never narrower than 64 bits."""
+        dtype = self.dtype
+        if x.is_complex():
+            dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+        return x.to(self.device, dtype)

@@ -1,0 +1,158 @@
+"""`longstate bench`: how fast this machine runs the ops and layers, and how near to its limits.
+
+The table goes to standard error, and standard output holds one JSON line and nothing else, so that
+`longstate bench > bench.json` gives programs theirs and people see theirs. A terminal, which shows
+both, is spared the JSON line unless `--json` asks for it.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from longstate.bench import Result, Row
+    from longstate.bench.measure import Progress
+
+_BUSY = 0.2  # limits that differ by more than this say that something else was running
+_WIDTH = 100  # of the table where there is no terminal to fit
+
+
+def bench(
+    op: Annotated[list[str], typer.Option(help="Op to measure; repeat, or commas.")] = [],  # noqa: B006
+    layer: Annotated[list[str], typer.Option(help="Layer to measure; repeat, or commas.")] = [],  # noqa: B006
+    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    length: Annotated[int, typer.Option(help="Samples of each.")] = 1024,
+    d_model: Annotated[int, typer.Option(help="Channels of a layer.")] = 512,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="As PyTorch names it: cpu, cuda, mps.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(help="Processors to use; as many as PyTorch would if not given.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For each timing, at least.")] = 0.2,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the JSON line on a terminal too.")
+    ] = False,
+) -> None:
+    """Measure ops and layers: ms, tokens/s, fractions of this machine's limits.
+
+    Without --op and --layer: all, in about a minute on two cores. The table is on standard error;
+    standard output, unless it is a terminal, gets one JSON line. Ctrl-C ends it and shows what was
+    measured. A result that differs from its reference gets no speed, and the exit code is 1.
+    """
+    from longstate.bench import Settings, run
+
+    where = {} if threads is None else {"threads": threads}
+    settings = Settings(batch, length, d_model, dtype, device, seconds=seconds, **where)
+    with _progress_bar() as show:
+        found = run(settings, ops=_names(op), layers=_names(layer), show=show)
+    _show(found)
+    if json or not sys.stdout.isatty():
+        print(found.to_json())
+    if any(row.wrong for row in found.rows):
+        raise typer.Exit(1)
+
+
+def _names(options: list[str]) -> list[str]:
+    return [name.strip() for option in options for name in option.split(",")]
+
+
+@contextmanager
+def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    # it is drawn between timings only: a thread that draws would be timed too
+    bar = Bar(
+        *columns, console=console, auto_refresh=False, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("")
+
+        def show(progress: "Progress") -> None:
+            done, total = progress.done, progress.total
+            bar.update(task, completed=done, total=total, description=progress.doing, refresh=True)
+
+        yield show
+
+
+def _show(found: "Result") -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=True, width=_WIDTH, highlight=False)
+
+    def say(sentence: str) -> None:
+        console.print(sentence, markup=False)
+
+    s, limits = found.settings, found.limits
+    threads = "1 thread" if s.threads == 1 else f"{s.threads} threads"
+    products = ", ".join(f"{v / 1e9:,.0f} ({k})" for k, v in limits.products.items())
+    say(
+        f"{found.device_name}: {s.device}, {threads}, {s.dtype}, batch {s.batch}, "
+        f"length {s.length}, d_model {s.d_model}"
+    )
+    versions = ("longstate", "PyTorch", "numba", "triton")
+    say(", ".join(f"{name} {found.environment[name]}" for name in versions))
+    say(f"limits: matrix products {products} GFLOP/s; bandwidth {limits.bandwidth / 1e9:,.1f} GB/s")
+    say("bandwidth, products: shares of these limits; what counts: pydoc longstate.bench")
+    console.print(_table(found))
+    if any((row.bandwidth_fraction(limits) or 0) > 1 for row in found.rows):
+        say("Above 100 % of bandwidth: the operands stay in the cache, which memory cannot match.")
+    for note in dict.fromkeys(f"{row.name}: {row.note}" for row in found.rows if row.note):
+        say(note)
+    if not found.complete:
+        say("Interrupted: this is what was measured until then.")
+    if found.limits_moved is not None and found.limits_moved > _BUSY:
+        say(
+            f"The limits differed by {found.limits_moved:.0%} before and after: the machine was "
+            "busy, and can do better than this."
+        )
+
+
+def _table(found: "Result") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("")
+    for title in ("ms", "middle half", "tokens/s", "bandwidth", "products"):
+        table.add_column(title, justify="right", no_wrap=True)
+    previous = None
+    for row in found.rows:
+        if previous is not None and row.kind != previous.kind:
+            table.add_section()
+        if previous is None or row.name != previous.name:
+            table.add_row(row.name)
+        table.add_row(f"  {row.mode}", *_cells(row, found))
+        previous = row
+    return table
+
+
+def _cells(row: "Row", found: "Result") -> list[str]:
+    if row.timing is None:
+        return ["wrong" if row.wrong else "-", "", "", "", ""]
+    t = row.timing
+    fractions = row.bandwidth_fraction(found.limits), row.product_fraction(found.limits)
+    return [
+        _digits(1e3 * t.median),
+        f"{_digits(1e3 * t.low)} to {_digits(1e3 * t.high)}" if t.repeats > 1 else "once",
+        _digits(row.tokens / t.median),
+        *("-" if x is None else f"{x:.1%}" for x in fractions),
+    ]
+
+
+def _digits(x: float) -> str:
+    """Three of them at least."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:#.3g}"

@@ -1,0 +1,73 @@
+"""`longstate certify` and `longstate memory`: what no input can do, and what is kept."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from longstate.memory import Certificate
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|CHECKPOINT",
+        help="Folder of `longstate train`, or of a checkpoint of transformers or mamba-ssm.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Text, CSV of a forecaster, or token numbers (.npy) to read."),
+]
+
+ROWS, LENGTH = 4, 512
+
+
+def certify(
+    model: Model,
+    data: Data = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
+    attack: Annotated[bool, typer.Option(help="Search for bad inputs too.")] = True,
+    radius: Annotated[
+        float | None, typer.Option(help="Length of a sample, for layers that no norm precedes.")
+    ] = None,
+) -> None:
+    """Prove what no input can make a model do. Exit code 1 where a claim fails."""
+    from longstate.cli.show import say, show_certificate, working
+    from longstate.memory import certify, layers_of
+    from longstate.reports.subject import open_subject
+
+    subject = open_subject(model)
+    read = None if data is None else subject.read(data).data(ROWS, subject.length or LENGTH)
+    with working("certifying", sum(1 for _ in layers_of(subject.model))) as show:
+        found: Certificate = certify(
+            subject.model, read, attacked=attack, radius=radius, progress=show
+        )
+    if json:
+        sys.stdout.write(found.to_json() + "\n")
+    else:
+        show_certificate(found)
+        say(found.sentence)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def memory(
+    model: Model,
+    data: Data = None,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("memory.html"),
+) -> None:
+    """Show what the layers of a model remember: a table, and a report to open in a browser."""
+    from longstate.cli.show import say, show_layers, working
+    from longstate.memory import layers_of
+    from longstate.reports import memory as report
+    from longstate.reports.subject import open_subject
+
+    subject = open_subject(model)
+    reading = subject.read(data)
+    with working("measuring", 3 * sum(1 for _ in layers_of(subject.model))) as show:
+        found = report.examine(subject, reading, progress=show)
+    show_layers(found)
+    say(report.headline(found))
+    say(f"The report is {report.write(found, out)}")

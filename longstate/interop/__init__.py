@@ -1,0 +1,32 @@
+"""Other libraries' names, checkpoints and models, run by this library."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longstate.interop.checkpoints import load_language_model, save_language_model
+    from longstate.interop.mamba_ssm.provide import provide_mamba_ssm
+    from longstate.interop.transformers_patch import Acceleration, accelerate_transformers
+
+__all__ = [
+    "Acceleration",
+    "accelerate_transformers",
+    "load_language_model",
+    "provide_mamba_ssm",
+    "save_language_model",
+]
+
+_HOME = {
+    "Acceleration": "longstate.interop.transformers_patch",
+    "accelerate_transformers": "longstate.interop.transformers_patch",
+    "load_language_model": "longstate.interop.checkpoints",
+    "provide_mamba_ssm": "longstate.interop.mamba_ssm.provide",
+    "save_language_model": "longstate.interop.checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load what they need on first use."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'longstate.interop' has no attribute {name!r}")

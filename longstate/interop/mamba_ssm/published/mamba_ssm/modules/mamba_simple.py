@@ -1,0 +1,1 @@
+from longstate.interop.mamba_ssm.mamba import Mamba as Mamba

@@ -1,0 +1,1 @@
+from longstate.interop.mamba_ssm.cache import InferenceParams as InferenceParams

@@ -1,0 +1,77 @@
+"""Falcon-Mamba: Mamba whose step, input and output vectors are normalised before they are used.
+
+    r, B, C = x_proj(x), each divided by its root mean square
+    step_t = softplus(dt_proj(r_t)), and so on as in `longstate.layers.mamba`
+
+The norms have no weights; they keep large models stable in training.
+
+Zuo, Velikanov, Rhaiem, Chahed, Belkada, Kunsch, Hacid, "Falcon Mamba: The First Competitive
+Attention-free 7B Language Model", 2024, arXiv:2410.05355. Parameter names, shapes and initial
+values are those of Mamba.
+
+Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from longstate.layers.base import full_precision
+from longstate.layers.mamba import Mamba
+
+
+class FalconMamba(Mamba):
+    """Mamba with norms on what steers it.
+
+    Args:
+        d_model: channels in and out.
+        d_state: n, states of each channel.
+        d_conv: taps of the convolution.
+        expand: channels inside, as a multiple of `d_model`.
+        dt_rank: r, rank of the projection that gives the step; None is d_model / 16, rounded up.
+        dt_min, dt_max: range of the initial steps.
+        eps: added to the mean squares.
+
+    Raises:
+        ValueError: a size is below 1.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | None = None,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        eps: float = 1e-6,
+    ):
+        super().__init__(
+            d_model,
+            d_state=d_state,
+            d_conv=d_conv,
+            expand=expand,
+            dt_rank=dt_rank,
+            dt_min=dt_min,
+            dt_max=dt_max,
+        )
+        self.eps = eps
+
+    def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        low, B, C = super()._steering(x)
+        with full_precision(x):
+            return self._norm(low), self._norm(B), self._norm(C)
+
+    def _choose(self, common):
+        # what is normalised has a length of at most the root of its size
+        radius = self.rank**0.5 * self.dt_proj.weight.norm(dim=1)
+        cap = common.bias.new_full((self.d_state,), self.d_state**0.5)
+        steps = {"shift": self.dt_proj.bias, "rate": self.A_log.exp(), "spread": radius}
+        return replace(common, **steps, write=None, write_cap=cap)
+
+    def _norm(self, v: Tensor) -> Tensor:
+        wide = v.to(torch.promote_types(v.dtype, torch.float32))
+        return (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt()).to(v.dtype)

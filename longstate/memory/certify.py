@@ -1,0 +1,275 @@
+"""What a model can never do, whatever it reads: proved, attacked, and seen.
+
+For every layer that mixes along time, claims with up to three numbers side by side: what is
+certified for all inputs, what an attack on the layer found, and what was seen on data. They must
+come in this order, and every run asserts it. A layer behind a norm is certified for everything that
+the norm lets through, so for every text and every weight before it.
+
+A model that has learned to hold a value has, by design, inputs that freeze its state: contraction
+and memory are one quantity with opposite signs. Read the certificate as boundedness, guaranteed
+non-expansion and how long the layer can possibly retain, not as a margin.
+
+Axes: o steps (channels or heads), n state of a channel.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from longstate.errors import InputError
+from longstate.memory.gains import gains
+from longstate.memory.recording import Data, layers_of, record
+from longstate.memory.result import Kind, Result, digits
+from longstate.memory.selective_bounds import (
+    Ball,
+    attack,
+    cast,
+    decay,
+    inner_size,
+    state_size,
+    steps,
+)
+from longstate.memory.timescales import timescales
+from longstate.systems import Trace
+
+_KEPT = 0.01  # of a state; what is left when it counts as forgotten
+
+
+class Claim(NamedTuple):
+    """One line of a certificate, for the channel where it is worst.
+
+    Attributes:
+        layer: name of the layer in the model.
+        what: the claim, in words.
+        kind: of the certified number.
+        certified: for all inputs. None: nothing is certified.
+        attacked: the worst that an attack found.
+        seen: the worst on the data.
+        rising: whether certified >= attacked >= seen, rather than <=.
+        holds: whether it is a good one: stable, bounded. None where there is nothing to hold.
+    """
+
+    layer: str
+    what: str
+    kind: Kind
+    certified: float | None
+    attacked: float | None
+    seen: float | None
+    rising: bool
+    holds: bool | None
+
+    def ordered(self) -> bool:
+        """Whether the three numbers come in the order that they must, up to rounding."""
+        numbers = [x for x in (self.certified, self.attacked, self.seen) if x is not None]
+        if self.rising:
+            numbers = numbers[::-1]
+        return all(a <= b * (1 + 1e-9) + 1e-12 for a, b in pairwise(numbers))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Certificate(Result):
+    """Claims about every layer.
+
+    Args:
+        claims: in the order of the layers.
+    """
+
+    claims: tuple[Claim, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every claim holds. What a gate looks at."""
+        return all(c.holds is not False for c in self.claims)
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        def text(x: float | None) -> str:
+            return "-" if x is None else digits(x)
+
+        marks = {True: "holds", False: "FAILS", None: ""}
+        body = [
+            [
+                c.layer, c.what, c.kind.replace("_", " "), text(c.certified), text(c.attacked),
+                text(c.seen), marks[c.holds],
+            ]
+            for c in self.claims
+        ]  # fmt: skip
+        return ["layer", "claim", "kind", "all inputs", "attack", "data", ""], body
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = super().to_dict()
+        plain["claims"] = [dict(zip(Claim._fields, c, strict=True)) for c in plain["claims"]]
+        return {**plain, "passed": self.passed}
+
+
+def certify(
+    model: nn.Module,
+    data: Data | None = None,
+    *,
+    attacked: bool = True,
+    radius: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Certificate:
+    """Certify every layer of a model.
+
+    Args:
+        model: a layer, a backbone or a model. Layers are found by their `system` or `selection`; a
+            block with `norm` and `mixer` says what reaches its layer.
+        data: one input of the model, for the third number: tokens (b, t), or u (b, t, d). Or a
+            function without arguments that runs the model on what it likes.
+        attacked: search for bad inputs, for the second number.
+        radius: length of u, for selective layers that neither LayerNorm nor RMSNorm precedes.
+        progress: called with each layer's name before it is certified.
+
+    Raises:
+        InputError: no layer can be certified, a selective layer has neither norm nor radius, or a
+            weight is not finite.
+    """
+    found = list(layers_of(model))
+    if not found:
+        raise InputError(
+            f"this {type(model).__name__} has no layer that can be certified: none has a system() "
+            "or a selection()"
+        )
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and not bool(value.isfinite().all()):
+            raise InputError(f"{name} holds NaN or infinity; nothing can be certified of it")
+    seen = {} if data is None else record(model, data)
+    claims: list[Claim] = []
+    for name, layer, norm in found:
+        if progress is not None:
+            progress(name)
+        with torch.no_grad() if hasattr(layer, "system") else torch.enable_grad():
+            if hasattr(layer, "system"):
+                claims += _linear(name, layer)
+            else:
+                ball = _ball(name, layer, norm, radius)
+                claims += _selective(name, layer, ball, seen.get(name), attacked)
+    for claim in claims:
+        assert claim.ordered(), f"a bound is wrong: {claim}"
+    failed = [c for c in claims if c.holds is False]
+    return Certificate(
+        kind="certified",
+        scope="all inputs",
+        sentence=(
+            f"No layer, of {len(found)}, can expand a state, whatever the input."
+            if not failed
+            else f"{len({c.layer for c in failed})} of {len(found)} layers fail a claim; first "
+            f"{failed[0].layer}: {failed[0].what}."
+        ),
+        claims=tuple(claims),
+    )
+
+
+def _limits(norm: nn.Module, d: int) -> bool:
+    """Whether this norm is known to put out weight * z + bias with |z| <= sqrt(d)."""
+    if isinstance(norm, nn.LayerNorm):
+        return norm.normalized_shape == (d,)
+    weight = getattr(norm, "weight", None)
+    return type(norm).__name__.endswith("RMSNorm") and (weight is None or weight.shape == (d,))
+
+
+def _ball(name: str, layer: Any, norm: nn.Module | None, radius: float | None) -> Ball:
+    d = layer.d_model
+    one, zero = torch.ones(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
+    if norm is None or not _limits(norm, d):
+        if radius is None:
+            what = "no norm" if norm is None else f"no norm but a {type(norm).__name__}"
+            raise InputError(
+                f"{what} comes before {name}, so that its input has no limit; pass radius=, the "
+                "largest length that one sample's input can have"
+            )
+        return Ball(one, zero, radius)
+    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    return Ball(
+        one if weight is None else weight.detach().double().cpu(),
+        zero if bias is None else bias.detach().double().cpu(),
+        math.sqrt(d),
+    )
+
+
+def _linear(name: str, layer: Any) -> list[Claim]:
+    system = layer.system()
+    scale = timescales(system).steps
+    size = float(torch.exp(-1 / scale).max()) if bool(scale.isfinite().all()) else 1.0
+    stable = bool(scale.isfinite().all())
+    lost = -math.log(_KEPT) * float(scale.max())
+    claims = [
+        Claim(name, "largest |eigenvalue|", "exact", size, None, None, True, stable),
+        Claim(name, "steps until 1 % is left, at most", "exact", lost, None, None, True, None),
+    ]
+    if not stable:
+        return claims
+    g = gains(system)
+    worst = int(g.h_infinity.flatten().argmax())
+    high, low = float(g.h_infinity.flatten()[worst]), float(g.h_infinity_below.flatten()[worst])
+    return [
+        *claims,
+        Claim(name, "gain of energy (H-infinity)", "certified", high, low, None, True, True),
+        Claim(name, "gain of white noise (H2)", "exact", float(g.h2.max()), None, None, True, None),
+        Claim(
+            name, "gain of amplitude (l1)", "upper_bound", float(g.l1.max()), None, None, True, True
+        ),
+    ]
+
+
+def _selective(
+    name: str, layer: Any, ball: Ball, trace: Trace | None, attacked: bool
+) -> list[Claim]:
+    s = cast(layer.selection(), torch.float64)
+    size = None if trace is None else float(trace.states().abs().max())
+    if s.rate is None:
+        return _regression(name, s, ball, trace, size)
+    step = steps(s, ball)
+    rows = s.rate.amin(1)
+    least = step.low * rows  # what every state forgets in a step, at least
+    found = attack(s, ball) if attacked else None
+    found = None if found is None else found * rows
+    shown = None
+    if trace is not None:
+        forgotten = -trace.decay.clamp(min=1e-300).log().amin((0, 1))  # (c, n)
+        shown = forgotten.amin(1).unflatten(0, (len(rows), -1)).amin(1)
+        found = None if found is None else torch.minimum(found, shown)
+    assert found is None or bool((least <= found * (1 + 1e-9) + 1e-300).all()), name
+    lowest = float(least.min())
+    a = None if found is None else float(found.min())
+    b = None if shown is None else float(shown.min())
+    bound = float(state_size(s, ball).max())
+    return [
+        Claim(
+            name, "decay exponent of a step, at least", "certified", lowest, a, b, False, None
+        ),
+        Claim(
+            name, "decay of a step, at most", "certified", math.exp(-lowest),
+            None if a is None else math.exp(-a), None if b is None else math.exp(-b), True,
+            bool((decay(s, step.low) <= 1).all()),
+        ),
+        Claim(
+            name, "steps until 1 % is left, at most", "certified", _steps(lowest),
+            _steps(a), _steps(b), True, None,
+        ),
+        Claim(name, "|state|, at most", "certified", bound, None, size, True, math.isfinite(bound)),
+    ]  # fmt: skip
+
+
+def _steps(exponent: float | None) -> float | None:
+    if exponent is None:
+        return None
+    return math.inf if exponent <= 0 else -math.log(_KEPT) / exponent
+
+
+def _regression(
+    name: str, s: Any, ball: Ball, trace: Trace | None, size: float | None
+) -> list[Claim]:
+    """Longhorn: |h_T|^2 <= |h_0|^2 + 1/2 sum of beta x^2, so |h_T| <= sqrt(T / 2) sup |x|."""
+    sup = float(inner_size(s, ball)[: s.inner].max())
+    rate = sup * math.sqrt(0.5)
+    grown = None if trace is None or size is None else size / math.sqrt(trace.length)
+    return [
+        Claim(name, "decay of a step, at most", "certified", 1.0, None, None, True, True),
+        Claim(name, "|state| / sqrt(steps), at most", "certified", rate, None, grown, True, True),
+    ]

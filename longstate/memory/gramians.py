@@ -1,0 +1,143 @@
+"""How much of a linear system's past is in its state, and how much of its state is in its future.
+
+    P = sum over l of A^l B B' A'^l        covariance of the state under white input of variance 1
+    Q = sum over l of A'^l C' C A^l        x' Q x: energy of all outputs that follow from state x
+
+Sums over l from 0 to infinity, or to `length` - 1. For a diagonal system they are closed forms, in
+which no equation is solved: (B B*)_ij / (1 - a_i conj(a_j)). For a dense one the sum is doubled
+again and again. Everything in real coordinates, (Re x, Im x) where the system is complex, and in
+float64.
+
+Axes: n real numbers of the state, i inputs, o outputs, any leading batch axes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longstate.errors import InputError
+from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
+
+System = DiagonalSystem | DPLRSystem | DenseSystem
+
+_DOUBLINGS = 60  # 2^60 steps: an eigenvalue that still counts then is 1 to machine precision
+
+
+class Gramians(NamedTuple):
+    """P and Q (..., n, n), symmetric, float64."""
+
+    reach: Float[Tensor, "*batch n n"]
+    observe: Float[Tensor, "*batch n n"]
+
+
+def gramians(system: System, length: int | None = None) -> Gramians:
+    """P and Q of a discrete system.
+
+    Args:
+        system: discrete, with real inputs and outputs.
+        length: number of steps that count. All of them when None.
+
+    Raises:
+        InputError: the system is continuous, or complex without conjugate pairs; without `length`,
+            an eigenvalue has modulus 1 or more, and the sums do not end.
+    """
+    if not system.discrete:
+        raise InputError("the system is continuous; call discretize(rule, dt) first")
+    if length is not None and length < 1:
+        raise InputError(f"length must be at least 1; got {length}")
+    if isinstance(system, DiagonalSystem):
+        A, B, C = (_double(v) for v in (system.A, system.B, system.C))
+        if system.conjugate:
+            return _of_pairs(A, B, C, length)
+        if not any(v.is_complex() for v in (A, B, C)):
+            return Gramians((B @ B.mT) * _sums(A, A, length), (C.mT @ C) * _sums(A, A, length))
+    A, B, C = real_matrices(system)
+    if length is None and bool((torch.linalg.eigvals(A).abs() >= _ENDS).any()):
+        raise InputError(_ENDLESS)
+    return Gramians(_doubled(A, B @ B.mT, length), _doubled(A.mT, C.mT @ C, length))
+
+
+_ENDS = 1 - 1e-12  # what lies above cannot be told from 1
+_ENDLESS = (
+    "an eigenvalue has modulus 1 (to rounding) or more, so that something is never forgotten and "
+    "the sum over all time is infinite; give a length"
+)
+
+
+def real_matrices(system: System) -> tuple[Tensor, Tensor, Tensor]:
+    """A (..., n, n), B (..., n, i), C (..., o, n), float64, with y = C x + D u real.
+
+    Raises:
+        InputError: the system is complex and its conjugate is not there.
+    """
+    dense = system.to_dense()
+    A, B, C = (_double(v) for v in (dense.A, dense.B, dense.C))
+    if any(v.is_complex() for v in (A, B, C)):
+        raise InputError("the system is complex; only real inputs and outputs can be analysed")
+    return A, B, C
+
+
+def _double(v: Tensor) -> Tensor:
+    v = v.detach().cpu()
+    return v.to(torch.complex128) if v.is_complex() else v.double()
+
+
+def _sums(a: Tensor, b: Tensor, length: int | None) -> Tensor:
+    """sum over l of (a_i b_j)^l: (..., n, n)."""
+    z = a[..., :, None] * b[..., None, :]
+    if length is None:
+        if bool((z.abs() >= _ENDS).any()):
+            raise InputError(_ENDLESS)
+        return 1 / (1 - z)
+    left = 1 - z
+    near = left.abs() < 1e-8  # there the quotient loses its digits, and the sum is as good as this
+    far = torch.where(near, torch.ones_like(left), left)
+    return torch.where(near, length - left * (length * (length - 1) / 2), (1 - z**length) / far)
+
+
+def _of_pairs(A: Tensor, B: Tensor, C: Tensor, length: int | None) -> Gramians:
+    """Of y = 2 Re(C x), in coordinates (Re x, Im x)."""
+    A, B, C = (v.to(torch.complex128) for v in (A, B, C))
+    own = (B @ B.mH) * _sums(A, A.conj(), length)  # E x x*
+    cross = (B @ B.mT) * _sums(A, A, length)  # E x x'
+    total, rest = own + cross, own - cross
+    reach = _blocks(total.real, -rest.imag, total.imag, rest.real) / 2
+    own = (C.mH @ C) * _sums(A.conj(), A, length)
+    cross = (C.mT @ C) * _sums(A, A, length)
+    total, rest = own + cross, own - cross
+    return Gramians(reach, 2 * _blocks(total.real, -total.imag, rest.imag, rest.real))
+
+
+def _blocks(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    return torch.cat([torch.cat([a, b], dim=-1), torch.cat([c, d], dim=-1)], dim=-2)
+
+
+def _doubled(A: Tensor, X: Tensor, length: int | None) -> Tensor:
+    """sum over l of A^l X A'^l."""
+    if length is None:
+        total, power = X, A
+        for _ in range(_DOUBLINGS):
+            more = power @ total @ power.mT
+            total, power = total + more, power @ power
+            if bool((more.abs().amax((-2, -1)) <= 1e-17 * total.abs().amax((-2, -1))).all()):
+                break
+        return total
+    # binary digits of the length, from the highest: S_2k = S_k + A^k S_k A'^k, S_k+1 = X + A S_k A'
+    total, power = torch.zeros_like(X), torch.eye(A.shape[-1], dtype=A.dtype).expand_as(A)
+    for digit in bin(length)[2:]:
+        total, power = total + power @ total @ power.mT, power @ power
+        if digit == "1":
+            total, power = X + A @ total @ A.mT, A @ power
+    return total
+
+
+def factor(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """L with L L' = S, for a symmetric S that may be singular: Cholesky's, or by eigenvalues."""
+    L, failed = torch.linalg.cholesky_ex(S)
+    if bool(failed.any()):
+        values, vectors = torch.linalg.eigh(S)
+        rooted = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
+        L = torch.where(failed.bool()[..., None, None], rooted, L)
+    return L

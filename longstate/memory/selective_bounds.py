@@ -1,0 +1,213 @@
+"""What a selective layer can do at most, for every input that its norm lets through.
+
+A norm before a layer gives u = weight * z + bias with |z| <= sqrt(d), whatever came before it. So
+there are limits to the layer's steps that hold for every text. The raw step is a sum over inner
+channels of SiLU(v_c); each SiLU is held between two lines of equal slope on the range of v_c, and
+the sum of lines is linear in z, whose smallest value on a ball is known (the idea of CROWN, Zhang
+et al. 2018). Slope 0 is interval arithmetic; the best of several slopes counts.
+
+An attack looks for the input that does worst. It bounds the truth from the other side.
+
+Axes: d model channels, c inner channels, o steps, n state, k taps, g groups written alike.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from longstate.systems import Selection
+
+_GRID = 129  # points on the range of a SiLU
+_BEND = 0.5  # its second derivative is at most this
+_BOTTOM = -1.2784645  # where SiLU is lowest
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """Inputs u = weight * z + bias, |z| <= radius: what a norm lets through.
+
+    Args:
+        weight, bias (d).
+        radius: of z.
+    """
+
+    weight: Float[Tensor, " d"]
+    bias: Float[Tensor, " d"]
+    radius: float
+
+
+class Range(NamedTuple):
+    """Lowest and highest value."""
+
+    low: Tensor
+    high: Tensor
+
+
+def cast(selection: Selection, dtype: torch.dtype) -> Selection:
+    """The same on the CPU, in another type."""
+    values: dict[str, Any] = {f.name: getattr(selection, f.name) for f in fields(selection)}
+    for name, v in values.items():
+        if isinstance(v, Tensor):
+            values[name] = v.detach().cpu().to(dtype)
+    return Selection(**values)
+
+
+def steps(s: Selection, ball: Ball) -> Range:
+    """Certified range of every step (o)."""
+    low, high = _raw(s, ball)
+    least, most = s.limit
+    step = Range(F.softplus(low).clamp(min=least), F.softplus(high).clamp(min=least))
+    return step if most is None else Range(step.low.clamp(max=most), step.high.clamp(max=most))
+
+
+def decay(s: Selection, step: Tensor) -> Tensor:
+    """exp(-rate step) (o, n)."""
+    assert s.rate is not None
+    return (-s.rate * step[:, None]).exp()
+
+
+def inner_size(s: Selection, ball: Ball) -> Tensor:
+    """Bound of |x| (c) over all inputs."""
+    x = _activated(s, _convolved(s, ball))
+    return torch.maximum(x.low.abs(), x.high.abs())
+
+
+def state_size(s: Selection, ball: Ball) -> Tensor:
+    """Bound of |h| (o, n) over all inputs and lengths.
+
+    |h| <= M dt / (1 - exp(-rate dt)) at the largest step, M bounding |x| |write|: a sampling
+    argument. The sum of what is left of all that was written is largest for steps of that size, and
+    needs no lower bound of any step.
+    """
+    size = inner_size(s, ball)
+    written = s.write_cap
+    if written is None:
+        assert s.write is not None
+        written = (s.write.abs() * size).sum(1)
+    assert s.rate is not None
+    o = len(s.shift)
+    drive = size[: s.inner].unflatten(0, (o, -1)).amax(1)  # the largest channel of each head
+    of_step = written.unflatten(0, (s.groups, -1)).repeat_interleave(o // s.groups, dim=0)  # (o, n)
+    longest = steps(s, ball).high[:, None]
+    left = -torch.expm1(-s.rate * longest)
+    return drive[:, None] * of_step * longest / left.clamp(min=1e-300)
+
+
+def _convolved(s: Selection, ball: Ball) -> Range:
+    """Range of the convolution's output (c), before the activation.
+
+    A tap of the past may also fall before the first sample, where v is 0.
+    """
+    middle = s.into @ ball.bias + s.offset
+    reach = ball.radius * (s.into * ball.weight).norm(dim=1)
+    low, high = s.bias.clone(), s.bias.clone()
+    for j in range(s.taps.shape[1]):
+        a, b = s.taps[:, j] * (middle - reach), s.taps[:, j] * (middle + reach)
+        least, most = torch.minimum(a, b), torch.maximum(a, b)
+        if j < s.taps.shape[1] - 1:
+            least, most = least.clamp(max=0), most.clamp(min=0)
+        low, high = low + least, high + most
+    return Range(low, high)
+
+
+def _activated(s: Selection, v: Range) -> Range:
+    if not s.silu:
+        return v
+    ends = torch.stack([F.silu(v.low), F.silu(v.high)])
+    low = torch.where((v.low < _BOTTOM) & (v.high > _BOTTOM), -0.2784645428, ends.amin(0))
+    return Range(low, ends.amax(0))
+
+
+def _raw(s: Selection, ball: Ball) -> Range:
+    """Certified range of the raw step (o)."""
+    low = high = s.shift
+    if s.spread is not None:
+        low, high = low - s.spread, high + s.spread
+    if s.direct is not None:
+        middle = s.direct @ ball.bias
+        reach = ball.radius * (s.direct * ball.weight).norm(dim=1)
+        low, high = low + middle - reach, high + middle + reach
+    if s.low is not None:
+        v = _convolved(s, ball)
+        lows, highs = zip(*(_by_lines(s, ball, v, slope) for slope in _slopes(v)), strict=True)
+        low, high = low + torch.stack(lows).amax(0), high + torch.stack(highs).amin(0)
+    return Range(low, high)
+
+
+def _slopes(v: Range) -> list[Tensor]:
+    """Slopes (c) of the lines: none, the chord, and tangents."""
+    chord = (F.silu(v.high) - F.silu(v.low)) / (v.high - v.low).clamp(min=1e-12)
+    middle = (v.low + v.high) / 2
+    return [torch.zeros_like(chord), chord, 0.5 * chord, _derivative(middle), 0.5 + 0 * chord]
+
+
+def _derivative(v: Tensor) -> Tensor:
+    sigma = v.sigmoid()
+    return sigma * (1 + v * (1 - sigma))
+
+
+def _by_lines(s: Selection, ball: Ball, v: Range, slope: Tensor) -> Range:
+    """Range of low x (o), every SiLU between slope v + below and slope v + above."""
+    assert s.low is not None
+    grid = torch.linspace(0, 1, _GRID, dtype=slope.dtype)
+    points = v.low[:, None] + (v.high - v.low)[:, None] * grid
+    rest = F.silu(points) - slope[:, None] * points
+    # between two points of the grid it strays by at most this
+    margin = _BEND * ((v.high - v.low) / (_GRID - 1)).square() / 8
+    below, above = rest.amin(1) - margin, rest.amax(1) + margin
+    plus, minus = s.low.clamp(min=0), s.low.clamp(max=0)
+    tilted = s.low * slope
+    low = plus @ below + minus @ above + tilted @ s.bias
+    high = plus @ above + minus @ below + tilted @ s.bias
+    middle = s.into @ ball.bias + s.offset
+    for j in range(s.taps.shape[1]):
+        weight = tilted * s.taps[:, j]
+        centre = weight @ middle
+        reach = ball.radius * (weight @ (s.into * ball.weight)).norm(dim=1)
+        least, most = centre - reach, centre + reach
+        if j < s.taps.shape[1] - 1:
+            least, most = least.clamp(max=0), most.clamp(min=0)
+        low, high = low + least, high + most
+    return Range(low, high)
+
+
+def attack(s: Selection, ball: Ball, rounds: int = 12) -> Tensor | None:
+    """A small value that each step (o) really takes, for some input on the ball.
+
+    Begins at the input that is worst for the chords, and follows the gradient. None for layers
+    that normalise what steers them, or whose rates depend on the input.
+    """
+    if s.spread is not None or s.floor:
+        return None
+    if s.low is None:
+        return steps(s, ball).low  # linear in one input: the certified value is attained
+    narrow = cast(s, torch.float32)
+    weight, bias = ball.weight.float(), ball.bias.float()
+    slope = _slopes(_convolved(s, ball))[1].float()
+    assert narrow.low is not None
+    tilted = narrow.low * slope
+    start = [-(tilted * narrow.taps[:, j]) @ (narrow.into * weight) for j in range(s.taps.shape[1])]
+    z = F.normalize(torch.stack(start, dim=1), dim=-1)  # (o, k, d)
+    best = raw = _raw_at(narrow, z, weight, bias, ball.radius)
+    for i in range(rounds):
+        z = z.requires_grad_()
+        raw = _raw_at(narrow, z, weight, bias, ball.radius)
+        (g,) = torch.autograd.grad(raw.sum(), z)
+        z = F.normalize(z.detach() - 0.3 / (1 + i / 3) * F.normalize(g, dim=-1), dim=-1)
+        best = torch.minimum(best, raw.detach())
+    best = torch.minimum(best, _raw_at(narrow, z, weight, bias, ball.radius)).double()
+    least, most = s.limit
+    # single precision was enough to search; its rounding must not make the attack too good
+    return F.softplus(best + 1e-5 * (1 + best.abs())).clamp(min=least, max=most)
+
+
+def _raw_at(s: Selection, z: Tensor, weight: Tensor, bias: Tensor, radius: float) -> Tensor:
+    """Raw step o for its own inputs z (o, k, d), on the unit sphere."""
+    assert s.low is not None
+    v = (radius * z * weight + bias) @ s.into.T + s.offset  # (o, k, c)
+    x = F.silu((v * s.taps.T).sum(1) + s.bias)
+    return s.shift + (s.low * x).sum(1)

@@ -1,0 +1,182 @@
+"""Triton: two kernels forward, five backward.
+
+`carry` takes the state from chunk to chunk, `outputs` does a chunk. On the way back `carry` runs
+twice, once for the states anew and once from the end for their gradients; `input_gradients` does
+what depends on them in a chunk of a head, `pair_gradients` the pairs of samples in it, and
+`shared_gradients` adds up what heads of a group share. The forward keeps nothing for the backward.
+Sums over heads run in a fixed order in one program, or in parts that are added up afterwards: no
+atomic additions, so the result is the same every time.
+
+Products have operands of the type of the inputs, and sums in float32. An operand that is a float32
+number and decides another (a state, the gradient of a decay) is not rounded to bfloat16 but split
+into three. float16 is widened, and its products take three passes in TF32. float32 is multiplied
+as such, unless PyTorch may use TF32 for its own products.
+
+Tested under Triton's interpreter, and compiled for GPUs, with next to no spilled registers, but not
+yet run on one: sizes of tiles and numbers of warps are not tuned.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from longstate.ops._layout import dense
+from longstate.ops.chunk_scan import triton_kernels as kernels
+
+_COLUMNS = 32  # of the state at a time
+_HEADS = 8  # of a group in one program
+
+
+def _tf32() -> bool:
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # since PyTorch 2.9, where the older name may raise
+        return matmul.fp32_precision == "tf32"
+    return matmul.allow_tf32
+
+
+def _products(x: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[tl.dtype, str]:
+    """Type of the operands of products, and their precision."""
+    types = {x.dtype, B.dtype, C.dtype}
+    if state.dtype == torch.float64:
+        return tl.float64, "ieee"
+    if types == {torch.bfloat16}:
+        return tl.bfloat16, "ieee"
+    if torch.version.hip or (torch.float32 in types and not _tf32()):
+        return tl.float32, "ieee"
+    return tl.float32, "tf32" if torch.float32 in types else "tf32x3"
+
+
+def _largest(kind: tl.dtype, precision: str, x: Tensor) -> tuple[int, int]:
+    """Samples in a chunk and channels in a tile for which registers suffice.
+
+    Below 64 Triton leaves the tensor cores of compute capability 10 alone, on which loops of
+    products have been wrong or raced up to its version 3.7 (its issues 9871, 10590 and 10821).
+    """
+    if x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 10:
+        return 32, 32
+    if kind == tl.bfloat16:
+        return 64, 64
+    return (64, 32) if precision == "tf32" else (32, 32)
+
+
+class _Plan(NamedTuple):
+    """Attributes:
+    sizes: steps, heads, groups, p, n.
+    chunks, in_p, in_n: numbers of chunks, and of tiles of p and n.
+    options: of every kernel.
+    """
+
+    sizes: tuple[int, ...]
+    chunks: int
+    in_p: int
+    in_n: int
+    options: dict
+
+
+def _plan(x: Tensor, B: Tensor, C: Tensor, state: Tensor, k: int) -> _Plan:
+    (_, t, h, p), (g, n) = x.shape, B.shape[2:]
+    kind, precision = _products(x, B, C, state)
+    chunk, tile = _largest(kind, precision, x)
+    chunk = min(k, chunk)
+    P, N = (
+        min(most, max(16, triton.next_power_of_2(size)))
+        for most, size in ((tile, p), (_COLUMNS, n))
+    )
+    options = {"CHUNK": chunk, "P": P, "N": N, "TYPE": kind, "PRECISION": precision}
+    options |= {"num_warps": 4, "num_stages": 2}
+    count = triton.cdiv
+    return _Plan((t, h, g, p, n), count(t, chunk), count(p, P), count(n, N), options)
+
+
+class _Rows(NamedTuple):
+    """Samples (b, t, heads, size) and how far apart they are, so that part of a projection is read
+    in place."""
+
+    data: Tensor
+    step: int
+
+
+def _rows(v: Tensor) -> _Rows:
+    _, t, heads, size = v.shape
+    step = v.stride(1)
+    if v.stride() == (t * step, step, size, 1) and not v.is_neg():
+        return _Rows(v, step)
+    return _Rows(dense(v), heads * size)
+
+
+def _carry(
+    plan: _Plan, v: _Rows, w: _Rows, log_a: Tensor, weight: Tensor, first: Tensor,
+    dtype: torch.dtype, back: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """States, or their gradients, between chunks (b, c, h, p, n), and the one at the far end."""
+    b, h, p, n = first.shape
+    kept, last = first.new_empty(b, plan.chunks, h, p, n, dtype=dtype), torch.empty_like(first)
+    kernels.carry[(b * h, plan.in_p, plan.in_n)](
+        v.data, w.data, log_a, weight, first, kept, last, v.step, w.step, *plan.sizes,
+        BACK=back, **plan.options,
+    )  # fmt: skip
+    return kept, last
+
+
+def _total(parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0)
+
+
+def forward(
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor, k: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y (b, t, h, p) and the last state, in chunks of at most `k` samples, a power of 2 from 16."""
+    plan, wide = _plan(x, B, C, h0, k), h0.dtype
+    log_a, weight, own, D, h0 = (dense(v.to(wide)) for v in (log_a, weight, own, D, h0))
+    xs, Bs, Cs = _rows(x), _rows(B), _rows(C)
+    operand = torch.bfloat16 if plan.options["TYPE"] == tl.bfloat16 else wide
+    states, last = _carry(plan, xs, Bs, log_a, weight, h0, operand, back=False)
+    y = x.new_empty(x.shape)
+    kernels.outputs[(len(x) * plan.chunks * x.shape[2], plan.in_p)](
+        xs.data, log_a, weight, own, Bs.data, Cs.data, D, states, y,
+        xs.step, Bs.step, Cs.step, *plan.sizes, **plan.options,
+    )  # fmt: skip
+    return y, last
+
+
+def backward(
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor, grad_y: Tensor, grad_last: Tensor, k: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x, log_a, weight, own, B, C, D and h0."""
+    plan, wide, like = _plan(x, B, C, h0, k), h0.dtype, (log_a, weight, own, D)
+    log_a, weight, own, D, h0, grad_last = (
+        dense(v.to(wide)) for v in (log_a, weight, own, D, h0, grad_last)
+    )
+    xs, dys, Bs, Cs = _rows(x), _rows(grad_y), _rows(B), _rows(C)
+    states, _ = _carry(plan, xs, Bs, log_a, weight, h0, wide, back=False)
+    grad_states, grad_h0 = _carry(plan, dys, Cs, log_a, weight, grad_last, wide, back=True)
+    between = (states, grad_states)
+    data, steps = zip(xs, dys, Bs, Cs, strict=True)
+    sizes, (b, t, h, _), g = (*steps, *plan.sizes), x.shape, B.shape[2]
+    chunks, in_p, options = plan.chunks, plan.in_p, plan.options
+
+    dx, leaving = x.new_empty(x.shape), D.new_empty(in_p, b, t, h)
+    ends = (leaving, torch.empty_like(leaving), D.new_empty(in_p, b, chunks, h))
+    kernels.input_gradients[(b * chunks * h, in_p)](
+        *data, log_a, weight, own, D, *between, dx, *ends, *sizes, **options
+    )
+    parts = triton.cdiv(h // g, _HEADS)
+    small = [torch.empty_like(v) for v in (log_a, weight, own)] + [D.new_empty(b, chunks, h)]
+    dCB = D.new_empty(parts, b, chunks, g, options["CHUNK"], options["CHUNK"])
+    kernels.pair_gradients[(b * chunks * g, parts)](
+        *data, log_a, weight, own, *map(_total, ends), *small, dCB, *sizes,
+        HEADS=_HEADS, **options | {"num_warps": 8},
+    )  # fmt: skip
+    shared = [v.new_empty(parts, *v.shape, dtype=v.dtype if parts == 1 else wide) for v in (B, C)]
+    kernels.shared_gradients[(b * chunks * g, parts, plan.in_n)](
+        *data, log_a, weight, *between, dCB, *shared, *sizes, HEADS=_HEADS, **options
+    )
+    dB, dC = (_total(v).to(like.dtype) for v, like in zip(shared, (B, C), strict=True))
+    small[-1] = small[-1].sum((0, 1))
+    d_log_a, d_weight, d_own, dD = (v.to(w.dtype) for v, w in zip(small, like, strict=True))
+    return dx, d_log_a, d_weight, d_own, dB, dC, dD, grad_h0

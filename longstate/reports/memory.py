@@ -1,0 +1,166 @@
+"""One self-contained HTML page about what a model remembers: opens offline, runs no script."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from longstate.files import write_whole
+from longstate.memory import KINDS
+from longstate.reports import memory_pictures as pictures
+from longstate.reports.markup import Markup, element, page, table
+from longstate.reports.memory_examine import MemoryReport as MemoryReport
+from longstate.reports.memory_examine import examine as examine
+from longstate.reports.memory_figures import chosen
+
+
+def headline(report: MemoryReport) -> str:
+    """What the certificate says, and how far back the states reach."""
+    parts = []
+    if report.certificate is not None:
+        count = len({c.layer for c in report.certificate.claims})
+        layers = "layer" if count == 1 else f"{count} layers"
+        parts.append(
+            f"No input can make a state of this model's {layers} expand."
+            if report.certificate.passed
+            else report.certificate.sentence
+        )
+    found = [m.scales for m in report.layers if m.scales is not None]
+    if found:
+        farthest = max(float(s.steps.max()) for s in found)
+        back = f"reaches {farthest:,.0f} {report.unit} back"
+        text = f"The slowest state {back if farthest < float('inf') else 'does not fade'}"
+        if report.length is not None:
+            text += f"; training saw {report.length:,} at a time"
+        parts.append(text + ".")
+    return " ".join(parts)
+
+
+def render(report: MemoryReport) -> str:
+    """The page as HTML."""
+    sections = [_header(report), _layers(report), _pictures(report), _attention(report)]
+    sections += [_certificate(report), _notes(report), _facts(report), _footer()]
+    css = files(__package__ or "longstate.reports").joinpath("page.css").read_text("utf-8")
+    return page(f"{report.name}: memory report", css, *filter(None, sections))
+
+
+def write(report: MemoryReport, path: str | Path) -> Path:
+    """Write the page; `path` holds the old one or the whole new one, never a part.
+
+    Returns:
+        The absolute path of the page.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path).absolute()
+    write_whole(path, render(report))
+    return path
+
+
+def _header(report: MemoryReport) -> Markup:
+    passed = report.certificate is not None and report.certificate.passed
+    return element(
+        "header",
+        element("p", report.name, class_="name"),
+        element("h1", headline(report), class_="good" if passed else "bad"),
+        element(
+            "p",
+            f"Selective layers were measured while the model read {report.what}.",
+            class_="lead",
+        )
+        if report.what != "no data"
+        else element("p", "No data was needed or given.", class_="lead"),
+    )
+
+
+def _layers(report: MemoryReport) -> Markup:
+    head, body = report.rows()
+    return element(
+        "section",
+        element("h2", "The layers"),
+        table(tuple(head), [tuple(row) for row in body]),
+        element(
+            "p",
+            "In use: share of the state's directions through which anything passes, by the entropy "
+            "of their (Hankel) singular values.",
+            class_="note",
+        ),
+    )
+
+
+def _pictures(report: MemoryReport) -> Markup | None:
+    unit, length, layers = report.unit, report.length, report.layers
+    drawn = []
+    if some := pictures.has(layers, "scales"):
+        drawn.append(pictures.strips_figure(some, unit, length))
+    if some := pictures.has(layers, "known"):
+        drawn.append(pictures.probe_figure(some, unit))
+    if some := pictures.has(layers, "curve"):
+        drawn.append(pictures.curve_figure(some, unit, length))
+    if some := pictures.has(layers, "spectrum"):
+        drawn.append(pictures.hankel_figure(some))
+    if some := pictures.has(layers, "effective"):
+        drawn.append(pictures.effective_figure(some, unit))
+    if not drawn:
+        return None
+    return element(
+        "section",
+        element("h2", "What they remember"),
+        element("div", *drawn, class_="figures"),
+    )
+
+
+def _attention(report: MemoryReport) -> Markup | None:
+    some = pictures.has(report.layers, "attention")
+    if not some:
+        return None
+    drawn = [pictures.attention_figure(m, report.unit) for _, m in chosen(some)]
+    return element(
+        "section",
+        element("h2", "Where they look"),
+        element("div", *drawn, class_="figures"),
+    )
+
+
+def _certificate(report: MemoryReport) -> Markup | None:
+    if report.certificate is None:
+        return None
+    head, body = report.certificate.rows()
+    return element(
+        "section",
+        element("h2", "What no input can change"),
+        element("p", report.certificate.sentence),
+        element(
+            "p",
+            "All inputs: proved for everything that the layer's norm lets through. Attack: the "
+            "worst that a search found. Data: the worst that was seen. They must come in this "
+            "order. A model that has learned to hold a value has inputs that freeze its state, so "
+            "a certified retention without practical limit is no fault.",
+            class_="note",
+        ),
+        table(tuple(head), [tuple(row) for row in body]),
+    )
+
+
+def _notes(report: MemoryReport) -> Markup | None:
+    if not report.notes:
+        return None
+    notes = [element("li", note) for note in dict.fromkeys(report.notes)]
+    return element("section", element("h2", "What was not measured"), element("ul", *notes))
+
+
+def _facts(report: MemoryReport) -> Markup:
+    rows = [
+        element("tr", element("th", name, scope="row"), element("td", value))
+        for name, value in report.environment.items()
+    ]
+    listing = element("table", element("tbody", *rows), class_="facts")
+    return element(
+        "section",
+        element("h2", "Environment"),
+        element("div", listing, class_="scroll", tabindex="0"),
+    )
+
+
+def _footer() -> Markup:
+    said = "; ".join(f"{kind.replace('_', ' ')}: {text}" for kind, text in KINDS.items())
+    return element("footer", f"Each picture says what kind of number it shows. {said}.")

@@ -1,0 +1,224 @@
+"""What is looked at: a model from a folder, and data for it to read.
+
+A folder is one that `longstate train` wrote, of either kind, or a checkpoint that
+`longstate.interop.load_language_model` reads.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from longstate import tensorfile
+from longstate.errors import InputError
+from longstate.interop import load_language_model
+from longstate.memory.recording import Data
+from longstate.models import LanguageModel, LanguageSpec
+from longstate.train.csv import read_csv
+from longstate.train.forecast import Forecaster
+
+TEXT = """\
+It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of
+foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of
+Light, it was the season of Darkness, it was the spring of hope, it was the winter of despair, we
+had everything before us, we had nothing before us, we were all going direct to Heaven, we were all
+going direct the other way.
+"""
+"""What a text model reads where nothing else is given: the first words of Dickens, 1859."""
+
+_MODEL = "model.safetensors"
+_MOST_BYTES = 1 << 22  # that are read of a text
+_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to look at.
+
+    Args:
+        name: what a report calls it.
+        model: in evaluation mode, on the CPU.
+        unit: of what passes through it, in the plural: "tokens", "rows".
+        length: of the sequences it was trained on, in these units. None: not known.
+        folder: where it came from; a tokenizer may lie there.
+        forecaster: that the model belongs to, where it does to one.
+    """
+
+    name: str
+    model: nn.Module
+    unit: str
+    length: int | None
+    folder: Path
+    forecaster: Forecaster | None = None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of tokens of a text model."""
+        return self.model.spec.vocab_size if isinstance(self.model, LanguageModel) else None
+
+    def read(self, data: Path | None) -> "Reading":
+        """Data for the model.
+
+        Args:
+            data: for a text model a text, or whole numbers below the vocabulary's size in a `.npy`;
+                for a forecaster a CSV file with the columns of its training. None: a short text, or
+                nothing.
+
+        Raises:
+            InputError: the file is missing or does not fit.
+        """
+        if self.vocabulary is not None:
+            return _read_tokens(self, self.vocabulary, data)
+        if data is None or self.forecaster is None:
+            return Reading("no data", None, None)
+        return _read_rows(self.forecaster, data)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Data, opened.
+
+    Args:
+        what: it is, in words.
+        tokens (t): of a text.
+        run: makes the model read it; None where there is nothing.
+    """
+
+    what: str
+    tokens: Tensor | None
+    run: Callable[[], object] | None
+
+    def data(self, rows: int, length: int) -> Data | None:
+        """What `certify` and `record` take: of a text, some stretches (b, t), evenly spread."""
+        if self.tokens is None:
+            return self.run
+        t = min(length, len(self.tokens))
+        starts = np.linspace(0, len(self.tokens) - t, min(rows, len(self.tokens) // t)).astype(int)
+        return torch.stack([self.tokens[i : i + t] for i in starts.tolist()])
+
+
+def open_subject(path: str | Path) -> Subject:
+    """The model in a folder, or in the file of its weights.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"there is no run or checkpoint {path}")
+    folder = path if path.is_dir() else path.parent
+    file = path / _MODEL if path.is_dir() else path
+    kind = _kind(file)
+    if kind == "forecaster":
+        return _forecaster(path, file, folder)
+    if kind is not None:
+        return _text_model(path, file, folder, kind)
+    if (folder / "config.json").is_file():
+        model = load_language_model(folder)
+        return Subject(str(path), model, "tokens", None, folder)
+    raise InputError(
+        f"{path} is neither a run (it holds no {_MODEL} of longstate's) nor a checkpoint (it holds "
+        "no config.json)"
+    )
+
+
+def _kind(file: Path) -> str | None:
+    """What a file of ours holds; None for any other file."""
+    if not file.is_file():
+        return None
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            header = json.loads((opened.metadata() or {}).get("longstate", "null"))
+    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as e:
+        raise InputError(f"{file} is damaged or no safetensors file ({e})") from None
+    return header.get("kind") if isinstance(header, dict) else None
+
+
+def _forecaster(path: Path, file: Path, folder: Path) -> Subject:
+    made = Forecaster.load(file)
+    return Subject(str(path), made.model, "rows", made.model.spec.window, folder, made)
+
+
+def _text_model(path: Path, file: Path, folder: Path, kind: str) -> Subject:
+    """What `train text` writes: weights, and facts with the model's description."""
+    tensors, facts = tensorfile.load(file, kind)
+    if kind not in ("language", "model") or "spec" not in facts:
+        raise InputError(f"{file} holds a {kind}, not a model that can be looked at")
+    model = LanguageModel(LanguageSpec.from_json(json.dumps(facts["spec"])))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as e:
+        raise InputError(f"{file} is damaged: {str(e).splitlines()[-1].strip()}") from None
+    return Subject(str(path), model.eval(), "tokens", _context(folder), folder)
+
+
+def _context(folder: Path) -> int | None:
+    """Tokens of a training window, as the run's settings say."""
+    try:
+        settings = json.loads((folder / "settings.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    context = settings.get("context") if isinstance(settings, dict) else None
+    return context if isinstance(context, int) and context > 0 else None
+
+
+def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Reading:
+    if data is not None and not data.is_file():
+        raise InputError(f"there is no file {data}")
+    if data is not None and data.suffix == ".npy":
+        tokens, what = _numbers(data), str(data)
+    elif data is None:
+        what = "the first words of A Tale of Two Cities"
+        tokens = _encode(subject, vocabulary, TEXT.encode())
+    else:
+        with data.open("rb") as file:
+            tokens, what = _encode(subject, vocabulary, file.read(_MOST_BYTES)), str(data)
+    if len(tokens) < 2:
+        raise InputError(f"{what} holds {len(tokens)} tokens; at least 2 are needed")
+    if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary:
+        raise InputError(
+            f"{what} holds token {int(tokens.max())}; the model has tokens 0 to {vocabulary - 1}"
+        )
+    return Reading(what, tokens, None)
+
+
+def _encode(subject: Subject, vocabulary: int, text: bytes) -> Tensor:
+    """Bytes are their own numbers where there are 256 tokens; else a tokenizer is needed."""
+    file = subject.folder / "tokenizer.json"
+    if not file.is_file():
+        if vocabulary != _BYTES:
+            raise InputError(
+                f"{subject.name} has {vocabulary:,} tokens and no tokenizer.json beside it; give "
+                "--data a .npy file of token numbers"
+            )
+        return torch.tensor(list(text))
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise InputError(
+            f"{file} needs the package tokenizers, which is not installed; give --data a .npy "
+            "file of token numbers instead"
+        ) from None
+    return torch.tensor(Tokenizer.from_file(str(file)).encode(text.decode("utf-8", "replace")).ids)
+
+
+def _numbers(path: Path) -> Tensor:
+    try:
+        numbers = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise InputError(f"{path} is not a file of numbers that NumPy reads: {e}") from None
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise InputError(f"{path} must hold whole numbers; it holds {numbers.dtype}")
+    return torch.from_numpy(numbers.astype(np.int64).reshape(-1))
+
+
+def _read_rows(forecaster: Forecaster, data: Path) -> Reading:
+    if not data.is_file():
+        raise InputError(f"there is no file {data}")
+    frame = read_csv(data)
+    return Reading(f"the last rows of {data}", None, lambda: forecaster.predict(frame))

@@ -1,0 +1,105 @@
+"""Text as whole numbers: bytes, or any `tokenizer.json`.
+
+The library `tokenizers` is imported when a `tokenizer.json` is read, and not before.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from longstate.errors import InputError
+from longstate.files import missing
+
+TOKENIZER = "tokenizer.json"
+
+
+class Tokens(Protocol):
+    """Text to tokens and back. `decode` is what `longstate.models.generate` streams with."""
+
+    @property
+    def size(self) -> int:
+        """Tokens are below this number."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class ByteTokens:
+    """Every byte of UTF-8 is a token. Nothing is unknown, and any file is text."""
+
+    size = 256
+
+    def encode(self, text: str) -> list[int]:
+        # What a shell could not decode comes as surrogates, and goes back to the bytes it was.
+        return list(text.encode("utf-8", "surrogateescape"))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text; bytes that are not UTF-8 become U+FFFD."""
+        return bytes(tokens).decode("utf-8", "replace")
+
+
+class FileTokens:
+    """The tokens of a `tokenizer.json`.
+
+    Args:
+        path: the file, or the folder that holds it.
+
+    Raises:
+        InputError: `tokenizers` is not installed, or the file is missing or no tokenizer.
+    """
+
+    def __init__(self, path: str | Path):
+        path = Path(path)
+        self.path = path / TOKENIZER if path.is_dir() else path
+        if not self.path.is_file():
+            raise missing(self.path, "tokenizer")
+        self._inner = _read(self.path)
+        # A file may ask for cut or padded texts, which is for batches of questions, not for this.
+        self._inner.no_truncation()
+        self._inner.no_padding()
+        numbers = self._inner.get_vocab(with_added_tokens=True).values()
+        self.size: int = max(numbers, default=-1) + 1
+        if self.size < 1:
+            raise InputError(f"{self.path} is a tokenizer without tokens")
+
+    def encode(self, text: str) -> list[int]:
+        """Without the special tokens that a tokenizer would put around a text."""
+        try:
+            return list(self._inner.encode(text, add_special_tokens=False).ids)
+        except (TypeError, UnicodeError):
+            raise InputError(f"the text {text[:30]!r} is not UTF-8") from None
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self._inner.decode(list(tokens), skip_special_tokens=False))
+
+
+def load_tokens(name: str | Path) -> Tokens:
+    """ "bytes", or the path of a `tokenizer.json` or of its folder.
+
+    Raises:
+        InputError: as `FileTokens`.
+    """
+    return ByteTokens() if str(name) == "bytes" else FileTokens(name)
+
+
+def _read(path: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise InputError(
+            f"{path} needs the library tokenizers, which is not installed; "
+            "pip install 'longstate[text]' brings it, or take --tokenizer bytes"
+        ) from None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a tokenizer.json: it is not UTF-8 text") from None
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as e:  # the library raises nothing more particular
+        raise InputError(
+            f"{path} is not a tokenizer.json that the library tokenizers can read: {e}"
+        ) from None

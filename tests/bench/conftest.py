@@ -1,0 +1,11 @@
+"""Limits of small arrays: what is tested is the counting, not the machine."""
+
+import pytest
+
+from longstate.bench import timing
+
+
+@pytest.fixture(autouse=True)
+def small_limits(monkeypatch):
+    monkeypatch.setattr(timing, "_ARRAY", 2**20)
+    monkeypatch.setattr(timing, "_LARGEST", 512)

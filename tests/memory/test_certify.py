@@ -1,0 +1,257 @@
+"""Certificates must be sound: no input, however found, may break one."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from longstate.errors import InputError
+from longstate.layers import S4D, FalconMamba, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
+from longstate.layers.gated import RMSNorm
+from longstate.memory import certify, record
+from longstate.memory.selective_bounds import (
+    Ball,
+    attack,
+    cast,
+    decay,
+    inner_size,
+    state_size,
+    steps,
+)
+from longstate.models import LanguageModel, LanguageSpec
+
+LAYERS = {
+    "mamba": lambda: Mamba(8, d_state=3),
+    "falcon mamba": lambda: FalconMamba(8, d_state=3),
+    "mamba2": lambda: Mamba2(8, d_state=4, headdim=4, n_groups=2),
+    "mamba3": lambda: Mamba3(8, d_state=4, headdim=4, n_groups=2),
+}
+
+
+def random_layer(name, seed):
+    """Weights far from their start, as training leaves them, of a scale that the seed chooses."""
+    torch.manual_seed(seed)
+    layer = LAYERS[name]().double()
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.add_((0.1 + seed % 5) * 0.5 * torch.randn_like(p))
+    norm = RMSNorm(8).double()
+    norm.weight.data = 0.5 + torch.rand(8).double()
+    ball = Ball(norm.weight.detach(), torch.zeros(8).double(), math.sqrt(8))
+    return layer, norm, ball
+
+
+def adversarial(norm, sequences, length):
+    """Inputs behind a norm: noise, constants, jumps between two values, single spikes, silence."""
+    noise = torch.randn(sequences, length, 8).double()
+    held = torch.randn(sequences, 1, 8).double().expand(-1, length, -1)
+    jump = torch.where(torch.rand(sequences, length, 1) < 0.5, held, -held.flip(0))
+    spike = torch.where(torch.rand(sequences, length, 1) < 0.2, 100 * noise, 1e-4 * held)
+    every = torch.cat([noise, held, jump, spike])
+    return norm(every[torch.randperm(len(every))[:sequences]])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_sequence_leaves_the_certified_range(name, seed):
+    """24 models, 10,000 sequences and more in all."""
+    layer, norm, ball = random_layer(name, seed)
+    s = cast(layer.selection(), torch.float64)
+    step, bound = steps(s, ball), state_size(s, ball)
+    highest = decay(s, step.low)  # (o, n or 1)
+    with torch.no_grad():
+        trace = layer.trace(adversarial(norm, 450, 24)).double()
+    o = len(step.low)
+    seen = trace.decay.amax((0, 1)).unflatten(0, (o, -1)).amax(1)
+    assert bool((seen <= highest * (1 + 1e-12)).all())
+    size = trace.states().abs().amax((0, 1)).unflatten(0, (o, -1)).amax(1)
+    assert bool((size <= bound * (1 + 1e-12)).all())
+    x = trace.x.abs().amax((0, 1))
+    assert bool((x <= inner_size(s, ball)[: s.inner] * (1 + 1e-12)).all())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_attack_is_an_input_that_exists(seed):
+    """Certified below attack, and the attacked step is never below what an optimiser in double
+    precision can reach through the layer itself."""
+    layer, _, ball = random_layer("mamba", seed)
+    s = cast(layer.selection(), torch.float64)
+    found, low = attack(s, ball), steps(s, ball).low
+    assert bool((low <= found).all())
+    assert seed > 0 or bool((found < 1e8 * low).all()), "so far from the attack it says nothing"
+
+
+def test_lines_are_tighter_than_intervals():
+    layer, _, ball = random_layer("mamba", 0)
+    s = cast(layer.selection(), torch.float64)
+    from longstate.memory import selective_bounds as b
+
+    v = b._convolved(s, ball)
+    plain = b._by_lines(s, ball, v, torch.zeros_like(v.low)).low
+    best = torch.stack([b._by_lines(s, ball, v, k).low for k in b._slopes(v)]).amax(0)
+    assert bool((best >= plain).all())
+    assert float((best > plain + 1e-9).double().mean()) > 0.5
+
+
+def test_limit_of_the_step_is_a_guard():
+    """dt >= 0.05 certifies how long anything can be kept."""
+    torch.manual_seed(0)
+    layer = Mamba2(8, d_state=4, headdim=4, dt_limit=(0.05, 0.2)).double()
+    s = cast(layer.selection(), torch.float64)
+    ball = Ball(torch.ones(8).double(), torch.zeros(8).double(), math.sqrt(8))
+    assert bool((steps(s, ball).low >= 0.05).all())
+    assert bool((steps(s, ball).high <= 0.2).all())
+
+
+def test_sampling_bound_is_nearly_attained():
+    """Steps of the largest size, the input at its largest: |h| comes close to the bound."""
+    rate, largest = 0.7, 0.3
+    h, bound = 0.0, largest / (1 - math.exp(-rate * largest))
+    for _ in range(200):
+        h = math.exp(-rate * largest) * h + largest
+        assert h <= bound
+    assert h == pytest.approx(bound, rel=1e-9)
+
+
+def test_longhorn_grows_like_the_root_of_time_and_no_faster():
+    """The greedy worst case reaches sqrt(T / 2) times the input; the bound is exactly that."""
+    h, T = 0.0, 4000
+    for _ in range(T):  # the best D = 1 / (1 + k^2), beta = 1, |x| = 1, k with D k = slope
+        ks = torch.linspace(1e-3, 3, 400).double()
+        rate = 1 / (1 + ks * ks)
+        h = float(((1 - rate * ks * ks) * h + rate * ks).max())
+    assert 0.69 * math.sqrt(T) < h <= math.sqrt(T / 2)
+
+
+def make(names, **options):
+    torch.manual_seed(0)
+    return LanguageModel(LanguageSpec(vocab_size=20, d_model=8, layers=names, **options))
+
+
+def test_of_a_model_with_data_and_attack():
+    model = make(("mamba", "longhorn", "mamba2", "s4d"), options={"mamba2": {"headdim": 4}})
+    result = certify(model, torch.randint(0, 20, (2, 40)))
+    assert result.passed
+    assert {c.layer for c in result.claims} == {f"blocks.{i}.mixer" for i in range(4)}
+    assert all(c.ordered() for c in result.claims)
+    decayed = next(c for c in result.claims if c.what == "decay of a step, at most")
+    assert decayed.seen <= decayed.attacked <= decayed.certified <= 1
+    facts = json.loads(result.to_json())
+    assert facts["passed"] is True
+    assert facts["claims"][0]["layer"] == "blocks.0.mixer"
+    assert model.training
+
+
+def test_linoss_that_never_forgets_fails_the_gate():
+    torch.manual_seed(0)
+    layer = LinOSS(4, rule="imex")
+    result = certify(layer)
+    assert not result.passed
+    assert "largest |eigenvalue|" in result.sentence
+
+
+def test_without_norm_a_radius_is_needed():
+    with pytest.raises(InputError, match="radius"):
+        certify(Mamba(8))
+    assert certify(Mamba(8), radius=3.0).passed
+
+
+def test_norm_with_bias_before_the_layer():
+    """LayerNorm's bias moves the ball; soundness again, through a model of S4's kind of block."""
+    model = make(("mamba",), norm="layer")
+    model.blocks[0].norm.bias.data.normal_()
+    assert certify(model, torch.randint(0, 20, (4, 64))).passed
+
+
+def test_another_kind_of_norm_proves_nothing():
+    """A norm over the batch lets any length through; so may anything that is only called a norm."""
+    model = make(("mamba",))
+    for norm in (nn.BatchNorm1d(8), nn.Identity(), nn.LayerNorm((2, 8))):
+        model.blocks[0].norm = norm
+        with pytest.raises(InputError, match="radius"):
+            certify(model)
+
+
+def test_data_may_be_what_runs_the_model():
+    model, tokens = make(("mamba",)), torch.randint(0, 20, (2, 40))
+    a, b = certify(model, tokens), certify(model, lambda: model(tokens))
+    assert a.to_json() == b.to_json()
+    assert a.claims[0].seen is not None
+
+
+def test_a_recording_is_of_what_the_layer_read():
+    model, tokens = make(("mamba", "longhorn")).double(), torch.randint(0, 20, (2, 40))
+    traces = record(model, tokens)
+    _, state = model(tokens)
+    for i, trace in enumerate(traces.values()):
+        last = trace.states()[:, -1].flatten(1)
+        torch.testing.assert_close(last, state[i]["ssm"].flatten(1).detach())
+
+
+def test_rounding_of_a_narrow_norm_breaks_no_certificate():
+    """One channel: every input is as long as the norm allows, and bfloat16 makes some longer."""
+    torch.manual_seed(1)
+    model = LanguageModel(LanguageSpec(vocab_size=64, d_model=1, layers=("mamba",)))
+    with torch.no_grad():
+        model.blocks[0].norm.weight.fill_(1.3)
+        model.embedding.weight.mul_(1e4)
+    assert certify(model.bfloat16(), torch.arange(64)[None]).passed
+
+
+def test_refuses():
+    with pytest.raises(InputError, match="no layer"):
+        certify(nn.Linear(2, 2))
+    layer = S4D(4)
+    layer.D.data[0] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        certify(layer)
+    with pytest.raises(InputError, match="cannot read"):
+        certify(make(("mamba",)), torch.randint(0, 20, (2, 40)) + 100)
+
+
+@pytest.mark.parametrize("update", ["diagonal", "exact"])
+def test_longhorn_never_exceeds_its_energy_bound(update):
+    torch.manual_seed(0)
+    layer = Longhorn(8, d_state=4, update=update).double()
+    norm = RMSNorm(8).double()
+    s = cast(layer.selection(), torch.float64)
+    ball = Ball(norm.weight.detach(), torch.zeros(8).double(), math.sqrt(8))
+    with torch.no_grad():
+        trace = layer.trace(adversarial(norm, 300, 40)).double()
+    states = trace.states()
+    energy = 0.5 * trace.x.square().cumsum(1)
+    if update == "diagonal":
+        assert bool((states.square() <= energy[..., None] * (1 + 1e-9)).all())
+    sup = inner_size(s, ball)[: s.inner]
+    growth = states.abs().amax(-1) / torch.arange(1, 41).sqrt()[:, None]
+    assert bool((growth <= math.sqrt(0.5) * sup * (1 + 1e-9)).all())
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "longhorn"])
+def test_of_a_model_that_was_trained(name):
+    """Repeat what came before a pause: weights as training leaves them, and texts to break them."""
+    torch.manual_seed(0)
+    options = {"mamba2": {"headdim": 4}} if name == "mamba2" else {}
+    model = LanguageModel(LanguageSpec(10, 16, (name, name), options=options))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        word = torch.randint(1, 10, (16, 4))
+        text = torch.cat([word, torch.zeros(16, 4, dtype=torch.long), word], 1)
+        logits, _ = model(text[:, :-1])
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    for text in (
+        torch.randint(0, 10, (64, 64)),
+        torch.arange(10)[:, None].expand(10, 64),
+        torch.randint(0, 10, (64, 2)).repeat(1, 32),
+    ):
+        result = certify(model, text)  # asserts the order of every claim
+        assert result.passed
+        assert any(c.seen is not None for c in result.claims)

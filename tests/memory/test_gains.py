@@ -1,0 +1,91 @@
+import math
+
+import pytest
+import torch
+
+from longstate.errors import InputError
+from longstate.layers import S4, S4D, S5
+from longstate.memory import gains
+from longstate.systems import DenseSystem, DiagonalSystem
+
+
+def system_of(layer):
+    torch.manual_seed(0)
+    return layer.double().system()
+
+
+LAYERS = {"S4": lambda: S4(2, d_state=8), "S4D": lambda: S4D(3), "S5": lambda: S5(4)}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_contain_what_the_response_shows(name):
+    """H2 and l1 of a long response, and H-infinity of its transform: a grid, so from below."""
+    system = system_of(LAYERS[name]())
+    found = gains(system)
+    with torch.no_grad():
+        response = system.impulse_response(2**15)
+    h2 = response.square().sum((-3, -2, -1)).sqrt()
+    torch.testing.assert_close(found.h2, h2)
+    l1 = response.abs().sum((-3, -1)).amax(-1)
+    assert bool((found.l1 >= l1 * (1 - 1e-12)).all())
+    assert bool((found.l1 <= l1 * (1 + 1e-6)).all())
+    spectrum = torch.fft.rfft(response.movedim(-3, -1), n=2**17).movedim(-1, -3)
+    grid = torch.linalg.matrix_norm(spectrum, 2).amax(-1)
+    assert bool((found.h_infinity >= grid * (1 - 1e-9)).all())
+    assert bool((found.h_infinity <= grid * 1.01).all())
+    assert bool((found.h_infinity_below <= found.h_infinity).all())
+    assert bool((found.h_infinity <= found.h_infinity_below * 1.0011).all())
+
+
+def test_one_pole():
+    """All three in closed form, with a direct path."""
+    a, d = 0.9, 0.5
+    one = torch.ones(1, 1).double()
+    found = gains(
+        DiagonalSystem(torch.tensor([a], dtype=torch.float64), one, one, d * one, discrete=True)
+    )
+    assert float(found.h_infinity_below) == pytest.approx(1 / (1 - a) + d, rel=1e-3)
+    assert float(found.h_infinity) >= 1 / (1 - a) + d
+    assert float(found.l1) == pytest.approx(1 / (1 - a) + d, rel=1e-9)
+    assert float(found.h2) == pytest.approx(math.sqrt(1 / (1 - a * a) + 2 * d + d * d), rel=1e-12)
+
+
+def test_a_peak_between_the_points_of_a_grid_is_found():
+    """A sharp resonance: a grid of 1000 frequencies sees a small part of its height."""
+    pole = torch.polar(*torch.tensor([1 - 1e-6, 1.00037], dtype=torch.float64)[:, None])
+    one = torch.ones(1, 1, dtype=torch.complex128)
+    system = DiagonalSystem(
+        pole, one, one, torch.zeros(1, 1).double(), conjugate=True, discrete=True
+    )
+    found = gains(system)
+    true = float(system.frequency_response(torch.tensor([1.00037], dtype=torch.float64)).abs())
+    grid = system.frequency_response(torch.linspace(0, math.pi, 1000).double()).abs().max()
+    assert float(grid) < 0.01 * true
+    assert true * (1 - 1e-9) <= float(found.h_infinity) <= 1.01 * true
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_input_beats_them(seed):
+    """Random systems, each with its worst sinusoid and its worst sequence of signs."""
+    g = torch.Generator().manual_seed(seed)
+    A = torch.randn(4, 4, generator=g).double()
+    A = 0.95 * torch.rand(1, generator=g).double() * A / torch.linalg.eigvals(A).abs().max()
+    B, C, D = (torch.randn(*s, generator=g).double() for s in ((4, 1), (1, 4), (1, 1)))
+    system = DenseSystem(A, B, C, D, discrete=True)
+    found = gains(system)
+    response = system.impulse_response(500)[:, 0, 0]
+    signs = response.flip(0).sign()
+    assert abs(float((response.flip(0) * signs).sum())) <= float(found.l1) * (1 + 1e-12)
+    u = torch.randn(4000, generator=g).double()
+    y = torch.nn.functional.conv1d(
+        torch.nn.functional.pad(u, (499, 0))[None, None], response.flip(0)[None, None]
+    )
+    assert float(y.norm()) <= float(found.h_infinity) * float(u.norm())
+
+
+def test_refuses_what_is_not_stable():
+    one = torch.ones(1, 1)
+    with pytest.raises(InputError, match="modulus 1"):
+        gains(DenseSystem(one, one, one, one, discrete=True))
+    with pytest.raises(InputError, match="continuous"):
+        gains(DenseSystem(-one, one, one, one))

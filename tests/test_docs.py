@@ -1,0 +1,30 @@
+"""The blocks of each page under docs/ are one program; it runs and prints what the page says."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = {p.name: p.read_text(encoding="utf-8") for p in sorted(DOCS.glob("*.md"))}
+PROGRAMS = {
+    name: "\n".join(blocks)
+    for name, text in PAGES.items()
+    if (blocks := re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S))
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_page_runs_and_prints_what_it_says(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(PROGRAMS[name], name, "exec"), {"__name__": "__main__"})
+    promised = re.findall(r"^\s*print\(.*\)\s*# (.*)$", PROGRAMS[name], flags=re.M)
+    assert printed.getvalue().splitlines() == promised
+
+
+def test_there_is_something_to_run():
+    assert "state.md" in PROGRAMS

@@ -1,0 +1,256 @@
+"""Training a language model on text files."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from longstate.errors import InputError
+from longstate.models import generate
+from longstate.train import text_task
+from longstate.train.corpus import open_corpus
+from longstate.train.text import load, train_text
+from longstate.train.text_settings import TextSettings
+from longstate.train.text_task import TextTask
+from longstate.train.tokens import ByteTokens
+from tests.train.text_helpers import LETTERS, TINY, history, make_tokenizer, words
+
+
+@pytest.fixture
+def text(tmp_path):
+    return words(tmp_path / "text.txt")
+
+
+def weights(run):
+    return load(run)[0].state_dict()
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_learns_more_than_the_frequencies(tmp_path):
+    path = tmp_path / "periodic.txt"
+    path.write_bytes(LETTERS * 200)
+    found = train_text([path], tmp_path / "run", dataclasses.replace(TINY, steps=60))
+    # Eight letters, each as frequent as the others: their entropy is 3 bits.
+    assert found.looks[0].validation_loss > 3
+    assert found.looks[-1].validation_loss < 1
+    model, tokens = load(tmp_path / "run")
+    (row,) = generate(model, [tokens.encode("abcdefgh" * 3)], max_tokens=16, decode=tokens.decode)
+    assert row.text == "abcdefgh" * 2
+
+
+def test_a_run_is_a_folder(text, tmp_path):
+    found = train_text([text], tmp_path / "run", TINY)
+    assert sorted(os.listdir(tmp_path / "run")) == [
+        "checkpoint.safetensors",
+        "history.json",
+        "model.safetensors",
+        "settings.json",
+    ]
+    told = history(tmp_path / "run")
+    assert told["ended"] == found.ended == "finished"
+    assert [look["step"] for look in told["looks"]] == list(range(0, 21, 2))
+    assert told["looks"][0]["train_loss"] is None
+    last = told["looks"][-1]
+    assert last["perplexity"] == pytest.approx(2 ** last["bits_per_byte"])  # bytes are tokens
+    corpus = open_corpus([text], ByteTokens(), tmp_path)
+    assert last["passes"] == pytest.approx(20 * 4 * 32 / corpus.train)
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert (settings["layer"], settings["context"], settings["seed"]) == ("s4d", 32, 0)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 19])
+def test_interrupted_and_resumed_is_uninterrupted(stop, text, tmp_path):
+    train_text([text], tmp_path / "whole", TINY)
+
+    def show(progress):
+        if progress.step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    found = train_text([text], tmp_path / "run", TINY, show=show)
+    assert found.ended == "interrupted"
+    load(tmp_path / "run")  # what was learnt so far is there
+    steps = []
+    found = train_text([text], tmp_path / "run", TINY, show=lambda p: steps.append(p.step))
+    assert (found.ended, steps[0]) == ("finished", stop + 1)
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    looks, whole = history(tmp_path / "run")["looks"], history(tmp_path / "whole")["looks"]
+    assert looks[1:] == whole[1:]
+
+
+def test_a_finished_run_is_left_alone_and_another_refused(text, tmp_path):
+    train_text([text], tmp_path / "run", TINY)
+    before = weights(tmp_path / "run")
+    train_text([text], tmp_path / "run", TINY, show=pytest.fail)
+    assert_same(weights(tmp_path / "run"), before)
+    with pytest.raises(InputError, match="another run: its context is 32, here it is 16; choose"):
+        train_text([text], tmp_path / "run", dataclasses.replace(TINY, context=16))
+    text.write_bytes(text.read_bytes() + b"more")
+    with pytest.raises(InputError, match="another run: its text is "):
+        train_text([text], tmp_path / "run", TINY)
+    assert_same(weights(tmp_path / "run"), before)
+
+
+def test_a_seed_decides_everything(text, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.rand(3)  # the state outside must not matter
+        train_text([text], tmp_path / name, dataclasses.replace(TINY, steps=3, seed=seed))
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not torch.equal(
+        weights(tmp_path / "a")["embedding.weight"], weights(tmp_path / "c")["embedding.weight"]
+    )
+
+
+def test_a_loss_that_is_not_finite_keeps_the_best(text, tmp_path):
+    wild = dataclasses.replace(TINY, learning_rate=1e30)
+    with pytest.raises(InputError, match=r"stopped at step \d+: .*run holds the best weights"):
+        train_text([text], tmp_path / "run", wild)
+    assert all(bool(w.isfinite().all()) for w in weights(tmp_path / "run").values())
+    assert history(tmp_path / "run")["looks"]
+
+
+def test_minutes_end_a_run_and_lower_the_rate(text, tmp_path, monkeypatch):
+    places = []
+
+    def set_rate(optimiser, step, total):
+        places.append(step / total)
+
+    monkeypatch.setattr("longstate.train.loop.set_rate", set_rate)
+    settings = dataclasses.replace(TINY, steps=None, minutes=0.02)
+    assert train_text([text], tmp_path / "run", settings).ended == "out of time"
+    assert places == sorted(places)
+    assert places[-1] > 0.5
+
+
+def test_epochs_are_passes(text, tmp_path):
+    train_text([text], tmp_path / "run", dataclasses.replace(TINY, steps=None, epochs=0.25))
+    assert history(tmp_path / "run")["looks"][-1]["passes"] == pytest.approx(0.25, rel=0.05)
+
+
+def test_a_pattern_of_layers_repeats():
+    assert TextSettings("mamba, s4d", n_layers=5).layers == (
+        "mamba",
+        "s4d",
+        "mamba",
+        "s4d",
+        "mamba",
+    )
+    assert TextSettings("Mamba,mamba,s4d").layers == ("mamba", "mamba", "s4d")
+    assert set(TextSettings("s5").layers) == {"s5"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"layer": "mambo"}, "there is no layer 'mambo'; did you mean 'mamba'"),
+        ({"layer": "mamba,,s4d"}, "there is no layer ''"),
+        ({"context": 0}, "context must be at least 1; got 0"),
+        ({"n_layers": 0}, "n_layers must be at least 1; got 0"),
+        ({"minutes": -1.0}, "minutes must be a number above 0; got -1.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be a number above 0; got nan"),
+        ({"steps": 1, "epochs": 1.0}, "steps or epochs, not both"),
+        ({"seed": -1}, "seed must be at least 0; got -1"),
+    ],
+)
+def test_settings_out_of_range(wrong, message):
+    with pytest.raises(InputError, match=message):
+        TextSettings(**wrong)
+
+
+def make_task(path, folder, context=32, tokens=None):
+    corpus = open_corpus([path], tokens or ByteTokens(), folder)
+    torch.manual_seed(0)
+    from longstate.models import LanguageModel, LanguageSpec
+
+    model = LanguageModel(LanguageSpec(300, 8, ("s4d",))).double().eval()
+    return TextTask(model, corpus, context, steps=7, settings=TINY.training(7), seed=0)
+
+
+@pytest.mark.parametrize("context", [7, 32, 100, 10**6])
+@torch.no_grad()
+def test_bits_per_byte_is_the_sum_over_all_tokens(context, text, tmp_path):
+    task = make_task(text, tmp_path, context)
+    valid = torch.from_numpy(np.frombuffer(text.read_bytes(), np.uint8)[task.corpus.train :].copy())
+    total = 0.0
+    for start in range(0, len(valid) - 1, context):
+        piece = valid[start : start + context + 1].long()
+        logits, _ = task.model(piece[None, :-1])
+        total += float(F.cross_entropy(logits[0], piece[1:], reduction="sum"))
+    expected = total / math.log(2) / (len(valid) - 1)
+    assert task.validate() == pytest.approx(expected, rel=1e-12)
+
+
+@torch.no_grad()
+def test_a_long_validation_part_is_sampled(text, tmp_path, monkeypatch):
+    whole = make_task(text, tmp_path).validate()
+    monkeypatch.setattr(text_task, "VALIDATION_TOKENS", 200)
+    sampled = make_task(text, tmp_path)
+    seen = []
+    window = sampled.corpus.window
+    object.__setattr__(sampled.corpus, "window", lambda s, n: seen.append((s, n)) or window(s, n))
+    assert sampled.validate() == pytest.approx(whole, rel=0.1)
+    assert len(seen) == 200 // 32
+    assert seen[0][0] == sampled.corpus.train
+    assert max(s + n for s, n in seen) <= sampled.corpus.tokens
+
+
+def test_training_windows_stay_out_of_the_validation_part(text, tmp_path):
+    train = make_task(text, tmp_path).corpus.train
+    task = make_task(text, tmp_path, context=train - 3)  # three places are left
+    batches = [b for epoch in range(7) for b in task.epoch(epoch)]
+    assert len(batches) == 7
+    assert set(np.concatenate(batches).tolist()) == {0, 1, 2}
+    far = [b for epoch in range(7) for b in make_task(text, tmp_path).epoch(epoch)]
+    assert len({tuple(b) for b in far}) == 7
+
+
+def test_bits_per_byte_counts_bytes_whatever_the_tokens(text, tmp_path):
+    from longstate.train.tokens import FileTokens
+
+    tokens = FileTokens(make_tokenizer(tmp_path / "tokenizer.json"))
+    task = make_task(text, tmp_path, tokens=tokens)
+    with torch.no_grad():
+        bits = task.validate()
+        losses = task._losses(np.array([task.corpus.train]), task.context)
+    data = text.read_bytes()
+    tail = data[len(data) - task.corpus.validation_bytes :]
+    assert task.corpus.tokens - task.corpus.train < 0.6 * len(tail)
+    # A new model gives nearly the same probability to every token.
+    per_byte = float(losses.mean()) / math.log(2) * len(tokens.encode(tail.decode())) / len(tail)
+    assert bits == pytest.approx(per_byte, rel=0.02)
+    assert math.log(task.perplexity(bits)) == pytest.approx(float(losses.mean()), rel=0.02)
+
+
+def test_a_run_with_a_tokenizer_holds_it(text, tmp_path):
+    path = make_tokenizer(tmp_path / "elsewhere" / "tokenizer.json")
+    seen = []
+    settings = dataclasses.replace(TINY, tokenizer=str(path), steps=4)
+    train_text([text], tmp_path / "run", settings, encoded=lambda *n: seen.append(n))
+    size = text.stat().st_size
+    assert seen[-1] == (size, size)
+    path.rename(path.with_name("moved.json"))
+    model, tokens = load(tmp_path / "run")
+    assert model.spec.vocab_size == tokens.size
+    assert tokens.decode(tokens.encode("to be né 日本\n")) == "to be né 日本\n"
+
+
+def test_runs_that_cannot_be_loaded(text, tmp_path):
+    train_text([text], tmp_path / "shakespeare", dataclasses.replace(TINY, steps=1))
+    with pytest.raises(InputError, match=r"no run .*shakespear; did you mean .*/shakespeare\?"):
+        load(tmp_path / "shakespear")
+    with pytest.raises(InputError, match="holds no language model"):
+        load(tmp_path)
+    path = tmp_path / "shakespeare" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path / "shakespeare")

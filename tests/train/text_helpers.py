@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+from longstate.train.text_settings import TextSettings
+
+TINY = TextSettings(
+    layer="s4d", context=32, d_model=16, n_layers=1, batch=4, steps=20, learning_rate=1e-2
+)
+LETTERS = b"abcdefgh"
+
+
+def words(path, lines=400):
+    """Lines of a few words, some of them with letters of two and three bytes."""
+    known = ("to be", "or not", "that is", "the question", "né à Zürich", "日本")
+    text = "".join(f"{known[i % 6]} {known[i * i % 5]}\n" for i in range(lines))
+    path.write_bytes(text.encode())
+    return path
+
+
+def make_tokenizer(path, texts=("to be or not that is the question né à Zürich 日本\n",)):
+    """A byte-level BPE of about 280 tokens."""
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra `text`")
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280,
+        show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )
+    bpe.train_from_iterator([t * 20 for t in texts], trainer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bpe.save(str(path))
+    return path
+
+
+def history(run):
+    return json.loads((run / "history.json").read_text())
