@@ -18,12 +18,10 @@ import numpy as np
 import torch
 from measure import machine, ratio, rounds, save
 from numba import njit
-from torch import Tensor, nn
+from torch import nn
 
-from longstate.layers import Mamba
-from longstate.layers.gated import RMSNorm
 from longstate.layers.linear import PanelLinear
-from longstate.models import prepare_for_decoding
+from longstate.models import LanguageModel, LanguageSpec, prepare_for_decoding
 from longstate.ops._memory import on_large_pages
 from longstate.ops._threads import KERNEL, parallel_for
 
@@ -33,40 +31,10 @@ FORMATS = ("float32", "bfloat16", "int8")
 Logits = Callable[[list[int]], np.ndarray]
 
 
-class Stack(nn.Module):
-    """Embedding, blocks, norm and tied head: what mamba-130m is made of."""
-
-    def __init__(self, n_layers: int):
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, D_MODEL)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        self.norms = nn.ModuleList(RMSNorm(D_MODEL) for _ in range(n_layers))
-        self.mixers = nn.ModuleList(Mamba(D_MODEL) for _ in range(n_layers))
-        self.norm = RMSNorm(D_MODEL)
-        self.head = nn.Linear(D_MODEL, VOCABULARY, bias=False)
-        self.head.weight = self.embedding.weight
-
-    def init_state(self, batch: int) -> list:
-        return [mixer.init_state(batch) for mixer in self.mixers]
-
-    def forward(self, tokens: Tensor, states: list) -> tuple[Tensor, list]:
-        """Logits (b, v) after the last token of tokens (b, t)."""
-        x, new = self.embedding(tokens), []
-        for norm, mixer, state in zip(self.norms, self.mixers, states, strict=True):
-            if x.shape[1] == 1:
-                y, state = mixer.step(norm(x[:, 0]), state)
-                y = y[:, None]
-            else:
-                y, state = mixer(norm(x), state)
-            x = x + y
-            new.append(state)
-        return self.head(self.norm(x[:, -1])), new
-
-
 class Ours:
-    """A `Stack` and the state of one sequence."""
+    """A model and the state of one sequence."""
 
-    def __init__(self, model: Stack):
+    def __init__(self, model: LanguageModel):
         self.model = model.eval()
         self.restart()
 
@@ -75,26 +43,29 @@ class Ours:
 
     @torch.no_grad()
     def logits(self, tokens: list[int]) -> np.ndarray:
-        y, self.states = self.model(torch.tensor([tokens]), self.states)
+        if len(tokens) == 1:
+            y, self.states = self.model.step(torch.tensor(tokens), self.states)
+        else:
+            y, self.states = self.model.prefill(torch.tensor([tokens]), self.states)
         return y[0].numpy()
 
 
 class Transformers:
     """The same weights in `MambaForCausalLM`."""
 
-    def __init__(self, model: Stack):
+    def __init__(self, model: LanguageModel):
         from transformers import MambaConfig, MambaForCausalLM
 
         config = MambaConfig(
-            vocab_size=VOCABULARY, hidden_size=D_MODEL, num_hidden_layers=len(model.mixers)
+            vocab_size=VOCABULARY, hidden_size=D_MODEL, num_hidden_layers=len(model.blocks)
         )
         self.model = MambaForCausalLM(config).eval()
         backbone = self.model.backbone
         backbone.embeddings.load_state_dict(model.embedding.state_dict())
         backbone.norm_f.load_state_dict(model.norm.state_dict())
-        for block, norm, mixer in zip(backbone.layers, model.norms, model.mixers, strict=True):
-            block.norm.load_state_dict(norm.state_dict())
-            block.mixer.load_state_dict(mixer.state_dict())
+        for block, ours in zip(backbone.layers, model.blocks, strict=True):
+            block.norm.load_state_dict(ours.norm.state_dict())
+            block.mixer.load_state_dict(ours.mixer.state_dict())
         self.restart()
 
     def restart(self) -> None:
@@ -130,13 +101,12 @@ def reader(size: int) -> Callable[[], None]:
 
 
 def size_of(model: nn.Module) -> int:
-    """Bytes of the matrices that a step reads."""
-    kinds = (nn.Linear, PanelLinear)
-    found = (m for m in model.modules() if isinstance(m, kinds))
+    """Bytes of the matrices that a step of a prepared model reads."""
+    found = (m for m in model.modules() if isinstance(m, PanelLinear))
     return sum(v.nbytes for m in found for v in m.state_dict().values())
 
 
-def candidates(model: Stack, folder: Path) -> dict[str, dict]:
+def candidates(model: LanguageModel, folder: Path) -> dict[str, dict]:
     """Format -> name -> something with `logits` and `restart`."""
     found: dict[str, dict] = {kind: {} for kind in FORMATS}
     found["float32"]["PyTorch"] = Ours(model)
@@ -158,7 +128,7 @@ def candidates(model: Stack, folder: Path) -> dict[str, dict]:
     return found
 
 
-def errors(model: Stack, found: dict[str, dict], tokens: list[int]) -> list[str]:
+def errors(model: LanguageModel, found: dict[str, dict], tokens: list[int]) -> list[str]:
     """Largest error of the logits after a prompt and one step, over their largest size."""
     exact = Ours(model.double())
     exact.logits(tokens[:-1])
@@ -231,7 +201,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
-    model = Stack(options.layers)
+    model = LanguageModel(LanguageSpec(VOCABULARY, D_MODEL, ("mamba",) * options.layers))
     tokens = torch.randint(VOCABULARY, (PROMPT,)).tolist()
     with tempfile.TemporaryDirectory() as temporary:
         found = candidates(model, options.folder or Path(temporary))

@@ -16,19 +16,19 @@ _Q8_BLOCK = 32  # columns that share a scale; rows of other lengths stay in floa
 
 
 def write_gguf(model, path: Path, weights: str) -> None:
-    """Write `model` (see decoding.py) with its matrices in the format of `TYPES` that is named."""
-    mixer = model.mixers[0]
+    """Write a `LanguageModel` of Mamba layers, with its matrices in a format of `TYPES`."""
+    mixer = model.blocks[0].mixer
     writer = gguf.GGUFWriter(path, "mamba")
     writer.add_context_length(2**20)
     writer.add_embedding_length(mixer.d_model)
     writer.add_feed_forward_length(0)
     writer.add_head_count(0)
-    writer.add_block_count(len(model.mixers))
+    writer.add_block_count(len(model.blocks))
     writer.add_ssm_conv_kernel(mixer.conv1d.kernel_size[0])
     writer.add_ssm_inner_size(mixer.d_inner)
     writer.add_ssm_state_size(mixer.d_state)
     writer.add_ssm_time_step_rank(mixer.rank)
-    writer.add_layer_norm_rms_eps(model.norm.eps)
+    writer.add_layer_norm_rms_eps(model.spec.norm_eps)
     writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(model.embedding.num_embeddings)
 
@@ -41,9 +41,9 @@ def write_gguf(model, path: Path, weights: str) -> None:
 
     add("token_embd.weight", model.embedding.weight, narrow=True)
     add("output_norm.weight", model.norm.weight)
-    for i, (norm, m) in enumerate(zip(model.norms, model.mixers, strict=True)):
-        block = f"blk.{i}."
-        add(block + "attn_norm.weight", norm.weight)
+    for i, ours in enumerate(model.blocks):
+        block, m = f"blk.{i}.", ours.mixer
+        add(block + "attn_norm.weight", ours.norm.weight)
         add(block + "ssm_in.weight", m.in_proj.weight, narrow=True)
         add(block + "ssm_conv1d.weight", m.conv1d.weight[:, 0])
         add(block + "ssm_conv1d.bias", m.conv1d.bias)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from longstate.layers import S4D, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.layers.linear import PanelLinear
-from longstate.models import Backbone, prepare_for_decoding
+from longstate.models import Backbone, LanguageModel, LanguageSpec, prepare_for_decoding
 from longstate.ops.matvec import quantise_rows
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import run_python
@@ -162,6 +162,17 @@ def test_heads(kind, head):
     assert not any(p.requires_grad for p in fast.parameters())
     assert model.training
     assert not fast.training
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("b", [1, 12])
+def test_a_language_model(tie, b):
+    torch.manual_seed(0)
+    spec = LanguageSpec(70, 32, ("mamba", "mamba2", "s4d"), tie=tie)
+    fast = prepare_for_decoding(LanguageModel(spec).double())
+    assert isinstance(fast.head, PanelLinear)
+    tokens = torch.randint(70, (b, 6))
+    assert_close(steps(fast, tokens, fast.init_state(b)), fast(tokens))
 
 
 def test_any_module():
