@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import State, check_step, full_precision
+from longstate.layers.base import State, full_precision
 from longstate.layers.gated import initial_step_bias
 from longstate.layers.linear import PanelLinear
 from longstate.layers.selective import SelectiveLayer
@@ -94,27 +94,36 @@ class Mamba(SelectiveLayer):
         reset: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Float[Tensor, "b d"], State]:
         """One sample. In a model prepared for decoding, all of it in one kernel where that pays."""
-        inner = self._modules  # attributes of a module are slow to look up
-        maps: list[Any] = [inner[name] for name in ("in_proj", "x_proj", "dt_proj", "out_proj")]
-        if dt is None and mask is None and reset is None and self._at_once(u, maps):
-            state = check_step(self, u, state, dt, mask, reset)
-            taps, ssm = state["taps"], state["ssm"]
-            A_log, D, conv = self.A_log, self.D, self.conv1d
-            if plain(u, taps, ssm, conv.weight, conv.bias, A_log, D):
-                parts = [m.parts() for m in maps]
-                y, taps, ssm = selective_step(
-                    u, taps, ssm, parts, conv.weight[:, 0], conv.bias, A_log, D
-                )
-                return y.to(u.dtype), {"taps": taps, "ssm": ssm}
+        if dt is None and mask is None and reset is None and type(self) is Mamba:
+            done = self._at_once(u, state)
+            if done is not None:
+                return done
         return super().step(u, state, dt=dt, mask=mask, reset=reset)
 
-    def _at_once(self, u: Tensor, maps: list[Any]) -> bool:
-        """Whether a step is Mamba's own, through `PanelLinear`s, and too small to share out."""
-        if type(self) is not Mamba or not all(type(m) is PanelLinear for m in maps):
-            return False
-        if torch.get_num_threads() > 1 and sum(m.parts()[0].nbytes for m in maps) > _ALONE:
-            return False
-        return len(u) <= FEW
+    def _at_once(self, u: Tensor, state: State) -> tuple[Tensor, State] | None:
+        """A step in one kernel. None unless it goes through `PanelLinear`s, is too small to share
+        out, and everything fits: the way through the ops says what does not."""
+        # attributes of a module are slow to look up
+        inner: dict[str, Any] = self._modules
+        own: dict[str, Any] = self._parameters
+        maps = [inner[name] for name in ("in_proj", "x_proj", "dt_proj", "out_proj")]
+        if any(type(m) is not PanelLinear for m in maps) or type(state) is not dict:
+            return None
+        parts = [m.parts() for m in maps]
+        if torch.get_num_threads() > 1 and sum(panels.nbytes for panels, _, _ in parts) > _ALONE:
+            return None
+        weight, bias = self.conv1d.weight, self.conv1d.bias
+        A_log, D = own["A_log"], own["D"]
+        taps: Any = state.get("taps")
+        ssm: Any = state.get("ssm")
+        if not plain(u, taps, ssm, weight, bias, A_log, D) or u.dim() != 2 or len(u) > FEW:
+            return None
+        (d, n), (b, i) = A_log.shape, u.shape
+        fits = i == self.d_model and u.is_floating_point() and len(state) == 2
+        if not fits or not _is(taps, (b, weight.shape[2] - 1, d)) or not _is(ssm, (b, d, n)):
+            return None
+        y, taps, ssm = selective_step(u, taps, ssm, parts, weight[:, 0], bias, A_log, D)
+        return y.to(u.dtype), {"taps": taps, "ssm": ssm}
 
     def _trace(self, x, steering, h0):
         low, B, C = steering
@@ -126,3 +135,7 @@ class Mamba(SelectiveLayer):
     def _choose(self, common):
         low = self.dt_proj.weight @ self.x_proj.weight[: self.rank]
         return replace(common, shift=self.dt_proj.bias, rate=self.A_log.exp(), low=low)
+
+
+def _is(x: Any, shape: tuple[int, ...]) -> bool:
+    return type(x) is Tensor and x.shape == shape and x.dtype in (torch.float32, torch.float64)

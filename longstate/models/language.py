@@ -216,7 +216,7 @@ class MixerBlock(nn.Module):
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
         if self.gate is not None:
-            y = F.glu(self.gate(F.gelu(y).to(self.gate.weight.dtype)), dim=-1)
+            y = F.glu(self.gate(F.gelu(y).to(self.get_parameter("norm.weight").dtype)), dim=-1)
         return x + y.to(x.dtype)
 
 
