@@ -32,7 +32,7 @@ from longstate.layers.selective import SelectiveLayer
 from longstate.ops import selective_scan
 from longstate.ops._choice import plain
 from longstate.ops.matvec import FEW
-from longstate.ops.selective_step import selective_step
+from longstate.ops.selective_step import SelectiveStep
 from longstate.systems import Trace
 
 _ALONE = 2**24  # bytes of weights that one thread reads before others could help
@@ -103,26 +103,29 @@ class Mamba(SelectiveLayer):
     def _at_once(self, u: Tensor, state: State) -> tuple[Tensor, State] | None:
         """A step in one kernel. None unless it goes through `PanelLinear`s, is too small to share
         out, and everything fits: the way through the ops says what does not."""
-        # attributes of a module are slow to look up
-        inner: dict[str, Any] = self._modules
+        inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
         own: dict[str, Any] = self._parameters
-        maps = [inner[name] for name in ("in_proj", "x_proj", "dt_proj", "out_proj")]
-        if any(type(m) is not PanelLinear for m in maps) or type(state) is not dict:
+        weights: list[Any] = []
+        for name in ("in_proj", "x_proj", "dt_proj", "out_proj"):
+            if type(inner[name]) is not PanelLinear:
+                return None
+            weights += inner[name].parts()
+        if torch.get_num_threads() > 1 and sum(w.nbytes for w in weights[::3]) > _ALONE:
             return None
-        parts = [m.parts() for m in maps]
-        if torch.get_num_threads() > 1 and sum(panels.nbytes for panels, _, _ in parts) > _ALONE:
+        weights += [self.conv1d.weight, self.conv1d.bias, own["A_log"], own["D"]]
+        if type(state) is not dict or len(state) != 2:
             return None
-        weight, bias = self.conv1d.weight, self.conv1d.bias
-        A_log, D = own["A_log"], own["D"]
-        taps: Any = state.get("taps")
-        ssm: Any = state.get("ssm")
-        if not plain(u, taps, ssm, weight, bias, A_log, D) or u.dim() != 2 or len(u) > FEW:
+        taps, ssm = state.get("taps"), state.get("ssm")
+        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, *weights[12:]):
             return None
-        (d, n), (b, i) = A_log.shape, u.shape
-        fits = i == self.d_model and u.is_floating_point() and len(state) == 2
-        if not fits or not _is(taps, (b, weight.shape[2] - 1, d)) or not _is(ssm, (b, d, n)):
+        (b, i), (d, n), past = u.shape, weights[14].shape, weights[12].shape[2] - 1
+        fits = i == self.d_model and u.is_floating_point()
+        if not fits or not _is(taps, (b, past, d)) or not _is(ssm, (b, d, n)):
             return None
-        y, taps, ssm = selective_step(u, taps, ssm, parts, weight[:, 0], bias, A_log, D)
+        bound = self.__dict__.get("_bound")
+        if bound is None or not bound.is_of(weights):
+            bound = self.__dict__["_bound"] = SelectiveStep(weights)
+        y, taps, ssm = bound(u, taps, ssm)
         return y.to(u.dtype), {"taps": taps, "ssm": ssm}
 
     def _trace(self, x, steering, h0):

@@ -1,10 +1,11 @@
 """prepare_for_decoding: any module, the same numbers, nothing changed."""
 
 import copy
+import pickle
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._pytree import tree_map
 
@@ -208,6 +209,36 @@ def test_copies_of_a_prepared_model():
     assert_close(again.step(u, again.init_state(1)), fast.step(u, fast.init_state(1)))
     again.load_state_dict(prepare_for_decoding(Mamba(16), "int8").state_dict())
     assert not torch.equal(again.in_proj.panels, fast.in_proj.panels)
+
+
+def test_a_bound_step_sees_its_weights_change():
+    torch.manual_seed(0)
+    fast, other = (prepare_for_decoding(Mamba(16)) for _ in range(2))
+    u, state = torch.randn(1, 16), fast.init_state(1)
+    first = fast.step(u, state)[0]
+    fast.A_log.data.add_(1)  # in place
+    fast.in_proj.panels.mul_(2)
+    state = fast(torch.randn(1, 4, 16))[1]
+    assert_close(fast.step(u, state)[0], fast(u[:, None], state)[0][:, 0])
+    fast.load_state_dict(other.state_dict())
+    assert torch.equal(fast.step(u, state)[0], other.step(u, state)[0])
+    for name, change in (("D", 3.0), ("A_log", 0.1)):  # another tensor
+        setattr(fast, name, nn.Parameter(getattr(other, name) + change, requires_grad=False))
+        assert not torch.equal(fast.step(u, state)[0], other.step(u, state)[0])
+        assert_close(fast.step(u, state)[0], fast(u[:, None], state)[0][:, 0])
+    fast.double()
+    u, state = u.double(), tree_map(Tensor.double, state)
+    assert_close(fast.step(u, state)[0], fast(u[:, None], state)[0][:, 0])
+    assert not torch.equal(fast.step(u, state)[0].float(), first)
+    saved = pickle.loads(pickle.dumps(fast))
+    assert_close(saved.step(u, state), fast.step(u, state))
+
+
+def test_refuses_projections_that_do_not_fit():
+    fast, wider = prepare_for_decoding(Mamba(16)), prepare_for_decoding(Mamba(16, d_state=40))
+    fast.x_proj = wider.x_proj
+    with pytest.raises(ValueError, match="projection 1 must be"):
+        fast.step(torch.randn(1, 16), fast.init_state(1))
 
 
 def test_preparing_loads_no_numba():

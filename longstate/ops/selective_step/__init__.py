@@ -13,49 +13,72 @@ calling takes as long as reading the weights; here it is one call.
 Axes: b batch, d channels inside, n state, k taps; r rank of the step.
 """
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from longstate.ops.matvec import LANES
 
-Projection = tuple[Tensor, Tensor | None, Tensor | None]
-"""A linear map as `matvec` takes it: panels (p, i, 64), scale (o) and bias (o) or None."""
+Weights = list[Tensor | None]
+"""in_proj, x_proj, dt_proj and out_proj, each as panels (p, i, 64), scale (o) and bias (o), None
+where there is none (`longstate.ops.matvec`); then the convolution's weight (d, 1, k) and bias (d) or
+None, A_log (d, n) and D (d)."""
 
 
-def selective_step(
-    u: Tensor,
-    taps: Tensor,
-    h: Tensor,
-    projections: list[Projection],
-    conv_weight: Tensor,
-    conv_bias: Tensor | None,
-    A_log: Tensor,
-    D: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y (b, i), the next taps and the next h, all new and of the type of `h`.
+class SelectiveStep:
+    """The step of one layer, bound to its weights: finding these anew takes as long as a product.
 
     Runs on a CPU, without gradients, on one thread: the caller sees to it that this is wanted.
 
     Args:
-        u (b, i): input.
-        taps (b, k - 1, d): inputs of the convolution before this one, oldest first.
-        h (b, d, n): state; float32 or float64, in which everything is computed.
-        projections: in_proj, x_proj, dt_proj, out_proj.
-        conv_weight (d, k): oldest tap first.
-        conv_bias (d): None: 0.
-        A_log (d, n): logarithm of the decay rate.
-        D (d): direct path.
+        weights: of the layer. Changes in place are seen; `is_of` tells whether others are meant.
 
     Raises:
         ValueError: the sizes of the projections do not fit.
     """
-    (_, d, n), i, rank = h.shape, u.shape[1], projections[2][0].shape[1]
-    rows, columns = (2 * d, rank + 2 * n, d, i), (i, d, rank, d)
-    for k, (panels, _, _) in enumerate(projections):
-        if panels.shape[0] != -(-rows[k] // LANES) or panels.shape[1] != columns[k]:
-            raise ValueError(
-                f"projection {k} must have {rows[k]} rows and {columns[k]} columns; "
-                f"got panels {tuple(panels.shape)}"
-            )
-    from longstate.ops.selective_step import cpu
 
-    return cpu.forward(u, taps, h, projections, conv_weight, conv_bias, A_log, D)
+    def __init__(self, weights: Weights):
+        sizes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in weights[0:12:3]]
+        (d, n), i, rank = weights[14].shape, sizes[0][1], sizes[2][1]  # type: ignore[union-attr]
+        rows, columns = (2 * d, rank + 2 * n, d, i), (i, d, rank, d)
+        for k, found in enumerate(sizes):
+            expected = (-(-rows[k] // LANES), columns[k])
+            if found != expected:
+                raise ValueError(f"panels of projection {k} must be {expected}; got {found}")
+        self._weights, self._places = weights, _places(weights)
+        self._bound: tuple[torch.dtype, Any] | None = None
+
+    def is_of(self, weights: Weights) -> bool:
+        """Whether these weights lie where those lie that this step reads."""
+        return _places(weights) == self._places
+
+    def __call__(self, u: Tensor, taps: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """y (b, i), the next taps and the next h, all new and of the type of `h`.
+
+        Args:
+            u (b, i): input.
+            taps (b, k - 1, d): inputs of the convolution before this one, oldest first.
+            h (b, d, n): state; float32 or float64, in which everything is computed.
+        """
+        from longstate.ops.selective_step import cpu
+
+        wide = h.dtype
+        if self._bound is not None and self._bound[0] == wide:
+            return cpu.forward(u, taps, h, self._bound[1])
+        bound = cpu.bind(self._weights, wide)
+        others = [w for k, w in enumerate(self._weights) if w is not None and k not in (0, 3, 6, 9)]
+        if all(w.dtype == wide and w.is_contiguous() for w in others):  # else copies, soon stale
+            self._bound = wide, bound
+        return cpu.forward(u, taps, h, bound)
+
+    def __reduce__(self) -> tuple[Any, tuple]:
+        return _nothing, ()  # a copy of the layer binds its own weights
+
+
+def _places(weights: Weights) -> list[int]:
+    return [0 if w is None else w.data_ptr() for w in weights]
+
+
+def _nothing() -> None:
+    return None

@@ -57,33 +57,27 @@ def _step(
         _apply(out, du, y)
 
 
-def forward(
-    u: Tensor,
-    taps: Tensor,
-    h: Tensor,
-    projections: list[tuple[Tensor, Tensor | None, Tensor | None]],
-    conv_weight: Tensor,
-    conv_bias: Tensor | None,
-    A_log: Tensor,
-    D: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def bind(weights: list, wide: torch.dtype) -> tuple:
+    """The weights as `_step` takes them."""
+    nothing = array(weights[15], wide)[:0]
+
+    def numbers(w: Tensor | None) -> np.ndarray:
+        return nothing if w is None else array(w, wide)
+
+    projections = [
+        (array(weights[k]), numbers(weights[k + 1]), numbers(weights[k + 2]))
+        for k in range(0, 12, 3)
+    ]
+    conv_weight, conv_bias, A_log, D = (numbers(w) for w in weights[12:])
+    return *projections, conv_weight.reshape(len(D), -1), conv_bias, A_log, D
+
+
+def forward(u: Tensor, taps: Tensor, h: Tensor, bound: tuple) -> tuple[Tensor, Tensor, Tensor]:
     wide = h.dtype
-    nothing = array(D, wide)[:0]
-
-    def arrays(projection):
-        panels, scale, bias = projection
-        return (
-            array(panels),
-            nothing if scale is None else array(scale, wide),
-            nothing if bias is None else array(bias, wide),
-        )
-
-    last_taps, last = torch.empty(taps.shape, dtype=wide), torch.empty(h.shape, dtype=wide)
-    y = torch.empty(u.shape, dtype=wide)
+    y, last_taps = torch.empty(u.shape, dtype=wide), torch.empty(taps.shape, dtype=wide)
+    last = torch.empty(h.shape, dtype=wide)
     parallel_for(
-        _step, 1, 0, array(u, wide), array(taps, wide), array(h),
-        *[arrays(p) for p in projections], array(conv_weight, wide),
-        nothing if conv_bias is None else array(conv_bias, wide), array(A_log, wide),
-        array(D, wide), array(last_taps), array(last), array(y),
+        _step, 1, 0, array(u, wide), array(taps, wide), array(h), *bound,
+        last_taps.numpy(), last.numpy(), y.numpy(),
     )  # fmt: skip
     return y, last_taps, last
