@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers.base import State, full_precision
-from longstate.layers.gated import initial_step_bias
+from longstate.layers.gated import RMSNorm, initial_step_bias
 from longstate.layers.linear import PanelLinear
 from longstate.layers.selective import SelectiveLayer
 from longstate.ops import selective_scan
@@ -100,7 +100,17 @@ class Mamba(SelectiveLayer):
                 return done
         return super().step(u, state, dt=dt, mask=mask, reset=reset)
 
-    def _at_once(self, u: Tensor, state: State) -> tuple[Tensor, State] | None:
+    def step_of_block(
+        self, x: Float[Tensor, "b d"], state: State, norm: nn.Module
+    ) -> tuple[Float[Tensor, "b d"], State] | None:
+        """x + step(norm(x)), the norm and the sum in the step's kernel; None where it has none."""
+        if type(self) is not Mamba or type(norm) is not RMSNorm:
+            return None
+        return self._at_once(x, state, norm.weight, norm.eps)
+
+    def _at_once(
+        self, u: Tensor, state: State, norm: Tensor | None = None, eps: float = 0.0
+    ) -> tuple[Tensor, State] | None:
         """A step in one kernel. None unless it goes through `PanelLinear`s, is too small to share
         out, and everything fits: the way through the ops says what does not."""
         inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
@@ -112,19 +122,20 @@ class Mamba(SelectiveLayer):
             weights += inner[name].parts()
         if torch.get_num_threads() > 1 and sum(w.nbytes for w in weights[::3]) > _ALONE:
             return None
-        weights += [self.conv1d.weight, self.conv1d.bias, own["A_log"], own["D"]]
+        conv = inner["conv1d"]._parameters
+        weights += [conv["weight"], conv["bias"], own["A_log"], own["D"]]
         if type(state) is not dict or len(state) != 2:
             return None
         taps, ssm = state.get("taps"), state.get("ssm")
-        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, *weights[12:]):
+        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, norm, *weights[12:]):
             return None
         (b, i), (d, n), past = u.shape, weights[14].shape, weights[12].shape[2] - 1
         fits = i == self.d_model and u.is_floating_point()
         if not fits or not _is(taps, (b, past, d)) or not _is(ssm, (b, d, n)):
             return None
         bound = self.__dict__.get("_bound")
-        if bound is None or not bound.is_of(weights):
-            bound = self.__dict__["_bound"] = SelectiveStep(weights)
+        if bound is None or not bound.is_of(weights, norm, eps):
+            bound = self.__dict__["_bound"] = SelectiveStep(weights, norm, eps)
         y, taps, ssm = bound(u, taps, ssm)
         return y.to(u.dtype), {"taps": taps, "ssm": ssm}
 

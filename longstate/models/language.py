@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from longstate.layers.base import Layer, State
 from longstate.layers.gated import GatedRMSNorm, RMSNorm
+from longstate.layers.mamba import Mamba
 from longstate.models.language_spec import LanguageSpec
 
 
@@ -211,6 +212,10 @@ class MixerBlock(nn.Module):
         self, x: Float[Tensor, "b d"], state: State, *, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Float[Tensor, "b d"], State]:
         """`forward` for one sample."""
+        if mask is None and reset is None and isinstance(self.mixer, Mamba):
+            done = self.mixer.step_of_block(x, state, self.norm)
+            if done is not None:
+                return done
         y, state = self.mixer.step(_apply(self.norm, x), state, mask=mask, reset=reset)
         return self._add(x, y), state
 

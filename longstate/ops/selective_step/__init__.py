@@ -1,14 +1,16 @@
 """One sample through a whole Mamba layer: four products, a convolution and a selective scan.
 
-    x, z = in_proj(u)
+    v = u, or norm * u / rms(u) in a residual block
+    x, z = in_proj(v)
     x = silu(conv(taps, x))
     r, B, C = x_proj(x)
     dt = softplus(dt_proj(r))
     h = exp(-dt exp(A_log)) * h + dt x B
-    y = out_proj((C h + D x) * silu(z))
+    y = out_proj((C h + D x) * silu(z)), plus u in a residual block
 
 The reference is `longstate.layers.Mamba`, which calls the ops one by one. At batch 1 and 8 bits
-calling takes as long as reading the weights; here it is one call.
+calling takes as long as reading the weights; here it is one call. Norm and residual join in because
+they, too, are calls.
 
 Axes: b batch, d channels inside, n state, k taps; r rank of the step.
 """
@@ -33,12 +35,14 @@ class SelectiveStep:
 
     Args:
         weights: of the layer. Changes in place are seen; `is_of` tells whether others are meant.
+        norm (i): weight of the block's norm. None: the layer alone, without norm and residual.
+        eps: of that norm.
 
     Raises:
         ValueError: the sizes of the projections do not fit.
     """
 
-    def __init__(self, weights: Weights):
+    def __init__(self, weights: Weights, norm: Tensor | None = None, eps: float = 0.0):
         sizes = [(0, 0) if w is None else (w.shape[0], w.shape[1]) for w in weights[0:12:3]]
         (d, n), i, rank = weights[14].shape, sizes[0][1], sizes[2][1]  # type: ignore[union-attr]
         rows, columns = (2 * d, rank + 2 * n, d, i), (i, d, rank, d)
@@ -46,12 +50,13 @@ class SelectiveStep:
             expected = (-(-rows[k] // LANES), columns[k])
             if found != expected:
                 raise ValueError(f"panels of projection {k} must be {expected}; got {found}")
-        self._weights, self._places = weights, _places(weights)
+        self._weights, self._eps = [*weights, norm], eps
+        self._places = _places(self._weights)
         self._bound: tuple[torch.dtype, Any] | None = None
 
-    def is_of(self, weights: Weights) -> bool:
+    def is_of(self, weights: Weights, norm: Tensor | None = None, eps: float = 0.0) -> bool:
         """Whether these weights lie where those lie that this step reads."""
-        return _places(weights) == self._places
+        return _places([*weights, norm]) == self._places and eps == self._eps
 
     def __call__(self, u: Tensor, taps: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """y (b, i), the next taps and the next h, all new and of the type of `h`.
@@ -65,12 +70,12 @@ class SelectiveStep:
 
         wide = h.dtype
         if self._bound is not None and self._bound[0] == wide:
-            return cpu.forward(u, taps, h, self._bound[1])
+            return cpu.forward(u, taps, h, self._eps, self._bound[1])
         bound = cpu.bind(self._weights, wide)
         others = [w for k, w in enumerate(self._weights) if w is not None and k not in (0, 3, 6, 9)]
         if all(w.dtype == wide and w.is_contiguous() for w in others):  # else copies, soon stale
             self._bound = wide, bound
-        return cpu.forward(u, taps, h, bound)
+        return cpu.forward(u, taps, h, self._eps, bound)
 
     def __reduce__(self) -> tuple[Any, tuple]:
         return _nothing, ()  # a copy of the layer binds its own weights

@@ -13,13 +13,70 @@ from longstate.ops.selective_scan import cpu_step as scan
 from longstate.ops.short_conv import cpu_step as conv
 
 _product, _convolve = matvec._forward, conv._step
-_begin, _advance, _finish = scan._begin, scan._advance, scan._finish
+_begin, _finish = scan._begin, scan._finish
+_CHANNELS = 64  # of the scan, so that their decays stay in the first level of cache
 
 
 @njit(**ROWS)
-def _rates(A_log, A):
-    for i in range(len(A)):
-        A[i] = -exp(A_log[i])
+def _normed(u, weight, eps, v):
+    total = v.dtype.type(0)
+    for j in range(len(u)):
+        total += u[j] * u[j]
+    scale = v.dtype.type(1 / np.sqrt(total / len(u) + eps))
+    for j in range(len(u)):
+        v[j] = u[j] * scale * weight[j]
+
+
+@njit(**ROWS)
+def _rates(A_log, x):
+    for i in range(len(x)):
+        x[i] = -exp(A_log[i])
+
+
+@njit(**ROWS)
+def _times(delta, x):
+    for i in range(len(x)):
+        x[i] *= delta
+
+
+@njit(**ROWS)
+def _powers(x):
+    for i in range(len(x)):
+        x[i] = exp(x[i])
+
+
+@njit(**ROWS)
+def _advance(decay, du, B, C, h, last):
+    """One channel: its next state, and what is read off it."""
+    y = h.dtype.type(0)
+    for i in range(len(B)):
+        last[i] = decay[i] * h[i] + du * B[i]
+        y += last[i] * C[i]
+    return y
+
+
+@njit(**KERNEL)
+def _scan(delta, du, A_log, B, C, h, last, y):
+    """Some channels at a time: loops over one channel's states alone are too short to be fast."""
+    d, n = h.shape
+    rates, decays = A_log.reshape(-1), np.empty(_CHANNELS * n, h.dtype)
+    for lo in range(0, d, _CHANNELS):
+        m = min(_CHANNELS, d - lo)
+        some = decays[: m * n]
+        _rates(rates[lo * n : (lo + m) * n], some)
+        for c in range(m):
+            _times(delta[lo + c], some[c * n : (c + 1) * n])
+        _powers(some)
+        for c in range(m):
+            y[lo + c] = _advance(
+                some[c * n : (c + 1) * n], du[lo + c], B, C, h[lo + c], last[lo + c]
+            )
+
+
+@njit(**ROWS)
+def _add(x, y):
+    for j in range(len(x)):
+        y[j] += x[j]
 
 
 @njit(**KERNEL)
@@ -30,16 +87,20 @@ def _apply(projection, x, y):
 
 @njit(**KERNEL)
 def _step(
-    start, stop, u, taps, h, into, steering, step, out, conv_weight, conv_bias, A_log, D,
-    last_taps, last, y,
+    start, stop, u, taps, h, eps, into, steering, step, out, conv_weight, conv_bias, A_log, D,
+    norm, last_taps, last, y,
 ):  # fmt: skip
     (b, d, n), rank = h.shape, step[0].shape[1]
     for _ in range(start, stop):
         xz, steer = np.empty((b, 2 * d), h.dtype), np.empty((b, rank + 2 * n), h.dtype)
         convolved, sums = np.empty((b, 1, d), h.dtype), np.empty((b, d), h.dtype)
         dt, du, gated = np.empty((b, d), h.dtype), np.empty((b, d), h.dtype), np.empty_like(sums)
-        A = np.empty(n, h.dtype)
-        _apply(into, u, xz)
+        v = u
+        if len(norm):
+            v = np.empty_like(u)
+            for r in range(b):
+                _normed(u[r], norm, eps, v[r])
+        _apply(into, v, xz)
         given = xz[:, :d].copy().reshape((b, 1, d))
         _convolve(0, b, given, conv_weight, conv_bias, True, taps, last_taps, convolved, sums)
         x = convolved.reshape((b, d))
@@ -47,14 +108,14 @@ def _step(
         _apply(step, steer[:, :rank].copy(), dt)
         for r in range(b):
             _begin(x[r], dt[r], conv_bias[:0], True, sums[r], du[r])
-        for c in range(d):
-            _rates(A_log[c], A)
-            for r in range(b):
-                write, read = steer[r, rank : rank + n], steer[r, rank + n :]
-                gated[r, c] = _advance(sums[r, c], du[r, c], A, write, read, h[r, c], last[r, c])
         for r in range(b):
+            write, read = steer[r, rank : rank + n], steer[r, rank + n :]
+            _scan(sums[r], du[r], A_log, write, read, h[r], last[r], gated[r])
             _finish(gated[r], x[r], D, xz[r, d:], du[r])
         _apply(out, du, y)
+        if len(norm):
+            for r in range(b):
+                _add(u[r], y[r])
 
 
 def bind(weights: list, wide: torch.dtype) -> tuple:
@@ -68,16 +129,16 @@ def bind(weights: list, wide: torch.dtype) -> tuple:
         (array(weights[k]), numbers(weights[k + 1]), numbers(weights[k + 2]))
         for k in range(0, 12, 3)
     ]
-    conv_weight, conv_bias, A_log, D = (numbers(w) for w in weights[12:])
-    return *projections, conv_weight.reshape(len(D), -1), conv_bias, A_log, D
+    conv_weight, conv_bias, A_log, D, norm = (numbers(w) for w in weights[12:])
+    return *projections, conv_weight.reshape(len(D), -1), conv_bias, A_log, D, norm
 
 
-def forward(u: Tensor, taps: Tensor, h: Tensor, bound: tuple) -> tuple[Tensor, Tensor, Tensor]:
+def forward(
+    u: Tensor, taps: Tensor, h: Tensor, eps: float, bound: tuple
+) -> tuple[Tensor, Tensor, Tensor]:
     wide = h.dtype
-    y, last_taps = torch.empty(u.shape, dtype=wide), torch.empty(taps.shape, dtype=wide)
-    last = torch.empty(h.shape, dtype=wide)
-    parallel_for(
-        _step, 1, 0, array(u, wide), array(taps, wide), array(h), *bound,
-        last_taps.numpy(), last.numpy(), y.numpy(),
-    )  # fmt: skip
-    return y, last_taps, last
+    given = (array(u, wide), array(taps, wide), array(h))
+    # NumPy's empty arrays come faster than PyTorch's
+    y, last_taps, last = np.empty_like(given[0]), np.empty_like(given[1]), np.empty_like(given[2])
+    parallel_for(_step, 1, 0, *given, eps, *bound, last_taps, last, y)
+    return torch.from_numpy(y), torch.from_numpy(last_taps), torch.from_numpy(last)
