@@ -126,7 +126,8 @@ class Mamba(SelectiveLayer):
         weights += [conv["weight"], conv["bias"], own["A_log"], own["D"]]
         if type(state) is not dict or len(state) != 2:
             return None
-        taps, ssm = state.get("taps"), state.get("ssm")
+        taps: Any = state.get("taps")
+        ssm: Any = state.get("ssm")
         if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, norm, *weights[12:]):
             return None
         (b, i), (d, n), past = u.shape, weights[14].shape, weights[12].shape[2] - 1

@@ -24,8 +24,8 @@ from longstate.ops.matvec import LANES
 
 Weights = list[Tensor | None]
 """in_proj, x_proj, dt_proj and out_proj, each as panels (p, i, 64), scale (o) and bias (o), None
-where there is none (`longstate.ops.matvec`); then the convolution's weight (d, 1, k) and bias (d) or
-None, A_log (d, n) and D (d)."""
+where there is none (`longstate.ops.matvec`); then weight (d, 1, k) and bias (d) of the convolution,
+A_log (d, n) and D (d)."""
 
 
 class SelectiveStep:
@@ -34,7 +34,7 @@ class SelectiveStep:
     Runs on a CPU, without gradients, on one thread: the caller sees to it that this is wanted.
 
     Args:
-        weights: of the layer. Changes in place are seen; `is_of` tells whether others are meant.
+        weights: of the layer. Copies them nowhere but for exp(A_log), which takes long.
         norm (i): weight of the block's norm. None: the layer alone, without norm and residual.
         eps: of that norm.
 
@@ -55,7 +55,8 @@ class SelectiveStep:
         self._bound: tuple[torch.dtype, Any] | None = None
 
     def is_of(self, weights: Weights, norm: Tensor | None = None, eps: float = 0.0) -> bool:
-        """Whether these weights lie where those lie that this step reads."""
+        """Whether these weights lie where those lie that this step reads, A_log unchanged. (A
+        change through `.data` goes unseen: PyTorch does not count it.)"""
         return _places([*weights, norm]) == self._places and eps == self._eps
 
     def __call__(self, u: Tensor, taps: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +83,9 @@ class SelectiveStep:
 
 
 def _places(weights: Weights) -> list[int]:
-    return [0 if w is None else w.data_ptr() for w in weights]
+    A_log = weights[14]
+    changes = 0 if A_log is None or A_log.is_inference() else A_log._version
+    return [changes, *(0 if w is None else w.data_ptr() for w in weights)]
 
 
 def _nothing() -> None:

@@ -7,14 +7,13 @@ from torch import Tensor
 
 from longstate.ops._rows import array
 from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, exp
+from longstate.ops._vector_math import ROWS
 from longstate.ops.matvec import cpu as matvec
 from longstate.ops.selective_scan import cpu_step as scan
 from longstate.ops.short_conv import cpu_step as conv
 
 _product, _convolve = matvec._forward, conv._step
-_begin, _finish = scan._begin, scan._finish
-_CHANNELS = 64  # of the scan, so that their decays stay in the first level of cache
+_begin, _advance, _finish = scan._begin, scan._advance, scan._finish
 
 
 @njit(**ROWS)
@@ -25,52 +24,6 @@ def _normed(u, weight, eps, v):
     scale = v.dtype.type(1 / np.sqrt(total / len(u) + eps))
     for j in range(len(u)):
         v[j] = u[j] * scale * weight[j]
-
-
-@njit(**ROWS)
-def _rates(A_log, x):
-    for i in range(len(x)):
-        x[i] = -exp(A_log[i])
-
-
-@njit(**ROWS)
-def _times(delta, x):
-    for i in range(len(x)):
-        x[i] *= delta
-
-
-@njit(**ROWS)
-def _powers(x):
-    for i in range(len(x)):
-        x[i] = exp(x[i])
-
-
-@njit(**ROWS)
-def _advance(decay, du, B, C, h, last):
-    """One channel: its next state, and what is read off it."""
-    y = h.dtype.type(0)
-    for i in range(len(B)):
-        last[i] = decay[i] * h[i] + du * B[i]
-        y += last[i] * C[i]
-    return y
-
-
-@njit(**KERNEL)
-def _scan(delta, du, A_log, B, C, h, last, y):
-    """Some channels at a time: loops over one channel's states alone are too short to be fast."""
-    d, n = h.shape
-    rates, decays = A_log.reshape(-1), np.empty(_CHANNELS * n, h.dtype)
-    for lo in range(0, d, _CHANNELS):
-        m = min(_CHANNELS, d - lo)
-        some = decays[: m * n]
-        _rates(rates[lo * n : (lo + m) * n], some)
-        for c in range(m):
-            _times(delta[lo + c], some[c * n : (c + 1) * n])
-        _powers(some)
-        for c in range(m):
-            y[lo + c] = _advance(
-                some[c * n : (c + 1) * n], du[lo + c], B, C, h[lo + c], last[lo + c]
-            )
 
 
 @njit(**ROWS)
@@ -87,7 +40,7 @@ def _apply(projection, x, y):
 
 @njit(**KERNEL)
 def _step(
-    start, stop, u, taps, h, eps, into, steering, step, out, conv_weight, conv_bias, A_log, D,
+    start, stop, u, taps, h, eps, into, steering, step, out, conv_weight, conv_bias, A, D,
     norm, last_taps, last, y,
 ):  # fmt: skip
     (b, d, n), rank = h.shape, step[0].shape[1]
@@ -110,7 +63,8 @@ def _step(
             _begin(x[r], dt[r], conv_bias[:0], True, sums[r], du[r])
         for r in range(b):
             write, read = steer[r, rank : rank + n], steer[r, rank + n :]
-            _scan(sums[r], du[r], A_log, write, read, h[r], last[r], gated[r])
+            for c in range(d):
+                gated[r, c] = _advance(sums[r, c], du[r, c], A[c], write, read, h[r, c], last[r, c])
             _finish(gated[r], x[r], D, xz[r, d:], du[r])
         _apply(out, du, y)
         if len(norm):
@@ -130,7 +84,7 @@ def bind(weights: list, wide: torch.dtype) -> tuple:
         for k in range(0, 12, 3)
     ]
     conv_weight, conv_bias, A_log, D, norm = (numbers(w) for w in weights[12:])
-    return *projections, conv_weight.reshape(len(D), -1), conv_bias, A_log, D, norm
+    return *projections, conv_weight.reshape(len(D), -1), conv_bias, -np.exp(A_log), D, norm
 
 
 def forward(
