@@ -6,8 +6,8 @@ float64 on the CPU, whatever the type and the device of the model.
 
 from longstate.memory.attention import HiddenAttention as HiddenAttention
 from longstate.memory.attention import hidden_attention as hidden_attention
-from longstate.memory.certify import Certificate as Certificate
-from longstate.memory.certify import Claim as Claim
+from longstate.memory.certificate import Certificate as Certificate
+from longstate.memory.certificate import Claim as Claim
 from longstate.memory.certify import certify as certify
 from longstate.memory.contraction import Contraction as Contraction
 from longstate.memory.contraction import average_contraction as average_contraction
@@ -42,6 +42,7 @@ from longstate.memory.rate import blahut_arimoto as blahut_arimoto
 from longstate.memory.rate import gaussian_rd as gaussian_rd
 from longstate.memory.recording import layers_of as layers_of
 from longstate.memory.recording import record as record
+from longstate.memory.recording import widened as widened
 from longstate.memory.result import KINDS as KINDS
 from longstate.memory.result import Kind as Kind
 from longstate.memory.result import Result as Result

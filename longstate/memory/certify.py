@@ -14,17 +14,16 @@ Axes: o steps (channels or heads), n state of a channel.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from longstate.errors import InputError
+from longstate.memory.certificate import Certificate, Claim
+from longstate.memory.contraction import SHORTEST, average_contraction
 from longstate.memory.gains import gains
-from longstate.memory.recording import Data, layers_of, record
-from longstate.memory.result import Kind, Result, digits
+from longstate.memory.recording import Data, layers_of, record, widened
 from longstate.memory.selective_bounds import (
     Ball,
     attack,
@@ -34,76 +33,11 @@ from longstate.memory.selective_bounds import (
     state_size,
     steps,
 )
-from longstate.memory.timescales import timescales
+from longstate.memory.threshold import event_threshold
+from longstate.memory.timescales import eigenvalues
 from longstate.systems import Trace
 
 _KEPT = 0.01  # of a state; what is left when it counts as forgotten
-
-
-class Claim(NamedTuple):
-    """One line of a certificate, for the channel where it is worst.
-
-    Attributes:
-        layer: name of the layer in the model.
-        what: the claim, in words.
-        kind: of the certified number.
-        certified: for all inputs. None: nothing is certified.
-        attacked: the worst that an attack found.
-        seen: the worst on the data.
-        rising: whether certified >= attacked >= seen, rather than <=.
-        holds: whether it is a good one: stable, bounded. None where there is nothing to hold.
-    """
-
-    layer: str
-    what: str
-    kind: Kind
-    certified: float | None
-    attacked: float | None
-    seen: float | None
-    rising: bool
-    holds: bool | None
-
-    def ordered(self) -> bool:
-        """Whether the three numbers come in the order that they must, up to rounding."""
-        numbers = [x for x in (self.certified, self.attacked, self.seen) if x is not None]
-        if self.rising:
-            numbers = numbers[::-1]
-        return all(a <= b * (1 + 1e-9) + 1e-12 for a, b in pairwise(numbers))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Certificate(Result):
-    """Claims about every layer.
-
-    Args:
-        claims: in the order of the layers.
-    """
-
-    claims: tuple[Claim, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every claim holds. What a gate looks at."""
-        return all(c.holds is not False for c in self.claims)
-
-    def rows(self) -> tuple[list[str], list[list[str]]]:
-        def text(x: float | None) -> str:
-            return "-" if x is None else digits(x)
-
-        marks = {True: "holds", False: "FAILS", None: ""}
-        body = [
-            [
-                c.layer, c.what, c.kind.replace("_", " "), text(c.certified), text(c.attacked),
-                text(c.seen), marks[c.holds],
-            ]
-            for c in self.claims
-        ]  # fmt: skip
-        return ["layer", "claim", "kind", "all inputs", "attack", "data", ""], body
-
-    def to_dict(self) -> dict[str, Any]:
-        plain = super().to_dict()
-        plain["claims"] = [dict(zip(Claim._fields, c, strict=True)) for c in plain["claims"]]
-        return {**plain, "passed": self.passed}
 
 
 def certify(
@@ -193,11 +127,9 @@ def _ball(name: str, layer: Any, norm: nn.Module | None, radius: float | None) -
 
 
 def _linear(name: str, layer: Any) -> list[Claim]:
-    system = layer.system()
-    scale = timescales(system).steps
-    size = float(torch.exp(-1 / scale).max()) if bool(scale.isfinite().all()) else 1.0
-    stable = bool(scale.isfinite().all())
-    lost = -math.log(_KEPT) * float(scale.max())
+    system = widened(layer).system()
+    size = float(eigenvalues(system).abs().max())
+    stable, lost = size < 1, _steps(-math.log(size) if size > 0 else math.inf)
     claims = [
         Claim(name, "largest |eigenvalue|", "exact", size, None, None, True, stable),
         Claim(name, "steps until 1 % is left, at most", "exact", lost, None, None, True, None),
@@ -206,13 +138,15 @@ def _linear(name: str, layer: Any) -> list[Claim]:
         return claims
     g = gains(system)
     worst = int(g.h_infinity.flatten().argmax())
-    high, low = float(g.h_infinity.flatten()[worst]), float(g.h_infinity_below.flatten()[worst])
+    high, low = (float(v.flatten()[worst]) for v in (g.h_infinity, g.h_infinity_below))
+    l1, u = float(g.l1.max()), float(event_threshold(system).ratio.min())
     return [
         *claims,
         Claim(name, "gain of energy (H-infinity)", "certified", high, low, None, True, True),
         Claim(name, "gain of white noise (H2)", "exact", float(g.h2.max()), None, None, True, None),
+        Claim(name, "gain of amplitude (l1)", "upper_bound", l1, None, None, True, True),
         Claim(
-            name, "gain of amplitude (l1)", "upper_bound", float(g.l1.max()), None, None, True, True
+            name, "|u| / |state| that cannot make it grow", "certified", u, None, None, False, None
         ),
     ]
 
@@ -220,40 +154,68 @@ def _linear(name: str, layer: Any) -> list[Claim]:
 def _selective(
     name: str, layer: Any, ball: Ball, trace: Trace | None, attacked: bool
 ) -> list[Claim]:
-    s = cast(layer.selection(), torch.float64)
+    s = cast(widened(layer).selection(), torch.float64)
     size = None if trace is None else float(trace.states().abs().max())
     if s.rate is None:
         return _regression(name, s, ball, trace, size)
     step = steps(s, ball)
     rows = s.rate.amin(1)
-    least = step.low * rows  # what every state forgets in a step, at least
     found = attack(s, ball) if attacked else None
-    found = None if found is None else found * rows
-    shown = None
-    if trace is not None:
-        forgotten = -trace.decay.clamp(min=1e-300).log().amin((0, 1))  # (c, n)
-        shown = forgotten.amin(1).unflatten(0, (len(rows), -1)).amin(1)
-        found = None if found is None else torch.minimum(found, shown)
-    assert found is None or bool((least <= found * (1 + 1e-9) + 1e-300).all()), name
-    lowest = float(least.min())
-    a = None if found is None else float(found.min())
-    b = None if shown is None else float(shown.min())
+    seen = None if trace is None or s.floor else _of_each_step(trace.gain, step.low)
+    if found is not None and seen is not None:
+        found = torch.minimum(found, seen)
+    assert found is None or bool((step.low <= found * (1 + 1e-9)).all()), name
+    e = _least(step.low * rows), _least(found, rows), _least(seen, rows)
+    if trace is not None and s.floor:  # of each rate only the least is known, so it is read off
+        lost = float(-trace.decay.clamp(min=1e-300).log().max())
+        e = *e[:2], lost + torch.finfo(torch.float64).eps
     bound = float(state_size(s, ball).max())
+    slow = bool((decay(s, step.low) <= 1).all())
     return [
         Claim(
-            name, "decay exponent of a step, at least", "certified", lowest, a, b, False, None
+            name, "step dt, at least", "certified", _least(step.low), _least(found), _least(seen),
+            False, None,
+        ),
+        Claim(name, "decay exponent of a step, at least", "certified", *e, False, None),
+        Claim(
+            name, "decay of a step, at most", "certified", _left(e[0]), _left(e[1]), _left(e[2]),
+            True, slow,
         ),
         Claim(
-            name, "decay of a step, at most", "certified", math.exp(-lowest),
-            None if a is None else math.exp(-a), None if b is None else math.exp(-b), True,
-            bool((decay(s, step.low) <= 1).all()),
-        ),
-        Claim(
-            name, "steps until 1 % is left, at most", "certified", _steps(lowest),
-            _steps(a), _steps(b), True, None,
+            name, "steps until 1 % is left, at most", "certified", _steps(e[0]), _steps(e[1]),
+            _steps(e[2]), True, None,
         ),
         Claim(name, "|state|, at most", "certified", bound, None, size, True, math.isfinite(bound)),
+        *_average(name, trace),
     ]  # fmt: skip
+
+
+def _of_each_step(gain: Tensor, step: Tensor) -> Tensor:
+    """The least of a gain (b, t, c) of each of the steps (o) that channels share."""
+    return gain.amin((0, 1)).unflatten(0, (len(step), -1)).amin(1)
+
+
+def _least(step: Tensor | None, rate: Tensor | None = None) -> float | None:
+    if step is None:
+        return None
+    return float((step if rate is None else step * rate).min())
+
+
+def _average(name: str, trace: Trace | None) -> list[Claim]:
+    """How fast two starts meet on the data: an average, which one input cannot spoil."""
+    if trace is None or trace.length < SHORTEST:
+        return []
+    found = average_contraction(trace)
+    rates = (
+        ("mean log decay, slowest state", found.exponent),
+        ("its interval's upper end (95 %)", found.high),
+        ("two starts approach, log per step", found.coupled),
+    )
+    return [Claim(name, what, "estimate", None, None, rate, True, None) for what, rate in rates]
+
+
+def _left(exponent: float | None) -> float | None:
+    return None if exponent is None else math.exp(-exponent)
 
 
 def _steps(exponent: float | None) -> float | None:
@@ -272,4 +234,5 @@ def _regression(
     return [
         Claim(name, "decay of a step, at most", "certified", 1.0, None, None, True, True),
         Claim(name, "|state| / sqrt(steps), at most", "certified", rate, None, grown, True, True),
+        *_average(name, trace),
     ]

@@ -17,6 +17,8 @@ from longstate.errors import InputError
 from longstate.memory.result import Result, digits
 from longstate.systems import Trace
 
+SHORTEST = 16  # samples that can be averaged over
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contraction(Result):
@@ -54,8 +56,8 @@ def average_contraction(trace: Trace, *, draws: int = 500, seed: int = 0) -> Con
     """
     trace = trace.double()
     b, t, c, n = trace.decay.shape
-    if t < 16:
-        raise InputError(f"16 samples are needed to average over; the trace has {t}")
+    if t < SHORTEST:
+        raise InputError(f"{SHORTEST} samples are needed to average over; the trace has {t}")
     g = torch.Generator().manual_seed(seed)
     gap = torch.randn(b, c, n, generator=g, dtype=torch.float64)
     path, total = [], torch.zeros(b, dtype=torch.float64)

@@ -67,9 +67,15 @@ def record(model: nn.Module, data: Data) -> dict[str, Trace]:
         u = inputs[name].double().cpu()
         with torch.no_grad():
             if norm is not None:
-                u = copy.deepcopy(norm).double().cpu()(u)
-            traces[name] = copy.deepcopy(layer).double().cpu().trace(u).double()
+                u = widened(norm)(u)
+            traces[name] = widened(layer).trace(u).double()
     return traces
+
+
+def widened(module: Any) -> Any:
+    """A copy in float64 on the CPU: what a narrow type would round on the way to a system, a trace
+    or a certificate is no property of the weights."""
+    return copy.deepcopy(module).double().cpu()
 
 
 def _traced(layer: Any) -> bool:

@@ -5,7 +5,6 @@ Of a selective layer by its trace, in float64 on the CPU; of a linear one by its
 Axes: b batch, t time, c channels, n state of a channel.
 """
 
-import copy
 import math
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from longstate.memory.recording import widened
 from longstate.memory.timescales import timescales
 
 _FROZEN = 1e-4  # of a state: one that never loses more of itself than this in a step
@@ -100,7 +100,7 @@ class Extremes:
         """What a layer is called with, a few rows of the batch at a time."""
         u, state = args[0], args[1] if len(args) > 1 else kwargs.get("state")
         mask = kwargs.get("mask")
-        wide = copy.deepcopy(layer).double().cpu()
+        wide = widened(layer)
         with torch.no_grad():
             u = u.detach().double().cpu()
             if mask is not None:
@@ -130,7 +130,7 @@ def _rows(state: Any, start: int, stop: int) -> Any:
 def of_linear(name: str, layer: Any) -> Forgetting:
     """The same of a layer with a `system`."""
     with torch.no_grad():
-        steps = timescales(layer.system()).steps
+        steps = timescales(widened(layer).system()).steps
     left = torch.exp(-1 / steps)
     return Forgetting(
         name,

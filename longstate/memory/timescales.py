@@ -92,7 +92,7 @@ def timescales(memory: System | Trace, *, reference: int | None = None) -> Times
     else:
         if not memory.discrete:
             raise InputError("the system is continuous; call discretize(rule, dt) first")
-        exponent = _eigenvalues(memory).abs().log()
+        exponent = eigenvalues(memory).abs().log()
         scope = "all inputs"
     steps = torch.where(exponent < 0, -1 / exponent, math.inf)
     return Timescales(
@@ -104,7 +104,8 @@ def timescales(memory: System | Trace, *, reference: int | None = None) -> Times
     )
 
 
-def _eigenvalues(system: System) -> Tensor:
+def eigenvalues(system: System) -> Tensor:
+    """Of A (..., n), in float64, on the CPU."""
     if isinstance(system, DiagonalSystem):
         A = system.A.detach().cpu()
         return A.to(torch.complex128) if A.is_complex() else A.double()

@@ -35,6 +35,7 @@ from longstate.memory import (
     probe,
     record,
     timescales,
+    widened,
 )
 from longstate.memory.attention import choose_channels
 from longstate.reports.memory_figures import chosen
@@ -171,7 +172,7 @@ def _try(measure: Callable[[], Any], notes: list[str], name: str = "") -> Any:
 
 def _linear(name: str, layer: Any, length: int | None, notes: list[str]) -> Measured:
     with torch.no_grad():
-        system = layer.system()
+        system = widened(layer).system()
         lags = int(min(max(2 * (length or 256), 64), 512))
         scales = _try(lambda: timescales(system, reference=length), notes, name)
         spectrum = _try(lambda: hankel(system), [], name)
