@@ -4,6 +4,7 @@ Every mistake of the caller's is one sentence on standard error and exit code 2.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -14,7 +15,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="State space sequence models that run anywhere PyTorch runs.",
 )
 train = typer.Typer(no_args_is_help=True, help="Train a model.")
 app.add_typer(train, name="train")
@@ -30,6 +30,24 @@ app.command()(convert.convert)
 app.command()(bench.bench)
 app.command()(memory.certify)
 app.command()(memory.memory)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from longstate import __version__
+
+        print(f"longstate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say it, and end."),
+    ] = False,
+) -> None:
+    """State space sequence models that run anywhere PyTorch runs."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from longstate.errors import InputError
 from longstate.memory import Result
+from longstate.memory.result import digits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,3 +58,9 @@ def test_is_frozen():
 def test_a_number_without_its_kind_is_refused(wrong):
     with pytest.raises(InputError):
         make(**wrong)
+
+
+def test_a_decay_close_to_one_shows_what_it_loses():
+    assert [digits(x) for x in (1, 1 - 4.26e-6, 0.9992, 1.25)] == [
+        "1", "1 - 4.3e-06", "0.9992", "1.25",
+    ]  # fmt: skip
