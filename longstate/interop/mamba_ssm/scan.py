@@ -136,7 +136,10 @@ def mamba_inner_fn(
         checkpoint_lvl: 0 or 1. Chooses what the package recomputes; changes no number, here or
             there.
         b_rms_weight, c_rms_weight (n), dt_rms_weight (d): if given, B, C and the step are divided
-            by their root mean square.
+            by their root mean square; the step after its projection, as published. The mixer of
+            FalconMamba in transformers does so before it, but hands training to this function
+            where it finds it: with the published package, and so with this one, it trains
+            something else than it evaluates.
         b_c_dt_rms_eps: added to those mean squares.
 
     Returns:
