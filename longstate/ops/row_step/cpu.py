@@ -1,7 +1,7 @@
 """Numba: one dot product after the other reads a matrix from end to end.
 
-The two large products are shared out among threads by their rows, what lies between them by
-sequences.
+In a large layer the two large products are shared out among threads by their rows, and what lies
+between them by sequences. A small one is a single call.
 """
 
 from typing import Any
@@ -15,7 +15,9 @@ from longstate.ops._threads import KERNEL, parallel_for
 from longstate.ops._vector_math import ROWS, exp, load, sigmoid, softplus, store
 from longstate.ops.row_step import Weights
 
-_BYTES_PER_UPDATE = 20  # read in the time of what `parallel_for` counts as one update
+# Another thread has woken up, and handed back, when so many bytes of weights have been read.
+_ALONE = 6_000_000
+_SHARED = 10**9  # work that `parallel_for` never takes for small
 
 
 @njit(**ROWS)
@@ -100,25 +102,34 @@ def _between(
         _finish(y[b], u, D, xz[b, d:])
 
 
+@njit(**KERNEL)
+def _whole(
+    start, stop, u, taps, h, in_proj, in_bias, conv_weight, conv_bias, x_proj, dt_weight, dt_bias,
+    A_log, D, out_proj, out_bias, xz, y, out,
+):  # fmt: skip
+    for _ in range(start, stop):
+        _products(0, len(in_proj), u, in_proj, in_bias, xz)
+        _between(
+            0, len(u), xz, taps, h, conv_weight, conv_bias, x_proj, dt_weight, dt_bias, A_log, D, y
+        )
+        _products(0, len(out_proj), y, out_proj, out_bias, out)
+
+
 def forward(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
     """y (b, i); `taps` and `h` are changed."""
-    out, wide = u.new_empty(u.shape), array(u, h.dtype)
+    result, wide = u.new_empty(u.shape), array(u, h.dtype)
     none = wide[0, :0]
     w: Any = Weights(*[none if v is None else array(v) for v in weights])  # type: ignore[arg-type]
-    state = array(h)
+    state, past, out = array(h), array(taps), array(result)
     xz = np.empty((len(u), len(w.in_proj)), state.dtype)
     y = np.empty(state.shape[:2], state.dtype)
-    parallel_for(_products, len(w.in_proj), _work(w.in_proj), wide, w.in_proj, w.in_bias, xz)
+    if w.in_proj.nbytes + w.out_proj.nbytes < _ALONE:
+        parallel_for(_whole, 1, 0, wide, past, state, *w, xz, y, out)
+        return result
+    parallel_for(_products, len(w.in_proj), _SHARED, wide, w.in_proj, w.in_bias, xz)
     parallel_for(
-        _between, len(u), len(u) * (_work(w.x_proj) + _work(w.dt_weight) + state[0].size),
-        xz, array(taps), state, w.conv_weight, w.conv_bias, w.x_proj, w.dt_weight, w.dt_bias,
-        w.A_log, w.D, y,
+        _between, len(u), _SHARED, xz, past, state, w.conv_weight, w.conv_bias, w.x_proj,
+        w.dt_weight, w.dt_bias, w.A_log, w.D, y,
     )  # fmt: skip
-    parallel_for(
-        _products, len(w.out_proj), _work(w.out_proj), y, w.out_proj, w.out_bias, array(out)
-    )
-    return out
-
-
-def _work(matrix: np.ndarray) -> int:
-    return matrix.nbytes // _BYTES_PER_UPDATE
+    parallel_for(_products, len(w.out_proj), _SHARED, y, w.out_proj, w.out_bias, out)
+    return result
