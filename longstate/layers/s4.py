@@ -85,7 +85,7 @@ class S4(ChannelwiseLayer):
 
     def system(self, rate: float = 1.0) -> DenseSystem:
         """The recurrence that the layer runs, in real coordinates (Re x, Im x)."""
-        steps = self.log_dt.to(self._dtype()).exp() * rate
+        steps = 2 * self._half_steps(rate)[:, 0]
         return self.continuous_system().discretize(Bilinear(), steps)
 
     def _zero_state(self, batch: int) -> Tensor:
@@ -97,9 +97,31 @@ class S4(ChannelwiseLayer):
         return dense_channel_scan(u, A, B, C, state, lengths=lengths)
 
     def _advance(self, u, state, dt, rate):
-        A, B, C = matrices(self.system(rate))
-        state = torch.einsum("dmn,bdn->bdm", A, state) + B * u[..., None]
-        return (C * state).sum(-1), state
+        """The bilinear step by Woodbury's identity, without a matrix.
+
+        (I - A s/2) x = (I + A s/2) x_0 + s B u, of which all but P is diagonal: what P adds follows
+        from w = 2 Re(P* x), a system of r equations.
+        """
+        system, half = self.continuous_system(), self._half_steps(rate)
+        P, B, C = system.P, system.B[..., 0], system.C[..., 0, :]
+
+        def along(x: Tensor) -> Tensor:
+            return 2 * (P.conj() * x[..., None]).real.sum(-2)  # (..., d, r)
+
+        def back(w: Tensor) -> Tensor:
+            return (P * w[..., None, :]).sum(-1)  # (..., d, m)
+
+        x = torch.complex(*state.chunk(2, dim=-1))
+        x = x + half * (system.A * x - back(along(x))) + 2 * half * B * u[..., None]
+        resolvent = 1 / (1 - half * system.A)
+        eye = torch.eye(P.shape[-1], dtype=half.dtype, device=half.device)
+        small = eye + 2 * half[..., None] * (P.mH @ (resolvent[..., None] * P)).real
+        w = torch.linalg.solve(small, along(resolvent * x)[..., None])[..., 0]
+        x = resolvent * (x - half * back(w))
+        return 2 * (C * x).real.sum(-1), torch.cat([x.real, x.imag], dim=-1)
+
+    def _half_steps(self, rate: float) -> Tensor:
+        return self.log_dt.to(self._dtype()).exp()[:, None] * (rate / 2)
 
     def _check_options(self, dt, rate):
         if dt is not None:
