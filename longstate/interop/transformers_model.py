@@ -221,6 +221,8 @@ class LongstateForCausalLM(PreTrainedModel, GenerationMixin):
         every_n_layers: int = 1,
     ) -> None:
         """Have blocks compute again in the backward pass, instead of keeping what they computed."""
+        if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+            raise InputError("checkpointing a longstate model needs use_reentrant=False")
         self.gradient_checkpointing = enable
         for i, block in enumerate(self.model.blocks):
             vars(block).pop("forward", None)

@@ -85,9 +85,12 @@ def test_saved_and_loaded(layer, tie, tmp_path):
     same(loaded.model, model)
 
 
-def test_wrapping_shares_the_model():
-    model = make("mamba")
+@pytest.mark.parametrize("tie", [True, False])
+def test_wrapping_shares_the_model(tie):
+    model = make("mamba", tie=tie)
     assert wrap(model).model is model
+    assert wrap(model).get_input_embeddings() is model.embedding
+    assert wrap(model).get_output_embeddings() is model.head
     assert not wrap(model).training
     assert wrap(model.train()).training
 
@@ -193,7 +196,9 @@ def test_what_is_returned(model):
     tokens = draw()
     assert model(tokens, use_cache=False).past_key_values is None
     assert model.train()(tokens).past_key_values is None
-    assert len(model(tokens, labels=tokens, use_cache=True, return_dict=False)) == 3
+    whole = model(tokens, labels=tokens, use_cache=True, return_dict=False)
+    assert type(whole) is tuple
+    assert len(whole) == 3
 
 
 @pytest.mark.parametrize(
@@ -206,6 +211,7 @@ def test_what_is_returned(model):
         ("int64", {"input_ids": torch.ones(1, 2)}),
         ("input_ids", {}),
         ("inputs_embeds", {"inputs_embeds": torch.ones(1, 2, 24)}),
+        ("inputs_embeds", {"input_ids": draw(), "inputs_embeds": torch.ones(2, 37, 24)}),
         ("no attentions", {"output_attentions": True}),
         ("no hidden states", {"output_hidden_states": True}),
         (r"\(2, 37\); got \(2, 36\)", {"attention_mask": torch.ones(2, 36)}),
@@ -236,8 +242,9 @@ def test_bad_inputs_are_refused(model, what, arguments):
 def test_a_config_that_cannot_be_read_says_why(folder, what, changes):
     facts = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**facts, **changes}))
-    with pytest.raises(InputError, match=what):
-        AutoModelForCausalLM.from_pretrained(folder)
+    for auto in (AutoConfig, AutoModelForCausalLM):
+        with pytest.raises(InputError, match=what):
+            auto.from_pretrained(folder)
 
 
 def test_the_vocabulary_cannot_be_resized(model):

@@ -37,7 +37,9 @@ def fresh():
 
 def trainer(model, folder, **changes):
     pytest.importorskip("accelerate", reason="Trainer needs it")
-    texts = [{"input_ids": row, "labels": row} for row in draw(16, 12)]
+    unread = torch.tensor([0, 9, 3, 6] * 4)  # so many tokens of each text are not predicted
+    labels = draw(16, 12).masked_fill(torch.arange(12) < unread[:, None], -100)
+    texts = [{"input_ids": a, "labels": b} for a, b in zip(draw(16, 12), labels, strict=True)]
     settings = {
         "output_dir": str(folder), "max_steps": 4, "save_steps": 2, "logging_steps": 1,
         "per_device_train_batch_size": 4, "learning_rate": 1e-2, "report_to": "none",
@@ -113,6 +115,11 @@ def test_generation_while_checkpointing():
     expected = model.generate(draw(), max_new_tokens=4, do_sample=False)
     model.train().activation_checkpointing_enable()
     assert torch.equal(model.generate(draw(), max_new_tokens=4, do_sample=False), expected)
+
+
+def test_reentrant_checkpointing_is_refused():
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        wrap(make("mamba")).activation_checkpointing_enable({"use_reentrant": True})
 
 
 def adapted(layer, targets):
