@@ -22,6 +22,7 @@ class LongstateConfig(PreTrainedConfig):
     """
 
     model_type = "longstate"
+    has_no_defaults_at_init = True  # older versions would make one without arguments
     attribute_map = {"hidden_size": "d_model", "tie_word_embeddings": "tie"}  # noqa: RUF012
 
     vocab_size: int

@@ -32,7 +32,7 @@ def register_transformers() -> None:
     """Let `AutoConfig` and `AutoModelForCausalLM` know model_type "longstate". Harmless twice.
 
     Raises:
-        ImportError: transformers is not installed, or too old.
+        ImportError: transformers is not installed.
     """
     AutoConfig.register(LongstateConfig.model_type, LongstateConfig, exist_ok=True)
     AutoModelForCausalLM.register(LongstateConfig, LongstateForCausalLM, exist_ok=True)
@@ -122,7 +122,7 @@ class LongstateForCausalLM(PreTrainedModel, GenerationMixin):
 
         Returns:
             loss: mean over the predicted tokens, in nats, where labels were given.
-            logits (b, t, v): float32; 0 at padding.
+            logits (b, t, v): float32 at least; 0 at padding.
             past_key_values: what has been read.
 
         Raises:
