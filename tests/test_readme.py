@@ -37,8 +37,9 @@ def imports_as_they_were(monkeypatch):
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().split("\n")[0])
 def test_python_runs_and_prints_what_it_says(code, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
-    if "accelerate_transformers" in code:
+    if "_transformers()" in code:
         pytest.importorskip("transformers", reason="needs the extra 'hf'")
+    if "accelerate_transformers" in code:
         from longstate.interop import accelerate_transformers
 
         request.addfinalizer(lambda: accelerate_transformers().undo())

@@ -6,21 +6,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longstate.interop.checkpoints import load_language_model, save_language_model
     from longstate.interop.mamba_ssm.provide import provide_mamba_ssm
+    from longstate.interop.transformers_config import LongstateConfig
+    from longstate.interop.transformers_model import LongstateForCausalLM, register_transformers
     from longstate.interop.transformers_patch import Acceleration, accelerate_transformers
 
 __all__ = [
     "Acceleration",
+    "LongstateConfig",
+    "LongstateForCausalLM",
     "accelerate_transformers",
     "load_language_model",
     "provide_mamba_ssm",
+    "register_transformers",
     "save_language_model",
 ]
 
 _HOME = {
     "Acceleration": "longstate.interop.transformers_patch",
+    "LongstateConfig": "longstate.interop.transformers_config",
+    "LongstateForCausalLM": "longstate.interop.transformers_model",
     "accelerate_transformers": "longstate.interop.transformers_patch",
     "load_language_model": "longstate.interop.checkpoints",
     "provide_mamba_ssm": "longstate.interop.mamba_ssm.provide",
+    "register_transformers": "longstate.interop.transformers_model",
     "save_language_model": "longstate.interop.checkpoints",
 }
 

@@ -116,7 +116,7 @@ def diagonalize(hippo: Hippo) -> HippoSpectrum:
     S = S - real_part * torch.eye(n, dtype=S.dtype)
     imag, V = torch.linalg.eigh(-1j * S)
     imag, V = imag[n // 2 :], V[:, n // 2 :]
-    if imag[0] < _TINY * imag[-1].clamp(min=1):
+    if not imag.is_meta and imag[0] < _TINY * imag[-1].clamp(min=1):
         # A zero pair (FouT): the solver may return any basis of the null space, such as a real
         # one, whose vectors are no conjugate pair. Build the pair from a real basis.
         z = torch.linalg.svd(S).Vh[-2:]

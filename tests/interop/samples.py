@@ -38,6 +38,18 @@ def draw(b=2, t=37):
     return torch.randint(50, (b, t), generator=torch.Generator().manual_seed(1))
 
 
+def padded(side):
+    """Three texts in one tensor, the last without padding, and what says where they are."""
+    tokens, mask = draw(3, 9), torch.ones(3, 9, dtype=torch.int64)
+    for row, gap in ((0, 4), (1, 8)):
+        mask[row, slice(gap) if side == "left" else slice(9 - gap, None)] = 0
+    return tokens, mask
+
+
+def alone(tokens, mask):
+    return [t[m.bool()] for t, m in zip(tokens, mask, strict=True)]
+
+
 def block(i, mixer):
     return {f"backbone.layers.{i}.norm.weight", *(f"backbone.layers.{i}.mixer.{m}" for m in mixer)}
 
