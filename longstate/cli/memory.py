@@ -42,7 +42,7 @@ def certify(
     read = None if data is None else subject.read(data).data(ROWS, subject.length or LENGTH)
     with working("certifying", sum(1 for _ in layers_of(subject.model))) as show:
         found: Certificate = certify(
-            subject.model, read, attacked=attack, radius=radius, progress=show
+            subject.model, read, attack=attack, radius=radius, progress=show
         )
     if json:
         sys.stdout.write(found.to_json() + "\n")

@@ -26,13 +26,13 @@ from longstate.memory.gains import gains
 from longstate.memory.recording import Data, layers_of, record, widened
 from longstate.memory.selective_bounds import (
     Ball,
-    attack,
     cast,
     decay,
     inner_size,
     state_size,
     steps,
 )
+from longstate.memory.selective_bounds import attack as smallest_found
 from longstate.memory.threshold import event_threshold
 from longstate.memory.timescales import eigenvalues
 from longstate.systems import Trace
@@ -44,7 +44,7 @@ def certify(
     model: nn.Module,
     data: Data | None = None,
     *,
-    attacked: bool = True,
+    attack: bool = True,
     radius: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Certificate:
@@ -55,7 +55,7 @@ def certify(
             block with `norm` and `mixer` says what reaches its layer.
         data: one input of the model, for the third number: tokens (b, t), or u (b, t, d). Or a
             function without arguments that runs the model on what it likes.
-        attacked: search for bad inputs, for the second number.
+        attack: search for bad inputs, for the second number.
         radius: length of u, for selective layers that neither LayerNorm nor RMSNorm precedes.
         progress: called with each layer's name before it is certified.
 
@@ -82,7 +82,7 @@ def certify(
                 claims += _linear(name, layer)
             else:
                 ball = _ball(name, layer, norm, radius)
-                claims += _selective(name, layer, ball, seen.get(name), attacked)
+                claims += _selective(name, layer, ball, seen.get(name), attack)
     for claim in claims:
         assert claim.ordered(), f"a bound is wrong: {claim}"
     failed = [c for c in claims if c.holds is False]
@@ -152,7 +152,7 @@ def _linear(name: str, layer: Any) -> list[Claim]:
 
 
 def _selective(
-    name: str, layer: Any, ball: Ball, trace: Trace | None, attacked: bool
+    name: str, layer: Any, ball: Ball, trace: Trace | None, attack: bool
 ) -> list[Claim]:
     s = cast(widened(layer).selection(), torch.float64)
     size = None if trace is None else float(trace.states().abs().max())
@@ -160,7 +160,7 @@ def _selective(
         return _regression(name, s, ball, trace, size)
     step = steps(s, ball)
     rows = s.rate.amin(1)
-    found = attack(s, ball) if attacked else None
+    found = smallest_found(s, ball) if attack else None
     seen = None if trace is None or s.floor else _of_each_step(trace.gain, step.low)
     if found is not None and seen is not None:
         found = torch.minimum(found, seen)
