@@ -7,10 +7,11 @@ Axes: i features in, o features out; *b anything before.
 
 from typing import Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from longstate.ops.matvec import matvec, quantise_rows, to_panels
+from longstate.ops.matvec import from_panels, matvec, quantise_rows, to_panels
 
 Weights = Literal["float32", "bfloat16", "int8"]
 
@@ -54,6 +55,13 @@ class PanelLinear(nn.Module):
         panels, scale, bias = self.parts()
         y = matvec(vectors, panels, self.out_features, scale, bias)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+    @property
+    def weight(self) -> Float[Tensor, "o i"]:
+        """The weights that it computes with, unpacked and multiplied out: a copy, for analysis."""
+        wide = self.panels.dtype if self.scale is None else self.scale.dtype
+        W = from_panels(self.panels, self.out_features).to(torch.promote_types(wide, torch.float32))
+        return W if self.scale is None else W * self.scale[:, None]
 
     def parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Panels, scale and bias, for kernels that take several maps at once."""

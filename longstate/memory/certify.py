@@ -151,9 +151,7 @@ def _linear(name: str, layer: Any) -> list[Claim]:
     ]
 
 
-def _selective(
-    name: str, layer: Any, ball: Ball, trace: Trace | None, attack: bool
-) -> list[Claim]:
+def _selective(name: str, layer: Any, ball: Ball, trace: Trace | None, attack: bool) -> list[Claim]:
     s = cast(widened(layer).selection(), torch.float64)
     size = None if trace is None else float(trace.states().abs().max())
     if s.rate is None:

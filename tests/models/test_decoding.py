@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 
 from longstate.layers import S4D, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.layers.linear import PanelLinear
+from longstate.memory import certify
 from longstate.models import Backbone, LanguageModel, LanguageSpec, prepare_for_decoding
 from longstate.ops.matvec import quantise_rows
 from longstate.testing import assert_within_reference_error
@@ -209,6 +210,19 @@ def test_copies_of_a_prepared_model():
     assert_close(again.step(u, again.init_state(1)), fast.step(u, fast.init_state(1)))
     again.load_state_dict(prepare_for_decoding(Mamba(16), "int8").state_dict())
     assert not torch.equal(again.in_proj.panels, fast.in_proj.panels)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def test_what_was_prepared_can_be_certified(kind):
+    """The weights are those that it computes with, rounded as they are."""
+    torch.manual_seed(0)
+    model = LanguageModel(LanguageSpec(70, 32, ("mamba", "longhorn", "mamba2")))
+    fast = prepare_for_decoding(model, kind)
+    ours, theirs = (m.blocks[0].mixer.in_proj.weight for m in (fast, model))
+    assert torch.equal(ours, theirs) == (kind == "float32")
+    x = torch.randn(2, 32)
+    assert_close(x @ ours.T, fast.blocks[0].mixer.in_proj(x))
+    assert certify(fast, torch.randint(70, (2, 40))).passed
 
 
 def test_a_bound_step_sees_its_weights_change():
