@@ -60,8 +60,8 @@ def certify(
         progress: called with each layer's name before it is certified.
 
     Raises:
-        InputError: no layer can be certified, a selective layer has neither norm nor radius, or a
-            weight is not finite.
+        InputError: no layer can be certified, a selective layer has neither norm nor radius, a
+            weight is not finite, or an adapter adds to a layer what its weights do not show.
     """
     found = list(layers_of(model))
     if not found:
@@ -77,6 +77,7 @@ def certify(
     for name, layer, norm in found:
         if progress is not None:
             progress(name)
+        _check_parts(name, layer)
         with torch.no_grad() if hasattr(layer, "system") else torch.enable_grad():
             if hasattr(layer, "system"):
                 claims += _linear(name, layer)
@@ -97,6 +98,19 @@ def certify(
         ),
         claims=tuple(claims),
     )
+
+
+def _check_parts(name: str, layer: nn.Module) -> None:
+    """Constants are read off weights: whatever else computes inside a layer would go unseen."""
+    if not type(layer).__module__.startswith("longstate."):
+        return  # it is its author's to say what it does
+    for part, module in layer.named_modules():
+        home = type(module).__module__
+        if not home.startswith(("torch.nn.", "longstate.")):
+            raise InputError(
+                f"{name}.{part} is a {type(module).__name__} of {home.split('.')[0]}; merge it into "
+                "the layer before the layer is certified (PEFT: merge_and_unload)"
+            )
 
 
 def _limits(norm: nn.Module, d: int) -> bool:

@@ -256,6 +256,19 @@ def test_rounding_of_a_narrow_norm_breaks_no_certificate():
     assert certify(model.bfloat16(), torch.arange(64)[None]).passed
 
 
+def test_an_adapter_inside_a_layer_is_not_overlooked():
+    """Its weight shows the matrix below it only; a certificate of that would not hold."""
+
+    class Adapted(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + 100 * x.mean(-1, keepdim=True)
+
+    model = make(("mamba", "s4d"))
+    model.blocks[0].mixer.in_proj = Adapted(8, 32, bias=False)
+    with pytest.raises(InputError, match=r"blocks\.0\.mixer\.in_proj is a Adapted"):
+        certify(model)
+
+
 def test_refuses():
     with pytest.raises(InputError, match="no layer"):
         certify(nn.Linear(2, 2))
