@@ -108,8 +108,8 @@ def _check_parts(name: str, layer: nn.Module) -> None:
         home = type(module).__module__
         if not home.startswith(("torch.nn.", "longstate.")):
             raise InputError(
-                f"{name}.{part} is a {type(module).__name__} of {home.split('.')[0]}; merge it into "
-                "the layer before the layer is certified (PEFT: merge_and_unload)"
+                f"{name}.{part} is a {type(module).__name__} of {home.split('.')[0]}; merge it "
+                "into the layer before that is certified (PEFT: merge_and_unload)"
             )
 
 
