@@ -105,6 +105,7 @@ def probe(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(x), generator=generator)
     scores, least = [], len(x)
+    seen: dict[bytes, Tensor] = {}  # components, by which samples have a label: most often all
     for name, label in labels.items():
         if progress is not None:
             progress(name)
@@ -112,9 +113,12 @@ def probe(
         there = y >= 0
         if int(there.sum()) < _FEWEST:
             raise InputError(f"label {name!r} has {int(there.sum())} samples; {_FEWEST} are needed")
-        features, y = x[order][there], y[there]
-        scores.append(_score(features, y, held_out, seed))
-        least = min(least, round(held_out * len(y)))
+        y, kept = y[there], there.numpy().tobytes()
+        cut = len(y) - round(held_out * len(y))
+        if kept not in seen:
+            seen[kept] = _components(x[order][there], cut)
+        scores.append(_score(seen[kept], y, cut, seed))
+        least = min(least, len(y) - cut)
     bits, linear, network, errors, entropy = (
         torch.tensor(v, dtype=torch.float64) for v in zip(*scores, strict=True)
     )
@@ -171,14 +175,11 @@ def _checked(name: str, label: Tensor, samples: int) -> Tensor:
     return label.long()
 
 
-def _score(
-    x: Tensor, y: Tensor, held_out: float, seed: int
-) -> tuple[float, float, float, float, float]:
+def _score(x: Tensor, y: Tensor, cut: int, seed: int) -> tuple[float, float, float, float, float]:
     """Bits of the better probe, the linear one and the network, the better one's error, and the
     entropy."""
     classes, y = y.unique(return_inverse=True)
-    k, cut = len(classes), len(y) - round(held_out * len(y))
-    x = _components(x, cut)
+    k = len(classes)
     hidden = (lambda: nn.Linear(x.shape[1], k)), (lambda: _network(x.shape[1], k))
     shares = torch.bincount(y[cut:], minlength=k) / (len(y) - cut)
     # the entropy of the held-out labels themselves: on average below the true one, so that the
@@ -205,9 +206,11 @@ def _score(
 def _components(x: Tensor, cut: int) -> Tensor:
     """Principal components, standardised; both from the first `cut` samples."""
     mean = x[:cut].mean(0)
-    _, s, v = torch.linalg.svd(x[:cut] - mean, full_matrices=False)
+    # of more numbers than samples by their QR factors: the same, and several times faster
+    Q, R = torch.linalg.qr((x[:cut] - mean).T)
+    _, s, v = torch.linalg.svd(R.T, full_matrices=False)
     kept = int(((s > 1e-10 * s[:1].clamp(min=1e-300)).sum()).clamp(min=1, max=_COMPONENTS))
-    x = (x - mean) @ v[:kept].T
+    x = (x - mean) @ (Q @ v[:kept].T)
     return x / x[:cut].std(0).clamp(min=1e-12)
 
 
