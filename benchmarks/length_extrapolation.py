@@ -130,14 +130,15 @@ def evaluate(model: LanguageModel, corpus: Corpus) -> dict[str, dict[str, float]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Finished runs; a line that was cut short by a kill does not count."""
-    runs = []
+    """Finished runs, each once; a line that was cut short by a kill does not count."""
+    runs: dict[tuple[Any, ...], dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            runs.append(json.loads(line))
+            run = json.loads(line)
         except json.JSONDecodeError:
             continue
-    return runs
+        runs.setdefault(tuple(run[k] for k in ("layer", "seed", "steps", "text")), run)
+    return list(runs.values())
 
 
 def cell(values: list[float]) -> str:
