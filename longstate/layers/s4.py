@@ -111,7 +111,7 @@ class S4(ChannelwiseLayer):
         def back(w: Tensor) -> Tensor:
             return (P * w[..., None, :]).sum(-1)  # (..., d, m)
 
-        x = torch.complex(*state.chunk(2, dim=-1))
+        x = torch.complex(*state.contiguous().chunk(2, dim=-1))
         x = x + half * (system.A * x - back(along(x))) + 2 * half * B * u[..., None]
         resolvent = 1 / (1 - half * system.A)
         eye = torch.eye(P.shape[-1], dtype=half.dtype, device=half.device)

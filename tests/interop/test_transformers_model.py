@@ -100,11 +100,15 @@ def test_what_a_checkpoint_lacks_is_named_and_new(folder, caplog):
     name = "model.blocks.1.mixer.A_log"
     lost = tensors.pop(name)
     safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    logging.getLogger("transformers").addHandler(caplog.handler)
+    logger = logging.getLogger("transformers")
+    before = logger.level  # other tests may have made it quiet
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(caplog.handler)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(folder)
     finally:
-        logging.getLogger("transformers").removeHandler(caplog.handler)
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(before)
     assert name in caplog.text
     found = loaded.state_dict()
     assert not torch.equal(found[name], lost)
