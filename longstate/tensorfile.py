@@ -36,6 +36,16 @@ def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[st
     write_whole(path, safetensors.torch.save(whole, metadata={"longstate": header}))
 
 
+def kind_of(path: str | Path) -> str | None:
+    """What a file says it holds; None where it is missing, damaged, or not ours."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("longstate", "null"))
+    except (safetensors.SafetensorError, json.JSONDecodeError, OSError):
+        return None
+    return header.get("kind") if isinstance(header, dict) else None
+
+
 def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file. The tensors are copies: they outlive it, whatever becomes of it.
 
@@ -56,7 +66,10 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     if not isinstance(header, dict) or header.get("kind") != kind:
-        raise InputError(f"{path} is not a longstate {kind} file")
+        other = header.get("kind") if isinstance(header, dict) else None
+        raise InputError(
+            f"{path} is not a longstate {kind} file" + (f" but a {other} file" if other else "")
+        )
     if header.get("format") != FORMAT:
         raise InputError(
             f"{path} has format version {header.get('format')}; this version of longstate reads "

@@ -8,16 +8,22 @@ import typer
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Folder with config.json and weights.")
+        Path,
+        typer.Argument(
+            metavar="IN", help="Folder with config.json and weights, or of `longstate train text`."
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; new or empty.")],
     to: Annotated[str, typer.Option(help="Library to write for: transformers or mamba-ssm.")],
 ) -> None:
-    """Rewrite a Mamba, Mamba-2 or FalconMamba checkpoint for another library, and check it."""
+    """Write a Mamba, Mamba-2 or FalconMamba model for another library, and check it."""
     from longstate.cli.show import say
     from longstate.interop.checkpoints import convert_language_model
+    from longstate.tensorfile import kind_of
+    from longstate.train.text import MODEL, load
 
-    model = convert_language_model(source, out, to)
+    run = not (source / "config.json").exists() and kind_of(source / MODEL) == "language"
+    model = convert_language_model(source, out, to, model=load(source)[0] if run else None)
     weights = {p.dtype for p in model.parameters()}
     types = " and ".join(sorted(str(t).removeprefix("torch.") for t in weights))
     say(

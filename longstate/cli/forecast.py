@@ -121,7 +121,15 @@ def predict(
 
 
 def info(run: Run) -> None:
-    """What a run forecasts, from what, and how it was trained."""
+    """What a run is, of what it was made, and how it was trained."""
+    from longstate.tensorfile import kind_of
+    from longstate.train.forecast import MODEL
+
+    if kind_of(run / MODEL if run.is_dir() else run) == "language":
+        from longstate.cli.show_text import show_text_facts
+
+        show_text_facts(run)
+        return
     from longstate.cli.show import show_facts
 
     show_facts(run, _load(run))

@@ -1,20 +1,23 @@
 """What `longstate train text` and `longstate generate` print."""
 
+import json
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from longstate.models import LanguageModel, generate
 from longstate.train.history import TrainingHistory
 from longstate.train.loop import Progress
-from longstate.train.text import TextLook
-from longstate.train.tokens import Tokens
+from longstate.train.text import TextLook, load
+from longstate.train.tokens import ByteTokens, Tokens
 
 BETWEEN_SAMPLES = 20.0
 SAMPLE = 160
@@ -129,3 +132,40 @@ class Rate:
 def printable(text: str) -> str:
     """Without what would steer a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def show_text_facts(run: Path) -> None:
+    """A table of what `longstate train text` left in a folder."""
+    model, tokens = load(run)
+    folder = run if run.is_dir() else run.parent
+    made, history = (_facts(folder / name) for name in ("settings.json", "history.json"))
+    looks = history.get("looks") or []
+    rows = {
+        "layers": ", ".join(model.spec.layers),
+        "channels": f"{model.spec.d_model}",
+        "tokens": "bytes" if isinstance(tokens, ByteTokens) else f"{tokens.size:,} of a tokenizer",
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+    }
+    for name in ("context", "batch", "learning_rate", "seed"):
+        if name in made:
+            rows[name.replace("_", " ")] = f"{made[name]}"
+    if looks:
+        best = min(looks, key=lambda look: look["bits_per_byte"])
+        rows["training"] = (
+            f"{looks[-1]['step']:,} steps, {looks[-1]['passes']:.2f} passes over the text, "
+            f"{history.get('seconds', 0):.0f} s; {history.get('ended') or 'not ended'}"
+        )
+        rows["best"] = f"{best['bits_per_byte']:.4f} bits per byte, at step {best['step']:,}"
+    table = Table(title=escape(str(run)), show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    Console().print(table)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Of a file beside the model, which may be gone or cut short."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

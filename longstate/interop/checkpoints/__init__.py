@@ -93,9 +93,17 @@ def save_language_model(
         _write(model, part, dialect)
 
 
-def convert_language_model(source: str | Path, path: str | Path, dialect: str) -> LanguageModel:
+def convert_language_model(
+    source: str | Path, path: str | Path, dialect: str, *, model: LanguageModel | None = None
+) -> LanguageModel:
     """Load a folder, write it in a dialect, load that again and compare: weights must be equal bit
     for bit, and so must the logits of a few tokens. Files of a tokenizer come along.
+
+    Args:
+        source: the folder.
+        path: folder to write.
+        dialect: "transformers" or "mamba-ssm".
+        model: what the folder holds, where that is no checkpoint of either. Loaded when None.
 
     Returns:
         The model.
@@ -104,7 +112,7 @@ def convert_language_model(source: str | Path, path: str | Path, dialect: str) -
         InputError: as loading and saving; or the two differ, and then nothing is written.
     """
     _check_dialect(dialect)
-    model = load_language_model(source)
+    model = load_language_model(source) if model is None else model
     with new_folder(path) as part:
         _write(model, part, dialect)
         for pattern in _BESIDE:

@@ -90,7 +90,10 @@ def write(model: LanguageModel) -> dict[str, Any]:
     spec, mixer = model.spec, model.blocks[0].mixer
     kind = {name: kind for kind, name in LAYERS.items()}.get(spec.layers[0])
     if kind is None:
-        raise InputError(f"transformers has no language model of {spec.layers[0]!r} layers")
+        raise InputError(
+            f"transformers has no language model of {spec.layers[0]!r} layers; "
+            "LongstateForCausalLM of longstate.interop brings ours along"
+        )
     if spec.norm != "rms":
         raise InputError("transformers has no such model with norm='layer', only 'rms'")
     assert isinstance(mixer, Mamba | Mamba2)

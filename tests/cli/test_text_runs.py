@@ -1,0 +1,50 @@
+"""What else can be done with a run of `longstate train text`."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from longstate.cli import main
+from longstate.interop import load_language_model
+from longstate.train.text import load
+from tests.cli.test_text import QUICK, run, words  # noqa: F401
+
+
+def test_info_says_what_it_is(run, capfd):  # noqa: F811
+    assert main(["info", run]) == 0
+    said = capfd.readouterr().out
+    for part in ("layers", "bytes", "60 steps", "finished", "bits per byte, at step"):
+        assert part in said
+    assert main(["info", f"{run}/model.safetensors"]) == 0
+
+
+@pytest.mark.parametrize("history", [None, "", "[]", "{", json.dumps({"looks": []})])
+def test_info_of_a_run_that_lost_its_history(run, history, tmp_path, capfd):  # noqa: F811
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "history.json").unlink()
+    if history is not None:
+        (tmp_path / "run" / "history.json").write_text(history)
+    assert main(["info", str(tmp_path / "run")]) == 0
+    assert "parameters" in capfd.readouterr().out
+
+
+def test_a_run_becomes_a_checkpoint_of_others(tmp_path, capfd):
+    text = words(tmp_path / "a.txt", 300)
+    folder = str(tmp_path / "run")
+    quick = [*QUICK, "--layer", "mamba", "--steps", "2"]
+    assert main(["train", "text", str(text), *quick, "--out", folder]) == 0
+    for library in ("transformers", "mamba-ssm"):
+        out = tmp_path / library
+        assert main(["convert", folder, str(out), "--to", library]) == 0
+        ours, theirs = load(folder)[0], load_language_model(out)
+        tokens = torch.arange(20)[None]
+        assert torch.equal(ours(tokens)[0], theirs(tokens)[0])
+        assert main(["generate", str(out), "--prompt", "a", "--tokens", "3"]) == 0
+    capfd.readouterr()
+
+
+def test_commands_of_a_forecaster_say_that_it_is_none(run, capfd):  # noqa: F811
+    assert main(["evaluate", run, "data.csv"]) == 2
+    assert "is not a longstate forecaster file but a language file" in capfd.readouterr().err
