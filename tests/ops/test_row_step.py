@@ -4,7 +4,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from longstate.ops import selective_scan, short_conv
-from longstate.ops.row_step import Weights, row_step_
+from longstate.ops.row_step import Weights, cpu, row_step_
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import randn
 
@@ -46,10 +46,13 @@ def pass_over(u, taps, h, w):
     return F.linear(y, w.out_proj, w.out_bias), taps.mT, h
 
 
-@pytest.mark.parametrize("impl", ["reference", "cpu"])
+@pytest.mark.parametrize("impl", ["reference", "cpu", "cpu, shared out"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("i", "d", "n", "k", "r"), SIZES)
-def test_steps_are_the_pass(impl, bias, i, d, n, k, r):
+def test_steps_are_the_pass(impl, bias, i, d, n, k, r, monkeypatch):
+    if impl == "cpu, shared out":
+        impl = "cpu"
+        monkeypatch.setattr(cpu, "_ALONE", 0)
     b, t = 2, 7
     u, taps, h = randn(b, t, i), randn(b, d, k, seed=13), randn(b, d, n, seed=14)
     w = layer(i, d, n, k, r, bias)
@@ -79,18 +82,21 @@ def test_narrow_inputs(dtype):
 
 
 @pytest.mark.parametrize("b", [1, 8])
-def test_the_number_of_threads_is_invisible(b):
+def test_the_number_of_threads_is_invisible(b, monkeypatch):
+    """Nor does it matter whether a layer is small enough for one call."""
     w = to(layer(256, 512, 16, 4, 16), torch.float32)
     before = torch.get_num_threads()
 
-    def step(threads):
+    def step(threads, alone=0):
         torch.set_num_threads(threads)
+        monkeypatch.setattr(cpu, "_ALONE", alone)
         taps, h = randn(b, 512, 4).float(), randn(b, 512, 16).float()
         return row_step_(randn(b, 256).float(), taps, h, w), taps, h
 
     try:
-        for one, three in zip(step(1), step(3), strict=True):
+        for one, three, alone in zip(step(1), step(3), step(3, 10**9), strict=True):
             assert torch.equal(one, three)
+            assert torch.equal(one, alone)
     finally:
         torch.set_num_threads(before)
 
