@@ -37,13 +37,28 @@ def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[st
 
 
 def kind_of(path: str | Path) -> str | None:
-    """What a file says it holds; None where it is missing, damaged, or not ours."""
+    """What a file of ours holds; None where there is no file, or one that is not ours.
+
+    Raises:
+        InputError: it is cut short, or no safetensors file.
+    """
+    if not Path(path).is_file():
+        return None
+    return _open(Path(path), read=False)[0].get("kind")
+
+
+def _open(path: Path, read: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Our header, empty in a file that is not ours; and the tensors, copied, if they are read."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("longstate", "null"))
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError):
-        return None
-    return header.get("kind") if isinstance(header, dict) else None
+            names = file.keys() if read else []
+            tensors = {name: file.get_tensor(name).clone() for name in names}
+    except (safetensors.SafetensorError, json.JSONDecodeError) as e:
+        raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+    return header if isinstance(header, dict) else {}, tensors
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -57,16 +72,9 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
         raise InputError(f"{path} is a folder, not a longstate {kind} file")
     if not path.is_file():
         raise InputError(f"{path} does not exist")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("longstate", "null"))
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, json.JSONDecodeError) as e:
-        raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
-    if not isinstance(header, dict) or header.get("kind") != kind:
-        other = header.get("kind") if isinstance(header, dict) else None
+    header, tensors = _open(path, read=True)
+    if header.get("kind") != kind:
+        other = header.get("kind")
         raise InputError(
             f"{path} is not a longstate {kind} file" + (f" but a {other} file" if other else "")
         )

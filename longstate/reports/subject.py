@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -113,7 +112,7 @@ def open_subject(path: str | Path) -> Subject:
         raise InputError(f"there is no run or checkpoint {path}")
     folder = path if path.is_dir() else path.parent
     file = path / _MODEL if path.is_dir() else path
-    kind = _kind(file)
+    kind = tensorfile.kind_of(file)
     if kind == "forecaster":
         return _forecaster(path, file, folder)
     if kind is not None:
@@ -125,18 +124,6 @@ def open_subject(path: str | Path) -> Subject:
         f"{path} is neither a run (it holds no {_MODEL} of longstate's) nor a checkpoint (it holds "
         "no config.json)"
     )
-
-
-def _kind(file: Path) -> str | None:
-    """What a file of ours holds; None for any other file."""
-    if not file.is_file():
-        return None
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {}).get("longstate", "null"))
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as e:
-        raise InputError(f"{file} is damaged or no safetensors file ({e})") from None
-    return header.get("kind") if isinstance(header, dict) else None
 
 
 def _forecaster(path: Path, file: Path, folder: Path) -> Subject:
