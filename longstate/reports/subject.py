@@ -17,9 +17,10 @@ from longstate import tensorfile
 from longstate.errors import InputError
 from longstate.interop import load_language_model
 from longstate.memory.recording import Data
-from longstate.models import LanguageModel, LanguageSpec
+from longstate.models import LanguageModel
 from longstate.train.csv import read_csv
 from longstate.train.forecast import Forecaster
+from longstate.train.text import load_model
 
 TEXT = """\
 It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of
@@ -133,15 +134,10 @@ def _forecaster(path: Path, file: Path, folder: Path) -> Subject:
 
 def _text_model(path: Path, file: Path, folder: Path, kind: str) -> Subject:
     """What `train text` writes: weights, and facts with the model's description."""
-    tensors, facts = tensorfile.load(file, kind)
-    if kind not in ("language", "model") or "spec" not in facts:
+    if kind not in ("language", "model"):
         raise InputError(f"{file} holds a {kind}, not a model that can be looked at")
-    model = LanguageModel(LanguageSpec.from_json(json.dumps(facts["spec"])))
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as e:
-        raise InputError(f"{file} is damaged: {str(e).splitlines()[-1].strip()}") from None
-    return Subject(str(path), model.eval(), "tokens", _context(folder), folder)
+    model, _ = load_model(file, kind)
+    return Subject(str(path), model, "tokens", _context(folder), folder)
 
 
 def _context(folder: Path) -> int | None:

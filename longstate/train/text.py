@@ -117,14 +117,23 @@ def load(run: str | Path) -> tuple[LanguageModel, Tokens]:
     if run.is_dir() and not (run / MODEL).exists():
         raise InputError(f"{run} holds no language model ({MODEL} is missing)")
     path = run / MODEL if run.is_dir() else run
-    tensors, facts = checkpoint.load(path, "language")
+    model, tokens = load_model(path)
+    return model, load_tokens("bytes" if tokens == "bytes" else path.parent / TOKENIZER)
+
+
+def load_model(path: Path, kind: str = "language") -> tuple[LanguageModel, str | None]:
+    """The model in a run's file, in evaluation mode, and the name of its tokens.
+
+    Raises:
+        InputError: it is no such file, or damaged.
+    """
+    tensors, facts = checkpoint.load(path, kind)
     model = LanguageModel(LanguageSpec.from_json(json.dumps(facts.get("spec"))))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as e:
         raise InputError(f"{path} is damaged: {str(e).splitlines()[-1].strip()}") from None
-    tokens = load_tokens("bytes" if facts.get("tokens") == "bytes" else path.parent / TOKENIZER)
-    return model.eval(), tokens
+    return model.eval(), facts.get("tokens")
 
 
 def _check_length(corpus: Corpus, context: int) -> None:
