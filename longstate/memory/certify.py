@@ -26,7 +26,6 @@ from longstate.memory.gains import gains
 from longstate.memory.recording import Data, layers_of, record, widened
 from longstate.memory.selective_bounds import (
     Ball,
-    cast,
     decay,
     inner_size,
     state_size,
@@ -78,12 +77,11 @@ def certify(
         if progress is not None:
             progress(name)
         _check_parts(name, layer)
-        with torch.no_grad() if hasattr(layer, "system") else torch.enable_grad():
-            if hasattr(layer, "system"):
-                claims += _linear(name, layer)
-            else:
-                ball = _ball(name, layer, norm, radius)
-                claims += _selective(name, layer, ball, seen.get(name), attack)
+        if hasattr(layer, "system"):
+            claims += _linear(name, layer)
+        else:
+            ball = _ball(name, layer, norm, radius)
+            claims += _selective(name, layer, ball, seen.get(name), attack)
     for claim in claims:
         assert claim.ordered(), f"a bound is wrong: {claim}"
     failed = [c for c in claims if c.holds is False]
@@ -166,7 +164,7 @@ def _linear(name: str, layer: Any) -> list[Claim]:
 
 
 def _selective(name: str, layer: Any, ball: Ball, trace: Trace | None, attack: bool) -> list[Claim]:
-    s = cast(widened(layer).selection(), torch.float64)
+    s = widened(layer).selection()
     size = None if trace is None else float(trace.states().abs().max())
     if s.rate is None:
         return _regression(name, s, ball, trace, size)

@@ -73,9 +73,9 @@ def record(model: nn.Module, data: Data) -> dict[str, Trace]:
 
 
 def widened(module: Any) -> Any:
-    """A copy in float64 on the CPU: what a narrow type would round on the way to a system, a trace
-    or a certificate is no property of the weights."""
-    return copy.deepcopy(module).double().cpu()
+    """A copy in float64 on the CPU, without gradients: what a narrow type would round on the way
+    to a system, a trace or a certificate is no property of the weights."""
+    return copy.deepcopy(module).double().cpu().requires_grad_(False)
 
 
 def _traced(layer: Any) -> bool:

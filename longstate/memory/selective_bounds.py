@@ -175,6 +175,7 @@ def _by_lines(s: Selection, ball: Ball, v: Range, slope: Tensor) -> Range:
     return Range(low, high)
 
 
+@torch.enable_grad()  # it follows gradients, whatever the caller does
 def attack(s: Selection, ball: Ball, rounds: int = 12) -> Tensor | None:
     """A small value that each step (o) really takes, for some input on the ball.
 
