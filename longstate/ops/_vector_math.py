@@ -245,3 +245,15 @@ def _store(row, j, value):
         row[j] = value
 
     return plain
+
+
+@njit(**ROWS)
+def read_out(y, u, D, z, out):
+    """out = (y + D u) * silu(z): the end of a selective step. Empty: none. Overwrites `y`."""
+    for j in range(len(D)):
+        y[j] += D[j] * load(u, j)
+    for j in range(len(z)):
+        gate = load(z, j)
+        y[j] *= gate * sigmoid(gate)
+    for j in range(len(y)):
+        store(out, j, y[j])

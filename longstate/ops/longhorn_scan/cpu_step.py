@@ -9,7 +9,7 @@ from torch import Tensor
 
 from longstate.ops._rows import array
 from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, load, sigmoid, store
+from longstate.ops._vector_math import ROWS, load, read_out, sigmoid
 
 _CHANNELS = 64  # per block
 
@@ -53,17 +53,6 @@ def _exact(rate, x, k, q, h, last):
     return y
 
 
-@njit(**ROWS)
-def _finish(y, x, D, z, out):
-    for j in range(len(D)):
-        y[j] += D[j] * load(x, j)
-    for j in range(len(z)):
-        gate = load(z, j)
-        y[j] *= gate * sigmoid(gate)
-    for j in range(len(y)):
-        store(out, j, y[j])
-
-
 @njit(**KERNEL)
 def _step(start, stop, x, beta, bias, squash, k, q, exact, D, z, has_z, h, last, out):
     d = x.shape[2]
@@ -84,7 +73,7 @@ def _step(start, stop, x, beta, bias, squash, k, q, exact, D, z, has_z, h, last,
             else:
                 y[j] = _diagonal(rate[j], load(now, j), key, query, h[b, lo + j], last[b, lo + j])
         gate = z[b, 0, lo:hi] if has_z else now[:0]
-        _finish(y[:m], now, D[lo:hi], gate, out[b, 0, lo:hi])
+        read_out(y[:m], now, D[lo:hi], gate, out[b, 0, lo:hi])
 
 
 def forward(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longstate.ops._rows import array
 from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, exp, load, sigmoid, softplus, store
+from longstate.ops._vector_math import ROWS, exp, load, read_out, softplus
 
 _CHANNELS = 64  # per block
 
@@ -38,17 +38,6 @@ def _advance(delta, du, A, B, C, h, last):
     return y
 
 
-@njit(**ROWS)
-def _finish(y, u, D, z, out):
-    for j in range(len(D)):
-        y[j] += D[j] * load(u, j)
-    for j in range(len(z)):
-        gate = load(z, j)
-        y[j] *= gate * sigmoid(gate)
-    for j in range(len(y)):
-        store(out, j, y[j])
-
-
 @njit(**KERNEL)
 def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
     d = u.shape[2]
@@ -69,7 +58,7 @@ def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
                 h[b, c], last[b, c],
             )  # fmt: skip
         gate = z[b, 0, lo:hi] if has_z else u[b, 0, :0]
-        _finish(y[:m], u[b, 0, lo:hi], D[lo:hi], gate, out[b, 0, lo:hi])
+        read_out(y[:m], u[b, 0, lo:hi], D[lo:hi], gate, out[b, 0, lo:hi])
 
 
 def forward(

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from longstate.ops._rows import array
 from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS
+from longstate.ops._vector_math import ROWS, read_out
 from longstate.ops.matvec import cpu as matvec
 from longstate.ops.selective_scan import cpu_step as scan
 from longstate.ops.short_conv import cpu_step as conv
 
 _product, _convolve = matvec._forward, conv._step
-_begin, _advance, _finish = scan._begin, scan._advance, scan._finish
+_begin, _advance = scan._begin, scan._advance
 
 
 @njit(**ROWS)
@@ -65,7 +65,7 @@ def _step(
             write, read = steer[r, rank : rank + n], steer[r, rank + n :]
             for c in range(d):
                 gated[r, c] = _advance(sums[r, c], du[r, c], A[c], write, read, h[r, c], last[r, c])
-            _finish(gated[r], x[r], D, xz[r, d:], du[r])
+            read_out(gated[r], x[r], D, xz[r, d:], du[r])
         _apply(out, du, y)
         if len(norm):
             for r in range(b):
