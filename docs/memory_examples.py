@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from longstate import tensorfile
+from longstate import _tensorfile as tensorfile
 from longstate.models import LanguageModel, LanguageSpec
 from longstate.reports import memory
 from longstate.reports.subject import open_subject

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from longstate.layers import Layer
-from longstate.layers.base import check_call
+from longstate.layers._base import check_call
 from longstate.ops import diagonal_scan
 from longstate.testing import check_layer
 

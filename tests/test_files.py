@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
+from longstate._files import write_whole
 from longstate.errors import InputError
-from longstate.files import write_whole
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):

@@ -26,7 +26,7 @@ from longstate.bench.subject import (
     results,
 )
 from longstate.layers import S4, S4D
-from longstate.layers.channelwise import matrices
+from longstate.layers._channelwise import matrices
 from longstate.ops.fft_conv import reference as plain_fft_conv
 from longstate.systems import diagonalize, legs
 

@@ -17,9 +17,9 @@ def convert(
     to: Annotated[str, typer.Option(help="Library to write for: transformers or mamba-ssm.")],
 ) -> None:
     """Write a Mamba, Mamba-2 or FalconMamba model for another library, and check it."""
+    from longstate._tensorfile import kind_of
     from longstate.cli.show import say
     from longstate.interop.checkpoints import convert_language_model
-    from longstate.tensorfile import kind_of
     from longstate.train.text import MODEL, load
 
     run = not (source / "config.json").exists() and kind_of(source / MODEL) == "language"

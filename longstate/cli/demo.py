@@ -19,8 +19,8 @@ def demo(
 ) -> None:
     """Train a small forecaster on a year of real data, score it, and write a report."""
     from longstate import datasets, reports
+    from longstate._files import write_whole
     from longstate.cli.show import progress_bar, say, show_evaluation
-    from longstate.files import write_whole
     from longstate.train.forecast import MODEL
 
     frame = datasets.nyc_airports()

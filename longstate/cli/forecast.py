@@ -52,8 +52,8 @@ def train(
         raise InputError(f"--epochs must be at least 1; got {epochs}")
 
     from longstate import reports
+    from longstate._files import write_whole
     from longstate.cli.show import progress_bar, say, show_evaluation
-    from longstate.files import write_whole
     from longstate.train.csv import read_csv
     from longstate.train.forecast import Forecaster
     from longstate.train.settings import Training
@@ -107,8 +107,8 @@ def predict(
     ] = None,
 ) -> None:
     """Forecast the rows after the last one of DATA."""
+    from longstate._files import write_whole
     from longstate.cli.show import say
-    from longstate.files import write_whole
     from longstate.train.csv import read_csv
 
     forecast = _load(run).predict(read_csv(data))
@@ -122,7 +122,7 @@ def predict(
 
 def info(run: Run) -> None:
     """What a run is, of what it was made, and how it was trained."""
-    from longstate.tensorfile import kind_of
+    from longstate._tensorfile import kind_of
     from longstate.train.forecast import MODEL
 
     if kind_of(run / MODEL if run.is_dir() else run) == "language":

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longstate.interop._transformers_config import LongstateConfig
+    from longstate.interop._transformers_model import LongstateForCausalLM, register_transformers
+    from longstate.interop._transformers_patch import Acceleration, accelerate_transformers
     from longstate.interop.checkpoints import load_language_model, save_language_model
     from longstate.interop.mamba_ssm.provide import provide_mamba_ssm
-    from longstate.interop.transformers_config import LongstateConfig
-    from longstate.interop.transformers_model import LongstateForCausalLM, register_transformers
-    from longstate.interop.transformers_patch import Acceleration, accelerate_transformers
 
 __all__ = [
     "Acceleration",
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "Acceleration": "longstate.interop.transformers_patch",
-    "LongstateConfig": "longstate.interop.transformers_config",
-    "LongstateForCausalLM": "longstate.interop.transformers_model",
-    "accelerate_transformers": "longstate.interop.transformers_patch",
+    "Acceleration": "longstate.interop._transformers_patch",
+    "LongstateConfig": "longstate.interop._transformers_config",
+    "LongstateForCausalLM": "longstate.interop._transformers_model",
+    "accelerate_transformers": "longstate.interop._transformers_patch",
     "load_language_model": "longstate.interop.checkpoints",
     "provide_mamba_ssm": "longstate.interop.mamba_ssm.provide",
-    "register_transformers": "longstate.interop.transformers_model",
+    "register_transformers": "longstate.interop._transformers_model",
     "save_language_model": "longstate.interop.checkpoints",
 }
 

@@ -1,6 +1,6 @@
 """Layers that mix along time, one file per paper, all under one contract (`Layer`)."""
 
-from longstate.layers.base import Layer as Layer
+from longstate.layers._base import Layer as Layer
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.linoss import LinOSS as LinOSS

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from longstate.layers.channelwise import (
+from longstate.layers._channelwise import (
     DiagonalLayer,
     complex_normal,
     complex_parameter,

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from longstate.layers.base import full_precision
+from longstate.layers._base import full_precision
 from longstate.layers.mamba import Mamba
 
 

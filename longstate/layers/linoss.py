@@ -32,7 +32,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import Layer, State, check_call, full_precision
+from longstate.layers._base import Layer, State, check_call, full_precision
 from longstate.ops import oscillator_scan
 from longstate.ops._drive import read
 from longstate.ops.oscillator_scan import STABLE, oscillator_step

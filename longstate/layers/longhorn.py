@@ -4,8 +4,8 @@
     beta_t = sigmoid(dt_head(r_t))
     y_t = (S_t q_t + D x_t) * silu(z_t)
 
-where r, k, q are read off x; `longstate.layers.selective` has the frame around the scan. Stable for
-every input, without a matrix A.
+where r, k, q are read off x; `longstate.layers._selective` has the frame around the scan. Stable
+for every input, without a matrix A.
 
 Liu, Wang, Wu, Feng, Stone, Liu, "Longhorn: State Space Models are Amortized Online Learners",
 2024, arXiv:2407.14207. Parameter names, shapes and initial values are those of the authors' code.
@@ -21,8 +21,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from longstate.layers.base import full_precision
-from longstate.layers.selective import SelectiveLayer
+from longstate.layers._base import full_precision
+from longstate.layers._selective import SelectiveLayer
 from longstate.ops import longhorn_scan
 from longstate.systems import Trace
 

@@ -4,7 +4,7 @@
     h_t = exp(step_t A) * h_{t-1} + step_t x_t B_t          A = -exp(A_log), one for each (d, n)
     y_t = (C_t h_t + D x_t) * silu(z_t)
 
-where r, B, C are read off x; `longstate.layers.selective` has the frame around the scan.
+where r, B, C are read off x; `longstate.layers._selective` has the frame around the scan.
 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", COLM 2024,
 arXiv:2312.00752. Parameter names, shapes and initial values are those of the authors' code. Differs
@@ -25,10 +25,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import State, full_precision
-from longstate.layers.gated import RMSNorm, initial_step_bias
-from longstate.layers.linear import PanelLinear
-from longstate.layers.selective import SelectiveLayer
+from longstate.layers._base import State, full_precision
+from longstate.layers._gated import RMSNorm, initial_step_bias
+from longstate.layers._linear import PanelLinear
+from longstate.layers._selective import SelectiveLayer
 from longstate.ops import selective_scan
 from longstate.ops._choice import plain
 from longstate.ops.matvec import FEW

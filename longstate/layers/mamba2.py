@@ -25,8 +25,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import Layer, State, check_call, full_precision
-from longstate.layers.gated import (
+from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._gated import (
     GatedRMSNorm,
     heads,
     initial_step_bias,

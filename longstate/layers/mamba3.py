@@ -28,9 +28,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers.base import Layer, State, check_call, check_step, full_precision
-from longstate.layers.gated import RMSNorm, beside, heads, initial_step_bias, trace_of_heads
-from longstate.layers.trapezoid import Tokens, advance, as_scan, scan
+from longstate.layers._base import Layer, State, check_call, check_step, full_precision
+from longstate.layers._gated import RMSNorm, beside, heads, initial_step_bias, trace_of_heads
+from longstate.layers._trapezoid import Tokens, advance, as_scan, scan
 from longstate.systems import Selection, Trace
 
 _SLOWEST = 1e-4  # smallest decay rate

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from longstate.layers.channelwise import (
+from longstate.layers._channelwise import (
     DiagonalLayer,
     complex_normal,
     complex_parameter,

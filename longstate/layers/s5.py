@@ -26,9 +26,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from longstate.layers.base import Layer, State, check_call, full_precision
-from longstate.layers.channelwise import complex_parameter, log_uniform
-from longstate.layers.ragged import Ragged
+from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._channelwise import complex_parameter, log_uniform
+from longstate.layers._ragged import Ragged
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
 from longstate.systems import Bilinear, DiagonalSystem, ZeroOrderHold, diagonalize, legs

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from longstate.memory.result import Result
+from longstate.memory._result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

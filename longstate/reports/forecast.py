@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from longstate.files import write_whole
+from longstate._files import write_whole
 from longstate.reports import forecast_figures as figures
 from longstate.reports.markup import Markup, element, page, table
 from longstate.reports.memory_figures import (

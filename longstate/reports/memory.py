@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from longstate.files import write_whole
+from longstate._files import write_whole
 from longstate.memory import KINDS
 from longstate.reports import memory_pictures as pictures
 from longstate.reports.markup import Markup, element, page, table

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from longstate.environment import environment
+from longstate._environment import environment
 from longstate.errors import InputError
 from longstate.memory import (
     Certificate,
@@ -37,7 +37,7 @@ from longstate.memory import (
     timescales,
     widened,
 )
-from longstate.memory.attention import choose_channels
+from longstate.memory._attention import choose_channels
 from longstate.reports.memory_figures import chosen
 from longstate.reports.subject import Reading, Subject
 from longstate.systems import Trace

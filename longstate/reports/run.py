@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from longstate.environment import environment
+from longstate._environment import environment
 from longstate.reports.forecast import ForecastReport
 from longstate.reports.memory_figures import System
 from longstate.train.evaluation import ForecastEvaluation

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longstate import tensorfile
+from longstate import _tensorfile as tensorfile
 from longstate.errors import InputError
 from longstate.interop import load_language_model
-from longstate.memory.recording import Data
+from longstate.memory._recording import Data
 from longstate.models import LanguageModel
 from longstate.train.csv import read_csv
 from longstate.train.forecast import Forecaster

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from longstate.stream.batch import fork, join, select
-from longstate.stream.saving import load_state, save_state
-from longstate.stream.stream import Snapshot, Stream
+from longstate.stream._batch import fork, join, select
+from longstate.stream._saving import load_state, save_state
+from longstate.stream._stream import Snapshot, Stream
 
 if TYPE_CHECKING:
-    from longstate.stream.forecast import ForecastStream, Streamed
+    from longstate.stream._forecast import ForecastStream, Streamed
 
 __all__ = [
     "ForecastStream",
@@ -25,7 +25,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Forecasting loads pandas on first use; a stream of samples does without."""
     if name in ("ForecastStream", "Streamed"):
-        from longstate.stream import forecast
+        from longstate.stream import _forecast as forecast
 
         return getattr(forecast, name)
     raise AttributeError(f"module 'longstate.stream' has no attribute {name!r}")

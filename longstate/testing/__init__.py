@@ -1,6 +1,6 @@
 """Public checks for people who write layers and kernels."""
 
-from longstate.testing.layer import check_layer as check_layer
-from longstate.testing.precision import (
+from longstate.testing._layer import check_layer as check_layer
+from longstate.testing._precision import (
     assert_within_reference_error as assert_within_reference_error,
 )

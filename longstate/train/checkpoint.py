@@ -1,10 +1,10 @@
-"""The checkpoints of training: `longstate.tensorfile`, and an optimiser's moments by name."""
+"""The checkpoints of training: `longstate._tensorfile`, and an optimiser's moments by name."""
 
 import torch
 from torch import Tensor
 
-from longstate.tensorfile import load as load
-from longstate.tensorfile import save as save
+from longstate._tensorfile import load as load
+from longstate._tensorfile import save as save
 
 
 def pack_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ from typing import IO
 
 import numpy as np
 
+from longstate._files import missing, write_whole, writing
 from longstate.errors import InputError
-from longstate.files import missing, write_whole, writing
 from longstate.train.tokens import ByteTokens, Tokens
 
 VALIDATION = 0.1

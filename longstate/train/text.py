@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from longstate._files import missing, write_whole
 from longstate.errors import InputError
-from longstate.files import missing, write_whole
 from longstate.models import LanguageModel, LanguageSpec
 from longstate.train import checkpoint
 from longstate.train.corpus import Corpus, open_corpus

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from longstate._files import missing
 from longstate.errors import InputError
-from longstate.files import missing
 
 TOKENIZER = "tokenizer.json"
 

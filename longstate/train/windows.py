@@ -18,7 +18,7 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models import ForecastSpec, Window
-from longstate.models.spec import DAY, WEEK, YEAR, calendar_features
+from longstate.models._spec import DAY, WEEK, YEAR, calendar_features
 from longstate.train.table import Table
 
 

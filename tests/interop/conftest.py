@@ -3,7 +3,8 @@ change the next one."""
 
 import pytest
 
-from longstate.interop import save_language_model, transformers_patch
+from longstate.interop import _transformers_patch as transformers_patch
+from longstate.interop import save_language_model
 from tests.interop.samples import make
 
 

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from longstate.interop import accelerate_transformers, transformers_patch
+from longstate.interop import _transformers_patch as transformers_patch
+from longstate.interop import accelerate_transformers
 from tests.interop.families import FAMILIES, build, counting_kernels, modeling, tokens
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +115,7 @@ def test_without_transformers(monkeypatch):
 def test_a_version_that_we_have_not_read(monkeypatch):
     """The functions are replaced; a mixer as a whole is not."""
     monkeypatch.setattr("transformers.__version__", "5.24.0.dev0")
-    monkeypatch.setattr("longstate.interop.transformers_ops.mamba_step", None)  # fails when called
+    monkeypatch.setattr("longstate.interop._transformers_ops.mamba_step", None)  # fails when called
     model = build("mamba").eval()
     with pytest.warns(UserWarning, match=r"5\.24\.0\.dev0 is newer") as warned:
         handle = accelerate_transformers()

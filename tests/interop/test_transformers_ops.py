@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from longstate.interop import _transformers_ops as ops
 from longstate.interop import accelerate_transformers
-from longstate.interop import transformers_ops as ops
 from longstate.testing import assert_within_reference_error
 from tests.interop.families import assert_same, modeling
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from longstate.layers import Mamba2
-from longstate.layers.gated import GatedRMSNorm
+from longstate.layers._gated import GatedRMSNorm
 
 
 def make(**options):

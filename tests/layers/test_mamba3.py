@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from longstate.layers import Mamba3
-from longstate.layers.trapezoid import Tokens, advance, rotate, scan
+from longstate.layers._trapezoid import Tokens, advance, rotate, scan
 from longstate.ops import chunk_scan
 from tests.golden import assert_parity, golden
 

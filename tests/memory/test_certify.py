@@ -9,9 +9,9 @@ from torch import nn
 
 from longstate.errors import InputError
 from longstate.layers import S4D, FalconMamba, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
-from longstate.layers.gated import RMSNorm
+from longstate.layers._gated import RMSNorm
 from longstate.memory import certify, record
-from longstate.memory.selective_bounds import (
+from longstate.memory._selective_bounds import (
     Ball,
     attack,
     cast,
@@ -87,7 +87,7 @@ def test_an_attack_is_an_input_that_exists(seed):
 def test_lines_are_tighter_than_intervals():
     layer, _, ball = random_layer("mamba", 0)
     s = cast(layer.selection(), torch.float64)
-    from longstate.memory import selective_bounds as b
+    from longstate.memory import _selective_bounds as b
 
     v = b._convolved(s, ball)
     plain = b._by_lines(s, ball, v, torch.zeros_like(v.low)).low

@@ -3,7 +3,7 @@ import torch
 
 from longstate.layers import Longhorn, Mamba, Mamba2
 from longstate.memory import effective_state, hankel, hidden_attention
-from longstate.memory.effective import _through
+from longstate.memory._effective import _through
 from longstate.systems import DiagonalSystem, Trace
 
 LAYERS = {

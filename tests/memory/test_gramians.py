@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from longstate.errors import InputError
-from longstate.memory.gramians import factor, gramians, real_matrices
+from longstate.memory._gramians import factor, gramians, real_matrices
 from longstate.systems import DenseSystem, DiagonalSystem
 
 

@@ -8,7 +8,7 @@ import torch
 
 from longstate.layers import LinOSS
 from longstate.memory import certify, hankel, memory_curve
-from longstate.memory.gramians import gramians, real_matrices
+from longstate.memory._gramians import gramians, real_matrices
 from longstate.systems import DiagonalSystem
 from tests.memory.test_gramians import pairs
 

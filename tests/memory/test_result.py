@@ -7,7 +7,7 @@ import torch
 
 from longstate.errors import InputError
 from longstate.memory import Result
-from longstate.memory.result import digits
+from longstate.memory._result import digits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from longstate.errors import InputError
 from longstate.layers import S4D, LinOSS
 from longstate.memory import event_threshold
-from longstate.memory.gramians import real_matrices
+from longstate.memory._gramians import real_matrices
 from longstate.systems import DenseSystem
 
 

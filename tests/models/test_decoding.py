@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_map
 
 from longstate.layers import S4D, Longhorn, Mamba, Mamba2, Mamba3
-from longstate.layers.linear import PanelLinear
+from longstate.layers._linear import PanelLinear
 from longstate.memory import certify
 from longstate.models import Backbone, LanguageModel, LanguageSpec, prepare_for_decoding
 from longstate.ops.matvec import quantise_rows
@@ -113,7 +113,7 @@ def test_a_step_takes_what_a_step_takes(name):
 
 
 def test_mamba_is_one_call(monkeypatch):
-    from longstate.layers import selective
+    from longstate.layers import _selective as selective
 
     model, wide = (prepare_for_decoding(Mamba(d)) for d in (16, 520))
     state, u = model.init_state(1), torch.randn(1, 16)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from longstate.layers import S4D
 from longstate.models import ForecastModel, ForecastSpec, Window
-from longstate.models.spec import calendar_features
+from longstate.models._spec import calendar_features
 
 SPEC = ForecastSpec(("a", "b"), ("x",), ("k",), None, None, (), 12, 5, 4, (0.1, 0.5, 0.9))
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import torch
 
-from longstate.models.sampling import Sampling
+from longstate.models._sampling import Sampling
 
 
 def frequencies(settings, logits, seen=(), draws=4000):

@@ -1,6 +1,6 @@
 """Text that grows token by token."""
 
-from longstate.models.text_stream import TextStream
+from longstate.models._text_stream import TextStream
 
 
 def read(bytes_):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from longstate import tensorfile
+from longstate import _tensorfile as tensorfile
 from longstate.interop import save_language_model
 from longstate.models import LanguageModel, LanguageSpec
 from longstate.train.forecast import Forecaster

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from longstate.layers import S4D
-from longstate.stream.identity import describe, difference, digest
+from longstate.stream._identity import describe, difference, digest
 
 BLOCK = 1 << 16
 

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch.utils._pytree import tree_structure
 
-from longstate import tensorfile
+from longstate import _tensorfile as tensorfile
 from longstate.errors import InputError
 from longstate.layers import S4D, S5, Mamba, Mamba3
 from longstate.stream import load_state, save_state

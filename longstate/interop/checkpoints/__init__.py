@@ -22,8 +22,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from longstate._files import new_folder
 from longstate.errors import InputError, near
-from longstate.files import new_folder
 from longstate.interop.checkpoints import mamba_ssm, transformers
 from longstate.interop.checkpoints.config import Config
 from longstate.interop.checkpoints.weights import read_json, read_weights

@@ -28,7 +28,7 @@ from longstate.interop.mamba_ssm.cache import (
     step_bias,
 )
 from longstate.interop.mamba_ssm.inputs import expect, wide
-from longstate.layers.base import full_precision
+from longstate.layers._base import full_precision
 from longstate.ops import selective_scan, short_conv
 
 

@@ -36,7 +36,7 @@ from longstate.interop.mamba_ssm.ssd import (
     states_of_sequences,
     step_sizes,
 )
-from longstate.layers.base import full_precision
+from longstate.layers._base import full_precision
 from longstate.ops import short_conv
 
 

@@ -20,7 +20,7 @@ from longstate.interop.mamba_ssm.convolution import causal_conv1d_fn
 from longstate.interop.mamba_ssm.gated_norm import layernorm_fn
 from longstate.interop.mamba_ssm.inputs import expect, expect_axes, expect_shape, wide
 from longstate.interop.mamba_ssm.layout import swapped, time_second
-from longstate.layers.base import full_precision
+from longstate.layers._base import full_precision
 from longstate.ops import selective_scan, short_conv
 
 Result = Tensor | tuple[Tensor, Tensor]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from longstate.interop.mamba_ssm.inputs import boundaries, expect, expect_axes, expect_shape, wide
 from longstate.interop.mamba_ssm.scan import selective_scan_fn
 from longstate.interop.mamba_ssm.state_update import one_step
-from longstate.layers.base import full_precision
+from longstate.layers._base import full_precision
 from longstate.ops import chunk_scan
 
 Limits = tuple[float, float]

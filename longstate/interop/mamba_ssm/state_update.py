@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.interop.mamba_ssm.inputs import expect, expect_axes, expect_shape, wide
-from longstate.layers.base import full_precision
+from longstate.layers._base import full_precision
 from longstate.ops import selective_scan
 
 

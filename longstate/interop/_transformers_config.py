@@ -1,0 +1,70 @@
+"""What a language model is made of, as `transformers` keeps it: in `config.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from longstate.errors import InputError
+from longstate.models import LanguageSpec
+from longstate.models._language_spec import FORMAT
+
+_TOKENS = ("bos_token", "eos_tokens", "pad_token")  # transformers has its own names for these
+
+
+class LongstateConfig(PreTrainedConfig):
+    """The fields of `LanguageSpec`, which explains them; tokens by the names transformers has.
+
+    Raises:
+        InputError: a value is out of range, a layer or an option does not exist, or the format is
+            that of another version.
+    """
+
+    model_type = "longstate"
+    has_no_defaults_at_init = True  # older versions would make one without arguments
+    attribute_map = {"hidden_size": "d_model", "tie_word_embeddings": "tie"}  # noqa: RUF012
+
+    vocab_size: int
+    d_model: int
+    layers: Sequence[str]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    norm: str = "rms"
+    norm_eps: float = 1e-5
+    tie: bool = True
+    residual_in_float32: bool = True
+    bias: bool = False
+    conv_bias: bool = True
+    vocab_multiple: int = 1
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    format: int = FORMAT
+
+    def __post_init__(self, **rest: Any) -> None:
+        super().__post_init__(**rest)
+        self.spec()
+
+    @classmethod
+    def from_spec(cls, spec: LanguageSpec) -> "LongstateConfig":
+        """The config of a model that exists."""
+        facts = asdict(spec)
+        bos, ends, pad = (facts.pop(name) for name in _TOKENS)
+        end = ends[0] if len(ends) == 1 else list(ends) or None
+        return cls(**facts, bos_token_id=bos, eos_token_id=end, pad_token_id=pad)
+
+    def spec(self) -> LanguageSpec:
+        """What a `LanguageModel` is made of."""
+        if self.format != FORMAT:
+            raise InputError(
+                f"this model's config.json is of format {self.format!r}; this version of longstate "
+                f"reads format {FORMAT}"
+            )
+        facts = {
+            f.name: getattr(self, f.name) for f in fields(LanguageSpec) if f.name not in _TOKENS
+        }
+        end = self.eos_token_id
+        ends = () if end is None else (end,) if isinstance(end, int) else tuple(end)
+        return LanguageSpec(
+            **facts, bos_token=self.bos_token_id, eos_tokens=ends, pad_token=self.pad_token_id
+        )

@@ -1,0 +1,245 @@
+"""What S4, S4D and DSS share: one linear system for each channel, constant in time.
+
+A layer of this kind is a parameterisation. It says what its systems are (`system`) and how to run
+them (`_scan`); this file turns that into the contract of `Layer`, in one direction or in both.
+
+    y_t = sum_{l >= 0} K_l u_{t-l}  (+ sum_{l >= 0} K'_l u_{t+1+l} when bidirectional)  + D u_t
+
+The backward kernel K' is strictly anti-causal: the present sample belongs to K.
+
+Axes: b batch, t time, d channels, n state.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from longstate.layers._base import Layer, State, check_call, check_step, full_precision
+from longstate.layers._ragged import Ragged, run_ragged
+from longstate.ops.channel_scan import diagonal_channel_scan
+from longstate.ops.diagonal_scan import diagonal_scan
+from longstate.ops.zoh_scan import zoh_scan
+from longstate.systems import DenseSystem, DiagonalSystem, Discretization, ZeroOrderHold
+
+_BLOCK = 64  # samples of irregular time whose states are held at once
+
+
+class ChannelwiseLayer(Layer):
+    """Base of layers that run one time-invariant system per channel.
+
+    Subclasses own their parameters, among them `D` (d), and `C` with a leading axis of 2 when
+    bidirectional; they define `system`, `init_state`, `_scan` and `_advance`.
+    """
+
+    D: nn.Parameter
+    bidirectional: bool = False
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """See `Layer`.
+
+        Args:
+            rate: the sampling interval as a multiple of the one trained on: 2.0 runs a model of a
+                16 kHz signal at 8 kHz. Exact under the zero-order hold when the signal is constant
+                between samples, approximate under the bilinear rule.
+        """
+        state = check_call(self, u, state, dt, mask, reset)
+        self._check_options(dt, rate)
+        wide = u.to(self._dtype())
+        if mask is not None:  # what is not there may be NaN, and must not reach a gradient
+            wide = torch.where(mask[..., None], wide, 0)
+        with full_precision(u):
+            if self.bidirectional:
+                y = self._both_ways(wide, mask, reset, rate)
+            else:
+                y, state = run_ragged(
+                    lambda *call: self._scan(*call, rate=rate), wide, state, dt, mask, reset
+                )
+            y = y + self.D * wide
+        if mask is not None:
+            y = torch.where(mask[..., None], y, 0)
+        return y.to(u.dtype), state
+
+    def step(
+        self,
+        u: Float[Tensor, "b d"],
+        state: State,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b d"], State]:
+        if self.bidirectional:
+            raise ValueError(
+                f"{type(self).__name__}(bidirectional=True) needs the whole sequence and has no "
+                "step; build it with bidirectional=False to stream"
+            )
+        state = check_step(self, u, state, dt, mask, reset)
+        self._check_options(dt, rate)
+        wide = u.to(self._dtype())
+        if mask is not None:
+            wide = torch.where(mask[:, None], wide, 0)
+        with full_precision(u):
+            before = state if reset is None else torch.where(reset[:, None, None], 0, state)
+            y, after = self._advance(wide, before, dt, rate)
+            y = y + self.D * wide
+        if mask is not None:
+            y = torch.where(mask[:, None], y, 0)
+            after = torch.where(mask[:, None, None], after, before)
+        return y.to(u.dtype), after
+
+    def _scan(
+        self,
+        u: Tensor,
+        state: Tensor,
+        dt: Tensor | None,
+        lengths: Tensor | None,
+        *,
+        rate: float,
+        direction: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs without D u, and the state; `direction` picks from a bidirectional C."""
+        raise NotImplementedError
+
+    def _advance(
+        self, u: Tensor, state: Tensor, dt: Tensor | None, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """One sample: output without D u, and the next state."""
+        raise NotImplementedError
+
+    def _both_ways(self, u, mask, reset, rate):
+        ragged = None if mask is None and reset is None else Ragged(mask, reset)
+        u = u if ragged is None else ragged.split(u)
+        lengths = None if ragged is None else ragged.lengths
+        start = self._zero_state(u.shape[0])
+        ahead, _ = self._scan(u, start, None, lengths, rate=rate, direction=0)
+        # padding comes first when time runs backwards, and leaves the zero state as it is
+        back, _ = self._scan(u.flip(1), start, None, None, rate=rate, direction=1)
+        y = ahead + nn.functional.pad(back.flip(1)[:, 1:], (0, 0, 0, 1))
+        return y if ragged is None else ragged.join(y)
+
+    def _zero_state(self, batch: int) -> Tensor:
+        raise NotImplementedError
+
+    def init_state(self, batch: int) -> State:
+        """Zero (b, d, n). Empty when bidirectional: nothing is carried between calls then."""
+        return () if self.bidirectional else self._zero_state(batch)
+
+    def _dtype(self) -> torch.dtype:
+        return torch.promote_types(self.D.dtype, torch.float32)
+
+    def _check_options(self, dt: Tensor | None, rate: float) -> None:
+        name = type(self).__name__
+        if not rate > 0:
+            raise ValueError(f"{name} expects rate to be positive; got {rate}")
+        if dt is not None and self.bidirectional:
+            raise ValueError(f"{name}(bidirectional=True) takes no dt; S5(bidirectional=True) does")
+
+
+class DiagonalLayer(ChannelwiseLayer):
+    """Base of channelwise layers with a diagonal system, which may take irregular time.
+
+    Subclasses own `log_dt` (d) and define `continuous_system` and `_rule`.
+    """
+
+    log_dt: nn.Parameter
+
+    def continuous_system(self) -> DiagonalSystem:
+        """A, B, C, D of the differential equation, with batch axis d (both directions' C: 2, d)."""
+        raise NotImplementedError
+
+    def _rule(self) -> Discretization:
+        raise NotImplementedError
+
+    def system(self, rate: float = 1.0) -> DiagonalSystem:
+        """The recurrence that the layer runs on regular samples."""
+        return self.continuous_system().discretize(self._rule(), self._steps(rate))
+
+    def _steps(self, rate: float) -> Tensor:
+        return self.log_dt.to(self._dtype()).exp() * rate
+
+    def _zero_state(self, batch: int) -> Tensor:
+        A = self.continuous_system().A
+        return torch.zeros(batch, *A.shape, dtype=A.dtype, device=A.device)
+
+    def _scan(self, u, state, dt, lengths, *, rate, direction=0):
+        if dt is not None:
+            return self._irregular_scan(u, state, dt, lengths, rate)
+        A, B, C = matrices(self.system(rate), direction if self.bidirectional else None)
+        return diagonal_channel_scan(u, A, B, C, state, lengths=lengths)
+
+    def _advance(self, u, state, dt, rate):
+        if dt is None:
+            A, B, C = matrices(self.system(rate))
+        else:
+            system = self.continuous_system()
+            A, B, C = matrices(system)
+            A, scale = self._rule().diagonal(A, (self._steps(rate) * dt[:, None])[..., None])
+            B = scale * B
+        state = A * state + B * u[..., None]
+        y = (C * state).sum(-1)
+        return (2 * y.real if y.is_complex() else y), state
+
+    def _irregular_scan(self, u, state, dt, lengths, rate):
+        if lengths is not None:  # no time passes at padding, so the state stays
+            dt = torch.where(torch.arange(dt.shape[1], device=dt.device) < lengths[:, None], dt, 0)
+        outputs = []
+        for u_block, dt_block in zip(u.split(_BLOCK, 1), dt.split(_BLOCK, 1), strict=True):
+            y, state = checkpoint(
+                self._irregular_block, u_block, state, dt_block, rate, use_reentrant=False
+            )
+            outputs.append(y)
+        return torch.cat(outputs, dim=1), state
+
+    def _irregular_block(self, u, state, dt, rate):
+        """Every state of a block is formed, (b, t, d, n), and formed again for the gradient."""
+        A, B, C = matrices(self.continuous_system())
+        steps = self._steps(rate)[:, None]
+        dt, start = dt.to(u.dtype), state.flatten(1)
+        if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
+            drive = B * steps * u[..., None]
+            h, last = zoh_scan((A * steps).flatten(), dt, drive.flatten(2), start)
+        else:
+            A, scale = self._rule().diagonal(A, steps * dt[..., None, None])
+            drive = scale * B * u[..., None]
+            h, last = diagonal_scan(A.flatten(2), drive.flatten(2), start)
+        y = (C * h.view_as(drive)).sum(-1)
+        return (2 * y.real if y.is_complex() else y), last.view_as(state)
+
+
+def matrices(
+    system: DiagonalSystem | DenseSystem, direction: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A, B (d, n) and C (d, n) of single-input, single-output systems."""
+    C = system.C if direction is None else system.C[direction]
+    return system.A, system.B[..., 0], C[..., 0, :]
+
+
+def log_uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:
+    """Logarithms of numbers drawn log-uniformly from [low, high]: initial step sizes."""
+    if not 0 < low <= high:
+        raise ValueError(f"step sizes need 0 < dt_min <= dt_max; got {low} and {high}")
+    low_high = torch.tensor([low, high], dtype=torch.float64).log()
+    return (low_high[0] + torch.rand(shape) * (low_high[1] - low_high[0])).float()
+
+
+def complex_parameter(x: Tensor) -> nn.Parameter:
+    """A complex tensor (...) as a real parameter (..., 2); a real one stays as it is."""
+    if not x.is_complex():
+        return nn.Parameter(x.float().clone())
+    return nn.Parameter(torch.view_as_real(x.to(torch.complex64).resolve_conj()).clone())
+
+
+def complex_normal(*shape: int) -> Tensor:
+    """Standard complex normal: real and imaginary parts of variance 1/2."""
+    return torch.randn(*shape, dtype=torch.complex64)

@@ -1,0 +1,141 @@
+"""What Mamba and Longhorn share: a short convolution, a gate, and a scan that its input steers.
+
+    x, z = in_proj(u)                        twice `expand * d_model` channels
+    x = silu(conv1d(x))                      causal, each channel by itself
+    step, write, read = x_proj(x)            what steers the scan; `step` through a low rank
+    y = scan(x; step, write, read) * silu(z)
+    out = out_proj(y)
+
+Axes: b batch, t time, d channels (inside: expand * d_model), n state, r rank, k taps.
+"""
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._gated import traced_conv
+from longstate.ops import short_conv
+from longstate.systems import Selection, Trace
+
+
+class SelectiveLayer(Layer):
+    """Base of selective layers with one state of n numbers for each channel.
+
+    State: {"taps": (b, k - 1, d), "ssm": (b, d, n)}. Subclasses define `_scan`, and `_steering`
+    where what steers the scan is not simply read off x.
+    """
+
+    own_gate = True
+
+    def __init__(
+        self, d_model: int, *, d_state: int, d_conv: int, expand: int, dt_rank: int | None = None
+    ):
+        super().__init__()
+        rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "dt_rank": rank}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        self.d_model, self.d_state = d_model, d_state
+        self.d_inner, self.rank = expand * d_model, rank
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
+        # holds the taps' weights; short_conv runs them, because past inputs are state here
+        self.conv1d = nn.Conv1d(
+            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1
+        )
+        self.x_proj = nn.Linear(self.d_inner, self.rank + 2 * d_state, bias=False)
+        self.D = nn.Parameter(torch.ones(self.d_inner))
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+
+    def init_state(self, batch: int) -> State:
+        """Zero taps and zero states."""
+        zeros = self.D.new_zeros(batch, dtype=torch.promote_types(self.D.dtype, torch.float32))
+        return {
+            "taps": zeros.new_zeros(batch, self.conv1d.kernel_size[0] - 1, self.d_inner),
+            "ssm": zeros.new_zeros(batch, self.d_inner, self.d_state),
+        }
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        state = check_call(self, u, state, dt, mask, reset)
+        if mask is not None:
+            u = u.masked_fill(~mask[..., None], 0)
+        x, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
+        with full_precision(u):
+            x, taps = short_conv(
+                x, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"],
+                activation="silu", mask=mask, reset=reset,
+            )  # fmt: skip
+        y, ssm = self._scan(x, z, self._steering(x), state["ssm"], dt, mask, reset)
+        y = self.out_proj(y)
+        if mask is not None:
+            y = y.masked_fill(~mask[..., None], 0)
+        return y.to(u.dtype), {"taps": taps.to(state["taps"].dtype), "ssm": ssm}
+
+    def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
+        """What the recurrence did with `u`, for `longstate.memory`; its channels are inner.
+
+        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        """
+        state = check_call(self, u, state, None, None, None)
+        v, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
+        x, conv = traced_conv(v, self.conv1d, state["taps"], v.shape[-1])
+        trace = self._trace(x, self._steering(x), state["ssm"])
+        return replace(trace, conv=conv, gate=F.silu(z))
+
+    def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step before its projection (..., r), write and read (..., n)."""
+        low, write, read = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
+        return low, write, read
+
+    def selection(self) -> Selection:
+        """How the layer chooses, for `longstate.memory`."""
+        d, conv = self.d_inner, self.conv1d
+        zero = conv.weight.new_zeros(d)
+        bias = self.in_proj.bias
+        return self._choose(
+            Selection(
+                into=self.in_proj.weight[:d],
+                offset=zero if bias is None else bias[:d],
+                taps=conv.weight[:, 0],
+                bias=zero if conv.bias is None else conv.bias,
+                silu=True,
+                inner=d,
+                shift=zero,
+                rate=None,
+                write=self.x_proj.weight[self.rank : self.rank + self.d_state],
+            )
+        )
+
+    def _choose(self, common: Selection) -> Selection:
+        """Add what the subclass does to choose its steps."""
+        return common
+
+    def _scan(
+        self,
+        x: Tensor,
+        z: Tensor,
+        steering: tuple[Tensor, Tensor, Tensor],
+        h0: Tensor,
+        dt: Tensor | None,
+        mask: Tensor | None,
+        reset: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Gated outputs (b, t, d) and the last state (b, d, n)."""
+        raise NotImplementedError
+
+    def _trace(self, x: Tensor, steering: tuple[Tensor, Tensor, Tensor], h0: Tensor) -> Trace:
+        """As `_scan`, but what the recurrence does rather than its result."""
+        raise NotImplementedError

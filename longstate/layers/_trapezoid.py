@@ -1,0 +1,140 @@
+"""The recurrence of Mamba-3, over a sequence by matrix products and for one sample.
+
+    theta_t = theta_{t-1} + turn_t                                k, q: pairs rotated by theta
+    h_t = alpha_t (h_{t-1} + (1 - share_t) step_t v_{t-1} k_{t-1}^T) + share_t step_t v_t k_t^T
+    y_t = h_t q_t + D v_t
+
+A sample enters twice: with weight share_t step_t when it comes, and with (1 - share_s) step_s when
+the next one, s, does. To a scan that is one weight, of which its own output sees the first part.
+The last sample of a call waits for the second part in the state, as k and v.
+
+Axes: b batch, t time, h heads, p channels per head, n state, s angles; ... is (b, t) or (b).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from longstate.layers._base import State
+from longstate.ops import chunk_scan
+from longstate.ops._double import widen
+
+
+class Tokens(NamedTuple):
+    """What a sequence says to the recurrence.
+
+    Attributes:
+        v (..., h, p): input.
+        k, q (..., h, n): where it is written, and read; not yet rotated.
+        step (..., h): length of the step.
+        log_a (..., h): logarithm of the decay alpha.
+        share (..., h): lambda, the present sample's share of the step.
+        turn (..., h, s): by how much each pair of columns rotates.
+    """
+
+    v: Tensor
+    k: Tensor
+    q: Tensor
+    step: Tensor
+    log_a: Tensor
+    share: Tensor
+    turn: Tensor
+
+
+def rotate(v: Tensor, theta: Tensor) -> Tensor:
+    """Pairs of neighbours (0, 1), (2, 3), ... of v (..., n) by theta (..., s); the rest stays."""
+    s = theta.shape[-1]
+    cos, sin = theta.cos(), theta.sin()
+    first, second = v[..., 0 : 2 * s : 2], v[..., 1 : 2 * s : 2]
+    turned = torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return torch.cat((turned.flatten(-2), v[..., 2 * s :]), dim=-1)
+
+
+def advance(new: Tokens, D: Tensor, state: State) -> tuple[Tensor, State]:
+    """y (b, h, p) of one sample, and the next state."""
+    theta = (state["angle"] + new.turn).remainder(2 * torch.pi)
+    k, q = rotate(new.k, theta), rotate(new.q, theta)
+    second = ((1 - new.share) * new.step)[..., None] * state["v"]
+    before = state["ssm"] + second[..., None] * state["k"][..., None, :]
+    v, log_a, k, q, share = (x[:, None] for x in (new.v, new.log_a, k, q, new.share * new.step))
+    y, h = chunk_scan(v, log_a, k, q, before, weight=share, D=D)
+    return y[:, 0], {"angle": theta, "ssm": h, "k": k[:, 0], "v": new.v}
+
+
+def scan(
+    new: Tokens, D: Tensor, state: State, mask: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, State]:
+    """y (b, t, h, p) of a sequence, and the state after it.
+
+    Args:
+        new: of a sequence; finite where `mask` is False.
+        D (h): of v in y.
+        state: before it.
+        mask (b, t), reset (b, t): bool, as in `Layer`.
+    """
+    k, q, first, weight, h0, theta = as_scan(new, state, mask, reset)
+    y, ssm = chunk_scan(
+        new.v, new.log_a, k, q, h0, weight=weight, own=first, D=D, mask=mask, reset=reset
+    )
+    last = {"k": k, "v": new.v}
+    if mask is None:
+        last = {name: v[:, -1].clone() for name, v in last.items()}  # a view would hold them all
+    else:
+        last = {name: _last(v, state[name], mask, reset) for name, v in last.items()}
+    return y, {"angle": theta[:, -1].clone(), "ssm": ssm, **last}
+
+
+def as_scan(
+    new: Tokens, state: State, mask: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """k and q rotated, the first part of each weight, the whole weight, the state with what waits
+    in it, and the angles."""
+    theta = _angles(new.turn, state["angle"], mask, reset)
+    k, q = rotate(new.k, theta), rotate(new.q, theta)
+    second = _of_next((1 - new.share) * new.step, mask)  # (b, 1 + t, h)
+    waiting = second[:, 0, :, None] * state["v"]
+    h0 = state["ssm"] + waiting[..., None] * state["k"][..., None, :]
+    first = new.share * new.step
+    return k, q, first, first + second[:, 1:], h0, theta
+
+
+def _angles(turn: Tensor, start: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
+    """theta (b, t, h, s) in [0, 2 pi). Summed in double precision: a long sum, of which only the
+    remainder counts."""
+    dtype, turn = turn.dtype, widen(turn)
+    if mask is not None:
+        turn = torch.where(mask[..., None, None], turn, 0)
+    total = turn.cumsum(1)
+    start = widen(start)[:, None]
+    if reset is not None:
+        time = torch.arange(reset.shape[1], device=reset.device)
+        at = torch.where(reset, time, -1).cummax(1).values[..., None, None]  # the last reset
+        before = (total - turn).gather(1, at.clamp(min=0).expand_as(total))
+        start = torch.where(at < 0, start, -before)
+    return (start + total).remainder(2 * torch.pi).to(dtype)
+
+
+def _of_next(v: Tensor, mask: Tensor | None) -> Tensor:
+    """v (b, t, h) of the first sample from i on that exists, 0 if there is none: (b, 1 + t, h)."""
+    padded = F.pad(v, (0, 0, 0, 1))
+    if mask is None:
+        return padded
+    t = mask.shape[1]
+    time = torch.arange(t, device=mask.device)
+    following = torch.where(mask, time, t).flip(1).cummin(1).values.flip(1)
+    following = F.pad(following, (0, 1), value=t)
+    return padded.gather(1, following[..., None].expand_as(padded))
+
+
+def _last(v: Tensor, before: Tensor, mask: Tensor, reset: Tensor | None) -> Tensor:
+    """v (b, t, ...) at the last sample that exists; `before` if none does, 0 if a reset follows."""
+    time = torch.arange(mask.shape[1], device=mask.device)
+    at = torch.where(mask, time, -1).amax(1)
+    row = torch.arange(len(v), device=v.device)
+    chosen = torch.where((at < 0)[:, None, None], before, v[row, at.clamp(min=0)])
+    if reset is None:
+        return chosen
+    forgotten = (reset & (time > at[:, None])).any(1)
+    return torch.where(forgotten[:, None, None], 0, chosen)

@@ -1,0 +1,93 @@
+"""How fast a selective layer forgets where it began, on average over data.
+
+Two runs with the same input forget their different starts exponentially if the mean over time of
+the log of what one step leaves is negative (Brandt 1986; Diaconis and Freedman 1999): an average,
+not a supremum. Of a state with a decay of its own this is the mean of log decay. The coupling test
+runs two starts side by side and measures it.
+
+Axes: b batch, t time, c channels, n state.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from longstate.errors import InputError
+from longstate.memory._result import Result, digits
+from longstate.systems import Trace
+
+SHORTEST = 16  # samples that can be averaged over
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Contraction(Result):
+    """Exponents per step; negative forgets.
+
+    Args:
+        exponent: the slowest state's mean log decay: what is predicted.
+        low, high: interval of it (5 to 95 %), by a bootstrap of blocks of time.
+        coupled: slope measured between two starts.
+    """
+
+    exponent: float
+    low: float
+    high: float
+    coupled: float
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        body = [
+            ["predicted", digits(self.exponent), f"{digits(self.low)} .. {digits(self.high)}"],
+            ["measured", digits(self.coupled), ""],
+        ]
+        return ["exponent per step", "", "interval"], body
+
+
+def average_contraction(trace: Trace, *, draws: int = 500, seed: int = 0) -> Contraction:
+    """The exponent with which a layer forgets its start on recorded data.
+
+    Args:
+        trace: at least 16 samples long.
+        draws: of the bootstrap.
+        seed: of the bootstrap and of the two starts.
+
+    Raises:
+        InputError: the trace is too short.
+    """
+    trace = trace.double()
+    b, t, c, n = trace.decay.shape
+    if t < SHORTEST:
+        raise InputError(f"{SHORTEST} samples are needed to average over; the trace has {t}")
+    g = torch.Generator().manual_seed(seed)
+    gap = torch.randn(b, c, n, generator=g, dtype=torch.float64)
+    path, total = [], torch.zeros(b, dtype=torch.float64)
+    for i in range(t):
+        gap = trace.carry(i, gap)
+        size = gap.flatten(1).norm(dim=1).clamp(min=1e-300)
+        total = total + size.log()
+        path.append(total)
+        gap = gap / size[:, None, None]  # so that a long trace does not underflow
+    rates = torch.stack(path).diff(dim=0).mean(1)
+    coupled = float(rates[t // 2 :].mean())
+    if trace.erase is None:
+        each = trace.decay.abs().clamp(min=1e-300).log().flatten(2)  # (b, t, cn)
+        slowest = int(each.mean((0, 1)).argmax())
+        series = each[..., slowest].mean(0)
+    else:
+        series = rates
+    length = max(2, round(math.sqrt(len(series))))
+    starts = torch.randint(
+        len(series) - length + 1, (draws, -(-len(series) // length)), generator=g
+    )
+    means = series.unfold(0, length, 1).mean(1)[starts].mean(1).sort().values
+    exponent = float(series.mean())
+    return Contraction(
+        kind="estimate",
+        scope="this data",
+        sentence=f"Two starts come closer by a factor {math.exp(exponent):.6g} a step, in the "
+        "slowest state.",
+        exponent=exponent,
+        low=float(means[round(0.05 * (draws - 1))]),
+        high=float(means[round(0.95 * (draws - 1))]),
+        coupled=coupled,
+    )

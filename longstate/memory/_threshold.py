@@ -1,0 +1,89 @@
+"""How large an input may be before a stable linear state stops shrinking.
+
+    A' P A - P = -I                       V(x) = x' P x
+    |u| <= g |x|   implies   V(A x + B u) <= V(x) - (1 - theta) |x|^2
+    g: the root of 2 |A' P B| g + |B' P B| g^2 = theta
+
+and for inputs of any course with |u| <= U, from a state at rest always |x| <= limit * U. Both
+follow from V(Ax + Bu) - V(x) = -|x|^2 + 2 x'A'PBu + u'B'PBu: the condition of event-triggered
+control, for sampled systems. It is sufficient only: larger inputs may still let the state shrink.
+
+Axes: n state in real coordinates, any leading batch axes (channels).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longstate.errors import InputError
+from longstate.memory._gramians import System, gramians, real_matrices
+from longstate.memory._result import Result, digits
+from longstate.systems import DenseSystem
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EventThreshold(Result):
+    """Thresholds of a linear system, one for each channel.
+
+    Args:
+        ratio (...): g.
+        shrink (...): the factor by which V falls at least in a step that keeps to it.
+        limit (...): largest |x|, from rest, for inputs of length 1.
+        P (..., n, n): of V, in coordinates (Re x, Im x).
+    """
+
+    ratio: Float[Tensor, "*batch"]
+    shrink: Float[Tensor, "*batch"]
+    limit: Float[Tensor, "*batch"]
+    P: Float[Tensor, "*batch n n"]
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        names = {"|u| / |x|": self.ratio, "V, at most times": self.shrink, "|x| / |u|": self.limit}
+        body = [
+            [name, *(digits(float(f(v.flatten()))) for f in (torch.median, torch.min, torch.max))]
+            for name, v in names.items()
+        ]
+        return ["", "median", "lowest", "highest"], body
+
+
+def event_threshold(system: System, theta: float = 0.5) -> EventThreshold:
+    """The threshold of a discrete, stable system.
+
+    Args:
+        system: discrete, with real inputs and outputs.
+        theta: share of the decrease of V that inputs may use up, between 0 and 1.
+
+    Raises:
+        InputError: theta is out of its range, or the system is continuous, complex or not stable.
+    """
+    if not 0 < theta < 1:
+        raise InputError(f"theta must lie between 0 and 1; got {theta}")
+    if not system.discrete:
+        raise InputError("the system is continuous; call discretize(rule, dt) first")
+    A, B, _ = real_matrices(system)
+    eye = torch.eye(A.shape[-1], dtype=A.dtype)
+    alone = DenseSystem(A, eye, eye, torch.zeros_like(eye), discrete=True)
+    P = gramians(alone).observe
+    cross, own = _norm(A.mT @ P @ B), _norm(B.mT @ P @ B)
+    # the root in a form that loses no digits where own is small
+    ratio = theta / (cross + (cross.square() + own * theta).sqrt())
+    values = torch.linalg.eigvalsh(P)
+    low, high = values[..., 0], values[..., -1]
+    after = torch.maximum(1 / ratio, _norm(A) / ratio + _norm(B))
+    least = float(ratio.min())
+    return EventThreshold(
+        kind="certified",
+        scope="all inputs",
+        sentence=f"While an input is at most {digits(least)} times as long as the state, no state "
+        "grows, in the norm of its Lyapunov function.",
+        ratio=ratio,
+        shrink=1 - (1 - theta) / high,
+        limit=(high / low).sqrt() * after,
+        P=P,
+    )
+
+
+def _norm(M: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(M, 2)

@@ -1,0 +1,77 @@
+"""A copy of a model that generates fast: its linear layers hold what a step must read, no more.
+
+A step of batch 1 uses every weight once, so it takes as long as reading the weights takes. Here
+they lie in panels, in the order they are read (`longstate.ops.matvec`), in 32, 16 or 8 bits.
+Everything else stays as it is: the same model class, the same calls, float32 states.
+
+    fast = prepare_for_decoding(model, "int8")
+    logits, state = fast(prompt)
+    logits, state = fast.step(token, state)
+"""
+
+import copy
+from typing import Any, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from longstate.layers._linear import PanelLinear, Weights
+from longstate.ops._memory import on_large_pages
+
+Model = TypeVar("Model", bound=nn.Module)
+_LINE = 64  # bytes of a cache line
+
+
+def prepare_for_decoding(model: Model, weights: Weights = "float32") -> Model:
+    """A copy of `model` for generation, in evaluation mode and without gradients.
+
+    Every `nn.Linear` in it becomes a `PanelLinear`, whatever the model. Where `model.head` is None,
+    or shares its weights with `model.embedding`, the copy's head has weights of its own; the
+    embedding, of which a step reads one row, stays as it was. Modules that use the weights of an
+    inner `nn.Linear` themselves, instead of calling it, cannot be prepared. The copy follows no
+    later change of `model`.
+
+    Args:
+        model: any module. It is not changed.
+        weights: format of the linear layers' weights. float32 gives the model's own numbers, up to
+            the order of sums. bfloat16 is off by at most 1/512 of each weight; int8 by at most
+            1/254 of the largest weight of the same output.
+
+    Raises:
+        ValueError: as for `PanelLinear`, with the name of the layer.
+    """
+    if weights not in get_args(Weights):
+        raise ValueError(f"weights must be float32, bfloat16 or int8; got {weights!r}")
+    prepared: dict[int, Any] = {}
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear:
+            prepared[id(module)] = _panels(name, module.weight, module.bias, weights)
+    maps = list(prepared.values())
+    # deepcopy takes what it finds in its memo for a finished copy
+    fast = copy.deepcopy(model, prepared).eval().requires_grad_(False)
+    embedding = getattr(model, "embedding", None)
+    if isinstance(embedding, nn.Embedding) and getattr(model, "head", embedding) is None:
+        fast.head = _panels("embedding", embedding.weight, None, weights)
+        maps.append(fast.head)
+    _side_by_side(maps)
+    return fast
+
+
+def _side_by_side(maps: list[PanelLinear]) -> None:
+    """Move all panels into one piece of memory. In pieces of their own, many would be too small for
+    large pages, and reading them took up to a third longer."""
+    sizes = [-(-m.panels.nbytes // _LINE) * _LINE for m in maps]
+    if not maps or any(m.panels.device.type != "cpu" for m in maps):
+        return
+    memory, start = on_large_pages(torch.empty(sum(sizes), dtype=torch.uint8)), 0
+    for m, size in zip(maps, sizes, strict=True):
+        here = memory[start : start + m.panels.nbytes].view(m.panels.dtype).view(m.panels.shape)
+        m.panels = here.copy_(m.panels)
+        start += size
+
+
+def _panels(name: str, weight: Tensor, bias: Tensor | None, weights: Weights) -> PanelLinear:
+    try:
+        return PanelLinear(weight, bias, weights)
+    except ValueError as error:
+        raise ValueError(f"{name or 'the model'}: {error}") from None

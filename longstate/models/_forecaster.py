@@ -1,0 +1,215 @@
+"""A straight line, and a state space model for what it leaves over.
+
+    z   = (target - mean) / std,   mean and std of the training part
+    x   = z - z_last                                     (b, w, c)
+    line = W [x, covariates, known, calendar]            (b, h, c), in closed form, not trained
+    r   = head(backbone([x then line, ...known]))        (b, h, c), zero before training
+    forecast = mean + std * (z_last + line + r)
+
+The line is a ridge regression whose penalty may grow with the lag; plain ridge, the baseline, is
+kept beside it and takes no part in the forecast. `longstate.train.baselines` solves for both.
+The backbone runs over the window and on through the horizon: there it sees the covariates that are
+known in advance, the calendar, and the line's own forecast in place of the target. Quantiles add to
+the line a spread measured on validation data, plus a learned part, and are sorted, so they never
+cross. Because the head starts at zero, training starts exactly at the line.
+
+Subtracting the last value is reversible instance normalisation (Kim et al. 2022) without the
+division; ridge on it is NLinear (Zeng et al. 2023) in closed form.
+
+Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar, q quantiles,
+d channels.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from longstate.layers._base import Layer
+from longstate.models._backbone import Backbone
+from longstate.models._spec import ForecastSpec
+
+
+class Window(NamedTuple):
+    """What a forecast may see, in the data's own units; float64 so that large values keep digits.
+
+    Gaps in the target hold the last value seen and are False in `observed`.
+    """
+
+    target: Float[Tensor, "b w c"]
+    observed: Bool[Tensor, "b w c"]
+    covariates: Float[Tensor, "b w p"]
+    known: Float[Tensor, "b w+h k"]
+    calendar: Float[Tensor, "b w+h m"]
+
+
+class Forecast(NamedTuple):
+    """A forecast; `point` is the mean. No quantiles: q is 0."""
+
+    point: Float[Tensor, "b h c"]
+    quantiles: Float[Tensor, "b h c q"]
+
+
+class Scale(nn.Module):
+    """Mean and standard deviation of the training part, in float64. A constant column keeps 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(channels, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / self.std).float()
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-12 * mean.abs(), std, torch.ones_like(std)))
+
+
+class Line(nn.Module):
+    """A linear map from everything in the window to the horizon, one per target.
+
+    Its weights are buffers: they are solved for in closed form, never trained.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, spec: ForecastSpec):
+        super().__init__()
+        self.spec = spec
+        c, h, w = len(spec.targets), spec.horizon, spec.window
+        # The calendar enters once, at the last row: harmonics at any other row are linear in it.
+        n = w + w * len(spec.covariates) + (w + h) * len(spec.known) + spec.n_calendar
+        self.register_buffer("weight", torch.zeros(c, n, h))
+        self.register_buffer("bias", torch.zeros(c, h))
+
+    def lags(self) -> Float[Tensor, " f"]:
+        """How far back each feature lies, in rows: 1 for the last row and the future. The calendar,
+        which everything overfits to, counts as far back as the window."""
+        w, h = self.spec.window, self.spec.horizon
+        past = torch.arange(w, 0, -1, dtype=torch.float64)
+        known = nn.functional.pad(past, (0, h), value=1.0)
+        # `flatten(1)` puts the columns of one row beside each other.
+        columns = [past, past.repeat_interleave(len(self.spec.covariates))]
+        columns += [known.repeat_interleave(len(self.spec.known))]
+        return torch.cat([*columns, past[:1].expand(self.spec.n_calendar)])
+
+    def features(self, x: Tensor, scaled: Window) -> Float[Tensor, "c b f"]:
+        """x (b, w, c): scaled target minus its last value; the rest from `scaled`."""
+        shared = torch.cat(
+            [
+                scaled.covariates.flatten(1),
+                scaled.known.flatten(1),
+                scaled.calendar[:, x.shape[1] - 1],
+            ],
+            dim=1,
+        )
+        own = x.permute(2, 0, 1)
+        return torch.cat([own, shared.expand(own.shape[0], -1, -1)], dim=2)
+
+    def forward(self, features: Float[Tensor, "c b f"]) -> Float[Tensor, "b h c"]:
+        return torch.baddbmm(self.bias[:, None], features, self.weight).permute(1, 2, 0)
+
+
+class ForecastModel(nn.Module):
+    """Raw units in, raw units out.
+
+    Args:
+        spec: columns and lengths.
+        layer: makes one mixing layer from `d_model`, for example `S4D`.
+        d_model: channels of the backbone.
+        n_layers: blocks.
+        dropout: in each block, in training.
+    """
+
+    spread: Tensor
+
+    def __init__(
+        self,
+        spec: ForecastSpec,
+        layer: Callable[[int], Layer],
+        *,
+        d_model: int = 32,
+        n_layers: int = 2,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.spec = spec
+        c, q = len(spec.targets), len(spec.quantiles)
+        self.scale = Scale(c)
+        self.covariate_scale = Scale(len(spec.covariates))
+        self.known_scale = Scale(len(spec.known))
+        self.line, self.ridge = Line(spec), Line(spec)
+        self.register_buffer("spread", torch.zeros(spec.horizon, c, q))
+        inputs = c + 1 + len(spec.covariates) + len(spec.known) + spec.n_calendar
+        self.encode = nn.Linear(inputs, d_model)
+        self.backbone = Backbone(
+            [layer(d_model) for _ in range(n_layers)], d_model, dropout=dropout
+        )
+        self.head = nn.Linear(d_model, c * (1 + q))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, window: Window) -> Forecast:
+        point, quantiles = self.scaled(window)
+        mean, std = self.scale.mean, self.scale.std
+        return Forecast(point * std + mean, quantiles * std[:, None] + mean[:, None])
+
+    def scaled(self, window: Window) -> Forecast:
+        """The forecast in scaled units: what the loss and the scores are measured in."""
+        last, x, scaled = self.normalise(window)
+        line = self.line(self.line.features(x, scaled))
+        residual = self._residual(x, line, scaled).unflatten(-1, (x.shape[2], -1))
+        point = last + line + residual[..., 0]
+        quantiles = (last + line)[..., None] + self.spread + residual[..., 1:]
+        return Forecast(point, quantiles.sort(dim=-1).values)
+
+    def scaled_line(self, window: Window) -> Float[Tensor, "b h c"]:
+        """The line alone, in scaled units: where training starts."""
+        return self._alone(self.line, window)
+
+    def scaled_ridge(self, window: Window) -> Float[Tensor, "b h c"]:
+        """Plain ridge regression, in scaled units: the baseline on the same inputs."""
+        return self._alone(self.ridge, window)
+
+    def _alone(self, line: Line, window: Window) -> Tensor:
+        last, x, scaled = self.normalise(window)
+        return last + line(line.features(x, scaled))
+
+    def normalise(self, window: Window) -> tuple[Tensor, Tensor, Window]:
+        """Last value (b, 1, c), window minus last value (b, w, c), and the window scaled."""
+        z = self.scale(window.target)
+        scaled = Window(
+            z,
+            window.observed,
+            self.covariate_scale(window.covariates),
+            self.known_scale(window.known),
+            window.calendar.float(),
+        )
+        last = z[:, -1:]
+        return last, z - last, scaled
+
+    def _residual(self, x: Tensor, line: Tensor, scaled: Window) -> Tensor:
+        b, w, _ = x.shape
+        h = self.spec.horizon
+        ahead = x.new_zeros(b, w + h, 1)
+        ahead[:, w:] = 1
+        covariates = nn.functional.pad(scaled.covariates, (0, 0, 0, h))
+        target = torch.cat([x, line], dim=1)
+        u = self.encode(torch.cat([target, ahead, covariates, scaled.known, scaled.calendar], -1))
+        y, _ = self.backbone(u, mask=_mask(scaled.observed, h))
+        return self.head(y[:, w:])
+
+
+def _mask(observed: Bool[Tensor, "b w c"], horizon: int) -> Bool[Tensor, "b w+h"] | None:
+    """A row with no target at all is skipped by the layers; None where nothing is missing."""
+    rows = observed.any(dim=-1)
+    if bool(rows.all()):
+        return None
+    return nn.functional.pad(rows, (0, horizon), value=True)

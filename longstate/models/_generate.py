@@ -1,0 +1,258 @@
+"""Text from a language model, in memory that does not grow with its length.
+
+Each prompt is read by itself, in pieces; then all rows advance one token at a time, and a row that
+has ended leaves the batch. No row is padded, and each draws from a generator of its own, so a row
+gives the same tokens in any company.
+"""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from longstate.errors import InputError
+from longstate.layers._base import State
+from longstate.models._language import LanguageModel
+from longstate.models._sampling import Sampling
+from longstate.models._text_stream import TextStream
+
+PIECE = 2048
+"""Tokens of a prompt that are read at once."""
+
+Ended = Literal["length", "token", "text"]
+
+
+class Piece(NamedTuple):
+    """What one more token brings.
+
+    Args:
+        row: number of the prompt.
+        token: the token.
+        text: what is now certain, often nothing: half a letter and what may become a stop string
+            are held back. Always empty without `decode`.
+        ended: why this is the row's last piece; None as long as it is not.
+    """
+
+    row: int
+    token: int
+    text: str
+    ended: Ended | None
+
+
+class Generated(NamedTuple):
+    """What followed a prompt.
+
+    Args:
+        tokens: without a stop token; with those of a stop string.
+        text: up to a stop string; empty without `decode`.
+        ended: "length" (max_tokens), "token" or "text" (a stop token or string came).
+    """
+
+    tokens: list[int]
+    text: str
+    ended: Ended
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int] | Tensor],
+    *,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop_tokens: Sequence[int] | None = None,
+    stop_strings: Sequence[str] = (),
+    decode: Callable[[list[int]], str] | None = None,
+    seed: int | Sequence[int] = 0,
+    state: list[State] | None = None,
+    on_piece: Callable[[Piece], None] | None = None,
+) -> list[Generated]:
+    """Continue every prompt.
+
+    Args:
+        model: of any layers.
+        prompts: tokens of each, at least one; lengths may differ.
+        max_tokens: of each row.
+        temperature: 0 takes the likeliest token each time, 1 draws from the model's probabilities.
+        top_k, top_p: draw from the likeliest `top_k` tokens, and of these from the fewest that
+            hold `top_p` of their probability.
+        repetition_penalty: above 1 makes tokens of the prompt and of the text less likely.
+        stop_tokens: each ends its row. None means those that the model's description names.
+        stop_strings: each ends its row; needs `decode`.
+        decode: text of a list of tokens.
+        seed: row i draws as if alone with `seed + i`; or one seed for each row.
+        state: what precedes the prompts, one row for each; nothing when None.
+        on_piece: called with each token as it comes.
+
+    Raises:
+        InputError: a setting or a prompt cannot be used, or the model gives logits that are not
+            finite.
+    """
+    settings = Sampling(temperature, top_k, top_p, repetition_penalty)
+    texts = _check_prompts(prompts, model.spec.vocab_size)
+    if not _is_count(max_tokens):
+        raise InputError(f"max_tokens must be a whole number of at least 1; got {max_tokens!r}")
+    _check_stops(stop_tokens, stop_strings, decode)
+    stops = model.spec.eos_tokens if stop_tokens is None else stop_tokens
+    end = _End(max_tokens, frozenset(stops))
+    rows = [
+        _Row(i, draw, None if decode is None else TextStream(decode, stop_strings), [])
+        for i, draw in enumerate(_generators(seed, len(texts)))
+    ]
+    with torch.inference_mode():
+        for piece in _run(model, texts, state, rows, settings, end):
+            if on_piece is not None:
+                on_piece(piece)
+    return [row.result() for row in rows]
+
+
+@dataclass(frozen=True)
+class _End:
+    max_tokens: int
+    stop_tokens: frozenset[int]
+
+
+@dataclass
+class _Row:
+    number: int
+    draw: torch.Generator
+    text: TextStream | None
+    tokens: list[int]
+    ended: Ended | None = None
+
+    def take(self, token: int, end: _End) -> Piece:
+        text = ""
+        if token in end.stop_tokens:
+            self.ended = "token"
+        else:
+            self.tokens.append(token)
+            text = "" if self.text is None else self.text.push(token)
+            if len(self.tokens) >= end.max_tokens:
+                self.ended = "length"
+        if self.text is not None and self.ended is not None and not self.text.stopped:
+            text += self.text.close()
+        if self.text is not None and self.text.stopped:
+            self.ended = "text"
+        return Piece(self.number, token, text, self.ended)
+
+    def result(self) -> Generated:
+        assert self.ended is not None
+        return Generated(self.tokens, "" if self.text is None else self.text.text, self.ended)
+
+
+def _run(
+    model: LanguageModel,
+    prompts: list[Tensor],
+    state: list[State] | None,
+    rows: list[_Row],
+    settings: Sampling,
+    end: _End,
+) -> Iterator[Piece]:
+    device = model.embedding.weight.device
+    logits, state = _read(model, [p.to(device) for p in prompts], state)
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, prompt in zip(seen, prompts, strict=True):
+        row[prompt.to(device)] = True
+    while True:
+        if not bool(logits.isfinite().all()):
+            raise InputError(_blame(model, state))
+        chosen = []
+        for i, row in enumerate(rows):
+            token = settings.choose(logits[i], seen[i], row.draw)
+            seen[i, token] = True
+            chosen.append(token)
+            yield row.take(token, end)
+        going = [i for i, row in enumerate(rows) if row.ended is None]
+        if not going:
+            return
+        if len(going) < len(rows):
+            rows = [rows[i] for i in going]
+            seen, state = tree_map(lambda s, keep=going: s[keep], (seen, state))
+        tokens = torch.tensor([chosen[i] for i in going], device=device)
+        logits, state = model.step(tokens, state)
+
+
+def _read(
+    model: LanguageModel, prompts: list[Tensor], state: list[State] | None
+) -> tuple[Tensor, list[State]]:
+    """Logits (b, v) after every prompt, and the state of all."""
+    if state is not None and any(len(s) != len(prompts) for s in tree_leaves(state)):
+        rows = len(tree_leaves(state)[0])
+        raise InputError(f"the state is of {rows} rows, the prompts are {len(prompts)}")
+    logits, states = [], []
+    for i, prompt in enumerate(prompts):
+        own = None if state is None else tree_map(lambda s, i=i: s[i : i + 1], state)
+        for piece in prompt.split(PIECE):
+            last, own = model.prefill(piece[None], own)
+        logits.append(last)
+        states.append(own)
+    return torch.cat(logits), tree_map(lambda *s: torch.cat(s), *states)
+
+
+def _check_prompts(prompts: Sequence[Sequence[int] | Tensor], vocabulary: int) -> list[Tensor]:
+    if isinstance(prompts, str) or not len(prompts):
+        raise InputError("prompts must be a list of lists of tokens, at least one")
+    texts = []
+    for i, prompt in enumerate(prompts):
+        try:
+            listed = prompt.tolist() if isinstance(prompt, Tensor) else prompt
+            tokens = [operator.index(t) for t in listed]
+        except TypeError:
+            raise InputError(
+                f"prompt {i} must be a list of tokens, which are whole numbers; got {prompt!r:.60}"
+            ) from None
+        if not tokens:
+            raise InputError(f"prompt {i} is empty; give it at least one token")
+        strange = min(tokens) if min(tokens) < 0 else max(tokens)
+        if not 0 <= strange < vocabulary:
+            raise InputError(
+                f"prompt {i} holds token {strange}; the vocabulary has 0 to {vocabulary - 1}"
+            )
+        texts.append(torch.tensor(tokens))
+    return texts
+
+
+def _check_stops(tokens: Any, strings: Any, decode: object) -> None:
+    if tokens is not None and not (
+        isinstance(tokens, Sequence) and all(isinstance(t, int) for t in tokens)
+    ):
+        raise InputError(f"stop_tokens must be a list of tokens; got {tokens!r}")
+    listed = isinstance(strings, Sequence) and not isinstance(strings, str)
+    if not (listed and all(isinstance(s, str) and s for s in strings)):
+        raise InputError(f"stop_strings must be a list of strings, none empty; got {strings!r}")
+    if strings and decode is None:
+        raise InputError("stop_strings need decode, which turns tokens into text")
+
+
+def _generators(seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
+    seeds = [seed + i for i in range(rows)] if isinstance(seed, int) else seed
+    if not isinstance(seeds, Sequence) or len(seeds) != rows:
+        raise InputError(f"seed must be one number or one for each of {rows} prompts; got {seed!r}")
+    try:
+        return [torch.Generator().manual_seed(s) for s in seeds]
+    except (RuntimeError, TypeError, ValueError):
+        raise InputError(f"seed must be whole numbers of 64 bits; got {seed!r}") from None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _blame(model: LanguageModel, state: list[State]) -> str:
+    """Where the first number that is not finite lies."""
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            return f"the logits are not finite: neither is {name}"
+    for i, own in enumerate(state):
+        if not all(bool(s.isfinite().all()) for s in tree_leaves(own)):
+            return (
+                f"the logits are not finite: the state of block {i} ({model.spec.layers[i]}) has "
+                "overflowed"
+            )
+    return "the logits are not finite, though the weights and the states are"

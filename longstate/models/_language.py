@@ -1,0 +1,254 @@
+"""A language model: an embedding, blocks that mix along time, and a head over the vocabulary.
+
+    x_0 = E[token]
+    x_i = x_{i-1} + mixer_i(norm_i(x_{i-1}))                    a layer with a gate of its own
+    x_i = x_{i-1} + GLU(W_i gelu(mixer_i(norm_i(x_{i-1}))))     any other layer
+    logits = H norm(x_n)                                        H is E where the weights are tied
+
+The first form is the block of Mamba, Mamba-2 and FalconMamba as published; the second that of S4
+and its relatives.
+
+Gu and Dao, "Mamba", COLM 2024, arXiv:2312.00752. Initial values are those of the authors' code:
+embeddings of standard deviation 0.02, and the last map of every block divided by sqrt(n), so that
+the residual does not grow with depth. Differs from that code: the rows that fill up the vocabulary
+have no logits; norms and sums of the residual are taken in float32 whatever the weights are.
+
+Axes: b batch, t time, v vocabulary, d channels.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longstate.layers._base import Layer, State
+from longstate.layers._gated import GatedRMSNorm, RMSNorm
+from longstate.layers.mamba import Mamba
+from longstate.models._language_spec import LanguageSpec
+
+
+class LanguageModel(nn.Module):
+    """Tokens in, logits of the next token out; a state in, a state out, as with every layer.
+
+    The state is a list with the state of each block's layer: a pytree of tensors, batch first.
+    Prefill in pieces, padding anywhere (`mask`) and packing (`reset`) are the same call.
+
+    Args:
+        spec: sizes and layers.
+
+    Raises:
+        InputError: a layer cannot be made of the options in `spec`.
+    """
+
+    def __init__(self, spec: LanguageSpec):
+        super().__init__()
+        self.spec = spec
+        self.embedding = nn.Embedding(spec.rows, spec.d_model)
+        self.blocks = nn.ModuleList(MixerBlock(spec, name) for name in spec.layers)
+        self.norm = _norm(spec)
+        self.head = None if spec.tie else nn.Linear(spec.d_model, spec.rows, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def init_state(self, batch: int) -> list[State]:
+        """The state before the first token of `batch` texts: zero."""
+        return [block.mixer.init_state(batch) for block in self._blocks()]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"],
+        state: list[State] | None = None,
+        *,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+    ) -> tuple[Float[Tensor, "b t v"], list[State]]:
+        """Logits after every token, and the state after the last.
+
+        Args:
+            tokens (b, t): whole numbers below the vocabulary's size.
+            state: what an earlier call returned, or `init_state(b)`. Zero when None.
+            mask (b, t): a False token does not exist, whatever its number; its logits are 0.
+            reset (b, t): True clears the state before that token.
+
+        Raises:
+            ValueError: shapes or types do not fit, or a token is not in the vocabulary.
+        """
+        x, state = self._mix(tokens, state, mask, reset)
+        return self._logits(x), state
+
+    def prefill(
+        self,
+        tokens: Int[Tensor, "b t"],
+        state: list[State] | None = None,
+        *,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+    ) -> tuple[Float[Tensor, "b v"], list[State]]:
+        """As `forward`, but with the logits after the last token of each row only, as `step` gives
+        them: no tensor (b t v) is made. They are 0 in a row whose every token is masked."""
+        x, state = self._mix(tokens, state, mask, reset)
+        if mask is None:
+            return self._logits(x[:, -1]), state
+        places = torch.arange(tokens.shape[1], device=x.device)
+        last = torch.where(mask, places, 0).amax(dim=1)
+        return self._logits(x[torch.arange(len(x), device=x.device), last]), state
+
+    def step(
+        self,
+        tokens: Int[Tensor, " b"],
+        state: list[State] | None,
+        *,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, "b v"], list[State]]:
+        """One token of each text: logits (b, v) after it, and the next state."""
+        if tokens.dim() != 1:
+            raise ValueError(
+                f"LanguageModel.step expects tokens of shape (batch,); got {tuple(tokens.shape)}"
+            )
+        self._check(
+            tokens[:, None], state, *(None if f is None else f[:, None] for f in (mask, reset))
+        )
+        x, new = self._embed(tokens, mask), []
+        for block, s in zip(self._blocks(), state or [None] * len(self.blocks), strict=True):
+            x, s = block.step(x, s, mask=mask, reset=reset)
+            new.append(s)
+        return self._logits(self._last_norm(x, mask)), new
+
+    def _mix(
+        self, tokens: Tensor, state: list[State] | None, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        """What the head reads (b, t, d), and the state."""
+        if tokens.dim() != 2:
+            raise ValueError(
+                f"LanguageModel expects tokens of shape (batch, time); got {tuple(tokens.shape)}"
+            )
+        self._check(tokens, state, mask, reset)
+        x, new = self._embed(tokens, mask), []
+        for block, s in zip(self._blocks(), state or [None] * len(self.blocks), strict=True):
+            x, s = block(x, s, mask=mask, reset=reset)
+            new.append(s)
+        return self._last_norm(x, mask), new
+
+    def _embed(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:  # padding may be any number
+            tokens = tokens.masked_fill(~mask, 0)
+        x = self.embedding(tokens)
+        return _wide(x) if self.spec.residual_in_float32 else x
+
+    def _last_norm(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = _apply(self.norm, x)
+        return x if mask is None else x.masked_fill(~mask[..., None], 0)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """In float32 at least."""
+        x = x.to(self.embedding.weight.dtype)
+        y = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+        return _wide(y[..., : self.spec.vocab_size])
+
+    def _blocks(self) -> "list[MixerBlock]":
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def _check(
+        self,
+        tokens: Tensor,
+        state: list[State] | None,
+        mask: Tensor | None,
+        reset: Tensor | None,
+    ) -> None:
+        """tokens, mask, reset (b, t). The layers look at the tensors of the state."""
+        if tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"LanguageModel expects tokens of type int64; got {tokens.dtype}")
+        if tokens.numel() == 0:
+            raise ValueError(f"LanguageModel got no tokens: their shape is {tuple(tokens.shape)}")
+        for label, flag in (("mask", mask), ("reset", reset)):
+            if flag is not None and (flag.shape != tokens.shape or flag.dtype != torch.bool):
+                raise ValueError(
+                    f"LanguageModel expects {label} to be a bool tensor of the shape of tokens; "
+                    f"got {flag.dtype} of shape {tuple(flag.shape)}"
+                )
+        if state is not None and len(state) != len(self.blocks):
+            raise ValueError(
+                f"LanguageModel has {len(self.blocks)} blocks; the state is of {len(state)}"
+            )
+        # Looking at values would stop a compiled graph and wait for a GPU.
+        if not torch.compiler.is_compiling() and tokens.device.type == "cpu":
+            seen = tokens if mask is None else tokens[mask]
+            bad = seen[(seen < 0) | (seen >= self.spec.vocab_size)]
+            if len(bad):
+                raise ValueError(
+                    f"tokens must be at least 0 and below {self.spec.vocab_size}, the size of the "
+                    f"vocabulary; got {int(bad[0])}"
+                )
+
+
+class MixerBlock(nn.Module):
+    """One residual block: norm, layer, the layer's own gate or a GLU.
+
+    Args:
+        spec: of the model.
+        name: the layer, one of `spec.layers`.
+    """
+
+    def __init__(self, spec: LanguageSpec, name: str):
+        super().__init__()
+        self.norm = _norm(spec)
+        self.mixer = spec.make_layer(name)
+        _adapt(self.mixer, spec)
+        own = self.mixer.own_gate
+        self.gate = None if own else nn.Linear(spec.d_model, 2 * spec.d_model)
+        last = self.get_parameter("mixer.out_proj.weight" if own else "gate.weight")
+        with torch.no_grad():
+            last.div_(math.sqrt(len(spec.layers)))
+
+    def forward(
+        self, x: Float[Tensor, "b t d"], state: State, *, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        y, state = self.mixer(_apply(self.norm, x), state, mask=mask, reset=reset)
+        return self._add(x, y), state
+
+    def step(
+        self, x: Float[Tensor, "b d"], state: State, *, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Float[Tensor, "b d"], State]:
+        """`forward` for one sample."""
+        if mask is None and reset is None and isinstance(self.mixer, Mamba):
+            done = self.mixer.step_of_block(x, state, self.norm)
+            if done is not None:
+                return done
+        y, state = self.mixer.step(_apply(self.norm, x), state, mask=mask, reset=reset)
+        return self._add(x, y), state
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.gate is not None:
+            y = F.glu(self.gate(F.gelu(y).to(self.get_parameter("norm.weight").dtype)), dim=-1)
+        return x + y.to(x.dtype)
+
+
+def _norm(spec: LanguageSpec) -> nn.Module:
+    norm = RMSNorm if spec.norm == "rms" else nn.LayerNorm
+    return norm(spec.d_model, eps=spec.norm_eps)
+
+
+def _apply(norm: nn.Module, x: Tensor) -> Tensor:
+    """RMSNorm widens by itself; PyTorch's LayerNorm needs its input and weights of one type."""
+    return norm(x.to(norm.weight.dtype) if isinstance(norm, nn.LayerNorm) else x)
+
+
+def _adapt(mixer: Layer, spec: LanguageSpec) -> None:
+    """Give or take biases, and set the norms inside, as the published models do for all layers."""
+    for module in mixer.modules():
+        if isinstance(module, RMSNorm | GatedRMSNorm):
+            module.eps = spec.norm_eps
+    if spec.bias:
+        for name in ("in_proj", "out_proj"):
+            linear = getattr(mixer, name, None)
+            if isinstance(linear, nn.Linear) and linear.bias is None:
+                linear.bias = nn.Parameter(torch.zeros(linear.out_features))
+    conv = getattr(mixer, "conv1d", None)
+    if not spec.conv_bias and isinstance(conv, nn.Conv1d):
+        conv.bias = None
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

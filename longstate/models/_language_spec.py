@@ -1,0 +1,171 @@
+"""What a language model is made of: everything that must agree between training and use."""
+
+import inspect
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from longstate.errors import InputError, near
+from longstate.layers import Layer
+from longstate.models._backbone import layer_class
+
+FORMAT = 1
+
+Norm = Literal["rms", "layer"]
+
+
+@dataclass(frozen=True)
+class LanguageSpec:
+    """Sizes and layers of a `LanguageModel`.
+
+    Args:
+        vocab_size: tokens, numbered from 0.
+        d_model: channels between the blocks.
+        layers: names of the mixing layers, one per block: `("mamba", "mamba", "s4d") * 8`. Any
+            layer of `longstate.layers`, in any case.
+        options: constructor options of each kind of layer by name: `{"mamba": {"d_state": 16}}`.
+            What JSON can hold.
+        norm: "rms" or "layer", before every block and at the end.
+        norm_eps: added to the mean square in every norm with weights, those inside layers included.
+        tie: whether the head uses the weights of the embedding.
+        residual_in_float32: whether what the blocks add to is kept in float32 where weights are
+            narrower.
+        bias: whether the projections into and out of a layer have a bias.
+        conv_bias: whether a layer's short convolution has one.
+        vocab_multiple: the embedding gets rows up to a multiple of this; no token and no logit
+            belongs to them.
+        bos_token, pad_token: what a checkpoint names as its first and its padding token, or None.
+        eos_tokens: tokens that end a text.
+
+    Raises:
+        InputError: a value is out of range, or a layer or an option does not exist.
+    """
+
+    vocab_size: int
+    d_model: int
+    layers: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    norm: Norm = "rms"
+    norm_eps: float = 1e-5
+    tie: bool = True
+    residual_in_float32: bool = True
+    bias: bool = False
+    conv_bias: bool = True
+    vocab_multiple: int = 1
+    bos_token: int | None = None
+    eos_tokens: tuple[int, ...] = ()
+    pad_token: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "vocab_multiple"):
+            value = getattr(self, name)
+            if not _is_int(value) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        for name in ("tie", "residual_in_float32", "bias", "conv_bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be true or false; got {getattr(self, name)!r}")
+        if self.norm not in get_args(Norm):
+            raise InputError(f"norm must be 'rms' or 'layer'; got {self.norm!r}")
+        if not isinstance(self.norm_eps, int | float) or not 0 < self.norm_eps < math.inf:
+            raise InputError(f"norm_eps must be a number above 0; got {self.norm_eps!r}")
+        self._check_layers()
+        self._check_tokens()
+
+    def _check_layers(self) -> None:
+        if isinstance(self.layers, str) or not isinstance(self.layers, Sequence) or not self.layers:
+            raise InputError(
+                f"layers must be a sequence of one name per block, such as ('mamba',) * 4; "
+                f"got {self.layers!r}"
+            )
+        names = tuple(str(name).lower() for name in self.layers)
+        object.__setattr__(self, "layers", names)
+        classes = {name: layer_class(name) for name in names}
+        if not isinstance(self.options, Mapping):
+            raise InputError(f"options must map layers to their options; got {self.options!r}")
+        for name, given in self.options.items():
+            if name not in classes:
+                raise InputError(f"options are for {name!r}, which is no layer of this model")
+            _check_options(name, classes[name], given)
+        try:
+            plain = json.loads(json.dumps(dict(self.options), allow_nan=False))
+        except (TypeError, ValueError) as e:
+            raise InputError(f"options must be what JSON can hold: {e}") from None
+        object.__setattr__(self, "options", plain)
+
+    def _check_tokens(self) -> None:
+        given = self.eos_tokens
+        if not isinstance(given, Sequence) or not all(map(_is_int, given)):
+            raise InputError(f"eos_tokens must be a sequence of whole numbers; got {given!r}")
+        object.__setattr__(self, "eos_tokens", tuple(given))
+        for name in ("bos_token", "pad_token"):
+            value = getattr(self, name)
+            if value is not None and not _is_int(value):
+                raise InputError(f"{name} must be a whole number or None; got {value!r}")
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding: the vocabulary, filled up to `vocab_multiple`."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    def make_layer(self, name: str) -> Layer:
+        """A new layer for a block called `name` in `layers`.
+
+        Raises:
+            InputError: its options do not fit it, or each other.
+        """
+        try:
+            layer = layer_class(name)(self.d_model, **self.options.get(name, {}))
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise InputError(f"no layer {name!r} can be made of these options: {e}") from None
+        if getattr(layer, "bidirectional", False):
+            raise InputError(f"a language model must not see the future; {name!r} is bidirectional")
+        return layer
+
+    def to_json(self) -> str:
+        """One JSON object, with a format version."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "LanguageSpec":
+        """What `to_json` wrote.
+
+        Raises:
+            InputError: not JSON, of another format version, or a field is missing, unknown or
+                wrong.
+        """
+        try:
+            facts = json.loads(text)
+        except json.JSONDecodeError as e:
+            raise InputError(f"the description of a language model is not JSON: {e}") from None
+        if not isinstance(facts, dict):
+            raise InputError(
+                f"the description of a language model must be a JSON object; got {str(facts)[:40]}"
+            )
+        if facts.pop("format", None) != FORMAT:
+            raise InputError(
+                "the description of a language model has another format version; this version of "
+                f"longstate reads version {FORMAT}"
+            )
+        known = {f.name for f in fields(cls)}
+        for name in facts:
+            if name not in known:
+                raise InputError(f"a language model has no {name!r}; {near(name, sorted(known))}")
+        for name in ("vocab_size", "d_model", "layers"):
+            if name not in facts:
+                raise InputError(f"the description of a language model lacks {name!r}")
+        return cls(**facts)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_options(name: str, layer: type[Layer], given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise InputError(f"options of {name!r} must be a mapping; got {given!r}")
+    known = [p for p in inspect.signature(layer).parameters if p != "d_model"]
+    for option in given:
+        if option not in known:
+            raise InputError(f"{name!r} has no option {option!r}; {near(str(option), known)}")

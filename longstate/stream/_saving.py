@@ -1,0 +1,84 @@
+"""States on disk: the tensors, and in the header what they belong to.
+
+A file carries the version of its format, the type of every tensor, and the identity of the module
+(`longstate.stream._identity`). It goes back into the same module with the same weights, on any
+device and of any batch, and into nothing else.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from longstate import _tensorfile as tensorfile
+from longstate.errors import InputError
+from longstate.layers._base import State
+from longstate.stream._identity import describe, difference
+from longstate.stream._tree import fit, flatten
+
+_KIND = "state"
+
+
+def save_state(path: str | Path, module: nn.Module, state: State, *, position: int = 0) -> None:
+    """Write a state, whole or not at all.
+
+    Args:
+        path: the file.
+        module: the layer or model that returned the state; anything with `init_state(batch)`.
+        state: as returned, or as `init_state` makes it.
+        position: how many samples it has seen, for whoever goes on; see `Stream`.
+
+    Raises:
+        InputError: the state is not one of `module`'s, or the file cannot be written. What was
+            there before is unchanged.
+    """
+    tensors = flatten(state)
+    fit(module, tensors)
+    types = {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items()}
+    tensors = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
+    facts = {"module": describe(module), "types": types, "position": position}
+    tensorfile.save(path, _KIND, tensors, {**facts, "check": _check(facts, tensors)})
+
+
+def load_state(path: str | Path, module: nn.Module) -> State:
+    """Read a state that `save_state` or `Stream.save` wrote, to the device of `module`.
+
+    Raises:
+        InputError: the file is missing, damaged, of another format version or no state; or it
+            belongs to another class, to other settings or to other weights. Says what differs.
+    """
+    return read(path, module)[0]
+
+
+def read(path: str | Path, module: nn.Module) -> tuple[State, int]:
+    """A state and its position; see `load_state`."""
+    tensors, facts = tensorfile.load(path, _KIND)
+    check = facts.pop("check", None)
+    if check != _check(facts, tensors):
+        raise InputError(f"{path} is damaged: its contents are not what was written")
+    differs = difference(facts["module"], describe(module))
+    if differs:
+        raise InputError(f"{path} {differs}")
+    tensors = {name: _typed(t, facts["types"][name]) for name, t in tensors.items()}
+    return fit(module, tensors), facts["position"]
+
+
+def _real(t: Tensor) -> Tensor:
+    """Older versions of safetensors know no complex numbers."""
+    return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
+
+
+def _typed(t: Tensor, name: str) -> Tensor:
+    return torch.view_as_complex(t) if name.startswith("complex") else t
+
+
+def _check(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """A hash of all that is in the file: safetensors has none of its own."""
+    total = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        total.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        total.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

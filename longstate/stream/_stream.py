@@ -1,0 +1,175 @@
+"""A layer or a model that remembers where it is.
+
+    y = stream.push(u)        is        y, state = module(u, state)
+
+The state is data. A call never changes the one that it was given, so a snapshot costs nothing and
+many streams may share one.
+
+Axes: b batch, t time, ... whatever the module takes and returns (d channels; nothing for tokens).
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from longstate.errors import InputError
+from longstate.layers._base import Layer, State
+from longstate.stream import _batch as batch
+from longstate.stream._saving import read, save_state
+from longstate.stream._tree import fit, flatten, init_state
+
+
+class Snapshot(NamedTuple):
+    """Where a stream was.
+
+    The tensors are the stream's own, not copies: read them, and write to copies
+    (`select`, `torch.clone`) only.
+
+    Attributes:
+        state: of the module; None before the first sample.
+        position: samples pushed so far.
+    """
+
+    state: State
+    position: int
+
+
+class Stream:
+    """Push samples, get outputs.
+
+    Args:
+        module: a layer, a backbone, a language model: `y, state = module(u, state)` and
+            `init_state(batch)`. Its mode, training or evaluation, is left as it is.
+        state: where to begin, such as a prefix that was read before. None: at the start, with as
+            many rows as the first push.
+        chunk: samples per call of `module`; a longer input is cut, so that what is held at one
+            time does not grow with it. None: as pushed.
+        grad: keep what backward needs, until `detach`. Without it memory does not grow.
+
+    Raises:
+        InputError: `module` carries no state, or `state` is not one of its.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        state: State = None,
+        *,
+        chunk: int | None = None,
+        grad: bool = False,
+    ):
+        if not flatten(init_state(module, 1)):
+            raise InputError(
+                f"this {type(module).__name__} carries no state from one call to the next, so it "
+                "cannot stream (a bidirectional layer needs the whole sequence)"
+            )
+        if chunk is not None and chunk < 1:
+            raise InputError(f"chunk must be at least 1 sample; got {chunk}")
+        self.module, self.chunk, self.grad = module, chunk, grad
+        self._now = Snapshot(None if state is None else fit(module, flatten(state)), 0)
+
+    @property
+    def state(self) -> State:
+        """The state after what was pushed; None before the first push of a fresh stream."""
+        return self._now.state
+
+    @property
+    def position(self) -> int:
+        """Samples pushed, those that were masked included."""
+        return self._now.position
+
+    def push(
+        self,
+        u: Tensor,
+        *,
+        dt: Tensor | None = None,
+        mask: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> Tensor:
+        """Take samples, and remember them.
+
+        Args:
+            u (b, t, ...): what the module takes.
+            dt, mask, reset (b, t): see `Layer`; handed on only where given.
+
+        Returns:
+            y (b, t, ...): what the module returns for them.
+
+        Raises:
+            ValueError: the module refuses them. The stream is where it was.
+        """
+        if u.dim() < 2:
+            raise InputError(f"u must have a batch and a time axis; got shape {tuple(u.shape)}")
+        given = {k: v for k, v in (("dt", dt), ("mask", mask), ("reset", reset)) if v is not None}
+        for name, option in given.items():
+            if option.shape != u.shape[:2]:
+                raise InputError(
+                    f"{name} must have the shape {tuple(u.shape[:2])}; got {tuple(option.shape)}"
+                )
+        length = u.shape[1]
+        chunk, outputs = self.chunk or max(length, 1), []
+        with torch.set_grad_enabled(self.grad and torch.is_grad_enabled()):
+            state = self.state if self.state is not None else init_state(self.module, len(u))
+            for start in range(0, max(length, 1), chunk):
+                end = start + chunk
+                now = {name: option[:, start:end] for name, option in given.items()}
+                y, state = self._call(u[:, start:end], state, now)
+                outputs.append(y)
+        self._now = Snapshot(state, self.position + length)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def _call(self, u: Tensor, state: State, given: dict[str, Tensor]) -> tuple[Tensor, State]:
+        if u.shape[1] == 1 and isinstance(self.module, Layer):  # a step is the cheaper way
+            y, state = self.module.step(
+                u[:, 0], state, **{name: option[:, 0] for name, option in given.items()}
+            )
+            return y[:, None], state
+        return self.module(u, state, **given)
+
+    def snapshot(self) -> Snapshot:
+        """Where the stream is. Free, whatever the size of the state."""
+        return self._now
+
+    def roll_back(self, snapshot: Snapshot) -> None:
+        """Go on from there, as if what was pushed since had not been.
+
+        Raises:
+            InputError: it is not a snapshot.
+        """
+        if not isinstance(snapshot, Snapshot):
+            kind = type(snapshot).__name__
+            raise InputError(f"roll_back expects what snapshot() returned; got a {kind}")
+        self._now = snapshot
+
+    def fork(self, n: int = 1) -> "Stream":
+        """Another stream that goes on from here by itself.
+
+        Args:
+            n: copies of every row, beside each other: rows 0, 0, 1, 1 for n = 2.
+        """
+        other = Stream(self.module, chunk=self.chunk, grad=self.grad)
+        state = None if self.state is None else batch.fork(self.state, n)
+        other._now = Snapshot(state, self.position)
+        return other
+
+    def detach(self) -> None:
+        """Forget how the state came about: backward stops here. For truncated back-propagation."""
+        state = tree_map(lambda t: t if t is None else t.detach(), self.state)
+        self._now = Snapshot(state, self.position)
+
+    def save(self, path: str | Path) -> None:
+        """Write state and position, whole or not at all; see `save_state`."""
+        if self.state is None:
+            raise InputError("there is nothing to save: the stream has not begun")
+        save_state(path, self.module, self.state, position=self.position)
+
+    def load(self, path: str | Path) -> None:
+        """Go on where a stream of the same module was saved.
+
+        Raises:
+            InputError: see `load_state`. The stream is where it was.
+        """
+        self._now = Snapshot(*read(path, self.module))
