@@ -19,7 +19,7 @@ from longstate.systems import Bilinear, ZeroOrderHold, diagonalize, legs
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import randn, uniform
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 C128 = torch.complex128
 
 

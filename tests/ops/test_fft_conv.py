@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from longstate.ops.fft_conv import _fast_size, fft_conv, reference
 from longstate.testing import assert_within_reference_error
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def draw(*shape, dtype=torch.float64):
