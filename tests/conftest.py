@@ -2,13 +2,51 @@
 
 import signal
 import sys
+from contextlib import contextmanager
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
 
+import tests.annotations  # noqa: F401  jaxtyping looks it up by its name
+
+# Shapes and types in annotations are checked at every call. Not in ops, where Numba compiles the
+# functions, nor in systems, whose values `torch.compile` makes while it traces: both check their
+# arguments with sentences of their own.
+jaxtyping.install_import_hook(
+    [f"longstate.{name}" for name in ("layers", "models", "memory", "stream")],
+    "tests.annotations.check",
+)
+
+from longstate.testing._states import annotations_unchecked  # noqa: E402
+
 # pytest-xdist's processes ignore it, and some tests interrupt themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def own_errors(monkeypatch):
+    """Inside `pytest.raises` and `torch.compile` annotations are not checked.
+
+    There the package's own sentence about a wrong argument is what is tested; and a compiled
+    function cannot be checked as it runs.
+    """
+    raises, compile = pytest.raises, torch.compile
+
+    @contextmanager
+    def unchecked_raises(*args, **options):
+        with annotations_unchecked(), raises(*args, **options) as info:
+            yield info
+
+    def unchecked_compile(*args, **options):
+        jaxtyping.config.update("jaxtyping_disable", True)  # until the end of the test
+        return compile(*args, **options)
+
+    monkeypatch.setattr(pytest, "raises", unchecked_raises)
+    monkeypatch.setattr(torch, "compile", unchecked_compile)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def _poison(x: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ class Watch:
         return self._names[id(module)]
 
     def _of_gradient(self, name: str, kind: str):
-        def look(gradient: Tensor) -> None:
+        def look(gradient: Tensor | None) -> None:
             if self._gradient is not None or self._busy:
                 return
             bad = self._find(gradient)

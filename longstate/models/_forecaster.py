@@ -207,8 +207,9 @@ class ForecastModel(nn.Module):
         return self.head(y[:, w:])
 
 
-def _mask(observed: Bool[Tensor, "b w c"], horizon: int) -> Bool[Tensor, "b w+h"] | None:
-    """A row with no target at all is skipped by the layers; None where nothing is missing."""
+def _mask(observed: Bool[Tensor, "b w c"], horizon: int) -> Bool[Tensor, "b wh"] | None:
+    """Rows of window and horizon (wh = w + horizon) for the layers: one with no target at all is
+    skipped. None where nothing is missing."""
     rows = observed.any(dim=-1)
     if bool(rows.all()):
         return None

@@ -45,7 +45,7 @@ class LanguageSpec:
 
     vocab_size: int
     d_model: int
-    layers: tuple[str, ...]
+    layers: Sequence[str]
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     norm: Norm = "rms"
     norm_eps: float = 1e-5

@@ -7,6 +7,7 @@ Axes: b batch, the first of every tensor.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -27,7 +28,7 @@ def fork(state: State, n: int) -> State:
     return select(state, torch.arange(_batch(state)).repeat_interleave(n))
 
 
-def select(state: State, rows: Sequence[int] | Sequence[bool] | Tensor) -> State:
+def select(state: State, rows: Sequence[int] | Sequence[bool] | np.ndarray | Tensor) -> State:
     """Some rows, in the order given, as often as given.
 
     Args:
