@@ -55,7 +55,7 @@ class LanguageSpec:
     conv_bias: bool = True
     vocab_multiple: int = 1
     bos_token: int | None = None
-    eos_tokens: tuple[int, ...] = ()
+    eos_tokens: Sequence[int] = ()
     pad_token: int | None = None
 
     def __post_init__(self) -> None:
