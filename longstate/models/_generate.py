@@ -59,7 +59,7 @@ class Generated(NamedTuple):
 
 def generate(
     model: LanguageModel,
-    prompts: Sequence[Sequence[int] | Tensor],
+    prompts: Sequence[Sequence[int] | Tensor] | Tensor,
     *,
     max_tokens: int = 256,
     temperature: float = 0.0,
@@ -195,7 +195,9 @@ def _read(
     return torch.cat(logits), tree_map(lambda *s: torch.cat(s), *states)
 
 
-def _check_prompts(prompts: Sequence[Sequence[int] | Tensor], vocabulary: int) -> list[Tensor]:
+def _check_prompts(
+    prompts: Sequence[Sequence[int] | Tensor] | Tensor, vocabulary: int
+) -> list[Tensor]:
     if isinstance(prompts, str) or not len(prompts):
         raise InputError("prompts must be a list of lists of tokens, at least one")
     texts = []
