@@ -42,7 +42,12 @@ every row
     wrong, note             refused because of the check; why there is no speed
 """
 
+from longstate._lazy import public as _public
 from longstate.bench.measure import Result as Result
 from longstate.bench.measure import Row as Row
 from longstate.bench.measure import run as run
 from longstate.bench.settings import Settings as Settings
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

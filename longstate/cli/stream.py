@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from longstate.cli.forecast import Run, _load
+from longstate.cli._runs import Run
 from longstate.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 
 def stream(run: Run) -> None:
-    """Read one CSV row per line, write one forecast per line once a window is full.
+    """Read one CSV row per line, write one forecast per line once a window is full. Needs a
+    forecaster.
 
     The first line may name the columns; without it they are the run's, in its order: the time,
     targets, covariates, columns known in advance. A line that cannot be read is skipped with one
     sentence on standard error.
     """
+    from longstate.cli._runs import open_forecast_model
     from longstate.stream import ForecastStream
 
-    model = _load(run).model
+    model = open_forecast_model(run, "stream")
     print(_csv(_header(model.spec)), flush=True)
     for line in forecast_lines(ForecastStream(model), sys.stdin.buffer):
         print(line, flush=True)

@@ -21,14 +21,18 @@ d channels.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from longstate import _tensorfile as tensorfile
 from longstate.layers._base import Layer
 from longstate.models._backbone import Backbone
+from longstate.models._saving import describe_layer, fill, make_layer
 from longstate.models._spec import ForecastSpec
 
 
@@ -155,6 +159,42 @@ class ForecastModel(nn.Module):
         self.head = nn.Linear(d_model, c * (1 + q))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    def save(self, path: str | Path) -> None:
+        """Write description and weights to one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: a layer is none of `longstate.layers`, or the file cannot be written.
+        """
+        facts = {
+            "spec": asdict(self.spec),
+            "layers": [describe_layer(mixer) for mixer in self._mixers()],
+            "d_model": self.encode.out_features,
+            "dropout": next(m.p for m in self.modules() if isinstance(m, nn.Dropout)),
+        }
+        tensorfile.save(path, "forecast model", dict(self.state_dict()), facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ForecastModel":
+        """Read what `save` wrote, in evaluation mode.
+
+        Raises:
+            InputError: it is no such file, or damaged.
+        """
+        tensors, facts = tensorfile.load(path, "forecast model")
+        layers = iter(facts["layers"])
+        self = cls(
+            ForecastSpec.of(facts["spec"]),
+            lambda _: make_layer(next(layers)),
+            d_model=facts["d_model"],
+            n_layers=len(facts["layers"]),
+            dropout=facts["dropout"],
+        )
+        fill(self, tensors, path)
+        return self
+
+    def _mixers(self) -> list[Layer]:
+        return [b.mixer for b in self.backbone.blocks]  # type: ignore[misc]
 
     def forward(self, window: Window) -> Forecast:
         point, quantiles = self.scaled(window)

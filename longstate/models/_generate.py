@@ -94,22 +94,61 @@ def generate(
         InputError: a setting or a prompt cannot be used, or the model gives logits that are not
             finite.
     """
-    settings = Sampling(temperature, top_k, top_p, repetition_penalty)
+    rows, new = _start(
+        model, prompts, Sampling(temperature, top_k, top_p, repetition_penalty),
+        max_tokens, stop_tokens, stop_strings, decode, seed, state,
+    )  # fmt: skip
+    for piece in new:
+        if on_piece is not None:
+            on_piece(piece)
+    return [row.result() for row in rows]
+
+
+def pieces(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int] | Tensor],
+    *,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop_tokens: Sequence[int] | None = None,
+    stop_strings: Sequence[str] = (),
+    decode: Callable[[list[int]], str] | None = None,
+    seed: int | Sequence[int] = 0,
+    state: list[State] | None = None,
+) -> Iterator[Piece]:
+    """As `generate`, token by token; the arguments are checked at once."""
+    return _start(
+        model, prompts, Sampling(temperature, top_k, top_p, repetition_penalty),
+        max_tokens, stop_tokens, stop_strings, decode, seed, state,
+    )[1]  # fmt: skip
+
+
+def _start(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int] | Tensor],
+    settings: Sampling,
+    max_tokens: int,
+    stop_tokens: Sequence[int] | None,
+    stop_strings: Sequence[str],
+    decode: Callable[[list[int]], str] | None,
+    seed: int | Sequence[int],
+    state: list[State] | None,
+) -> "tuple[list[_Row], Iterator[Piece]]":
+    """The rows, and the pieces that fill them."""
     texts = _check_prompts(prompts, model.spec.vocab_size)
     if not _is_count(max_tokens):
         raise InputError(f"max_tokens must be a whole number of at least 1; got {max_tokens!r}")
     _check_stops(stop_tokens, stop_strings, decode)
     stops = model.spec.eos_tokens if stop_tokens is None else stop_tokens
-    end = _End(max_tokens, frozenset(stops))
     rows = [
         _Row(i, draw, None if decode is None else TextStream(decode, stop_strings), [])
         for i, draw in enumerate(_generators(seed, len(texts)))
     ]
-    with torch.inference_mode():
-        for piece in _run(model, texts, state, rows, settings, end):
-            if on_piece is not None:
-                on_piece(piece)
-    return [row.result() for row in rows]
+    end = _End(max_tokens, frozenset(stops))
+    return rows, _run(model, texts, state, list(rows), settings, end)
 
 
 @dataclass(frozen=True)
@@ -146,6 +185,7 @@ class _Row:
         return Generated(self.tokens, "" if self.text is None else self.text.text, self.ended)
 
 
+@torch.inference_mode()
 def _run(
     model: LanguageModel,
     prompts: list[Tensor],

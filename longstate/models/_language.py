@@ -17,6 +17,7 @@ Axes: b batch, t time, v vocabulary, d channels.
 """
 
 import math
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +28,7 @@ from longstate.layers._base import Layer, State
 from longstate.layers._gated import GatedRMSNorm, RMSNorm
 from longstate.layers.mamba import Mamba
 from longstate.models._language_spec import LanguageSpec
+from longstate.models._saving import read_language_model, write_language_model
 
 
 class LanguageModel(nn.Module):
@@ -115,6 +117,23 @@ class LanguageModel(nn.Module):
             x, s = block.step(x, s, mask=mask, reset=reset)
             new.append(s)
         return self._logits(self._last_norm(x, mask)), new
+
+    def save(self, path: str | Path) -> None:
+        """Write description and weights to one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written, or the weights are not those of `spec`.
+        """
+        write_language_model(path, self, {})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LanguageModel":
+        """Read what `save` wrote, or the model of a text run's file; in evaluation mode.
+
+        Raises:
+            InputError: it is no such file, or damaged.
+        """
+        return read_language_model(path)[0]
 
     def _mix(
         self, tokens: Tensor, state: list[State] | None, mask: Tensor | None, reset: Tensor | None

@@ -1,6 +1,8 @@
 """What a forecast is made from and for: columns, lengths, the time step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,11 @@ class ForecastSpec:
     horizon: int
     season: int
     quantiles: tuple[float, ...]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "ForecastSpec":
+        """From what JSON made of one: lists where there were tuples."""
+        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in facts.items()})
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -35,13 +35,14 @@ class Corpus:
         parts: arrays that follow one another, memory-mapped.
         train: tokens before the validation part.
         tokens: all of them.
-        validation_bytes: of text in the validation part.
+        bytes: of the whole text. validation_bytes: of its validation part.
         digest: of the text and its tokenizer.
     """
 
     parts: tuple[np.ndarray, ...]
     train: int
     tokens: int
+    bytes: int
     validation_bytes: int
     digest: str
 
@@ -86,7 +87,7 @@ def open_corpus(
     digest = _digest(paths, sizes, tokens)
     if isinstance(tokens, ByteTokens):
         maps = tuple(np.memmap(path, dtype=np.uint8, mode="r") for path in paths)
-        return Corpus(maps, split, total, total - split, digest)
+        return Corpus(maps, split, total, total, total - split, digest)
     kind = np.dtype("<u2" if tokens.size <= 1 << 16 else "<u4")
     path, facts = folder / "tokens.bin", folder / "tokens.json"
     train = _encoded(facts, path, digest)
@@ -106,7 +107,7 @@ def open_corpus(
     if not path.stat().st_size:
         raise InputError("the tokenizer makes no tokens of the text")
     whole = np.memmap(path, dtype=kind, mode="r")
-    return Corpus((whole,), train, len(whole), total - split, digest)
+    return Corpus((whole,), train, len(whole), total, total - split, digest)
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,6 @@
 import dataclasses
 import platform
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,10 @@ import torch
 import longstate
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
+from longstate.models._saving import fill
 from longstate.train import checkpoint
+from longstate.train._old_names import renamed
+from longstate.train._patterns import layer_names, layer_pattern
 from longstate.train.evaluate import evaluate
 from longstate.train.evaluation import ForecastEvaluation
 from longstate.train.forecast_task import ForecastTask
@@ -37,7 +39,8 @@ class Forecaster:
     Args:
         horizon: rows to forecast.
         window: rows seen; None takes 336, or less where the data is short.
-        layer: name of a class in `longstate.layers`, in any case.
+        layers: name of a class in `longstate.layers`, in any case; or several (a list, or with
+            commas between): a pattern that is repeated over the blocks.
         quantiles: levels besides the mean; empty for none.
         season: rows per season for the seasonal naive baseline; None finds it from the time step.
         size: of the state space part. training: the loop's settings.
@@ -49,7 +52,7 @@ class Forecaster:
         horizon: int,
         *,
         window: int | None = None,
-        layer: str = "s4d",
+        layers: str | Sequence[str] = "s4d",
         quantiles: Sequence[float] = (0.1, 0.5, 0.9),
         season: int | None = None,
         size: Size = Size(),  # noqa: B008
@@ -63,8 +66,9 @@ class Forecaster:
             raise InputError(
                 f"quantiles must be different numbers between 0 and 1; got {list(quantiles)}"
             )
-        layer_class(layer)
-        self.horizon, self.window, self.layer, self.season = horizon, window, layer.lower(), season
+        self.layers = layer_pattern(layers)
+        layer_names(self.layers, size.n_layers)
+        self.horizon, self.window, self.season = horizon, window, season
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
         self.facts: dict[str, Any] = {}
@@ -89,7 +93,7 @@ class Forecaster:
         covariates: Names = (),
         known: Names = (),
         time: str | None = None,
-        shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
+        split: Sequence[float] = (0.7, 0.1, 0.2),
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Forecaster":
@@ -100,7 +104,7 @@ class Forecaster:
             target: column or columns to forecast.
             covariates: columns known up to now. known: columns known for the future too.
             time: column with the times; None takes a date index or a column called date, time, ds.
-            shares: of rows for training, validation and test.
+            split: shares of the rows for training, validation and test.
             out: folder for the checkpoint and the model. A run that was stopped there goes on.
             show: called with the progress after each step.
 
@@ -110,7 +114,7 @@ class Forecaster:
         frame, time = find_time(frame, time)
         columns = Columns(_names(target), _names(covariates), _names(known), time)
         table = make_table(frame, columns)
-        spec, parts = plan(table, self.horizon, self.window, self.season, self.quantiles, shares)
+        spec, parts = plan(table, self.horizon, self.window, self.season, self.quantiles, split)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._model = self._build(spec)
@@ -121,7 +125,7 @@ class Forecaster:
             "seen_rows": seen,
             "seen_digest": table.digest(seen),
             "seen_until": None if table.times is None else str(table.times[seen - 1]),
-            "shares": list(shares),
+            "split": list(split),
             "notes": [*table.notes, *notes],
             "environment": {
                 "longstate": longstate.__version__,
@@ -177,7 +181,7 @@ class Forecaster:
         """Write the model to one safetensors file."""
         facts = {
             "spec": dataclasses.asdict(self.model.spec),
-            "layer": self.layer,
+            "layers": ",".join(self.layers),
             "size": dataclasses.asdict(self.size),
             "training": dataclasses.asdict(self.training),
             "seed": self.seed,
@@ -191,14 +195,12 @@ class Forecaster:
         path = Path(path)
         path = path / MODEL if path.is_dir() else path
         tensors, facts = checkpoint.load(path, "forecaster")
-        raw: dict[str, Any] = facts.pop("spec")
-        for name, value in raw.items():
-            raw[name] = tuple(value) if isinstance(value, list) else value
-        spec = ForecastSpec(**raw)
+        facts = renamed(facts)
+        spec = ForecastSpec.of(facts.pop("spec"))
         self = cls(
             spec.horizon,
             window=spec.window,
-            layer=facts.pop("layer"),
+            layers=facts.pop("layers"),
             quantiles=spec.quantiles,
             season=spec.season,
             size=Size(**facts.pop("size")),
@@ -206,16 +208,19 @@ class Forecaster:
             seed=facts.pop("seed"),
         )
         self._model = self._build(spec)
-        self._model.load_state_dict(tensors)
-        self._model.eval()
+        fill(self._model, tensors, path)
         self.facts = facts
         return self
 
     def _build(self, spec: ForecastSpec) -> ForecastModel:
         size = self.size
-        layer = partial(layer_class(self.layer), d_state=size.d_state)
+        names = iter(layer_names(self.layers, size.n_layers))
         return ForecastModel(
-            spec, layer, d_model=size.d_model, n_layers=size.n_layers, dropout=size.dropout
+            spec,
+            lambda d_model: layer_class(next(names))(d_model, d_state=size.d_state),
+            d_model=size.d_model,
+            n_layers=size.n_layers,
+            dropout=size.dropout,
         )
 
     def _fit(
@@ -236,7 +241,7 @@ class Forecaster:
             **dataclasses.asdict(parts),
             **dataclasses.asdict(self.size),
             **dataclasses.asdict(self.training),
-            "layer": self.layer,
+            "layers": ",".join(self.layers),
             "seed": self.seed,
         }
         identity = {name.replace("_", " "): str(value) for name, value in identity.items()}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.train import checkpoint
+from longstate.train._old_names import renamed
 from longstate.train.diagnose import describe_nonfinite
 from longstate.train.history import Evaluated, TrainingHistory
 from longstate.train.optim import make_optimiser, set_rate
@@ -97,7 +98,7 @@ def train(
         seed: of dropout; the task has its own for the order of the windows.
         keeping: where checkpoints go. One that is there is continued.
         show: called after each step.
-        looked: called after each look at the validation part, with the weights that were looked at.
+        looked: called after each evaluation on the validation part, with the weights evaluated.
 
     Raises:
         InputError: a loss or gradient is not finite; the checkpoint is of another run or cannot be
@@ -230,8 +231,10 @@ def _resume(
 ) -> dict[str, Tensor]:
     assert keeping.path is not None
     tensors, facts = checkpoint.load(keeping.path, "training")
+    saved = renamed(facts["identity"])
     for name, ours in keeping.identity.items():
-        theirs = facts["identity"].get(name)
+        # an older version had no such setting: it did what the default does now
+        theirs = saved.get(name.replace(" ", "_"), ours)
         if theirs != ours:
             raise InputError(
                 f"{keeping.path} belongs to another run: its {name} is {theirs}, here it is "

@@ -1,11 +1,20 @@
 """What is decided and solved before training starts."""
 
+from collections.abc import Sequence
+
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec
 from longstate.train.baselines import fit_ridge
 from longstate.train.forecast_task import fit_scale, fit_spread
 from longstate.train.table import Table
-from longstate.train.windows import Split, Windows, calendar_of, season_of, split
+from longstate.train.windows import (
+    Split,
+    Windows,
+    calendar_of,
+    check_split,
+    season_of,
+    split_rows,
+)
 
 WINDOW = 336
 
@@ -16,14 +25,15 @@ def plan(
     window: int | None,
     season: int | None,
     quantiles: tuple[float, ...],
-    shares: tuple[float, float, float],
+    split: Sequence[float],
 ) -> tuple[ForecastSpec, Split]:
     """Columns, lengths and parts. `window` and `season` None are found from the table.
 
     Raises:
         InputError: a part is too short.
     """
-    train_rows = int(table.rows * shares[0])
+    check_split(split)
+    train_rows = int(table.rows * split[0])
     spec = ForecastSpec(
         targets=table.columns.targets,
         covariates=table.columns.covariates,
@@ -36,7 +46,7 @@ def plan(
         season=season or season_of(table, train_rows),
         quantiles=quantiles,
     )
-    return spec, split(table, spec, shares)
+    return spec, split_rows(table, spec, split)
 
 
 def solve(

@@ -6,7 +6,7 @@
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -134,24 +134,31 @@ class Split:
     rows: int
 
 
-def split(table: Table, spec: ForecastSpec, shares: tuple[float, float, float]) -> Split:
+def check_split(split: Sequence[float]) -> None:
+    """Raises:
+    InputError: these are not three positive shares that add up to 1.
+    """
+    if len(split) != 3 or min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
+        raise InputError(
+            "split must be three positive shares of training, validation and test that add up to "
+            f"1, such as 0.7,0.1,0.2; got {','.join(f'{s:g}' for s in split)}"
+        )
+
+
+def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Split:
     """Chronological split.
 
     Args:
         table: all rows.
         spec: lengths; each part must hold one horizon, the first a window too.
-        shares: of training, validation and test; they add up to 1.
+        split: shares of training, validation and test; they add up to 1.
 
     Raises:
         InputError: the shares do not add up, or a part is too short.
     """
-    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise InputError(
-            f"the shares of training, validation and test must be positive and add up to 1; got "
-            f"{', '.join(f'{s:g}' for s in shares)}"
-        )
+    check_split(split)
     n = table.rows
-    s = Split(round(n * shares[0]), round(n * (shares[0] + shares[1])), n)
+    s = Split(round(n * split[0]), round(n * (split[0] + split[1])), n)
     parts = (
         ("training", s.train, spec.window + spec.horizon),
         ("validation", s.validation - s.train, spec.horizon),

@@ -1,0 +1,46 @@
+"""Public names of a package that load what they need on first use.
+
+The stub `__init__.pyi` beside a package's `__init__.py` is the table: type checkers read it, and so
+does `lazy`.
+"""
+
+import ast
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def lazy(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and the `__dir__` of a package.
+
+    Args:
+        package: its `__name__`. file: its `__file__`.
+    """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    home = {
+        alias.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+    def get(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if home[name] == package:
+            return import_module(f"{package}.{name}")
+        return getattr(import_module(home[name]), name)
+
+    return get, lambda: sorted(home)
+
+
+def public(namespace: Mapping[str, Any]) -> list[str]:
+    """For the `__dir__` of a package that imports its public names at once: neither modules nor
+    names with an underscore."""
+    return sorted(
+        name
+        for name, value in namespace.items()
+        if not (name.startswith("_") or name == "TYPE_CHECKING" or isinstance(value, ModuleType))
+    )
