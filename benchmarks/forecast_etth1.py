@@ -32,7 +32,7 @@ def main() -> None:
         return Forecaster(horizon, window=336, seed=seed)
 
     def run(horizon: int, seed: int) -> tuple:
-        forecaster = make(horizon, seed).fit(frame, "OT", shares=(0.6, 0.2, 0.2))
+        forecaster = make(horizon, seed).fit(frame, "OT", split=(0.6, 0.2, 0.2))
         return forecaster, forecaster.evaluate(frame)
 
     horizons = [int(h) for h in arguments.horizons.split(",")]

@@ -36,7 +36,7 @@ def main() -> None:
 
     def run(horizon: int, seed: int) -> tuple:
         forecaster = make(horizon, seed).fit(
-            frame, "Demand", known=("Temperature", "Holiday"), shares=shares
+            frame, "Demand", known=("Temperature", "Holiday"), split=shares
         )
         return forecaster, forecaster.evaluate(frame)
 

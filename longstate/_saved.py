@@ -50,6 +50,11 @@ def load(path: str | Path) -> "Forecaster | TextModel | LanguageModel | Forecast
         from longstate.interop import load_language_model
 
         return load_language_model(folder)
+    if (folder / "checkpoint.safetensors").is_file() and path.is_dir():
+        raise InputError(
+            f"{path} holds a training that has not written a model yet (there is no {MODEL}); run "
+            "the same command again to go on"
+        )
     what = "a file of longstate's" if path.is_file() else f"a run (it holds no {MODEL})"
     raise InputError(
         f"{path} is neither {what} nor a checkpoint (there is no {CONFIG} of a language model)"

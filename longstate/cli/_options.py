@@ -34,7 +34,9 @@ def with_settings(**classes: Any) -> Callable[[Callable[..., None]], Callable[..
         own = inspect.signature(command).parameters.values()
         parameters = [p for p in own if p.name not in classes]
         last = next((i for i, p in enumerate(parameters) if p.name == "out"), len(parameters))
-        parameters[last:last] = [p for c in classes.values() for p in _parameters(c)]
+        parameters[last:last] = [
+            p for name, c in classes.items() for p in _parameters(c, name.capitalize())
+        ]
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -43,14 +45,17 @@ def with_settings(**classes: Any) -> Callable[[Callable[..., None]], Callable[..
     return decorate
 
 
-def _parameters(settings: Any) -> list[inspect.Parameter]:
+def _parameters(settings: Any, panel: str) -> list[inspect.Parameter]:
     types, helps = get_type_hints(settings), descriptions(settings)
     return [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=Annotated[types[field.name], typer.Option(help=helps.get(field.name))],
+            annotation=Annotated[
+                types[field.name],
+                typer.Option(help=helps.get(field.name), rich_help_panel=panel),
+            ],
         )
         for field in dataclasses.fields(settings)
     ]

@@ -11,7 +11,9 @@ from longstate.cli._options import numbers, with_settings
 from longstate.cli._runs import Run
 from longstate.train.settings import Size, Training
 
-Data = Annotated[Path, typer.Argument(help="CSV file: a header first, oldest row first.")]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="CSV file: a header first, oldest row first.")
+]
 
 
 @with_settings(size=Size, training=Training)

@@ -10,7 +10,9 @@ from longstate.errors import InputError
 
 Data = Annotated[
     Path,
-    typer.Argument(help="CSV file for a forecaster, text file for a language model."),
+    typer.Argument(
+        metavar="DATA", help="CSV file for a forecaster, text file for a language model."
+    ),
 ]
 
 

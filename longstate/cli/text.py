@@ -57,7 +57,10 @@ def train(
 
 def generate(
     run: Run,
-    prompt: Annotated[str, typer.Option(help="Text to continue; - reads standard input.")] = "\n",
+    prompt: Annotated[
+        str,
+        typer.Option(help="Text to continue; - reads standard input.", show_default="a new line"),
+    ] = "\n",
     max_tokens: Annotated[int, typer.Option(help="Tokens to make, at most.")] = 200,
     temperature: Annotated[
         float, typer.Option(help="0 takes the likeliest token each time, 1 draws.")

@@ -8,8 +8,7 @@ import pandas as pd
 from longstate._environment import environment
 from longstate.reports.forecast import ForecastReport
 from longstate.reports.memory_figures import System
-from longstate.train.evaluation import ForecastEvaluation
-from longstate.train.forecast import Forecaster
+from longstate.train import Forecaster, ForecastEvaluation
 
 
 def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) -> ForecastReport:
@@ -34,7 +33,7 @@ def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) 
             "time": "row numbers" if spec.time is None else f"{spec.time}, every {spec.step}",
             "window, horizon, season": (spec.window, spec.horizon, spec.season),
             "quantiles": spec.quantiles,
-            "layer": forecaster.layer,
+            "layers": forecaster.layers,
             **{k.replace("_", " "): v for k, v in dataclasses.asdict(forecaster.size).items()},
             **{k.replace("_", " "): v for k, v in dataclasses.asdict(forecaster.training).items()},
             "seed": forecaster.seed,

@@ -1,10 +1,9 @@
-"""What is looked at: a model from a folder, and data for it to read.
+"""What is examined: a model from a folder, and data for it to read.
 
-A folder is one that `longstate train` wrote, of either kind, or a checkpoint that
-`longstate.interop.load_language_model` reads.
+It may be anything that `longstate.load` opens: a run of `longstate train`, a checkpoint of
+transformers or mamba-ssm, the file of a model or a layer.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longstate import _tensorfile as tensorfile
+from longstate._saved import load
 from longstate.errors import InputError
-from longstate.interop import load_language_model
 from longstate.memory._recording import Data
-from longstate.models import LanguageModel
-from longstate.train.csv import read_csv
-from longstate.train.forecast import Forecaster
-from longstate.train.text import load_model
+from longstate.models import ForecastModel, LanguageModel
+from longstate.train import Forecaster, TextModel, read_csv
 
 TEXT = """\
 It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of
@@ -31,7 +27,6 @@ going direct the other way.
 """
 """What a text model reads where nothing else is given: the first words of Dickens, 1859."""
 
-_MODEL = "model.safetensors"
 _MOST_BYTES = 1 << 22  # that are read of a text
 _BYTES = 256
 
@@ -43,7 +38,7 @@ class Subject:
     Args:
         name: what a report calls it.
         model: in evaluation mode, on the CPU.
-        unit: of what passes through it, in the plural: "tokens", "rows".
+        unit: of what passes through it, in the plural: "tokens", "rows", "samples".
         length: of the sequences it was trained on, in these units. None: not known.
         folder: where it came from; a tokenizer may lie there.
         forecaster: that the model belongs to, where it does to one.
@@ -74,8 +69,12 @@ class Subject:
         """
         if self.vocabulary is not None:
             return _read_tokens(self, self.vocabulary, data)
-        if data is None or self.forecaster is None:
+        if data is None:
             return Reading("no data", None, None)
+        if self.forecaster is None:
+            raise InputError(
+                f"{self.name} cannot read {data}: only forecasters and language models read data"
+            )
         return _read_rows(self.forecaster, data)
 
 
@@ -103,51 +102,22 @@ class Reading:
 
 
 def open_subject(path: str | Path) -> Subject:
-    """The model in a folder, or in the file of its weights.
+    """The model in a folder or a file, whatever `longstate.load` opens.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"there is no run or checkpoint {path}")
-    folder = path if path.is_dir() else path.parent
-    file = path / _MODEL if path.is_dir() else path
-    kind = tensorfile.kind_of(file)
-    if kind == "forecaster":
-        return _forecaster(path, file, folder)
-    if kind is not None:
-        return _text_model(path, file, folder, kind)
-    if (folder / "config.json").is_file():
-        model = load_language_model(folder)
-        return Subject(str(path), model, "tokens", None, folder)
-    raise InputError(
-        f"{path} is neither a run (it holds no {_MODEL} of longstate's) nor a checkpoint (it holds "
-        "no config.json)"
-    )
-
-
-def _forecaster(path: Path, file: Path, folder: Path) -> Subject:
-    made = Forecaster.load(file)
-    return Subject(str(path), made.model, "rows", made.model.spec.window, folder, made)
-
-
-def _text_model(path: Path, file: Path, folder: Path, kind: str) -> Subject:
-    """What `train text` writes: weights, and facts with the model's description."""
-    if kind not in ("language", "model"):
-        raise InputError(f"{file} holds a {kind}, not a model that can be looked at")
-    model, _ = load_model(file, kind)
-    return Subject(str(path), model, "tokens", _context(folder), folder)
-
-
-def _context(folder: Path) -> int | None:
-    """Tokens of a training window, as the run's settings say."""
-    try:
-        settings = json.loads((folder / "settings.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    context = settings.get("context") if isinstance(settings, dict) else None
-    return context if isinstance(context, int) and context > 0 else None
+    found = load(path)
+    name, folder = str(path), path if path.is_dir() else path.parent
+    if isinstance(found, Forecaster):
+        return Subject(name, found.model, "rows", found.model.spec.window, folder, found)
+    if isinstance(found, TextModel):
+        return Subject(name, found.model, "tokens", found.context, folder)
+    if isinstance(found, ForecastModel):
+        return Subject(name, found, "rows", found.spec.window, folder)
+    unit = "tokens" if isinstance(found, LanguageModel) else "samples"
+    return Subject(name, found, unit, None, folder)
 
 
 def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Reading:

@@ -28,6 +28,9 @@ from longstate.train.settings import TextTraining
 from longstate.train.text_task import TextScore, TextTask, score_text
 from longstate.train.tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
+CONTEXT = 1024
+"""Tokens of a window, where nothing else is known."""
+
 
 class TextModel:
     """A language model with its tokens.
@@ -55,7 +58,7 @@ class TextModel:
         d_model: int = 256,
         n_layers: int | None = None,
         tokenizer: str | Path = "bytes",
-        context: int = 1024,
+        context: int = CONTEXT,
         training: TextTraining = TextTraining(),  # noqa: B008
         seed: int = 0,
     ):
@@ -64,7 +67,8 @@ class TextModel:
             if value < at_least:
                 raise InputError(f"{name} must be at least {at_least}; got {value}")
         self.layers = layer_names(layers, n_layers)
-        self.d_model, self.n_layers, self.context = d_model, len(self.layers), context
+        self.d_model, self.n_layers = d_model, len(self.layers)
+        self.context: int | None = context
         self.tokenizer, self.training, self.seed = str(tokenizer), training, seed
         self.history: TextHistory | None = None
         self._model: LanguageModel | None = None
@@ -85,14 +89,14 @@ class TextModel:
 
     @classmethod
     def of(
-        cls, model: LanguageModel, tokenizer: str | Path = "bytes", *, context: int = 1024
+        cls, model: LanguageModel, tokenizer: str | Path = "bytes", *, context: int | None = None
     ) -> "TextModel":
         """A model that was trained elsewhere, with its tokens.
 
         Args:
             model: for example what `longstate.interop.load_language_model` returns.
             tokenizer: "bytes", or the path of a `tokenizer.json` or of its folder.
-            context: tokens of a window in which `score` reads.
+            context: tokens of a training window, where that is known.
 
         Raises:
             InputError: the tokenizer has more tokens than the model.
@@ -103,8 +107,8 @@ class TextModel:
             d_model=spec.d_model,
             n_layers=len(spec.layers),
             tokenizer=tokenizer,
-            context=context,
         )
+        self.context = context
         if self.tokens.size > model.spec.vocab_size:
             name = getattr(self.tokens, "path", tokenizer)
             raise InputError(
@@ -150,7 +154,8 @@ class TextModel:
                 torch.manual_seed(self.seed)
                 spec = LanguageSpec(self.tokens.size, self.d_model, self.layers)
                 self._model = LanguageModel(spec)
-            steps = total_steps(training, corpus, self.context)
+            context = self.context or CONTEXT
+            steps = total_steps(training, corpus, context)
             task = TextTask(
                 self._model, corpus, self.context,
                 steps=steps, settings=loop_settings(training, steps), seed=self.seed,
@@ -241,7 +246,7 @@ class TextModel:
         )
 
     def score(self, files: Files = (), *, text: str | None = None) -> TextScore:
-        """How well the model predicts a text, in windows of `context` tokens.
+        """How well the model predicts a text, in windows of `context` tokens (1024 if unknown).
 
         Args:
             files: one or more text files, joined.
@@ -252,7 +257,7 @@ class TextModel:
         """
         model = self.model
         with opened(files, text, self.tokens) as corpus:
-            return score_text(model, corpus, self.context)
+            return score_text(model, corpus, self.context or CONTEXT)
 
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file; a tokenizer is copied into the file's folder.
@@ -281,10 +286,10 @@ class TextModel:
             d_model=model.spec.d_model,
             n_layers=len(model.spec.layers),
             tokenizer=str(tokens.path) if isinstance(tokens, FileTokens) else "bytes",
-            context=settings.get("context", 1024),
             training=training,
             seed=settings.get("seed", 0),
         )
+        self.context = settings.get("context")
         self._model, self._tokens, self.history = model, tokens, history
         return self
 

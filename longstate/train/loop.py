@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.train import checkpoint
-from longstate.train._old_names import renamed
+from longstate.train._old_names import ADDED, renamed
 from longstate.train.diagnose import describe_nonfinite
 from longstate.train.history import Evaluated, TrainingHistory
 from longstate.train.optim import make_optimiser, set_rate
@@ -231,10 +231,9 @@ def _resume(
 ) -> dict[str, Tensor]:
     assert keeping.path is not None
     tensors, facts = checkpoint.load(keeping.path, "training")
-    saved = renamed(facts["identity"])
+    saved = {**ADDED, **renamed(facts["identity"])}
     for name, ours in keeping.identity.items():
-        # an older version had no such setting: it did what the default does now
-        theirs = saved.get(name.replace(" ", "_"), ours)
+        theirs = saved.get(next(iter(renamed({name: ours}))))
         if theirs != ours:
             raise InputError(
                 f"{keeping.path} belongs to another run: its {name} is {theirs}, here it is "

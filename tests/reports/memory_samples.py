@@ -44,7 +44,7 @@ def forecast_run(folder: Path, layer: str = "s4d") -> tuple[Path, Path]:
     forecaster = Forecaster(
         4,
         window=24,
-        layer=layer,
+        layers=layer,
         size=Size(d_model=4, n_layers=2, d_state=4),
         training=Training(epochs=1, windows_per_epoch=32),
     )
