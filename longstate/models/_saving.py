@@ -70,9 +70,10 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     Raises:
         InputError: it is no layer of `longstate.layers`, or JSON cannot hold an argument.
     """
-    name = type(layer).__name__
-    made_with = getattr(layer, "_made_with", None)
-    if layer_class(name) is not type(layer) or made_with is None:
+    from longstate import layers
+
+    name, made_with = type(layer).__name__, getattr(layer, "_made_with", None)
+    if getattr(layers, name, None) is not type(layer) or made_with is None:
         raise InputError(f"{name} is no layer of longstate.layers; only those can be saved")
     try:
         return {"class": name.lower(), "arguments": json.loads(json.dumps(made_with))}
