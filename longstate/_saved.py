@@ -90,19 +90,20 @@ def save(
     """Write a model or a layer to one safetensors file; `load` reads it.
 
     Args:
-        thing: anything with a method `save(path)`, or a layer of `longstate.layers`.
+        thing: what `load` returns.
         path: the file. It is written whole or not at all.
 
     Raises:
         InputError: it cannot be saved, or the file cannot be written.
     """
     from longstate.layers import Layer
-    from longstate.models import save_layer
+    from longstate.models import ForecastModel, LanguageModel, save_layer
+    from longstate.train import Forecaster, TextModel
 
-    if hasattr(thing, "save"):
-        thing.save(path)
-    elif isinstance(thing, Layer):
+    if isinstance(thing, Layer):
         save_layer(thing, path)
+    elif isinstance(thing, Forecaster | TextModel | LanguageModel | ForecastModel):
+        thing.save(path)
     else:
         raise InputError(
             f"longstate cannot save a {type(thing).__name__}; a Forecaster, a TextModel, a "

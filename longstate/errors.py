@@ -17,3 +17,9 @@ def near(name: str, names: Iterable[str]) -> str:
         return "did you mean " + " or ".join(repr(lower[c]) for c in close) + "?"
     shown = ", ".join(repr(n) for n in names[:8]) + (", ..." if len(names) > 8 else "")
     return f"there is {shown}"
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise `InputError(message)`, which is a ValueError, unless `condition`."""
+    if not condition:
+        raise InputError(message)

@@ -49,13 +49,14 @@ def test_a_missing_peer_is_one_sentence(monkeypatch, capsys):
     from command import peers
 
     monkeypatch.setattr(sys, "argv", ["script.py"])
-    with pytest.raises(SystemExit, match=r"script.py: .*no_such_peer.*; pip install no-such-peer"):
-        with peers("__main__", "What it measures.", "no-such-peer"):
-            import no_such_peer
+    sentence = r"script.py: .*no_such_peer.*; pip install no-such-peer"
+    missing = peers("__main__", "What it measures.", "no-such-peer")
+    with pytest.raises(SystemExit, match=sentence), missing:
+        import no_such_peer
     monkeypatch.setattr(sys, "argv", ["script.py", "--help"])
-    with pytest.raises(SystemExit) as ended:
-        with peers("__main__", "What it measures.", "no-such-peer"):
-            import no_such_peer
+    missing = peers("__main__", "What it measures.", "no-such-peer")
+    with pytest.raises(SystemExit) as ended, missing:
+        import no_such_peer
     assert ended.value.code == 0
     assert "What it measures." in capsys.readouterr().out
     with pytest.raises(ImportError), peers("selective_peers", "", "no-such-peer"):

@@ -26,14 +26,15 @@ def convert(
     from longstate.models import LanguageModel
     from longstate.train import TextModel
 
-    own = None
+    own: LanguageModel | None = None
     if not (source / "config.json").exists():
         found = load(source)
-        own = found.model if isinstance(found, TextModel) else found
-        if not isinstance(own, LanguageModel):
+        inner = found.model if isinstance(found, TextModel) else found
+        if not isinstance(inner, LanguageModel):
             raise InputError(
                 f"{source} holds {kind_of(found)}; `longstate convert` needs a language model"
             )
+        own = inner
     model = convert_language_model(source, out, to, model=own)
     weights = {p.dtype for p in model.parameters()}
     types = " and ".join(sorted(str(t).removeprefix("torch.") for t in weights))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from longstate._nonfinite import first_bad
 from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.models._language import LanguageModel
@@ -288,13 +289,11 @@ def _is_count(value: object) -> bool:
 
 def _blame(model: LanguageModel, state: list[State]) -> str:
     """Where the first number that is not finite lies."""
-    for name, weight in model.named_parameters():
-        if not bool(weight.isfinite().all()):
-            return f"the logits are not finite: neither is {name}"
-    for i, own in enumerate(state):
-        if not all(bool(s.isfinite().all()) for s in tree_leaves(own)):
-            return (
-                f"the logits are not finite: the state of block {i} ({model.spec.layers[i]}) has "
-                "overflowed"
-            )
+    bad = first_bad(model.named_parameters())
+    if bad is not None:
+        return f"the logits are not finite: neither is {bad}"
+    layers = model.spec.layers
+    bad = first_bad((f"block {i} ({layers[i]})", own) for i, own in enumerate(state))
+    if bad is not None:
+        return f"the logits are not finite: the state of {bad} has overflowed"
     return "the logits are not finite, though the weights and the states are"

@@ -40,7 +40,11 @@ class ForecastSpec:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "ForecastSpec":
         """From what JSON made of one: lists where there were tuples."""
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in facts.items()})
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in facts.items()
+        }
+        return cls(**given)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ class TextModel:
             context = self.context or CONTEXT
             steps = total_steps(training, corpus, context)
             task = TextTask(
-                self._model, corpus, self.context,
+                self._model, corpus, context,
                 steps=steps, settings=loop_settings(training, steps), seed=self.seed,
             )  # fmt: skip
             run = TextRun(folder, task, self._tokens, self.settings(), looked)

@@ -1,10 +1,13 @@
 """Which module made the first number that is not finite."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from longstate._nonfinite import first_bad, is_finite
 
 
 def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
@@ -14,9 +17,9 @@ def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
         model: the modules to watch.
         loss: computes the loss of the batch that failed.
     """
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return f"the parameter {name} is no longer finite; a lower learning rate may help"
+    bad = first_bad(model.named_parameters())
+    if bad is not None:
+        return f"the parameter {bad} is no longer finite; a lower learning rate may help"
     watch = _Watch()
     leaves = [(n, m) for n, m in model.named_modules() if not any(True for _ in m.children())]
     hooks = [m.register_forward_hook(watch.output(f"{n} ({type(m).__name__})")) for n, m in leaves]
@@ -29,9 +32,9 @@ def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
             hook.remove()
     if watch.found is not None:
         return watch.found
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return f"the gradient of {name} is not finite"
+    bad = first_bad((name, parameter.grad) for name, parameter in model.named_parameters())
+    if bad is not None:
+        return f"the gradient of {bad} is not finite"
     return "the loss is not finite, though every module's output is"
 
 
@@ -48,26 +51,18 @@ class _Watch:
 
     def output(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            for tensor in _tensors(outputs):
-                if self.found is None and not torch.isfinite(tensor).all():
-                    self.found = f"the output of {name} is the first that is not finite"
-                if tensor.requires_grad:
+            if self.found is None and not is_finite(outputs):
+                self.found = f"the output of {name} is the first that is not finite"
+            for tensor in tree_leaves(outputs):
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
                     tensor.register_hook(self._gradient(name))
 
         return hook
 
     def _gradient(self, name: str) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            if self.found is None and not torch.isfinite(gradient).all():
+            if self.found is None and not is_finite(gradient):
                 self.found = f"the gradient from {self.after} is the first that is not finite"
             self.after = name
 
         return hook
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _tensors(value)

@@ -1,7 +1,6 @@
 """The forecaster for people with a data frame: fit, predict, evaluate, save, load."""
 
 import dataclasses
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-import longstate
+from longstate._environment import environment
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._saving import fill
@@ -127,12 +126,7 @@ class Forecaster:
             "seen_until": None if table.times is None else str(table.times[seen - 1]),
             "split": list(split),
             "notes": [*table.notes, *notes],
-            "environment": {
-                "longstate": longstate.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "machine": platform.platform(),
-            },
+            "environment": environment(),
         }
         if out is not None:
             self.save(Path(out) / MODEL)
