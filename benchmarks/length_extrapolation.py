@@ -29,11 +29,11 @@ from torch.nn import functional as F
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec
-from longstate.train.corpus import Corpus, open_corpus
-from longstate.train.loop import Progress, train
-from longstate.train.settings import Training
-from longstate.train.text_task import TextTask
-from longstate.train.tokens import ByteTokens
+from longstate.train._corpus import Corpus, open_corpus
+from longstate.train._loop import Progress, train
+from longstate.train._settings import Training
+from longstate.train._text_task import TextTask
+from longstate.train._tokens import ByteTokens
 
 CONTEXT, LENGTHS, LAST = 256, (256, 1024, 4096), 256
 BLOCKS, BATCH, RATE = 2, 8, 3e-3

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from longstate.cli import main
-from longstate.train import checkpoint
-from longstate.train.evaluation import ForecastEvaluation
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._evaluation import ForecastEvaluation
 from tests.train.helpers import hourly
 
 ROOT = Path(__file__).resolve().parent.parent

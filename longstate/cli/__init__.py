@@ -14,6 +14,7 @@ from longstate.errors import InputError
 _VERSION = "Print the version and exit."
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )

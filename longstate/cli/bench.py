@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from longstate.bench import Result, Row
-    from longstate.bench.measure import Progress
+    from longstate.bench._measure import Progress
 
 _BUSY = 0.2  # limits that differ by more than this say that something else was running
 _WIDTH = 100  # of the table where there is no terminal to fit

@@ -21,7 +21,7 @@ def demo(
     from longstate import datasets, reports
     from longstate._files import write_whole
     from longstate.cli.show import progress_bar, say, show_evaluation
-    from longstate.train.forecast import MODEL
+    from longstate.train._forecast import MODEL
 
     frame = datasets.nyc_airports()
     forecaster = small_forecaster()

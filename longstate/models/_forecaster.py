@@ -7,7 +7,7 @@
     forecast = mean + std * (z_last + line + r)
 
 The line is a ridge regression whose penalty may grow with the lag; plain ridge, the baseline, is
-kept beside it and takes no part in the forecast. `longstate.train.baselines` solves for both.
+kept beside it and takes no part in the forecast. `longstate.train._baselines` solves for both.
 The backbone runs over the window and on through the horizon: there it sees the covariates that are
 known in advance, the calendar, and the line's own forecast in place of the target. Quantiles add to
 the line a spread measured on validation data, plus a learned part, and are sorted, so they never

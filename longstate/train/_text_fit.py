@@ -6,11 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from longstate.errors import InputError
+from longstate.train._corpus import Corpus, open_corpus
+from longstate.train._loop import Keeping, Progress, train
+from longstate.train._settings import TextTraining, Training
 from longstate.train._text_run import CHECKPOINT, MODEL, TextHistory, TextRun
-from longstate.train.corpus import Corpus, open_corpus
-from longstate.train.loop import Keeping, Progress, train
-from longstate.train.settings import TextTraining, Training
-from longstate.train.tokens import Tokens
+from longstate.train._tokens import Tokens
 
 LOOKS = 10
 """Evaluations on the validation part, at least, where there are so many steps."""

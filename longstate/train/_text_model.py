@@ -13,7 +13,9 @@ import torch
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, pieces
+from longstate.train._loop import Progress
 from longstate.train._patterns import layer_names
+from longstate.train._settings import TextTraining
 from longstate.train._text_fit import Files, fit_text, loop_settings, opened, total_steps
 from longstate.train._text_run import (
     TextHistory,
@@ -23,10 +25,8 @@ from longstate.train._text_run import (
     write_model,
     write_tokenizer,
 )
-from longstate.train.loop import Progress
-from longstate.train.settings import TextTraining
-from longstate.train.text_task import TextScore, TextTask, score_text
-from longstate.train.tokens import TOKENIZER, FileTokens, Tokens, load_tokens
+from longstate.train._text_task import TextScore, TextTask, score_text
+from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
 CONTEXT = 1024
 """Tokens of a window, where nothing else is known."""

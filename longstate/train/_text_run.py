@@ -17,11 +17,11 @@ from longstate._files import missing, write_whole
 from longstate.errors import InputError
 from longstate.models import LanguageModel
 from longstate.models._saving import read_language_model, write_language_model
+from longstate.train._history import Evaluated
+from longstate.train._loop import Progress
 from longstate.train._old_names import renamed
-from longstate.train.history import Evaluated
-from longstate.train.loop import Progress
-from longstate.train.text_task import TextTask
-from longstate.train.tokens import TOKENIZER, FileTokens, Tokens, load_tokens
+from longstate.train._text_task import TextTask
+from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from longstate.bench import Settings, run, timing
+from longstate.bench import Settings, run
+from longstate.bench import _timing as timing
 from longstate.cli import bench, main
 from longstate.ops.fft_conv import reference
 
@@ -113,10 +114,10 @@ def test_an_interrupt_shows_what_was_measured(capfd, monkeypatch):
 
 
 def test_a_busy_machine_is_said(capfd, monkeypatch):
-    from longstate.bench.timing import Limits
+    from longstate.bench._timing import Limits
 
     both = iter([Limits({"float32": 1e9}, {"copy": 1e9}), Limits({"float32": 2e9}, {"copy": 1e9})])
-    monkeypatch.setattr("longstate.bench.measure.limits", lambda settings: next(both))
+    monkeypatch.setattr("longstate.bench._measure.limits", lambda settings: next(both))
     assert main(["bench", *TINY, "--ops", "fft_conv"]) == 0
     out, err = capfd.readouterr()
     assert "The limits differed by 50%" in err

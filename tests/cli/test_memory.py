@@ -5,7 +5,7 @@ import json
 import pytest
 
 from longstate.cli import main
-from longstate.reports import memory_examine
+from longstate.reports import _memory_examine as memory_examine
 from tests.reports.memory_samples import checkpoint, forecast_run, text_model, text_run
 
 

@@ -7,8 +7,8 @@ import torch
 
 from longstate.reports import ForecastReport
 from longstate.systems import DiagonalSystem
-from longstate.train.evaluation import Coverage, Example, ForecastEvaluation, Score
-from longstate.train.history import Evaluated, TrainingHistory
+from longstate.train._evaluation import Coverage, Example, ForecastEvaluation, Score
+from longstate.train._history import Evaluated, TrainingHistory
 
 HORIZON, PAST = 12, 24
 LEVELS = (0.1, 0.5, 0.9)

@@ -8,8 +8,9 @@ import torch
 from longstate.errors import InputError
 from longstate.layers import LinOSS
 from longstate.memory import KINDS
-from longstate.reports import memory, memory_examine
-from longstate.reports.subject import TEXT, open_subject
+from longstate.reports import _memory_examine as memory_examine
+from longstate.reports import memory
+from longstate.reports._subject import TEXT, open_subject
 from tests.reports.memory_samples import checkpoint, forecast_run, text_model, text_run
 from tests.reports.test_forecast_report import TAGS, Reader
 

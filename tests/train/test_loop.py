@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from longstate.errors import InputError
-from longstate.train import checkpoint
-from longstate.train.loop import Keeping, train
-from longstate.train.optim import make_optimiser, set_rate
-from longstate.train.settings import Training
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._loop import Keeping, train
+from longstate.train._optim import make_optimiser, set_rate
+from longstate.train._settings import Training
 
 SETTINGS = Training(epochs=3, batch_size=8, patience=9)
 
@@ -242,7 +242,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.train.test_loop import Keeping, Regression, SETTINGS, train
-from longstate.train import checkpoint
+from longstate.train import _checkpoint as checkpoint
 task = Regression()
 train(task, SETTINGS, keeping=Keeping(Path(sys.argv[1]), seconds=0.0),
       show=lambda p: print(p.step, flush=True))

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from longstate.errors import InputError
-from longstate.train.table import Columns, find_time, make_table
+from longstate.train._table import Columns, find_time, make_table
 from tests.train.helpers import hourly
 
 Y = Columns(("y",), time="date")

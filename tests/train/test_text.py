@@ -11,11 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from longstate.errors import InputError
-from longstate.train import TextModel, text_task
+from longstate.train import TextModel
+from longstate.train import _text_task as text_task
+from longstate.train._corpus import open_corpus
 from longstate.train._text_fit import loop_settings
-from longstate.train.corpus import open_corpus
-from longstate.train.text_task import TextTask
-from longstate.train.tokens import ByteTokens
+from longstate.train._text_task import TextTask
+from longstate.train._tokens import ByteTokens
 from tests.train.text_helpers import LETTERS, history, make_tokenizer, tiny, words
 
 
@@ -122,7 +123,7 @@ def test_minutes_end_a_run_and_lower_the_rate(text, tmp_path, monkeypatch):
     def set_rate(optimiser, step, total):
         places.append(step / total)
 
-    monkeypatch.setattr("longstate.train.loop.set_rate", set_rate)
+    monkeypatch.setattr("longstate.train._loop.set_rate", set_rate)
     model = tiny(steps=None).fit([text], minutes=0.02)
     assert model.history.ended == "out of time"
     assert model.training.minutes == 0.02
@@ -218,7 +219,7 @@ def test_training_windows_stay_out_of_the_validation_part(text, tmp_path):
 
 
 def test_bits_per_byte_counts_bytes_whatever_the_tokens(text, tmp_path):
-    from longstate.train.tokens import FileTokens
+    from longstate.train._tokens import FileTokens
 
     tokens = FileTokens(make_tokenizer(tmp_path / "tokenizer.json"))
     task = make_task(text, tmp_path, tokens=tokens)

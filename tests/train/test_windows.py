@@ -4,8 +4,8 @@ import torch
 
 from longstate.errors import InputError
 from longstate.models import ForecastSpec
-from longstate.train.table import Columns, Table, make_table
-from longstate.train.windows import Windows, calendar_of, season_of, split_rows
+from longstate.train._table import Columns, Table, make_table
+from longstate.train._windows import Windows, calendar_of, season_of, split_rows
 from tests.train.helpers import hourly
 
 COLUMNS = Columns(("y",), ("x",), ("z",), "date")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from longstate.models import ForecastModel
-from longstate.train.windows import Batch, Windows
+from longstate.train._windows import Batch, Windows
 
 STRENGTHS = tuple(10.0 ** (0.5 * k) for k in range(-18, 3))  # of the mean eigenvalue of X'X
 FADINGS = (0.75, 1.5)

@@ -18,7 +18,7 @@ import numpy as np
 
 from longstate._files import missing, write_whole, writing
 from longstate.errors import InputError
-from longstate.train.tokens import ByteTokens, Tokens
+from longstate.train._tokens import ByteTokens, Tokens
 
 VALIDATION = 0.1
 """Share of the bytes, the last ones, that training does not see."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from longstate.models import ForecastModel
-from longstate.train.baselines import last_value, seasonal_naive
-from longstate.train.evaluation import Coverage, Example, ForecastEvaluation, Score
-from longstate.train.forecast_task import pinball
-from longstate.train.windows import Batch, Windows
+from longstate.train._baselines import last_value, seasonal_naive
+from longstate.train._evaluation import Coverage, Example, ForecastEvaluation, Score
+from longstate.train._forecast_task import pinball
+from longstate.train._windows import Batch, Windows
 
 METHODS = ("model", "last value", "seasonal naive", "ridge")
 

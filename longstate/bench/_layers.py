@@ -7,8 +7,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from longstate import layers
-from longstate.bench.settings import Draw, Settings
-from longstate.bench.subject import (
+from longstate.bench._settings import Draw, Settings
+from longstate.bench._subject import (
     Call,
     Mode,
     Subject,

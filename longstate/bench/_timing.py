@@ -10,7 +10,7 @@ from time import perf_counter
 
 import torch
 
-from longstate.bench.settings import DTYPES, Settings
+from longstate.bench._settings import DTYPES, Settings
 
 _SHORTEST = 0.002  # seconds of one timing: far above what a clock and a GPU's answer take
 _LONG_ENOUGH = 0.05  # seconds of one product that is large enough to show the limit

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from longstate.reports.figure import COLOURS, draw, legend, log_axis
-from longstate.reports.markup import Markup, table
-from longstate.reports.units import marks, steps
+from longstate.reports._figure import COLOURS, draw, legend, log_axis
+from longstate.reports._markup import Markup, table
+from longstate.reports._units import marks, steps
 from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
 
 System = DiagonalSystem | DPLRSystem | DenseSystem

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec
-from longstate.train.baselines import fit_ridge
-from longstate.train.forecast_task import fit_scale, fit_spread
-from longstate.train.table import Table
-from longstate.train.windows import (
+from longstate.train._baselines import fit_ridge
+from longstate.train._forecast_task import fit_scale, fit_spread
+from longstate.train._table import Table
+from longstate.train._windows import (
     Split,
     Windows,
     calendar_of,

@@ -10,12 +10,12 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from longstate._environment import environment
-from longstate.bench import layers as _layers
-from longstate.bench import ops as _ops
-from longstate.bench.products import ProductCounter
-from longstate.bench.settings import Settings
-from longstate.bench.subject import Mode, Subject, WrongResult
-from longstate.bench.timing import Limits, Timing, device_name, limits, repeat
+from longstate.bench import _layers as _layers
+from longstate.bench import _ops as _ops
+from longstate.bench._products import ProductCounter
+from longstate.bench._settings import Settings
+from longstate.bench._subject import Mode, Subject, WrongResult
+from longstate.bench._timing import Limits, Timing, device_name, limits, repeat
 from longstate.errors import InputError, near
 
 

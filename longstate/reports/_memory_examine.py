@@ -38,8 +38,8 @@ from longstate.memory import (
     widened,
 )
 from longstate.memory._attention import choose_channels
-from longstate.reports.memory_figures import chosen
-from longstate.reports.subject import Reading, Subject
+from longstate.reports._memory_figures import chosen
+from longstate.reports._subject import Reading, Subject
 from longstate.systems import Trace
 
 FLOOR = "bf16"  # with which the state of a linear layer is read

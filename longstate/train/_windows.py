@@ -19,7 +19,7 @@ from torch import Tensor
 from longstate.errors import InputError
 from longstate.models import ForecastSpec, Window
 from longstate.models._spec import DAY, WEEK, YEAR, calendar_features
-from longstate.train.table import Table
+from longstate.train._table import Table
 
 
 class Batch(NamedTuple):

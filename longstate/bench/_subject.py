@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from longstate.bench.settings import DTYPES, Settings
+from longstate.bench._settings import DTYPES, Settings
 
 Call = Callable[[], Any]
 """Returns a tree of tensors, y first."""

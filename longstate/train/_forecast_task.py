@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from longstate.models import Forecast, ForecastModel
-from longstate.train.settings import Training
-from longstate.train.windows import Batch, Windows
+from longstate.train._settings import Training
+from longstate.train._windows import Batch, Windows
 
 VALIDATION_WINDOWS = 2048
 

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from longstate.reports.markup import Markup, element
+from longstate.reports._markup import Markup, element
 
 _NAMES = (
     "ink", "muted", "rule", "card", "model", "ridge", "seasonal", "last",

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import nn
 
-from longstate.train.settings import Training
+from longstate.train._settings import Training
 
 
 def make_optimiser(model: nn.Module, settings: Training) -> torch.optim.AdamW:

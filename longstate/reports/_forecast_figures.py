@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-from longstate.reports.figure import COLOURS, draw, legend
-from longstate.reports.markup import Markup
-from longstate.reports.units import short_time, steps
-from longstate.train.evaluation import Example, ForecastEvaluation
-from longstate.train.history import TrainingHistory
+from longstate.reports._figure import COLOURS, draw, legend
+from longstate.reports._markup import Markup
+from longstate.reports._units import short_time, steps
+from longstate.train._evaluation import Example, ForecastEvaluation
+from longstate.train._history import TrainingHistory
 
 LINES: dict[str, dict[str, Any]] = {
     "model": {"color": COLOURS["model"], "linewidth": 2.0, "zorder": 4},

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel
-from longstate.train.corpus import Corpus
-from longstate.train.settings import Training
+from longstate.train._corpus import Corpus
+from longstate.train._settings import Training
 
 VALIDATION_TOKENS = 1 << 16
 """Validated at each look, at most: evenly spaced windows where the text has more."""

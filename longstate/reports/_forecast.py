@@ -10,18 +10,18 @@ from importlib.resources import files
 from pathlib import Path
 
 from longstate._files import write_whole
-from longstate.reports import forecast_figures as figures
-from longstate.reports.markup import Markup, element, page, table
-from longstate.reports.memory_figures import (
+from longstate.reports import _forecast_figures as figures
+from longstate.reports._markup import Markup, element, page, table
+from longstate.reports._memory_figures import (
     System,
     impulse_figure,
     memories,
     memory_table,
     time_scale_figure,
 )
-from longstate.reports.units import short_time, steps
-from longstate.train.evaluation import ForecastEvaluation
-from longstate.train.history import TrainingHistory
+from longstate.reports._units import short_time, steps
+from longstate.train._evaluation import ForecastEvaluation
+from longstate.train._history import TrainingHistory
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import torch
 from matplotlib.axes import Axes
 
 from longstate.memory import Result
-from longstate.reports.figure import COLOURS, draw, legend, log_axis
-from longstate.reports.markup import Markup
-from longstate.reports.memory_examine import FLOOR, LETTERS, SEQUENCES, Measured
-from longstate.reports.memory_figures import chosen, line_style, short
+from longstate.reports._figure import COLOURS, draw, legend, log_axis
+from longstate.reports._markup import Markup
+from longstate.reports._memory_examine import FLOOR, LETTERS, SEQUENCES, Measured
+from longstate.reports._memory_figures import chosen, line_style, short
 
 _DOTS = 300  # in a strip
 _INK = (0.36, 0.55, 0.86)  # seen on a light page and on a dark one

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from longstate._environment import environment
-from longstate.reports.forecast import ForecastReport
-from longstate.reports.memory_figures import System
+from longstate.reports._forecast import ForecastReport
+from longstate.reports._memory_figures import System
 from longstate.train import Forecaster, ForecastEvaluation
 
 

@@ -1,6 +1,6 @@
 """Steps of a series in words: 24 steps of an hour are a day."""
 
-from longstate.reports.figure import number
+from longstate.reports._figure import number
 
 _UNITS = (
     ("s", 1.0),

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from longstate import ops
-from longstate.bench.settings import Draw, Settings
-from longstate.bench.subject import (
+from longstate.bench._settings import Draw, Settings
+from longstate.bench._subject import (
     Mode,
     Subject,
     exact,

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from longstate.errors import InputError
-from longstate.train import checkpoint
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._diagnose import describe_nonfinite
+from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._old_names import ADDED, renamed
-from longstate.train.diagnose import describe_nonfinite
-from longstate.train.history import Evaluated, TrainingHistory
-from longstate.train.optim import make_optimiser, set_rate
-from longstate.train.settings import Training
+from longstate.train._optim import make_optimiser, set_rate
+from longstate.train._settings import Training
 
 
 class Task(Protocol):

@@ -13,18 +13,18 @@ from longstate._environment import environment
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._saving import fill
-from longstate.train import checkpoint
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._evaluate import evaluate
+from longstate.train._evaluation import ForecastEvaluation
+from longstate.train._forecast_task import ForecastTask
+from longstate.train._history import Evaluated, TrainingHistory
+from longstate.train._loop import Keeping, Progress, train
 from longstate.train._old_names import renamed
 from longstate.train._patterns import layer_names, layer_pattern
-from longstate.train.evaluate import evaluate
-from longstate.train.evaluation import ForecastEvaluation
-from longstate.train.forecast_task import ForecastTask
-from longstate.train.history import Evaluated, TrainingHistory
-from longstate.train.loop import Keeping, Progress, train
-from longstate.train.prepare import plan, solve
-from longstate.train.settings import Size, Training
-from longstate.train.table import Columns, Table, find_time, make_table
-from longstate.train.windows import Split, Windows
+from longstate.train._prepare import plan, solve
+from longstate.train._settings import Size, Training
+from longstate.train._table import Columns, Table, find_time, make_table
+from longstate.train._windows import Split, Windows
 
 Names = str | Sequence[str]
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
