@@ -12,8 +12,10 @@ from types import ModuleType
 from typing import Any
 
 
-def lazy(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and the `__dir__` of a package.
+def lazy(
+    package: str, file: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """The `__getattr__`, the `__dir__` and the `__all__` of a package.
 
     Args:
         package: its `__name__`. file: its `__file__`.
@@ -33,7 +35,7 @@ def lazy(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], li
             return import_module(f"{package}.{name}")
         return getattr(import_module(home[name]), name)
 
-    return get, lambda: sorted(home)
+    return get, lambda: sorted(home), sorted(home)
 
 
 def public(namespace: Mapping[str, Any]) -> list[str]:

@@ -47,9 +47,7 @@ def load(path: str | Path) -> "Forecaster | TextModel | LanguageModel | Forecast
     if (folder / CONFIG).is_file() and (
         path.is_dir() or file.name.endswith((".safetensors", ".bin"))
     ):
-        from longstate.interop import load_language_model
-
-        return load_language_model(folder)
+        return _checkpoint(folder)
     if (folder / "checkpoint.safetensors").is_file() and path.is_dir():
         raise InputError(
             f"{path} holds a training that has not written a model yet (there is no {MODEL}); run "
@@ -81,7 +79,24 @@ def _load(file: Path, kind: str, path: Path) -> Any:
         from longstate.models import load_layer
 
         return load_layer(file)
-    raise InputError(f"{path} holds {_NO_MODEL.get(kind, f'a {kind}')}; a model was expected")
+    raise InputError(f"{path} holds {_NO_MODEL.get(kind, f'a {kind}; a model was expected')}")
+
+
+def _checkpoint(folder: Path) -> "LanguageModel":
+    """Of transformers or mamba-ssm, our own models in the form of transformers included."""
+    from longstate.interop import load_language_model
+    from longstate.interop.checkpoints.weights import read_json
+
+    if read_json(folder / CONFIG).get("model_type") != "longstate":
+        return load_language_model(folder)
+    try:
+        from longstate.interop import LongstateForCausalLM
+    except ImportError:
+        raise InputError(
+            f"{folder} was written by transformers, which is not installed; pip install "
+            "'longstate[hf]' brings it"
+        ) from None
+    return LongstateForCausalLM.from_pretrained(folder).model.eval()
 
 
 def save(

@@ -165,6 +165,15 @@ def test_a_published_checkpoint_is_opened(tmp_path):
         assert same(longstate.load(path), model)
 
 
+def test_a_model_saved_by_transformers_is_opened(tmp_path):
+    pytest.importorskip("transformers", reason="needs the extra 'hf'")
+    from longstate.interop import LongstateForCausalLM
+
+    model = LanguageModel(LanguageSpec(40, 8, ("s4d",)))
+    LongstateForCausalLM.from_longstate(model).save_pretrained(tmp_path / "hf")
+    assert same(longstate.load(tmp_path / "hf"), model)
+
+
 def test_what_cannot_be_opened_or_saved_is_one_sentence(tmp_path):
     layer = S4D(4)
     save_state(tmp_path / "state", layer, layer.init_state(1))
