@@ -14,7 +14,7 @@ from forecasting import heading, table
 from measure import save
 
 from longstate import Forecaster
-from longstate.train._csv import read_csv
+from longstate.train import read_csv
 
 MONTH = 30 * 24
 

@@ -13,7 +13,7 @@ from forecasting import heading, table
 from measure import save
 
 from longstate import Forecaster
-from longstate.train._csv import read_csv
+from longstate.train import read_csv
 
 # Melbourne's midnights, in UTC as in the file.
 VALIDATION, TEST = "2013-12-31T13:00:00Z", "2014-06-30T14:00:00Z"

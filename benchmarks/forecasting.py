@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from measure import machine
 
 from longstate import Forecaster
-from longstate.train._evaluation import ForecastEvaluation
+from longstate.train import ForecastEvaluation
 
 METHODS = ("last value", "seasonal naive", "ridge", "model")
 

@@ -29,11 +29,9 @@ from torch.nn import functional as F
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec
+from longstate.train import ByteTokens, Progress, Training, train
 from longstate.train._corpus import Corpus, open_corpus
-from longstate.train._loop import Progress, train
-from longstate.train._settings import Training
 from longstate.train._text_task import TextTask
-from longstate.train._tokens import ByteTokens
 
 CONTEXT, LENGTHS, LAST = 256, (256, 1024, 4096), 256
 BLOCKS, BATCH, RATE = 2, 8, 3e-3

@@ -10,24 +10,14 @@ import pandas as pd
 import pytest
 
 from longstate.cli import main
+from longstate.train import ForecastEvaluation
 from longstate.train import _checkpoint as checkpoint
-from longstate.train._evaluation import ForecastEvaluation
 from tests.train.helpers import hourly
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-c", "import sys; from longstate.cli import main; sys.exit(main())"]
-OPTIONS = [
-    "--target",
-    "y",
-    "--horizon",
-    "4",
-    "--window",
-    "24",
-    "--epochs",
-    "2",
-    "--covariates",
-    "x",
-]
+OPTIONS = ["--target", "y", "--horizon", "4", "--window", "24", "--epochs", "2"]
+OPTIONS += ["--covariates", "x"]
 
 
 def program(arguments, **options):
@@ -234,10 +224,7 @@ def test_mistakes_with_runs(run, data, folder, tmp_path, capsys):
     pd.DataFrame({"date": ["2024-01-01"], "y": [1.0]}).to_csv(tmp_path / "other.csv", index=False)
     for arguments, message in (
         (["evaluate", tmp_path / "none", data], "there is no run"),
-        (
-            ["predict", tmp_path, data],
-            "is neither a run (it holds no model.safetensors) nor a checkpoint",
-        ),
+        (["predict", tmp_path, data], "is neither a run (it holds no model.safetensors) nor a"),
         (["info", half], "is damaged"),
         (["predict", run, tmp_path / "none.csv"], "does not exist"),
         (["predict", run, tmp_path / "other.csv"], "there is no column 'x'"),

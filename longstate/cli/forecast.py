@@ -9,7 +9,7 @@ import typer
 
 from longstate.cli._options import numbers, with_settings
 from longstate.cli._runs import Run
-from longstate.train._settings import Size, Training
+from longstate.train import Size, Training
 
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="CSV file: a header first, oldest row first.")

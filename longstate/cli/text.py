@@ -9,7 +9,7 @@ import typer
 from longstate.cli._options import with_settings
 from longstate.cli._runs import Run
 from longstate.errors import InputError
-from longstate.train._settings import TextTraining
+from longstate.train import TextTraining
 
 
 @with_settings(training=TextTraining)

@@ -189,17 +189,10 @@ class TextModel:
         if not start:
             raise InputError("the prompt is empty; give at least one character")
         new = pieces(
-            self.model,
-            [start],
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            stop_strings=stop_strings,
-            decode=self.tokens.decode,
-            seed=seed,
-        )
+            self.model, [start], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
+            top_p=top_p, repetition_penalty=repetition_penalty, stop_strings=stop_strings,
+            decode=self.tokens.decode, seed=seed,
+        )  # fmt: skip
         return (piece.text for piece in new)
 
     def generate(
@@ -234,16 +227,10 @@ class TextModel:
         """
         return "".join(
             self.stream(
-                prompt,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                repetition_penalty=repetition_penalty,
-                stop_strings=stop_strings,
-                seed=seed,
+                prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+                repetition_penalty=repetition_penalty, stop_strings=stop_strings, seed=seed,
             )
-        )
+        )  # fmt: skip
 
     def score(self, files: Files = (), *, text: str | None = None) -> TextScore:
         """How well the model predicts a text, in windows of `context` tokens (1024 if unknown).

@@ -6,8 +6,7 @@ import torch
 from longstate import Forecaster, datasets, reports
 from longstate.cli import demo, main
 from longstate.reports._run import linear_systems, seconds
-from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._settings import Size, Training
+from longstate.train import ForecastEvaluation, Size, Training
 
 
 @pytest.fixture

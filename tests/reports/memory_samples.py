@@ -10,8 +10,7 @@ import torch
 from longstate import _tensorfile as tensorfile
 from longstate.interop import save_language_model
 from longstate.models import LanguageModel, LanguageSpec
-from longstate.train._forecast import Forecaster
-from longstate.train._settings import Size, Training
+from longstate.train import Forecaster, Size, Training
 
 
 def text_model(layers=("mamba", "s4d"), vocab_size=256, **options) -> LanguageModel:

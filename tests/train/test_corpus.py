@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from longstate.errors import InputError
+from longstate.train import ByteTokens, FileTokens, load_tokens
 from longstate.train import _corpus as corpus
 from longstate.train._corpus import open_corpus
-from longstate.train._tokens import ByteTokens, FileTokens, load_tokens
 from tests.train.text_helpers import make_tokenizer, tiny, words
 
 

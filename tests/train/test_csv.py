@@ -1,7 +1,7 @@
 import pytest
 
 from longstate.errors import InputError
-from longstate.train._csv import read_csv
+from longstate.train import read_csv
 
 
 def test_reads_numbers_and_text(tmp_path):

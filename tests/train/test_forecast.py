@@ -5,7 +5,7 @@ import torch
 
 from longstate import Forecaster
 from longstate.errors import InputError
-from longstate.train._evaluation import ForecastEvaluation
+from longstate.train import ForecastEvaluation
 from longstate.train._forecast import CHECKPOINT, MODEL
 from tests.train.helpers import QUICK, TINY, hourly
 
@@ -105,7 +105,7 @@ def test_is_never_worse_than_ridge_on_validation(fitted):
 
 def test_learns_what_a_line_cannot(tmp_path):
     """y is the square of something known in advance: ridge sees nothing, the model most of it."""
-    from longstate.train._settings import Size, Training
+    from longstate.train import Size, Training
 
     frame = hourly(1500)
     frame["z"] = np.random.default_rng(0).standard_normal(1500)

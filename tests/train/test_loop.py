@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from longstate.errors import InputError
+from longstate.train import Keeping, Training, train
 from longstate.train import _checkpoint as checkpoint
-from longstate.train._loop import Keeping, train
 from longstate.train._optim import make_optimiser, set_rate
-from longstate.train._settings import Training
 
 SETTINGS = Training(epochs=3, batch_size=8, patience=9)
 

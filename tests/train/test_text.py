@@ -11,12 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from longstate.errors import InputError
-from longstate.train import TextModel
+from longstate.train import ByteTokens, TextModel
 from longstate.train import _text_task as text_task
 from longstate.train._corpus import open_corpus
 from longstate.train._text_fit import loop_settings
 from longstate.train._text_task import TextTask
-from longstate.train._tokens import ByteTokens
 from tests.train.text_helpers import LETTERS, history, make_tokenizer, tiny, words
 
 
@@ -219,7 +218,7 @@ def test_training_windows_stay_out_of_the_validation_part(text, tmp_path):
 
 
 def test_bits_per_byte_counts_bytes_whatever_the_tokens(text, tmp_path):
-    from longstate.train._tokens import FileTokens
+    from longstate.train import FileTokens
 
     tokens = FileTokens(make_tokenizer(tmp_path / "tokenizer.json"))
     task = make_task(text, tmp_path, tokens=tokens)
