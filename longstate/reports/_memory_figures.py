@@ -1,4 +1,4 @@
-"""What the layers of a trained model remember, read off their linear systems.
+"""What the linear layers of a forecaster remember, for its report: a table and two pictures.
 
 Everything here is a property of `layer.system()`, so it holds for every input.
 """
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
+from longstate.memory import timescales
 from longstate.reports._figure import COLOURS, draw, legend, log_axis
 from longstate.reports._markup import Markup, table
 from longstate.reports._units import marks, steps
@@ -29,8 +30,7 @@ class LayerMemory:
 
     Args:
         name: of the layer.
-        time_constants (n): -1 / log|a| of every eigenvalue a of the discrete state matrix, in
-            steps. Infinite where |a| is 1 or more.
+        time_constants (n): of every state, in steps; see `longstate.memory.timescales`.
         strength (t): root mean square of the impulse response over its channels, at each lag. The
             feed-through D, which remembers nothing, is left out.
         half, most: lags within which 50 % and 99 % of the energy of the first t lags lie.
@@ -53,11 +53,13 @@ def layer_memory(name: str, system: System, length: int) -> LayerMemory:
         raise ValueError(f"the system of {name} must be discrete; call discretize(rule, dt) first")
     with torch.no_grad():
         system = replace(system, D=torch.zeros_like(system.D))
-        size = eigenvalues(system).abs().double().flatten()
+        constants = timescales(system).steps.flatten()
+        # an eigenvalue this near the unit circle is one on it, but for its rounding
+        on_circle = 1 / (constants.numel() * torch.finfo(constants.dtype).eps)
+        constants = torch.where(constants < on_circle, constants, torch.inf)
         response = system.impulse_response(length).abs().double()
     power = response.square().movedim(-3, 0).flatten(1).mean(1)
     share = torch.cumsum(power, 0) / power.sum().clamp_min(torch.finfo(power.dtype).tiny)
-    constants = torch.where(size < 1, -1 / torch.log(size.clamp_max(1)), torch.inf)
     return LayerMemory(
         name,
         constants.numpy(),
@@ -65,13 +67,6 @@ def layer_memory(name: str, system: System, length: int) -> LayerMemory:
         half=int((share < 0.5).sum()),
         most=int((share < 0.99).sum()),
     )
-
-
-def eigenvalues(system: System) -> torch.Tensor:
-    """Of the state matrix, one of each conjugate pair where the system stores one."""
-    if isinstance(system, DiagonalSystem):
-        return system.A
-    return torch.linalg.eigvals(system.to_dense().A)
 
 
 def memories(systems: Mapping[str, System], window: int) -> list[LayerMemory]:

@@ -1,4 +1,4 @@
-"""Pictures of what a model remembers. Each says what kind of number it shows, and for what."""
+"""Pictures of the memory report. Each says what kind of number it shows, and for what."""
 
 from collections.abc import Sequence
 

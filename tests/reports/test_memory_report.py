@@ -169,7 +169,7 @@ def test_refuses_what_is_no_model(tmp_path):
         open_subject(tmp_path / "nowhere")
     with pytest.raises(InputError, match="neither a run"):
         open_subject(tmp_path)
-    with pytest.raises(InputError, match="not a model"):
+    with pytest.raises(InputError, match="holds a state"):
         open_subject(text_run(tmp_path / "state", kind="state"))
     run = text_run(tmp_path / "cut")
     whole = (run / "model.safetensors").read_bytes()
