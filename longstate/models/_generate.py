@@ -129,7 +129,7 @@ def pieces(
 
 def _start(
     model: LanguageModel,
-    prompts: Sequence[Sequence[int] | Tensor],
+    prompts: Sequence[Sequence[int] | Tensor] | Tensor,
     settings: Sampling,
     max_tokens: int,
     stop_tokens: Sequence[int] | None,
