@@ -107,7 +107,7 @@ def generate(
 
 def pieces(
     model: LanguageModel,
-    prompts: Sequence[Sequence[int] | Tensor],
+    prompts: Sequence[Sequence[int] | Tensor] | Tensor,
     *,
     max_tokens: int = 256,
     temperature: float = 0.0,
