@@ -14,25 +14,25 @@ LAYERS = {
     "s4d-inv": lambda: S4D(5, d_state=8, init="inv"),
     "s4d-legs": lambda: S4D(5, d_state=8, init="legs"),
     "s4d-real": lambda: S4D(5, d_state=3, init="real"),
-    "s4d-bilinear": lambda: S4D(5, d_state=8, discretization="bilinear"),
+    "s4d-bilinear": lambda: S4D(5, d_state=8, variant="bilinear"),
     "dss-exp": lambda: DSS(3, d_state=6),
-    "dss-softmax": lambda: DSS(3, d_state=6, kernel="softmax", length=40),
+    "dss-softmax": lambda: DSS(3, d_state=6, variant="softmax", length=40),
     "s5-zoh": lambda: S5(5, d_state=8, n_blocks=2),
-    "s5-bilinear": lambda: S5(5, d_state=8, discretization="bilinear"),
-    "linoss-im": lambda: LinOSS(5, d_state=4, rule="im"),
-    "linoss-imex": lambda: LinOSS(5, d_state=4, rule="imex"),
+    "s5-bilinear": lambda: S5(5, d_state=8, variant="bilinear"),
+    "linoss-im": lambda: LinOSS(5, d_state=4, variant="im"),
+    "linoss-imex": lambda: LinOSS(5, d_state=4, variant="imex"),
     "mamba": lambda: Mamba(6, d_state=4),
     "mamba-two-taps": lambda: Mamba(6, d_state=4, d_conv=2, expand=1),
     "mamba-rank": lambda: Mamba(6, d_state=4, dt_rank=3),
     "falcon-mamba": lambda: FalconMamba(6, d_state=4),
     "longhorn-diagonal": lambda: Longhorn(6, d_state=4),
-    "longhorn-exact": lambda: Longhorn(6, d_state=4, update="exact"),
-    "mamba2": lambda: Mamba2(6, d_state=5, headdim=4),
-    "mamba2-groups": lambda: Mamba2(8, d_state=5, headdim=4, n_groups=2, d_conv=3),
-    "mamba2-limits": lambda: Mamba2(6, d_state=5, headdim=4, dt_limit=(0.01, 0.05)),
-    "mamba3-rational": lambda: Mamba3(6, d_state=8, headdim=4),
+    "longhorn-exact": lambda: Longhorn(6, d_state=4, variant="exact"),
+    "mamba2": lambda: Mamba2(6, d_state=5, d_head=4),
+    "mamba2-groups": lambda: Mamba2(8, d_state=5, d_head=4, n_groups=2, d_conv=3),
+    "mamba2-limits": lambda: Mamba2(6, d_state=5, d_head=4, dt_limit=(0.01, 0.05)),
+    "mamba3-rational": lambda: Mamba3(6, d_state=8, d_head=4),
     "mamba3-softplus": lambda: Mamba3(
-        8, d_state=7, headdim=4, n_groups=2, rope_fraction=0.9, activation="softplus"
+        8, d_state=7, d_head=4, n_groups=2, rope_fraction=0.9, variant="softplus"
     ),
 }
 NO_DT = {"s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"}
@@ -46,8 +46,8 @@ def test_layer_keeps_the_contract(name):
 def test_layer_keeps_the_contract_over_many_chunks():
     check_layer(lambda: S4D(2, d_state=4), time=200)
     check_layer(lambda: S4(2, d_state=4), time=200, takes_dt=False)
-    check_layer(lambda: Mamba2(4, d_state=3, headdim=2), time=140)
-    check_layer(lambda: Mamba3(4, d_state=4, headdim=2), time=140)
+    check_layer(lambda: Mamba2(4, d_state=3, d_head=2), time=140)
+    check_layer(lambda: Mamba3(4, d_state=4, d_head=2), time=140)
 
 
 class ForgetsState(S4D):

@@ -23,9 +23,9 @@ LAYERS = {
     "Mamba, 16 states": lambda: Mamba(64),
     "Mamba, one tap": lambda: Mamba(8, d_conv=1, d_state=1),
     "Longhorn": lambda: Longhorn(40, d_state=5),
-    "Longhorn, exact": lambda: Longhorn(40, update="exact"),
-    "Mamba2": lambda: Mamba2(40, d_state=7, headdim=20, n_groups=2),
-    "Mamba3": lambda: Mamba3(40, d_state=8, headdim=20),
+    "Longhorn, exact": lambda: Longhorn(40, variant="exact"),
+    "Mamba2": lambda: Mamba2(40, d_state=7, d_head=20, n_groups=2),
+    "Mamba3": lambda: Mamba3(40, d_state=8, d_head=20),
     "S4D": lambda: S4D(40),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)

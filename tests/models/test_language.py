@@ -15,8 +15,8 @@ from longstate.models import LanguageModel, LanguageSpec
 SIZES = {
     "mamba": {"d_state": 3},
     "falconmamba": {"d_state": 3, "dt_rank": 2},
-    "mamba2": {"d_state": 3, "headdim": 4, "n_groups": 2},
-    "mamba3": {"d_state": 4, "headdim": 4},
+    "mamba2": {"d_state": 3, "d_head": 4, "n_groups": 2},
+    "mamba3": {"d_state": 4, "d_head": 4},
     "longhorn": {"d_state": 3},
     "s4": {"d_state": 4},
     "s4d": {"d_state": 4},

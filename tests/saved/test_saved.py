@@ -96,8 +96,8 @@ def test_a_model_of_transformers():
 
 def test_a_stack_and_its_state():
     mixers = [
-        S4D(6, d_state=4, discretization="bilinear"),
-        Mamba2(6, d_state=3, headdim=4),
+        S4D(6, d_state=4, variant="bilinear"),
+        Mamba2(6, d_state=3, d_head=4),
         Mamba(6, d_state=3),
     ]
     stack = Backbone(mixers, 6).eval()

@@ -35,7 +35,7 @@ class TokenModel(nn.Module):
     def __init__(self, vocabulary=7, d_model=4):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, d_model)
-        mixers = [Mamba2(d_model, d_state=3, headdim=2), S4D(d_model, d_state=4)]
+        mixers = [Mamba2(d_model, d_state=3, d_head=2), S4D(d_model, d_state=4)]
         self.backbone = Backbone(mixers, d_model)
 
     def init_state(self, batch):
