@@ -49,9 +49,6 @@ class Layer(nn.Module):
     own, lower learning rate and without weight decay."""
     own_gate: bool = False
     """Whether the layer ends in a projection of its own, so that a block need not add one."""
-    grows: bool = False
-    """Whether axis 1 of the tensors in its state gets longer with every sample."""
-
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(
@@ -64,6 +61,11 @@ class Layer(nn.Module):
             reset: Tensor | None = None,
             rate: float = 1.0,
         ) -> tuple[Tensor, State]: ...
+
+    @property
+    def grows(self) -> bool:
+        """Whether axis 1 of the tensors in its state gets longer with every sample."""
+        return False
 
     def init_state(self, batch: int) -> State:
         """The state before the first sample of `batch` sequences: zero."""
@@ -211,10 +213,10 @@ def _difference(
         return None
     if len(have) != len(want):
         return path, _kind(have), _kind(want)
-    is_dict = isinstance(want, dict)
-    if is_dict and have.keys() != want.keys():
+    parts = dict(want) if isinstance(want, dict) else dict(enumerate(want))
+    if isinstance(want, dict) and have.keys() != want.keys():
         return path, _kind(have), _kind(want)
-    for key, part in want.items() if is_dict else enumerate(want):
+    for key, part in parts.items():
         wrong = _difference(have[key], part, batch, grows, (*path, key))
         if wrong is not None:
             return wrong

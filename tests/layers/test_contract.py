@@ -3,7 +3,19 @@
 import pytest
 import torch
 
-from longstate.layers import DSS, S4, S4D, S5, FalconMamba, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
+from longstate.layers import (
+    DSS,
+    S4,
+    S4D,
+    S5,
+    Attention,
+    FalconMamba,
+    LinOSS,
+    Longhorn,
+    Mamba,
+    Mamba2,
+    Mamba3,
+)
 from longstate.testing import check_layer
 
 LAYERS = {
@@ -34,8 +46,15 @@ LAYERS = {
     "mamba3-softplus": lambda: Mamba3(
         8, d_state=7, d_head=4, n_groups=2, rope_fraction=0.9, variant="softplus"
     ),
+    "attention": lambda: Attention(8, n_heads=2),
+    "attention-no-positions": lambda: Attention(6, n_heads=2, positions="none"),
+    "attention-window": lambda: Attention(8, n_heads=2, window=6),
+    "attention-window-of-one": lambda: Attention(4, n_heads=1, window=1),
 }
-NO_DT = {"s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"}
+NO_DT = {
+    *("s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"),
+    *(name for name in LAYERS if name.startswith("attention")),
+}
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from longstate.layers import S4D, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.layers._linear import PanelLinear
 from longstate.memory import certify
-from longstate.models import Backbone, LanguageModel, LanguageSpec, prepare_for_decoding
+from longstate.models import LanguageModel, LanguageSpec, Stack, prepare_for_decoding
 from longstate.ops.matvec import quantise_rows
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import run_python
@@ -180,12 +180,12 @@ def test_a_language_model(tie, b):
 def test_any_module():
     torch.manual_seed(0)
     shared = nn.Linear(6, 6)
-    for model in (nn.Linear(6, 6), nn.Sequential(shared, nn.ReLU(), shared), Backbone([S4D(6)], 6)):
+    for model in (nn.Linear(6, 6), nn.Sequential(shared, nn.ReLU(), shared), Stack([S4D(6)])):
         fast = prepare_for_decoding(model.double())
         x = torch.randn(2, 4, 6, dtype=torch.float64)
-        first = fast(x)[0] if isinstance(fast, Backbone) else fast(x)
+        first = fast(x)[0] if isinstance(fast, Stack) else fast(x)
         plain = prepare_for_decoding(model, "float32").double()
-        other = plain(x)[0] if isinstance(plain, Backbone) else plain(x)
+        other = plain(x)[0] if isinstance(plain, Stack) else plain(x)
         assert_close(first, other)
         assert not any(type(m) is nn.Linear for m in fast.modules())
     fast = prepare_for_decoding(nn.Sequential(shared, nn.ReLU(), shared))

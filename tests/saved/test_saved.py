@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from longstate.layers import S4D, Mamba, Mamba2
-from longstate.models import Backbone
+from longstate.models import Stack
 from longstate.stream import Stream
 from longstate.train import checkpoint
 from longstate.train.forecast import Forecaster
@@ -100,7 +100,7 @@ def test_a_stack_and_its_state():
         Mamba2(6, d_state=3, d_head=4),
         Mamba(6, d_state=3),
     ]
-    stack = Backbone(mixers, 6).eval()
+    stack = Stack(mixers, gate="glu").eval()
     stack.load_state_dict(checkpoint.load(FOLDER / "backbone.safetensors", "backbone")[0])
     stream = Stream(stack)
     assert_as_saved(stream.push(EXAMPLE_SIGNALS), "backbone")

@@ -5,12 +5,12 @@ import torch
 
 from longstate.errors import InputError
 from longstate.layers import S4, S4D
-from longstate.models import Backbone, layer_class
+from longstate.models import Stack, layer_class
 from longstate.testing import check_layer
 
 
 def stack(layer, layers=2):
-    return Backbone([layer(3, d_state=4) for _ in range(layers)], 3)
+    return Stack([layer(3, d_state=4) for _ in range(layers)])
 
 
 def test_a_stack_of_layers_is_a_layer():
@@ -23,7 +23,7 @@ def test_a_stack_refuses_what_its_layers_refuse():
 
 def test_dropout_only_in_training():
     torch.manual_seed(0)
-    backbone = Backbone([S4D(4, d_state=4)], 4, dropout=0.5)
+    backbone = Stack([S4D(4, d_state=4)], dropout=0.5)
     u = torch.randn(2, 9, 4)
     assert not torch.equal(backbone(u)[0], backbone(u)[0])
     backbone.eval()
