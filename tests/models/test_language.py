@@ -23,8 +23,9 @@ SIZES = {
     "dss": {"d_state": 4},
     "s5": {"d_state": 4},
     "linoss": {"d_state": 4},
+    "attention": {"n_heads": 2, "window": 5},
 }
-PATTERNS = [(name,) for name in SIZES] + [("mamba", "mamba", "s4d"), ("mamba2", "linoss")]
+PATTERNS = [(name,) for name in SIZES] + [("mamba", "attention", "s4d"), ("mamba2", "linoss")]
 
 
 def make_spec(*layers, **changes):
@@ -142,6 +143,19 @@ def test_layers_without_a_gate_get_one():
     assert make("mamba").blocks[0].gate is None
 
 
+def test_a_gate_of_any_form_on_any_layer():
+    model, tokens = make("mamba", gate="glu"), draw()
+    x, block = model.embedding(tokens), model.blocks[0]
+    value, gate = block.gate(F.gelu(block.mixer(block.norm(x))[0])).chunk(2, -1)
+    close(model(tokens)[0], model.norm(x + value * gate.sigmoid()) @ model.embedding.weight.T)
+    assert make("s4d", gate="none").blocks[0].gate is None
+    model = make("attention", gate="mlp", norm="layer")
+    x, block = model.embedding(tokens), model.blocks[0]
+    x = x + block.mixer(block.norm(x))[0]
+    x = x + block.gate.out(F.gelu(block.gate.into(block.gate.norm(x))))
+    close(model(tokens)[0], model.norm(x) @ model.embedding.weight.T)
+
+
 def test_a_head_of_its_own():
     model, tokens = make("mamba", tie=False), draw()
     tied = make("mamba")
@@ -218,6 +232,16 @@ def test_initial_values():
     assert 0.99 * bound < largest <= bound
     gate = LanguageModel(LanguageSpec(9, 64, ("s4d",) * n)).blocks[0].gate
     assert 0.99 / (64 * n) ** 0.5 < gate.weight.abs().max().item() <= 1 / (64 * n) ** 0.5
+
+
+def test_maps_that_end_in_the_residual_begin_smaller_the_deeper_the_model():
+    torch.manual_seed(0)
+    n, options = 8, {"attention": {"n_heads": 2}}
+    spec = LanguageSpec(9, 64, ("attention",) * n, options, gate="mlp")
+    for block in LanguageModel(spec).blocks:
+        for weight in (block.mixer.out_proj.weight, block.gate.out.weight):
+            bound = 1 / (weight.shape[1] * 2 * n) ** 0.5  # two maps in each block
+            assert 0.9 * bound < weight.abs().max().item() <= bound
 
 
 def test_gradients_reach_every_parameter_through_the_state():
