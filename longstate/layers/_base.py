@@ -174,7 +174,7 @@ def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
 
 def check_rate(name: str, rate: float) -> None:
     """Refuse what is no finite number above 0."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+    if isinstance(rate, bool) or not isinstance(rate, _NUMBERS) or not 0 < rate < math.inf:
         raise ValueError(f"{name} expects rate to be a finite number above 0; got {rate!r}")
 
 
@@ -195,6 +195,8 @@ def check_state(layer: Layer, state: State, batch: int) -> None:
 
 
 Path = tuple[int | str, ...]
+# torch.compile cannot follow `list | tuple`
+_NODES, _NUMBERS = (dict, list, tuple), (int, float)
 
 
 def _difference(
@@ -209,7 +211,7 @@ def _difference(
         return path, _kind(have, want.device), f"{_plain(want.dtype)} ({shape})"
     if type(have) is not type(want):
         return path, _kind(have), _kind(want)
-    if not isinstance(want, dict | list | tuple):
+    if not isinstance(want, _NODES):
         return None
     if len(have) != len(want):
         return path, _kind(have), _kind(want)
@@ -241,7 +243,7 @@ def _kind(x: object, device: torch.device | None = None) -> str:
         return f"{_plain(x.dtype)} {tuple(x.shape)}{where}"
     if isinstance(x, dict):
         return f"a dict of {', '.join(map(str, x)) or 'nothing'}"
-    if isinstance(x, list | tuple):
+    if isinstance(x, (list, tuple)):
         return f"a {type(x).__name__} of {len(x)}"
     return f"{x!r:.40} ({type(x).__name__})"
 

@@ -86,7 +86,7 @@ class Block(nn.Module):
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
         """`forward` for one sample."""
-        plain = dt is None and mask is None and reset is None and rate == 1
+        plain = dt is None and mask is None and reset is None and rate == 1 and self.gate is None
         if plain and isinstance(self.mixer, Mamba):
             done = self.mixer.step_of_block(u, state, self.norm)
             if done is not None:
@@ -98,11 +98,14 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
         if isinstance(self.gate, MLP):
-            x = x + self.dropout(y.to(x.dtype))
+            x = x + self._dropped(y.to(x.dtype))
             y = self.gate(x)
         elif self.gate is not None:
             y = F.glu(self.gate(F.gelu(y).to(weight_dtype(self.norm))), dim=-1)
-        return x + self.dropout(y.to(x.dtype))
+        return x + self._dropped(y.to(x.dtype))
+
+    def _dropped(self, y: Tensor) -> Tensor:
+        return self.dropout(y) if self.training else y  # a call that does nothing takes time
 
     def last_maps(self) -> list[Tensor]:
         """The weights of the maps that end in the residual. Layers without such a map have none."""
