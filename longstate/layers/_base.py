@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from longstate.layers._difference import difference
+
 State = Any
 """A tensor, or a tuple, list or dict of states. The first axis of every tensor is the batch."""
 
@@ -97,7 +99,8 @@ class Layer(nn.Module):
         """One sample. Layers with a cheaper way than a sequence of length 1 override this."""
 
         dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
-        y, state = self(u[:, None], state, dt=dt, mask=mask, reset=reset, rate=rate)
+        call = as_options(dt, mask, reset, rate)
+        y, state = self(u[:, None], state, **call)
         return y[:, 0], state
 
     def extra_repr(self) -> str:
@@ -174,7 +177,7 @@ def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
 
 def check_rate(name: str, rate: float) -> None:
     """Refuse what is no finite number above 0."""
-    if isinstance(rate, bool) or not isinstance(rate, _NUMBERS) or not 0 < rate < math.inf:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
         raise ValueError(f"{name} expects rate to be a finite number above 0; got {rate!r}")
 
 
@@ -185,71 +188,21 @@ def check_state(layer: Layer, state: State, batch: int) -> None:
         ValueError: naming the first place that differs.
     """
     empty = layer.init_state(0)  # making a full one would take longer than a step
-    wrong = _difference(state, empty, batch, layer.grows, ())
+    wrong = difference(state, empty, batch, layer.grows)
     if wrong is not None:
-        where = "state" + "".join(f"[{key!r}]" for key in wrong[0])
+        where = "state" + "".join(f"[{key!r}]" for key in wrong.path)
         raise ValueError(
-            f"{type(layer).__name__} expects {where} to be {wrong[2]} for a batch of {batch}; got "
-            f"{wrong[1]}: pass what an earlier call returned, or None to begin"
+            f"{type(layer).__name__} expects {where} to be {wrong.wanted} for a batch of {batch}; "
+            f"got {wrong.found}: pass what an earlier call returned, or None to begin"
         )
 
 
-Path = tuple[int | str, ...]
-# torch.compile cannot follow `list | tuple`
-_NODES, _NUMBERS = (dict, list, tuple), (int, float)
-
-
-def _difference(
-    have: State, want: State, batch: int, grows: bool, path: Path
-) -> tuple[Path, str, str] | None:
-    """Where a state first differs from what is wanted, what is there, and what should be."""
-    if isinstance(want, Tensor):
-        if isinstance(have, Tensor) and _alike(have, want, batch, grows):
-            return None
-        axes = ["*" if grows and i == 1 else str(n) for i, n in enumerate(want.shape)]
-        shape = ", ".join([str(batch), *axes[1:]])
-        return path, _kind(have, want.device), f"{_plain(want.dtype)} ({shape})"
-    if type(have) is not type(want):
-        return path, _kind(have), _kind(want)
-    if not isinstance(want, _NODES):
-        return None
-    if len(have) != len(want):
-        return path, _kind(have), _kind(want)
-    parts = dict(want) if isinstance(want, dict) else dict(enumerate(want))
-    if isinstance(want, dict) and have.keys() != want.keys():
-        return path, _kind(have), _kind(want)
-    for key, part in parts.items():
-        wrong = _difference(have[key], part, batch, grows, (*path, key))
-        if wrong is not None:
-            return wrong
-    return None
-
-
-def _alike(have: Tensor, want: Tensor, batch: int, grows: bool) -> bool:
-    fixed = 2 if grows else 1
-    return (
-        have.dim() == want.dim()
-        and have.shape[:1] == (batch,)
-        and have.shape[fixed:] == want.shape[fixed:]
-        and have.dtype == want.dtype
-        and have.device == want.device
-    )
-
-
-def _kind(x: object, device: torch.device | None = None) -> str:
-    """What something is, in a few words."""
-    if isinstance(x, Tensor):
-        where = "" if device is None or x.device == device else f" on {x.device}, not on {device}"
-        return f"{_plain(x.dtype)} {tuple(x.shape)}{where}"
-    if isinstance(x, dict):
-        return f"a dict of {', '.join(map(str, x)) or 'nothing'}"
-    if isinstance(x, (list, tuple)):
-        return f"a {type(x).__name__} of {len(x)}"
-    return f"{x!r:.40} ({type(x).__name__})"
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def as_options(
+    dt: Tensor | None, mask: Tensor | None, reset: Tensor | None, rate: float
+) -> dict[str, Any]:
+    """Options of a call. `rate` only where it is not 1: a layer may do without."""
+    call: dict[str, Any] = {"dt": dt, "mask": mask, "reset": reset}
+    return call if rate == 1 else {**call, "rate": rate}
 
 
 def scaled(u: Tensor, dt: Tensor | None, rate: float) -> Tensor | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.errors import InputError
-from longstate.layers._base import Layer, State
+from longstate.layers._base import Layer, State, as_options
 from longstate.layers._gated import RMSNorm
 from longstate.layers.mamba import Mamba
 
@@ -70,9 +70,8 @@ class Block(nn.Module):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        y, state = self.mixer(
-            apply_norm(self.norm, u), state, dt=dt, mask=mask, reset=reset, rate=rate
-        )
+        call = as_options(dt, mask, reset, rate)
+        y, state = self.mixer(apply_norm(self.norm, u), state, **call)
         return self._add(u, y), state
 
     def step(
@@ -91,9 +90,8 @@ class Block(nn.Module):
             done = self.mixer.step_of_block(u, state, self.norm)
             if done is not None:
                 return done
-        y, state = self.mixer.step(
-            apply_norm(self.norm, u), state, dt=dt, mask=mask, reset=reset, rate=rate
-        )
+        call = as_options(dt, mask, reset, rate)
+        y, state = self.mixer.step(apply_norm(self.norm, u), state, **call)
         return self._add(u, y), state
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:

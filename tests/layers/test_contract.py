@@ -145,3 +145,42 @@ BROKEN = [
 def test_broken_layers_are_caught(broken, clause):
     with pytest.raises(AssertionError, match=clause):
         check_layer(lambda: broken(3, d_state=4), compiles=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (3, r"expects state to be a dict of taps, ssm for a batch of 1; got 3 \(int\)"),
+        ({"taps": 1}, "expects state to be a dict of taps, ssm .*; got a dict of taps:"),
+        (
+            {"taps": [], "ssm": []},
+            r"expects state\['taps'\] to be float32 \(1, 3, 12\) .*; got a list of 0",
+        ),
+    ],
+)
+def test_a_wrong_state_is_named(state, message):
+    with pytest.raises(ValueError, match=f"Mamba {message}"):
+        Mamba(6, d_state=4)(torch.zeros(1, 2, 6), state)
+
+
+def test_a_state_of_another_type_is_named():
+    layer, u = S4(3, d_state=6), torch.zeros(2, 4, 3)
+    message = (
+        r"S4 expects state to be float32 \(2, 3, 6\) for a batch of 2; got float64 \(2, 3, 6\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        layer(u, layer.init_state(2).double())
+
+
+@pytest.mark.parametrize("make", [lambda: S5(4), lambda: LinOSS(4), lambda: Mamba(4)])
+@pytest.mark.parametrize("rate", [-1, 0.0, float("nan"), float("inf"), "2"])
+def test_a_rate_that_is_none_is_named(make, rate):
+    with pytest.raises(ValueError, match="expects rate to be a finite number above 0; got"):
+        make()(torch.zeros(1, 2, 4), rate=rate)
+
+
+def test_bidirectional_layers_take_no_rows_too():
+    for layer in (S4D(4, bidirectional=True), S5(4, bidirectional=True)):
+        y, state = layer(torch.zeros(0, 5, 4))
+        assert y.shape == (0, 5, 4)
+        assert state == ()

@@ -67,6 +67,18 @@ def steps(layer, u, state):
 @every_layer
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("b", [1, 3, 9])
+@pytest.mark.parametrize("gate", ["glu", "mlp"])
+def test_a_prepared_step_takes_the_gate_along(gate):
+    torch.manual_seed(0)
+    spec = LanguageSpec(11, 16, ("mamba",) * 2, {"mamba": {"d_state": 3}}, gate=gate)
+    model = LanguageModel(spec).eval()
+    tokens = torch.tensor([1, 5])
+    with torch.no_grad():
+        expected, _ = model.step(tokens, model.init_state(2))
+        actual, _ = prepare_for_decoding(model).step(tokens, model.init_state(2))
+    assert_close(actual, expected)
+
+
 def test_steps_are_a_pass(name, kind, b):
     torch.manual_seed(0)
     layer = prepare_for_decoding(LAYERS[name]().double(), kind)

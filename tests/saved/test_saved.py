@@ -30,6 +30,7 @@ layers = pytest.mark.parametrize("layer", ["s4d", "mamba"])
 @layers
 def test_a_forecaster(layer):
     saved = Forecaster.load(FOLDER / f"forecast_{layer}")
+    assert saved.model.spec.gate == "glu"
     forecast = saved.predict(frame()).iloc[:, 1:].to_numpy().copy()
     assert_as_saved(torch.from_numpy(forecast), f"forecast_{layer}")
 
@@ -55,6 +56,7 @@ def test_a_stopped_forecaster_goes_on(layer, tmp_path):
         training=Training(epochs=2, windows_per_epoch=32, batch_size=16),
     ).fit(frame(), "y", out=run, show=lambda progress: steps.append(progress.step))
     assert steps == [4]  # the one that was left
+    assert Forecaster.load(run).model.spec.gate == "glu"
     was, now = (load_file(f / "model.safetensors") for f in (FOLDER / f"forecast_{layer}", run))
     assert {k: v.shape for k, v in was.items()} == {k: v.shape for k, v in now.items()}
 
@@ -117,6 +119,7 @@ def test_a_run_that_this_version_stops_is_continued(tmp_path):
         "training": Training(epochs=2, windows_per_epoch=32, batch_size=16),
     }
     whole = Forecaster(4, **options).fit(frame(), "y")
+    assert whole.model.spec.gate == "none"  # new models honour the gate of the layer itself
     Forecaster(4, **options).fit(frame(), "y", out=tmp_path, show=interrupt_after(3))
     resumed = Forecaster(4, **options).fit(frame(), "y", out=tmp_path)
     for name, weight in whole.model.state_dict().items():
