@@ -158,7 +158,7 @@ class LanguageModel(Blocks):
         """tokens, mask, reset (b, t). The layers look at the tensors of the state."""
         if tokens.dtype not in (torch.int64, torch.int32):
             raise ValueError(f"LanguageModel expects tokens of type int64; got {tokens.dtype}")
-        if tokens.numel() == 0:
+        if tokens.shape[1] == 0:
             raise ValueError(f"LanguageModel got no tokens: their shape is {tuple(tokens.shape)}")
         for label, flag in (("mask", mask), ("reset", reset)):
             if flag is not None and (flag.shape != tokens.shape or flag.dtype != torch.bool):
@@ -166,6 +166,11 @@ class LanguageModel(Blocks):
                     f"LanguageModel expects {label} to be a bool tensor of the shape of tokens; "
                     f"got {flag.dtype} of shape {tuple(flag.shape)}"
                 )
+        if state is not None and not isinstance(state, (list, tuple)):
+            raise ValueError(
+                f"LanguageModel expects a list of {len(self.blocks)} states, one for each block; "
+                f"got {state!r:.40}"
+            )
         if state is not None and len(state) != len(self.blocks):
             raise ValueError(
                 f"LanguageModel has {len(self.blocks)} blocks; the state is of {len(state)}"

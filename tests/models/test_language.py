@@ -270,12 +270,24 @@ def test_wrong_calls_are_refused():
         "mask to be a bool tensor": lambda: model(tokens, mask=flag[:, :-1]),
         "reset to be a bool tensor": lambda: model.prefill(tokens, reset=flag.long()),
         "2 blocks; the state is of 1": lambda: model(tokens, state[:1]),
-        "state tensor": lambda: model(tokens, model.init_state(2)),
-        "another structure": lambda: model.step(tokens[:, 0], state[::-1]),
+        "a list of 2 states, one for each block; got 3": lambda: model(tokens, 3),
+        r"state\['taps'\] to be .* for a batch of 3": lambda: model(tokens, model.init_state(2)),
+        "state to be a dict of taps, ssm": lambda: model.step(tokens[:, 0], state[::-1]),
     }
     for message, call in wrong.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("layers", [("mamba", "s4d"), ("mamba2", "attention")])
+def test_no_texts_have_no_logits(layers):
+    model, mask = make(*layers), torch.ones(0, 5, dtype=torch.bool)
+    tokens = torch.zeros(0, 5, dtype=torch.long)
+    logits, state = model(tokens)
+    assert logits.shape == (0, 5, 11)
+    assert all(len(s) == 0 for s in tree_leaves(state))
+    assert model.prefill(tokens, mask=mask)[0].shape == (0, 11)
+    assert model.step(tokens[:, 0], state)[0].shape == (0, 11)
 
 
 def test_it_compiles():

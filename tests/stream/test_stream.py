@@ -160,7 +160,7 @@ def test_a_refused_push_leaves_the_stream(layer, u):
     dt = torch.ones(2, 15, dtype=torch.float64)
     dt[0, 12] = -1
     for wrong, options, message in [
-        (u[:1], {}, "state tensor"),
+        (u[:1], {}, "expects state to be complex128 .* for a batch of 1"),
         (u[:, :0], {}, "without samples"),
         (u[0, :, 0], {}, r"u must have a batch and a time axis; got shape \(20,\)"),
         (u[:, 5:], {"dt": dt}, "every dt"),
