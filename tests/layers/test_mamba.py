@@ -134,5 +134,5 @@ def test_options_are_checked():
         Mamba(4, d_conv=0)
     with pytest.raises(ValueError, match="dt_rank must be at least 1; got 0"):
         Mamba(4, dt_rank=0)
-    with pytest.raises(ValueError, match="update"):
+    with pytest.raises(ValueError, match="variant"):
         Longhorn(4, variant="best")
