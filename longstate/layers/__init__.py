@@ -1,6 +1,7 @@
 """Layers that mix along time, one file per paper, all under one contract (`Layer`)."""
 
 from longstate.layers._base import Layer as Layer
+from longstate.layers.attention import Attention as Attention
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.linoss import LinOSS as LinOSS

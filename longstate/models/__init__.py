@@ -1,6 +1,5 @@
-"""Whole models: blocks of layers, a backbone, and what reads and writes the data's own units."""
+"""Whole models: stacks of layers, and what reads and writes the data's own units."""
 
-from longstate.models._backbone import Backbone, layer_class
 from longstate.models._block import Block
 from longstate.models._decoding import prepare_for_decoding
 from longstate.models._forecaster import Forecast, ForecastModel, Window
@@ -8,9 +7,9 @@ from longstate.models._generate import Generated, Piece, generate
 from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
 from longstate.models._spec import ForecastSpec
+from longstate.models._stack import Stack, layer_class, repeat
 
 __all__ = [
-    "Backbone",
     "Block",
     "Forecast",
     "ForecastModel",
@@ -19,8 +18,10 @@ __all__ = [
     "LanguageModel",
     "LanguageSpec",
     "Piece",
+    "Stack",
     "Window",
     "generate",
     "layer_class",
     "prepare_for_decoding",
+    "repeat",
 ]

@@ -20,16 +20,16 @@ Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar
 d channels.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longstate.layers._base import Layer
-from longstate.models._backbone import Backbone
 from longstate.models._spec import ForecastSpec
+from longstate.models._stack import Stack, repeat
 
 
 class Window(NamedTuple):
@@ -122,8 +122,9 @@ class ForecastModel(nn.Module):
 
     Args:
         spec: columns and lengths.
-        layer: makes one mixing layer from `d_model`, for example `S4D`.
-        d_model: channels of the backbone.
+        layer: makes one mixing layer from `d_model`, for example `S4D`; or several, a pattern that
+            is repeated.
+        d_model: channels of the stack.
         n_layers: blocks.
         dropout: in each block, in training.
     """
@@ -133,7 +134,7 @@ class ForecastModel(nn.Module):
     def __init__(
         self,
         spec: ForecastSpec,
-        layer: Callable[[int], Layer],
+        layer: Callable[[int], Layer] | Sequence[Callable[[int], Layer]],
         *,
         d_model: int = 32,
         n_layers: int = 2,
@@ -149,12 +150,16 @@ class ForecastModel(nn.Module):
         self.register_buffer("spread", torch.zeros(spec.horizon, c, q))
         inputs = c + 1 + len(spec.covariates) + len(spec.known) + spec.n_calendar
         self.encode = nn.Linear(inputs, d_model)
-        self.backbone = Backbone(
-            [layer(d_model) for _ in range(n_layers)], d_model, dropout=dropout
-        )
+        pattern = [layer] if callable(layer) else layer
+        mixers = repeat(pattern, d_model, n_layers)
+        self.backbone = Stack(mixers, gate=spec.gate, dropout=dropout)
         self.head = nn.Linear(d_model, c * (1 + q))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    if TYPE_CHECKING:  # nn.Module.__call__ returns Any
+
+        def __call__(self, window: Window) -> Forecast: ...
 
     def forward(self, window: Window) -> Forecast:
         point, quantiles = self.scaled(window)

@@ -14,6 +14,7 @@ import torch
 import longstate
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
+from longstate.models._block import Gate, resolve
 from longstate.train import checkpoint
 from longstate.train.evaluate import evaluate
 from longstate.train.evaluation import ForecastEvaluation
@@ -111,6 +112,7 @@ class Forecaster:
         columns = Columns(_names(target), _names(covariates), _names(known), time)
         table = make_table(frame, columns)
         spec, parts = plan(table, self.horizon, self.window, self.season, self.quantiles, shares)
+        spec = dataclasses.replace(spec, gate=self._gate(out))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._model = self._build(spec)
@@ -217,6 +219,13 @@ class Forecaster:
         return ForecastModel(
             spec, layer, d_model=size.d_model, n_layers=size.n_layers, dropout=size.dropout
         )
+
+    def _gate(self, out: str | Path | None) -> Gate:
+        """What stands behind each layer: what a stopped run has, otherwise what the layer needs."""
+        path = None if out is None else Path(out) / CHECKPOINT
+        if path is not None and path.exists():
+            return checkpoint.load(path, "training")[1]["identity"].get("gate", "glu")
+        return resolve("auto", layer_class(self.layer))
 
     def _fit(
         self,

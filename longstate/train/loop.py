@@ -78,6 +78,8 @@ class Keeping:
 
 
 CLIP = 1.0
+EARLIER = {"gate": "glu"}
+"""What a checkpoint of a version that did not write it means."""
 
 
 def train(
@@ -231,7 +233,7 @@ def _resume(
     assert keeping.path is not None
     tensors, facts = checkpoint.load(keeping.path, "training")
     for name, ours in keeping.identity.items():
-        theirs = facts["identity"].get(name)
+        theirs = facts["identity"].get(name, EARLIER.get(name))
         if theirs != ours:
             raise InputError(
                 f"{keeping.path} belongs to another run: its {name} is {theirs}, here it is "
