@@ -119,7 +119,7 @@ def rows(n: int) -> list[str]:
     g = torch.randn(v["x"].shape)
     lines = [row("chunk_scan", n, lambda: scan(v, g), [scan_products(n)])]
     for make in (Mamba2, Mamba3):
-        layer = make(D_MODEL, d_state=n, headdim=P)
+        layer = make(D_MODEL, d_state=n, d_head=P)
         compare_with_float64(layer)
         u, g = torch.randn(1, T, D_MODEL, requires_grad=True), torch.randn(1, T, D_MODEL)
 

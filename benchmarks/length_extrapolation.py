@@ -35,13 +35,13 @@ from longstate.train._text_task import TextTask
 
 CONTEXT, LENGTHS, LAST = 256, (256, 1024, 4096), 256
 BLOCKS, BATCH, RATE = 2, 8, 3e-3
-HEADS = {"d_state": 64, "headdim": 32}
+HEADS = {"d_state": 64, "d_head": 32}
 LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Mamba": ("mamba", {}),
     "Mamba-2": ("mamba2", HEADS),
     "Mamba-3": ("mamba3", HEADS),
-    "Longhorn, diagonal": ("longhorn", {"update": "diagonal"}),
-    "Longhorn, exact": ("longhorn", {"update": "exact"}),
+    "Longhorn, diagonal": ("longhorn", {"variant": "diagonal"}),
+    "Longhorn, exact": ("longhorn", {"variant": "exact"}),
     "S4D": ("s4d", {}),
 }
 

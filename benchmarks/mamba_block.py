@@ -86,7 +86,7 @@ def main() -> None:
         torch.manual_seed(0)
         lines += compare("Mamba", Mamba(D_MODEL))
         lines += compare("Longhorn, diagonal", Longhorn(D_MODEL))
-        lines += compare("Longhorn, exact", Longhorn(D_MODEL, update="exact"))
+        lines += compare("Longhorn, exact", Longhorn(D_MODEL, variant="exact"))
     save("mamba_block", "\n".join(lines))
 
 

@@ -181,7 +181,7 @@ def against_transformers(d_model: int, t: int = 512) -> list[str]:
 
 def mamba2_against_transformers(t: int, d_state: int = 128, headdim: int = 64) -> list[str]:
     u, g = inputs(t, D_MODEL)
-    layer, peers = Mamba2(D_MODEL, d_state=d_state, headdim=headdim), {}
+    layer, peers = Mamba2(D_MODEL, d_state=d_state, d_head=headdim), {}
     for chunk in (256, 64):
         config = transformers.Mamba2Config(
             hidden_size=D_MODEL, num_heads=layer.n_heads, head_dim=headdim, n_groups=1,

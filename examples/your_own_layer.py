@@ -29,9 +29,10 @@ class LeakyAverage(Layer):
             raise ValueError("LeakyAverage takes regular samples; dt must be None")
         a = torch.sigmoid(self.logit)
         keep = torch.ones(u.shape[:2], dtype=torch.bool) if mask is None else mask
+        u = u.masked_fill(~keep[..., None], 0.0)  # padding may be NaN; that reaches no gradient now
         # A masked sample decays nothing and adds nothing.
         decay = torch.where(keep[..., None], a, 1.0)
-        x = torch.where(keep[..., None], (1 - a) * u, 0.0)
+        x = (1 - a) * u
         h, state = diagonal_scan(decay, x, state, reset=reset)
         return torch.where(keep[..., None], h, 0.0).to(u.dtype), state
 

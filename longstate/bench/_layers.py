@@ -45,9 +45,9 @@ def _subject(
     """`heads`: whether it has some; `small`: channels of the check (twice 36 are more than 64)."""
 
     def make(settings: Settings, draw: Draw) -> Layer:
-        options: dict = {"update": update} if update else {}
+        options: dict = {"variant": update} if update else {}
         if heads:
-            options["headdim"] = settings.headdim
+            options["d_head"] = settings.d_head
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             layer = cls(settings.d_model, **options)

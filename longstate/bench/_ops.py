@@ -135,10 +135,10 @@ def _longhorn_scan(draw: Draw, s: Settings) -> Operands:
 
 
 def _chunk_scan(draw: Draw, s: Settings) -> Operands:
-    h = s.d_inner // s.headdim
+    h = s.d_inner // s.d_head
     step = draw.uniform(0.001, 0.1, s.batch, s.length, h)
     return {
-        "x": draw.normal(s.batch, s.length, h, s.headdim),
+        "x": draw.normal(s.batch, s.length, h, s.d_head),
         "log_a": -step * draw.uniform(1.0, 16.0, h),
         "B": draw.normal(s.batch, s.length, 1, _COLUMNS),
         "C": draw.normal(s.batch, s.length, 1, _COLUMNS),

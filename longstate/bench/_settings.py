@@ -67,7 +67,7 @@ class Settings:
         return 2 * self.d_model
 
     @property
-    def headdim(self) -> int:
+    def d_head(self) -> int:
         """Channels of a head: 64, or the next below that divides."""
         return next(p for p in range(64, 0, -1) if self.d_inner % p == 0)
 

@@ -39,6 +39,7 @@ class LongstateConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
+    gate: str = "auto"
     format: int = FORMAT
 
     def __post_init__(self, **rest: Any) -> None:
@@ -65,6 +66,5 @@ class LongstateConfig(PreTrainedConfig):
         }
         end = self.eos_token_id
         ends = () if end is None else (end,) if isinstance(end, int) else tuple(end)
-        return LanguageSpec(
-            **facts, bos_token=self.bos_token_id, eos_tokens=ends, pad_token=self.pad_token_id
-        )
+        tokens = (self.bos_token_id, ends, self.pad_token_id)
+        return LanguageSpec.from_facts({**facts, **dict(zip(_TOKENS, tokens, strict=True))})

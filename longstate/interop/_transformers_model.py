@@ -71,7 +71,7 @@ class LongstateForCausalLM(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     _is_stateful = True  # no way back to an earlier token: generate refuses to speculate
-    _no_split_modules = ["MixerBlock"]  # noqa: RUF012
+    _no_split_modules = ["Block"]  # noqa: RUF012
 
     def __init__(self, config: LongstateConfig, model: LanguageModel | None = None):
         super().__init__(config)

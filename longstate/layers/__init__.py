@@ -2,6 +2,7 @@
 
 from longstate._lazy import public as _public
 from longstate.layers._base import Layer as Layer
+from longstate.layers.attention import Attention as Attention
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.linoss import LinOSS as LinOSS

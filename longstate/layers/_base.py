@@ -9,14 +9,17 @@ Axes: b batch, t time, d channels.
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_map
+
+from longstate.layers._difference import difference
 
 State = Any
 """A tensor, or a tuple, list or dict of states. The first axis of every tensor is the batch."""
@@ -36,6 +39,11 @@ class Layer(nn.Module):
             after it, its `dt` does not pass, and y there is 0. Wherever the padding is.
         reset (b, t): bool. True clears the state before that sample (masked or not), so that
             several sequences can be packed into one row.
+        rate: the sampling interval as a multiple of the one that the layer was trained with, above
+            0: 2 runs a model of a 16 kHz signal at 8 kHz. The same as `dt = rate` at every sample;
+            where both are given they multiply. S4 takes it although it takes no dt.
+
+    A layer without a step that time could scale refuses `dt`, and any `rate` but 1.
 
     `step` takes one sample: u (b, d), dt, mask, reset (b), and returns y (b, d).
     """
@@ -45,7 +53,24 @@ class Layer(nn.Module):
     """Names of the parameters that set decays, frequencies and step sizes. They train with their
     own, lower learning rate and without weight decay."""
     own_gate: bool = False
-    """Whether the layer ends in a gate and a projection, so that a block need not add them."""
+    """Whether the layer ends in a projection of its own, so that a block need not add one."""
+    if TYPE_CHECKING:  # nn.Module.__call__ returns Any
+
+        def __call__(
+            self,
+            u: Tensor,
+            state: State = None,
+            *,
+            dt: Tensor | None = None,
+            mask: Tensor | None = None,
+            reset: Tensor | None = None,
+            rate: float = 1.0,
+        ) -> tuple[Tensor, State]: ...
+
+    @property
+    def grows(self) -> bool:
+        """Whether axis 1 of the tensors in its state gets longer with every sample."""
+        return False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -64,7 +89,9 @@ class Layer(nn.Module):
         dt: Float[Tensor, "b t"] | None = None,
         mask: Bool[Tensor, "b t"] | None = None,
         reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
+        """See the class."""
         raise NotImplementedError
 
     def step(
@@ -75,13 +102,13 @@ class Layer(nn.Module):
         dt: Float[Tensor, " b"] | None = None,
         mask: Bool[Tensor, " b"] | None = None,
         reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
         """One sample. Layers with a cheaper way than a sequence of length 1 override this."""
 
-        def of_one(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x[:, None]
-
-        y, state = self(u[:, None], state, dt=of_one(dt), mask=of_one(mask), reset=of_one(reset))
+        dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
+        call = as_options(dt, mask, reset, rate)
+        y, state = self(u[:, None], state, **call)
         return y[:, 0], state
 
     def extra_repr(self) -> str:
@@ -95,6 +122,7 @@ def check_call(
     dt: Tensor | None,
     mask: Tensor | None,
     reset: Tensor | None,
+    rate: float = 1.0,
 ) -> State:
     """Refuse what does not fit, in one sentence; return the state, zero when None was given.
 
@@ -118,11 +146,11 @@ def check_call(
             )
     if dt is not None:
         _check_dt(name, u, dt)
+    if rate != 1:
+        check_rate(name, rate)
     if state is None:
         return layer.init_state(u.shape[0])
-    empty = layer.init_state(0)  # making a full one would take longer than a step
-    if not _fits(state, empty, u.shape[0]):
-        _check_state(name, state, empty, u.shape[0])
+    check_state(layer, state, u.shape[0])
     return state
 
 
@@ -133,6 +161,7 @@ def check_step(
     dt: Tensor | None,
     mask: Tensor | None,
     reset: Tensor | None,
+    rate: float = 1.0,
 ) -> State:
     """`check_call` for one sample: u (b, d), dt, mask and reset (b)."""
     if u.dim() != 2 or u.shape[1] != layer.d_model:
@@ -141,7 +170,7 @@ def check_step(
             f"got {tuple(u.shape)}"
         )
     dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
-    return check_call(layer, u[:, None], state, dt, mask, reset)
+    return check_call(layer, u[:, None], state, dt, mask, reset, rate)
 
 
 def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
@@ -154,36 +183,52 @@ def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
                 raise ValueError(f"{name} expects every dt to be finite and at least 0")
 
 
-def _fits(state: State, empty: State, batch: int) -> bool:
-    """Whether tensors, and dicts of them, are plainly right; `_check_state` says what is wrong."""
-    if type(empty) is dict and type(state) is dict:
-        if len(state) != len(empty):
-            return False
-        return all(k in state and _fits(state[k], v, batch) for k, v in empty.items())
-    if not isinstance(empty, Tensor) or not isinstance(state, Tensor):
-        return False
-    return (
-        state.shape[:1] == (batch,)
-        and state.shape[1:] == empty.shape[1:]
-        and state.is_complex() == empty.is_complex()
-        and state.device == empty.device
-    )
+def check_rate(name: str, rate: float) -> None:
+    """Refuse what is no finite number above 0."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+        raise ValueError(f"{name} expects rate to be a finite number above 0; got {rate!r}")
 
 
-def _check_state(name: str, state: State, empty: State, batch: int) -> None:
-    given, structure = tree_flatten(state)
-    wanted, expected = tree_flatten(empty)
-    if structure != expected:
-        raise ValueError(f"{name} got a state of another structure: {structure}, not {expected}")
-    for have, want in zip(given, wanted, strict=True):
-        shape = (batch, *want.shape[1:])
-        if have.shape != shape or have.is_complex() != want.is_complex():
-            raise ValueError(
-                f"{name} got a state tensor {tuple(have.shape)} {have.dtype}; this layer and "
-                f"batch need {shape} {want.dtype}"
-            )
-        if have.device != want.device:
-            raise ValueError(f"{name} is on {want.device}, its state on {have.device}")
+def check_state(layer: Layer, state: State, batch: int) -> None:
+    """Refuse a state that is not one of this layer's for `batch` rows.
+
+    Raises:
+        ValueError: naming the first place that differs.
+    """
+    empty = layer.init_state(0)  # making a full one would take longer than a step
+    wrong = difference(state, empty, batch, layer.grows)
+    if wrong is not None:
+        where = "state" + "".join(f"[{key!r}]" for key in wrong.path)
+        raise ValueError(
+            f"{type(layer).__name__} expects {where} to be {wrong.wanted} for a batch of {batch}; "
+            f"got {wrong.found}: pass what an earlier call returned, or None to begin"
+        )
+
+
+def as_options(
+    dt: Tensor | None, mask: Tensor | None, reset: Tensor | None, rate: float
+) -> dict[str, Any]:
+    """Options of a call. `rate` only where it is not 1: a layer may do without."""
+    call: dict[str, Any] = {"dt": dt, "mask": mask, "reset": reset}
+    return call if rate == 1 else {**call, "rate": rate}
+
+
+def scaled(u: Tensor, dt: Tensor | None, rate: float) -> Tensor | None:
+    """The time before each sample (b, t) at another `rate`; None is 1 everywhere."""
+    if rate == 1:
+        return dt
+    return u.new_full(u.shape[:-1], rate, dtype=_wide(u)) if dt is None else dt.to(_wide(u)) * rate
+
+
+def _wide(u: Tensor) -> torch.dtype:
+    return torch.promote_types(u.dtype, torch.float32)
+
+
+def of_no_rows(layer: Layer, u: Tensor) -> tuple[Tensor, State]:
+    """What a batch without rows gives: the result for one row of zeros, without that row."""
+    zero = u.new_zeros(1, 1, u.shape[2]) + u.sum()
+    y, state = layer.forward(zero)
+    return y[:0].expand(u.shape), tree_map(lambda s: s[:0].clone(), state)
 
 
 def full_precision(u: Tensor) -> AbstractContextManager:

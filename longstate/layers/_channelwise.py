@@ -15,7 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from longstate.layers._base import Layer, State, check_call, check_step, full_precision
+from longstate.layers._base import (
+    Layer,
+    State,
+    check_call,
+    check_step,
+    full_precision,
+    of_no_rows,
+)
 from longstate.layers._ragged import Ragged, run_ragged
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
@@ -45,15 +52,12 @@ class ChannelwiseLayer(Layer):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """See `Layer`.
-
-        Args:
-            rate: the sampling interval as a multiple of the one trained on: 2.0 runs a model of a
-                16 kHz signal at 8 kHz. Exact under the zero-order hold when the signal is constant
-                between samples, approximate under the bilinear rule.
-        """
-        state = check_call(self, u, state, dt, mask, reset)
-        self._check_options(dt, rate)
+        """See `Layer`. `rate` is exact under the zero-order hold when the signal is constant
+        between samples, and approximate under the bilinear rule."""
+        state = check_call(self, u, state, dt, mask, reset, rate)
+        self._check_dt(dt)
+        if len(u) == 0:
+            return of_no_rows(self, u)
         wide = u.to(self._dtype())
         if mask is not None:  # what is not there may be NaN, and must not reach a gradient
             wide = torch.where(mask[..., None], wide, 0)
@@ -84,8 +88,8 @@ class ChannelwiseLayer(Layer):
                 f"{type(self).__name__}(bidirectional=True) needs the whole sequence and has no "
                 "step; build it with bidirectional=False to stream"
             )
-        state = check_step(self, u, state, dt, mask, reset)
-        self._check_options(dt, rate)
+        state = check_step(self, u, state, dt, mask, reset, rate)
+        self._check_dt(dt)
         wide = u.to(self._dtype())
         if mask is not None:
             wide = torch.where(mask[:, None], wide, 0)
@@ -138,11 +142,9 @@ class ChannelwiseLayer(Layer):
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
 
-    def _check_options(self, dt: Tensor | None, rate: float) -> None:
-        name = type(self).__name__
-        if not rate > 0:
-            raise ValueError(f"{name} expects rate to be positive; got {rate}")
+    def _check_dt(self, dt: Tensor | None) -> None:
         if dt is not None and self.bidirectional:
+            name = type(self).__name__
             raise ValueError(f"{name}(bidirectional=True) takes no dt; S5(bidirectional=True) does")
 
 

@@ -70,13 +70,13 @@ def initial_step_bias(n: int, dt_min: float, dt_max: float) -> Tensor:
     return dt + torch.log(-torch.expm1(-dt))
 
 
-def heads(inner: int, headdim: int, n_groups: int) -> int:
+def heads(inner: int, d_head: int, n_groups: int) -> int:
     """Number of heads, if it comes out even."""
-    if inner % headdim:
-        raise ValueError(f"headdim must divide expand * d_model = {inner}; got {headdim}")
-    if (inner // headdim) % n_groups:
-        raise ValueError(f"n_groups must divide the {inner // headdim} heads; got {n_groups}")
-    return inner // headdim
+    if inner % d_head:
+        raise ValueError(f"d_head must divide expand * d_model = {inner}; got {d_head}")
+    if (inner // d_head) % n_groups:
+        raise ValueError(f"n_groups must divide the {inner // d_head} heads; got {n_groups}")
+    return inner // d_head
 
 
 def beside(flag: Tensor, v: Tensor) -> Tensor:

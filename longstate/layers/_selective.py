@@ -17,7 +17,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._base import (
+    Layer,
+    State,
+    check_call,
+    full_precision,
+    of_no_rows,
+    scaled,
+)
 from longstate.layers._gated import traced_conv
 from longstate.ops import short_conv
 from longstate.systems import Selection, Trace
@@ -68,8 +75,12 @@ class SelectiveLayer(Layer):
         dt: Float[Tensor, "b t"] | None = None,
         mask: Bool[Tensor, "b t"] | None = None,
         reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        state = check_call(self, u, state, dt, mask, reset)
+        state = check_call(self, u, state, dt, mask, reset, rate)
+        if len(u) == 0:
+            return of_no_rows(self, u)
+        dt = scaled(u, dt, rate)
         if mask is not None:
             u = u.masked_fill(~mask[..., None], 0)
         x, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)

@@ -37,7 +37,7 @@ class DSS(DiagonalLayer):
     Args:
         d_model: channels in and out.
         d_state: states of each channel; even.
-        kernel: "exp", or "softmax" with `length`.
+        variant: "exp", or "softmax" with `length`.
         length: samples over which the softmax normalises: the longest sequence in view.
         dt_min, dt_max: range of the initial steps.
         bidirectional: add a kernel that looks ahead. There is no state and no step then.
@@ -53,25 +53,26 @@ class DSS(DiagonalLayer):
         d_model: int,
         *,
         d_state: int = 64,
-        kernel: Literal["exp", "softmax"] = "exp",
+        variant: Literal["exp", "softmax"] = "exp",
         length: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         bidirectional: bool = False,
     ):
         super().__init__()
-        if kernel not in ("exp", "softmax"):
-            raise ValueError(f"kernel must be 'exp' or 'softmax'; got {kernel!r}")
-        if (kernel == "softmax") != (length is not None):
-            raise ValueError("kernel='softmax' needs length=, the samples it normalises over; "
-                             "kernel='exp' takes none")  # fmt: skip
+        if variant not in ("exp", "softmax"):
+            raise ValueError(f"variant must be 'exp' or 'softmax'; got {variant!r}")
+        if (variant == "softmax") != (length is not None):
+            raise ValueError("variant='softmax' needs length=, the samples it normalises over; "
+                             "variant='exp' takes none")  # fmt: skip
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
-        self.kernel, self.length = kernel, length
+        self.variant, self.length = variant, length
         A = s4d_legs(d_state)[0].expand(d_model, -1)
         directions = (2,) if bidirectional else ()
         self.log_dt = nn.Parameter(log_uniform((d_model,), dt_min, dt_max))
         # exp: Re(lambda) = -exp(decay), stable; softmax: Re(lambda) = decay, any sign
-        self.decay = nn.Parameter(((-A.real).log() if kernel == "exp" else A.real).float().clone())
+        decay = (-A.real).log() if variant == "exp" else A.real
+        self.decay = nn.Parameter(decay.float().clone())
         self.frequency = nn.Parameter(A.imag.float().clone())
         self.w = complex_parameter(complex_normal(*directions, *A.shape))
         self.D = nn.Parameter(torch.randn(d_model))
@@ -79,7 +80,7 @@ class DSS(DiagonalLayer):
     def continuous_system(self) -> DiagonalSystem:
         dtype = self._dtype()
         decay = self.decay.to(dtype)
-        real = -decay.exp() if self.kernel == "exp" else decay
+        real = -decay.exp() if self.variant == "exp" else decay
         A = torch.complex(real, self.frequency.to(dtype))
         B = torch.ones_like(A) if self.length is None else self._normaliser(A, self.length)
         C = torch.view_as_complex(self.w.to(dtype))

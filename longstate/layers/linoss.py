@@ -32,7 +32,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
 from longstate.ops import oscillator_scan
 from longstate.ops._drive import read
 from longstate.ops.oscillator_scan import STABLE, oscillator_step
@@ -45,23 +45,24 @@ class LinOSS(Layer):
     Args:
         d_model: channels in and out.
         d_state: number of oscillators. Each has a velocity and a position, both complex.
-        rule: "im" (implicit: dissipative) or "imex" (implicit-explicit: conserves energy).
+        variant: "im" (implicit: dissipative) or "imex" (implicit-explicit: conserves energy).
 
     Raises:
-        ValueError: `rule` does not exist, or `d_state` is not positive.
+        ValueError: `variant` does not exist, or `d_state` is not positive.
     """
 
     dynamics = ("frequency", "step_size", "B")
 
-    def __init__(self, d_model: int, *, d_state: int = 64, rule: Literal["im", "imex"] = "im"):
+    def __init__(self, d_model: int, *, d_state: int = 64, variant: Literal["im", "imex"] = "im"):
         super().__init__()
-        if rule not in ("im", "imex"):
-            raise ValueError(f"rule must be 'im' or 'imex'; got {rule!r}")
+        if variant not in ("im", "imex"):
+            raise ValueError(f"variant must be 'im' or 'imex'; got {variant!r}")
         if d_state < 1:
             raise ValueError(f"d_state must be at least 1; got {d_state}")
-        self.d_model, self.d_state, self.rule = d_model, d_state, rule
+        self.d_model, self.d_state, self.variant = d_model, d_state, variant
         A = torch.rand(d_state).clamp(min=1e-4)
-        self.frequency = nn.Parameter(A.expm1().log() if rule == "im" else torch.logit(A / STABLE))
+        raw = A.expm1().log() if variant == "im" else torch.logit(A / STABLE)
+        self.frequency = nn.Parameter(raw)
         self.step_size = nn.Parameter(torch.rand(d_state))
         self.B = nn.Parameter(_uniform(d_state, d_model, 2) * d_model**-0.5)
         self.C = nn.Parameter(_uniform(d_model, d_state, 2) * d_state**-0.5)
@@ -70,7 +71,7 @@ class LinOSS(Layer):
     def oscillators(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Squared angular frequency A and step s of each oscillator."""
         raw = self.frequency.to(self._dtype())
-        A = F.softplus(raw) if self.rule == "im" else STABLE * torch.sigmoid(raw)
+        A = F.softplus(raw) if self.variant == "im" else STABLE * torch.sigmoid(raw)
         return A, torch.sigmoid(self.step_size.to(raw.dtype))
 
     def system(self, rate: float = 1.0) -> DenseSystem:
@@ -79,7 +80,7 @@ class LinOSS(Layer):
         The state (4 n) is `view_as_real(state).flatten(1)`: velocities times s, then positions.
         """
         A, B = self._folded()
-        M, force = oscillator_step(A, rate, self.rule)
+        M, force = oscillator_step(A, rate, self.variant)
         lanes = torch.diag_embed(M.repeat_interleave(2, dim=0).permute(1, 2, 0))  # 2, 2, 2n, 2n
         into = torch.view_as_real(B).transpose(1, 2).flatten(0, 1)  # 2n, d
         into = (force.repeat_interleave(2, dim=0).mT[..., None] * into).flatten(0, 1)
@@ -107,39 +108,24 @@ class LinOSS(Layer):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """See `Layer`.
-
-        Args:
-            rate: the sampling interval as a multiple of the one trained on. Approximate, the
-                better the smaller the steps; the zero-order hold of S4D and S5 is exact.
-        """
-        state = check_call(self, u, state, dt, mask, reset)
+        """See `Layer`. `rate` is approximate, the better the smaller the steps; the zero-order hold
+        of S4D and S5 is exact."""
+        state = check_call(self, u, state, dt, mask, reset, rate)
+        if len(u) == 0:
+            return of_no_rows(self, u)
         wide = u.to(self._dtype())
         if mask is not None:
             wide = torch.where(mask[..., None], wide, 0)
         with full_precision(u):
             A, B = self._folded()
             x, state = oscillator_scan(
-                A, wide, state, B=B, dt=_steps(wide, dt, mask, rate), rule=self.rule, reset=reset
-            )
+                A, wide, state,
+                B=B, dt=_steps(wide, dt, mask, rate), rule=self.variant, reset=reset,
+            )  # fmt: skip
             y = read(x, self._complex(self.C)) + self.D * wide
         if mask is not None:
             y = torch.where(mask[..., None], y, 0)
         return y.to(u.dtype), state
-
-    def step(
-        self,
-        u: Float[Tensor, "b d"],
-        state: State,
-        *,
-        dt: Float[Tensor, " b"] | None = None,
-        mask: Bool[Tensor, " b"] | None = None,
-        reset: Bool[Tensor, " b"] | None = None,
-        rate: float = 1.0,
-    ) -> tuple[Float[Tensor, "b d"], State]:
-        dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
-        y, state = self(u[:, None], state, dt=dt, mask=mask, reset=reset, rate=rate)
-        return y[:, 0], state
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """A s^2 and B s^2: with the velocity in units of a step, the step is 1."""

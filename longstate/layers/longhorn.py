@@ -9,7 +9,7 @@ for every input, without a matrix A.
 
 Liu, Wang, Wu, Feng, Stone, Liu, "Longhorn: State Space Models are Amortized Online Learners",
 2024, arXiv:2407.14207. Parameter names, shapes and initial values are those of the authors' code.
-Differs from the paper: `update="exact"` runs the minimiser itself. What the authors released,
+Differs from the paper: `variant="exact"` runs the minimiser itself. What the authors released,
 "diagonal", keeps only the diagonal of its decay, which agrees with the minimiser where the key has
 one component, and elsewhere can leave the objective worse than no update (`longstate.ops`).
 
@@ -35,10 +35,10 @@ class Longhorn(SelectiveLayer):
         d_state: n, size of a key, and states of each channel.
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
-        update: "diagonal", as released, or "exact", the true minimiser.
+        variant: "diagonal", as released, or "exact", the true minimiser.
 
     Raises:
-        ValueError: a size is below 1, `update` does not exist, or `dt` is given to a call:
+        ValueError: a size is below 1, `variant` does not exist, or `dt` is given to a call:
             Longhorn has no step that time could scale. Mamba does.
     """
 
@@ -49,26 +49,27 @@ class Longhorn(SelectiveLayer):
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 2,
-        update: Literal["diagonal", "exact"] = "diagonal",
+        variant: Literal["diagonal", "exact"] = "diagonal",
     ):
         super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand)
-        if update not in ("diagonal", "exact"):
-            raise ValueError(f"update must be 'diagonal' or 'exact'; got {update!r}")
-        self.update = update
+        if variant not in ("diagonal", "exact"):
+            raise ValueError(f"variant must be 'diagonal' or 'exact'; got {variant!r}")
+        self.variant = variant
         self.dt_head = nn.Linear(self.rank, self.d_inner)
         nn.init.zeros_(self.dt_head.bias)  # beta begins near 1/2
 
     def _scan(self, x, z, steering, h0, dt, mask, reset):
         if dt is not None:
             raise ValueError(
-                "Longhorn takes no dt: it has no step that time could scale. Mamba does"
+                "Longhorn takes neither dt nor rate: it has no step that time could scale. Mamba "
+                "does"
             )
         low, k, q = steering
         beta = self.dt_head(low)
         with full_precision(x):
             return longhorn_scan(
                 x, beta, k, q, self.D, z, h0,
-                update=self.update, beta_sigmoid=True, mask=mask, reset=reset,
+                update=self.variant, beta_sigmoid=True, mask=mask, reset=reset,
             )  # fmt: skip
 
     def _trace(self, x, steering, h0):
@@ -76,6 +77,6 @@ class Longhorn(SelectiveLayer):
         beta = self.dt_head(low).sigmoid()
         rate = beta / (1 + beta * k.square().sum(-1, keepdim=True))
         k, q = (v[:, :, None].expand(*x.shape, -1) for v in (k, q))
-        if self.update == "exact":
+        if self.variant == "exact":
             return Trace(x, torch.ones_like(k), rate, k, q, h0, self.D, erase=rate)
         return Trace(x, 1 - rate[..., None] * k.square(), rate, k, q, h0, self.D)

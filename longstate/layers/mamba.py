@@ -92,13 +92,14 @@ class Mamba(SelectiveLayer):
         dt: Float[Tensor, " b"] | None = None,
         mask: Bool[Tensor, " b"] | None = None,
         reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
         """One sample. In a model prepared for decoding, all of it in one kernel where that pays."""
-        if dt is None and mask is None and reset is None and type(self) is Mamba:
+        if dt is None and mask is None and reset is None and rate == 1 and type(self) is Mamba:
             done = self._at_once(u, state)
             if done is not None:
                 return done
-        return super().step(u, state, dt=dt, mask=mask, reset=reset)
+        return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def step_of_block(
         self, x: Float[Tensor, "b d"], state: State, norm: nn.Module

@@ -25,7 +25,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._base import (
+    Layer,
+    State,
+    check_call,
+    full_precision,
+    of_no_rows,
+    scaled,
+)
 from longstate.layers._gated import (
     GatedRMSNorm,
     heads,
@@ -47,7 +54,7 @@ class Mamba2(Layer):
         d_state: n, columns of each head's state.
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
-        headdim: p, channels of a head.
+        d_head: p, channels of a head.
         n_groups: groups of heads with a B and a C of their own.
         dt_min, dt_max: range of the initial steps.
         dt_limit: smallest and largest learned step; None in the second place is no limit.
@@ -67,7 +74,7 @@ class Mamba2(Layer):
         d_state: int = 128,
         d_conv: int = 4,
         expand: int = 2,
-        headdim: int = 64,
+        d_head: int = 64,
         n_groups: int = 1,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -76,7 +83,7 @@ class Mamba2(Layer):
         super().__init__()
         self.dt_limit = _limits(dt_limit)
         self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
-        self.headdim, self.n_heads = headdim, heads(expand * d_model, headdim, n_groups)
+        self.d_head, self.n_heads = d_head, heads(expand * d_model, d_head, n_groups)
         inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
         self._sizes = [inner, convolved, self.n_heads]
         self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
@@ -94,7 +101,7 @@ class Mamba2(Layer):
         zeros = self.D.new_zeros(batch, dtype=self._dtype())
         return {
             "taps": zeros.new_zeros(batch, d_conv - 1, self._sizes[1]),
-            "ssm": zeros.new_zeros(batch, self.n_heads, self.headdim, self.d_state),
+            "ssm": zeros.new_zeros(batch, self.n_heads, self.d_head, self.d_state),
         }
 
     def forward(
@@ -105,8 +112,12 @@ class Mamba2(Layer):
         dt: Float[Tensor, "b t"] | None = None,
         mask: Bool[Tensor, "b t"] | None = None,
         reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        state = check_call(self, u, state, dt, mask, reset)
+        state = check_call(self, u, state, dt, mask, reset, rate)
+        if len(u) == 0:
+            return of_no_rows(self, u)
+        dt = scaled(u, dt, rate)
         if mask is not None:
             u = u.masked_fill(~mask[..., None], 0)
         z, convolved, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
@@ -167,7 +178,7 @@ class Mamba2(Layer):
         inner = self._sizes[0]
         x, B, C = convolved.split([inner, groups, groups], dim=-1)
         return (
-            x.unflatten(-1, (self.n_heads, self.headdim)),
+            x.unflatten(-1, (self.n_heads, self.d_head)),
             B.unflatten(-1, (self.n_groups, self.d_state)),
             C.unflatten(-1, (self.n_groups, self.d_state)),
         )

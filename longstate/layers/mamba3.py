@@ -11,7 +11,7 @@ lambda = 1 is Mamba-2's rule, 1/2 the trapezoid. Rotating k and q is rotating th
 
 "Mamba-3", 2026, arXiv:2603.15569, single input, single output. Parameter names, shapes and initial
 values are those of the authors' code. f has been published twice and checkpoints of the two mean
-different models: `activation="softplus"`, and since June 2026 `"rational"`, 1 + x for x >= 0 and
+different models: `variant="softplus"`, and since June 2026 `"rational"`, 1 + x for x >= 0 and
 1 / (1 - x) below. Differs from the code: angles add up in double precision and are kept in
 [0, 2 pi); the optional norm before the output projection is left out.
 
@@ -28,7 +28,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._base import Layer, State, check_call, check_step, full_precision
+from longstate.layers._base import (
+    Layer,
+    State,
+    check_call,
+    check_step,
+    full_precision,
+    of_no_rows,
+    scaled,
+)
 from longstate.layers._gated import RMSNorm, beside, heads, initial_step_bias, trace_of_heads
 from longstate.layers._trapezoid import Tokens, advance, as_scan, scan
 from longstate.systems import Selection, Trace
@@ -46,10 +54,10 @@ class Mamba3(Layer):
         d_model: channels in and out.
         d_state: n, columns of each head's state.
         expand: channels inside, as a multiple of `d_model`.
-        headdim: p, channels of a head.
+        d_head: p, channels of a head.
         n_groups: groups of heads with a B and a C of their own.
         rope_fraction: share of the state's columns that rotate, in pairs of neighbours.
-        activation: f, from the projection to a decay rate: "rational" or "softplus". A checkpoint
+        variant: f, from the projection to a decay rate: "rational" or "softplus". A checkpoint
             does not say which one it was trained with.
         dt_min, dt_max: range of the initial steps.
 
@@ -67,16 +75,16 @@ class Mamba3(Layer):
         *,
         d_state: int = 128,
         expand: int = 2,
-        headdim: int = 64,
+        d_head: int = 64,
         n_groups: int = 1,
         rope_fraction: float = 0.5,
-        activation: Literal["rational", "softplus"] = "rational",
+        variant: Literal["rational", "softplus"] = "rational",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
     ):
         super().__init__()
-        if activation not in ("rational", "softplus"):
-            raise ValueError(f"activation must be 'rational' or 'softplus'; got {activation!r}")
+        if variant not in ("rational", "softplus"):
+            raise ValueError(f"variant must be 'rational' or 'softplus'; got {variant!r}")
         self.n_angles = int(d_state * rope_fraction) // 2
         if not 0 < self.n_angles <= d_state // 2:
             raise ValueError(
@@ -84,8 +92,8 @@ class Mamba3(Layer):
                 f"all; got {rope_fraction}"
             )
         self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
-        self.headdim, self.n_heads = headdim, heads(expand * d_model, headdim, n_groups)
-        self.activation = activation
+        self.d_head, self.n_heads = d_head, heads(expand * d_model, d_head, n_groups)
+        self.variant = variant
         inner, groups, h = expand * d_model, n_groups * d_state, self.n_heads
         self._sizes = [inner, inner, groups, groups, h, h, h, self.n_angles]
         self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
@@ -101,9 +109,9 @@ class Mamba3(Layer):
         h, dtype = self.n_heads, torch.promote_types(self.D.dtype, torch.float32)
         shapes = {
             "angle": (h, self.n_angles),
-            "ssm": (h, self.headdim, self.d_state),
+            "ssm": (h, self.d_head, self.d_state),
             "k": (h, self.d_state),
-            "v": (h, self.headdim),
+            "v": (h, self.d_head),
         }
         return {k: self.D.new_zeros(batch, *shape, dtype=dtype) for k, shape in shapes.items()}
 
@@ -115,8 +123,12 @@ class Mamba3(Layer):
         dt: Float[Tensor, "b t"] | None = None,
         mask: Bool[Tensor, "b t"] | None = None,
         reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        state = check_call(self, u, state, dt, mask, reset)
+        state = check_call(self, u, state, dt, mask, reset, rate)
+        if len(u) == 0:
+            return of_no_rows(self, u)
+        dt = scaled(u, dt, rate)
         if mask is not None:
             u = u.masked_fill(~mask[..., None], 0)
         z, tokens = self._project(u, dt)
@@ -135,8 +147,10 @@ class Mamba3(Layer):
         dt: Float[Tensor, " b"] | None = None,
         mask: Bool[Tensor, " b"] | None = None,
         reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
-        state = check_step(self, u, state, dt, mask, reset)
+        state = check_step(self, u, state, dt, mask, reset, rate)
+        dt = scaled(u, dt, rate)
         if reset is not None:
             state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
         if mask is not None:
@@ -196,7 +210,7 @@ class Mamba3(Layer):
             if dt is not None:
                 step = step * dt[..., None].to(wide)
             tokens = Tokens(
-                v=x.unflatten(-1, (self.n_heads, self.headdim)),
+                v=x.unflatten(-1, (self.n_heads, self.d_head)),
                 k=self._of_heads(self.B_norm(B), self.B_bias),
                 q=self._of_heads(self.C_norm(C), self.C_bias),
                 step=step,
@@ -208,7 +222,7 @@ class Mamba3(Layer):
 
     def _rate(self, a: Tensor) -> Tensor:
         """Decay rates, at least `_SLOWEST`."""
-        if self.activation == "softplus":
+        if self.variant == "softplus":
             rate = F.softplus(a)
         else:
             rate = 1 / (1 - a.clamp(max=0)) + a.clamp(min=0)

@@ -9,7 +9,7 @@ Gu, Goel, Re, "Efficiently Modeling Long Sequences with Structured State Spaces"
 arXiv:2111.00396. Differs from the paper: the parameter is C itself and not C (I - A_bar^L), so no
 length is stored in a checkpoint; the layer runs the recurrence in chunks of matrix products
 (longstate.ops.channel_scan), which gives it a state. The paper's own route, a Cauchy kernel and a
-Fourier transform, is `kernel`; both give the same numbers.
+Fourier transform, is `system().impulse_response()` and a convolution; it gives the same numbers.
 
 Axes: b batch, t time, d channels, n state (real coordinates), m = n / 2 stored modes, r rank.
 """
@@ -123,10 +123,9 @@ class S4(ChannelwiseLayer):
     def _half_steps(self, rate: float) -> Tensor:
         return self.log_dt.to(self._dtype()).exp()[:, None] * (rate / 2)
 
-    def _check_options(self, dt, rate):
+    def _check_dt(self, dt):
         if dt is not None:
             raise ValueError(
                 "S4 takes no dt: a step for every sample would need a dense matrix for every "
                 "sample. S4D takes irregular time; for one new sampling rate, pass rate="
             )
-        super()._check_options(dt, rate)

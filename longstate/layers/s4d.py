@@ -44,7 +44,7 @@ class S4D(DiagonalLayer):
         d_model: channels in and out.
         d_state: states of each channel; even unless `init` is "real".
         init: where A and B begin: "lin", "inv", "legs", or "real" (real decays: no oscillation).
-        discretization: "zoh" (exact under changes of rate and for irregular time) or "bilinear".
+        variant: "zoh" (exact under changes of rate and for irregular time) or "bilinear".
         dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
         bidirectional: add a kernel that looks ahead. There is no state and no step then.
 
@@ -60,7 +60,7 @@ class S4D(DiagonalLayer):
         *,
         d_state: int = 64,
         init: Literal["lin", "inv", "legs", "real"] = "lin",
-        discretization: Literal["zoh", "bilinear"] = "zoh",
+        variant: Literal["zoh", "bilinear"] = "zoh",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         bidirectional: bool = False,
@@ -68,10 +68,10 @@ class S4D(DiagonalLayer):
         super().__init__()
         if init not in _INITIAL:
             raise ValueError(f"init must be one of {', '.join(_INITIAL)}; got {init!r}")
-        if discretization not in ("zoh", "bilinear"):
-            raise ValueError(f"discretization must be 'zoh' or 'bilinear'; got {discretization!r}")
+        if variant not in ("zoh", "bilinear"):
+            raise ValueError(f"variant must be 'zoh' or 'bilinear'; got {variant!r}")
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
-        self.discretization = discretization
+        self.variant = variant
         A, B = (x.expand(d_model, -1) for x in _INITIAL[init](d_state))
         directions = (2,) if bidirectional else ()
         C = complex_normal(*directions, *A.shape)
@@ -96,4 +96,4 @@ class S4D(DiagonalLayer):
         )
 
     def _rule(self) -> ZeroOrderHold | Bilinear:
-        return ZeroOrderHold() if self.discretization == "zoh" else Bilinear()
+        return ZeroOrderHold() if self.variant == "zoh" else Bilinear()

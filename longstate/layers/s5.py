@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
 from longstate.layers._channelwise import complex_parameter, log_uniform
 from longstate.layers._ragged import Ragged
 from longstate.ops import diagonal_scan, zoh_scan
@@ -42,7 +42,7 @@ class S5(Layer):
         d_state: size of the real state; half as many complex numbers are stored.
         n_blocks: A begins as this many copies of the HiPPO-LegS normal matrix, each of size
             d_state / n_blocks. More blocks, slower fastest mode.
-        discretization: "zoh" (exact under changes of rate and for irregular time, and cheap there)
+        variant: "zoh" (exact under changes of rate and for irregular time, and cheap there)
             or "bilinear" (with irregular time it stores a decay for every sample and state).
         dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
         bidirectional: add a scan that runs backwards. There is no state and no step then.
@@ -59,20 +59,20 @@ class S5(Layer):
         *,
         d_state: int = 64,
         n_blocks: int = 1,
-        discretization: Literal["zoh", "bilinear"] = "zoh",
+        variant: Literal["zoh", "bilinear"] = "zoh",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
         bidirectional: bool = False,
     ):
         super().__init__()
-        if discretization not in ("zoh", "bilinear"):
-            raise ValueError(f"discretization must be 'zoh' or 'bilinear'; got {discretization!r}")
+        if variant not in ("zoh", "bilinear"):
+            raise ValueError(f"variant must be 'zoh' or 'bilinear'; got {variant!r}")
         if n_blocks < 1 or d_state < 2 or d_state % (2 * n_blocks):
             raise ValueError(
                 f"d_state must be an even multiple of n_blocks; got {d_state} and {n_blocks}"
             )
         self.d_model, self.d_state, self.bidirectional = d_model, d_state, bidirectional
-        self.discretization = discretization
+        self.variant = variant
         A, B, C = _initial(d_model, d_state, n_blocks, 2 if bidirectional else 1)
         self.log_dt = nn.Parameter(log_uniform((d_state // 2,), dt_min, dt_max))
         self.log_decay = nn.Parameter((-A.real).log().float())
@@ -111,13 +111,11 @@ class S5(Layer):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """See `Layer`.
-
-        Args:
-            rate: the sampling interval as a multiple of the one trained on. Exact under the
-                zero-order hold when the signal is constant between samples.
-        """
-        state = check_call(self, u, state, dt, mask, reset)
+        """See `Layer`. `rate` is exact under the zero-order hold when the signal is constant
+        between samples."""
+        state = check_call(self, u, state, dt, mask, reset, rate)
+        if len(u) == 0:
+            return of_no_rows(self, u)
         wide = u.to(self._dtype())
         dt = None if dt is None else dt.to(wide.dtype)
         if mask is not None:
@@ -149,9 +147,7 @@ class S5(Layer):
                 "S5(bidirectional=True) needs the whole sequence and has no step; build it with "
                 "bidirectional=False to stream"
             )
-        dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
-        y, state = self(u[:, None], state, dt=dt, mask=mask, reset=reset, rate=rate)
-        return y[:, 0], state
+        return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def _scan(self, u, state, dt, mask, reset, rate):
         """Every state (b, t, n), and the last. No time passes where the mask is False."""
@@ -161,7 +157,7 @@ class S5(Layer):
             s = self.system(rate)
             return diagonal_scan(s.A, drive(u, s.B), state, reset=reset)
         s, steps = self.continuous_system(), self._steps(rate)
-        if self.discretization == "zoh":
+        if self.variant == "zoh":
             return zoh_scan(s.A * steps, dt, u, state, B=s.B * steps[:, None], reset=reset)
         A, scale = self._rule().diagonal(s.A, steps * dt[..., None])
         return diagonal_scan(A, scale * drive(u, s.B), state, reset=reset)
@@ -191,7 +187,7 @@ class S5(Layer):
         return self.log_dt.to(self._dtype()).exp() * rate
 
     def _rule(self) -> ZeroOrderHold | Bilinear:
-        return ZeroOrderHold() if self.discretization == "zoh" else Bilinear()
+        return ZeroOrderHold() if self.variant == "zoh" else Bilinear()
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)

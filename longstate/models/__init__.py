@@ -1,7 +1,6 @@
-"""Whole models: blocks of layers, a backbone, and what reads and writes the data's own units."""
+"""Whole models: stacks of layers, and what reads and writes the data's own units."""
 
 from longstate._lazy import public as _public
-from longstate.models._backbone import Backbone, layer_class
 from longstate.models._block import Block
 from longstate.models._decoding import prepare_for_decoding
 from longstate.models._forecaster import Forecast, ForecastModel, Window
@@ -10,9 +9,9 @@ from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
 from longstate.models._saving import load_layer, save_layer
 from longstate.models._spec import ForecastSpec
+from longstate.models._stack import Stack, layer_class, repeat
 
 __all__ = [
-    "Backbone",
     "Block",
     "Forecast",
     "ForecastModel",
@@ -21,12 +20,14 @@ __all__ = [
     "LanguageModel",
     "LanguageSpec",
     "Piece",
+    "Stack",
     "Window",
     "generate",
     "layer_class",
     "load_layer",
     "pieces",
     "prepare_for_decoding",
+    "repeat",
     "save_layer",
 ]
 

@@ -20,10 +20,10 @@ Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar
 d channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
 from longstate.layers._base import Layer
-from longstate.models._backbone import Backbone
 from longstate.models._saving import describe_layer, fill, make_layer
 from longstate.models._spec import ForecastSpec
+from longstate.models._stack import Stack, repeat
 
 
 class Window(NamedTuple):
@@ -126,8 +126,9 @@ class ForecastModel(nn.Module):
 
     Args:
         spec: columns and lengths.
-        layer: makes one mixing layer from `d_model`, for example `S4D`.
-        d_model: channels of the backbone.
+        layer: makes one mixing layer from `d_model`, for example `S4D`; or several, a pattern that
+            is repeated.
+        d_model: channels of the stack.
         n_layers: blocks.
         dropout: in each block, in training.
     """
@@ -137,7 +138,7 @@ class ForecastModel(nn.Module):
     def __init__(
         self,
         spec: ForecastSpec,
-        layer: Callable[[int], Layer],
+        layer: Callable[[int], Layer] | Sequence[Callable[[int], Layer]],
         *,
         d_model: int = 32,
         n_layers: int = 2,
@@ -153,12 +154,16 @@ class ForecastModel(nn.Module):
         self.register_buffer("spread", torch.zeros(spec.horizon, c, q))
         inputs = c + 1 + len(spec.covariates) + len(spec.known) + spec.n_calendar
         self.encode = nn.Linear(inputs, d_model)
-        self.backbone = Backbone(
-            [layer(d_model) for _ in range(n_layers)], d_model, dropout=dropout
-        )
+        pattern = [layer] if callable(layer) else layer
+        mixers = repeat(pattern, d_model, n_layers)
+        self.backbone = Stack(mixers, gate=spec.gate, dropout=dropout)
         self.head = nn.Linear(d_model, c * (1 + q))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    if TYPE_CHECKING:  # nn.Module.__call__ returns Any
+
+        def __call__(self, window: Window) -> Forecast: ...
 
     def save(self, path: str | Path) -> None:
         """Write description and weights to one safetensors file, whole or not at all.
@@ -168,7 +173,7 @@ class ForecastModel(nn.Module):
         """
         facts = {
             "spec": asdict(self.spec),
-            "layers": [describe_layer(mixer) for mixer in self._mixers()],
+            "layers": [describe_layer(block.mixer) for block in self.backbone.each_block()],
             "d_model": self.encode.out_features,
             "dropout": next(m.p for m in self.modules() if isinstance(m, nn.Dropout)),
         }
@@ -192,9 +197,6 @@ class ForecastModel(nn.Module):
         )
         fill(self, tensors, path)
         return self
-
-    def _mixers(self) -> list[Layer]:
-        return [b.mixer for b in self.backbone.blocks]  # type: ignore[misc]
 
     def forward(self, window: Window) -> Forecast:
         point, quantiles = self.scaled(window)

@@ -233,7 +233,20 @@ def _read(
             last, own = model.prefill(piece[None], own)
         logits.append(last)
         states.append(own)
-    return torch.cat(logits), tree_map(lambda *s: torch.cat(s), *states)
+    return torch.cat(logits), tree_map(_cat_rows, *states)
+
+
+def _cat_rows(*parts: Tensor) -> Tensor:
+    """One batch; where prompts left states of other lengths, zeros fill the shorter in front."""
+    if parts[0].dim() > 1:
+        longest = max(s.shape[1] for s in parts)
+        parts = tuple(
+            torch.cat([s.new_zeros(len(s), longest - s.shape[1], *s.shape[2:]), s], dim=1)
+            if s.shape[1] < longest
+            else s
+            for s in parts
+        )
+    return torch.cat(parts)
 
 
 def _check_prompts(

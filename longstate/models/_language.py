@@ -1,12 +1,8 @@
 """A language model: an embedding, blocks that mix along time, and a head over the vocabulary.
 
     x_0 = E[token]
-    x_i = x_{i-1} + mixer_i(norm_i(x_{i-1}))                    a layer with a gate of its own
-    x_i = x_{i-1} + GLU(W_i gelu(mixer_i(norm_i(x_{i-1}))))     any other layer
-    logits = H norm(x_n)                                        H is E where the weights are tied
-
-The first form is the block of Mamba, Mamba-2 and FalconMamba as published; the second that of S4
-and its relatives.
+    x_i = block_i(x_{i-1})      see `longstate.models.Block`
+    logits = H norm(x_n)        H is E where the weights are tied
 
 Gu and Dao, "Mamba", COLM 2024, arXiv:2312.00752. Initial values are those of the authors' code:
 embeddings of standard deviation 0.02, and the last map of every block divided by sqrt(n), so that
@@ -18,6 +14,7 @@ Axes: b batch, t time, v vocabulary, d channels.
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,12 +23,13 @@ from torch.nn import functional as F
 
 from longstate.layers._base import Layer, State
 from longstate.layers._gated import GatedRMSNorm, RMSNorm
-from longstate.layers.mamba import Mamba
+from longstate.models._block import Block, make_norm
 from longstate.models._language_spec import LanguageSpec
 from longstate.models._saving import read_language_model, write_language_model
+from longstate.models._stack import Blocks
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Blocks):
     """Tokens in, logits of the next token out; a state in, a state out, as with every layer.
 
     The state is a list with the state of each block's layer: a pytree of tensors, batch first.
@@ -48,14 +46,26 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.embedding = nn.Embedding(spec.rows, spec.d_model)
-        self.blocks = nn.ModuleList(MixerBlock(spec, name) for name in spec.layers)
-        self.norm = _norm(spec)
+        self.blocks = nn.ModuleList(_block(spec, name) for name in spec.layers)
+        self.norm = make_norm(spec.norm, spec.d_model, spec.norm_eps)
         self.head = None if spec.tie else nn.Linear(spec.d_model, spec.rows, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        added = len(spec.layers) * (2 if spec.gate == "mlp" else 1)
+        with torch.no_grad():
+            for block in self.each_block():
+                for weight in block.last_maps():
+                    weight.div_(math.sqrt(added))
 
-    def init_state(self, batch: int) -> list[State]:
-        """The state before the first token of `batch` texts: zero."""
-        return [block.mixer.init_state(batch) for block in self._blocks()]
+    if TYPE_CHECKING:  # nn.Module.__call__ returns Any
+
+        def __call__(
+            self,
+            tokens: Tensor,
+            state: list[State] | None = None,
+            *,
+            mask: Tensor | None = None,
+            reset: Tensor | None = None,
+        ) -> tuple[Tensor, list[State]]: ...
 
     def forward(
         self,
@@ -112,11 +122,9 @@ class LanguageModel(nn.Module):
         self._check(
             tokens[:, None], state, *(None if f is None else f[:, None] for f in (mask, reset))
         )
-        x, new = self._embed(tokens, mask), []
-        for block, s in zip(self._blocks(), state or [None] * len(self.blocks), strict=True):
-            x, s = block.step(x, s, mask=mask, reset=reset)
-            new.append(s)
-        return self._logits(self._last_norm(x, mask)), new
+        states = state or [None] * len(self.blocks)
+        x, new = self._step(self._embed(tokens, mask), states, None, mask, reset)
+        return self._logits(x), new
 
     def save(self, path: str | Path) -> None:
         """Write description and weights to one safetensors file, whole or not at all.
@@ -144,11 +152,8 @@ class LanguageModel(nn.Module):
                 f"LanguageModel expects tokens of shape (batch, time); got {tuple(tokens.shape)}"
             )
         self._check(tokens, state, mask, reset)
-        x, new = self._embed(tokens, mask), []
-        for block, s in zip(self._blocks(), state or [None] * len(self.blocks), strict=True):
-            x, s = block(x, s, mask=mask, reset=reset)
-            new.append(s)
-        return self._last_norm(x, mask), new
+        states = state or [None] * len(self.blocks)
+        return self._run(self._embed(tokens, mask), states, None, mask, reset)
 
     def _embed(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:  # padding may be any number
@@ -156,18 +161,11 @@ class LanguageModel(nn.Module):
         x = self.embedding(tokens)
         return _wide(x) if self.spec.residual_in_float32 else x
 
-    def _last_norm(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = _apply(self.norm, x)
-        return x if mask is None else x.masked_fill(~mask[..., None], 0)
-
     def _logits(self, x: Tensor) -> Tensor:
         """In float32 at least."""
         x = x.to(self.embedding.weight.dtype)
         y = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
         return _wide(y[..., : self.spec.vocab_size])
-
-    def _blocks(self) -> "list[MixerBlock]":
-        return list(self.blocks)  # type: ignore[arg-type]
 
     def _check(
         self,
@@ -179,7 +177,7 @@ class LanguageModel(nn.Module):
         """tokens, mask, reset (b, t). The layers look at the tensors of the state."""
         if tokens.dtype not in (torch.int64, torch.int32):
             raise ValueError(f"LanguageModel expects tokens of type int64; got {tokens.dtype}")
-        if tokens.numel() == 0:
+        if tokens.shape[1] == 0:
             raise ValueError(f"LanguageModel got no tokens: their shape is {tuple(tokens.shape)}")
         for label, flag in (("mask", mask), ("reset", reset)):
             if flag is not None and (flag.shape != tokens.shape or flag.dtype != torch.bool):
@@ -187,6 +185,11 @@ class LanguageModel(nn.Module):
                     f"LanguageModel expects {label} to be a bool tensor of the shape of tokens; "
                     f"got {flag.dtype} of shape {tuple(flag.shape)}"
                 )
+        if state is not None and not isinstance(state, (list, tuple)):
+            raise ValueError(
+                f"LanguageModel expects a list of {len(self.blocks)} states, one for each block; "
+                f"got {state!r:.40}"
+            )
         if state is not None and len(state) != len(self.blocks):
             raise ValueError(
                 f"LanguageModel has {len(self.blocks)} blocks; the state is of {len(state)}"
@@ -202,56 +205,10 @@ class LanguageModel(nn.Module):
                 )
 
 
-class MixerBlock(nn.Module):
-    """One residual block: norm, layer, the layer's own gate or a GLU.
-
-    Args:
-        spec: of the model.
-        name: the layer, one of `spec.layers`.
-    """
-
-    def __init__(self, spec: LanguageSpec, name: str):
-        super().__init__()
-        self.norm = _norm(spec)
-        self.mixer = spec.make_layer(name)
-        _adapt(self.mixer, spec)
-        own = self.mixer.own_gate
-        self.gate = None if own else nn.Linear(spec.d_model, 2 * spec.d_model)
-        last = self.get_parameter("mixer.out_proj.weight" if own else "gate.weight")
-        with torch.no_grad():
-            last.div_(math.sqrt(len(spec.layers)))
-
-    def forward(
-        self, x: Float[Tensor, "b t d"], state: State, *, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Float[Tensor, "b t d"], State]:
-        y, state = self.mixer(_apply(self.norm, x), state, mask=mask, reset=reset)
-        return self._add(x, y), state
-
-    def step(
-        self, x: Float[Tensor, "b d"], state: State, *, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Float[Tensor, "b d"], State]:
-        """`forward` for one sample."""
-        if mask is None and reset is None and isinstance(self.mixer, Mamba):
-            done = self.mixer.step_of_block(x, state, self.norm)
-            if done is not None:
-                return done
-        y, state = self.mixer.step(_apply(self.norm, x), state, mask=mask, reset=reset)
-        return self._add(x, y), state
-
-    def _add(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.gate is not None:
-            y = F.glu(self.gate(F.gelu(y).to(self.get_parameter("norm.weight").dtype)), dim=-1)
-        return x + y.to(x.dtype)
-
-
-def _norm(spec: LanguageSpec) -> nn.Module:
-    norm = RMSNorm if spec.norm == "rms" else nn.LayerNorm
-    return norm(spec.d_model, eps=spec.norm_eps)
-
-
-def _apply(norm: nn.Module, x: Tensor) -> Tensor:
-    """RMSNorm widens by itself; PyTorch's LayerNorm needs its input and weights of one type."""
-    return norm(x.to(norm.weight.dtype) if isinstance(norm, nn.LayerNorm) else x)
+def _block(spec: LanguageSpec, name: str) -> Block:
+    mixer = spec.make_layer(name)
+    _adapt(mixer, spec)
+    return Block(mixer, norm=spec.norm, eps=spec.norm_eps, gate=spec.gate)
 
 
 def _adapt(mixer: Layer, spec: LanguageSpec) -> None:

@@ -5,15 +5,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from longstate.errors import InputError, near
 from longstate.layers import Layer
-from longstate.models._backbone import layer_class
+from longstate.layers._renamed import options_today
+from longstate.models._block import Gate, Norm
+from longstate.models._stack import layer_class
 
 FORMAT = 1
-
-Norm = Literal["rms", "layer"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class LanguageSpec:
             What JSON can hold.
         norm: "rms" or "layer", before every block and at the end.
         norm_eps: added to the mean square in every norm with weights, those inside layers included.
+        gate: "auto", "glu", "mlp" or "none": what stands behind every layer; see
+            `longstate.models.Block`.
         tie: whether the head uses the weights of the embedding.
         residual_in_float32: whether what the blocks add to is kept in float32 where weights are
             narrower.
@@ -57,6 +59,7 @@ class LanguageSpec:
     bos_token: int | None = None
     eos_tokens: Sequence[int] = ()
     pad_token: int | None = None
+    gate: Gate = "auto"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "vocab_multiple"):
@@ -68,6 +71,8 @@ class LanguageSpec:
                 raise InputError(f"{name} must be true or false; got {getattr(self, name)!r}")
         if self.norm not in get_args(Norm):
             raise InputError(f"norm must be 'rms' or 'layer'; got {self.norm!r}")
+        if self.gate not in get_args(Gate):
+            raise InputError(f"gate must be 'auto', 'glu', 'mlp' or 'none'; got {self.gate!r}")
         if not isinstance(self.norm_eps, int | float) or not 0 < self.norm_eps < math.inf:
             raise InputError(f"norm_eps must be a number above 0; got {self.norm_eps!r}")
         self._check_layers()
@@ -155,7 +160,15 @@ class LanguageSpec:
         for name in ("vocab_size", "d_model", "layers"):
             if name not in facts:
                 raise InputError(f"the description of a language model lacks {name!r}")
-        return cls(**facts)
+        return cls.from_facts(facts)
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "LanguageSpec":
+        """From the fields as this or an earlier version wrote them."""
+        options = facts.get("options", {})
+        if isinstance(options, Mapping) and all(isinstance(o, Mapping) for o in options.values()):
+            options = {name: options_today(name, given) for name, given in options.items()}
+        return cls(**{**facts, "options": options})
 
 
 def _is_int(value: object) -> bool:

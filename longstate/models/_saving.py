@@ -10,8 +10,8 @@ from torch import nn
 from longstate import _tensorfile as tensorfile
 from longstate.errors import InputError
 from longstate.layers._base import Layer
-from longstate.models._backbone import layer_class
 from longstate.models._language_spec import LanguageSpec
+from longstate.models._stack import layer_class
 
 if TYPE_CHECKING:
     from longstate.models._language import LanguageModel

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from longstate.models._block import Gate
+
 DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0
 # Harmonics of each cycle. The window itself holds the fine shape of a day; these place it.
 CYCLES = {"day": (DAY, 3), "week": (WEEK, 3), "year": (YEAR, 2)}
@@ -24,6 +26,8 @@ class ForecastSpec:
         calendar: cycles given as features, of "day", "week", "year"; empty without times.
         window, horizon, season: rows.
         quantiles: levels between 0 and 1, ascending; empty for a point forecast only.
+        gate: what stands behind each layer; see `longstate.models.Block`. In files of versions that
+            did not write it, it is "glu".
     """
 
     targets: tuple[str, ...]
@@ -36,6 +40,7 @@ class ForecastSpec:
     horizon: int
     season: int
     quantiles: tuple[float, ...]
+    gate: Gate = "glu"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "ForecastSpec":

@@ -67,6 +67,8 @@ def _keys_of(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def _settings(module: nn.Module) -> dict[str, Any]:
     settings = {}
     for path, part in module.named_modules():
+        if isinstance(part, nn.Dropout):  # plays no part outside training
+            continue
         facts = {"class": type(part).__name__, **vars(part)}
         for name, value in facts.items():
             if not name.startswith("_") and name != "training":

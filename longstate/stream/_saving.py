@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from longstate import _tensorfile as tensorfile
 from longstate.errors import InputError
 from longstate.layers._base import State
+from longstate.stream._earlier import today
 from longstate.stream._identity import describe, difference
 from longstate.stream._tree import fit, flatten
 
@@ -59,7 +60,7 @@ def read(path: str | Path, module: nn.Module) -> tuple[State, int]:
     check = facts.pop("check", None)
     if check != _check(facts, tensors):
         raise InputError(f"{path} is damaged: its contents are not what was written")
-    differs = difference(facts["module"], describe(module))
+    differs = difference(today(facts["module"]), describe(module))
     if differs:
         raise InputError(f"{path} {differs}")
     tensors = {name: _typed(t, facts["types"][name]) for name, t in tensors.items()}

@@ -9,7 +9,7 @@ Axes: b batch, t time, ... whatever the module takes and returns (d channels; no
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ class Stream:
         self._now = Snapshot(state, self.position + length)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
-    def _call(self, u: Tensor, state: State, given: dict[str, Tensor]) -> tuple[Tensor, State]:
+    def _call(self, u: Tensor, state: State, given: dict[str, Any]) -> tuple[Tensor, State]:
         if u.shape[1] == 1 and isinstance(self.module, Layer):  # a step is the cheaper way
             y, state = self.module.step(
                 u[:, 0], state, **{name: option[:, 0] for name, option in given.items()}

@@ -51,12 +51,15 @@ def fit(module: nn.Module, tensors: dict[str, Tensor]) -> State:
     batch = next((len(t) for t in tensors.values()), 1)
     like = init_state(module, batch)
     wanted, owner = flatten(like), type(module).__name__
+    grows = getattr(module, "grows", False)
     if tensors.keys() != wanted.keys():
         raise InputError(
             f"the state holds {_listed(tensors)}; that of this {owner} holds {_listed(wanted)}"
         )
     for name, want in wanted.items():
         have = tensors[name]
+        if grows and have.dim() == want.dim() > 1:  # its length is what it happens to be
+            want = want.new_empty(batch, have.shape[1], *want.shape[2:])
         if have.shape != want.shape or have.dtype != want.dtype:
             raise InputError(
                 f"{name} is {tuple(have.shape)} {have.dtype}; this {owner} keeps "

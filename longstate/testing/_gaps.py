@@ -37,7 +37,7 @@ def mask_removes(layer: Layer, u: Tensor) -> None:
             )
             close(y[row : row + 1, mask[row]], alone, f"outputs with {name} masked")
             kept = tree_map(lambda s, r=row: s[r : r + 1], state)
-            close(kept, after, f"state with {name} masked")
+            close(*alike(kept, after, layer), f"state with {name} masked")
     y, state = u.new_zeros(u.shape), first
     for t in range(u.shape[1]):
         y[:, t], state = layer.step(u[:, t], state, mask=mask[:, t])
@@ -60,7 +60,7 @@ def packed_is_separate(layer: Layer, u: Tensor) -> None:
                 outputs.append(out)
         close(y[row : row + 1], torch.cat(outputs, dim=1), f"packed at {at}")
         kept = tree_map(lambda s, r=row: s[r : r + 1], state)
-        close(kept, carried, f"state after packing at {at}")
+        close(*alike(kept, carried, layer), f"state after packing at {at}")
     packed_and_masked(layer, u, first, reset)
 
 
@@ -74,12 +74,27 @@ def packed_and_masked(layer: Layer, u: Tensor, first: State, reset: Tensor) -> N
     close(layer(u, first, mask=mask, reset=reset), (y, state), "packed and masked")
 
 
+def alike(one: State, other: State, layer: Layer) -> tuple[State, State]:
+    """Two states of a row, the shorter filled up with zeros in front where the layer's grows: how
+    long it is depends on the other rows."""
+
+    def fill(s: Tensor, like: Tensor) -> Tensor:
+        if s.dim() < 2 or s.shape[1] >= like.shape[1]:
+            return s
+        return torch.cat([s.new_zeros(len(s), like.shape[1] - s.shape[1], *s.shape[2:]), s], dim=1)
+
+    if not layer.grows:
+        return one, other
+    return tree_map(fill, one, other), tree_map(fill, other, one)
+
+
 def all_masked_is_nothing(layer: Layer, u: Tensor) -> None:
     first = random_state(layer, len(u))
     mask = torch.ones(u.shape[:2], dtype=torch.bool)
     mask[1] = False
     _, state = layer(u, first, mask=mask)
-    close(tree_map(lambda s: s[1], state), tree_map(lambda s: s[1], first), "a row without samples")
+    kept, before = (tree_map(lambda s: s[1:2], s) for s in (state, first))
+    close(*alike(kept, before, layer), "a row without samples")
 
 
 def irregular(layer: Layer, u: Tensor) -> None:

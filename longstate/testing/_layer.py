@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from longstate.layers._base import Layer, State
+from longstate.testing import _edges as edges
 from longstate.testing import _gaps as gaps
 from longstate.testing._states import annotations_unchecked, close, random_state, refuses
 
@@ -40,8 +41,10 @@ def check_layer(
         _same_structure, _step_is_forward, _chunks_are_whole, _gradients_carry, _keeps_its_input,
         _causal, _batch_invariant, gaps.mask_removes, gaps.packed_is_separate,
         gaps.all_masked_is_nothing, _finite_gradients, _refuses_wrong_input, _narrow_input,
-        _no_grad, _holds_no_sequence,
+        _no_grad, edges.rate_is_dt, edges.refuses_wrong_state, edges.no_rows,
     ]  # fmt: skip
+    if not layer.grows:
+        clauses.append(_holds_no_sequence)
     clauses.append(gaps.irregular if takes_dt else gaps.refuses_dt)
     for clause in clauses:
         _run(clause, layer, u)
@@ -60,8 +63,15 @@ def _run(clause: Callable[[Layer, Tensor], None], layer: Layer, u: Tensor) -> No
 
 
 def _same_structure(layer: Layer, u: Tensor) -> None:
-    def kinds(state: State) -> list:
-        return tree_map(lambda s: (tuple(s.shape), s.dtype), state)
+    def kinds(state: State) -> State:
+        free = slice(1, 2) if layer.grows else slice(0, 0)
+
+        def kind(s: Tensor) -> tuple:
+            shape = list(s.shape)
+            shape[free] = []
+            return tuple(shape), s.dtype
+
+        return tree_map(kind, state)
 
     fresh = layer.init_state(len(u))
     y, state = layer(u)
@@ -150,8 +160,8 @@ def _finite_gradients(layer: Layer, u: Tensor) -> None:
     mask = torch.rand(u.shape[:2]) < 0.8
     reset = torch.rand(u.shape[:2]) < 0.1
     hostile = torch.where(mask[..., None], u, torch.nan)
-    for x, flags in ((u, {}), (hostile, {"mask": mask, "reset": reset})):
-        y, _ = layer(x, **flags)
+    calls = (layer(u), layer(hostile, mask=mask, reset=reset))
+    for y, _ in calls:
         gradients = torch.autograd.grad(
             y.square().sum(), [u, *layer.parameters()], allow_unused=True
         )
@@ -200,13 +210,13 @@ def _holds_no_sequence(layer: Layer, u: Tensor) -> None:
     """A state that is a view of the last sample keeps all the others in memory."""
     mask = torch.rand(u.shape[:2]) < 0.8
 
-    def held(n: int, **flags: Tensor) -> int:
+    def held(n: int, mask: Tensor | None) -> int:
         with torch.no_grad():
-            _, state = layer(u.repeat(1, n, 1), **{k: v.repeat(1, n) for k, v in flags.items()})
+            _, state = layer(u.repeat(1, n, 1), mask=None if mask is None else mask.repeat(1, n))
         return sum(leaf.untyped_storage().nbytes() for leaf in tree_leaves(state))
 
-    for flags in ({}, {"mask": mask}):
-        assert held(1, **flags) == held(4, **flags), "a state keeps the whole sequence in memory"
+    for given in (None, mask):
+        assert held(1, given) == held(4, given), "a state keeps the whole sequence in memory"
 
 
 def _state_dict_round_trip(make: Callable[[], Layer], layer: Layer, u: Tensor) -> None:

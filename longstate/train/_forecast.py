@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from longstate._environment import environment
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
+from longstate.models._block import Gate, resolve
 from longstate.models._saving import fill
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._evaluate import evaluate
@@ -19,7 +21,7 @@ from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
-from longstate.train._old_names import renamed
+from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
 from longstate.train._prepare import plan, solve
 from longstate.train._settings import Size, Training
@@ -114,6 +116,7 @@ class Forecaster:
         columns = Columns(_names(target), _names(covariates), _names(known), time)
         table = make_table(frame, columns)
         spec, parts = plan(table, self.horizon, self.window, self.season, self.quantiles, split)
+        spec = dataclasses.replace(spec, gate=self._gate(out))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self._model = self._build(spec)
@@ -208,14 +211,22 @@ class Forecaster:
 
     def _build(self, spec: ForecastSpec) -> ForecastModel:
         size = self.size
-        names = iter(layer_names(self.layers, size.n_layers))
+        names = layer_names(self.layers, size.n_layers)
         return ForecastModel(
             spec,
-            lambda d_model: layer_class(next(names))(d_model, d_state=size.d_state),
+            [partial(layer_class(name), d_state=size.d_state) for name in names],
             d_model=size.d_model,
             n_layers=size.n_layers,
             dropout=size.dropout,
         )
+
+    def _gate(self, out: str | Path | None) -> Gate:
+        """What stands behind each layer: what a stopped run has, otherwise what the layer needs."""
+        path = None if out is None else Path(out) / CHECKPOINT
+        if path is not None and path.exists():
+            return checkpoint.load(path, "training")[1]["identity"].get("gate", ADDED["gate"])
+        gates = {resolve("auto", layer_class(name)) for name in self.layers}
+        return gates.pop() if len(gates) == 1 else "auto"
 
     def _fit(
         self,

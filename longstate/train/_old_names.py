@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-ADDED = {"weight_decay": "0.1", "dynamics_rate": "None"}
+ADDED = {"weight_decay": "0.1", "dynamics_rate": "None", "gate": "glu"}
 """Settings that an older version did not write into a run's checkpoint, and what it did, as the
 text that `str` makes of the value."""
 

@@ -109,7 +109,7 @@ def test_a_block_is_its_four_projections(make):
 
 
 def test_mamba2_is_its_projections_and_its_chunks():
-    layer, t = Mamba2(32, d_state=16, headdim=32), 128
+    layer, t = Mamba2(32, d_state=16, d_head=32), 128
     h, p, n, k = 2, 32, 16, 64
     macs = 32 * layer.in_proj.out_features + 64 * 32 + k * n + h * k * p + 2 * h * p * n
     with torch.no_grad():

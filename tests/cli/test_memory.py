@@ -25,7 +25,7 @@ def test_certify_passes(tmp_path, capfd):
 
 
 def test_certify_is_a_gate(tmp_path, capfd):
-    model = text_model(("linoss",), options={"linoss": {"rule": "imex"}})
+    model = text_model(("linoss",), options={"linoss": {"variant": "imex"}})
     assert main(["certify", str(text_run(tmp_path / "run", model)), "--json"]) == 1
     (line,) = capfd.readouterr().out.splitlines()
     facts = json.loads(line)

@@ -18,7 +18,7 @@ SPECS = {
         eos_tokens=(2,),
     ),
     "mamba2": LanguageSpec(
-        50, 24, ("mamba2",) * 2, {"mamba2": {"d_state": 5, "headdim": 8, "n_groups": 2}}, tie=False
+        50, 24, ("mamba2",) * 2, {"mamba2": {"d_state": 5, "d_head": 8, "n_groups": 2}}, tie=False
     ),
     "falconmamba": LanguageSpec(
         50, 24, ("falconmamba",) * 2, {"falconmamba": {"d_state": 5, "eps": 1e-4}}, norm_eps=1e-3

@@ -102,7 +102,7 @@ def test_limits_that_are_none(limit, tmp_path):
         ({"ssm_cfg": {"layer": "Mamba2", "norm_before_gate": True}}, "norm_before_gate = True"),
         ({"ssm_cfg": {"headdim": 8}}, "ssm_cfg: 'headdim' is not implemented"),
         ({"ssm_cfg": {"expand": 1.5}}, "ssm_cfg: expand must be a whole number; got 1.5"),
-        ({"ssm_cfg": {"layer": "Mamba2", "headdim": 7}}, "headdim must divide"),
+        ({"ssm_cfg": {"layer": "Mamba2", "headdim": 7}}, "d_head must divide"),
         ({"vocab_size": ...}, "lacks 'vocab_size'"),
     ],
 )

@@ -103,7 +103,7 @@ def test_published_settings_are_understood(tmp_path):
     )
     assert spec.layers == ("mamba2",) * 24
     assert spec.options["mamba2"] == {
-        **{"d_state": 128, "headdim": 64, "n_groups": 1, "d_conv": 4, "expand": 2}
+        **{"d_state": 128, "d_head": 64, "n_groups": 1, "d_conv": 4, "expand": 2}
     }
     spec = transformers.read(
         Config(

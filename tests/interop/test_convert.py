@@ -39,6 +39,10 @@ def test_what_cannot_be_written(tmp_path, folder):
         "transformers has no models that mix mamba and s4d layers",
         make("mamba", layers=("mamba", "s4d"), options={}),
     )
+    refused(
+        "transformers has no models with gate='glu' behind their layers",
+        make("mamba", gate="glu"),
+    )
     before = sorted(os.listdir(folder))
     with pytest.raises(InputError, match="is a folder that is not empty; nothing is overwritten"):
         save_language_model(make("mamba2"), folder)

@@ -3,7 +3,19 @@
 import pytest
 import torch
 
-from longstate.layers import DSS, S4, S4D, S5, FalconMamba, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
+from longstate.layers import (
+    DSS,
+    S4,
+    S4D,
+    S5,
+    Attention,
+    FalconMamba,
+    LinOSS,
+    Longhorn,
+    Mamba,
+    Mamba2,
+    Mamba3,
+)
 from longstate.testing import check_layer
 
 LAYERS = {
@@ -14,28 +26,35 @@ LAYERS = {
     "s4d-inv": lambda: S4D(5, d_state=8, init="inv"),
     "s4d-legs": lambda: S4D(5, d_state=8, init="legs"),
     "s4d-real": lambda: S4D(5, d_state=3, init="real"),
-    "s4d-bilinear": lambda: S4D(5, d_state=8, discretization="bilinear"),
+    "s4d-bilinear": lambda: S4D(5, d_state=8, variant="bilinear"),
     "dss-exp": lambda: DSS(3, d_state=6),
-    "dss-softmax": lambda: DSS(3, d_state=6, kernel="softmax", length=40),
+    "dss-softmax": lambda: DSS(3, d_state=6, variant="softmax", length=40),
     "s5-zoh": lambda: S5(5, d_state=8, n_blocks=2),
-    "s5-bilinear": lambda: S5(5, d_state=8, discretization="bilinear"),
-    "linoss-im": lambda: LinOSS(5, d_state=4, rule="im"),
-    "linoss-imex": lambda: LinOSS(5, d_state=4, rule="imex"),
+    "s5-bilinear": lambda: S5(5, d_state=8, variant="bilinear"),
+    "linoss-im": lambda: LinOSS(5, d_state=4, variant="im"),
+    "linoss-imex": lambda: LinOSS(5, d_state=4, variant="imex"),
     "mamba": lambda: Mamba(6, d_state=4),
     "mamba-two-taps": lambda: Mamba(6, d_state=4, d_conv=2, expand=1),
     "mamba-rank": lambda: Mamba(6, d_state=4, dt_rank=3),
     "falcon-mamba": lambda: FalconMamba(6, d_state=4),
     "longhorn-diagonal": lambda: Longhorn(6, d_state=4),
-    "longhorn-exact": lambda: Longhorn(6, d_state=4, update="exact"),
-    "mamba2": lambda: Mamba2(6, d_state=5, headdim=4),
-    "mamba2-groups": lambda: Mamba2(8, d_state=5, headdim=4, n_groups=2, d_conv=3),
-    "mamba2-limits": lambda: Mamba2(6, d_state=5, headdim=4, dt_limit=(0.01, 0.05)),
-    "mamba3-rational": lambda: Mamba3(6, d_state=8, headdim=4),
+    "longhorn-exact": lambda: Longhorn(6, d_state=4, variant="exact"),
+    "mamba2": lambda: Mamba2(6, d_state=5, d_head=4),
+    "mamba2-groups": lambda: Mamba2(8, d_state=5, d_head=4, n_groups=2, d_conv=3),
+    "mamba2-limits": lambda: Mamba2(6, d_state=5, d_head=4, dt_limit=(0.01, 0.05)),
+    "mamba3-rational": lambda: Mamba3(6, d_state=8, d_head=4),
     "mamba3-softplus": lambda: Mamba3(
-        8, d_state=7, headdim=4, n_groups=2, rope_fraction=0.9, activation="softplus"
+        8, d_state=7, d_head=4, n_groups=2, rope_fraction=0.9, variant="softplus"
     ),
+    "attention": lambda: Attention(8, n_heads=2),
+    "attention-no-positions": lambda: Attention(6, n_heads=2, positions="none"),
+    "attention-window": lambda: Attention(8, n_heads=2, window=6),
+    "attention-window-of-one": lambda: Attention(4, n_heads=1, window=1),
 }
-NO_DT = {"s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"}
+NO_DT = {
+    *("s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"),
+    *(name for name in LAYERS if name.startswith("attention")),
+}
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -46,8 +65,8 @@ def test_layer_keeps_the_contract(name):
 def test_layer_keeps_the_contract_over_many_chunks():
     check_layer(lambda: S4D(2, d_state=4), time=200)
     check_layer(lambda: S4(2, d_state=4), time=200, takes_dt=False)
-    check_layer(lambda: Mamba2(4, d_state=3, headdim=2), time=140)
-    check_layer(lambda: Mamba3(4, d_state=4, headdim=2), time=140)
+    check_layer(lambda: Mamba2(4, d_state=3, d_head=2), time=140)
+    check_layer(lambda: Mamba3(4, d_state=4, d_head=2), time=140)
 
 
 class ForgetsState(S4D):
@@ -126,3 +145,42 @@ BROKEN = [
 def test_broken_layers_are_caught(broken, clause):
     with pytest.raises(AssertionError, match=clause):
         check_layer(lambda: broken(3, d_state=4), compiles=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (3, r"expects state to be a dict of taps, ssm for a batch of 1; got 3 \(int\)"),
+        ({"taps": 1}, "expects state to be a dict of taps, ssm .*; got a dict of taps:"),
+        (
+            {"taps": [], "ssm": []},
+            r"expects state\['taps'\] to be float32 \(1, 3, 12\) .*; got a list of 0",
+        ),
+    ],
+)
+def test_a_wrong_state_is_named(state, message):
+    with pytest.raises(ValueError, match=f"Mamba {message}"):
+        Mamba(6, d_state=4)(torch.zeros(1, 2, 6), state)
+
+
+def test_a_state_of_another_type_is_named():
+    layer, u = S4(3, d_state=6), torch.zeros(2, 4, 3)
+    message = (
+        r"S4 expects state to be float32 \(2, 3, 6\) for a batch of 2; got float64 \(2, 3, 6\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        layer(u, layer.init_state(2).double())
+
+
+@pytest.mark.parametrize("make", [lambda: S5(4), lambda: LinOSS(4), lambda: Mamba(4)])
+@pytest.mark.parametrize("rate", [-1, 0.0, float("nan"), float("inf"), "2"])
+def test_a_rate_that_is_none_is_named(make, rate):
+    with pytest.raises(ValueError, match="expects rate to be a finite number above 0; got"):
+        make()(torch.zeros(1, 2, 4), rate=rate)
+
+
+def test_bidirectional_layers_take_no_rows_too():
+    for layer in (S4D(4, bidirectional=True), S5(4, bidirectional=True)):
+        y, state = layer(torch.zeros(0, 5, 4))
+        assert y.shape == (0, 5, 4)
+        assert state == ()

@@ -30,7 +30,7 @@ def uneven(*shape, seed=2):
 
 def load(g, rule):
     n, d = g["B"].shape
-    layer = LinOSS(d, d_state=n, rule=rule)
+    layer = LinOSS(d, d_state=n, variant=rule)
     with torch.no_grad():
         A = g["A"]
         layer.frequency.copy_(A.expm1().log() if rule == "im" else torch.logit(A / STABLE))
@@ -55,7 +55,7 @@ def test_is_the_papers_code(rule):
 
 @both_rules
 def test_keeps_the_contract_over_many_chunks(rule):
-    check_layer(lambda: LinOSS(2, d_state=3, rule=rule), time=70)
+    check_layer(lambda: LinOSS(2, d_state=3, variant=rule), time=70)
 
 
 def test_compiles_over_irregular_time_in_one_graph():
@@ -70,7 +70,7 @@ def test_compiles_over_irregular_time_in_one_graph():
 
 @both_rules
 def test_autocast_narrows_nothing(rule):
-    layer = LinOSS(3, d_state=8, rule=rule)
+    layer = LinOSS(3, d_state=8, variant=rule)
     u, dt = noise(2, 9, 3).float(), uneven(2, 9).float()
     for flags in ({}, {"dt": dt}):
         expected, state = layer(u, **flags)
@@ -86,7 +86,7 @@ def test_autocast_narrows_nothing(rule):
 @pytest.mark.parametrize("rate", [1.0, 0.5, 3.0])
 @both_rules
 def test_impulses_give_the_systems_response(rule, rate):
-    layer = make(rule=rule)
+    layer = make(variant=rule)
     with torch.no_grad():
         layer.frequency[0] = 3.0  # fast enough to be cut at rate 3
     u = torch.eye(3, dtype=DOUBLE)[:, None] * torch.eye(20, 1, dtype=DOUBLE)
@@ -98,17 +98,17 @@ def test_impulses_give_the_systems_response(rule, rate):
 
 
 def test_moduli_of_the_two_rules():
-    layer = make(rule="im")
+    layer = make(variant="im")
     A, s = layer.oscillators()
     moduli = torch.linalg.eigvals(layer.system().A).abs().sort().values
     expected = (1 + s**2 * A).rsqrt().repeat_interleave(4).sort().values
     assert_close(moduli, expected)
-    moduli = torch.linalg.eigvals(make(rule="imex").system().A).abs()
+    moduli = torch.linalg.eigvals(make(variant="imex").system().A).abs()
     assert_close(moduli, torch.ones_like(moduli))
 
 
 def test_a_free_oscillator_swings_with_its_period():
-    layer = make(d_model=1, d_state=1, rule="imex")
+    layer = make(d_model=1, d_state=1, variant="imex")
     with torch.no_grad():
         layer.D.zero_()
         layer.C.copy_(torch.tensor([[[1.0, 0.0]]]))
@@ -125,7 +125,7 @@ def test_a_free_oscillator_swings_with_its_period():
 @pytest.mark.parametrize("extreme", [-50.0, 50.0])
 @both_rules
 def test_no_parameter_makes_regular_time_unstable(rule, extreme):
-    layer = make(rule=rule)
+    layer = make(variant=rule)
     with torch.no_grad():
         layer.frequency.fill_(extreme)
         layer.step_size.fill_(50.0)
@@ -141,7 +141,7 @@ def test_no_parameter_makes_regular_time_unstable(rule, extreme):
 
 @both_rules
 def test_energy_over_any_irregular_steps(rule):
-    layer = make(rule=rule)
+    layer = make(variant=rule)
     A, s = layer.oscillators()
     A = (A * s**2).detach()
     _, state = layer(noise(2, 30, 3))
@@ -165,7 +165,7 @@ def test_energy_over_any_irregular_steps(rule):
 
 @both_rules
 def test_every_parameter_learns_from_irregular_time(rule):
-    layer, u = make(d_model=2, d_state=3, rule=rule), noise(1, 4, 2)
+    layer, u = make(d_model=2, d_state=3, variant=rule), noise(1, 4, 2)
     dt = uneven(1, 4).requires_grad_()
     names = list(dict(layer.named_parameters()))
     values = [p.detach().requires_grad_() for p in layer.parameters()]
@@ -180,7 +180,7 @@ def test_every_parameter_learns_from_irregular_time(rule):
 @both_rules
 def test_small_steps_converge_to_the_differential_equation(rule):
     """ "im" is of first order, half the step, half the error; uneven "imex" of second."""
-    layer = make(rule=rule)
+    layer = make(variant=rule)
     u = noise(1, 8, 3)
     states = []
     for pieces in (64, 128, 256):
@@ -204,7 +204,7 @@ def test_masked_samples_may_be_anything():
 def test_initial_values_are_the_papers():
     torch.manual_seed(0)
     for rule in ("im", "imex"):
-        layer = LinOSS(16, d_state=400, rule=rule)
+        layer = LinOSS(16, d_state=400, variant=rule)
         A, s = layer.oscillators()
         assert A.min() >= 0
         assert 0.9 < A.max() <= 1
@@ -216,7 +216,8 @@ def test_initial_values_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"rule": "euler"}, "'im' or 'imex'"), ({"d_state": 0}, "at least 1")]
+    ("options", "message"),
+    [({"variant": "euler"}, "'im' or 'imex'"), ({"d_state": 0}, "at least 1")],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -80,13 +80,13 @@ def test_the_rank_of_the_step_is_an_option():
 
 
 def test_exact_longhorn_minimises_its_objective():
-    layer = make(Longhorn, update="exact")
+    layer = make(Longhorn, variant="exact")
     u = torch.randn(2, 40, 8, dtype=torch.float64)
     assert_close(layer(u)[0], longhorn_by_the_objective(layer, u))
 
 
 def test_longhorns_updates_differ_beyond_the_first_sample():
-    exact, diagonal = make(Longhorn, update="exact"), make(Longhorn)
+    exact, diagonal = make(Longhorn, variant="exact"), make(Longhorn)
     u = torch.randn(2, 5, 8, dtype=torch.float64)
     a, b = exact(u)[0], diagonal(u)[0]
     assert_close(a[:, 0], b[:, 0])  # from a state of zero the two agree
@@ -134,5 +134,5 @@ def test_options_are_checked():
         Mamba(4, d_conv=0)
     with pytest.raises(ValueError, match="dt_rank must be at least 1; got 0"):
         Mamba(4, dt_rank=0)
-    with pytest.raises(ValueError, match="update"):
-        Longhorn(4, update="best")
+    with pytest.raises(ValueError, match="variant"):
+        Longhorn(4, variant="best")

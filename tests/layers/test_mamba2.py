@@ -12,12 +12,12 @@ from longstate.layers._gated import GatedRMSNorm
 
 def make(**options):
     torch.manual_seed(0)
-    return Mamba2(8, d_state=5, headdim=4, **options).double()
+    return Mamba2(8, d_state=5, d_head=4, **options).double()
 
 
 def by_the_equations(layer, u):
     """Sample by sample, from the published definition."""
-    p, n, g, h = layer.headdim, layer.d_state, layer.n_groups, layer.n_heads
+    p, n, g, h = layer.d_head, layer.d_state, layer.n_groups, layer.n_heads
     inner = h * p
     z, xBC, dt = (u @ layer.in_proj.weight.T).split([inner, inner + 2 * g * n, h], dim=-1)
     xBC = F.silu(layer.conv1d(xBC.mT)[..., : u.shape[1]].mT)
@@ -69,7 +69,7 @@ def test_names_and_shapes_are_the_authors():
 
 
 def test_initial_values():
-    layer = Mamba2(512, headdim=2)
+    layer = Mamba2(512, d_head=2)
     steps = F.softplus(layer.dt_bias.detach())
     assert steps.min() >= 1e-3 * (1 - 1e-4)
     assert steps.max() <= 1e-1 * (1 + 1e-4)
@@ -77,7 +77,7 @@ def test_initial_values():
     rates = layer.A_log.detach().exp()
     assert 1 <= rates.min() < 1.5 < 15 < rates.max() <= 16
     assert torch.equal(layer.D, torch.ones(512))
-    tiny = Mamba2(64, headdim=2, dt_min=1e-6, dt_max=1e-6)
+    tiny = Mamba2(64, d_head=2, dt_min=1e-6, dt_max=1e-6)
     assert_close(F.softplus(tiny.dt_bias.detach()), torch.full((64,), 1e-4), rtol=1e-3, atol=0)
 
 
@@ -134,12 +134,12 @@ def test_gated_norm_is_per_group():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="headdim must divide expand"):
-        Mamba2(8, headdim=5)
+    with pytest.raises(ValueError, match="d_head must divide expand"):
+        Mamba2(8, d_head=5)
     with pytest.raises(ValueError, match="n_groups must divide the 4 heads"):
-        Mamba2(8, headdim=4, n_groups=3)
+        Mamba2(8, d_head=4, n_groups=3)
     with pytest.raises(ValueError, match="dt_min"):
-        Mamba2(8, headdim=4, dt_min=1.0, dt_max=0.1)
+        Mamba2(8, d_head=4, dt_min=1.0, dt_max=0.1)
     for limit in ((0.2, 0.1), (-1, 1), (None, 1), (1,), ()):
         with pytest.raises(ValueError, match="dt_limit must be"):
-            Mamba2(8, headdim=4, dt_limit=limit)
+            Mamba2(8, d_head=4, dt_limit=limit)

@@ -16,7 +16,7 @@ from tests.golden import assert_parity, golden
 
 def make(**options):
     torch.manual_seed(0)
-    return Mamba3(8, d_state=6, headdim=4, **options).double()
+    return Mamba3(8, d_state=6, d_head=4, **options).double()
 
 
 def zero_state(tokens):
@@ -146,7 +146,7 @@ def test_a_reset_behind_the_last_sample_clears_what_waits():
 
 
 def test_the_two_activations_differ_where_they_should():
-    rational, softplus = make(), make(activation="softplus")
+    rational, softplus = make(), make(variant="softplus")
     a = torch.tensor([-1e6, -1.0, 0.0, 2.0], dtype=torch.float64)
     assert_close(rational._rate(a), a.new_tensor([1e-4, 0.5, 1.0, 3.0]))
     assert_close(softplus._rate(a)[1:], F.softplus(a)[1:])
@@ -223,9 +223,9 @@ def test_projections_are_called():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="activation must be"):
-        Mamba3(8, headdim=4, activation="relu")
+    with pytest.raises(ValueError, match="variant must be"):
+        Mamba3(8, d_head=4, variant="relu")
     with pytest.raises(ValueError, match="rope_fraction must rotate"):
-        Mamba3(8, headdim=4, rope_fraction=0.0)
-    with pytest.raises(ValueError, match="headdim must divide"):
-        Mamba3(8, headdim=5)
+        Mamba3(8, d_head=4, rope_fraction=0.0)
+    with pytest.raises(ValueError, match="d_head must divide"):
+        Mamba3(8, d_head=5)

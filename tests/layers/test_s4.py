@@ -13,9 +13,9 @@ from longstate.ops.ssm_kernel import dplr_kernel
 from tests.golden import assert_parity, golden
 
 
-def load_s4d(g, discretization, bidirectional):
+def load_s4d(g, variant, bidirectional):
     d, m = g["kernel__A_real"].shape
-    layer = S4D(d, d_state=2 * m, discretization=discretization, bidirectional=bidirectional)
+    layer = S4D(d, d_state=2 * m, variant=variant, bidirectional=bidirectional)
     with torch.no_grad():
         layer.log_dt.copy_(g["kernel__inv_dt"][:, 0])
         layer.log_decay.copy_(g["kernel__A_real"])
@@ -162,7 +162,7 @@ def test_dss_exp_is_s4d():
 
 
 def known_dss(sign=1.0, dt=0.1, length=5):
-    layer = DSS(1, d_state=4, kernel="softmax", length=length).double()
+    layer = DSS(1, d_state=4, variant="softmax", length=length).double()
     with torch.no_grad():
         layer.log_dt.fill_(math.log(dt))
         layer.decay.fill_(-0.5 * sign)
@@ -196,10 +196,10 @@ def test_options_are_checked():
         S4D(2, init="nope")
     with pytest.raises(ValueError, match="even"):
         S4D(2, d_state=3)
-    with pytest.raises(ValueError, match="discretization"):
-        S4D(2, discretization="euler")
+    with pytest.raises(ValueError, match="variant"):
+        S4D(2, variant="euler")
     with pytest.raises(ValueError, match="needs length"):
-        DSS(2, kernel="softmax")
+        DSS(2, variant="softmax")
     with pytest.raises(ValueError, match="dt_min"):
         S4(2, d_state=4, dt_min=0.1, dt_max=0.01)
     with pytest.raises(ValueError, match="rate"):

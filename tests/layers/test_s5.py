@@ -32,7 +32,7 @@ def uneven(*shape, seed=2):
 def test_is_the_papers_code(rule, way):
     g = golden(f"s5_{rule}{way}")
     n, d = g["B"].shape
-    layer = S5(d, d_state=2 * n, discretization=rule, bidirectional=bool(way))
+    layer = S5(d, d_state=2 * n, variant=rule, bidirectional=bool(way))
     with torch.no_grad():
         layer.log_dt.copy_(g["dt"].log())
         layer.log_decay.copy_((-g["Lambda"].real).log())
@@ -76,7 +76,7 @@ def test_compiles_over_irregular_time_in_one_graph():
         assert_close(a, b)
 
 
-@pytest.mark.parametrize("options", [{}, {"discretization": "bilinear"}, {"bidirectional": True}])
+@pytest.mark.parametrize("options", [{}, {"variant": "bilinear"}, {"bidirectional": True}])
 def test_autocast_narrows_nothing(options):
     layer = S5(3, d_state=8, **options)
     u, dt = noise(2, 9, 3).float(), uneven(2, 9).float()
@@ -94,7 +94,7 @@ def test_autocast_narrows_nothing(options):
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 @pytest.mark.parametrize("rule", ["zoh", "bilinear"])
 def test_impulses_give_the_systems_response(rule, rate):
-    layer = make(discretization=rule)
+    layer = make(variant=rule)
     u = torch.eye(3, dtype=DOUBLE)[:, None] * torch.eye(20, 1, dtype=DOUBLE)
     y, state = layer(u, rate=rate)  # row i: an impulse in channel i
     system = layer.system(rate)
@@ -150,7 +150,7 @@ def test_cutting_an_interval_leaves_the_state():
 
 
 def test_cutting_an_interval_changes_a_bilinear_state():
-    layer, u = make(discretization="bilinear"), noise(2, 12, 3)
+    layer, u = make(variant="bilinear"), noise(2, 12, 3)
     _, state = layer(u, dt=torch.ones(2, 12, dtype=DOUBLE))
     _, after = layer(u.repeat_interleave(2, dim=1), dt=torch.full((2, 24), 0.5, dtype=DOUBLE))
     assert (after - state).abs().max() > 1e-3 * state.abs().max()
@@ -158,7 +158,7 @@ def test_cutting_an_interval_changes_a_bilinear_state():
 
 @pytest.mark.parametrize("rule", ["zoh", "bilinear"])
 def test_every_parameter_learns_from_irregular_time(rule):
-    layer, u = make(d_model=2, d_state=4, discretization=rule), noise(1, 4, 2)
+    layer, u = make(d_model=2, d_state=4, variant=rule), noise(1, 4, 2)
     dt = uneven(1, 4).requires_grad_()
     names = list(dict(layer.named_parameters()))
     values = [p.detach().requires_grad_() for p in layer.parameters()]
@@ -194,7 +194,7 @@ def by_hand(layer, u, dt):
 
 @pytest.mark.parametrize("rule", ["zoh", "bilinear"])
 def test_both_ways_by_hand(rule):
-    layer = make(bidirectional=True, discretization=rule)
+    layer = make(bidirectional=True, variant=rule)
     u, dt = noise(1, 11, 3), uneven(1, 11)
     y, state = layer(u, dt=dt)
     assert_close(y[0], by_hand(layer, u[0], dt[0]))
@@ -238,7 +238,7 @@ def test_masked_samples_may_be_anything():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"discretization": "euler"}, "'zoh' or 'bilinear'"),
+        ({"variant": "euler"}, "'zoh' or 'bilinear'"),
         ({"d_state": 7}, "even multiple of n_blocks"),
         ({"d_state": 8, "n_blocks": 3}, "even multiple of n_blocks"),
         ({"dt_min": 0.0}, "0 < dt_min"),

@@ -10,9 +10,9 @@ LAYERS = {
     "falcon mamba": lambda: FalconMamba(8, d_state=3),
     "mamba": lambda: Mamba(8, d_state=3),
     "longhorn, diagonal": lambda: Longhorn(8, d_state=3),
-    "longhorn, exact": lambda: Longhorn(8, d_state=3, update="exact"),
-    "mamba2": lambda: Mamba2(8, d_state=4, headdim=4, n_groups=2),
-    "mamba3": lambda: Mamba3(8, d_state=4, headdim=4, n_groups=2),
+    "longhorn, exact": lambda: Longhorn(8, d_state=3, variant="exact"),
+    "mamba2": lambda: Mamba2(8, d_state=4, d_head=4, n_groups=2),
+    "mamba3": lambda: Mamba3(8, d_state=4, d_head=4, n_groups=2),
 }
 
 

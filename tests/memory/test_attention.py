@@ -8,9 +8,9 @@ from longstate.memory import hidden_attention
 SELECTIVE = {
     "mamba": lambda: Mamba(8, d_state=3),
     "longhorn, diagonal": lambda: Longhorn(8, d_state=3),
-    "longhorn, exact": lambda: Longhorn(8, d_state=3, update="exact"),
-    "mamba2": lambda: Mamba2(8, d_state=4, headdim=4),
-    "mamba3": lambda: Mamba3(8, d_state=4, headdim=4),
+    "longhorn, exact": lambda: Longhorn(8, d_state=3, variant="exact"),
+    "mamba2": lambda: Mamba2(8, d_state=4, d_head=4),
+    "mamba3": lambda: Mamba3(8, d_state=4, d_head=4),
 }
 
 

@@ -26,8 +26,8 @@ from longstate.systems import DenseSystem
 LAYERS = {
     "mamba": lambda: Mamba(8, d_state=3),
     "falcon mamba": lambda: FalconMamba(8, d_state=3),
-    "mamba2": lambda: Mamba2(8, d_state=4, headdim=4, n_groups=2),
-    "mamba3": lambda: Mamba3(8, d_state=4, headdim=4, n_groups=2),
+    "mamba2": lambda: Mamba2(8, d_state=4, d_head=4, n_groups=2),
+    "mamba3": lambda: Mamba3(8, d_state=4, d_head=4, n_groups=2),
 }
 
 
@@ -99,7 +99,7 @@ def test_lines_are_tighter_than_intervals():
 def test_limit_of_the_step_is_a_guard():
     """dt >= 0.05 certifies how long anything can be kept."""
     torch.manual_seed(0)
-    layer = Mamba2(8, d_state=4, headdim=4, dt_limit=(0.05, 0.2)).double()
+    layer = Mamba2(8, d_state=4, d_head=4, dt_limit=(0.05, 0.2)).double()
     s = cast(layer.selection(), torch.float64)
     ball = Ball(torch.ones(8).double(), torch.zeros(8).double(), math.sqrt(8))
     assert bool((steps(s, ball).low >= 0.05).all())
@@ -132,7 +132,7 @@ def make(names, **options):
 
 
 def test_of_a_model_with_data_and_attack():
-    model = make(("mamba", "longhorn", "mamba2", "s4d"), options={"mamba2": {"headdim": 4}})
+    model = make(("mamba", "longhorn", "mamba2", "s4d"), options={"mamba2": {"d_head": 4}})
     result = certify(model, torch.randint(0, 20, (2, 40)))
     assert result.passed
     assert {c.layer for c in result.claims} == {f"blocks.{i}.mixer" for i in range(4)}
@@ -147,7 +147,7 @@ def test_of_a_model_with_data_and_attack():
 
 def test_linoss_that_never_forgets_fails_the_gate():
     torch.manual_seed(0)
-    layer = LinOSS(4, rule="imex")
+    layer = LinOSS(4, variant="imex")
     result = certify(layer)
     assert not result.passed
     assert "largest |eigenvalue|" in result.sentence
@@ -174,7 +174,7 @@ def test_an_unstable_system_shows_its_eigenvalue():
 
 
 def test_the_least_step_is_there_beside_what_was_seen():
-    model, tokens = make(("mamba", "mamba3"), options={"mamba3": {"headdim": 4}}), torch.arange(20)
+    model, tokens = make(("mamba", "mamba3"), options={"mamba3": {"d_head": 4}}), torch.arange(20)
     claims = certify(model, tokens[None]).claims
     step, deep = (c for c in claims if c.what == "step dt, at least")
     assert 0 < step.certified <= step.attacked <= step.seen
@@ -186,7 +186,7 @@ def test_the_least_step_is_there_beside_what_was_seen():
 def test_steps_too_small_for_a_decay_to_show_are_still_in_order():
     """Of a step of 1e-24 float64 makes a decay of exactly 1; the certificate must not trip."""
     model = make(
-        ("mamba", "mamba2", "mamba3"), options={"mamba2": {"headdim": 4}, "mamba3": {"headdim": 4}}
+        ("mamba", "mamba2", "mamba3"), options={"mamba2": {"d_head": 4}, "mamba3": {"d_head": 4}}
     )
     with torch.no_grad():
         model.blocks[0].mixer.dt_proj.bias.fill_(-55)
@@ -283,7 +283,7 @@ def test_refuses():
 @pytest.mark.parametrize("update", ["diagonal", "exact"])
 def test_longhorn_never_exceeds_its_energy_bound(update):
     torch.manual_seed(0)
-    layer = Longhorn(8, d_state=4, update=update).double()
+    layer = Longhorn(8, d_state=4, variant=update).double()
     norm = RMSNorm(8).double()
     s = cast(layer.selection(), torch.float64)
     ball = Ball(norm.weight.detach(), torch.zeros(8).double(), math.sqrt(8))

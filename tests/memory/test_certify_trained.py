@@ -12,7 +12,7 @@ from longstate.models import LanguageModel, LanguageSpec
 def test_of_a_model_that_was_trained(name):
     """Repeat what came before a pause: weights as training leaves them, and texts to break them."""
     torch.manual_seed(0)
-    options = {"mamba2": {"headdim": 4}} if name == "mamba2" else {}
+    options = {"mamba2": {"d_head": 4}} if name == "mamba2" else {}
     model = LanguageModel(LanguageSpec(10, 16, (name, name), options=options))
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []

@@ -29,7 +29,7 @@ def test_average_and_not_supremum_decides():
     assert found.coupled == pytest.approx(found.exponent, rel=0.05)
 
 
-@pytest.mark.parametrize("make", [Mamba, lambda d: Longhorn(d, update="exact")])
+@pytest.mark.parametrize("make", [Mamba, lambda d: Longhorn(d, variant="exact")])
 def test_two_starts_meet_as_predicted(make):
     torch.manual_seed(0)
     layer = make(4).double()

@@ -8,8 +8,8 @@ from longstate.systems import DiagonalSystem, Trace
 
 LAYERS = {
     "mamba": lambda: Mamba(4, d_state=3),
-    "longhorn, exact": lambda: Longhorn(4, d_state=3, update="exact"),
-    "mamba2": lambda: Mamba2(4, d_state=4, headdim=4),
+    "longhorn, exact": lambda: Longhorn(4, d_state=3, variant="exact"),
+    "mamba2": lambda: Mamba2(4, d_state=4, d_head=4),
 }
 
 

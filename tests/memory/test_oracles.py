@@ -63,13 +63,13 @@ def test_no_course_of_steps_leaves_the_sampling_bound(rate):
 def test_moduli_of_linoss(seed):
     """1 / sqrt(1 + dt^2 A) under the implicit rule, 1 under IMEX, which fails the gate."""
     torch.manual_seed(seed)
-    layer = LinOSS(4, d_state=6, rule="im").double()
+    layer = LinOSS(4, d_state=6, variant="im").double()
     A, step = (v.detach() for v in layer.oscillators())
     largest = float((1 + step.square() * A).rsqrt().max())
     found = certify(layer)
     assert found.passed
     assert found.claims[0].certified == pytest.approx(largest, rel=1e-12)
-    assert certify(LinOSS(4, d_state=6, rule="imex")).claims[0].certified == pytest.approx(1)
+    assert certify(LinOSS(4, d_state=6, variant="imex")).claims[0].certified == pytest.approx(1)
 
 
 def test_narrow_systems_are_widened():

@@ -76,6 +76,6 @@ def test_of_a_layer_and_what_it_refuses():
     assert found.kind == "certified"
     assert math.isfinite(float(found.limit.max()))
     with pytest.raises(InputError, match="infinite"):
-        event_threshold(LinOSS(4, rule="imex").system())
+        event_threshold(LinOSS(4, variant="imex").system())
     with pytest.raises(InputError, match="theta"):
         event_threshold(system(0), 1.0)

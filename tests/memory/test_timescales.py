@@ -42,7 +42,7 @@ def test_predicts_how_a_state_of_mamba_shrinks_on_this_data():
 
 def test_refuses():
     torch.manual_seed(0)
-    exact = Longhorn(8, d_state=3, update="exact").trace(torch.randn(1, 5, 8))
+    exact = Longhorn(8, d_state=3, variant="exact").trace(torch.randn(1, 5, 8))
     with pytest.raises(InputError, match="average_contraction"):
         timescales(exact)
     with pytest.raises(InputError, match="continuous"):

@@ -148,7 +148,7 @@ def test_outputs_and_gradients_are_those_of_the_model_alone():
 
 def test_ranges_are_those_of_the_trace():
     torch.manual_seed(0)
-    layer = Mamba2(8, d_state=4, headdim=4).double()
+    layer = Mamba2(8, d_state=4, d_head=4).double()
     u = torch.randn(3, 20, 8).double()
     with watch(layer) as seen:
         layer(u[:, :10])
@@ -190,7 +190,7 @@ def test_a_state_that_grows_is_named():
 @pytest.mark.parametrize("update", ["diagonal", "exact"])
 def test_a_regression_is_not_saturated(update):
     torch.manual_seed(0)
-    layer = Longhorn(4, d_state=2, update=update)
+    layer = Longhorn(4, d_state=2, variant=update)
     with watch(layer) as seen:
         layer(torch.randn(1, 400, 4))
     assert seen.result().layers[0].saturated() == ""

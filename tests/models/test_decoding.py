@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from longstate.layers import S4D, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.layers._linear import PanelLinear
 from longstate.memory import certify
-from longstate.models import Backbone, LanguageModel, LanguageSpec, prepare_for_decoding
+from longstate.models import LanguageModel, LanguageSpec, Stack, prepare_for_decoding
 from longstate.ops.matvec import quantise_rows
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import run_python
@@ -23,9 +23,9 @@ LAYERS = {
     "Mamba, 16 states": lambda: Mamba(64),
     "Mamba, one tap": lambda: Mamba(8, d_conv=1, d_state=1),
     "Longhorn": lambda: Longhorn(40, d_state=5),
-    "Longhorn, exact": lambda: Longhorn(40, update="exact"),
-    "Mamba2": lambda: Mamba2(40, d_state=7, headdim=20, n_groups=2),
-    "Mamba3": lambda: Mamba3(40, d_state=8, headdim=20),
+    "Longhorn, exact": lambda: Longhorn(40, variant="exact"),
+    "Mamba2": lambda: Mamba2(40, d_state=7, d_head=20, n_groups=2),
+    "Mamba3": lambda: Mamba3(40, d_state=8, d_head=20),
     "S4D": lambda: S4D(40),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
@@ -62,6 +62,18 @@ def steps(layer, u, state):
         y, state = layer.step(u[:, t], state)
         outputs.append(y)
     return torch.stack(outputs, 1), state
+
+
+@pytest.mark.parametrize("gate", ["glu", "mlp"])
+def test_a_prepared_step_takes_the_gate_along(gate):
+    torch.manual_seed(0)
+    spec = LanguageSpec(11, 16, ("mamba",) * 2, {"mamba": {"d_state": 3}}, gate=gate)
+    model = LanguageModel(spec).eval()
+    tokens = torch.tensor([1, 5])
+    with torch.no_grad():
+        expected, _ = model.step(tokens, model.init_state(2))
+        actual, _ = prepare_for_decoding(model).step(tokens, model.init_state(2))
+    assert_close(actual, expected)
 
 
 @every_layer
@@ -180,12 +192,12 @@ def test_a_language_model(tie, b):
 def test_any_module():
     torch.manual_seed(0)
     shared = nn.Linear(6, 6)
-    for model in (nn.Linear(6, 6), nn.Sequential(shared, nn.ReLU(), shared), Backbone([S4D(6)], 6)):
+    for model in (nn.Linear(6, 6), nn.Sequential(shared, nn.ReLU(), shared), Stack([S4D(6)])):
         fast = prepare_for_decoding(model.double())
         x = torch.randn(2, 4, 6, dtype=torch.float64)
-        first = fast(x)[0] if isinstance(fast, Backbone) else fast(x)
+        first = fast(x)[0] if isinstance(fast, Stack) else fast(x)
         plain = prepare_for_decoding(model, "float32").double()
-        other = plain(x)[0] if isinstance(plain, Backbone) else plain(x)
+        other = plain(x)[0] if isinstance(plain, Stack) else plain(x)
         assert_close(first, other)
         assert not any(type(m) is nn.Linear for m in fast.modules())
     fast = prepare_for_decoding(nn.Sequential(shared, nn.ReLU(), shared))

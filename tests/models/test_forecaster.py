@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from longstate.layers import S4D
+from longstate.layers import S4D, Attention
 from longstate.models import ForecastModel, ForecastSpec, Window
 from longstate.models._spec import calendar_features
 
@@ -38,6 +38,16 @@ def trained(model):
     torch.manual_seed(2)
     torch.nn.init.normal_(model.head.weight)
     return model
+
+
+def test_layers_may_follow_a_pattern():
+    pattern = (lambda d: S4D(d, d_state=4), lambda d: Attention(d, n_heads=2, window=6))
+    spec = replace(SPEC, gate="auto")
+    model = ForecastModel(spec, pattern, d_model=8, n_layers=3).eval()
+    blocks = model.backbone.blocks
+    assert [type(b.mixer).__name__ for b in blocks] == ["S4D", "Attention", "S4D"]
+    assert [b.gate is None for b in blocks] == [False, True, False]
+    assert torch.equal(model.scaled(window()).point, model.scaled_line(window()))
 
 
 def test_starts_exactly_at_the_line():

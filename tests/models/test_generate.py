@@ -9,7 +9,7 @@ from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, Piece, generate
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1, 1, 2], [3, 3]]
-OPTIONS = {"mamba": {"d_state": 3}, "mamba2": {"d_state": 3, "headdim": 4}, "s4d": {"d_state": 4}}
+OPTIONS = {"mamba": {"d_state": 3}, "mamba2": {"d_state": 3, "d_head": 4}, "s4d": {"d_state": 4}}
 
 
 def make(*layers, vocabulary=40, **changes):

@@ -15,16 +15,17 @@ from longstate.models import LanguageModel, LanguageSpec
 SIZES = {
     "mamba": {"d_state": 3},
     "falconmamba": {"d_state": 3, "dt_rank": 2},
-    "mamba2": {"d_state": 3, "headdim": 4, "n_groups": 2},
-    "mamba3": {"d_state": 4, "headdim": 4},
+    "mamba2": {"d_state": 3, "d_head": 4, "n_groups": 2},
+    "mamba3": {"d_state": 4, "d_head": 4},
     "longhorn": {"d_state": 3},
     "s4": {"d_state": 4},
     "s4d": {"d_state": 4},
     "dss": {"d_state": 4},
     "s5": {"d_state": 4},
     "linoss": {"d_state": 4},
+    "attention": {"n_heads": 2, "window": 5},
 }
-PATTERNS = [(name,) for name in SIZES] + [("mamba", "mamba", "s4d"), ("mamba2", "linoss")]
+PATTERNS = [(name,) for name in SIZES] + [("mamba", "attention", "s4d"), ("mamba2", "linoss")]
 
 
 def make_spec(*layers, **changes):
@@ -142,6 +143,19 @@ def test_layers_without_a_gate_get_one():
     assert make("mamba").blocks[0].gate is None
 
 
+def test_a_gate_of_any_form_on_any_layer():
+    model, tokens = make("mamba", gate="glu"), draw()
+    x, block = model.embedding(tokens), model.blocks[0]
+    value, gate = block.gate(F.gelu(block.mixer(block.norm(x))[0])).chunk(2, -1)
+    close(model(tokens)[0], model.norm(x + value * gate.sigmoid()) @ model.embedding.weight.T)
+    assert make("s4d", gate="none").blocks[0].gate is None
+    model = make("attention", gate="mlp", norm="layer")
+    x, block = model.embedding(tokens), model.blocks[0]
+    x = x + block.mixer(block.norm(x))[0]
+    x = x + block.gate.out(F.gelu(block.gate.into(block.gate.norm(x))))
+    close(model(tokens)[0], model.norm(x) @ model.embedding.weight.T)
+
+
 def test_a_head_of_its_own():
     model, tokens = make("mamba", tie=False), draw()
     tied = make("mamba")
@@ -220,6 +234,16 @@ def test_initial_values():
     assert 0.99 / (64 * n) ** 0.5 < gate.weight.abs().max().item() <= 1 / (64 * n) ** 0.5
 
 
+def test_maps_that_end_in_the_residual_begin_smaller_the_deeper_the_model():
+    torch.manual_seed(0)
+    n, options = 8, {"attention": {"n_heads": 2}}
+    spec = LanguageSpec(9, 64, ("attention",) * n, options, gate="mlp")
+    for block in LanguageModel(spec).blocks:
+        for weight in (block.mixer.out_proj.weight, block.gate.out.weight):
+            bound = 1 / (weight.shape[1] * 2 * n) ** 0.5  # two maps in each block
+            assert 0.9 * bound < weight.abs().max().item() <= bound
+
+
 def test_gradients_reach_every_parameter_through_the_state():
     model, tokens = make("mamba", "s4d", "mamba2"), draw()
     whole, _ = model(tokens)
@@ -246,12 +270,24 @@ def test_wrong_calls_are_refused():
         "mask to be a bool tensor": lambda: model(tokens, mask=flag[:, :-1]),
         "reset to be a bool tensor": lambda: model.prefill(tokens, reset=flag.long()),
         "2 blocks; the state is of 1": lambda: model(tokens, state[:1]),
-        "state tensor": lambda: model(tokens, model.init_state(2)),
-        "another structure": lambda: model.step(tokens[:, 0], state[::-1]),
+        "a list of 2 states, one for each block; got 3": lambda: model(tokens, 3),
+        r"state\['taps'\] to be .* for a batch of 3": lambda: model(tokens, model.init_state(2)),
+        "state to be a dict of taps, ssm": lambda: model.step(tokens[:, 0], state[::-1]),
     }
     for message, call in wrong.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("layers", [("mamba", "s4d"), ("mamba2", "attention")])
+def test_no_texts_have_no_logits(layers):
+    model, mask = make(*layers), torch.ones(0, 5, dtype=torch.bool)
+    tokens = torch.zeros(0, 5, dtype=torch.long)
+    logits, state = model(tokens)
+    assert logits.shape == (0, 5, 11)
+    assert all(len(s) == 0 for s in tree_leaves(state))
+    assert model.prefill(tokens, mask=mask)[0].shape == (0, 11)
+    assert model.step(tokens[:, 0], state)[0].shape == (0, 11)
 
 
 def test_it_compiles():

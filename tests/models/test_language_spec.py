@@ -9,7 +9,7 @@ from longstate.models import LanguageModel, LanguageSpec
 
 
 def test_spec_round_trip():
-    options = {"mamba": {"d_state": 3}, "mamba2": {"headdim": 4}}
+    options = {"mamba": {"d_state": 3}, "mamba2": {"d_head": 4}}
     spec = LanguageSpec(
         11, 8, ("mamba", "mamba2"), options,
         norm="layer", norm_eps=1e-6, tie=False, residual_in_float32=False,

@@ -114,7 +114,7 @@ def test_of_a_selective_forecaster_with_and_without_data(tmp_path):
 
 
 def test_a_layer_that_never_forgets_is_told_not_hidden(tmp_path):
-    model = text_model(("linoss",), options={"linoss": {"rule": "imex"}})
+    model = text_model(("linoss",), options={"linoss": {"variant": "imex"}})
     assert isinstance(model.blocks[0].mixer, LinOSS)
     subject = open_subject(text_run(tmp_path / "run", model))
     found = memory.examine(subject, subject.read(None))

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from longstate.layers import S4D, S5, Mamba, Mamba2
-from longstate.models import Backbone
+from longstate.models import Stack
 
 
 class Pair(NamedTuple):
@@ -35,8 +35,8 @@ class TokenModel(nn.Module):
     def __init__(self, vocabulary=7, d_model=4):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, d_model)
-        mixers = [Mamba2(d_model, d_state=3, headdim=2), S4D(d_model, d_state=4)]
-        self.backbone = Backbone(mixers, d_model)
+        mixers = [Mamba2(d_model, d_state=3, d_head=2), S4D(d_model, d_state=4)]
+        self.backbone = Stack(mixers)
 
     def init_state(self, batch):
         return self.backbone.init_state(batch)
@@ -48,7 +48,7 @@ class TokenModel(nn.Module):
 
 def backbone(depth=2):
     mixers = [Mamba(4, d_state=3), S5(4, d_state=6), S4D(4, d_state=4)]
-    return Backbone(mixers[:depth], 4)
+    return Stack(mixers[:depth])
 
 
 def values(module, batch=2, seed=0):

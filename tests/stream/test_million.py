@@ -11,7 +11,7 @@ SCRIPT = f"""
 import resource, sys, torch
 from torch import nn
 from longstate.layers import S4D, Longhorn
-from longstate.models import Backbone
+from longstate.models import Stack
 from longstate.stream import Stream
 
 class Model(nn.Module):
@@ -19,7 +19,7 @@ class Model(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(32, {D_MODEL})
         mixers = [S4D({D_MODEL}, d_state=8), Longhorn({D_MODEL}, d_state=4)]
-        self.backbone = Backbone(mixers, {D_MODEL})
+        self.backbone = Stack(mixers)
     def init_state(self, batch):
         return self.backbone.init_state(batch)
     def forward(self, tokens, state=None):

@@ -88,7 +88,7 @@ def nudged(layer):
 
 
 def bilinear(layer):
-    layer.discretization = "bilinear"
+    layer.variant = "bilinear"
     return layer
 
 
@@ -101,7 +101,7 @@ OTHERS = [
     (lambda s: S5(3, d_state=4), "belongs to S4D, not to S5"),
     (lambda s: S4D(3, d_state=6), "belongs to another S4D: its d_state is 4, here 6"),
     (lambda s: S4D(2, d_state=4), "belongs to another S4D: its d_model is 3, here 2"),
-    (bilinear, "belongs to another S4D: its discretization is 'zoh', here 'bilinear'"),
+    (bilinear, "belongs to another S4D: its variant is 'zoh', here 'bilinear'"),
     (nudged, "belongs to S4D with other weights: 1 of 6 tensors differ, the first is D"),
     (lambda s: S4D(3, d_state=4), r"belongs to S4D with other weights: \d of 6 tensors"),
     (lambda s: s.double(), r"state is \(2, 3, 2\) torch.complex64; this S4D keeps .*complex128"),
@@ -121,16 +121,16 @@ def test_what_differs_within_a_model_is_named(tmp_path):
     save_state(tmp_path / "s", model, values(model))
     with pytest.raises(InputError, match=r"only the module here has blocks\.2\.class"):
         load_state(tmp_path / "s", backbone(3))
-    model.blocks[1].mixer.discretization = "bilinear"
-    with pytest.raises(InputError, match=r"its blocks\.1\.mixer\.discretization is 'zoh'"):
+    model.blocks[1].mixer.variant = "bilinear"
+    with pytest.raises(InputError, match=r"its blocks\.1\.mixer\.variant is 'zoh'"):
         load_state(tmp_path / "s", model)
 
 
 def test_settings_that_no_weight_shows_are_seen(tmp_path):
-    one = Mamba3(6, d_state=8, headdim=4)
-    other = copy_of(one, Mamba3(6, d_state=8, headdim=4, activation="softplus"))
+    one = Mamba3(6, d_state=8, d_head=4)
+    other = copy_of(one, Mamba3(6, d_state=8, d_head=4, variant="softplus"))
     save_state(tmp_path / "s", one, values(one))
-    with pytest.raises(InputError, match="its activation is 'rational', here 'softplus'"):
+    with pytest.raises(InputError, match="its variant is 'rational', here 'softplus'"):
         load_state(tmp_path / "s", other)
 
 

@@ -160,7 +160,7 @@ def test_a_refused_push_leaves_the_stream(layer, u):
     dt = torch.ones(2, 15, dtype=torch.float64)
     dt[0, 12] = -1
     for wrong, options, message in [
-        (u[:1], {}, "state tensor"),
+        (u[:1], {}, "expects state to be complex128 .* for a batch of 1"),
         (u[:, :0], {}, "without samples"),
         (u[0, :, 0], {}, r"u must have a batch and a time axis; got shape \(20,\)"),
         (u[:, 5:], {"dt": dt}, "every dt"),
@@ -177,7 +177,7 @@ def test_modules_that_cannot_stream():
     with pytest.raises(InputError, match=r"this S5 carries no state .* bidirectional"):
         Stream(S5(3, d_state=4, bidirectional=True))
     with pytest.raises(InputError, match=r"the state holds state; that of this Mamba2"):
-        Stream(Mamba2(4, headdim=4), torch.ones(1, 2))
+        Stream(Mamba2(4, d_head=4), torch.ones(1, 2))
     with pytest.raises(InputError, match="chunk must be at least 1 sample; got 0"):
         Stream(S4D(3), chunk=0)
 

@@ -200,6 +200,10 @@ def _write(model: LanguageModel, folder: Path, dialect: str) -> None:
     if len(kinds) > 1:
         raise InputError(f"{dialect} has no models that mix {' and '.join(kinds)} layers")
     config = _SIDES[dialect].write(model)
+    if any(block.gate is not None for block in model.each_block()):
+        raise InputError(
+            f"{dialect} has no models with gate={model.spec.gate!r} behind their layers"
+        )
     tensors = {}
     for name, value in model.state_dict().items():
         key = _file_name(name, dialect)

@@ -78,7 +78,7 @@ def read(config: Config) -> LanguageSpec:
 def _heads(ssm: Config) -> dict[str, Any]:
     options: dict[str, Any] = {
         "d_state": ssm.whole("d_state", 128),
-        "headdim": ssm.whole("headdim", 64),
+        "d_head": ssm.whole("headdim", 64),
         "n_groups": ssm.whole("ngroups", 1),
     }
     limits = ssm.limits("dt_limit")
@@ -125,8 +125,8 @@ def write(model: LanguageModel) -> dict[str, Any]:
     if isinstance(mixer, Mamba2):
         least, most = mixer.dt_limit
         ssm |= {
-            "expand": mixer.n_heads * mixer.headdim // spec.d_model,
-            "headdim": mixer.headdim,
+            "expand": mixer.n_heads * mixer.d_head // spec.d_model,
+            "headdim": mixer.d_head,
             "ngroups": mixer.n_groups,
         }
         if (least, most) != (0.0, None):  # Python, and so mamba-ssm, reads Infinity

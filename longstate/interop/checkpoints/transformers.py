@@ -68,7 +68,7 @@ def _heads(config: Config, width: int) -> dict[str, Any]:
             f"{config.source}: num_heads x head_dim must be expand x hidden_size = "
             f"{expand * width}; got {heads} x {size}"
         )
-    options = {"expand": expand, "headdim": size, "n_groups": config.whole("n_groups", 8)}
+    options = {"expand": expand, "d_head": size, "n_groups": config.whole("n_groups", 8)}
     limits = config.limits("time_step_limit")
     return options if limits is None else {**options, "dt_limit": limits}
 
@@ -132,9 +132,9 @@ def _write_channels(mixer: Mamba) -> dict[str, Any]:
 def _write_heads(mixer: Mamba2) -> dict[str, Any]:
     least, most = mixer.dt_limit
     return {
-        "expand": mixer.n_heads * mixer.headdim // mixer.d_model,
+        "expand": mixer.n_heads * mixer.d_head // mixer.d_model,
         "num_heads": mixer.n_heads,
-        "head_dim": mixer.headdim,
+        "head_dim": mixer.d_head,
         "n_groups": mixer.n_groups,
         "time_step_limit": [least, {"__float__": "Infinity"} if most is None else most],
     }

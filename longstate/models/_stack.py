@@ -1,0 +1,181 @@
+"""Blocks one after another, and a last norm: one stack for every model.
+
+`Stack` is itself a layer, with a list of states. The language model, whose input are tokens, runs
+its blocks by the same code.
+
+Axes: b batch, t time, d channels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from longstate.errors import InputError, near
+from longstate.layers._base import Layer, State, check_call, check_step, of_no_rows
+from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, weight_dtype
+
+
+class Blocks(nn.Module):
+    """What every stack runs. The state is a list, one for each block.
+
+    Subclasses set `blocks`, of `Block`s, and `norm`, the last one.
+    """
+
+    blocks: nn.ModuleList
+    norm: nn.Module
+
+    @property
+    def grows(self) -> bool:
+        """Whether the state of a block gets longer with every sample, as attention's does."""
+        return any(block.mixer.grows for block in self.each_block())
+
+    def init_state(self, batch: int) -> list[State]:
+        """The state before the first sample of `batch` sequences: zero."""
+        return [block.mixer.init_state(batch) for block in self.each_block()]
+
+    def _run(
+        self,
+        x: Tensor,
+        states: Sequence[State],
+        dt: Tensor | None,
+        mask: Tensor | None,
+        reset: Tensor | None,
+        rate: float = 1.0,
+    ) -> tuple[Tensor, list[State]]:
+        """x (b, t, d) through the blocks and the last norm; 0 where the mask is False."""
+        new = []
+        for block, state in zip(self.each_block(), states, strict=True):
+            x, state = block(x, state, dt=dt, mask=mask, reset=reset, rate=rate)
+            new.append(state)
+        return self._last(x, mask), new
+
+    def _step(
+        self,
+        x: Tensor,
+        states: Sequence[State],
+        dt: Tensor | None,
+        mask: Tensor | None,
+        reset: Tensor | None,
+        rate: float = 1.0,
+    ) -> tuple[Tensor, list[State]]:
+        """`_run` for one sample, x (b, d)."""
+        new = []
+        for block, state in zip(self.each_block(), states, strict=True):
+            x, state = block.step(x, state, dt=dt, mask=mask, reset=reset, rate=rate)
+            new.append(state)
+        return self._last(x, mask), new
+
+    def _last(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = apply_norm(self.norm, x)
+        return x if mask is None else x.masked_fill(~mask[..., None], 0)
+
+    def each_block(self) -> list[Block]:
+        """The blocks, with their type."""
+        return cast(list[Block], list(self.blocks))
+
+
+class Stack(Blocks, Layer):
+    """Blocks one after another, and a last norm: itself a layer.
+
+        Stack(repeat((Mamba, Mamba, Attention), 64, 12), norm="rms")
+
+    Args:
+        mixers: the layers, one per block, all of the same `d_model`.
+        norm: "layer" or "rms", before every layer and at the end.
+        gate: "auto", "glu", "mlp" or "none", behind every layer; see `longstate.models.Block`.
+        dropout: share of what each block adds that is zeroed in training.
+
+    Raises:
+        InputError: there are no layers, or their sizes differ.
+    """
+
+    def __init__(
+        self,
+        mixers: Sequence[Layer],
+        *,
+        norm: Norm = "layer",
+        gate: Gate = "auto",
+        dropout: float = 0.0,
+    ):
+        sizes = {mixer.d_model for mixer in mixers}
+        if len(sizes) != 1:
+            raise InputError(
+                f"a stack needs layers of one d_model, at least one; got {sorted(sizes) or 'none'}"
+            )
+        super().__init__()
+        self.d_model = sizes.pop()
+        self.blocks = nn.ModuleList(
+            Block(mixer, norm=norm, gate=gate, dropout=dropout) for mixer in mixers
+        )
+        self.norm = make_norm(norm, self.d_model)
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: list[State] | None = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b t d"], list[State]]:
+        states = check_call(self, u, state, dt, mask, reset, rate)
+        if len(u) == 0:
+            return of_no_rows(self, u)
+        y, new = self._run(self._wide(u, mask), states, dt, mask, reset, rate)
+        return y.to(u.dtype), new
+
+    def step(
+        self,
+        u: Float[Tensor, "b d"],
+        state: list[State] | None,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b d"], list[State]]:
+        states = check_step(self, u, state, dt, mask, reset, rate)
+        y, new = self._step(self._wide(u, mask), states, dt, mask, reset, rate)
+        return y.to(u.dtype), new
+
+    def _wide(self, u: Tensor, mask: Tensor | None) -> Tensor:
+        x = u.to(weight_dtype(self.norm))
+        # what is not there may be NaN, and must not reach a gradient
+        return x if mask is None else x.masked_fill(~mask[..., None], 0)
+
+
+def repeat(pattern: Sequence[Callable[[int], Layer]], d_model: int, n_layers: int) -> list[Layer]:
+    """`n_layers` new layers of `d_model` channels, made by the members of `pattern` in turn.
+
+    Args:
+        pattern: classes of layers, or functions of `d_model` that make one.
+        d_model: channels.
+        n_layers: how many; the pattern begins anew where it ends.
+    """
+    if not pattern or n_layers < 1:
+        raise InputError(
+            f"a stack needs a pattern and at least 1 layer; got {len(pattern)} kinds of layers and "
+            f"n_layers={n_layers}"
+        )
+    return [pattern[i % len(pattern)](d_model) for i in range(n_layers)]
+
+
+def layer_class(name: str) -> type[Layer]:
+    """The class in `longstate.layers` of that name, in any case.
+
+    Raises:
+        InputError: there is none.
+    """
+    from longstate import layers
+
+    classes = {
+        n.lower(): value
+        for n, value in vars(layers).items()
+        if isinstance(value, type) and issubclass(value, layers.Layer) and value != layers.Layer
+    }
+    if name.lower() not in classes:
+        raise InputError(f"there is no layer {name!r}; {near(name, sorted(classes))}")
+    return classes[name.lower()]

@@ -1,0 +1,46 @@
+"""What states of earlier versions say that they belong to, in today's words."""
+
+import dataclasses
+import json
+from typing import Any
+
+from longstate.errors import InputError
+from longstate.layers._renamed import option_today
+from longstate.models import LanguageSpec
+
+_CLASSES = {"Backbone": "Stack", "MixerBlock": "Block"}
+
+
+def today(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity, as `longstate.stream._identity` describes a module, in today's words.
+
+    Args:
+        identity: of this or an earlier version. It is not changed.
+    """
+    settings = identity["settings"]
+    classes = {
+        path.removesuffix("class").removesuffix("."): name
+        for path, name in settings.items()
+        if path.split(".")[-1] == "class"
+    }
+    renamed = {}
+    for key, value in settings.items():
+        path, _, name = key.rpartition(".")
+        owner = classes.get(path, "")
+        if owner == "Dropout":  # plays no part outside training
+            continue
+        if name == "class":
+            value = _CLASSES.get(value, value)
+        elif name == "spec" and owner == "LanguageModel":
+            value = _spec(value)
+        name = option_today(owner, name)
+        renamed[f"{path}.{name}".removeprefix(".")] = value
+    return {**identity, "settings": renamed}
+
+
+def _spec(value: Any) -> Any:
+    """The description of a language model with every field that it has today."""
+    try:
+        return json.loads(json.dumps(dataclasses.asdict(LanguageSpec.from_facts(value))))
+    except (InputError, TypeError):
+        return value  # then it differs, and the comparison says so
