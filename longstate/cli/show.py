@@ -102,7 +102,7 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
             f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles
         )
         say(f"Share of the truth at or below each quantile: {found}.")
-    for sentence in e.verdict():
+    for sentence in (*e.verdict(), *e.notes):
         say(sentence)
 
 

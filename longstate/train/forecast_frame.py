@@ -6,7 +6,7 @@ import pandas as pd
 
 from longstate.errors import InputError
 from longstate.models import Forecast, ForecastSpec
-from longstate.models._time_text import present
+from longstate.models._time_text import present, texts
 from longstate.train.frame import Data, as_frame, find_time
 from longstate.train.table import Columns, Table, make_table
 
@@ -63,3 +63,13 @@ def forecast_frame(
     result = pd.DataFrame(columns)
     result.attrs["notes"] = [*table.notes, *([] if lacks is None else [lacks])]
     return result
+
+
+def forecast_csv(forecast: pd.DataFrame, spec: ForecastSpec) -> str:
+    """`forecast_frame` as CSV, with the times written as those of training."""
+    if spec.calendar is not None and spec.time in forecast.columns and spec.calendar.even:
+        values = forecast[spec.time]
+        if pd.api.types.is_datetime64_any_dtype(values):
+            times = texts(spec.calendar, pd.DatetimeIndex(values))
+            forecast = forecast.assign(**{str(spec.time): times})
+    return forecast.to_csv(index=False)
