@@ -1,5 +1,6 @@
 """Times as they are written: read by the form that training found, and written back in it."""
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ def read(calendar: Calendar, values: pd.Series) -> pd.Index:
 def read_one(calendar: Calendar, text: str, after: Any = None) -> Any:
     """One stamp, or None. An hour that comes twice is the second where the first is not later than
     `after`."""
-    stamp = read(calendar, pd.Series([text]))[0]
+    stamp = _quick(calendar, text)
+    if stamp is None:
+        stamp = read(calendar, pd.Series([text]))[0]
     if pd.isna(stamp):
         return None
     if after is None or calendar.zone is None or stamp > after:
@@ -37,6 +40,19 @@ def read_one(calendar: Calendar, text: str, after: Any = None) -> Any:
         calendar.zone, ambiguous=np.zeros(1, dtype=bool), nonexistent="shift_forward"
     )[0]
     return again if again > after else stamp
+
+
+def _quick(calendar: Calendar, text: str) -> pd.Timestamp | None:
+    """One date that is written exactly as in training, in microseconds; None for all others."""
+    if not calendar.form.startswith("%") or len(text) > LONGEST:
+        return None
+    try:
+        stamp = pd.Timestamp(datetime.strptime(text.strip(), calendar.form))
+        if stamp.tz is not None:
+            return settle(pd.DatetimeIndex([stamp]), calendar.zone)[0]
+        return stamp if calendar.zone is None else stamp.tz_localize(calendar.zone)
+    except Exception:  # another form, or an hour that comes twice or never: pytz has own errors
+        return None
 
 
 def _read(form: str, values: pd.Series) -> pd.DatetimeIndex:
@@ -97,7 +113,7 @@ def settle(stamps: pd.DatetimeIndex, zone: str | None) -> pd.DatetimeIndex:
         return stamps
     try:  # by the order of the rows: the hour that comes twice in autumn
         return stamps.tz_localize(zone, ambiguous="infer", nonexistent="shift_forward")
-    except ValueError:
+    except Exception:  # nothing to infer from: pandas 2 raises pytz's own errors
         first = np.ones(len(stamps), dtype=bool)
         return stamps.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
 
