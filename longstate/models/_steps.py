@@ -7,19 +7,11 @@ nothing is allocated before its length is known.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 DAY = 86_400_000_000  # microseconds
 EPOCH = np.datetime64("1600-01-01", "D")  # working days are counted from here
-
-
-class Rule(Protocol):
-    """One kind of step."""
-
-    def index(self, t: np.ndarray) -> np.ndarray: ...
-    def stamp(self, k: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -54,21 +46,24 @@ class Months:
     origin: int
 
     def index(self, t: np.ndarray) -> np.ndarray:
-        first = _month(np.int64(self.origin))
-        k = np.rint((_month(np.asarray(t, np.int64)) - first) / self.n).astype(np.int64)
+        k = np.rint((_month(np.asarray(t, np.int64)) - self._first) / self.n).astype(np.int64)
         near = np.stack([k - 1, k, k + 1])
         off = np.abs(self.stamp(near) - t)
         return np.asarray(np.take_along_axis(near, off.argmin(0)[None], 0)[0])
 
     def stamp(self, k: np.ndarray) -> np.ndarray:
-        days = self._day(_month(np.int64(self.origin)) + np.asarray(k, np.int64) * self.n)
+        days = self._day(np.asarray(self._first + np.asarray(k, np.int64) * self.n))
         return np.asarray(days * DAY + self.origin % DAY)
+
+    @property
+    def _first(self) -> int:
+        return int(_month(np.array([self.origin]))[0])
 
     def _day(self, month: np.ndarray) -> np.ndarray:
         """Days since 1970 for months since 1970."""
         first, last = _first_day(month), _first_day(month + 1) - 1
         if self.kind == "day":
-            own = self.origin // DAY - _first_day(_month(np.int64(self.origin)))
+            own = self.origin // DAY - int(_first_day(np.array([self._first]))[0])
             return np.minimum(first + own, last)
         if self.kind == "end":
             return last
@@ -96,15 +91,12 @@ class Working:
         return np.asarray(day.astype(np.int64) * DAY + self.time)
 
 
+Rule = Even | Months | Working
+
+
 def _month(t: np.ndarray) -> np.ndarray:
     return t.astype("M8[us]").astype("M8[M]").astype(np.int64)
 
 
 def _first_day(month: np.ndarray) -> np.ndarray:
-    return (
-        np.atleast_1d(month)
-        .astype("M8[M]")
-        .astype("M8[D]")
-        .astype(np.int64)
-        .reshape(np.shape(month))
-    )
+    return month.astype("M8[M]").astype("M8[D]").astype(np.int64)

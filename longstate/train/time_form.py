@@ -62,11 +62,16 @@ def find_form(values: pd.Series) -> Form:
         return Form("dates", None if zone is None else _zone_name(zone))
     text = values.astype("string").str.strip()
     text = text.mask(text.str.len() > LONGEST)
-    if text.str.fullmatch(r"-?\d+").all():
+    if _all(text, r"-?\d+"):
         return Form(_number_form(pd.to_numeric(text)), None)
     form, notes = _text_form(text)
     zone, more = _offset_zone(text)
     return Form(form, zone, (*notes, *more))
+
+
+def _all(text: pd.Series, pattern: str) -> bool:
+    """Whether all match; most columns are dismissed by their first row."""
+    return bool(text.iloc[:1].str.fullmatch(pattern).all() and text.str.fullmatch(pattern).all())
 
 
 def _number_form(values: pd.Series) -> str:
@@ -89,10 +94,9 @@ def _text_form(text: pd.Series) -> tuple[str, tuple[str, ...]]:
     known = text[text.notna()]
     if known.empty:
         return "mixed", ()
-    quarter = known.str.extract(QUARTER)
-    if quarter[0].notna().all():
-        return f"%Y{quarter[1].iloc[0]}Q%q", ()
-    if known.str.fullmatch(r"\d{4}-W\d\d").all():
+    if _all(known, QUARTER):
+        return f"%Y{known.iloc[:1].str.extract(QUARTER)[1].iloc[0]}Q%q", ()
+    if _all(known, r"\d{4}-W\d\d"):
         return WEEK, ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas warns about guessing
@@ -155,7 +159,10 @@ def _zone_name(zone: object) -> str:
 
 def _offset_zone(text: pd.Series) -> tuple[str | None, tuple[str, ...]]:
     """The zone of times that are written with an offset from UTC."""
-    tail = text.str.extract(OFFSET.replace("(?:Z", "(Z", 1))[0]
+    pattern = OFFSET.replace("(?:Z", "(Z", 1)
+    if text.iloc[:1].str.extract(pattern)[0].isna().any():
+        return None, ()
+    tail = text.str.extract(pattern)[0]
     if tail.isna().any():
         return None, ()
     offsets = pd.to_timedelta(
