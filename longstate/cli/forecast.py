@@ -61,8 +61,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a forecaster, and score it beside last value, seasonal naive and ridge regression."""
-    levels = _numbers("--quantiles", quantiles)
-    shares = _numbers("--split", split)
+    levels, shares = _numbers("--quantiles", quantiles), _numbers("--split", split)
     if len(shares) != 3:
         raise InputError(f"--split must be three shares such as 0.7,0.1,0.2; got {split!r}")
     if epochs < 1:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -118,6 +120,12 @@ def test_the_second_of_an_hour_that_comes_twice():
     first = read_one(calendar, "2024-10-27 02:00", pd.Timestamp("2024-10-26 23:00", tz="UTC"))
     assert first == pd.Timestamp("2024-10-27 00:00", tz="UTC")
     assert read_one(calendar, "2024-10-27 02:00", first) == pd.Timestamp("2024-10-27 01:00Z")
+
+
+def test_models_load_no_pandas():
+    code = "import sys, torch; sys.modules.setdefault('pandas', None); import longstate.models"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_is_plain_data():
