@@ -6,6 +6,8 @@ each has a whole number: `index_of(stamps)`, `at(numbers)`.
 """
 
 import math
+import re
+import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -32,7 +34,10 @@ MONTHS = {
     for period, n in (("Quarter", 3), ("Year", 12))
     for end, which in (("Begin", "first"), ("End", "last"))
 }
-MONTH_NAMES = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
+RENAMED = {
+    "H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "M": "ME", "BM": "BME",
+    "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "BA": "BYE", "AS": "YS", "BAS": "BYS",
+}  # fmt: skip
 UNITS = (
     ("week", 7 * DAY * 1000), ("day", DAY * 1000), ("hour", 3600 * 10**9), ("minute", 60 * 10**9),
     ("second", 10**9), ("millisecond", 10**6), ("microsecond", 1000), ("nanosecond", 1),
@@ -191,14 +196,29 @@ def _naive(stamps: Any, wall: bool) -> Any:
     return stamps.tz_localize(None) if wall else stamps.tz_convert("UTC").tz_localize(None)
 
 
+def _other_names(step: str) -> list[str]:
+    """What versions of pandas before and after 2.2 call the same offset."""
+    found = re.fullmatch(r"(\d*)([A-Za-z]+)(-[A-Z]{3})?", step)
+    if found is None:
+        return []
+    count, name, suffix = found[1], found[2], found[3] or ""
+    pairs = [*RENAMED.items(), *((new, old) for old, new in RENAMED.items())]
+    return [f"{count}{there}{suffix}" for here, there in pairs if here == name]
+
+
 @lru_cache(maxsize=64)
 def _offset(step: str) -> Any:
     from pandas.tseries.frequencies import to_offset
 
-    try:
-        offset = to_offset({"H": "h", "T": "min", "S": "s"}.get(step, step))
-    except ValueError:
-        offset = None
+    offset = None
+    for name in (step, *_other_names(step)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                offset = to_offset(name)
+            break
+        except ValueError:
+            continue
     if offset is None or offset.n < 1:
         raise InputError(
             f"the step {step!r} is not known; give a pandas offset such as h, 30min, D, 7D, MS, "
@@ -223,24 +243,6 @@ def _months(step: str) -> tuple[int, str] | None:
         return offset.n, f"week {offset.week} {offset.weekday}"
     n, kind = MONTHS.get(type(offset).__name__, (0, ""))
     return (n * offset.n, kind) if n else None
-
-
-def months_step(n: int, kind: str, anchor: "pd.Timestamp") -> str:
-    """The pandas offset for every n months."""
-    end = {"day": "S", "end": "E", "first working": "S", "last working": "E"}
-    if kind not in end:
-        week, day = map(int, kind.split()[1:])
-        return f"WOM-{week + 1}{['MON', 'TUE', 'WED', 'THU', 'FRI', 'SAT', 'SUN'][day]}"
-    business = "B" if kind.endswith("working") else ""
-    if n % 12 == 0:
-        name = f"Y{end[kind]}-{MONTH_NAMES[anchor.month - 1]}"
-    elif n == 3:  # as pandas calls them: by the first start and the last end of a year
-        months = "JAN FEB MAR" if end[kind] == "S" else "OCT NOV DEC"
-        name = f"Q{end[kind]}-{months.split()[(anchor.month - 1) % 3]}"
-    else:
-        name = f"M{end[kind]}"
-    count = n // 12 if n % 12 == 0 else 1 if n == 3 else n
-    return ("" if count == 1 else str(count)) + business + name
 
 
 @lru_cache(maxsize=256)

@@ -9,13 +9,14 @@ import pandas as pd
 
 from longstate.errors import InputError
 from longstate.models import Calendar
-from longstate.models._calendar import HOLIDAY_RUN, ROWS, months_step
+from longstate.models._calendar import HOLIDAY_RUN, ROWS
 from longstate.models._steps import DAY, Months
 
 HOUR = DAY // 24
 # A larger share of missing working days are gaps in the data and no holidays.
 HOLIDAYS = 0.1
 YEARS_AHEAD = 10
+MONTH_NAMES = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,25 @@ def _month_steps(base: Calendar, stamps: pd.Index, wall: np.ndarray) -> Iterator
         if not (np.diff(Months(n, kind, int(wall[latest])).index(wall)) > 0).all():
             continue
         anchor = stamps[latest]
-        yield replace(base, step=months_step(n, kind, anchor), anchor=base.text(anchor))
+        yield replace(base, step=_months_step(n, kind, anchor), anchor=base.text(anchor))
+
+
+def _months_step(n: int, kind: str, anchor: pd.Timestamp) -> str:
+    """The pandas offset for every n months."""
+    end = {"day": "S", "end": "E", "first working": "S", "last working": "E"}
+    if kind not in end:
+        week, day = map(int, kind.split()[1:])
+        return f"WOM-{week + 1}{['MON', 'TUE', 'WED', 'THU', 'FRI', 'SAT', 'SUN'][day]}"
+    business = "B" if kind.endswith("working") else ""
+    if n % 12 == 0:
+        name = f"Y{end[kind]}-{MONTH_NAMES[anchor.month - 1]}"
+    elif n == 3:  # as pandas calls them: by the first start and the last end of a year
+        months = "JAN FEB MAR" if end[kind] == "S" else "OCT NOV DEC"
+        name = f"Q{end[kind]}-{months.split()[(anchor.month - 1) % 3]}"
+    else:
+        name = f"M{end[kind]}"
+    count = n // 12 if n % 12 == 0 else 1 if n == 3 else n
+    return ("" if count == 1 else str(count)) + business + name
 
 
 def _working_week(days: np.ndarray) -> str | None:

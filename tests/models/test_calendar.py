@@ -157,6 +157,9 @@ def test_runs_whose_step_stood_alone():
         ("2YE", "2 years, at its end", 2 * 365.2425 * 86400),
         ("B", "working day", 120960),
         ("250us", "250 microseconds", 250e-6),
+        ("30T", "30 minutes", 1800),  # names of pandas before 2.2
+        ("M", "month, at its end", 365.2425 * 86400 / 12),
+        ("AS-JAN", "year", 365.2425 * 86400),
     ],
 )
 def test_words_and_length(step, words, length):

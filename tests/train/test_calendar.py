@@ -83,6 +83,14 @@ def test_trading_days_have_no_gaps_and_no_saturdays():
     )
 
 
+def test_other_days_of_the_week_may_be_free():
+    week = pd.offsets.CustomBusinessDay(weekmask="Sun Mon Tue Wed Thu")
+    whole = days("2024-01-01", 63, week)
+    found = table(whole[:60])
+    assert (found.rows, found.calendar.words) == (60, "working day")
+    assert ahead(found) == list(whole[60:])
+
+
 def test_later_data_has_holidays_of_its_own():
     calendar = table(trading()).calendar
     later = days("2025-03-03", 60, "B").delete([10, 30, 31])
