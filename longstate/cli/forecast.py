@@ -21,6 +21,23 @@ def train(
     target: Annotated[list[str], typer.Option(help="Column to forecast; repeat for several.")],
     horizon: Annotated[int, typer.Option(help="Rows to forecast.")],
     time: Annotated[str | None, typer.Option(help="Column with the times.")] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            help="Time step such as h, D, B, MS; rows: one row is one step. Found if none."
+        ),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Time zone of times that name none, as Europe/Berlin.")
+    ] = None,
+    holiday: Annotated[
+        list[str], typer.Option(help="Working day that is none, as 2024-12-25; repeat for several.")
+    ] = [],  # noqa: B006
+    lower: Annotated[float | None, typer.Option(help="No forecast lies below.")] = None,
+    upper: Annotated[float | None, typer.Option(help="No forecast lies above.")] = None,
+    transform: Annotated[
+        str, typer.Option(help="Of the targets: none, log1p, box-cox, or auto: best on validation.")
+    ] = "none",
     covariate: Annotated[
         list[str], typer.Option(help="Column known up to now; repeat for several.")
     ] = [],  # noqa: B006
@@ -44,8 +61,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a forecaster, and score it beside last value, seasonal naive and ridge regression."""
-    levels = _numbers("--quantiles", quantiles)
-    shares = _numbers("--split", split)
+    levels, shares = _numbers("--quantiles", quantiles), _numbers("--split", split)
     if len(shares) != 3:
         raise InputError(f"--split must be three shares such as 0.7,0.1,0.2; got {split!r}")
     if epochs < 1:
@@ -76,6 +92,12 @@ def train(
             covariates=covariate,
             known=known,
             time=time,
+            step=step,
+            zone=zone,
+            holidays=holiday,
+            lower=lower,
+            upper=upper,
+            transform=transform,
             shares=(shares[0], shares[1], shares[2]),
             out=out,
             show=show,
@@ -106,13 +128,21 @@ def predict(
         Path | None, typer.Option("-o", "--out", help="CSV file to write; standard output if none.")
     ] = None,
 ) -> None:
-    """Forecast the rows after the last one of DATA."""
+    """Forecast the rows after the last one of DATA, with times written as in training."""
+    import warnings
+
     from longstate._files import write_whole
     from longstate.cli.show import say
     from longstate.train.csv import read_csv
+    from longstate.train.forecast_frame import forecast_csv
 
-    forecast = _load(run).predict(read_csv(data))
-    text = forecast.to_csv(index=False)
+    forecaster = _load(run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they stand in the notes
+        forecast = forecaster.predict(read_csv(data))
+    for note in forecast.attrs["notes"]:
+        print(note, file=sys.stderr)
+    text = forecast_csv(forecast, forecaster.model.spec)
     if out is None:
         sys.stdout.write(text)
         return

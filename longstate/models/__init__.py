@@ -1,6 +1,7 @@
 """Whole models: stacks of layers, and what reads and writes the data's own units."""
 
 from longstate.models._block import Block
+from longstate.models._calendar import Calendar
 from longstate.models._decoding import prepare_for_decoding
 from longstate.models._forecaster import Forecast, ForecastModel, Window
 from longstate.models._generate import Generated, Piece, generate
@@ -11,6 +12,7 @@ from longstate.models._stack import Stack, layer_class, repeat
 
 __all__ = [
     "Block",
+    "Calendar",
     "Forecast",
     "ForecastModel",
     "ForecastSpec",
