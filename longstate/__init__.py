@@ -8,4 +8,4 @@ from longstate._lazy import lazy
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy(__name__)

@@ -5,22 +5,16 @@ does `lazy`.
 """
 
 import ast
+import pkgutil
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 
-def lazy(
-    package: str, file: str
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """The `__getattr__`, the `__dir__` and the `__all__` of a package.
-
-    Args:
-        package: its `__name__`. file: its `__file__`.
-    """
-    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """The `__getattr__`, the `__dir__` and the `__all__` of a package, given its `__name__`."""
+    stub = ast.parse(pkgutil.get_data(package, "__init__.pyi") or b"")  # from a zip file, too
     home = {
         alias.name: node.module
         for node in stub.body

@@ -15,7 +15,8 @@ def near(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), list(lower), n=2, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(lower[c]) for c in close) + "?"
-    shown = ", ".join(repr(n) for n in names[:8]) + (", ..." if len(names) > 8 else "")
+    short = [n if len(n) <= 60 else n[:60] + "..." for n in names[:8]]
+    shown = ", ".join(map(repr, short)) + (", ..." if len(names) > 8 else "")
     return f"there is {shown}"
 
 

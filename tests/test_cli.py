@@ -99,7 +99,7 @@ def test_predict_writes_a_file_or_prints(run, data, tmp_path, capsys):
 def test_info(run, capsys):
     assert main(["info", run]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for word in ("y", "date, every h", "s4d", "24, 4, 24 rows", "320 rows, up to 2024-01-14"):
+    for word in ("y", "date, every hour", "s4d", "24, 4, 24 rows", "320 rows, up to 2024-01-14"):
         assert word in printed
 
 

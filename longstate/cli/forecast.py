@@ -22,6 +22,23 @@ def train(
     target: Annotated[list[str], typer.Option(help="Column to forecast; repeat for several.")],
     horizon: Annotated[int, typer.Option(help="Rows to forecast.")],
     time: Annotated[str | None, typer.Option(help="Column with the times.")] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            help="Time step such as h, D, B, MS; rows: one row is one step. Found if none."
+        ),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Time zone of times that name none, as Europe/Berlin.")
+    ] = None,
+    holidays: Annotated[
+        list[str], typer.Option(help="Working day that is none, as 2024-12-25; repeat for several.")
+    ] = [],  # noqa: B006
+    lower: Annotated[float | None, typer.Option(help="No forecast lies below.")] = None,
+    upper: Annotated[float | None, typer.Option(help="No forecast lies above.")] = None,
+    transform: Annotated[
+        str, typer.Option(help="Of the targets: none, log1p, box-cox, or auto: best on validation.")
+    ] = "none",
     covariates: Annotated[
         list[str], typer.Option(help="Column known up to now; repeat for several.")
     ] = [],  # noqa: B006
@@ -75,6 +92,12 @@ def train(
             covariates=covariates,
             known=known,
             time=time,
+            step=step,
+            zone=zone,
+            holidays=holidays,
+            lower=lower,
+            upper=upper,
+            transform=transform,
             split=shares,
             out=out,
             show=show,
@@ -97,14 +120,22 @@ def predict(
         Path | None, typer.Option("-o", "--out", help="CSV file to write; standard output if none.")
     ] = None,
 ) -> None:
-    """Forecast the rows that come after the last one of DATA. Needs a forecaster."""
+    """Forecast the rows that come after the last one of DATA, with times written as in training.
+    Needs a forecaster."""
+    import warnings
+
     from longstate._files import write_whole
     from longstate.cli._runs import open_forecaster
     from longstate.cli.show import say
-    from longstate.train import read_csv
+    from longstate.train import forecast_csv, read_csv
 
-    forecast = open_forecaster(run, "predict").predict(read_csv(data))
-    text = forecast.to_csv(index=False)
+    forecaster = open_forecaster(run, "predict")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they stand in the notes
+        forecast = forecaster.predict(read_csv(data))
+    for note in forecast.attrs["notes"]:
+        print(note, file=sys.stderr)
+    text = forecast_csv(forecast, forecaster.model.spec)
     if out is None:
         sys.stdout.write(text)
         return

@@ -104,7 +104,7 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
             f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles
         )
         say(f"Share of the truth at or below each quantile: {found}.")
-    for sentence in e.verdict():
+    for sentence in (*e.verdict(), *e.notes):
         say(sentence)
 
 
@@ -114,8 +114,8 @@ def show_facts(run: Path, forecaster: Forecaster) -> None:
     rows = {
         "targets": ", ".join(spec.targets),
         "covariates": ", ".join(spec.covariates) or "none",
-        "known in advance": ", ".join((*spec.known, *spec.calendar)) or "none",
-        "time": "row numbers" if spec.time is None else f"{spec.time}, every {spec.step}",
+        "known in advance": ", ".join((*spec.known, *spec.cycles)) or "none",
+        "time": spec.times,
         "window, horizon, season": f"{spec.window}, {spec.horizon}, {spec.season} rows",
         "quantiles": ", ".join(f"{q:g}" for q in spec.quantiles) or "none",
         "layers": ", ".join(forecaster.layers),

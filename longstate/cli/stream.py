@@ -4,17 +4,26 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from longstate.cli._runs import Run
-from longstate.errors import InputError
+from longstate.errors import InputError, near
 
 if TYPE_CHECKING:
     from longstate.models import ForecastSpec
     from longstate.stream import ForecastStream, Streamed
 
 
-def stream(run: Run) -> None:
+def stream(
+    run: Run,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="File that keeps the rows over a restart: read if there, then written."),
+    ] = None,
+) -> None:
     """Read one CSV row per line, write one forecast per line once a window is full. Needs a
     forecaster.
 
@@ -26,31 +35,75 @@ def stream(run: Run) -> None:
     from longstate.stream import ForecastStream
 
     model = open_forecast_model(run, "stream")
+    forecasts = ForecastStream(model)
+    if state is not None and state.exists():
+        forecasts.load(state)
     print(_csv(_header(model.spec)), flush=True)
-    for line in forecast_lines(ForecastStream(model), sys.stdin.buffer):
+    for line in forecast_lines(forecasts, sys.stdin.buffer, state):
         print(line, flush=True)
 
 
-def forecast_lines(stream: "ForecastStream", lines: Iterable[bytes]) -> Iterator[str]:
-    """The lines of output for the lines of input, one at a time."""
+def forecast_lines(
+    stream: "ForecastStream", lines: Iterable[bytes], state: Path | None = None
+) -> Iterator[str]:
+    """The lines of output for the lines of input, one at a time.
+
+    Args:
+        stream: takes the rows.
+        lines: of CSV.
+        state: written after each row that was taken.
+
+    Raises:
+        InputError: the first line names columns, but not all that are needed.
+    """
     spec = stream.spec
-    names = list(spec.columns)
+    names, first = list(spec.columns), True
     for number, raw in enumerate(lines, start=1):
         try:
             cells = _cells(raw)
             if not cells:
                 continue
-            if number == 1 and set(spec.columns) <= set(cells):
-                names = cells
+            header, first = _names_columns(cells, spec, first), False
+            if header is not None:
+                names = header
                 continue
             if len(cells) != len(names):
                 raise InputError(f"{len(cells)} values; {len(names)} were expected")
             streamed = stream.push(dict(zip(names, cells, strict=True)))
+        except _Header:
+            raise
         except InputError as error:
             print(f"line {number}: {error}; skipped", file=sys.stderr, flush=True)
             continue
+        finally:
+            if state is not None:
+                stream.save(state)
         if streamed is not None:
+            if streamed.note is not None:
+                print(f"line {number}: {streamed.note}", file=sys.stderr, flush=True)
             yield _csv(_values(streamed))
+
+
+class _Header(InputError):
+    """The first line names columns, and one is missing: no line can be read."""
+
+
+def _names_columns(cells: list[str], spec: "ForecastSpec", first: bool) -> list[str] | None:
+    """The columns' names where the line is a header, also one that is repeated."""
+    wanted = set(spec.columns)
+    found = wanted & set(cells)
+    if found == wanted:
+        return cells
+    if not first or not found:
+        return None
+    missing = [name for name in spec.columns if name not in found]
+    if missing == [spec.time]:
+        from longstate.train._frame import is_time_name
+
+        others = [i for i, cell in enumerate(cells) if is_time_name(cell)]
+        if len(others) == 1:
+            return [str(spec.time) if i == others[0] else c for i, c in enumerate(cells)]
+    raise _Header(f"the first line has no column {missing[0]!r}; {near(missing[0], cells)}")
 
 
 def _cells(raw: bytes) -> list[str]:

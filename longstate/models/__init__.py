@@ -2,6 +2,7 @@
 
 from longstate._lazy import public as _public
 from longstate.models._block import Block
+from longstate.models._calendar import Calendar
 from longstate.models._decoding import prepare_for_decoding
 from longstate.models._forecaster import Forecast, ForecastModel, Window
 from longstate.models._generate import Generated, Piece, generate, pieces
@@ -13,6 +14,7 @@ from longstate.models._stack import Stack, layer_class, repeat
 
 __all__ = [
     "Block",
+    "Calendar",
     "Forecast",
     "ForecastModel",
     "ForecastSpec",

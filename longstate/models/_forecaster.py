@@ -4,7 +4,7 @@
     x   = z - z_last                                     (b, w, c)
     line = W [x, covariates, known, calendar]            (b, h, c), in closed form, not trained
     r   = head(backbone([x then line, ...known]))        (b, h, c), zero before training
-    forecast = mean + std * (z_last + line + r)
+    forecast = mean + std * (z_last + line + r), back from the transform and within the bounds
 
 The line is a ridge regression whose penalty may grow with the lag; plain ridge, the baseline, is
 kept beside it and takes no part in the forecast. `longstate.train._baselines` solves for both.
@@ -30,8 +30,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
+from longstate.errors import InputError
 from longstate.layers._base import Layer
 from longstate.models._saving import describe_layer, fill, make_layer
+from longstate.models._scale import Scale
 from longstate.models._spec import ForecastSpec
 from longstate.models._stack import Stack, repeat
 
@@ -54,25 +56,6 @@ class Forecast(NamedTuple):
 
     point: Float[Tensor, "b h c"]
     quantiles: Float[Tensor, "b h c q"]
-
-
-class Scale(nn.Module):
-    """Mean and standard deviation of the training part, in float64. A constant column keeps 1."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float64))
-        self.register_buffer("std", torch.ones(channels, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ((x - self.mean) / self.std).float()
-
-    def set(self, mean: Tensor, std: Tensor) -> None:
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-12 * mean.abs(), std, torch.ones_like(std)))
 
 
 class Line(nn.Module):
@@ -147,7 +130,7 @@ class ForecastModel(nn.Module):
         super().__init__()
         self.spec = spec
         c, q = len(spec.targets), len(spec.quantiles)
-        self.scale = Scale(c)
+        self.scale = Scale(c, spec.transform)
         self.covariate_scale = Scale(len(spec.covariates))
         self.known_scale = Scale(len(spec.known))
         self.line, self.ridge = Line(spec), Line(spec)
@@ -200,8 +183,37 @@ class ForecastModel(nn.Module):
 
     def forward(self, window: Window) -> Forecast:
         point, quantiles = self.scaled(window)
-        mean, std = self.scale.mean, self.scale.std
-        return Forecast(point * std + mean, quantiles * std[:, None] + mean[:, None])
+        return Forecast(self.raw(point), self.raw(quantiles.movedim(-1, 0)).movedim(0, -1))
+
+    def raw(self, scaled: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        """From scaled units to the data's own, within the bounds."""
+        x = self.scale.inverse(scaled)
+        if self.spec.lower is None and self.spec.upper is None:
+            return x
+        return x.clamp(self.spec.lower, self.spec.upper)
+
+    @torch.no_grad()
+    def checked(self, window: Window) -> tuple[Forecast, str | None]:
+        """One forecast for use (b = 1), and a remark on what the window lacks, or None.
+
+        Raises:
+            InputError: the window holds nothing but its last row, or the forecast is not finite.
+        """
+        rows, seen = window.observed.shape[1], int(window.observed.any(-1).sum())
+        if seen <= 1 < rows // 2:
+            raise InputError(
+                f"of the {rows} rows that a forecast sees, {rows - seen} are missing: nothing but "
+                "the last was observed, so there is nothing to forecast from"
+            )
+        forecast = self(window)
+        if not all(bool(torch.isfinite(x).all()) for x in forecast):
+            raise InputError(
+                "the forecast is not finite; the largest number that it sees is "
+                f"{float(window.target.abs().max()):g}"
+            )
+        if 2 * seen >= rows:
+            return forecast, None
+        return forecast, f"Of the {rows} rows that the forecast sees, {rows - seen} are missing."
 
     def scaled(self, window: Window) -> Forecast:
         """The forecast in scaled units: what the loss and the scores are measured in."""

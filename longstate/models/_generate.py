@@ -5,10 +5,9 @@ has ended leaves the batch. No row is padded, and each draws from a generator of
 gives the same tokens in any company.
 """
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from longstate._nonfinite import first_bad
 from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.models._language import LanguageModel
+from longstate.models._prompts import check_prompts, check_stops, generators, is_count
 from longstate.models._sampling import Sampling
 from longstate.models._text_stream import TextStream
 
@@ -139,14 +139,14 @@ def _start(
     state: list[State] | None,
 ) -> "tuple[list[_Row], Iterator[Piece]]":
     """The rows, and the pieces that fill them."""
-    texts = _check_prompts(prompts, model.spec.vocab_size)
-    if not _is_count(max_tokens):
+    texts = check_prompts(prompts, model.spec.vocab_size)
+    if not is_count(max_tokens):
         raise InputError(f"max_tokens must be a whole number of at least 1; got {max_tokens!r}")
-    _check_stops(stop_tokens, stop_strings, decode)
+    check_stops(stop_tokens, stop_strings, decode)
     stops = model.spec.eos_tokens if stop_tokens is None else stop_tokens
     rows = [
         _Row(i, draw, None if decode is None else TextStream(decode, stop_strings), [])
-        for i, draw in enumerate(_generators(seed, len(texts)))
+        for i, draw in enumerate(generators(seed, len(texts)))
     ]
     end = _End(max_tokens, frozenset(stops))
     return rows, _run(model, texts, state, list(rows), settings, end)
@@ -247,57 +247,6 @@ def _cat_rows(*parts: Tensor) -> Tensor:
             for s in parts
         )
     return torch.cat(parts)
-
-
-def _check_prompts(
-    prompts: Sequence[Sequence[int] | Tensor] | Tensor, vocabulary: int
-) -> list[Tensor]:
-    if isinstance(prompts, str) or not len(prompts):
-        raise InputError("prompts must be a list of lists of tokens, at least one")
-    texts = []
-    for i, prompt in enumerate(prompts):
-        try:
-            listed = prompt.tolist() if isinstance(prompt, Tensor) else prompt
-            tokens = [operator.index(t) for t in listed]
-        except TypeError:
-            raise InputError(
-                f"prompt {i} must be a list of tokens, which are whole numbers; got {prompt!r:.60}"
-            ) from None
-        if not tokens:
-            raise InputError(f"prompt {i} is empty; give it at least one token")
-        strange = min(tokens) if min(tokens) < 0 else max(tokens)
-        if not 0 <= strange < vocabulary:
-            raise InputError(
-                f"prompt {i} holds token {strange}; the vocabulary has 0 to {vocabulary - 1}"
-            )
-        texts.append(torch.tensor(tokens))
-    return texts
-
-
-def _check_stops(tokens: Any, strings: Any, decode: object) -> None:
-    if tokens is not None and not (
-        isinstance(tokens, Sequence) and all(isinstance(t, int) for t in tokens)
-    ):
-        raise InputError(f"stop_tokens must be a list of tokens; got {tokens!r}")
-    listed = isinstance(strings, Sequence) and not isinstance(strings, str)
-    if not (listed and all(isinstance(s, str) and s for s in strings)):
-        raise InputError(f"stop_strings must be a list of strings, none empty; got {strings!r}")
-    if strings and decode is None:
-        raise InputError("stop_strings need decode, which turns tokens into text")
-
-
-def _generators(seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
-    seeds = [seed + i for i in range(rows)] if isinstance(seed, int) else seed
-    if not isinstance(seeds, Sequence) or len(seeds) != rows:
-        raise InputError(f"seed must be one number or one for each of {rows} prompts; got {seed!r}")
-    try:
-        return [torch.Generator().manual_seed(s) for s in seeds]
-    except (RuntimeError, TypeError, ValueError):
-        raise InputError(f"seed must be whole numbers of 64 bits; got {seed!r}") from None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _blame(model: LanguageModel, state: list[State]) -> str:

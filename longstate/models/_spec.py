@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from longstate.models._block import Gate
+from longstate.models._calendar import Calendar
 
 DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0
+LARGEST = 1e100  # of a value, so that sums of squares stay finite
 # Harmonics of each cycle. The window itself holds the fine shape of a day; these place it.
 CYCLES = {"day": (DAY, 3), "week": (WEEK, 3), "year": (YEAR, 2)}
 
@@ -22,34 +24,42 @@ class ForecastSpec:
         covariates: columns known up to now.
         known: columns known for the future too.
         time: the column with the times, or None.
-        step: time between rows as a pandas offset ("h", "30min", "MS"), or None without times.
-        calendar: cycles given as features, of "day", "week", "year"; empty without times.
+        calendar: how times go on, or None without times.
+        cycles: given as features, of "day", "week", "year"; empty without times.
         window, horizon, season: rows.
         quantiles: levels between 0 and 1, ascending; empty for a point forecast only.
         gate: what stands behind each layer; see `longstate.models.Block`. In files of versions that
             did not write it, it is "glu".
+        lower, upper: no forecast lies beyond. None: no bound.
+        transform: of the targets before they are scaled: "none", "log1p" or "box-cox".
     """
 
     targets: tuple[str, ...]
     covariates: tuple[str, ...]
     known: tuple[str, ...]
     time: str | None
-    step: str | None
-    calendar: tuple[str, ...]
+    calendar: Calendar | None
+    cycles: tuple[str, ...]
     window: int
     horizon: int
     season: int
     quantiles: tuple[float, ...]
     gate: Gate = "glu"
+    lower: float | None = None
+    upper: float | None = None
+    transform: str = "none"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "ForecastSpec":
-        """From what JSON made of one: lists where there were tuples."""
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in facts.items()
-        }
-        return cls(**given)
+        """From JSON, also of runs whose step stood alone: their times are without a zone."""
+        raw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        if "step" in raw:
+            step, raw["cycles"] = raw.pop("step"), raw.pop("calendar")
+            raw["calendar"] = None if step is None else {"step": step, "form": "mixed"}
+        if raw["calendar"] is not None:
+            found = raw["calendar"]
+            raw["calendar"] = Calendar(**{**found, "holidays": tuple(found.get("holidays", ()))})
+        return cls(**raw)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -58,8 +68,16 @@ class ForecastSpec:
         return (*time, *self.targets, *self.covariates, *self.known)
 
     @property
+    def times(self) -> str:
+        """Where times come from, in words."""
+        if self.time is None or self.calendar is None:
+            return "row numbers"
+        zone = "" if self.calendar.zone is None else f", {self.calendar.zone}"
+        return f"{self.time}, every {self.calendar.words}{zone}"
+
+    @property
     def n_calendar(self) -> int:
-        return sum(2 * CYCLES[c][1] for c in self.calendar)
+        return sum(2 * CYCLES[c][1] for c in self.cycles)
 
 
 def calendar_features(times: np.ndarray | None, cycles: tuple[str, ...], rows: int) -> np.ndarray:

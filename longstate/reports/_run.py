@@ -3,9 +3,8 @@
 import dataclasses
 from typing import Any
 
-import pandas as pd
-
 from longstate._environment import environment
+from longstate.models._calendar import seconds
 from longstate.reports._forecast import ForecastReport
 from longstate.reports._memory_figures import System
 from longstate.train import Forecaster, ForecastEvaluation
@@ -25,12 +24,12 @@ def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) 
         name=name,
         history=forecaster.history,
         systems=linear_systems(forecaster),
-        interval=None if spec.step is None else seconds(spec.step),
+        interval=None if spec.calendar is None else seconds(spec.calendar),
         configuration={
             "target": spec.targets,
             "covariates": spec.covariates,
-            "known in advance": (*spec.known, *(f"{cycle} cycle" for cycle in spec.calendar)),
-            "time": "row numbers" if spec.time is None else f"{spec.time}, every {spec.step}",
+            "known in advance": (*spec.known, *(f"{cycle} cycle" for cycle in spec.cycles)),
+            "time": spec.times,
             "window, horizon, season": (spec.window, spec.horizon, spec.season),
             "quantiles": spec.quantiles,
             "layers": forecaster.layers,
@@ -51,10 +50,3 @@ def linear_systems(forecaster: Forecaster) -> dict[str, System]:
         for i, mixer in enumerate(mixers, start=1)
         if hasattr(mixer, "system")
     }
-
-
-def seconds(step: str) -> float:
-    """Length of a pandas offset; of months and years, which vary, the mean over ten years."""
-    offset = pd.tseries.frequencies.to_offset(step)
-    start = pd.Timestamp("2000-01-01") + 0 * offset
-    return ((start + 120 * offset) - start).total_seconds() / 120

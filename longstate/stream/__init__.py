@@ -2,4 +2,4 @@
 
 from longstate._lazy import lazy
 
-__getattr__, __dir__, __all__ = lazy(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy(__name__)

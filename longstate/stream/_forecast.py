@@ -7,36 +7,52 @@ Rows arrive in order of time. Rows that are missing are put in as gaps. A run wi
 known in advance needs them ahead: a row whose targets are empty is a row of the future, and tells
 them; the same row comes again, with targets, when its time has come.
 
+A row so far ahead that everything before it would leave the window waits until the next row
+confirms it: one wrong time must not silence all that follow.
+
 Axes: b batch (1), w window, h horizon, c targets, p covariates, k known.
 """
 
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from longstate.errors import InputError
-from longstate.models import Forecast, ForecastModel, Window
-from longstate.models._spec import calendar_features
+from longstate.models import Calendar, Forecast, ForecastModel, Window
+from longstate.models._calendar import HOLIDAY_RUN, ROWS
+from longstate.models._spec import LARGEST, calendar_features
+from longstate.models._time_text import read_one, texts
+from longstate.stream._forecast_saving import load_rows, save_rows
+from longstate.stream._identity import describe
+
+MOST_HOLIDAYS = 4096
 
 
 class Streamed(NamedTuple):
     """A forecast and the row after which it was made.
 
     Args:
-        origin: time of the last row seen; its number, from 0, where there are no times.
+        origin: time of the last row seen, written as in the data; its number, from 0, where there
+            are no times.
         forecast: b = 1.
+        note: what the window lacks, in one sentence; None where it is whole.
     """
 
     origin: str
     forecast: Forecast
+    note: str | None = None
 
 
-class _Row(NamedTuple):
-    time: pd.Timestamp | None
+class Row(NamedTuple):
+    """One row: its time, and its numbers, nan where nothing came."""
+
+    time: Any
     target: np.ndarray
     observed: np.ndarray
     covariates: np.ndarray
@@ -52,12 +68,12 @@ class ForecastStream:
 
     def __init__(self, model: ForecastModel):
         self.model, self.spec = model.eval(), model.spec
-        self._past: deque[_Row] = deque(maxlen=self.spec.window)
-        self._future: deque[_Row] = deque()
+        self._past: deque[Row] = deque(maxlen=self.spec.window)
+        self._future: deque[Row] = deque()
+        self._doubtful: Row | None = None
         self._count = 0
-        self._step = (
-            None if self.spec.step is None else pd.tseries.frequencies.to_offset(self.spec.step)
-        )
+        self._identity: dict[str, Any] | None = None
+        self._calendar = self.spec.calendar or Calendar(ROWS)
 
     def push(self, values: Mapping[str, str | float]) -> Streamed | None:
         """Take one row.
@@ -70,11 +86,15 @@ class ForecastStream:
             columns, `horizon` rows of the future.
 
         Raises:
-            InputError: a column is missing or not a number, or the time does not fit. The row is
-                not taken and the stream goes on.
+            InputError: a column is missing or not a number, or the time does not fit, or the window
+                holds nothing to forecast from. The stream goes on.
         """
         row = self._parse(values)
+        if self._calendar.even and row.time is not None:
+            row = self._on_grid(row)
         future = bool(self.spec.known) and not row.observed.any()
+        if not future:
+            self._settle_doubt(row)
         self._check_time(row, self._future[-1] if self._future and future else None, future)
         if future:
             self._push_future(row)
@@ -84,12 +104,34 @@ class ForecastStream:
             due = not self.spec.known or len(self._future) >= self.spec.horizon
         if not due or len(self._past) < self.spec.window:
             return None
+        forecast, note = self.model.checked(self._window())
         origin = self._past[-1].time
-        with torch.no_grad():
-            forecast = self.model(self._window())
-        return Streamed(str(self._count - 1 if origin is None else origin), forecast)
+        if origin is None:
+            return Streamed(str(self._count - 1), forecast, note)
+        return Streamed(texts(self._calendar, pd.Index([origin]))[0], forecast, note)
 
-    def _parse(self, values: Mapping[str, str | float]) -> _Row:
+    def save(self, path: str | Path) -> None:
+        """Write the rows that are kept, whole or not at all, to go on with after a restart."""
+        if self._identity is None:
+            self._identity = describe(self.model)
+        save_rows(path, self._identity, self._calendar, self._count, self._kept())
+
+    def load(self, path: str | Path) -> None:
+        """Go on where a stream of the same model was saved.
+
+        Raises:
+            InputError: the file is missing, damaged, or of another model. The stream is as it was.
+        """
+        self._calendar, self._count, rows = load_rows(path, self.model)
+        self._past = deque((Row(*r) for r in rows["past"]), maxlen=self.spec.window)
+        self._future = deque(Row(*r) for r in rows["future"])
+        self._doubtful = Row(*rows["doubtful"][0]) if rows["doubtful"] else None
+
+    def _kept(self) -> dict[str, list[Row]]:
+        doubtful = [] if self._doubtful is None else [self._doubtful]
+        return {"past": [*self._past], "future": [*self._future], "doubtful": doubtful}
+
+    def _parse(self, values: Mapping[str, str | float]) -> Row:
         spec = self.spec
         numbers = {}
         for name in (*spec.targets, *spec.covariates, *spec.known):
@@ -99,37 +141,62 @@ class ForecastStream:
         time = None
         if spec.time is not None:
             raw = str(values.get(spec.time, ""))
-            when = pd.to_datetime(raw, errors="coerce", utc=True)
-            if not isinstance(when, pd.Timestamp):
-                raise InputError(f"the time column {spec.time!r} holds {raw!r}, not a date")
-            time = when.tz_localize(None)
+            before = self._past[-1].time if self._past else None
+            time = read_one(self._calendar, raw, before)
+            if time is None:
+                raise InputError(f"the time column {spec.time!r} holds {raw[:60]!r}, not a date")
         target, covariates, known = (
             np.array([numbers[n] for n in names])
             for names in (spec.targets, spec.covariates, spec.known)
         )
-        return _Row(time, target, ~np.isnan(target), covariates, known)
+        return Row(time, target, ~np.isnan(target), covariates, known)
 
-    def _check_time(self, row: _Row, before: _Row | None, future: bool) -> None:
-        before = before or (self._past[-1] if self._past else None)
-        if row.time is None or before is None or before.time is None or self._step is None:
+    def _on_grid(self, row: Row) -> Row:
+        stamps = pd.Index([row.time])
+        self._calendar = self._calendar.anchored(stamps)
+        number = self._calendar.index_of(stamps)
+        if self._calendar.off_grid(stamps, number).any():
+            raise InputError(
+                f"the time {row.time} does not fit its step (every {self._calendar.words})"
+            )
+        return row._replace(time=self._calendar.at(number)[0])
+
+    def _steps(self, start: Any, end: Any) -> int:
+        """From one time to another; 1 for later rows where times are only labels."""
+        if not self._calendar.even:
+            return int(end > start) - int(end < start)
+        first, last = self._calendar.index_of(pd.Index([start, end]))
+        return int(last - first)
+
+    def _settle_doubt(self, row: Row) -> None:
+        """Take the row that waits if this one goes on from it, else forget it."""
+        waiting, self._doubtful = self._doubtful, None
+        if waiting is None or not 0 < self._steps(waiting.time, row.time) < self.spec.window:
             return
-        if row.time <= before.time:
+        if self._past and self._steps(self._past[-1].time, waiting.time) < 0:
+            self._past.clear()  # it was what came before that was wrong
+            self._future.clear()
+        self._push_past(waiting)
+
+    def _check_time(self, row: Row, before: Row | None, future: bool) -> None:
+        before = before or (self._past[-1] if self._past else None)
+        if row.time is None or before is None:
+            return
+        steps = self._steps(before.time, row.time)
+        if abs(steps) > self.spec.window and not future:
+            self._doubtful = row
+            after = "after" if steps > 0 else "before"
+            raise InputError(
+                f"the time {row.time} lies {abs(steps)} steps {after} {before.time}, more than the "
+                f"window of {self.spec.window} rows; it waits for a row that goes on from it"
+            )
+        if steps < 1:
             raise InputError(f"the time {row.time} does not come after {before.time}")
-        expected = before.time + self._step
-        if row.time < expected or (future and row.time != expected):
+        if future and steps != 1:
+            expected = self._calendar.next(before.time, 1)[0] if self._calendar.even else "the next"
             raise InputError(f"the time {row.time} does not fit; {expected} was expected")
-        if row.time > expected and row.time not in self._grid(before.time, row.time):
-            raise InputError(f"the time {row.time} does not fit a step of {self.spec.step}")
 
-    def _grid(self, start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
-        """Only as much of the grid as a window can hold; the step divides what lies before."""
-        if isinstance(self._step, pd.tseries.offsets.Tick):
-            steps = (end - start) // pd.Timedelta(self._step)
-            skipped = max(0, steps - self.spec.window) * pd.Timedelta(self._step)
-            start = start + skipped
-        return pd.date_range(start, end, freq=self._step)
-
-    def _push_future(self, row: _Row) -> None:
+    def _push_future(self, row: Row) -> None:
         if np.isnan(row.known).any():
             raise InputError("a row of the future must fill every column known in advance")
         if len(self._future) >= self.spec.window + 2 * self.spec.horizon:
@@ -138,21 +205,35 @@ class ForecastStream:
             )
         self._future.append(row)
 
-    def _push_past(self, row: _Row) -> None:
+    def _push_past(self, row: Row) -> None:
         last = self._past[-1] if self._past else None
         if last is None and not row.observed.all():
             return  # no last value to hold yet
-        if last is not None and row.time is not None and last.time is not None:
-            for time in self._grid(last.time, row.time)[1:-1]:
-                self._append(self._gap(time))
+        if last is not None and row.time is not None and self._calendar.even:
+            self._push_gaps(last.time, row.time)
         self._append(row)
 
-    def _gap(self, time: pd.Timestamp) -> _Row:
+    def _push_gaps(self, start: Any, end: Any) -> None:
+        """One row of gaps for each step between; no more than a window holds."""
+        first, last = self._calendar.index_of(pd.Index([start, end]))
+        if (
+            self._calendar.inferred and last - first <= HOLIDAY_RUN + 1
+        ):  # as in training, working days without a row are holidays
+            days = self._calendar.at(np.arange(first + 1, last))
+            if len(days):
+                holidays = (*self._calendar.holidays, *(str(day.date()) for day in days))
+                recent = tuple(sorted(holidays)[-MOST_HOLIDAYS:])
+                self._calendar = replace(self._calendar, holidays=recent)
+            return
+        for time in self._calendar.at(np.arange(max(first + 1, last - self.spec.window), last)):
+            self._append(self._gap(time))
+
+    def _gap(self, time: Any) -> Row:
         nothing = [np.full(len(n), np.nan) for n in (self.spec.targets, self.spec.covariates)]
         known = np.full(len(self.spec.known), np.nan)
-        return _Row(time, nothing[0], np.zeros(len(nothing[0]), dtype=bool), nothing[1], known)
+        return Row(time, nothing[0], np.zeros(len(nothing[0]), dtype=bool), nothing[1], known)
 
-    def _append(self, row: _Row) -> None:
+    def _append(self, row: Row) -> None:
         announced = self._future.popleft() if self._future else None
         if announced is not None:
             row = row._replace(known=np.where(np.isnan(row.known), announced.known, row.known))
@@ -172,10 +253,10 @@ class ForecastStream:
     def _window(self) -> Window:
         past, h = self._past, self.spec.horizon
         ahead = [row.known for row in list(self._future)[:h]] if self.spec.known else []
-        times = None
-        if self._step is not None and past[-1].time is not None:
-            future = pd.date_range(past[-1].time, periods=h + 1, freq=self._step)[1:]
-            times = np.concatenate([np.array([r.time for r in past], dtype="M8[ms]"), future])
+        clock = None
+        if self.spec.cycles and past[-1].time is not None:
+            times = pd.Index([row.time for row in past])
+            clock = self._calendar.wall_clock(times.append(self._calendar.next(times[-1], h)))
         rows = self.spec.window + h
         known = np.zeros((rows, 0))
         if self.spec.known:
@@ -185,7 +266,7 @@ class ForecastStream:
             observed=_tensor(np.stack([r.observed for r in past])),
             covariates=_tensor(np.stack([r.covariates for r in past])),
             known=_tensor(known),
-            calendar=_tensor(calendar_features(times, self.spec.calendar, rows)),
+            calendar=_tensor(calendar_features(clock, self.spec.cycles, rows)),
         )
 
 
@@ -202,7 +283,10 @@ def _number(name: str, value: str | float) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise InputError(f"column {name!r} holds {str(value)!r}; a number was expected") from None
-    if abs(number) == float("inf"):
-        raise InputError(f"column {name!r} is infinite")
+        raise InputError(
+            f"column {name!r} holds {str(value)[:60]!r}; a number was expected"
+        ) from None
+    if not abs(number) <= LARGEST:
+        what = "infinite" if abs(number) == float("inf") else f"too large ({number:g})"
+        raise InputError(f"column {name!r} is {what}")
     return number

@@ -4,6 +4,7 @@ from longstate.train._evaluation import Example as Example
 from longstate.train._evaluation import ForecastEvaluation as ForecastEvaluation
 from longstate.train._evaluation import Score as Score
 from longstate.train._forecast import Forecaster as Forecaster
+from longstate.train._forecast_frame import forecast_csv as forecast_csv
 from longstate.train._history import Evaluated as Evaluated
 from longstate.train._history import TrainingHistory as TrainingHistory
 from longstate.train._loop import Keeping as Keeping
@@ -11,6 +12,7 @@ from longstate.train._loop import Progress as Progress
 from longstate.train._loop import Task as Task
 from longstate.train._loop import train as train
 from longstate.train._optim import make_optimiser as make_optimiser
+from longstate.train._prepare import Bounds as Bounds
 from longstate.train._settings import Size as Size
 from longstate.train._settings import TextTraining as TextTraining
 from longstate.train._settings import Training as Training
@@ -18,6 +20,7 @@ from longstate.train._text_model import TextModel as TextModel
 from longstate.train._text_run import TextHistory as TextHistory
 from longstate.train._text_run import TextLook as TextLook
 from longstate.train._text_task import TextScore as TextScore
+from longstate.train._time_step import Timing as Timing
 from longstate.train._tokens import ByteTokens as ByteTokens
 from longstate.train._tokens import FileTokens as FileTokens
 from longstate.train._tokens import Tokens as Tokens

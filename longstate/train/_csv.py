@@ -1,59 +1,99 @@
 """Read a CSV file, or say in one sentence why not."""
 
+import bz2
 import csv
+import gzip
 import io
+import lzma
+import warnings
+from collections import Counter
 from pathlib import Path
+from typing import IO, Any
 
 import pandas as pd
 
 from longstate.errors import InputError
 
 SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
+# The first bytes of a compressed file, whatever its name is.
+COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+LONGEST_LINE = 1 << 24  # characters in the first line
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
     """The table in a comma-separated, UTF-8 file whose first line names the columns.
+
+    Args:
+        path: a file, also one that gzip, bzip2 or xz has compressed; or a pipe, which is read once.
 
     Raises:
         InputError: the file is missing, empty, not text, not UTF-8, separated otherwise, ragged,
             or holds no rows.
     """
     path = Path(path)
-    header = _first_line(path)
-    _check_separator(path, header)
-    names = next(csv.reader(io.StringIO(header)))
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path} names the column {name!r} twice in its first line")
-    try:
-        frame = pd.read_csv(path, low_memory=False, encoding="utf-8-sig", index_col=False)
-    except UnicodeDecodeError as e:
-        raise _not_utf8(path, e) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e:
-        why = " ".join(str(e).split()).removeprefix("Error tokenizing data. C error: ")
-        raise InputError(f"{path} is not a readable CSV file: {why}") from None
-    if frame.empty:
-        raise InputError(f"{path} has a first line and no rows of data")
-    return frame
-
-
-def _first_line(path: Path) -> str:
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if path.is_dir():
         raise InputError(f"{path} is a folder; a CSV file was expected")
     try:
-        with path.open(encoding="utf-8-sig", newline=None) as file:
-            header = file.readline()
+        with path.open("rb") as raw, _unpacked(raw) as file:
+            return _read(path, file)
     except UnicodeDecodeError as e:
         raise _not_utf8(path, e) from None
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError) as e:
+        raise InputError(f"{path} cannot be unpacked: {e}") from None
     except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror}") from None
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    """What can be read twice: a pipe is held in memory."""
+    file = raw if raw.seekable() else io.BytesIO(raw.read())
+    start = file.read(8)
+    file.seek(0)
+    for first, unpack in COMPRESSED.items():
+        if start.startswith(first):
+            unpacked: IO[bytes] = unpack(file, "rb")
+            return unpacked
+    return file
+
+
+def _read(path: Path, file: IO[bytes]) -> pd.DataFrame:
+    names = _names(path, file)
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(file, low_memory=False, encoding="utf-8-sig", index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e:
+        why = " ".join(str(e).split()).removeprefix("Error tokenizing data. C error: ")
+        raise InputError(f"{path} is not a readable CSV file: {why}") from None
+    if frame.empty:
+        raise InputError(f"{path} has a first line and no rows of data")
+    if len(frame.columns) == len(names):
+        frame.columns = pd.Index(names)  # pandas renames those that are empty
+    return frame
+
+
+def _names(path: Path, file: IO[bytes]) -> list[str]:
+    """The names in the first line; one that is empty is called "column 3"."""
+    header = file.readline(LONGEST_LINE).decode("utf-8-sig").rstrip("\r\n")
+    while not header.strip() and (more := file.readline(LONGEST_LINE)):
+        header = more.decode("utf-8").rstrip("\r\n")
     if "\0" in header:
         raise InputError(f"{path} is not a text file; a CSV file was expected")
     if not header.strip():
         raise InputError(f"{path} is empty; a first line with column names was expected")
-    return header
+    _check_separator(path, header)
+    try:
+        names = next(csv.reader(io.StringIO(header)))
+    except csv.Error as e:
+        raise InputError(f"{path} has a first line that cannot be read: {e}") from None
+    names = [name or f"column {i}" for i, name in enumerate(names, start=1)]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path} names the column {name[:60]!r} twice in its first line")
+    return names
 
 
 def _check_separator(path: Path, header: str) -> None:

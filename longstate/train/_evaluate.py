@@ -12,7 +12,7 @@ from torch import Tensor
 from longstate.models import ForecastModel
 from longstate.train._baselines import last_value, seasonal_naive
 from longstate.train._evaluation import Coverage, Example, ForecastEvaluation, Score
-from longstate.train._forecast_task import pinball
+from longstate.train._forecast_task import check_size, pinball
 from longstate.train._windows import Batch, Windows
 
 METHODS = ("model", "last value", "seasonal naive", "ridge")
@@ -40,10 +40,14 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         model: in evaluation mode afterwards.
         windows: that the model has not been trained on.
         examples: how many windows to keep whole, evenly spread.
+
+    Raises:
+        InputError: a value is too large to be scored.
     """
     model.eval()
     spec = model.spec
     sums = _Sums(spec.horizon, len(spec.quantiles))
+    check_size(model, windows.table, windows.table.rows)
     for batch in windows.batches(128):
         _add(sums, model, windows, batch)
     picked = np.unique(np.linspace(0, len(windows) - 1, examples).round().astype(int))
@@ -58,29 +62,30 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         last=windows.table.label(last),
         scores=tuple(_score(sums, m) for m in METHODS),
         quantiles=tuple(_coverage(sums, i, level) for i, level in enumerate(spec.quantiles)),
+        notes=windows.table.notes,
         examples=tuple(e for i in picked for e in _examples(model, windows, int(i))),
     )
 
 
 def _add(sums: _Sums, model: ForecastModel, windows: Windows, batch: Batch) -> None:
-    y = model.scale(batch.future)
+    y = batch.future
     present = batch.present.double()
-    forecast = model.scaled(batch.window)
+    forecast, unit = model(batch.window), model.scale.unit
     points = {
         "model": forecast.point,
-        "last value": model.scale(last_value(windows, batch)),
-        "seasonal naive": model.scale(seasonal_naive(windows, batch)),
-        "ridge": model.scaled_ridge(batch.window),
+        "last value": last_value(windows, batch),
+        "seasonal naive": seasonal_naive(windows, batch),
+        "ridge": model.raw(model.scaled_ridge(batch.window)),
     }
     sums.count += present.sum((0, 2))
     for method, point in points.items():
-        error = (point - y).double()
+        error = (point - y) / unit
         sums.squared[method] += (present * error**2).sum((0, 2))
         sums.absolute[method] += (present * error.abs()).sum((0, 2))
     if model.spec.quantiles:
         weight = present[..., None]
         sums.below += (weight * (y[..., None] <= forecast.quantiles)).sum((0, 2))
-        loss = pinball(forecast, y, model.spec.quantiles)
+        loss = pinball(forecast, y, model.spec.quantiles) / unit[:, None]
         sums.pinball += (weight * loss).sum((0, 2))
 
 
@@ -109,7 +114,7 @@ def _examples(model: ForecastModel, windows: Windows, index: int) -> list[Exampl
     batch = windows.batch(np.array([index]))
     spec, origin = model.spec, int(batch.rows[0])
     forecast = model(batch.window)
-    ridge = model.scaled_ridge(batch.window) * model.scale.std + model.scale.mean
+    ridge = model.raw(model.scaled_ridge(batch.window))
     points = {
         "model": forecast.point,
         "last value": last_value(windows, batch),

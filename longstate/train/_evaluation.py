@@ -75,6 +75,7 @@ class ForecastEvaluation:
         scores: the model first, then the baselines.
         quantiles: the model's coverage per level; empty where it has none.
         examples: a few windows, spread over the scored part.
+        notes: what was found and mended in the data, in sentences.
     """
 
     targets: tuple[str, ...]
@@ -87,6 +88,7 @@ class ForecastEvaluation:
     scores: tuple[Score, ...]
     quantiles: tuple[Coverage, ...]
     examples: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
 
     def score(self, method: str) -> Score:
         return next(s for s in self.scores if s.method == method)
@@ -114,6 +116,7 @@ class ForecastEvaluation:
                 "scores": tuple(Score(**_tuples(s)) for s in raw["scores"]),
                 "quantiles": tuple(Coverage(**_tuples(q)) for q in raw["quantiles"]),
                 "examples": tuple(_example(e) for e in raw["examples"]),
+                "notes": tuple(raw.get("notes", ())),
             }
         )
 

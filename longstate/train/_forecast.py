@@ -1,12 +1,12 @@
 """The forecaster for people with a data frame: fit, predict, evaluate, save, load."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -18,17 +18,19 @@ from longstate.models._saving import fill
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
+from longstate.train._forecast_frame import check_reach, forecast_frame, table_for
 from longstate.train._forecast_task import ForecastTask
+from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
-from longstate.train._prepare import plan, solve
+from longstate.train._prepare import Bounds, identity_of, plan, solve
 from longstate.train._settings import Size, Training
-from longstate.train._table import Columns, Table, find_time, make_table
+from longstate.train._table import Columns, Table, make_table
+from longstate.train._time_step import Timing
 from longstate.train._windows import Split, Windows
 
-Names = str | Sequence[str]
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 
@@ -88,12 +90,18 @@ class Forecaster:
 
     def fit(
         self,
-        frame: pd.DataFrame,
-        target: Names,
+        frame: Data,
+        target: Names | None = None,
         *,
         covariates: Names = (),
         known: Names = (),
-        time: str | None = None,
+        time: str | int | None = None,
+        step: str | None = None,
+        zone: str | None = None,
+        holidays: Iterable[Any] = (),
+        lower: float | None = None,
+        upper: float | None = None,
+        transform: str = "none",
         split: Sequence[float] = (0.7, 0.1, 0.2),
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
@@ -101,10 +109,13 @@ class Forecaster:
         """Train on the first part of `frame`, stop by the second; the third is left for evaluation.
 
         Args:
-            frame: one row per time step, oldest first.
-            target: column or columns to forecast.
+            frame: one row per time step, oldest first; a Series or an array will do.
+            target: column or columns to forecast; None where there is only one.
             covariates: columns known up to now. known: columns known for the future too.
-            time: column with the times; None takes a date index or a column called date, time, ds.
+            time: column with the times; None takes an index of times, or the column that is named
+                (date, time, ds, ts, quarter, last_updated...) or written like one.
+            step, zone, holidays: of the times, where the data does not tell; see `Timing`.
+            lower, upper, transform: of the targets; see `Bounds`.
             split: shares of the rows for training, validation and test.
             out: folder for the checkpoint and the model. A run that was stopped there goes on.
             show: called with the progress after each step.
@@ -112,10 +123,17 @@ class Forecaster:
         Raises:
             InputError: data, settings or folder cannot be used; one sentence.
         """
-        frame, time = find_time(frame, time)
-        columns = Columns(_names(target), _names(covariates), _names(known), time)
-        table = make_table(frame, columns)
-        spec, parts = plan(table, self.horizon, self.window, self.season, self.quantiles, split)
+        data = as_frame(frame)
+        when = None if time is None else str(time)
+        target = only_column(data, when) if target is None else target
+        parts_of = names_of(target), names_of(covariates), names_of(known)
+        data, when, remarks = find_time(data, when, (*parts_of[0], *parts_of[1], *parts_of[2]))
+        timing = Timing(step, zone, tuple(str(day) for day in holidays))
+        table = make_table(data, Columns(*parts_of, when), timing=timing)
+        bounds = Bounds(lower, upper, transform)
+        spec, parts = plan(
+            table, self.horizon, self.window, self.season, self.quantiles, split, bounds
+        )
         spec = dataclasses.replace(spec, gate=self._gate(out))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -126,16 +144,16 @@ class Forecaster:
         self.facts |= {
             "seen_rows": seen,
             "seen_digest": table.digest(seen),
-            "seen_until": None if table.times is None else str(table.times[seen - 1]),
+            "seen_until": None if table.times is None else table.label(seen - 1),
             "split": list(split),
-            "notes": [*table.notes, *notes],
+            "notes": [*remarks, *table.notes, *notes],
             "environment": environment(),
         }
         if out is not None:
             self.save(Path(out) / MODEL)
         return self
 
-    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def predict(self, frame: Data) -> pd.DataFrame:
         """The `horizon` rows after the last row with a target.
 
         Args:
@@ -144,32 +162,20 @@ class Forecaster:
 
         Returns:
             The time (or row number) and, for each target, its column and one for each quantile.
+            What was found and mended in the data stands in `attrs["notes"]`, in sentences.
+
+        Raises:
+            InputError: the data cannot be used; nothing but the last row of the window is there.
         """
         table = self._table(frame)
         spec = self.model.spec
-        if table.rows < spec.window:
-            raise InputError(
-                f"a forecast needs the last {spec.window} rows; the data has {table.rows}"
-            )
-        ahead = len(table.known) - table.rows
-        if spec.known and ahead < spec.horizon:
-            raise InputError(
-                f"a forecast needs {spec.horizon} rows after the last target with "
-                f"{', '.join(map(repr, spec.known))} filled; the data has {ahead}"
-            )
-        with torch.no_grad():
-            forecast = self.model(Windows.last(table, spec))
-        rows = range(table.rows, table.rows + spec.horizon)
-        times = table.times_ahead(spec.horizon)
-        when = list(rows) if times is None else times[table.rows :]
-        columns: dict[str, Any] = {spec.time or "row": when}
-        for j, name in enumerate(spec.targets):
-            columns[name] = forecast.point[0, :, j].numpy()
-            for k, level in enumerate(spec.quantiles):
-                columns[f"{name}_q{level:g}"] = forecast.quantiles[0, :, j, k].numpy()
-        return pd.DataFrame(columns)
+        check_reach(table, spec)
+        forecast, lacks = self.model.checked(Windows.last(table, spec))
+        if lacks is not None:
+            warnings.warn(lacks, stacklevel=2)
+        return forecast_frame(table, spec, forecast, lacks)
 
-    def evaluate(self, frame: pd.DataFrame) -> ForecastEvaluation:
+    def evaluate(self, frame: Data) -> ForecastEvaluation:
         """Score the rows of `frame` that training and validation have not seen."""
         table = self._table(frame)
         return evaluate(self.model, Windows(table, self.model.spec, self._unseen(table)))
@@ -194,6 +200,11 @@ class Forecaster:
         tensors, facts = checkpoint.load(path, "forecaster")
         facts = renamed(facts)
         spec = ForecastSpec.of(facts.pop("spec"))
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(
+                    f"{path} cannot be used: its {name} holds numbers that are not finite"
+                )
         self = cls(
             spec.horizon,
             window=spec.window,
@@ -242,7 +253,7 @@ class Forecaster:
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
         identity = {
             "data": table.digest(table.rows)[:16],
-            **dataclasses.asdict(spec),
+            **identity_of(spec),
             **dataclasses.asdict(parts),
             **dataclasses.asdict(self.size),
             **dataclasses.asdict(self.training),
@@ -259,12 +270,8 @@ class Forecaster:
             f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
         ]
 
-    def _table(self, frame: pd.DataFrame) -> Table:
-        spec = self.model.spec
-        if spec.time is not None and spec.time not in frame.columns:
-            frame, _ = find_time(frame, None)
-        columns = Columns(spec.targets, spec.covariates, spec.known, spec.time)
-        return make_table(frame, columns, step=spec.step)
+    def _table(self, data: Data) -> Table:
+        return table_for(data, self.model.spec)
 
     def _unseen(self, table: Table) -> int:
         """The first row that training and validation have not seen."""
@@ -272,7 +279,9 @@ class Forecaster:
         if until is None or table.times is None:
             known = table.rows >= seen and table.digest(seen) == self.facts["seen_digest"]
             return seen if known else 0
-        row = int(np.searchsorted(table.times[: table.rows], np.datetime64(until), side="right"))
+        assert table.calendar is not None
+        last = table.calendar.untext(until)
+        row = int(table.times[: table.rows].searchsorted(last, side="right"))
         if table.rows - row < self.horizon:
             raise InputError(
                 f"the data ends at {table.label(table.rows - 1)}; an evaluation needs "
@@ -280,7 +289,3 @@ class Forecaster:
                 "seen the series"
             )
         return row
-
-
-def _names(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)

@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longstate.errors import InputError
 from longstate.models import Forecast, ForecastModel
 from longstate.train._settings import Training
+from longstate.train._table import Table
 from longstate.train._windows import Batch, Windows
 
 VALIDATION_WINDOWS = 2048
+FAR = 1e9  # times the usual distance from the median: beside it, other values have no digits left
+OVERFLOW = 1e15  # of scaled values: their squares stay finite in float32
 
 
 class ForecastTask:
@@ -75,7 +79,11 @@ def pinball(forecast: Forecast, y: Tensor, levels: tuple[float, ...]) -> Tensor:
 
 @torch.no_grad()
 def fit_scale(model: ForecastModel, windows: Windows, rows: int) -> tuple[str, ...]:
-    """Set the model's scales from the first `rows` rows; returns the names of constant columns."""
+    """Set the model's scales from the first `rows` rows; returns the names of constant columns.
+
+    Raises:
+        InputError: one value is so far from all others that they would vanish beside it.
+    """
     table = windows.table
     constant = []
     for scale, values, names in (
@@ -84,9 +92,48 @@ def fit_scale(model: ForecastModel, windows: Windows, rows: int) -> tuple[str, .
         (model.known_scale, table.known, table.columns.known),
     ):
         part = np.array(values[:rows], dtype=np.float64)
-        scale.set(torch.from_numpy(part.mean(0)), torch.from_numpy(part.std(0)))
+        for name, column in zip(names, part.T, strict=True):
+            _check_spread(table, name, column)
+        if scale is model.scale and scale.transform != "none":
+            scale.fit(torch.from_numpy(part), model.spec.lower)
+        else:
+            scale.set(torch.from_numpy(part.mean(0)), torch.from_numpy(part.std(0)))
         constant += [n for n, column in zip(names, part.T, strict=True) if np.ptp(column) == 0]
     return tuple(constant)
+
+
+def _check_spread(table: Table, name: str, values: np.ndarray) -> None:
+    far = np.abs(values - np.median(values))
+    row, usual = int(far.argmax()), far[far > 0]
+    if len(usual) and far[row] > FAR * np.median(usual):
+        raise InputError(
+            f"column {name!r} is {values[row]:g} at {table.label(row)}, {far[row]:.2g} from the "
+            f"median where {np.median(usual):.2g} is usual; correct it, or leave it empty"
+        )
+
+
+@torch.no_grad()
+def check_size(model: ForecastModel, table: Table, rows: int) -> None:
+    """Refuse values in the first `rows` rows whose squares would overflow.
+
+    Raises:
+        InputError: names the column and the row.
+    """
+    for scale, values, names in (
+        (model.scale, table.target, table.columns.targets),
+        (model.covariate_scale, table.covariates, table.columns.covariates),
+        (model.known_scale, table.known, table.columns.known),
+    ):
+        if not names:
+            continue
+        scaled = scale(torch.from_numpy(np.array(values[:rows]))).abs().nan_to_num(torch.inf)
+        row, column = divmod(int(scaled.argmax()), len(names))
+        if float(scaled[row, column]) > OVERFLOW:
+            raise InputError(
+                f"column {names[column]!r} is {values[row, column]:g} at {table.label(row)}: "
+                f"{float(scaled[row, column]):.2g} times the spread of the training part; correct "
+                "it, or leave it empty"
+            )
 
 
 @torch.no_grad()

@@ -231,9 +231,10 @@ def _resume(
 ) -> dict[str, Tensor]:
     assert keeping.path is not None
     tensors, facts = checkpoint.load(keeping.path, "training")
-    saved = {**ADDED, **renamed(facts["identity"])}
-    for name, ours in keeping.identity.items():
-        theirs = saved.get(next(iter(renamed({name: ours}))))
+    saved, now = renamed(facts["identity"]), renamed(keeping.identity)
+    for name in now | saved:
+        theirs, ours = saved.get(name, ADDED.get(name)), now.get(name)
+        name = name.replace("_", " ")
         if theirs != ours:
             raise InputError(
                 f"{keeping.path} belongs to another run: its {name} is {theirs}, here it is "

@@ -6,15 +6,17 @@ the columns that are known in advance.
 """
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from longstate.errors import InputError, near
-
-TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")
+from longstate.models import Calendar
+from longstate.models._calendar import _naive
+from longstate.models._spec import LARGEST
+from longstate.train._time_rows import place_rows
+from longstate.train._time_step import Timing
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class Table:
         target (n, c), covariates (n, p): float64; gaps hold the last value seen.
         observed (n, c): False where the target was missing.
         known (n + future, k): float64.
-        times (n + future): datetime64[ms], or None.
-        step: pandas offset between rows, or None without times.
+        times (n + future): stamps of `calendar`, or None.
+        calendar: how times go on, or None without times.
         notes: what was found and mended, in sentences.
+        before: rows of the data that are left out before the first complete one.
     """
 
     columns: Columns
@@ -46,57 +49,64 @@ class Table:
     observed: np.ndarray
     covariates: np.ndarray
     known: np.ndarray
-    times: np.ndarray | None
-    step: str | None
+    times: pd.Index | None
+    calendar: Calendar | None
     notes: tuple[str, ...]
+    before: int = 0
 
     @property
     def rows(self) -> int:
         return self.target.shape[0]
 
-    def times_ahead(self, rows: int) -> np.ndarray | None:
-        """Times of all n rows and of `rows` rows after them."""
-        if self.times is None or self.step is None:
+    def times_ahead(self, rows: int) -> pd.Index | None:
+        """Times of all n rows and of `rows` rows after them; None where these are not known."""
+        if self.times is None or self.calendar is None or not self.calendar.even:
             return None
         past = self.times[: self.rows]
-        future = pd.date_range(pd.Timestamp(past[-1]), periods=rows + 1, freq=self.step)[1:]
-        return np.concatenate([past, future.to_numpy().astype("datetime64[ms]")])
+        return past.append(self.calendar.next(past[-1], rows))
+
+    def wall_clock(self, ahead: int) -> np.ndarray | None:
+        """What a clock shows at `times_ahead`; None where that is no date."""
+        times = self.times_ahead(ahead)
+        return None if times is None or self.calendar is None else self.calendar.wall_clock(times)
 
     def label(self, row: int) -> str:
         """The time of a row in words; the row number where there are no times."""
-        times = self.times_ahead(max(0, row - self.rows + 1))
-        return str(row) if times is None else str(pd.Timestamp(times[row]))
+        if self.calendar is not None and self.times is not None:
+            if row < self.rows:
+                return self.calendar.text(self.times[row])
+            times = self.times_ahead(row - self.rows + 1)
+            if times is not None:
+                return self.calendar.text(times[row])
+        return str(row + self.before)
 
     def digest(self, rows: int) -> str:
         """A fingerprint of the first `rows` rows."""
         h = hashlib.sha256(repr(self.columns).encode())
         for array in (self.target, self.observed, self.covariates, self.known):
             h.update(np.ascontiguousarray(array[:rows]).tobytes())
-        if self.times is not None:
-            h.update(self.times[:rows].astype(np.int64).tobytes())
+        if self.times is not None and self.calendar is not None:
+            times = self.times[:rows]
+            dated = self.calendar.dated
+            clock = _naive(times, False).as_unit("ms").asi8 if dated else np.asarray(times)
+            h.update(clock.tobytes())
         return h.hexdigest()
 
 
-def find_time(frame: pd.DataFrame, time: str | None) -> tuple[pd.DataFrame, str | None]:
-    """The time column: the one asked for, a date index, or one called date, time, ds..."""
-    if time is not None:
-        return frame, time
-    if isinstance(frame.index, pd.DatetimeIndex):
-        name = str(frame.index.name or "time")
-        return frame.rename_axis(name).reset_index(), name
-    for column in frame.columns:
-        if str(column).lower() in TIME_NAMES and not pd.api.types.is_numeric_dtype(frame[column]):
-            return frame, str(column)
-    return frame, None
-
-
-def make_table(frame: pd.DataFrame, columns: Columns, *, step: str | None = None) -> Table:
+def make_table(
+    frame: pd.DataFrame,
+    columns: Columns,
+    *,
+    calendar: Calendar | None = None,
+    timing: Timing = Timing(),  # noqa: B008
+) -> Table:
     """Check and clean `frame`.
 
     Args:
         frame: one row per time step, oldest first.
         columns: which columns are read.
-        step: the time step that is expected; None to find it.
+        calendar: that of training; None to find it.
+        timing: what is said of the times where the calendar has to be found.
 
     Raises:
         InputError: a column is missing, listed twice or not numeric; dates cannot be read, repeat,
@@ -107,14 +117,10 @@ def make_table(frame: pd.DataFrame, columns: Columns, *, step: str | None = None
         raise InputError("the table has no rows")
     names = [*columns.targets, *columns.covariates, *columns.known]
     values = pd.DataFrame({name: _numbers(frame[name]) for name in names})
-    notes: list[str] = []
-    times = None
-    if columns.time is not None:
-        index = _times(frame[columns.time])
-        step = _step(index, columns.time, step)
-        values, index = _fill_rows(values, index, step, columns.time, notes)
-        times = index.to_numpy().astype("datetime64[ms]")
-    return _assemble(values, columns, times, step if columns.time else None, notes)
+    if columns.time is None:
+        return _assemble(values, columns, None, None, [])
+    placed = place_rows(values, frame[columns.time].reset_index(drop=True), calendar, timing)
+    return _assemble(placed.values, columns, placed.times, placed.calendar, list(placed.notes))
 
 
 def _check_columns(frame: pd.DataFrame, columns: Columns) -> None:
@@ -139,99 +145,29 @@ def _numbers(column: pd.Series) -> np.ndarray:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise InputError(
-            f"column {column.name!r} holds {str(column.iloc[row])!r} in line {row + 2}; "
+            f"column {column.name!r} holds {shorten(column.iloc[row])} in line {row + 2}; "
             "a number was expected"
         )
     values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isinf(values).any():
-        row = int(np.flatnonzero(np.isinf(values))[0])
-        raise InputError(f"column {column.name!r} is infinite in line {row + 2}")
+    for wrong, what in ((np.isinf(values), "is infinite"), (abs(values) > LARGEST, "is too large")):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            size = "" if np.isinf(values[row]) else f" ({values[row]:g})"
+            raise InputError(f"column {column.name!r} {what} in line {row + 2}{size}")
     return values
 
 
-def _times(column: pd.Series) -> pd.DatetimeIndex:
-    if pd.api.types.is_numeric_dtype(column):
-        raise InputError(
-            f"the time column {column.name!r} holds numbers such as {column.iloc[0]}; dates such "
-            "as 2024-01-31 12:00 were expected"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas warns about guessing; what it cannot read is NaT
-        times = pd.to_datetime(column, errors="coerce", utc=True)
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        raise InputError(
-            f"the time column {column.name!r} holds {str(column.iloc[row])!r} in line {row + 2}; "
-            "a date such as 2024-01-31 12:00 was expected, written the same way in every line"
-        )
-    return pd.DatetimeIndex(times).tz_localize(None)
-
-
-def _step(times: pd.DatetimeIndex, name: str, expected: str | None) -> str:
-    gaps = np.diff(times.to_numpy())
-    zero = gaps.dtype.type(0)
-    for wrong, what in ((gaps == zero, "repeats the time of"), (gaps < zero, "is earlier than")):
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0]) + 1
-            raise InputError(
-                f"the time column {name!r} must go forward: line {row + 2} ({times[row]}) {what} "
-                f"line {row + 1}"
-            )
-    usual = _guess_step(times, gaps)
-    if expected is not None and usual is not None and usual != expected:
-        raise InputError(f"the time column {name!r} has a step of {usual}; {expected} was expected")
-    found = expected or usual
-    if found is None or _misfit(times, found) is not None:
-        row = 1 if found is None else int(_misfit(times, found) or 1)
-        even = "an even time step" if found is None else f"a time step of {found}"
-        raise InputError(
-            f"the time column {name!r} is uneven: line {row + 2} ({times[min(row, len(times) - 1)]}"
-            f") does not fit {even}"
-        )
-    return found
-
-
-def _guess_step(times: pd.DatetimeIndex, gaps: np.ndarray) -> str | None:
-    if len(times) < 3:
-        return None
-    sizes, counts = np.unique(gaps, return_counts=True)
-    if len(sizes) > 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pandas announces that it will return an offset
-            calendar = pd.infer_freq(times)  # months, quarters, working days
-        if calendar is not None:
-            return str(getattr(calendar, "freqstr", calendar))
-    return pd.tseries.frequencies.to_offset(pd.Timedelta(sizes[counts.argmax()])).freqstr
-
-
-def _misfit(times: pd.DatetimeIndex, step: str) -> int | None:
-    """The first row that does not lie on the grid of `step`; None when all do."""
-    grid = pd.date_range(times[0], times[-1], freq=step)
-    off = ~times.isin(grid)
-    return int(np.flatnonzero(off)[0]) if off.any() else None
-
-
-def _fill_rows(
-    values: pd.DataFrame, times: pd.DatetimeIndex, step: str, name: str, notes: list[str]
-) -> tuple[pd.DataFrame, pd.DatetimeIndex]:
-    grid = pd.date_range(times[0], times[-1], freq=step)
-    missing = len(grid) - len(times)
-    if missing == 0:
-        return values, times
-    if missing > len(times):
-        raise InputError(
-            f"the time column {name!r} has {len(times)} rows where its step of {step} from "
-            f"{times[0]} to {times[-1]} makes {len(grid)}; more rows are missing than present"
-        )
-    notes.append(f"{missing} missing rows (step {step}) were put in as gaps.")
-    return values.set_axis(times).reindex(grid).reset_index(drop=True), grid
+def shorten(value: object) -> str:
+    """A cell for a message, in quotes."""
+    text = str(value)
+    return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
 def _assemble(
     values: pd.DataFrame,
     columns: Columns,
-    times: np.ndarray | None,
-    step: str | None,
+    times: pd.Index | None,
+    calendar: Calendar | None,
     notes: list[str],
 ) -> Table:
     target = values[list(columns.targets)].to_numpy()
@@ -260,8 +196,9 @@ def _assemble(
         covariates=covariates.ffill().bfill().to_numpy(),
         known=_known(known, end - start),
         times=None if times is None else times[start:],
-        step=step,
+        calendar=calendar,
         notes=tuple(notes),
+        before=start,
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
@@ -61,13 +60,15 @@ class Windows:
                 f"rows {first} to {last} hold no horizon of {spec.horizon} rows after a window of "
                 f"{spec.window}; more data, or a shorter window or horizon, is needed"
             )
-        # A window whose future was never observed teaches and tests nothing.
+        # A window whose past or future was never observed teaches and tests nothing.
         present = np.concatenate([[0], np.cumsum(table.observed.any(axis=1))])
-        self.origins = origins[present[origins + spec.horizon] > present[origins]]
+        ahead = present[origins + spec.horizon] > present[origins]
+        behind = present[origins] > present[origins - spec.window]
+        self.origins = origins[ahead & behind]
         if len(self.origins) == 0:
             raise InputError(f"rows {first} to {last} hold no value of the target")
-        times = table.times_ahead(spec.horizon)
-        self._calendar = calendar_features(times, spec.calendar, table.rows + spec.horizon)
+        times = table.wall_clock(spec.horizon)
+        self._calendar = calendar_features(times, spec.cycles, table.rows + spec.horizon)
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -101,7 +102,7 @@ class Windows:
         """The window at the end of the table, b = 1: what a forecast of the future sees."""
         known = table.known[: table.rows + spec.horizon]
         n, w, h = table.rows, spec.window, spec.horizon
-        calendar = calendar_features(table.times_ahead(h), spec.calendar, n + h)
+        calendar = calendar_features(table.wall_clock(h), spec.cycles, n + h)
         start = np.array([0])
         return Window(
             target=_rows(table.target[n - w :], start, w),
@@ -190,7 +191,7 @@ def season_of(table: Table, rows: int) -> int:
     return 1 if not alike or max(alike) <= 0 else int(np.argmax(alike)) + 2
 
 
-def calendar_of(table: Table, rows: int) -> tuple[str, ...]:
+def cycles_of(table: Table, rows: int) -> tuple[str, ...]:
     """The cycles worth giving as features: longer than the step, seen twice in `rows` rows."""
     seconds = _seconds(table)
     if seconds is None:
@@ -201,7 +202,9 @@ def calendar_of(table: Table, rows: int) -> tuple[str, ...]:
 
 def _seconds(table: Table) -> float | None:
     """Time between rows; the mean where months differ."""
-    if table.times is None or table.rows < 2:
+    calendar = table.calendar
+    if table.times is None or calendar is None or table.rows < 2:
         return None
-    first, last = pd.Timestamp(table.times[0]), pd.Timestamp(table.times[table.rows - 1])
-    return (last - first).total_seconds() / (table.rows - 1)
+    if not calendar.even or not calendar.dated:
+        return None
+    return float((table.times[table.rows - 1] - table.times[0]).total_seconds()) / (table.rows - 1)

@@ -98,8 +98,8 @@ WRONG = {
     "infinite": ({"x": "inf"}, "column 'x' is infinite"),
     "date": ({"date": "soon"}, "the time column 'date' holds 'soon', not a date"),
     "again": ({"date": "2024-01-02 15:00"}, "15:00:00 does not come after 2024-01-02 15:00:00"),
-    "early": ({"date": "2024-01-02 15:20"}, "does not fit; 2024-01-02 16:00:00 was expected"),
-    "off": ({"date": "2024-01-02 17:20"}, "does not fit a step of h"),
+    "early": ({"date": "2024-01-02 15:20"}, r"15:20:00 does not fit its step \(every hour\)"),
+    "off": ({"date": "2024-01-02 17:20"}, r"17:20:00 does not fit its step \(every hour\)"),
 }
 
 
@@ -151,8 +151,12 @@ def test_a_long_silence_costs_no_more_than_a_window(plain, frame):
     stream = ForecastStream(plain.model)
     for row in rows(frame[:40]):
         stream.push(row)
-    streamed = stream.push({"date": "2424-01-01 00:00:00", "y": "20", "x": "0"})
+    later = {"date": "2424-01-01 00:00:00", "y": "20", "x": "0"}
+    with pytest.raises(InputError, match="more than the window of 30 rows; it waits for a row"):
+        stream.push(later)
+    streamed = stream.push({**later, "date": "2424-01-01 01:00:00"})
     assert np.isfinite(streamed.forecast.point).all()
+    assert streamed.note == "Of the 30 rows that the forecast sees, 28 are missing."
 
 
 def test_knows_nothing_of_training():

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from longstate.layers import S4D
-from longstate.models import ForecastModel, ForecastSpec
+from longstate.models import Calendar, ForecastModel, ForecastSpec
 from longstate.train._baselines import (
     STRENGTHS,
     Moments,
@@ -18,10 +18,12 @@ from longstate.train._windows import Windows
 from tests.train.helpers import hourly
 
 
-def setting(frame, quantiles=(), calendar=("day",), season=24):
+def setting(frame, quantiles=(), cycles=("day",), season=24):
     columns = Columns(("y", "x"), (), ("z",), "date")
     table = make_table(frame, columns)
-    spec = ForecastSpec(("y", "x"), (), ("z",), "date", "h", calendar, 10, 4, season, quantiles)
+    spec = ForecastSpec(
+        ("y", "x"), (), ("z",), "date", Calendar("h"), cycles, 10, 4, season, quantiles
+    )
     model = ForecastModel(spec, lambda d: S4D(d, d_state=4), d_model=4, n_layers=1).eval()
     train, validation = Windows(table, spec, 0, 200), Windows(table, spec, 200, 300)
     fit_scale(model, train, 200)
@@ -49,7 +51,7 @@ def test_moments_give_the_error_without_the_data():
 
 
 def test_ridge_is_the_textbook_solution_at_the_best_strength():
-    model, train, validation = setting(hourly(300), calendar=())
+    model, train, validation = setting(hourly(300), cycles=())
     fit_ridge(model, train, validation)
 
     def matrices(windows, j):
@@ -81,7 +83,7 @@ def test_ridge_is_the_textbook_solution_at_the_best_strength():
 
 
 def test_a_fading_line_penalises_each_weight_by_its_lag():
-    model, train, _validation = setting(hourly(300), calendar=())
+    model, train, _validation = setting(hourly(300), cycles=())
     batch = train.batch(np.arange(len(train)))
     last, x, scaled = model.normalise(batch.window)
     features = model.line.features(x, scaled)[0].double()

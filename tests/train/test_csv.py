@@ -1,3 +1,11 @@
+import bz2
+import gzip
+import lzma
+import os
+import threading
+import time
+
+import pandas as pd
 import pytest
 
 from longstate.errors import InputError
@@ -28,6 +36,11 @@ WRONG = {
     "ragged first": (b"a,b\n1,2,3\n", "is not a readable CSV file"),
     "open quote": (b'a,b\n"1,2\n', "is not a readable CSV file"),
     "twice": (b"a,b,a\n1,2,3\n", "names the column 'a' twice"),
+    "long name": (b"x" * 3_000_000 + b",y\n1,1\n", "has a first line that cannot be read"),
+    "cut gzip": (
+        gzip.compress(b"a,y\n" + os.urandom(4000).hex().encode())[:2000],
+        "cannot be unpacked",
+    ),
 }
 
 
@@ -40,6 +53,7 @@ def test_refuses_in_one_sentence(case, tmp_path):
         read_csv(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_refuses_what_is_no_file(tmp_path):
@@ -47,3 +61,45 @@ def test_refuses_what_is_no_file(tmp_path):
         read_csv(tmp_path / "none.csv")
     with pytest.raises(InputError, match="is a folder"):
         read_csv(tmp_path)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_reads_compressed_files_by_their_first_bytes(pack, tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_bytes(pack(b"date,y\n2024-01-01,1.5\n"))
+    assert read_csv(path)["y"].tolist() == [1.5]
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write():
+        with path.open("wb") as pipe:
+            pipe.write(b"date,y\n2024-01-01,1.5\n2024-01-02,2.5\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_csv(path)["y"].tolist() == [1.5, 2.5]
+    writer.join()
+
+
+def test_many_columns_take_no_longer_than_pandas_does(tmp_path):
+    path = tmp_path / "wide.csv"
+    names = ",".join(f"c{i}" for i in range(20_000))
+    path.write_text(f"{names}\n{','.join('1' * 20_000)}\n")
+
+    def seconds(read):
+        began = time.process_time()
+        assert read(path).shape == (1, 20_000)
+        return time.process_time() - began
+
+    assert min(seconds(read_csv) for _ in range(3)) < 4 * min(
+        seconds(pd.read_csv) for _ in range(3)
+    )
+
+
+def test_columns_without_a_name_are_numbered(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",y,\n1,2,3\n")
+    assert list(read_csv(path).columns) == ["column 1", "y", "column 3"]

@@ -107,10 +107,12 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 
 def test_another_run_s_checkpoint_is_refused_and_unchanged(tmp_path):
     path = tmp_path / "c"
-    train(Regression(), SETTINGS, keeping=Keeping(path, {"layer": "s4d"}))
+    train(Regression(), SETTINGS, keeping=Keeping(path, {"layers": "s4d"}))
     before = path.read_bytes()
-    with pytest.raises(InputError, match="another run: its layer is s4d, here it is s4; choose"):
-        train(Regression(), SETTINGS, keeping=Keeping(path, {"layer": "s4"}))
+    with pytest.raises(InputError, match="another run: its layers is s4d, here it is s4; choose"):
+        train(Regression(), SETTINGS, keeping=Keeping(path, {"layers": "s4"}))
+    with pytest.raises(InputError, match="another run: its layers is s4d, here it is None; choose"):
+        train(Regression(), SETTINGS, keeping=Keeping(path, {}))
     assert path.read_bytes() == before
 
 

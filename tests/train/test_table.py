@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 
 from longstate.errors import InputError
-from longstate.train._table import Columns, find_time, make_table
+from longstate.models import Calendar
+from longstate.train._frame import find_time
+from longstate.train._table import Columns, make_table
 from tests.train.helpers import hourly
 
 Y = Columns(("y",), time="date")
@@ -13,7 +15,7 @@ def test_a_regular_table():
     table = make_table(hourly(50), Columns(("y",), ("x",), ("z",), "date"))
     assert table.target.shape == table.covariates.shape == table.known.shape == (50, 1)
     assert table.observed.all()
-    assert table.step == "h"
+    assert table.calendar.step == "h"
     assert table.notes == ()
     ahead = table.times_ahead(2)
     assert ahead[-1] - ahead[-3] == np.timedelta64(2, "h")
@@ -24,7 +26,7 @@ def test_a_regular_table():
 def test_finds_the_step(freq):
     times = pd.date_range("2001-01-01", periods=40, freq=freq)
     table = make_table(pd.DataFrame({"date": times, "y": np.arange(40.0)}), Y)
-    again = pd.date_range(times[0], periods=41, freq=table.step)
+    again = pd.date_range(times[0], periods=41, freq=table.calendar.step)
     assert table.times_ahead(1)[-1] == again[-1].to_datetime64()
 
 
@@ -72,15 +74,19 @@ def test_finds_the_time():
     assert find_time(hourly(4).rename(columns={"date": "when"}), "when")[1] == "when"
     frame = hourly(4)
     frame.index = pd.DatetimeIndex(frame.pop("date"), name="stamp")
-    found, name = find_time(frame, None)
+    found, name, _ = find_time(frame, None)
     assert name == "stamp"
     assert "stamp" in found.columns
 
 
-def test_time_zones_are_read_as_utc():
+def test_an_offset_is_kept_and_old_runs_read_utc():
     frame = hourly(5)
     frame["date"] = frame["date"] + "+02:00"
-    assert make_table(frame, Y).label(0) == "2023-12-31 22:00:00"
+    table = make_table(frame, Y)
+    assert table.label(0) == "2024-01-01 00:00:00+02:00"
+    assert table.label(6) == "2024-01-01 06:00:00+02:00"
+    old = Calendar("h", form="mixed")
+    assert make_table(frame, Y, calendar=old).label(0) == "2023-12-31 22:00:00"
 
 
 def change(row, column, value):
@@ -121,7 +127,6 @@ WRONG = {
     ),
     "date": (Y, change(3, "date", "soon"), "'date' holds 'soon' in line 5; a date such as"),
     "no date": (Y, change(3, "date", None), "in line 5; a date such as"),
-    "epoch": (Y, lambda f: f.assign(date=range(len(f))), "'date' holds numbers such as 0"),
     "repeated": (
         Y,
         change(3, "date", "2024-01-01 02:00:00"),
@@ -131,9 +136,9 @@ WRONG = {
     "uneven": (
         Y,
         change(3, "date", "2024-01-01 03:20:00"),
-        r"uneven: line 5 \(2024-01-01 03:20:00\) does not fit a time step of h",
+        r"uneven: line 5 \(2024-01-01 03:20:00\) does not fit the usual step",
     ),
-    "one row": (Y, lambda f: f.iloc[:1], "is uneven"),
+    "one row": (Y, lambda f: f.iloc[:1], r"has too few rows \(1\) to find its step"),
     "no rows": (Y, lambda f: f.iloc[:0], "the table has no rows"),
     "mostly missing": (Y, lambda f: f.iloc[[0, 1, 2, 3, 19]], "more rows are missing than present"),
 }
@@ -148,8 +153,8 @@ def test_refuses_in_one_sentence(case):
 
 
 def test_another_step_than_expected_is_refused():
-    with pytest.raises(InputError, match="has a step of h; D was expected"):
-        make_table(hourly(10), Y, step="D")
+    with pytest.raises(InputError, match=r"line 3 .* does not fit its step \(every day\)"):
+        make_table(hourly(10), Y, calendar=Calendar("D"))
 
 
 def test_digest_sees_every_change():

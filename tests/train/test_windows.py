@@ -3,16 +3,17 @@ import pytest
 import torch
 
 from longstate.errors import InputError
-from longstate.models import ForecastSpec
+from longstate.models import Calendar, ForecastSpec
 from longstate.train._table import Columns, Table, make_table
-from longstate.train._windows import Windows, calendar_of, season_of, split_rows
+from longstate.train._windows import Windows, cycles_of, season_of, split_rows
 from tests.train.helpers import hourly
 
 COLUMNS = Columns(("y",), ("x",), ("z",), "date")
 
 
-def spec(window=8, horizon=3, calendar=("day",)):
-    return ForecastSpec(("y",), ("x",), ("z",), "date", "h", calendar, window, horizon, 24, ())
+def spec(window=8, horizon=3, cycles=("day",)):
+    calendar = Calendar("h")
+    return ForecastSpec(("y",), ("x",), ("z",), "date", calendar, cycles, window, horizon, 24, ())
 
 
 def test_a_window_is_the_rows_before_its_horizon():
@@ -73,8 +74,8 @@ def test_arrays_may_be_files_and_are_not_read_whole(tmp_path):
         )
         arrays[name][:] = np.arange(rows)[:, None]
     arrays["observed"] = np.ones((rows, 1), dtype=bool)
-    table = Table(columns=COLUMNS, times=None, step=None, notes=(), **arrays)
-    windows = Windows(table, spec(calendar=()))
+    table = Table(columns=COLUMNS, times=None, calendar=None, notes=(), **arrays)
+    windows = Windows(table, spec(cycles=()))
     assert isinstance(windows.table.target, np.memmap)
     batch = windows.batch(np.array([4000]))
     assert batch.window.target[0, :, 0].tolist() == list(range(4000, 4008))
@@ -131,10 +132,10 @@ def test_season_and_calendar_come_from_the_step(freq, season, calendar):
     frame = pd.DataFrame({"date": times, "y": np.arange(float(rows))})
     table = make_table(frame, Columns(("y",), time="date"))
     assert season_of(table, rows) == season
-    assert calendar_of(table, rows) == calendar
+    assert cycles_of(table, rows) == calendar
 
 
 def test_season_without_times_is_found_in_the_values():
     table = make_table(hourly(400)[["y"]], Columns(("y",)))
     assert season_of(table, 400) == 24
-    assert calendar_of(table, 400) == ()
+    assert cycles_of(table, 400) == ()

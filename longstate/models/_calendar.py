@@ -1,0 +1,283 @@
+"""How the times of a series go on: the step, the time zone, and how times are written.
+
+Found once, in training, and saved with the run; every later command reads times by it. It is plain
+data: JSON can hold it. Stamps are a pandas index (dates in `zone`, or without one; or numbers), and
+each has a whole number: `index_of(stamps)`, `at(numbers)`.
+"""
+
+import math
+import re
+import warnings
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from longstate.errors import InputError
+from longstate.models._steps import DAY, Even, Months, Rule, Working
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS = "rows"
+HOLIDAY_RUN = 7
+"""Holidays in a row; more missing working days are a gap."""
+# Class of the pandas offset: months, and the day of the month.
+MONTHS = {
+    f"{prefix}{period}{end}": (n, kind)
+    for prefix, kinds in (("", ("day", "end")), ("Business", ("first working", "last working")))
+    for period, n in (("Month", 1), ("Quarter", 3), ("Year", 12))
+    for end, kind in zip(("Begin", "End"), kinds, strict=True)
+} | {
+    f"B{period}{end}": (n, f"{which} working")
+    for period, n in (("Quarter", 3), ("Year", 12))
+    for end, which in (("Begin", "first"), ("End", "last"))
+}
+RENAMED = {
+    "H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "M": "ME", "BM": "BME",
+    "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "BA": "BYE", "AS": "YS", "BAS": "BYS",
+}  # fmt: skip
+UNITS = (
+    ("week", 7 * DAY * 1000), ("day", DAY * 1000), ("hour", 3600 * 10**9), ("minute", 60 * 10**9),
+    ("second", 10**9), ("millisecond", 10**6), ("microsecond", 1000), ("nanosecond", 1),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """One value for everything that is known of a series' times.
+
+    Args:
+        step: a pandas offset such as "h", "30min", "D", "7D", "MS", "QE-DEC", "B"; "rows" where
+            one row is one step whatever the times say; a number where times are numbers.
+        form: how times come and go: "dates" (values that are dates already), a `strptime` format,
+            "int " before such a format for whole numbers such as 1950, "unix s" (ms, us, ns),
+            "period " and pandas' name of the period, "number", or "mixed".
+        zone: name of the time zone, or a fixed offset; None for times without one.
+        anchor: a stamp that lies on the grid. None: the first stamp that comes.
+        wall: steps follow the clock on the wall and not elapsed time. Matters in a zone.
+        holidays: working days that are none, as "2024-12-25"; for the step "B".
+        weekdays: which days are worked, Monday first; for the step "B".
+        inferred: the holidays were found in the data: later working days without a row are
+            holidays too.
+    """
+
+    step: str
+    form: str = "dates"
+    zone: str | None = None
+    anchor: str | None = None
+    wall: bool = False
+    holidays: tuple[str, ...] = ()
+    weekdays: str = "1111100"
+    inferred: bool = False
+
+    @property
+    def even(self) -> bool:
+        """Stamps lie on a grid, so that what is missing and what comes next is known."""
+        return self.step != ROWS
+
+    @property
+    def dated(self) -> bool:
+        return self.form != "number"
+
+    @property
+    def unit(self) -> str:
+        return "ns" if self.dated and self.even and _nanoseconds(self.step) % 1000 else "us"
+
+    @property
+    def words(self) -> str:
+        """The step, to follow "every"."""
+        if not self.even or not self.dated:
+            return "row" if not self.even else self.step
+        size = _nanoseconds(self.step)
+        if size:
+            unit, one = next((u, o) for u, o in UNITS if size % o == 0 and (u, size) != ("week", 0))
+            return unit if size == one else f"{size // one} {unit}s"
+        months = _months(self.step)
+        if months is None:
+            return "working day"
+        n, kind = months
+        unit, n = (
+            ("year", n // 12) if n % 12 == 0 else ("quarter", n // 3) if n == 3 else ("month", n)
+        )
+        day = {"end": ", at its end", "day": ""}.get(kind, f", on its {kind} day")
+        day = ", on one weekday" if kind.startswith("week") else day
+        return (unit if n == 1 else f"{n} {unit}s") + day
+
+    @property
+    def length(self) -> str | None:
+        """A step that is always as long, as pandas names its length; None for others."""
+        from pandas import Timedelta
+        from pandas.tseries.frequencies import to_offset
+
+        size = _nanoseconds(self.step) if self.even and self.dated else 0
+        return str(to_offset(Timedelta(size)).freqstr) if size else None
+
+    def anchored(self, stamps: "pd.Index") -> "Calendar":
+        """With the first of `stamps` as its anchor, where it has none."""
+        if self.anchor is not None or not self.even:
+            return self
+        return replace(self, anchor=self.text(stamps[0]))
+
+    def index_of(self, stamps: "pd.Index") -> np.ndarray:
+        """(n) int64: the number of the nearest stamp of the grid."""
+        return _rule(self).index(self.clock(stamps))
+
+    def off_grid(self, stamps: "pd.Index", numbers: np.ndarray) -> np.ndarray:
+        """(n) bool: further from the grid than a clock's jitter: a tenth of a step, or an hour."""
+        here, there = self.clock(stamps), _rule(self).stamp(numbers)
+        steps = np.abs(_rule(self).stamp(numbers + 1) - there)
+        most = steps / 10
+        if self.dated:
+            most = np.minimum(most, DAY / 24 * (1000 if self.unit == "ns" else 1))
+        return np.asarray(np.abs(here - there) > most)
+
+    def at(self, numbers: np.ndarray) -> "pd.Index":
+        """The stamps of these numbers."""
+        return self.stamps(_rule(self).stamp(np.asarray(numbers, np.int64)))
+
+    def next(self, stamp: Any, n: int) -> "pd.Index":
+        """The n stamps after `stamp`."""
+        import pandas as pd
+
+        last = int(self.index_of(pd.Index([stamp]))[0])
+        return self.at(np.arange(last + 1, last + 1 + n))
+
+    def clock(self, stamps: "pd.Index") -> np.ndarray:
+        """Numbers as they are; dates as int64 counts of `unit` since 1970, elapsed or as the clock
+        on the wall shows them."""
+        if not self.dated:
+            return np.asarray(stamps)
+        return _naive(stamps, self.wall).as_unit(self.unit).asi8
+
+    def stamps(self, clock: np.ndarray) -> "pd.Index":
+        """The other way round. A time that the clock shows twice is the first; one that it leaves
+        out in spring is the next that it shows."""
+        import pandas as pd
+
+        if not self.dated:  # 0.3 and not 0.30000000000000004
+            step = abs(float(self.step)) if self.even else 1.0
+            return pd.Index(np.round(clock, 10 - math.floor(math.log10(step))))
+        index = pd.DatetimeIndex(np.asarray(clock, np.int64).view(f"M8[{self.unit}]"))
+        if self.zone is None:
+            return index
+        if not self.wall:
+            return index.tz_localize("UTC").tz_convert(self.zone)
+        first = np.ones(len(index), dtype=bool)
+        return index.tz_localize(self.zone, ambiguous=first, nonexistent="shift_forward")
+
+    def wall_clock(self, stamps: "pd.Index") -> np.ndarray | None:
+        """datetime64[ms] that a clock on the wall shows; None where times are no dates."""
+        if not self.dated:
+            return None
+        return np.asarray(_naive(stamps, True).as_unit("ms").to_numpy())
+
+    def text(self, stamp: Any) -> str:
+        """A stamp for people and for files of ours: the same for every `form`, and exact."""
+        return str(stamp.item() if isinstance(stamp, np.generic) else stamp)
+
+    def untext(self, text: str) -> Any:
+        """The stamp that `text` wrote."""
+        import pandas as pd
+
+        if not self.dated:
+            number = float(text)
+            return int(number) if number.is_integer() else number
+        stamp = pd.Timestamp(text)
+        if self.zone is None or stamp.tz is None:
+            return stamp
+        return stamp.tz_convert(self.zone)
+
+
+def _naive(stamps: Any, wall: bool) -> Any:
+    if stamps.tz is None:
+        return stamps
+    return stamps.tz_localize(None) if wall else stamps.tz_convert("UTC").tz_localize(None)
+
+
+def _other_names(step: str) -> list[str]:
+    """What versions of pandas before and after 2.2 call the same offset."""
+    found = re.fullmatch(r"(\d*)([A-Za-z]+)(-[A-Z]{3})?", step)
+    if found is None:
+        return []
+    count, name, suffix = found[1], found[2], found[3] or ""
+    pairs = [*RENAMED.items(), *((new, old) for old, new in RENAMED.items())]
+    return [f"{count}{there}{suffix}" for here, there in pairs if here == name]
+
+
+@lru_cache(maxsize=64)
+def _offset(step: str) -> Any:
+    from pandas.tseries.frequencies import to_offset
+
+    offset = None
+    for name in (step, *_other_names(step)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                offset = to_offset(name)
+            break
+        except ValueError:
+            continue
+    if offset is None or offset.n < 1:
+        raise InputError(
+            f"the step {step!r} is not known; give a pandas offset such as h, 30min, D, 7D, MS, "
+            "QS, YS or B, or rows"
+        )
+    return offset
+
+
+def _nanoseconds(step: str) -> int:
+    """Length of a step that is always as long; 0 for months and working days."""
+    from pandas import Timedelta, offsets
+
+    offset = _offset(step)
+    if isinstance(offset, offsets.Day | offsets.Week):
+        return offset.n * (7 if isinstance(offset, offsets.Week) else 1) * DAY * 1000
+    return Timedelta(offset).value if isinstance(offset, offsets.Tick) else 0
+
+
+def _months(step: str) -> tuple[int, str] | None:
+    offset = _offset(step)
+    if type(offset).__name__ == "WeekOfMonth":
+        return offset.n, f"week {offset.week} {offset.weekday}"
+    n, kind = MONTHS.get(type(offset).__name__, (0, ""))
+    return (n * offset.n, kind) if n else None
+
+
+@lru_cache(maxsize=256)
+def _rule(calendar: Calendar) -> Rule:
+    """The arithmetic of an anchored calendar."""
+    import pandas as pd
+
+    if not calendar.even or calendar.anchor is None:
+        raise InputError("the times have no step; rows were taken as even")
+    anchor = calendar.untext(calendar.anchor)
+    if not calendar.dated:
+        step = float(calendar.step)
+        return Even(int(step) if step.is_integer() else step, anchor)
+    origin = int(calendar.clock(pd.DatetimeIndex([anchor]))[0])
+    size = _nanoseconds(calendar.step)
+    if size:
+        return Even(size if calendar.unit == "ns" else size // 1000, origin)
+    months = _months(calendar.step)
+    if months is not None:
+        return Months(*months, origin)
+    offset = _offset(calendar.step)
+    if type(offset).__name__ in ("BusinessDay", "CustomBusinessDay") and offset.n == 1:
+        days = np.busdaycalendar(calendar.weekdays, np.array(calendar.holidays, "M8[D]"))
+        return Working(days, origin % DAY)
+    raise InputError(f"the step {calendar.step!r} is not supported; rows is, which counts rows")
+
+
+def seconds(calendar: Calendar) -> float | None:
+    """Mean length of a step; None without one that is time."""
+    if not calendar.even or not calendar.dated:
+        return None
+    size = _nanoseconds(calendar.step)
+    if size:
+        return size / 1e9
+    months = _months(calendar.step)
+    if months is not None:
+        return months[0] * 365.2425 / 12 * 86400
+    return 7 * 86400 / max(1, calendar.weekdays.count("1"))

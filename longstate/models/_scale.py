@@ -1,0 +1,100 @@
+"""From the data's own units to scaled ones and back.
+
+    z = (f(x) - mean) / std,      mean and std of f(x) over the training part
+    f(x) = x                                          transform "none"
+    f(x) = ((x + shift)^power - 1) / power            "box-cox" (Box and Cox 1964), power in (0, 1]
+    f(x) = log(x + shift)                             "log1p", and "box-cox" of power 0
+
+With a transform the mean of z is near the median of x and not at its mean.
+
+Axes: c channels, ... any others.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TRANSFORMS = ("none", "log1p", "box-cox")
+POWERS = tuple(0.1 * k for k in range(11))
+SMALLEST = 1e-6  # of x + shift, for what lies below all that was seen in training
+
+
+class Scale(nn.Module):
+    """Mean and standard deviation of the training part, in float64. A constant column keeps 1.
+
+    Args:
+        channels: c.
+        transform: one of `TRANSFORMS`.
+    """
+
+    mean: Tensor
+    std: Tensor
+    power: Tensor
+    shift: Tensor
+    raw_std: Tensor
+
+    def __init__(self, channels: int, transform: str = "none"):
+        super().__init__()
+        self.transform = transform
+        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(channels, dtype=torch.float64))
+        if transform != "none":
+            for name in ("power", "shift", "raw_std"):
+                self.register_buffer(name, torch.ones(channels, dtype=torch.float64))
+
+    @property
+    def unit(self) -> Float[Tensor, " c"]:
+        """Standard deviation of x itself over the training part."""
+        return self.std if self.transform == "none" else self.raw_std
+
+    def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        return ((self._f(x) - self.mean) / self.std).float()
+
+    def inverse(self, z: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        """x, float64."""
+        f = z * self.std + self.mean
+        if self.transform == "none":
+            return f
+        power = self.power.clamp_min(SMALLEST)
+        x = (power * f + 1).clamp_min(0) ** (1 / power)
+        return torch.where(self.power == 0, f.exp(), x) - self.shift
+
+    def _f(self, x: Tensor) -> Tensor:
+        if self.transform == "none":
+            return x
+        y = (x + self.shift).clamp_min(SMALLEST)
+        power = self.power.clamp_min(SMALLEST)
+        return torch.where(self.power == 0, y.log(), (y**power - 1) / power)
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-12 * mean.abs(), std, torch.ones_like(std)))
+
+    def fit(self, x: Float[Tensor, "t c"], lower: float | None = None) -> None:
+        """Set everything from the training part.
+
+        Args:
+            x: float64.
+            lower: bound of x, from which logarithms are taken; None takes 0, or the least x.
+        """
+        if self.transform != "none":
+            self.set(x.mean(0), x.std(0, correction=0))
+            self.raw_std.copy_(self.std)
+            least = x.min(0).values
+            base = least.clamp_max(0) if lower is None else torch.full_like(least, lower)
+            positive = (least > 0) & (self.transform == "box-cox") & (lower is None)
+            self.shift.copy_(torch.where(positive, torch.zeros_like(base), 1 - base))
+            powers = [_power(column) for column in (x + self.shift).T]
+            self.power.copy_(torch.tensor(powers if self.transform == "box-cox" else 0.0))
+        f = self._f(x)
+        self.set(f.mean(0), f.std(0, correction=0))
+
+
+def _power(y: Float[Tensor, " t"]) -> float:
+    """The likeliest power if the transformed y are normal."""
+    logs, found = y.log(), []
+    for power in POWERS:
+        f = logs if power == 0 else (y**power - 1) / power
+        variance = f.var(correction=0).clamp_min(torch.finfo(torch.float64).tiny)
+        found.append(float((power - 1) * logs.sum() - len(y) / 2 * variance.log()))
+    return POWERS[max(range(len(POWERS)), key=found.__getitem__)]

@@ -1,0 +1,102 @@
+"""Numbers for stamps and stamps for numbers: the arithmetic of each kind of step.
+
+A stamp is a whole count of micro- or nanoseconds since 1970 (elapsed, or as a clock on the wall
+shows it), or a plain number. `index` gives the number of the nearest stamp of the grid, `stamp` the
+stamp of a number. A grid, its gaps and what comes next are then sums of whole numbers, so that
+nothing is allocated before its length is known.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DAY = 86_400_000_000  # microseconds
+EPOCH = np.datetime64("1600-01-01", "D")  # working days are counted from here
+
+
+@dataclass(frozen=True)
+class Even:
+    """Steps of one size from `origin`."""
+
+    size: float
+    origin: float
+
+    def index(self, t: np.ndarray) -> np.ndarray:
+        half = self.size // 2 if isinstance(self.size, int) else self.size / 2
+        return np.floor_divide(t - self.origin + half, self.size).astype(np.int64)
+
+    def stamp(self, k: np.ndarray) -> np.ndarray:
+        return np.asarray(self.origin + k * self.size)
+
+
+@dataclass(frozen=True)
+class Months:
+    """Every n months, at `origin`'s time of the day.
+
+    Args:
+        n: months.
+        kind: which day of the month: "day" (that of `origin`, or the last of a shorter month),
+            "end", "first working", "last working", or "week w d" (w weeks after the first weekday
+            d, where Monday is 0).
+        origin: microseconds, on the grid.
+    """
+
+    n: int
+    kind: str
+    origin: int
+
+    def index(self, t: np.ndarray) -> np.ndarray:
+        k = np.rint((_month(np.asarray(t, np.int64)) - self._first) / self.n).astype(np.int64)
+        near = np.stack([k - 1, k, k + 1])
+        off = np.abs(self.stamp(near) - t)
+        return np.asarray(np.take_along_axis(near, off.argmin(0)[None], 0)[0])
+
+    def stamp(self, k: np.ndarray) -> np.ndarray:
+        days = self._day(np.asarray(self._first + np.asarray(k, np.int64) * self.n))
+        return np.asarray(days * DAY + self.origin % DAY)
+
+    @property
+    def _first(self) -> int:
+        return int(_month(np.array([self.origin]))[0])
+
+    def _day(self, month: np.ndarray) -> np.ndarray:
+        """Days since 1970 for months since 1970."""
+        first, last = _first_day(month), _first_day(month + 1) - 1
+        if self.kind == "day":
+            own = self.origin // DAY - int(_first_day(np.array([self._first]))[0])
+            return np.minimum(first + own, last)
+        if self.kind == "end":
+            return last
+        if self.kind == "first working":
+            return np.busday_offset(first.view("M8[D]"), 0, roll="forward").astype(np.int64)
+        if self.kind == "last working":
+            return np.busday_offset(last.view("M8[D]"), 0, roll="backward").astype(np.int64)
+        _, week, weekday = self.kind.split()
+        return first + (int(weekday) - (first + 3)) % 7 + 7 * int(week)  # 1970 began on a Thursday
+
+
+@dataclass(frozen=True)
+class Working:
+    """Working days at one time of the day (microseconds)."""
+
+    days: np.busdaycalendar
+    time: int
+
+    def index(self, t: np.ndarray) -> np.ndarray:
+        day = ((np.asarray(t, np.int64) - self.time + DAY // 2) // DAY).astype("M8[D]")
+        return np.asarray(np.busday_count(EPOCH, day, busdaycal=self.days), np.int64)
+
+    def stamp(self, k: np.ndarray) -> np.ndarray:
+        day = np.busday_offset(EPOCH, k, roll="forward", busdaycal=self.days)
+        return np.asarray(day.astype(np.int64) * DAY + self.time)
+
+
+Rule = Even | Months | Working
+
+
+def _month(t: np.ndarray) -> np.ndarray:
+    return t.astype("M8[us]").astype("M8[M]").astype(np.int64)
+
+
+def _first_day(month: np.ndarray) -> np.ndarray:
+    return month.astype("M8[M]").astype("M8[D]").astype(np.int64)

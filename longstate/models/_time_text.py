@@ -1,0 +1,149 @@
+"""Times as they are written: read by the form that training found, and written back in it."""
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from longstate.models._calendar import Calendar
+
+LONGEST = 100  # characters; no date is longer, and reading much longer text takes for ever
+OFFSET = r":\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+QUARTER = r"^(\d{4})([-/ ]?)[qQ]([1-4])$"
+WEEK = "%G-W%V"
+
+
+def read(calendar: Calendar, values: pd.Series) -> pd.Index:
+    """The stamps of a column, in the calendar's zone; NaT or nan where one cannot be read."""
+    if not calendar.dated:
+        numbers = pd.to_numeric(values, errors="coerce")
+        whole = bool((numbers == np.floor(numbers)).all())
+        return pd.Index(numbers.astype(np.int64) if whole else numbers.astype(np.float64))
+    return settle(_read(calendar.form, values), calendar.zone)
+
+
+def read_one(calendar: Calendar, text: str, after: Any = None) -> Any:
+    """One stamp, or None. An hour that comes twice is the second where the first is not later than
+    `after`."""
+    stamp = _quick(calendar, text)
+    if stamp is None:
+        stamp = read(calendar, pd.Series([text]))[0]
+    if pd.isna(stamp):
+        return None
+    if after is None or calendar.zone is None or stamp > after:
+        return stamp
+    naive = _read(calendar.form, pd.Series([text]))
+    if naive.tz is not None:
+        return stamp
+    again = naive.tz_localize(
+        calendar.zone, ambiguous=np.zeros(1, dtype=bool), nonexistent="shift_forward"
+    )[0]
+    return again if again > after else stamp
+
+
+def _quick(calendar: Calendar, text: str) -> pd.Timestamp | None:
+    """One date that is written exactly as in training, in microseconds; None for all others."""
+    if not calendar.form.startswith("%") or len(text) > LONGEST:
+        return None
+    try:
+        stamp = pd.Timestamp(datetime.strptime(text.strip(), calendar.form))
+        if stamp.tz is not None:
+            return settle(pd.DatetimeIndex([stamp]), calendar.zone)[0]
+        return stamp if calendar.zone is None else stamp.tz_localize(calendar.zone)
+    except Exception:  # another form, or an hour that comes twice or never: pytz has own errors
+        return None
+
+
+def _read(form: str, values: pd.Series) -> pd.DatetimeIndex:
+    """Aware where the values say an offset, naive otherwise."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.PeriodDtype):
+        return pd.DatetimeIndex(values.dt.to_timestamp())
+    if isinstance(dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(dtype):
+        return pd.DatetimeIndex(values)
+    if form.startswith("unix "):
+        numbers = pd.to_numeric(values, errors="coerce")
+        unit: Any = form.removeprefix("unix ")
+        return pd.DatetimeIndex(pd.to_datetime(numbers, unit=unit, errors="coerce"))
+    if form.startswith("int "):
+        numbers = pd.to_numeric(values, errors="coerce")
+        text = numbers.astype("Int64").astype("string")
+        return _parse(text, form.removeprefix("int "), False)
+    text = values.astype("string").str.strip()
+    text = text.mask(text.str.len() > LONGEST)
+    return read_text(form, text)
+
+
+def read_text(form: str, text: pd.Series) -> pd.DatetimeIndex:
+    """`form` is a `strptime` format, "dates" or "mixed". ISO dates are always read."""
+    aware = bool(text.str.contains(OFFSET, regex=True).any())
+    if form.startswith("period "):
+        form = "mixed"
+    if form in ("dates", "mixed"):
+        stamps = _parse(text, "ISO8601", aware)
+        return _parse(text, "mixed", aware) if stamps.isna().any() and form == "mixed" else stamps
+    stamps = _parse(text, form, aware)
+    return _parse(text, "ISO8601", aware) if stamps.isna().all() or _some(stamps, form) else stamps
+
+
+def _some(stamps: pd.DatetimeIndex, form: str) -> bool:
+    """Rows are written in several ways that ISO 8601 allows, such as whole days without hours."""
+    return form.startswith("%Y-%m-%d") and bool(stamps.isna().any())
+
+
+def _parse(text: pd.Series, form: str, aware: bool) -> pd.DatetimeIndex:
+    if "%q" in form:
+        found = text.str.extract(QUARTER)
+        text = found[0] + "-" + (3 * pd.to_numeric(found[2]) - 2).astype("Int64").astype("string")
+        form = "%Y-%m"
+    elif form == WEEK:
+        text, form = text + "-1", WEEK + "-%u"
+    stamps = pd.DatetimeIndex(pd.to_datetime(text, format=form, errors="coerce", utc=True))
+    return stamps if aware else stamps.tz_localize(None)
+
+
+def settle(stamps: pd.DatetimeIndex, zone: str | None) -> pd.DatetimeIndex:
+    """In `zone`; without one, as they are, and in UTC where they say an offset."""
+    if stamps.tz is not None:
+        return (
+            stamps.tz_convert("UTC").tz_localize(None) if zone is None else stamps.tz_convert(zone)
+        )
+    if zone is None:
+        return stamps
+    try:  # by the order of the rows: the hour that comes twice in autumn
+        return stamps.tz_localize(zone, ambiguous="infer", nonexistent="shift_forward")
+    except Exception:  # nothing to infer from: pandas 2 raises pytz's own errors
+        first = np.ones(len(stamps), dtype=bool)
+        return stamps.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
+
+
+def present(calendar: Calendar, stamps: Any) -> Any:
+    """Stamps as values like those of the data."""
+    form = calendar.form
+    if form.startswith("unix "):
+        unit: Any = form.removeprefix("unix ")
+        return (stamps - pd.Timestamp(0, tz=stamps.tz)) // pd.Timedelta(1, unit)
+    if form.startswith("int "):
+        return stamps.strftime(form.removeprefix("int ")).astype(np.int64)
+    if form.startswith("period "):
+        return stamps.to_period(form.removeprefix("period "))
+    return stamps
+
+
+def texts(calendar: Calendar, stamps: Any) -> list[str]:
+    """Stamps as text like that of the data."""
+    values, form = present(calendar, stamps), calendar.form
+    if "%q" in form:
+        return list(stamps.to_period("Q").strftime(form))
+    if "%" not in form or form.startswith("int ") or calendar.unit == "ns":
+        whole = calendar.dated and values is stamps and (stamps == stamps.normalize()).all()
+        return [str(v)[:10] if whole else str(v) for v in values]
+    return [_strftime(stamp, form) for stamp in stamps]
+
+
+def _strftime(stamp: pd.Timestamp, form: str) -> str:
+    if "%z" in form:  # +01:00 and not +0100
+        offset = stamp.strftime("%z")
+        form = form.replace("%z", f"{offset[:3]}:{offset[3:]}")
+    return stamp.strftime(form)

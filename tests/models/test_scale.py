@@ -1,0 +1,56 @@
+"""Transforms of the targets against numpy, and back."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from longstate.models._scale import Scale
+
+
+def data(seed=0):
+    draw = np.random.default_rng(seed)
+    return torch.from_numpy(draw.gamma(2.0, 3.0, (500, 2)))
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p", "box-cox"])
+@pytest.mark.parametrize("lower", [None, 0.0, -5.0])
+def test_back_is_where_it_came_from(transform, lower):
+    x, scale = data(), Scale(2, transform)
+    if transform == "none":
+        scale.set(x.mean(0), x.std(0, correction=0))
+    else:
+        scale.fit(x, lower)
+    z = scale(x)
+    assert_close(scale.inverse(z.double()).float(), x.float())
+    assert_close(scale.unit, x.std(0, correction=0))
+
+
+def test_log1p_is_that_of_numpy_from_the_bound_on():
+    x, scale = data(), Scale(2, "log1p")
+    scale.fit(x, -5.0)
+    expected = np.log1p(x.numpy() + 5.0)
+    expected = (expected - expected.mean(0)) / expected.std(0)
+    assert_close(scale(x), torch.from_numpy(expected).float())
+
+
+def likelihood(x, power):
+    """Of Box and Cox (1964), equation 8."""
+    f = np.log(x) if power == 0 else (x**power - 1) / power
+    return -len(x) / 2 * np.log(f.var()) + (power - 1) * np.log(x).sum()
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_the_power_is_the_one_that_makes_the_data_normal(power):
+    normal = 10 + np.random.default_rng(0).standard_normal((4000, 1))
+    x = np.exp(normal / 4) if power == 0 else (power * normal + 1) ** (1 / power)
+    scale = Scale(1, "box-cox")
+    scale.fit(torch.from_numpy(x))
+    powers = {p: likelihood(x, p) for p in np.arange(11) / 10}
+    assert_close(float(scale.power), float(max(powers, key=powers.__getitem__)))
+
+
+def test_what_lies_below_the_bound_stays_finite():
+    scale = Scale(2, "log1p")
+    scale.fit(data(), 0.0)
+    assert torch.isfinite(scale(torch.full((1, 2), -50.0, dtype=torch.float64))).all()
