@@ -9,10 +9,10 @@ functions get them by name:
         h0: Tensor | None
         impl: str
 
-    def forward(s: Scan) -> tuple[Tensor, ...]           # the results: returned ones, then saved ones
-    def fake(s: Scan) -> tuple[Tensor, ...]              # the same, empty
-    def backward(s: Scan, h, grad_h, grad_last) -> dict  # gradients by name; saved results come first
-    def reference(s: Scan) -> tuple[Tensor, ...]         # returned results, by PyTorch alone
+    def forward(s: Scan): ...  # the results: those returned, then those only saved
+    def fake(s: Scan): ...  # the same, empty
+    def backward(s: Scan, h, grad_h, grad_last): ...  # {"a": ..., "x": ..., "h0": ...}
+    def reference(s: Scan): ...  # the results returned, by PyTorch alone
 
     scan = register("scan", Scan, forward, fake, backward, reference, returns="h last", saves="h")
     h, last = scan(Scan(a, x, h0, "cpu"))
@@ -30,8 +30,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_SCHEMA = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool", int: "SymInt", float: "float"}
-_SCHEMA |= {str: "str"}
+_SCHEMA: dict[Any, str] = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    bool: "bool",
+    int: "SymInt",
+    float: "float",
+    str: "str",
+}
 
 
 def register(
