@@ -7,7 +7,7 @@ A kernel that is bound by memory spends most of its time on page faults when its
 import ctypes
 import sys
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,10 +41,19 @@ def flags(reset: Tensor | None, like: Tensor) -> Tensor:
     return dense(reset).view(torch.uint8)
 
 
-def rows(x: Tensor) -> tuple[np.ndarray, int, int]:
-    """The memory of `x` (b, t, d) as one flat array, and the steps from batch to batch and from
-    time to time in it. Copies only when channels are not next to each other, so that half of a
-    projection can be read in place. bfloat16 comes as bits in uint16, float16 in int16.
+class Rows(NamedTuple):
+    """The memory of a tensor (b, t, d) as one flat array; in it, the steps from batch to batch and
+    from time to time.
+    """
+
+    data: np.ndarray
+    batch: int
+    time: int
+
+
+def rows(x: Tensor) -> Rows:
+    """The memory of `x` (b, t, d). Copies only when channels are not next to each other, so that
+    half of a projection can be read in place. bfloat16 comes as bits in uint16, float16 in int16.
     """
     x = x.detach()
     if (x.stride(2) != 1 and x.shape[2] > 1) or x.is_conj() or x.is_neg():
@@ -52,7 +61,7 @@ def rows(x: Tensor) -> tuple[np.ndarray, int, int]:
     bits = x.view(torch.int16) if x.dtype in _BITS else x
     reach = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True)) + 1
     array = bits.as_strided((max(reach, 0) if x.numel() else 0,), (1,)).numpy()
-    return array.view(_BITS.get(x.dtype, array.dtype)), x.stride(0), x.stride(1)
+    return Rows(array.view(_BITS.get(x.dtype, array.dtype)), x.stride(0), x.stride(1))
 
 
 def array(x: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ of `longstate.ops`: after an edit or an upgrade they are compiled again, and rep
 """
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -52,23 +53,31 @@ def exact(function: _F) -> _F:
     return _compiled(function, fastmath=SAFE)
 
 
-def _compiled(function: _F, **options: Any) -> _F:
+def kernel_for(kind: type, function: _F) -> _F:
+    """Compile a kernel once more, for arguments of one class, and keep it under that class's name.
+
+    Numba reads all that it keeps of a kernel at once, and needs every class in it.
+    """
+    return _compiled(function, f"{kind.__module__}.{kind.__qualname__}", fastmath=FAST)
+
+
+def _compiled(function: _F, suffix: str = "", **options: Any) -> _F:
     made: Any = numba.njit(nogil=True, boundscheck=False, error_model="numpy", **options)(function)
     try:
-        made._cache = _Cache(function)
+        made._cache = _Cache(function, suffix)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
         _announce_no_cache()
     return made
 
 
 class _Cache(FunctionCache):
-    """Numba's cache, with the digest of all sources in the place of the stamp of one file."""
+    """Numba's cache, which also looks at the digest of all sources."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], suffix: str) -> None:
         super().__init__(function)
-        self._cache_file = type(self._cache_file)(
-            self._cache_path, _without_line(self._impl), digest()
-        )
+        name = _without_line(self._impl) + re.sub(r"\W+", "_", suffix)
+        self._cache_file = IndexDataCacheFile(self._cache_path, name, digest())
+        self._cache_file._version = digest()  # compared before anything else is read
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

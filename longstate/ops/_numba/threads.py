@@ -86,7 +86,7 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
 
 def _compile(kernel: Callable[..., None], args: tuple[Any, ...]) -> None:
     """Compile for these types, on no blocks at all, before any thread would wait for another."""
-    signature = (kernel, *[a.dtype if type(a) is ndarray else type(a) for a in args])
+    signature = (kernel, _types(args))
     if signature in _compiled:
         return
     done = threading.Event()
@@ -96,6 +96,13 @@ def _compile(kernel: Callable[..., None], args: tuple[Any, ...]) -> None:
     finally:
         done.set()
     _compiled.add(signature)
+
+
+def _types(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        x.dtype if type(x) is ndarray else (type(x), _types(x)) if isinstance(x, tuple) else type(x)
+        for x in values
+    )
 
 
 def _announce(done: threading.Event) -> None:
