@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+CHUNK = 32
+"""Steps from one kept state to the next, where a scan keeps some of its states."""
+
 _BITS = {torch.bfloat16: np.uint16, torch.float16: np.int16}
 _LARGE = 4 * 2**20  # bytes; two large pages
 _PAGE = 4096

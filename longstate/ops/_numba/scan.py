@@ -28,11 +28,10 @@ import torch
 from numba.extending import overload
 from torch import Tensor
 
-from longstate.ops._layout import Rows, on_large_pages, rows
+from longstate.ops._layout import CHUNK, Rows, on_large_pages, rows
 from longstate.ops._numba.compiled import kernel_for
 from longstate.ops._numba.threads import parallel_for
 from longstate.ops._numba.tiles import (
-    CHUNK,
     LANES,
     Frame,
     blocks_per_group,

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.ops._layout import Rows
+from longstate.ops._layout import CHUNK, Rows
 from longstate.ops._numba.compiled import inlined, kernel
 from longstate.ops._numba.math import sigmoid
 from longstate.ops._numba.rows import load, store
 
 LANES = 64
-CHUNK = 32
-"""Steps in a tile, and from one kept state to the next."""
 
 
 class Frame(NamedTuple):

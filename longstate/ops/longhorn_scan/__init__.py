@@ -28,11 +28,8 @@ import torch
 from torch import Tensor
 
 from longstate.ops._choice import choose_for_length, expect, shape_of
-from longstate.ops._layout import compute_dtype
+from longstate.ops._layout import CHUNK, compute_dtype
 from longstate.ops._op import register
-
-CHUNK = 32
-"""Steps from one kept state to the next."""
 
 
 def longhorn_scan(

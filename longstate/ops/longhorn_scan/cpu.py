@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from longstate.ops._layout import Rows, array, on_large_pages, rows
+from longstate.ops._layout import CHUNK, Rows, array, on_large_pages, rows
 from longstate.ops._numba.compiled import inlined, kernel
 from longstate.ops._numba.math import sigmoid
 from longstate.ops._numba.rows import load, store
 from longstate.ops._numba.scan import frame_of, over_batch, rule, scan, scan_back, sums
-from longstate.ops._numba.tiles import CHUNK, LANES, Frame, Place, row, vector, workspace
+from longstate.ops._numba.tiles import LANES, Frame, Place, row, vector, workspace
 from longstate.ops.longhorn_scan import Inputs
 
 
@@ -78,7 +78,8 @@ def finish(
 ) -> None:
     rate, slope, grad_rate, grad_drive = x.rate, x.slope, grad_x.rate, grad_x.drive
     D, grad_size = rule.D[at.w], grads.size[at.w, at.b, at.first : at.last]
-    sum_D, sum_bias = np.zeros(LANES, rate.dtype), np.zeros(LANES, rate.dtype)
+    sum_D, sum_bias = kept.sum_D, kept.sum_bias
+    sum_D[:], sum_bias[:] = 0, 0
     for t in range(at.here.shape[0]):
         row_x, row_beta = row(grads.x, at, t), row(grads.beta, at, t)
         to_size = rate.dtype.type(0)
@@ -104,6 +105,8 @@ def finish(
 
 class KeptDiagonal(NamedTuple):
     before: np.ndarray  # states before each step
+    sum_D: np.ndarray  # sums over a tile
+    sum_bias: np.ndarray
 
 
 @rule(coupled=False, tiles=tiles, begin=begin, finish=finish)
@@ -119,7 +122,8 @@ class Diagonal(NamedTuple):
 
     @kernel
     def keep(rule: "Diagonal") -> KeptDiagonal:
-        return KeptDiagonal(workspace(1, CHUNK, rule.k)[0])
+        x = workspace(2, CHUNK, rule.k)
+        return KeptDiagonal(x[0], x[1, 0], x[1, 1])
 
     @inlined
     def advance(
@@ -170,6 +174,8 @@ class KeptExact(NamedTuple):
     guess: np.ndarray  # t, 64: k h
     move: np.ndarray  # t, 64: how far the state moves along the key
     to_guess: np.ndarray  # 64: gradient of the guess, at one step
+    sum_D: np.ndarray  # sums over a tile
+    sum_bias: np.ndarray
 
 
 @rule(coupled=True, tiles=tiles, begin=begin, finish=finish)
@@ -186,7 +192,8 @@ class Exact(NamedTuple):
     @kernel
     def keep(rule: "Exact") -> KeptExact:
         x = workspace(3, CHUNK, rule.k)
-        return KeptExact(workspace(rule.k.shape[2], CHUNK, rule.k), x[0], x[1], x[2, 0])
+        before = workspace(rule.k.shape[2], CHUNK, rule.k)
+        return KeptExact(before, x[0], x[1], x[2, 0], x[2, 1], x[2, 2])
 
     @inlined
     def advance(

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longstate.ops._layout import Rows, on_large_pages, rows
+from longstate.ops._layout import CHUNK, Rows, on_large_pages, rows
 from longstate.ops._numba.compiled import inlined, kernel
 from longstate.ops._numba.math import LN2, exp2_product, sigmoid, softplus
 from longstate.ops._numba.rows import load, store
 from longstate.ops._numba.scan import frame_of, over_batch, rule, scan, scan_back, sums
 from longstate.ops._numba.tiles import (
-    CHUNK,
     LANES,
     Frame,
     Place,
@@ -43,7 +42,9 @@ class Tiles(NamedTuple):
 class Kept(NamedTuple):
     decay: np.ndarray  # exp(dt A)
     decayed: np.ndarray  # exp(dt A) h
-    sum_A: np.ndarray  # gradient of A, summed over the tile
+    sum_A: np.ndarray  # sums over a tile
+    sum_D: np.ndarray
+    sum_bias: np.ndarray
 
 
 class Gradients(NamedTuple):
@@ -74,8 +75,8 @@ class Selective(NamedTuple):
 
     @kernel
     def keep(rule: "Selective") -> Kept:
-        x = workspace(2, CHUNK, rule.A)
-        return Kept(x[0], x[1], workspace(1, rule.A.shape[1], rule.A)[0])
+        x = workspace(3, CHUNK, rule.A)
+        return Kept(x[0], x[1], workspace(1, rule.A.shape[1], rule.A)[0], x[2, 0], x[2, 1])
 
     @inlined
     def begin(rule: "Selective", at: Place, x: Tiles, y: np.ndarray) -> None:
@@ -150,7 +151,8 @@ class Selective(NamedTuple):
     ) -> None:  # fmt: skip
         dt, grad_dt, grad_du = x.dt, grad_x.dt, grad_x.du
         bias, D = rule.dt_bias[at.w], rule.D[at.w]
-        sum_D, sum_bias = np.zeros(LANES, dt.dtype), np.zeros(LANES, dt.dtype)
+        sum_D, sum_bias = kept.sum_D, kept.sum_bias
+        sum_D[:], sum_bias[:] = 0, 0
         for t in range(at.here.shape[0]):
             row_u, row_dt = row(grads.u, at, t), row(grads.dt, at, t)
             if not at.here[t]:

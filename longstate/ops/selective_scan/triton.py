@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from longstate.ops._layout import dense, flags
+from longstate.ops._layout import CHUNK, dense, flags
 from longstate.ops._triton_math import sigmoid, softplus
-from longstate.ops.selective_scan import CHUNK, Inputs
+from longstate.ops.selective_scan import Inputs
 
 _LANES = 32  # channels per program: one warp
 
