@@ -31,7 +31,7 @@ def scan_inputs(b=8, t=4096, n=256):
 
 
 def scan_ours(a, x, g):
-    return torch.autograd.grad(diagonal_scan(a, x)[0], (a, x), g)
+    return torch.autograd.grad(diagonal_scan(x, a)[0], (a, x), g)
 
 
 def scan_loop(a, x, g):

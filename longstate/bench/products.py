@@ -56,10 +56,10 @@ _COUNTS: dict[str, Callable[..., Count]] = {
     "longstate::chunk_scan_backward": lambda x, la, w, own, B, C, D, kept, gy, gl, k, _: _twice(
         _chunk_scan(x, B, kept, k)
     ),
-    "longstate::zoh_scan": lambda A, dt, u, h0, B, *_: _drive(u, B),
-    "longstate::zoh_scan_backward": lambda A, dt, u, h0, B, *_: _twice(_drive(u, B)),
-    "longstate::oscillator_scan": lambda A, dt, u, h0, B, *_: _drive(u, B),
-    "longstate::oscillator_scan_backward": lambda A, dt, u, h0, B, *_: _twice(_drive(u, B)),
+    "longstate::zoh_scan": lambda u, A, dt, h0, B, *_: _drive(u, B),
+    "longstate::zoh_scan_backward": lambda u, A, dt, h0, B, *_: _twice(_drive(u, B)),
+    "longstate::oscillator_scan": lambda u, A, dt, h0, B, *_: _drive(u, B),
+    "longstate::oscillator_scan_backward": lambda u, A, dt, h0, B, *_: _twice(_drive(u, B)),
 }
 
 

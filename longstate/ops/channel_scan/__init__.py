@@ -88,7 +88,7 @@ def _diagonal_chunks(u, A, B, C, h0, lengths):
 
     def carry(inflow: Tensor) -> Tensor:
         b, c, d, n = inflow.shape
-        h, _ = diagonal_scan(squares[-1].flatten(), inflow.reshape(b, c, d * n), h0.flatten(1))
+        h, _ = diagonal_scan(inflow.reshape(b, c, d * n), squares[-1].flatten(), h0.flatten(1))
         return h.view(b, c, d, n)
 
     return chunked(u, kernel, into, outof, carry, power, h0, lengths)
