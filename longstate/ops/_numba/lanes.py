@@ -29,7 +29,7 @@ from longstate.ops._numba.compiled import FAST, kernel_for
 from longstate.ops._numba.threads import parallel_for
 
 _CPU = torch.empty(0)
-_INLINE: Any = {"forceinline": True, "error_model": "numpy", "fastmath": FAST}
+_OPTIONS: Any = {"error_model": "numpy", "fastmath": FAST}
 
 
 class Frame(NamedTuple):
@@ -66,17 +66,17 @@ def _(rule):
     return rule.instance_class.scratch
 
 
-@overload(_advance, jit_options=_INLINE, strict=False)
+@overload(_advance, jit_options=_OPTIONS, strict=False)
 def _(rule, at, x, work):
     return rule.instance_class.advance
 
 
-@overload(_again, jit_options=_INLINE, strict=False)
+@overload(_again, jit_options=_OPTIONS, strict=False)
 def _(rule, at, x, work):
     return getattr(rule.instance_class, "again", _nothing)
 
 
-@overload(_retreat, jit_options=_INLINE, strict=False)
+@overload(_retreat, jit_options=_OPTIONS, strict=False)
 def _(rule, at, x, grads, work):
     return rule.instance_class.retreat
 

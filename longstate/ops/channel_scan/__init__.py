@@ -13,11 +13,16 @@ Neither ever holds a state for every sample.
 Axes: b batch, t time, d channels, n state, c chunks, k time within a chunk.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import implementation
 from longstate.ops._choice import expect, shape_of
 from longstate.ops._double import widen
+from longstate.ops._op import register
 from longstate.ops.channel_scan import reference
 from longstate.ops.channel_scan.chunks import chunk_length, chunked, orbit
 from longstate.ops.diagonal_scan import diagonal_scan
@@ -64,13 +69,16 @@ def diagonal_channel_scan(
     if lengths is None:
         lengths = torch.full((u.shape[0],), u.shape[1])
     if A.is_complex():
-        return _scan(u, A, B, 2 * C, h0, lengths)
+        return _scan(Inputs(u, A, B, 2 * C, h0, lengths))
     wide = torch.promote_types(A.dtype, torch.complex64)
-    y, last = _scan(u, A.to(wide), B.to(wide), C.to(wide), h0.to(wide), lengths)
+    A, B, C, h0 = (x.to(wide) for x in (A, B, C, h0))
+    y, last = _scan(Inputs(u, A, B, C, h0, lengths))
     return y, last.real
 
 
-def _diagonal_chunks(u, A, B, C, h0, lengths):
+def _diagonal_chunks(
+    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
     k = chunk_length(u.shape[1])
     squares = [widen(A)]  # A^(2^i), the last of them A^k
     while 2 ** len(squares) <= k:
@@ -94,7 +102,9 @@ def _diagonal_chunks(u, A, B, C, h0, lengths):
     return chunked(u, kernel, into, outof, carry, power, h0, lengths)
 
 
-def _by_bits(apply, squares, h, steps):
+def _by_bits(
+    apply: Callable[[Tensor, Tensor], Tensor], squares: list[Tensor], h: Tensor, steps: Tensor
+) -> Tensor:
     """A^steps h, steps (b), from the powers A^(2^i)."""
     for bit, square in enumerate(squares):
         on = ((steps >> bit) & 1).bool()[:, None, None]
@@ -102,44 +112,36 @@ def _by_bits(apply, squares, h, steps):
     return h
 
 
-@torch.library.custom_op("longstate::channel_scan", mutates_args=())
-def _scan(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor]:
-    from longstate.ops.channel_scan import cpu
+class Inputs(NamedTuple):
+    """As for `diagonal_channel_scan`; complex, and y is Re(C h)."""
 
-    return cpu.forward(u, A, B, C, h0, lengths)
-
-
-@_scan.register_fake
-def _(u, A, B, C, h0, lengths):
-    return torch.empty_like(u, memory_format=torch.contiguous_format), torch.empty_like(h0)
+    u: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    h0: Tensor
+    lengths: Tensor
 
 
-@torch.library.custom_op("longstate::channel_scan_backward", mutates_args=())
-def _scan_backward(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor,
-    grad_y: Tensor, grad_last: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    from longstate.ops.channel_scan import cpu
-
-    return cpu.backward(u, A, B, C, h0, lengths, grad_y, grad_last)
+def _forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    return implementation("channel_scan", "cpu").forward(s)
 
 
-@_scan_backward.register_fake
-def _(u, A, B, C, h0, lengths, grad_y, grad_last):
-    return tuple(torch.empty_like(x) for x in (u, A, B, C, h0))
+def _fake(s: Inputs) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(s.u, memory_format=torch.contiguous_format), torch.empty_like(s.h0)
 
 
-def _setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+def _backward(s: Inputs, grad_y: Tensor | None, grad_last: Tensor | None) -> dict[str, Tensor]:
+    grad_y = torch.zeros_like(s.u) if grad_y is None else grad_y
+    grad_last = torch.zeros_like(s.h0) if grad_last is None else grad_last
+    return implementation("channel_scan", "cpu").backward(s, grad_y, grad_last)
 
 
-def _backward(ctx, grad_y, grad_last):
-    return *_scan_backward(*ctx.saved_tensors, grad_y, grad_last), None
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    return reference.diagonal(s.u, s.A, s.B, s.C / 2, s.h0, s.lengths)
 
 
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register("channel_scan", Inputs, _forward, _fake, _backward, _reference, returns="y last")
 
 
 def dense_channel_scan(
@@ -195,7 +197,9 @@ def _apply(A: Tensor, h: Tensor) -> Tensor:
     return torch.einsum("dmn,jdn->jdm", A, h)
 
 
-def _check(u, diagonal, A, B, C, h0) -> Tensor:
+def _check(
+    u: Tensor, diagonal: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor | None
+) -> Tensor:
     expect(u.dim() == 3 and u.shape[1] > 0, f"u must be (batch, time > 0, d); got {shape_of(u)}")
     d, n = diagonal.shape
     expect(u.shape[2] == d, f"u has {u.shape[2]} channels, the systems are for {d}")
