@@ -23,7 +23,7 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
 )
-from longstate.layers._ragged import Ragged, run_ragged
+from longstate.ops._ragged import Ragged, run_ragged
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
 from longstate.ops.zoh_scan import zoh_scan

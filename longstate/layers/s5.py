@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
 from longstate.layers._channelwise import complex_parameter, log_uniform
-from longstate.layers._ragged import Ragged
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
+from longstate.ops._ragged import Ragged
 from longstate.systems import Bilinear, DiagonalSystem, ZeroOrderHold, diagonalize, legs
 
 

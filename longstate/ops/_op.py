@@ -83,11 +83,11 @@ def register(
     schema = ", ".join(f"{_SCHEMA[kind]} {key}" for key, kind in hints.items())
     op = torch.library.custom_op(
         f"longstate::{name}",
-        lambda *values: tuple(forward(inputs(*values))),
+        lambda *values: _bare(forward(inputs(*values))),
         mutates_args=(),
         schema=f"({schema}) -> ({', '.join(f'Tensor {key}' for key in results)})",
     )
-    op.register_fake(lambda *values: tuple(fake(inputs(*values))))
+    op.register_fake(lambda *values: _bare(fake(inputs(*values))))
 
     def gradients(*values: Any) -> list[Tensor]:
         """Of every tensor; an empty one where there is none."""
@@ -117,7 +117,8 @@ def register(
     shapes_only = [key in unsaved.split() for key in tensors]
     places = [results.index(key) for key in saved]
 
-    def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        output = _results(output)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[len(returned) :])
         ctx.options = inputs[count:]
@@ -144,10 +145,19 @@ def register(
             return reference(values)
         if "keep" in hints:
             values = values._replace(keep=_wants_gradient(values[:count]))
-        return op(*values)[: len(returned)]
+        return _results(op(*values))[: len(returned)]
 
     run.op, run.backward_op = op, back  # type: ignore[attr-defined]
     return run
+
+
+def _bare(results: tuple[Tensor, ...]) -> Any:
+    """As PyTorch wants them: an op of one result gives it without a tuple."""
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _results(found: Any) -> tuple[Tensor, ...]:
+    return (found,) if isinstance(found, Tensor) else tuple(found)
 
 
 def _nothing(values: tuple[Any, ...]) -> Tensor:

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from longstate.ops import diagonal_scan, oscillator_scan, zoh_scan
+from longstate.ops import (
+    dense_channel_scan,
+    diagonal_channel_scan,
+    diagonal_scan,
+    oscillator_scan,
+    zoh_scan,
+)
 from tests.ops.helpers import randn, uniform
 
 C128 = torch.complex128
@@ -28,7 +34,22 @@ def oscillator(rule):
     return oscillator_scan, randn(1, T, N), given, randn(1, 2, N, seed=3)
 
 
+def channels(impl_of_dense):
+    B, C = randn(2, N, 3, seed=1)
+    if impl_of_dense:
+        given = {"A": randn(N, 3, 3, seed=4) / 3, "B": B, "C": C}
+        return dense_scan, randn(1, T, N), given, randn(1, N, 3, seed=3)
+    given = {"A": uniform(N, 3, low=-1.0), "B": B, "C": C}
+    return diagonal_channel_scan, randn(1, T, N), given, randn(1, N, 3, seed=3)
+
+
+def dense_scan(x, impl, **given):
+    return dense_channel_scan(x, impl="auto" if impl == "cpu" else impl, **given)
+
+
 CASES = {
+    "channels": lambda: channels(False),
+    "dense channels": lambda: channels(True),
     "diagonal": lambda: diagonal(False),
     "diagonal, constant": lambda: diagonal(True),
     "zoh": lambda: zoh(None),

@@ -19,10 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import implementation
+from longstate.ops._arguments import check_flags, implementation
 from longstate.ops._choice import expect, shape_of
 from longstate.ops._double import widen
 from longstate.ops._op import register
+from longstate.ops._ragged import run_ragged
 from longstate.ops.channel_scan import reference
 from longstate.ops.channel_scan.chunks import chunk_length, chunked, orbit
 from longstate.ops.diagonal_scan import diagonal_scan
@@ -35,6 +36,8 @@ def diagonal_channel_scan(
     C: Tensor,
     h0: Tensor | None = None,
     *,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
     lengths: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -46,18 +49,22 @@ def diagonal_channel_scan(
         B (d, n): input matrix, of the type of A.
         C (d, n): output matrix, of the type of A.
         h0 (b, d, n): state before the first sample. Zero when None.
-        lengths (b): int. Samples from `lengths` on are padding: the state stops there. Outputs at
-            padding are without meaning.
+        mask (b, t): bool. False leaves the state as it is and gives output 0.
+        reset (b, t): bool. True forgets the state before that sample, masked or not.
+        lengths (b): int, in the place of a mask and a reset. Samples from `lengths` on are
+            padding: the state stops there. Outputs at padding are without meaning.
         impl: "auto" (Numba on a CPU, chunks elsewhere), "reference" (a loop), "cpu" or "chunks".
 
     Returns:
-        y (b, t, d) and the state after the last sample (b, d, n). Differentiable in all but
-        `lengths`.
+        y (b, t, d) and the state after the last sample (b, d, n). Differentiable in
+        `u`, `A`, `B`, `C` and `h0`.
 
     Raises:
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
     """
     h0 = _check(u, A, A, B, C, h0)
+    if mask is not None or reset is not None:
+        return _by_sequences(diagonal_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
     if impl == "auto":
         impl = "cpu" if u.device.type == "cpu" else "chunks"
     if impl == "reference":
@@ -151,6 +158,8 @@ def dense_channel_scan(
     C: Tensor,
     h0: Tensor | None = None,
     *,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
     lengths: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -160,13 +169,15 @@ def dense_channel_scan(
         u (b, t, d): real input.
         A (d, n, n): real state matrix of one step. Powers of it are formed, so it should not be
             far from stable.
-        B, C (d, n), h0 (b, d, n), lengths (b): as in `diagonal_channel_scan`.
+        B, C (d, n), h0 (b, d, n), mask, reset (b, t), lengths (b): as in `diagonal_channel_scan`.
         impl: "auto" (chunks) or "reference" (a loop).
 
     Returns:
         y (b, t, d) and the state after the last sample (b, d, n).
     """
     h0 = _check(u, A[..., 0], A, B, C, h0)
+    if mask is not None or reset is not None:
+        return _by_sequences(dense_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
     if impl == "reference":
         return reference.dense(u, A, B, C, h0, lengths)
     expect(impl == "auto", f"impl must be auto or reference; got {impl!r}")
@@ -191,6 +202,20 @@ def dense_channel_scan(
         return torch.stack(states, dim=1)
 
     return chunked(u, kernel, into, outof, carry, power, h0, lengths)
+
+
+def _by_sequences(
+    scan: Callable[..., tuple[Tensor, Tensor]], u: Tensor, system: tuple[Tensor, Tensor, Tensor],
+    h0: Tensor, mask: Tensor | None, reset: Tensor | None, lengths: Tensor | None, impl: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """A scan of the sequences that mask and reset leave."""
+    expect(lengths is None, "give lengths, or mask and reset, not both")
+    check_flags(*u.shape[:2], mask=mask, reset=reset)
+
+    def run(u: Tensor, h0: Tensor, _: None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        return scan(u, *system, h0, lengths=lengths, impl=impl)
+
+    return run_ragged(run, u, h0, None, mask, reset)
 
 
 def _apply(A: Tensor, h: Tensor) -> Tensor:
