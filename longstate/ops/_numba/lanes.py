@@ -1,8 +1,7 @@
 """The engine of scans over independent lanes: one loop forward, one back, for every rule.
 
 Lanes run along the state, which is contiguous; time is the outer loop. A rule is a NamedTuple of
-the arrays that its equation reads, with these functions as its attributes and `lanes`, the size of
-a block:
+the arrays that its equation reads, with these functions as its attributes:
 
     scratch(rule)                        -> rows that a thread works in
     advance(rule, at, x, work)           one step of a block, driven by x (b, t, n)
@@ -120,7 +119,15 @@ def parts(n: int, lanes: int) -> int:
 
 
 def scan(
-    rule: Any, x: np.ndarray, n: int, reset: Tensor | None, work: int, grads: Any = None
+    rule: Any,
+    x: np.ndarray,
+    n: int,
+    reset: Tensor | None,
+    work: int,
+    grads: Any = None,
+    *,
+    lanes: int,
+    chunk: int | None = None,
 ) -> None:
     """Run a rule over the drive, forward, or back with `grads`.
 
@@ -128,15 +135,14 @@ def scan(
         x (b, t, ...): the drive, of `n` lanes.
         reset (b, t): where the state before is forgotten.
         work: rough count of scalar updates.
+        lanes: size of a block.
+        chunk: steps between two kept states, for rules that have `again`.
     """
-    kind = type(rule)
-    steps = x.shape[1]
-    frame = Frame(
-        steps, n, kind.lanes, getattr(kind, "chunk", steps), flags(reset, _CPU).numpy(),
-        reset is not None,
-    )  # fmt: skip
-    blocks = x.shape[0] * parts(n, kind.lanes)
+    kind: type = type(rule)
+    (b, steps), marks = x.shape[:2], flags(reset, _CPU).numpy()
+    frame = Frame(steps, n, lanes, chunk or steps, marks, reset is not None)
+    forward, backward = _loops(kind)
     if grads is None:
-        parallel_for(_loops(kind)[0], blocks, work, rule, frame, x)
+        parallel_for(forward, b * parts(n, lanes), work, rule, frame, x)
     else:
-        parallel_for(_loops(kind)[1], blocks, work, rule, frame, x, grads)
+        parallel_for(backward, b * parts(n, lanes), work, rule, frame, x, grads)

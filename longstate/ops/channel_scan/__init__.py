@@ -76,7 +76,8 @@ def diagonal_channel_scan(
     if lengths is None:
         lengths = torch.full((u.shape[0],), u.shape[1])
     if A.is_complex():
-        return _scan(Inputs(u, A, B, 2 * C, h0, lengths))
+        y, last = _scan(Inputs(u, A, B, 2 * C, h0, lengths))
+        return y, last
     wide = torch.promote_types(A.dtype, torch.complex64)
     A, B, C, h0 = (x.to(wide) for x in (A, B, C, h0))
     y, last = _scan(Inputs(u, A, B, C, h0, lengths))
@@ -212,7 +213,9 @@ def _by_sequences(
     expect(lengths is None, "give lengths, or mask and reset, not both")
     check_flags(*u.shape[:2], mask=mask, reset=reset)
 
-    def run(u: Tensor, h0: Tensor, _: None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    def run(
+        u: Tensor, h0: Tensor, _: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         return scan(u, *system, h0, lengths=lengths, impl=impl)
 
     return run_ragged(run, u, h0, None, mask, reset)

@@ -97,9 +97,10 @@ def _loop(
     """The reference, in the type of `h0`."""
     from longstate.ops.chunk_scan import reference
 
-    wide = (v.to(h0.dtype) for v in (x, log_a, weight, own, B, C, D))
-    y, last = reference.forward(*wide, h0, reset, mask)
-    return y.to(x.dtype), last
+    dtype = x.dtype
+    x, log_a, weight, own, B, C, D = (v.to(h0.dtype) for v in (x, log_a, weight, own, B, C, D))
+    y, last = reference.forward(x, log_a, weight, own, B, C, D, h0, reset, mask)
+    return y.to(dtype), last
 
 
 def _choose(impl: str, x: Tensor, dtype: torch.dtype) -> str:

@@ -18,6 +18,8 @@ from longstate.ops._numba import kernel
 from longstate.ops._numba.lanes import Place, scan
 from longstate.ops.diagonal_scan import Inputs
 
+_LANES = 256  # a row of complex64 fills 32 cache lines
+
 
 @kernel
 def _add_decayed(a: np.ndarray, previous: np.ndarray, x: np.ndarray, h: np.ndarray) -> None:
@@ -71,8 +73,6 @@ class Diagonal(NamedTuple):
     h0: np.ndarray  # b, n
     h: np.ndarray  # b, t, n
 
-    lanes = 256  # a row of complex64 fills 32 cache lines
-
     def scratch(rule: "Diagonal") -> np.ndarray:
         return np.empty(0, rule.h.dtype)
 
@@ -108,15 +108,16 @@ class Diagonal(NamedTuple):
 
 def _rule(s: Inputs, h0: Tensor, h: Tensor) -> Diagonal:
     _, t, n = h.shape
-    steps = (0, 0) if s.a.dim() == 1 else (t, 1)
-    return Diagonal(dense(s.a).view(-1, n).numpy(), *steps, dense(h0).numpy(), h.numpy())
+    a_batch, a_time = (0, 0) if s.a.dim() == 1 else (t, 1)
+    a = dense(s.a).view(-1, n).numpy()
+    return Diagonal(a, a_batch, a_time, dense(h0).numpy(), h.numpy())
 
 
 def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     x = dense(s.x)
     h0 = torch.zeros_like(x[:, 0]) if s.h0 is None else s.h0
     h = on_large_pages(torch.empty_like(x))
-    scan(_rule(s, h0, h), x.numpy(), x.shape[2], s.reset, x.numel())
+    scan(_rule(s, h0, h), x.numpy(), x.shape[2], s.reset, x.numel(), lanes=_LANES)
     return h, h[:, -1].clone()
 
 
@@ -129,5 +130,5 @@ def backward(s: Inputs, h0: Tensor, h: Tensor, grad_h: Tensor, carry: Tensor) ->
     grad_a = h.new_zeros(h.shape[0], n) if constant else h.new_empty(h.shape)
     on_large_pages(grad_a)
     grads = Gradients(dense(grad_h).numpy(), carry.numpy(), grad_a.view(-1, n).numpy())
-    scan(_rule(s, h0, h), grad_x.numpy(), n, s.reset, h.numel(), grads)
+    scan(_rule(s, h0, h), grad_x.numpy(), n, s.reset, h.numel(), grads, lanes=_LANES)
     return {"a": grad_a.sum(0) if constant else grad_a, "x": grad_x, "h0": carry}

@@ -138,9 +138,6 @@ class Oscillators(NamedTuple):
     kept: np.ndarray  # b, chunks, n: velocities
     implicit: bool
 
-    lanes = _LANES
-    chunk = CHUNK
-
     def scratch(rule: "Oscillators") -> np.ndarray:
         return np.zeros(_TILE + (CHUNK + 1) * _LANES, rule.A.dtype)
 
@@ -209,7 +206,7 @@ def _rule(s: Inputs, A: Tensor, h0: Tensor, y: np.ndarray, kept: Tensor) -> Osci
 def forward_(s: Inputs, A: Tensor, x: Tensor, state: Tensor, kept: Tensor) -> None:
     """Overwrites the drive `x` with positions, `state` with the last, and fills `kept`."""
     drive = _parts_apart(x)
-    scan(_rule(s, A, state, drive, kept), drive, A.shape[0], s.reset, drive.size)
+    scan(_rule(s, A, state, drive, kept), drive, A.shape[0], s.reset, drive.size, lanes=_LANES)
 
 
 def backward_(
@@ -225,5 +222,6 @@ def backward_(
     grad_A, grad_dt = A.new_zeros(b, n), A.new_empty(b, t, parts(n, _LANES))
     drive = _parts_apart(x)
     grads = Gradients(_parts_apart(grad_y), _parts_apart(carry), grad_A.numpy(), grad_dt.numpy())
-    scan(_rule(s, A, s.h0, _parts_apart(y), kept), drive, n, s.reset, 2 * drive.size, grads)
+    rule = _rule(s, A, s.h0, _parts_apart(y), kept)
+    scan(rule, drive, n, s.reset, 2 * drive.size, grads, lanes=_LANES, chunk=CHUNK)
     return grad_A.sum(0), grad_dt.sum(-1)

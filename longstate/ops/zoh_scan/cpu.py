@@ -116,8 +116,6 @@ class Hold(NamedTuple):
     h0: np.ndarray  # b, 2 n
     h: np.ndarray  # b, t, 2 n
 
-    lanes = _LANES
-
     def scratch(rule: "Hold") -> np.ndarray:
         """Six rows of factors, and a state of zeros."""
         return np.zeros(8 * _LANES, rule.A.dtype)
@@ -163,7 +161,7 @@ def _pairs(x: Tensor) -> np.ndarray:
 def forward_(s: Inputs, h0: Tensor, x: Tensor) -> None:
     """Overwrites the drive `x` with the states."""
     rule = Hold(_constants(dense(s.A)), dense(s.dt).numpy(), _pairs(h0), _pairs(x))
-    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel())
+    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), lanes=_LANES)
 
 
 def backward_(
@@ -179,5 +177,5 @@ def backward_(
     grad_dt = s.dt.new_empty(*s.dt.shape, parts(x.shape[2], _LANES))
     rule = Hold(_constants(dense(s.A)), dense(s.dt).numpy(), _pairs(h0), _pairs(h))
     grads = Gradients(_pairs(grad_h), _pairs(carry), _pairs(grad_A), grad_dt.numpy())
-    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), grads)
+    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), grads, lanes=_LANES)
     return grad_A.sum(0), grad_dt.sum(-1)
