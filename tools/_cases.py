@@ -267,7 +267,7 @@ LAYERS: dict[str, tuple[str, Arguments]] = {
 
 WITHOUT_DT = {"S4", "Longhorn, diagonal", "Longhorn, exact"}
 
-_OTHER_WORDS = {"headdim": "head_dim"}
+_LATER_WORDS = {"headdim": "d_head"}  # and `variant` for what a layer calls its variants
 
 
 def make_layer(name: str, d_model: int, **more: Any) -> torch.nn.Module | None:
@@ -279,7 +279,7 @@ def make_layer(name: str, d_model: int, **more: Any) -> torch.nn.Module | None:
     torch.manual_seed(0)
     known = inspect.signature(layer).parameters
     options = {
-        key if key in known else _OTHER_WORDS.get(key, key): value
+        key if key in known else _LATER_WORDS.get(key, "variant"): value
         for key, value in (options | more).items()
     }
     return layer(d_model, **options)
