@@ -23,7 +23,7 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
 )
-from longstate.layers._ragged import Ragged, run_ragged
+from longstate.ops._ragged import Ragged, run_ragged
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
 from longstate.ops.zoh_scan import zoh_scan
@@ -210,11 +210,11 @@ class DiagonalLayer(ChannelwiseLayer):
         dt, start = dt.to(u.dtype), state.flatten(1)
         if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
             drive = B * steps * u[..., None]
-            h, last = zoh_scan((A * steps).flatten(), dt, drive.flatten(2), start)
+            h, last = zoh_scan(drive.flatten(2), (A * steps).flatten(), dt, start)
         else:
             A, scale = self._rule().diagonal(A, steps * dt[..., None, None])
             drive = scale * B * u[..., None]
-            h, last = diagonal_scan(A.flatten(2), drive.flatten(2), start)
+            h, last = diagonal_scan(drive.flatten(2), A.flatten(2), start)
         y = (C * h.view_as(drive)).sum(-1)
         return (2 * y.real if y.is_complex() else y), last.view_as(state)
 

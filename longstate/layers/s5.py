@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
 from longstate.layers._channelwise import complex_parameter, log_uniform
-from longstate.layers._ragged import Ragged
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
+from longstate.ops._ragged import Ragged
 from longstate.systems import Bilinear, DiagonalSystem, ZeroOrderHold, diagonalize, legs
 
 
@@ -155,12 +155,12 @@ class S5(Layer):
             dt = mask.to(u.dtype) if dt is None else torch.where(mask, dt, 0)
         if dt is None:
             s = self.system(rate)
-            return diagonal_scan(s.A, drive(u, s.B), state, reset=reset)
+            return diagonal_scan(drive(u, s.B), s.A, state, reset=reset)
         s, steps = self.continuous_system(), self._steps(rate)
         if self.variant == "zoh":
-            return zoh_scan(s.A * steps, dt, u, state, B=s.B * steps[:, None], reset=reset)
+            return zoh_scan(u, s.A * steps, dt, state, B=s.B * steps[:, None], reset=reset)
         A, scale = self._rule().diagonal(s.A, steps * dt[..., None])
-        return diagonal_scan(A, scale * drive(u, s.B), state, reset=reset)
+        return diagonal_scan(scale * drive(u, s.B), A, state, reset=reset)
 
     def _both_ways(self, u, C, dt, mask, reset, rate):
         ragged = None if mask is None and reset is None else Ragged(mask, reset)
