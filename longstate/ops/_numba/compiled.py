@@ -44,8 +44,18 @@ def kernel(function: _F) -> _F:
 
 
 def inlined(function: _F) -> _F:
-    """Compile an inner loop into its callers. No array that it writes may overlap another."""
-    return _compiled(function, fastmath=FAST, pipeline_class=_NoOverlap, forceinline=True)
+    """Compile an inner loop into its callers.
+
+    No array that it writes may overlap another. It makes no arrays but views of its arguments, whose
+    references are not counted: counting takes longer than a short loop.
+    """
+    options = {"pipeline_class": _NoOverlap, "forceinline": True, "_nrt": False}
+    return _compiled(function, fastmath=FAST, **options)
+
+
+def pasted(function: _F) -> _F:
+    """Put the lines of a function into its callers: for views, which `inlined` cannot return."""
+    return _compiled(function, inline="always")
 
 
 def exact(function: _F) -> _F:

@@ -258,7 +258,7 @@ def scan(
         _loops(type(rule))[0], len(h), u.numel() * n, rule, frame, h.numpy(), kept.numpy(), keep,
         rows(y),
     )  # fmt: skip
-    return y, untile(h.unflatten(0, (b, -1)), d, frame.groups), kept
+    return y, untile(h.unflatten(0, (b, frame.blocks)), d, frame.groups), kept
 
 
 def scan_back(
@@ -281,18 +281,18 @@ def scan_back(
         _loops(type(rule))[1], len(grad_h), 3 * u.numel() * n, rule, frame, kept.numpy(),
         rows(grad_y), grad_h.numpy(), grads, rows(grad_z),
     )  # fmt: skip
-    return grad_z, untile(grad_h.unflatten(0, (b, -1)), d, frame.groups)
+    return grad_z, untile(grad_h.unflatten(0, (b, frame.blocks)), d, frame.groups)
 
 
 def sums(frame: Frame, b: int, *n: int) -> Tensor:
     """Zeros (b blocks, ..., 64) for a gradient that is summed over time: in the working type
     within a tile, in float64 from tile to tile."""
-    return torch.zeros(b * frame.groups * frame.per, *n, LANES, dtype=torch.float64)
+    return torch.zeros(b * frame.blocks, *n, LANES, dtype=torch.float64)
 
 
 def over_batch(x: Tensor, frame: Frame, b: int, like: Tensor) -> Tensor:
     """Tiles of sums as the gradient of a parameter (d) or (d, n)."""
     flat = x.dim() == 2
-    x = (x[:, None] if flat else x).unflatten(0, (b, -1)).sum(0)
+    x = (x[:, None] if flat else x).unflatten(0, (b, frame.blocks)).sum(0)
     found = untile(x, frame.d, frame.groups)
     return (found[:, 0] if flat else found).to(like.dtype)

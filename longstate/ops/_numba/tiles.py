@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.ops._layout import CHUNK, Rows
-from longstate.ops._numba.compiled import inlined, kernel
+from longstate.ops._numba.compiled import inlined, kernel, pasted
 from longstate.ops._numba.math import sigmoid
 from longstate.ops._numba.rows import load, store
 
@@ -34,6 +34,11 @@ class Frame(NamedTuple):
     has_mask: bool
     reset: np.ndarray  # b, t
     has_reset: bool
+
+    @property
+    def blocks(self) -> int:
+        """Blocks per sequence."""
+        return self.groups * self.per
 
 
 class Place(NamedTuple):
@@ -134,7 +139,7 @@ def find_segments(frame: Frame, at: Place, edges: np.ndarray, fresh: np.ndarray)
     return count
 
 
-@inlined
+@pasted
 def row(x: Rows, at: Place, t: int) -> np.ndarray:
     """The channels of a tile at step `t` of it."""
     start = at.b * x.batch + (at.first + t) * x.time

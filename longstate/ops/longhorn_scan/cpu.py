@@ -29,6 +29,7 @@ class Tiles(NamedTuple):
     rate: np.ndarray
     drive: np.ndarray  # rate x
     slope: np.ndarray  # of the rate in beta as given
+    move: np.ndarray  # exact: how far the state moves along the key
 
 
 class Gradients(NamedTuple):
@@ -43,8 +44,8 @@ class Gradients(NamedTuple):
 
 @kernel
 def tiles(rule: Any) -> Tiles:
-    x = workspace(3, CHUNK, rule.k)
-    return Tiles(x[0], x[1], x[2])
+    x = workspace(4, CHUNK, rule.k)
+    return Tiles(x[0], x[1], x[2], x[3])
 
 
 @inlined
@@ -79,7 +80,8 @@ def finish(
     rate, slope, grad_rate, grad_drive = x.rate, x.slope, grad_x.rate, grad_x.drive
     D, grad_size = rule.D[at.w], grads.size[at.w, at.b, at.first : at.last]
     sum_D, sum_bias = kept.sum_D, kept.sum_bias
-    sum_D[:], sum_bias[:] = 0, 0
+    for j in range(LANES):
+        sum_D[j], sum_bias[j] = 0, 0
     for t in range(at.here.shape[0]):
         row_x, row_beta = row(grads.x, at, t), row(grads.beta, at, t)
         to_size = rate.dtype.type(0)
@@ -99,8 +101,10 @@ def finish(
             sum_D[j] += grad_y[t, j] * value
             sum_bias[j] += weight
         grad_size[t] = to_size
-    grads.D[at.block] += sum_D
-    grads.beta_bias[at.block] += sum_bias
+    total_D, total_bias = grads.D[at.block], grads.beta_bias[at.block]
+    for j in range(LANES):
+        total_D[j] += sum_D[j]
+        total_bias[j] += sum_bias[j]
 
 
 class KeptDiagonal(NamedTuple):
@@ -172,7 +176,6 @@ class Diagonal(NamedTuple):
 class KeptExact(NamedTuple):
     before: np.ndarray  # n, t, 64: states before each step
     guess: np.ndarray  # t, 64: k h
-    move: np.ndarray  # t, 64: how far the state moves along the key
     to_guess: np.ndarray  # 64: gradient of the guess, at one step
     sum_D: np.ndarray  # sums over a tile
     sum_bias: np.ndarray
@@ -191,39 +194,35 @@ class Exact(NamedTuple):
 
     @kernel
     def keep(rule: "Exact") -> KeptExact:
-        x = workspace(3, CHUNK, rule.k)
+        x = workspace(2, CHUNK, rule.k)
         before = workspace(rule.k.shape[2], CHUNK, rule.k)
-        return KeptExact(before, x[0], x[1], x[2, 0], x[2, 1], x[2, 2])
+        return KeptExact(before, x[0], x[1, 0], x[1, 1], x[1, 2])
 
     @inlined
     def advance(
         rule: "Exact", at: Place, part: int, start: int, stop: int, x: Tiles, h: np.ndarray,
         y: np.ndarray, kept: KeptExact | None,
     ) -> None:  # fmt: skip
-        rate, drive = x.rate, x.drive
+        rate, drive, move = x.rate, x.drive, x.move
         k, q = rule.k[at.b, at.first : at.last], rule.q[at.b, at.first : at.last]
-        move = np.empty(LANES, h.dtype)
         for t in range(start, stop):
             for j in range(LANES):
-                move[j] = 0
+                move[t, j] = 0
             for i in range(h.shape[0]):
                 key = k[t, i]
                 for j in range(LANES):
                     if kept is not None:
                         kept.before[i, t, j] = h[i, j]
-                    move[j] += key * h[i, j]
+                    move[t, j] += key * h[i, j]
             if kept is not None:
                 for j in range(LANES):
-                    kept.guess[t, j] = move[j]
+                    kept.guess[t, j] = move[t, j]
             for j in range(LANES):
-                move[j] = drive[t, j] - rate[t, j] * move[j]
-            if kept is not None:
-                for j in range(LANES):
-                    kept.move[t, j] = move[j]
+                move[t, j] = drive[t, j] - rate[t, j] * move[t, j]
             for i in range(h.shape[0]):
                 key, query = k[t, i], q[t, i]
                 for j in range(LANES):
-                    h[i, j] += key * move[j]
+                    h[i, j] += key * move[t, j]
                     y[t, j] += query * h[i, j]
 
     @inlined
@@ -232,7 +231,7 @@ class Exact(NamedTuple):
         grad_y: np.ndarray, grad_h: np.ndarray, grad_x: Tiles, grads: Gradients,
     ) -> None:  # fmt: skip
         rate, grad_rate, grad_drive = x.rate, grad_x.rate, grad_x.drive
-        before, guess, move, to_guess = kept.before, kept.guess, kept.move, kept.to_guess
+        before, guess, move, to_guess = kept.before, kept.guess, x.move, kept.to_guess
         k, q = rule.k[at.b, at.first : at.last], rule.q[at.b, at.first : at.last]
         grad_k = grads.k[at.w, at.b, at.first : at.last]
         grad_q = grads.q[at.w, at.b, at.first : at.last]

@@ -152,7 +152,8 @@ class Selective(NamedTuple):
         dt, grad_dt, grad_du = x.dt, grad_x.dt, grad_x.du
         bias, D = rule.dt_bias[at.w], rule.D[at.w]
         sum_D, sum_bias = kept.sum_D, kept.sum_bias
-        sum_D[:], sum_bias[:] = 0, 0
+        for j in range(LANES):
+            sum_D[j], sum_bias[j] = 0, 0
         for t in range(at.here.shape[0]):
             row_u, row_dt = row(grads.u, at, t), row(grads.dt, at, t)
             if not at.here[t]:
@@ -169,10 +170,14 @@ class Selective(NamedTuple):
                 store(row_dt, j, to_step)
                 sum_D[j] += grad_y[t, j] * u
                 sum_bias[j] += to_step
-        grads.D[at.block] += sum_D
-        grads.dt_bias[at.block] += sum_bias
-        grads.A[at.block] += kept.sum_A
-        kept.sum_A[:] = 0
+        total_D, total_bias, total_A = grads.D[at.block], grads.dt_bias[at.block], grads.A[at.block]
+        for j in range(LANES):
+            total_D[j] += sum_D[j]
+            total_bias[j] += sum_bias[j]
+        for i in range(total_A.shape[0]):
+            for j in range(LANES):
+                total_A[i, j] += kept.sum_A[i, j]
+                kept.sum_A[i, j] = 0
 
 
 def _rule(s: Inputs) -> tuple[Selective, Frame]:
