@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.memory._recording import Recorded
 from longstate.memory._selective_bounds import Ball, _convolved, _slopes, cast, rates, steps
 from longstate.systems import Selection
 
 _ROUNDS, _POLISHED = 12, 24
-_FEW = 4  # steps that are replayed for each claim: those where the search found least
+_FEW = 4  # steps of which the inputs are tried: those where the search found least
 
 
 class Found(NamedTuple):
@@ -39,25 +40,46 @@ class Attack(NamedTuple):
     exponent: Found
 
 
-def attack(layer: Any, s: Selection, ball: Ball) -> Attack:
+def attack(layer: Any, s: Selection, ball: Ball, seen: Recorded | None = None) -> Attack:
     """Look for the input that makes a step smallest, and the one that makes a decay weakest.
 
     Args:
         layer: in float64, on the CPU; has `trace`.
         s: of that layer.
         ball: what the layer can get.
+        seen: of data, whose worst samples are attacks too.
     """
     z, value = _search(s, ball)
     slow = value * rates(s, ball).amin(1)
     chosen = torch.cat([v.argsort()[:_FEW] for v in (value, slow)]).unique()
     z = _polish(layer, s, ball, z[chosen], chosen)
-    inputs = ball.radius * z * ball.weight + ball.bias
-    step, exponent = replay(layer, s, inputs)
-    i, j = int(_of(step, chosen).argmin()), int(_of(exponent, chosen).argmin())
+    tried = list(ball.radius * z * ball.weight + ball.bias)
+    if seen is not None:
+        tried += _worst_windows(seen, s)
+    step, exponent = [], []
+    for inputs in (v.detach() for v in tried):
+        with torch.no_grad():
+            least, weak = replay(layer, s, inputs[None])
+        step.append(Found(float(least.min()), inputs))
+        exponent.append(Found(float(weak.min()), inputs))
     return Attack(
-        None if s.split else Found(float(step[i, chosen[i]]), inputs[i]),
-        Found(float(exponent[j, chosen[j]]), inputs[j]),
+        None if s.split else min(step, key=lambda f: f.value), min(exponent, key=lambda f: f.value)
     )
+
+
+def _worst_windows(seen: Recorded, s: Selection) -> list[Tensor]:
+    """The samples (k or fewer, d) that a step of the data depended on, where it was worst."""
+    gain, k = seen.trace.gain.unflatten(-1, (len(s.shift), -1)).amin(-1), s.taps.shape[1]  # b t o
+    if s.rate_of is None:
+        assert s.rate is not None
+        weak = gain * s.rate.amin(1)
+    else:
+        weak = -seen.trace.decay.amax(-1)
+    windows = []
+    for values in (gain, weak):
+        b, t = divmod(int(values.amin(-1).argmin()), values.shape[1])
+        windows.append(seen.inputs[b, max(0, t - k + 1) : t + 1])
+    return windows
 
 
 def replay(layer: Any, s: Selection, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,8 +92,9 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
     return Gains(
         kind="certified",
         scope="all inputs, both directions together" if both else "all inputs",
-        sentence=f"No input's energy grows by more than a factor {digits(float(above.max()) ** 2)}, "
-        f"and no amplitude by more than {digits(float(high.max()))}, in the worst channel.",
+        sentence=f"In the worst channel no input's energy grows by more than a factor "
+        f"{digits(float(above.max()) ** 2)}, and no amplitude by more than "
+        f"{digits(float(high.max()))}.",
         h2=energy.clamp(min=0).sqrt().expand(high.shape),
         h_infinity=above,
         h_infinity_below=low,
@@ -112,9 +113,7 @@ def _energy(system: System) -> Tensor:
     return own + (2 * (C @ B) * D + D * D).sum((-2, -1))
 
 
-def _peaks(
-    ahead: System, behind: System | None, tolerance: float, batch: torch.Size
-) -> list[Peak]:
+def _peaks(ahead: System, behind: System | None, tolerance: float, batch: torch.Size) -> list[Peak]:
     """H-infinity of every channel."""
     D = _flat(ahead.D.detach().double().cpu(), batch, 2)
     if isinstance(ahead, DiagonalSystem) and (behind is None or isinstance(behind, DiagonalSystem)):

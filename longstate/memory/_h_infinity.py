@@ -9,8 +9,8 @@ moves eigenvalues. The proof is a symmetric matrix P (the bounded real lemma) fo
 
     g^2 |u|^2 - |y|^2  >=  V(x_k, z_k) - V(x_{k-1}, z_{k-1})       V(w) = w' P w
 
-for all x, z and u, checked for the P and the matrices at hand with the rounding of the check: summed
-over time the right side is zero. z is the state of the system that runs against time, if any.
+for all x, z and u, checked for the P and the matrices at hand with the rounding of the check.
+Summed over time the right side is zero. z is the state of the system that runs against time, if any.
 
 Axes: n poles or states, i inputs, o outputs, f frequencies.
 """
@@ -164,7 +164,7 @@ def _find_peak(
 def _continuous(
     ahead: Matrices, behind: Matrices | None, D: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """From the circle to the imaginary axis by z = (1 + s) / (1 - s): x' = A x + B u, y = C x + E u.
+    """From the circle to the imaginary axis, z = (1 + s) / (1 - s): x' = A x + B u, y = C x + E u.
 
     Time that runs backwards has the signs of A and B turned.
     """
@@ -181,9 +181,7 @@ def _moved(A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor, 
     return inverse @ (A - eye), root * inverse @ B, root * C @ inverse, D - C @ inverse @ B
 
 
-def _hamiltonian(
-    A: Tensor, B: Tensor, C: Tensor, D: Tensor, level: float, slack: float
-) -> Tensor:
+def _hamiltonian(A: Tensor, B: Tensor, C: Tensor, D: Tensor, level: float, slack: float) -> Tensor:
     """Whose imaginary eigenvalues are the frequencies at which the level is attained."""
     R = torch.linalg.inv(level**2 * torch.eye(D.shape[1], dtype=A.dtype) - D.mT @ D)
     F, eye = A + B @ R @ D.mT @ C, torch.eye(len(A), dtype=A.dtype)
@@ -244,11 +242,9 @@ def _storage(H: Tensor) -> Tensor:
     return (P + P.mT) / 2
 
 
-def _least(
-    ahead: Matrices, behind: Matrices | None, D: Tensor, P: Tensor, level: float
-) -> float:
-    """Lower bound of the least eigenvalue of level^2 |u|^2 - |y|^2 - V(after) + V(before), as a form
-    in (x_{k-1}, z_k, u_k)."""
+def _least(ahead: Matrices, behind: Matrices | None, D: Tensor, P: Tensor, level: float) -> float:
+    """Lower bound of the least eigenvalue of level^2 |u|^2 - |y|^2 - V(after) + V(before), as a
+    form in (x_{k-1}, z_k, u_k)."""
     n, i = ahead.B.shape
     m = 0 if behind is None else len(behind.A)
     eye = torch.eye(n + m + i, dtype=P.dtype)

@@ -58,10 +58,19 @@ class Powers:
                 break  # rounding is all that is left to see
             self.squares.append(self.squares[-1].times(self.squares[-1]))
             self.norms.append(self.squares[-1].high())
+        self.envelopes = []
+        if bool((self.norms[0] > 1).any()):
+            self.envelopes = [_envelope(A, W) for W in (_of_eigenvectors(A), self._reached())]
+        for j in range(len(self.norms)):
+            for e in self.envelopes:
+                self.norms[j] = torch.minimum(self.norms[j], e.root * e.rate**2.0**j)
 
     def forgets(self) -> Tensor:
         """Whether it is proved (...) that A^k goes to zero: that some power is below 1."""
-        return torch.stack(self.norms).amin(0) < 1
+        proved = torch.stack(self.norms).amin(0) < 1
+        for e in self.envelopes:
+            proved = proved | (e.rate < 1) & e.root.isfinite()
+        return proved
 
     def total(self, growth: Tensor) -> Tensor:
         """Upper bound (...) of the sum over k >= 0 of |A^k|; infinite where none is proved.
@@ -76,6 +85,9 @@ class Powers:
             left = torch.where(norm < 1, first / (1 - norm).clamp(min=1e-300), torch.inf)
             best = torch.minimum(best, left)
             product = product * (1 + norm)
+        for e in self.envelopes:
+            sum_ = torch.where(e.rate < 1, e.root / (1 - e.rate).clamp(min=1e-300), torch.inf)
+            best = torch.minimum(best, sum_)
         return best * (1 + 1e-9)
 
     def growth(self) -> tuple[Tensor, Tensor]:
@@ -87,15 +99,14 @@ class Powers:
         one = torch.ones_like(self.norms[0])
         if bool((self.norms[0] <= 1).all()):
             return one, one
-        A = self.squares[0].value
         # a product of which each factor is at least 1 bounds every power between
         high = torch.stack(self.norms).clamp(min=1).prod(0)
         high = torch.where(self.forgets(), high, torch.inf)
-        for W in (_of_eigenvectors(A), self._reached()):
-            high = torch.minimum(high, _condition(A, W))
+        for e in self.envelopes:
+            high = torch.minimum(high, e.root)
         high = torch.where(self.norms[0] <= 1, one, high)
         low, power = one, self.squares[0]
-        for _ in range(_EVERY):
+        for _ in range(_EVERY):  # early powers, where growth is
             low = torch.maximum(low, power.low())
             power = power.times(self.squares[0])
         for square in self.squares:
@@ -113,6 +124,9 @@ class Powers:
         """
         many = torch.full_like(growth, torch.inf)
         proved = torch.where(self.forgets(), self._last(kept, growth), many)
+        for e in self.envelopes:  # of a state that grew so much that its powers lost their digits
+            count = torch.ceil((e.root / kept).log() / -e.rate.log() * (1 + 1e-9))
+            proved = torch.minimum(proved, torch.where(e.rate < 1, count, many))
         return proved, torch.where(self.forgets(), self._last(kept, None), many)
 
     def _last(self, kept: float, growth: Tensor | None) -> Tensor:
@@ -164,15 +178,32 @@ def _of_eigenvectors(A: Tensor) -> Tensor:
     return (V @ V.mH).real
 
 
-def _condition(A: Tensor, W: Tensor) -> Tensor:
-    """Root of the condition number (...) of W if A W A' <= W, which is checked; else infinite."""
+class Envelope(NamedTuple):
+    """|A^k| <= root rate^k for all k, where proved; root is infinite where not. Each (...)."""
+
+    root: Tensor
+    rate: Tensor
+
+
+def _envelope(A: Tensor, W: Tensor) -> Envelope:
+    """From A W A' <= rate^2 W, checked for the W at hand: root is that of W's condition number."""
+    eye = torch.eye(len_of(A), dtype=A.dtype)
     ok = W.isfinite().all(-1).all(-1)
-    W = torch.where(ok[..., None, None], (W + W.mT) / 2, torch.eye(len_of(W), dtype=W.dtype))
-    rest = W - A @ W @ A.mT
-    rounding = 8 * len_of(A) * _UNIT * (_size(W) * (1 + _size(A) ** 2))
-    shrinks = torch.linalg.eigvalsh((rest + rest.mT) / 2)[..., 0] >= rounding
+    W = torch.where(ok[..., None, None], (W + W.mT) / 2, eye)
     values = torch.linalg.eigvalsh(W)
     margin = 8 * len_of(A) * _UNIT * values[..., -1]
     least = values[..., 0] - margin
     root = ((values[..., -1] + margin) / least.clamp(min=1e-300)).sqrt()
-    return torch.where(ok & shrinks & (least > 0), root, torch.inf)
+    L, failed = torch.linalg.cholesky_ex(W)
+    L = torch.where((failed == 0)[..., None, None], L, eye)
+    within = norm2(torch.linalg.solve_triangular(L, A @ L, upper=False)).square()
+    moved, rounding = A @ W @ A.mT, 8 * len_of(A) * _UNIT * _size(W) * (1 + _size(A) ** 2)
+    root, rate = torch.where(ok & (least > 0), root, torch.inf), torch.ones_like(root)
+    proved = torch.zeros_like(ok)
+    for share in (0.0, 0.5, 0.9):  # from a rate of 1 towards the computed one
+        square = (1 - share * (1 - within)).clamp(min=0, max=1)
+        rest = square[..., None, None] * W - moved
+        shrinks = torch.linalg.eigvalsh((rest + rest.mT) / 2)[..., 0] >= rounding
+        rate = torch.where(shrinks, square.sqrt() * (1 + _UNIT), rate)
+        proved = proved | shrinks
+    return Envelope(torch.where(proved, root, torch.inf), rate)

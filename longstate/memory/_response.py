@@ -19,6 +19,7 @@ from longstate.systems import DiagonalSystem
 
 _BLOCK = 6  # a block has 2^6 lags
 _BLOCKS = 1 << 11  # most of them: 131,072 lags
+_EXACT = 1e-8  # error of a power, times the sum of all, up to which lags are formed with it
 _ENOUGH = 1e-10  # share of the sum at which the rest is only bounded
 
 
@@ -44,7 +45,7 @@ def _diagonal(system: DiagonalSystem) -> Sums:
         C = 2 * C
     size = a.abs()
     weight = C.abs() * B.abs().sum(-1)[..., None, :]  # (..., o, n)
-    found, lags = 0.0, 1 << _BLOCK
+    found, lags = torch.zeros((), dtype=torch.float64), 1 << _BLOCK
     powers = torch.arange(lags, dtype=torch.float64)
     for block in range(_BLOCKS):
         lag = powers + block * lags
@@ -62,47 +63,47 @@ def _diagonal(system: DiagonalSystem) -> Sums:
 
 
 def _dense(system: System) -> Sums:
+    """A perturbation d of one column adds at most |C| (sum of all |A^k|) |d| to the sum of all lags
+    that follow from it: so roundings are added up, and carried on once."""
     A, B, C = real_matrices(system)
     D = system.D.detach().double().cpu()
     batch = torch.broadcast_shapes(*(v.shape[:-2] for v in (A, B, C, D)))
     A, B, C, D = (v.expand(*batch, *v.shape[-2:]) for v in (A, B, C, D))
     powers = Powers(A)
     total = powers.total(powers.growth()[0])
-    while len(powers.squares) <= _BLOCK:
-        powers.squares.append(powers.squares[-1].times(powers.squares[-1]))
     n, i = B.shape[-2:]
-    X, error = B, torch.zeros_like(total)  # columns of all lags of a block; error: sum of theirs
-    for square in powers.squares[:_BLOCK]:
-        X, error = _double(square, X, error)
+    X, wrong = B, torch.zeros_like(total)  # columns of all lags of a block; sum of perturbations
+    size = _block_size(powers, total)
+    for square in powers.squares[:size]:
+        more, wrong = square.value @ X, wrong + _perturbed(square, X)
+        X = torch.cat([X, more], dim=-1)
+    power = powers.squares[size]
     first = (C @ B + D).abs().sum(-1)
-    found, wrong, size = torch.zeros_like(first), torch.zeros_like(total), _columns(X)
-    read = torch.linalg.vector_norm(C, dim=-1)  # (..., o)
-    for block in range(_BLOCKS):
+    found, read = torch.zeros_like(first), torch.linalg.vector_norm(C, dim=-1)  # (..., o)
+    for block in range(_BLOCKS << (_BLOCK - size)):
         outputs = (C @ X).abs()
         found = found + (first + outputs[..., i:].sum(-1) if block == 0 else outputs.sum(-1))
-        wrong = wrong + error + 4 * n * _UNIT * size
-        X, error = _next(powers.squares[_BLOCK], X, error)
-        size = _columns(X)
-        left = torch.linalg.vector_norm(X[..., :i], dim=-2).sum(-1) + error
-        beyond = read * (total * left)[..., None]
+        wrong = wrong + 4 * n * _UNIT * _columns(X) + _perturbed(power, X)
+        X = power.value @ X
+        beyond = read * (total * _columns(X[..., :i]))[..., None]
         if bool((beyond <= _ENOUGH * found).all()):
             break
-    rounding = read * wrong[..., None] + 8 * n * _UNIT * (found + D.abs().sum(-1))
+    rounding = read * (total * wrong)[..., None] + 8 * n * _UNIT * (found + D.abs().sum(-1))
     return Sums(found, beyond + rounding)
+
+
+def _block_size(powers: Powers, total: Tensor) -> int:
+    """Exponent of the longest block whose power is known well enough to step by."""
+    good = [j for j, p in enumerate(powers.squares) if bool((p.error * total <= _EXACT).all())]
+    return min(max([j for j in good if good[: j + 1] == list(range(j + 1))], default=0), _BLOCK)
+
+
+def _perturbed(power: Bounded, X: Tensor) -> Tensor:
+    """The most (...) by which the columns that a computed power gives are wrong, all together."""
+    rounding = X.shape[-2] * _UNIT * torch.linalg.matrix_norm(power.value)
+    return (power.error + rounding) * _columns(X)
 
 
 def _columns(X: Tensor) -> Tensor:
     """Sum (...) of the lengths of the columns."""
     return torch.linalg.vector_norm(X, dim=-2).sum(-1)
-
-
-def _next(power: Bounded, X: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """The columns carried on by a power, and the sum of their errors."""
-    n = X.shape[-2]
-    rounding = n * _UNIT * torch.linalg.matrix_norm(power.value)
-    return power.value @ X, power.high() * error + (power.error + rounding) * _columns(X)
-
-
-def _double(power: Bounded, X: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    more, later = _next(power, X, error)
-    return torch.cat([X, more], dim=-1), error + later

@@ -70,7 +70,8 @@ def rates(s: Selection, ball: Ball) -> Tensor:
     assert s.rate is not None
     if s.rate_of is None:
         return s.rate
-    assert s.rate_direct is not None and s.rate_shift is not None
+    assert s.rate_direct is not None
+    assert s.rate_shift is not None
     raw = _on_ball(s.rate_direct, ball)
     return s.rate_of(s.rate_shift + raw.low)[:, None]
 
