@@ -87,9 +87,9 @@ def _selective(
     dt: tuple[float, float],
 ) -> list[Claim]:
     ball = ball_of(f, radius, None if recorded is None else recorded.normed)
-    if recorded is not None and not recorded.normed:
+    if recorded is not None and ball.radius == radius:
         longest = float(recorded.inputs.norm(dim=-1).max())
-        if radius is not None and longest > radius * (1 + 1e-9):
+        if longest > radius * (1 + 1e-9):
             raise InputError(
                 f"{f.name} got an input of length {digits(longest)} on this data, longer than "
                 f"radius={digits(radius)}; pass one that holds"

@@ -10,7 +10,8 @@ moves eigenvalues. The proof is a symmetric matrix P (the bounded real lemma) fo
     g^2 |u|^2 - |y|^2  >=  V(x_k, z_k) - V(x_{k-1}, z_{k-1})       V(w) = w' P w
 
 for all x, z and u, checked for the P and the matrices at hand with the rounding of the check.
-Summed over time the right side is zero. z is the state of the system that runs against time, if any.
+Summed over time the right side is zero. z is the state of the system that runs against time, if
+there is one.
 
 Axes: n poles or states, i inputs, o outputs, f frequencies.
 """
