@@ -13,6 +13,7 @@ from longstate.memory._result import digits
 from longstate.reports.memory_examine import Measured, MemoryReport
 
 _ENOUGH = 0.99  # of the sum of a channel's Hankel singular values that a smaller state keeps
+_WORTH = 0.1  # of a state: a saving below it is not worth a training
 _DEAD = 1e-6  # of the median channel's gain from past to future; below, nothing passes
 _BYTES = 4  # of a number of a state, which is float32 at least
 
@@ -65,18 +66,15 @@ def suggested_d_state(m: Measured) -> int | None:
 def _smaller(report: MemoryReport, size: str) -> list[Advice]:
     """A smaller state, where a linear layer uses little of the one it has."""
     linear = [m for m in report.layers if m.spectrum is not None]
+    used = _selective_use(report)
     if not linear:
-        return [Advice(f"{size} {_selective_use(report)}", "")] if _selective_use(report) else []
+        return [Advice(f"{size} {used}", "")] if used else []
+    more = [Advice(used, "")] if used else []
     now = max(m.spectrum.values.shape[-1] for m in linear if m.spectrum is not None)
     need = max(suggested_d_state(m) or now for m in linear)
-    if need >= now:
-        return [
-            Advice(
-                f"{size} Its worst channel needs {need} of {now} directions for 99 % of what "
-                "passes: d_state fits.",
-                "",
-            )
-        ]
+    if need > (1 - _WORTH) * now:
+        fits = f"its worst channel needs {need} of {now} directions for 99 % of what passes"
+        return [Advice(f"{size} Of the linear layers d_state fits: {fits}.", ""), *more]
     numbers = sum(m.states for m in report.layers)
     saved = sum(round(m.states * (1 - need / now)) for m in linear) * _BYTES
     return [
@@ -85,7 +83,8 @@ def _smaller(report: MemoryReport, size: str) -> list[Advice]:
             f"are enough. d_state={need} saves {_size(saved)} of a state "
             f"({100 * saved / (_BYTES * numbers):.0f} %); train again and compare the scores.",
             f"d_state={need}, in longstate.train.forecast.Size or a layer's options",
-        )
+        ),
+        *more,
     ]
 
 

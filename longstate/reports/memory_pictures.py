@@ -14,7 +14,7 @@ from longstate.reports.memory_examine import FLOOR, LETTERS, SEQUENCES, Measured
 from longstate.reports.memory_figures import chosen, line_style, short
 
 _DOTS = 300  # in a strip
-_FAINTEST = 1e-9  # of the largest Hankel singular value: the end of the axis
+_FAINTEST = 1e-6  # of the largest Hankel singular value: the end of the axis
 _DECADES = 4  # of hidden attention that are shown
 _CHUNK = 8  # tokens that share a label
 _INK = (0.36, 0.55, 0.86)  # seen on a light page and on a dark one

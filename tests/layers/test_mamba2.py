@@ -148,7 +148,7 @@ def test_refusals():
 
 
 def test_mamba_limits_its_step_as_mamba2_does():
-    """The learned step is clamped, then time multiplies it: in a pass, a step, a trace, decoding."""
+    """The learned step is clamped, then time multiplies it: in a pass, a step, a trace."""
     torch.manual_seed(0)
     plain, limited = Mamba(6, d_state=4), Mamba(6, d_state=4, dt_limit=(0.01, 0.02))
     limited.load_state_dict(plain.state_dict())
@@ -158,9 +158,8 @@ def test_mamba_limits_its_step_as_mamba2_does():
     assert float(step.min()) == pytest.approx(0.01)
     assert float(step.max()) == pytest.approx(0.02)
     steps = step * dt[..., None]
-    trace = replace(
-        limited.trace(u), decay=(steps[..., None] * -plain.A_log.exp()).exp(), gain=steps
-    )
+    decay = (steps[..., None] * -plain.A_log.exp()).exp()
+    trace = replace(limited.trace(u), decay=decay, gain=steps)
     torch.testing.assert_close(limited(u, dt=dt)[1]["ssm"], trace.states()[:, -1])
     with pytest.raises(ValueError, match="dt_limit"):
         Mamba(6, dt_limit=(0.2, 0.1))

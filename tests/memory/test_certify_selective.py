@@ -1,4 +1,4 @@
-"""Certificates of selective layers: what they take for granted, and a search that tries to break them."""
+"""Certificates of selective layers: what they take for granted, and a search against them."""
 
 import math
 
@@ -134,7 +134,7 @@ def test_data_that_is_worse_than_the_search_is_the_attack():
 
 
 def test_a_split_gain_may_come_in_two_whole_steps():
-    """Mamba-3: all of a sample's own step, and all of the next one's: the second has not decayed."""
+    """Mamba-3: all of a sample's own step, and of the next one's, which has not decayed yet."""
     torch.manual_seed(0)
     layer = Mamba3(4, d_state=4, headdim=4, rope_fraction=0.5).double().requires_grad_(False)
     layer.in_proj.weight.zero_()
@@ -163,7 +163,7 @@ def _unit(d):
 
 
 def test_the_rate_of_mamba3_is_certified_like_its_step():
-    """Its rate is linear in u, so that the bound of the state does not stand on the floor of 1e-4."""
+    """Its rate is linear in u: the bound of the state does not stand on the floor of 1e-4."""
     torch.manual_seed(0)
     layer = Mamba3(8, d_state=4, headdim=4).double().requires_grad_(False)
     ball = Ball(*_unit(8), math.sqrt(8))
