@@ -22,7 +22,7 @@ from longstate.errors import InputError
 from longstate.memory._certificate import Certificate, Claim
 from longstate.memory._input_ball import ball_of
 from longstate.memory._linear_claims import growth_of, linear_claims
-from longstate.memory._recording import Data, Found, Recorded, find_layers, record_inputs
+from longstate.memory._recording import Data, Found, Recorded, find_layers, others, record_inputs
 from longstate.memory._result import digits
 from longstate.memory._selective_claims import selective_claims
 
@@ -74,7 +74,7 @@ def certify(
         scope="all inputs at regular samples (dt = 1)"
         if regular
         else f"all inputs, dt between {dt[0]:g} and {dt[1]:g}",
-        sentence=_sentence(claims, len(found)),
+        sentence=_sentence(claims, len(found)) + _left_out(others(model)),
         claims=tuple(claims),
     )
 
@@ -95,6 +95,12 @@ def _selective(
                 f"radius={digits(radius)}; pass one that holds"
             )
     return selective_claims(f.name, f.layer, ball, recorded, attacked=attack, dt=dt)
+
+
+def _left_out(names: list[str]) -> str:
+    if not names:
+        return ""
+    return f" Not certified, as no system or selection describes it: {', '.join(names)}."
 
 
 def _sentence(claims: list[Claim], count: int) -> str:

@@ -61,6 +61,17 @@ def find_layers(model: nn.Module) -> list[Found]:
     ]
 
 
+def others(model: nn.Module) -> list[str]:
+    """Name and type of every mixer that says nothing of itself, such as attention."""
+    found = []
+    for name, module in model.named_modules():
+        mixer, norm = getattr(module, "mixer", None), getattr(module, "norm", None)
+        told = hasattr(mixer, "system") or hasattr(mixer, "selection")
+        if isinstance(mixer, nn.Module) and isinstance(norm, nn.Module) and not told:
+            found.append(f"{name}.mixer".lstrip(".") + f" ({type(mixer).__name__})")
+    return found
+
+
 def layers_of(model: nn.Module) -> Iterator[tuple[str, Any, nn.Module | None]]:
     """Name, layer and the norm beside it, of every layer that mixes along time."""
     for found in find_layers(model):

@@ -292,3 +292,15 @@ def test_a_model_of_another_library_is_told_what_to_call():
     Other = type("MambaForCausalLM", (nn.Linear,), {"__module__": "transformers.models.mamba"})
     with pytest.raises(InputError, match="load_language_model"):
         certify(Other(2, 2))
+
+
+def test_a_mixer_that_cannot_be_certified_is_named():
+    class Attention(nn.Module):
+        d_model = 8
+
+    model = nn.Sequential(
+        Spheres(Mamba(8, d_state=2), nn.RMSNorm(8)), Spheres(Attention(), nn.RMSNorm(8))
+    )
+    found = certify(model, radius=3.0)
+    assert "Not certified" in found.sentence
+    assert "1.mixer (Attention)" in found.sentence
