@@ -20,7 +20,7 @@ from longstate.systems import DiagonalSystem
 _BLOCK = 6  # a block has 2^6 lags
 _BLOCKS = 1 << 11  # most of them: 131,072 lags
 _EXACT = 1e-8  # error of a power, times the sum of all, up to which lags are formed with it
-_ENOUGH = 1e-10  # share of the sum at which the rest is only bounded
+_ENOUGH = 1e-8  # share of the sum at which the rest is only bounded
 
 
 class Sums(NamedTuple):
@@ -46,17 +46,17 @@ def _diagonal(system: DiagonalSystem) -> Sums:
     size = a.abs()
     weight = C.abs() * B.abs().sum(-1)[..., None, :]  # (..., o, n)
     found, lags = torch.zeros((), dtype=torch.float64), 1 << _BLOCK
-    powers = torch.arange(lags, dtype=torch.float64)
+    powers = a[..., None] ** torch.arange(lags, dtype=torch.float64)  # (..., n, l)
+    step, now = powers[..., -1] * a, powers
     for block in range(_BLOCKS):
-        lag = powers + block * lags
-        now = a[..., None] ** lag  # (..., n, l)
         kernel = torch.einsum("...on,...nl,...ni->...loi", C, now, B).real
         if block == 0:
             kernel[..., 0, :, :] += D
         found = found + kernel.abs().sum((-3, -1))
-        beyond = (weight * (size ** float(lag[-1] + 1) / (1 - size))[..., None, :]).sum(-1)
+        beyond = (weight * (size ** float((block + 1) * lags) / (1 - size))[..., None, :]).sum(-1)
         if bool((beyond <= _ENOUGH * found).all()):
             break
+        now = now * step[..., None]
     count = (block + 1) * lags + 4 * a.shape[-1] + 64  # roundings of a power, a product and sums
     rounding = count * 4 * _UNIT * (weight / (1 - size)[..., None, :]).sum(-1)
     return Sums(found, beyond + rounding + 4 * _UNIT * D.abs().sum(-1))
