@@ -10,6 +10,7 @@ may meet at one frequency. `longstate.memory._h_infinity` and `_response` have t
 Axes: n poles, i inputs, o outputs, f frequencies, any leading batch axes (channels).
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longstate.memory._gramians import System, gramians, real_matrices
+from longstate.memory._grid_bound import by_grid
 from longstate.memory._h_infinity import Matrices, Peak, Poles, by_matrices, by_poles
 from longstate.memory._plot import draw
 from longstate.memory._powers import Powers
@@ -124,13 +126,17 @@ def _peaks(ahead: System, behind: System | None, tolerance: float, batch: torch.
         ]
     one, total = _matrices(ahead, batch)
     two, later = (None, total) if behind is None else _matrices(behind, batch)
-    return [
-        by_matrices(
-            one[k], None if two is None else two[k], D[k],
-            max(float(total[k]), float(later[k])), tolerance,
-        )
-        for k in range(len(D))
-    ]  # fmt: skip
+    found = []
+    for k in range(len(D)):
+        other = None if two is None else two[k]
+        most = max(float(total[k]), float(later[k]))
+        peak = by_matrices(one[k], other, D[k], most, tolerance)
+        if peak.high > peak.low * (1 + 4 * tolerance) and D[k].numel() == 1:
+            grid = by_grid(one[k], other, D[k])
+            best = max(peak, grid, key=lambda p: p.low)
+            peak = best._replace(high=min(peak.high, grid.high))
+        found.append(peak)
+    return found
 
 
 def _flat(v: Tensor, batch: torch.Size, axes: int) -> Tensor:
