@@ -10,7 +10,6 @@ may meet at one frequency. `longstate.memory._h_infinity` and `_response` have t
 Axes: n poles, i inputs, o outputs, f frequencies, any leading batch axes (channels).
 """
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
