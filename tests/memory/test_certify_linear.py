@@ -19,7 +19,7 @@ LAYERS = {
     "S4": lambda **k: S4(2, d_state=8, **FAST, **k),
     "S4 legt": lambda **k: S4(2, d_state=6, init="legt", **FAST, **k),
     "S4D": lambda **k: S4D(3, d_state=8, **FAST, **k),
-    "S4D bilinear": lambda **k: S4D(2, d_state=8, discretization="bilinear", **FAST, **k),
+    "S4D bilinear": lambda **k: S4D(2, d_state=8, variant="bilinear", **FAST, **k),
     "S4D real": lambda **k: S4D(2, d_state=5, init="real", **FAST, **k),
     "DSS": lambda **k: DSS(2, d_state=8, **FAST, **k),
     "S5": lambda **k: S5(3, d_state=8, **FAST, **k),
@@ -280,11 +280,11 @@ def test_a_direct_path_belongs_to_one_direction():
         S5(2).two_sided()
 
 
-@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
-def test_irregular_time_of_a_diagonal_layer(discretization):
+@pytest.mark.parametrize("variant", ["zoh", "bilinear"])
+def test_irregular_time_of_a_diagonal_layer(variant):
     """Steps between the ends leave at most what is certified, and the ends reach it."""
     torch.manual_seed(0)
-    layer = S4D(2, d_state=8, discretization=discretization).double()
+    layer = S4D(2, d_state=8, variant=variant).double()
     found = certify(layer, dt=(0.5, 400.0))
     left = claim(found, "dt between").certified
     layer.requires_grad_(False)

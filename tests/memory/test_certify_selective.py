@@ -18,9 +18,9 @@ LAYERS = {
     "mamba": lambda: Mamba(6, d_state=3),
     "mamba, limited": lambda: Mamba(6, d_state=3, dt_limit=(0.02, 0.5)),
     "falcon mamba": lambda: FalconMamba(6, d_state=3),
-    "mamba2": lambda: Mamba2(6, d_state=4, headdim=3, n_groups=2),
-    "mamba3": lambda: Mamba3(6, d_state=4, headdim=3, n_groups=2),
-    "mamba3, softplus": lambda: Mamba3(6, d_state=4, headdim=3, activation="softplus"),
+    "mamba2": lambda: Mamba2(6, d_state=4, d_head=3, n_groups=2),
+    "mamba3": lambda: Mamba3(6, d_state=4, d_head=3, n_groups=2),
+    "mamba3, softplus": lambda: Mamba3(6, d_state=4, d_head=3, variant="softplus"),
 }
 
 
@@ -136,7 +136,7 @@ def test_data_that_is_worse_than_the_search_is_the_attack():
 def test_a_split_gain_may_come_in_two_whole_steps():
     """Mamba-3: all of a sample's own step, and of the next one's, which has not decayed yet."""
     torch.manual_seed(0)
-    layer = Mamba3(4, d_state=4, headdim=4, rope_fraction=0.5).double().requires_grad_(False)
+    layer = Mamba3(4, d_state=4, d_head=4, rope_fraction=0.5).double().requires_grad_(False)
     layer.in_proj.weight.zero_()
     inner, groups, h = 8, 4, 2
     layer.in_proj.weight[inner, 0] = 1.0  # x of channel 0 reads u_0
@@ -165,7 +165,7 @@ def _unit(d):
 def test_the_rate_of_mamba3_is_certified_like_its_step():
     """Its rate is linear in u: the bound of the state does not stand on the floor of 1e-4."""
     torch.manual_seed(0)
-    layer = Mamba3(8, d_state=4, headdim=4).double().requires_grad_(False)
+    layer = Mamba3(8, d_state=4, d_head=4).double().requires_grad_(False)
     ball = Ball(*_unit(8), math.sqrt(8))
     low = rates(cast(layer.selection(), torch.float64), ball)
     a = layer.in_proj.weight[2 * 16 + 2 * 4 + 4 :][:4]
@@ -255,7 +255,7 @@ def test_a_limit_of_mambas_step_is_a_retention_that_can_be_stated():
 @pytest.mark.parametrize("name", ["mamba", "longhorn", "mamba2", "mamba3"])
 def test_narrow_models_are_in_order(name, dtype):
     torch.manual_seed(0)
-    options = {name: {"headdim": 4}} if name in ("mamba2", "mamba3") else {}
+    options = {name: {"d_head": 4}} if name in ("mamba2", "mamba3") else {}
     model = LanguageModel(LanguageSpec(20, 8, (name,), options=options)).to(dtype)
     found = certify(model, torch.randint(0, 20, (2, 40)))
     assert found.passed
