@@ -65,11 +65,7 @@ def by_poles(ahead: Poles, behind: Poles | None, D: Tensor, tolerance: float) ->
     for _ in range(_ROUNDS):
         middle, half = (start + stop) / 2, (stop - start) / 2
         value = torch.linalg.matrix_norm(_at(ahead, behind, D, middle), 2)
-        # from the pole to the nearest point of the interval, the short way round
-        turn = torch.remainder(middle[:, None] - angle + math.pi, 2 * math.pi) - math.pi
-        off = (turn.abs() - half[:, None]).clamp(min=0)
-        distance2 = (1 - size) ** 2 + 4 * size * (off / 2).sin().square()
-        steep = (weight / distance2).sum(1)
+        steep = (weight / nearest(angle, size, middle, half)).sum(1)
         rounding = 64 * _UNIT * (steep + value)  # of the frequency and of the poles' own digits
         upper = value + half * steep + rounding
         best = int(value.argmax())
@@ -81,6 +77,18 @@ def by_poles(ahead: Poles, behind: Poles | None, D: Tensor, tolerance: float) ->
         start, middle, stop = start[alive], middle[alive], stop[alive]
         start, stop = torch.cat([start, middle]), torch.cat([middle, stop])
     return Peak(low, max(low * (1 + tolerance), float(upper.max())), at)
+
+
+def nearest(angle: Tensor, size: Tensor, middle: Tensor, half: Tensor) -> Tensor:
+    """Squared distance (f, n) from each pole to the nearest point of each arc of the unit circle.
+
+    Args:
+        angle, size (n): of the poles.
+        middle, half (f): of the arcs, and half of their lengths.
+    """
+    turn = torch.remainder(middle[:, None] - angle + math.pi, 2 * math.pi) - math.pi  # short way
+    off = (turn.abs() - half[:, None]).clamp(min=0)
+    return (1 - size) ** 2 + 4 * size * (off / 2).sin().square()
 
 
 def _lengths(part: Poles) -> Tensor:

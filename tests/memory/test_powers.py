@@ -8,7 +8,7 @@ import torch
 from longstate.layers import S4
 from longstate.memory import gains
 from longstate.memory._grid_bound import by_grid
-from longstate.memory._h_infinity import Matrices, Poles, by_poles
+from longstate.memory._h_infinity import Matrices, Poles, by_poles, nearest
 from longstate.memory._powers import Bounded, Powers, _envelope
 from longstate.memory._response import row_sums
 from longstate.systems import DenseSystem
@@ -121,6 +121,20 @@ def test_no_peak_is_missed_between_frequencies(seed):
         assert float(G.abs().max()) <= found.high * (1 + 1e-12)
         assert found.low <= float(G.abs().max()) * (1 + 1e-3)
         assert found.high <= found.low * (1 + tolerance) * (1 + 1e-9)
+
+
+def test_the_nearest_point_of_an_arc():
+    """Against every one of its points."""
+    g = torch.Generator().manual_seed(0)
+    angle, size = 6 * torch.rand(40, generator=g).double() - 3, torch.rand(40, generator=g).double()
+    middle, half = 3 * torch.rand(30, generator=g).double(), torch.rand(30, generator=g).double()
+    poles = torch.polar(size, angle)
+    arc = middle[:, None] + half[:, None] * torch.linspace(-1, 1, 4001).double()
+    points = torch.polar(torch.ones_like(arc), arc)
+    true = torch.stack([(points - p).abs().square().amin(1) for p in poles], 1)
+    found = nearest(angle, size, middle, half)
+    assert bool((found <= true * (1 + 1e-12)).all())
+    assert bool((found.sqrt() >= true.sqrt() - half[:, None] / 2000).all())  # a point lies so near
 
 
 @pytest.mark.parametrize("both", [False, True])
