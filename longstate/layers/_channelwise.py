@@ -10,6 +10,8 @@ The backward kernel K' is strictly anti-causal: the present sample belongs to K.
 Axes: b batch, t time, d channels, n state.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -27,7 +29,13 @@ from longstate.ops._ragged import Ragged, run_ragged
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
 from longstate.ops.zoh_scan import zoh_scan
-from longstate.systems import DenseSystem, DiagonalSystem, Discretization, ZeroOrderHold
+from longstate.systems import (
+    DenseSystem,
+    DiagonalSystem,
+    Discretization,
+    TwoSidedSystem,
+    ZeroOrderHold,
+)
 
 _BLOCK = 64  # samples of irregular time whose states are held at once
 
@@ -131,6 +139,23 @@ class ChannelwiseLayer(Layer):
         back, _ = self._scan(u.flip(1), start, None, None, rate=rate, direction=1)
         y = ahead + nn.functional.pad(back.flip(1)[:, 1:], (0, 0, 0, 1))
         return y if ragged is None else ragged.join(y)
+
+    def two_sided(self, rate: float = 1.0) -> TwoSidedSystem:
+        """Both directions as one operator, for `longstate.memory`.
+
+        Raises:
+            ValueError: the layer is not bidirectional.
+        """
+        if not self.bidirectional:
+            raise ValueError(f"this {type(self).__name__} has one direction; call system()")
+        both = self.system(rate)
+        return TwoSidedSystem(
+            replace(both, C=both.C[0]), replace(both, C=both.C[1], D=torch.zeros_like(both.D))
+        )
+
+    def system(self, rate: float = 1.0) -> DiagonalSystem | DenseSystem:
+        """The recurrence that the layer runs on regular samples (both directions' C: 2, d)."""
+        raise NotImplementedError
 
     def _zero_state(self, batch: int) -> Tensor:
         raise NotImplementedError

@@ -20,6 +20,7 @@ Axes: b batch, t time, d channels, n stored states (d_state / 2).
 """
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -31,7 +32,14 @@ from longstate.layers._channelwise import complex_parameter, log_uniform
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
 from longstate.ops._ragged import Ragged
-from longstate.systems import Bilinear, DiagonalSystem, ZeroOrderHold, diagonalize, legs
+from longstate.systems import (
+    Bilinear,
+    DiagonalSystem,
+    TwoSidedSystem,
+    ZeroOrderHold,
+    diagonalize,
+    legs,
+)
 
 
 class S5(Layer):
@@ -96,6 +104,23 @@ class S5(Layer):
         s = self.continuous_system()
         A, scale = self._rule().diagonal(s.A, self._steps(rate))
         return DiagonalSystem(A, scale[:, None] * s.B, s.C, s.D, conjugate=True, discrete=True)
+
+    def two_sided(self, rate: float = 1.0) -> TwoSidedSystem:
+        """Both directions as one operator, for `longstate.memory`.
+
+        Both scans of S5 read the present sample: here all of it is in the forward direction.
+
+        Raises:
+            ValueError: the layer is not bidirectional.
+        """
+        if not self.bidirectional:
+            raise ValueError("this S5 has one direction; call system()")
+        both = self.system(rate)
+        ahead, behind = both.C
+        return TwoSidedSystem(
+            replace(both, C=ahead, D=both.D + 2 * (behind @ both.B).real),
+            replace(both, C=behind * both.A, D=torch.zeros_like(both.D)),
+        )
 
     def init_state(self, batch: int) -> State:
         """Zero (b, n). Empty when bidirectional: nothing is carried between calls then."""

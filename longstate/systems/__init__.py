@@ -22,3 +22,4 @@ from longstate.systems._online_memory import LegSMemory as LegSMemory
 from longstate.systems._selection import Selection as Selection
 from longstate.systems._trace import Convolution as Convolution
 from longstate.systems._trace import Trace as Trace
+from longstate.systems._two_sided import TwoSidedSystem as TwoSidedSystem

@@ -4,17 +4,20 @@
     print(generate(model, [tokens.encode("ROMEO:")], decode=tokens.decode)[0].text)
 
 A run is a folder: `model.safetensors` (the best weights and their description), `tokenizer.json`
-where one was given, `settings.json`, `history.json`, and `checkpoint.safetensors`, from which a
+where one was given, `settings.json`, `history.json`, `validation.npy` (the first tokens of the
+validation part, on which `longstate memory` measures), and `checkpoint.safetensors`, from which a
 training that was stopped goes on.
 """
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from longstate._files import missing, write_whole
@@ -29,6 +32,7 @@ from longstate.train.text_task import TextTask
 from longstate.train.tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+_SHOWN = 1 << 13  # tokens of the validation part that stay beside the model, to measure it on
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,12 @@ def _check_length(corpus: Corpus, context: int) -> None:
         )
 
 
+def _as_npy(tokens: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, tokens, allow_pickle=False)
+    return file.getvalue()
+
+
 class _Run:
     """What is written into the folder of a run."""
 
@@ -187,6 +197,7 @@ class _Run:
         if isinstance(self.tokens, FileTokens):
             write_whole(self.out / TOKENIZER, self.tokens.path.read_bytes())
         write_whole(self.out / "settings.json", json.dumps(self.settings, indent=2) + "\n")
+        write_whole(self.out / "validation.npy", _as_npy(self.task.corpus.validation(_SHOWN)))
         spec = json.loads(self.task.model.spec.to_json())
         facts = {"spec": spec, "tokens": self.settings["tokenizer"], "step": step}
         checkpoint.save(self.out / MODEL, "language", dict(self.task.model.state_dict()), facts)

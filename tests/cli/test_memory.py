@@ -62,3 +62,12 @@ def test_memory_writes_a_page(tmp_path, capfd):
     assert str(page) in said.replace("\n", "")
     assert "S4D" in said
     assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_certify_takes_a_range_of_times(tmp_path, capfd):
+    run = str(checkpoint(tmp_path / "theirs"))
+    assert main(["certify", run, "--dt", "0.5", "2", "--json", "--no-attack"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert "dt between 0.5 and 2" in found["scope"]
+    assert main(["certify", run, "--dt", "2", "0.5"]) == 2
+    assert "dt must be" in capfd.readouterr().err

@@ -254,3 +254,13 @@ def test_runs_that_cannot_be_loaded(text, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="is damaged"):
         load(tmp_path / "shakespeare")
+
+
+def test_the_first_tokens_of_the_validation_part_stay_beside_the_model(tmp_path):
+    text = ("".join(f"line {i} of it\n" for i in range(400))).encode()
+    (tmp_path / "a.txt").write_bytes(text)
+    settings = TextSettings(layer="s4d", d_model=8, context=16, steps=1)
+    train_text([tmp_path / "a.txt"], tmp_path / "run", settings)
+    kept = np.load(tmp_path / "run" / "validation.npy")
+    assert text.endswith(bytes(kept.tolist()))
+    assert 0.05 * len(text) < len(kept) < 0.15 * len(text)
