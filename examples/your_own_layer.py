@@ -33,7 +33,7 @@ class LeakyAverage(Layer):
         # A masked sample decays nothing and adds nothing.
         decay = torch.where(keep[..., None], a, 1.0)
         x = (1 - a) * u
-        h, state = diagonal_scan(decay, x, state, reset=reset)
+        h, state = diagonal_scan(x, decay, state, reset=reset)
         return torch.where(keep[..., None], h, 0.0).to(u.dtype), state
 
 

@@ -85,11 +85,10 @@ def test_import_takes_little_longer_than_torch():
 
 
 def test_only_cpu_files_import_numba():
-    """`cpu.py`, what it calls (`cpu_*.py`), and the files of functions that only they import."""
-    shared = {f"ops/{name}.py" for name in ("_numba_math", "_vector_math", "_tiles")}
-    for module in ("numba", *("longstate." + p[:-3].replace("/", ".") for p in shared)):
-        strangers = {p for p in users_of(module) if not re.fullmatch(r"ops/.*/cpu(_\w+)?\.py", p)}
-        assert strangers <= shared
+    """`cpu.py`, what it calls (`cpu_*.py`), and the base of all kernels, which only they import."""
+    for module in ("numba", "longstate.ops._numba"):
+        allowed = r"ops/(.*/cpu(_\w+)?|_numba/\w+)\.py"
+        assert {p for p in users_of(module) if not re.fullmatch(allowed, p)} == set()
 
 
 def test_only_triton_files_import_triton():

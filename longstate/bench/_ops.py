@@ -2,8 +2,7 @@
 
 Sizes, besides batch b, length t and d = d_model: in a selective block D = 2 d channels, 16 states,
 4 taps, heads of 64 channels with 128 states; 32 complex modes (64 real states) for each channel of
-a channel-wise layer; d complex modes for all channels together in a shared one. Kernels of the
-length t have no batch; their tokens are lags.
+a channel-wise layer; d complex modes for all channels together in a shared one.
 """
 
 from collections.abc import Callable
@@ -27,8 +26,6 @@ from longstate.bench._subject import (
 )
 from longstate.layers import S4, S4D
 from longstate.layers._channelwise import matrices
-from longstate.ops.fft_conv import reference as plain_fft_conv
-from longstate.systems import diagonalize, legs
 
 _MODES, _STATES, _COLUMNS, _TAPS = 32, 16, 128, 4
 
@@ -71,32 +68,6 @@ def _oscillator_scan(draw: Draw, s: Settings) -> Operands:
         "A": draw.uniform(0.01, 1.0, s.d_model),
         "u": draw.normal(s.batch, s.length, s.d_model),
         "B": draw.complex_normal(s.d_model, s.d_model) * s.d_model**-0.5,
-    }
-
-
-def _vandermonde(draw: Draw, s: Settings) -> Operands:
-    return {
-        "w": draw.complex_normal(s.d_model, _MODES),
-        "a": draw.decays(s.d_model, _MODES),
-        "length": s.length,
-    }
-
-
-def _dplr_kernel(draw: Draw, s: Settings) -> Operands:
-    start = diagonalize(legs(2 * _MODES))
-    A, B, P = (draw.like(x).expand(s.d_model, *x.shape) for x in (start.A, start.B, start.P))
-    return {
-        "A": A.clone(), "P": P.clone(), "Q": P.clone(), "B": B.clone(),
-        "C": draw.complex_normal(s.d_model, _MODES),
-        "dt": draw.uniform(1e-3, 1e-1, s.d_model),
-        "length": s.length,
-    }  # fmt: skip
-
-
-def _fft_conv(draw: Draw, s: Settings) -> Operands:
-    return {
-        "u": draw.normal(s.batch, s.length, s.d_model),
-        "k": draw.normal(s.d_model, s.length) * s.length**-0.5,
     }
 
 
@@ -157,9 +128,6 @@ def subjects() -> list[Subject]:
         _subject(ops.oscillator_scan, _oscillator_scan),
         _subject(ops.diagonal_channel_scan, _diagonal_channel_scan),
         _subject(ops.dense_channel_scan, _dense_channel_scan),
-        _subject(ops.vandermonde, _vandermonde),
-        _subject(ops.dplr_kernel, _dplr_kernel),
-        _subject(ops.fft_conv, _fft_conv, reference=plain_fft_conv.fft_conv),
         _subject(partial(ops.short_conv, activation="silu"), _short_conv),
         _subject(selective, _selective_scan),
         _subject(partial(longhorn, update="diagonal"), _longhorn_scan, "diagonal"),
@@ -169,15 +137,11 @@ def subjects() -> list[Subject]:
 
 
 def _subject(
-    op: Callable,
-    operands: Callable[[Draw, Settings], Operands],
-    variant: str = "",
-    *,
-    reference: Callable | None = None,
+    op: Callable, operands: Callable[[Draw, Settings], Operands], variant: str = ""
 ) -> Subject:
     function = op.func if isinstance(op, partial) else op
     folder = function.__module__.split(".")[2]
-    plain = reference or partial(op, impl="reference")
+    plain = partial(op, impl="reference")
 
     def check(settings: Settings) -> float:
         # longer than a chunk of 64 samples, and inside wider than a tile of 64 channels
@@ -190,7 +154,7 @@ def _subject(
 
     def prepare(settings: Settings) -> list[Mode]:
         given = _leaves(operands(Draw(settings), settings))
-        tokens = settings.length * (1 if "length" in given else settings.batch)
+        tokens = settings.length * settings.batch
         return forward_and_backward(lambda: op(**given), _tensors(given), (), tokens)
 
     name = f"{function.__name__} {variant}".strip()

@@ -53,13 +53,13 @@ _COUNTS: dict[str, Callable[..., Count]] = {
     "aten::addmm": lambda _, a, b: _product(a, b),
     "aten::baddbmm": lambda _, a, b: _product(a, b),
     "longstate::chunk_scan": lambda x, la, w, own, B, C, D, h0, k, *_: _chunk_scan(x, B, h0, k),
-    "longstate::chunk_scan_backward": lambda x, la, w, own, B, C, D, kept, gy, gl, k, _: _twice(
-        _chunk_scan(x, B, kept, k)
+    "longstate::chunk_scan_backward": lambda x, la, w, own, B, C, D, h0, k, *_: _twice(
+        _chunk_scan(x, B, h0, k)
     ),
-    "longstate::zoh_scan": lambda A, dt, u, h0, B, *_: _drive(u, B),
-    "longstate::zoh_scan_backward": lambda A, dt, u, h0, B, *_: _twice(_drive(u, B)),
-    "longstate::oscillator_scan": lambda A, dt, u, h0, B, *_: _drive(u, B),
-    "longstate::oscillator_scan_backward": lambda A, dt, u, h0, B, *_: _twice(_drive(u, B)),
+    "longstate::zoh_scan": lambda u, A, dt, h0, B, *_: _drive(u, B),
+    "longstate::zoh_scan_backward": lambda u, A, dt, h0, B, *_: _twice(_drive(u, B)),
+    "longstate::oscillator_scan": lambda u, A, dt, h0, B, *_: _drive(u, B),
+    "longstate::oscillator_scan_backward": lambda u, A, dt, h0, B, *_: _twice(_drive(u, B)),
 }
 
 

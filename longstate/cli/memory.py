@@ -30,8 +30,13 @@ def certify(
     json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
     attack: Annotated[bool, typer.Option(help="Search for bad inputs too.")] = True,
     radius: Annotated[
-        float | None, typer.Option(help="Length of a sample, for layers that no norm precedes.")
+        float | None,
+        typer.Option(help="Largest length of a sample, for layers that no known norm precedes."),
     ] = None,
+    dt: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="LOW HIGH", help="Shortest and longest time between samples."),
+    ] = (1.0, 1.0),
 ) -> None:
     """Prove what no input can make a model do. Exit code 1 where a claim fails."""
     from longstate.cli.show import say, show_certificate, working
@@ -42,7 +47,7 @@ def certify(
     read = None if data is None else subject.read(data).data(ROWS, subject.length or LENGTH)
     with working("certifying", sum(1 for _ in layers_of(subject.model))) as show:
         found: Certificate = certify(
-            subject.model, read, attack=attack, radius=radius, progress=show
+            subject.model, read, attack=attack, radius=radius, dt=dt, progress=show
         )
     if json:
         sys.stdout.write(found.to_json() + "\n")

@@ -10,6 +10,8 @@ The backward kernel K' is strictly anti-causal: the present sample belongs to K.
 Axes: b batch, t time, d channels, n state.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -23,11 +25,17 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
 )
-from longstate.layers._ragged import Ragged, run_ragged
+from longstate.ops._ragged import Ragged, run_ragged
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
 from longstate.ops.zoh_scan import zoh_scan
-from longstate.systems import DenseSystem, DiagonalSystem, Discretization, ZeroOrderHold
+from longstate.systems import (
+    DenseSystem,
+    DiagonalSystem,
+    Discretization,
+    TwoSidedSystem,
+    ZeroOrderHold,
+)
 
 _BLOCK = 64  # samples of irregular time whose states are held at once
 
@@ -132,6 +140,23 @@ class ChannelwiseLayer(Layer):
         y = ahead + nn.functional.pad(back.flip(1)[:, 1:], (0, 0, 0, 1))
         return y if ragged is None else ragged.join(y)
 
+    def two_sided(self, rate: float = 1.0) -> TwoSidedSystem:
+        """Both directions as one operator, for `longstate.memory`.
+
+        Raises:
+            ValueError: the layer is not bidirectional.
+        """
+        if not self.bidirectional:
+            raise ValueError(f"this {type(self).__name__} has one direction; call system()")
+        both = self.system(rate)
+        return TwoSidedSystem(
+            replace(both, C=both.C[0]), replace(both, C=both.C[1], D=torch.zeros_like(both.D))
+        )
+
+    def system(self, rate: float = 1.0) -> DiagonalSystem | DenseSystem:
+        """The recurrence that the layer runs on regular samples (both directions' C: 2, d)."""
+        raise NotImplementedError
+
     def _zero_state(self, batch: int) -> Tensor:
         raise NotImplementedError
 
@@ -210,11 +235,11 @@ class DiagonalLayer(ChannelwiseLayer):
         dt, start = dt.to(u.dtype), state.flatten(1)
         if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
             drive = B * steps * u[..., None]
-            h, last = zoh_scan((A * steps).flatten(), dt, drive.flatten(2), start)
+            h, last = zoh_scan(drive.flatten(2), (A * steps).flatten(), dt, start)
         else:
             A, scale = self._rule().diagonal(A, steps * dt[..., None, None])
             drive = scale * B * u[..., None]
-            h, last = diagonal_scan(A.flatten(2), drive.flatten(2), start)
+            h, last = diagonal_scan(drive.flatten(2), A.flatten(2), start)
         y = (C * h.view_as(drive)).sum(-1)
         return (2 * y.real if y.is_complex() else y), last.view_as(state)
 

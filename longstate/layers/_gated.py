@@ -3,6 +3,8 @@
 Axes: d channels, g groups of channels; ... anything before.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -77,6 +79,16 @@ def heads(inner: int, d_head: int, n_groups: int) -> int:
     if (inner // d_head) % n_groups:
         raise ValueError(f"n_groups must divide the {inner // d_head} heads; got {n_groups}")
     return inner // d_head
+
+
+def step_limits(pair: Sequence[float | None]) -> tuple[float, float | None]:
+    """Smallest and largest step, if they are in order."""
+    least, most = pair if len(pair) == 2 else (None, None)
+    if least is None or least < 0 or (most is not None and not most >= least):
+        raise ValueError(
+            f"dt_limit must be a smallest step of at least 0 and a largest one; got {pair!r}"
+        )
+    return float(least), None if most is None else float(most)
 
 
 def beside(flag: Tensor, v: Tensor) -> Tensor:

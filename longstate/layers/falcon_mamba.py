@@ -69,7 +69,12 @@ class FalconMamba(Mamba):
         # what is normalised has a length of at most the root of its size
         radius = self.rank**0.5 * self.dt_proj.weight.norm(dim=1)
         cap = common.bias.new_full((self.d_state,), self.d_state**0.5)
-        steps = {"shift": self.dt_proj.bias, "rate": self.A_log.exp(), "spread": radius}
+        steps = {
+            "shift": self.dt_proj.bias,
+            "rate": self.A_log.exp(),
+            "spread": radius,
+            "limit": self.dt_limit,
+        }
         return replace(common, **steps, write=None, write_cap=cap)
 
     def _norm(self, v: Tensor) -> Tensor:

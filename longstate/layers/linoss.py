@@ -119,7 +119,7 @@ class LinOSS(Layer):
         with full_precision(u):
             A, B = self._folded()
             x, state = oscillator_scan(
-                A, wide, state,
+                wide, A, state,
                 B=B, dt=_steps(wide, dt, mask, rate), rule=self.variant, reset=reset,
             )  # fmt: skip
             y = read(x, self._complex(self.C)) + self.D * wide

@@ -17,6 +17,7 @@ whatever the time between them.
 Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers._base import State, full_precision
-from longstate.layers._gated import RMSNorm, initial_step_bias
+from longstate.layers._gated import RMSNorm, initial_step_bias, step_limits
 from longstate.layers._linear import PanelLinear
 from longstate.layers._selective import SelectiveLayer
 from longstate.ops import selective_scan
@@ -48,9 +49,11 @@ class Mamba(SelectiveLayer):
         expand: channels inside, as a multiple of `d_model`.
         dt_rank: r, rank of the projection that gives the step; None is d_model / 16, rounded up.
         dt_min, dt_max: range of the initial steps.
+        dt_limit: smallest and largest learned step; None in the second place is no limit. A
+            smallest step above 0 limits how long anything can be kept.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or the limits are not in order.
     """
 
     dynamics = ("A_log",)
@@ -65,8 +68,10 @@ class Mamba(SelectiveLayer):
         dt_rank: int | None = None,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        dt_limit: Sequence[float | None] = (0.0, None),
     ):
         super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank)
+        self.dt_limit = step_limits(dt_limit)
         self.dt_proj = nn.Linear(self.rank, self.d_inner)
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
         self.dt_proj.bias = nn.Parameter(initial_step_bias(self.d_inner, dt_min, dt_max))
@@ -77,11 +82,14 @@ class Mamba(SelectiveLayer):
         low, B, C = steering
         step = self.dt_proj(low)
         with full_precision(x):
+            limited = self.dt_limit != (0.0, None)
+            if dt is not None or limited:
+                step = self._within(F.softplus(step.to(h0.dtype)))
             if dt is not None:
-                step = F.softplus(step.to(h0.dtype)) * dt[..., None].to(h0.dtype)
+                step = step * dt[..., None].to(h0.dtype)
             return selective_scan(
                 x, step, -self.A_log.to(h0.dtype).exp(), B, C, self.D, z, h0,
-                dt_softplus=dt is None, mask=mask, reset=reset,
+                dt_softplus=dt is None and not limited, mask=mask, reset=reset,
             )  # fmt: skip
 
     def step(
@@ -114,6 +122,8 @@ class Mamba(SelectiveLayer):
     ) -> tuple[Tensor, State] | None:
         """A step in one kernel. None unless it goes through `PanelLinear`s, is too small to share
         out, and everything fits: the way through the ops says what does not."""
+        if self.dt_limit != (0.0, None):
+            return None
         inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
         own: dict[str, Any] = self._parameters
         weights: list[Any] = []
@@ -143,14 +153,20 @@ class Mamba(SelectiveLayer):
 
     def _trace(self, x, steering, h0):
         low, B, C = steering
-        step = F.softplus(self.dt_proj(low))
+        step = self._within(F.softplus(self.dt_proj(low)))
         decay = (step[..., None] * -self.A_log.exp()).exp()
         B, C = (v[:, :, None].expand_as(decay) for v in (B, C))
         return Trace(x, decay, step, B, C, h0, self.D)
 
     def _choose(self, common):
         low = self.dt_proj.weight @ self.x_proj.weight[: self.rank]
-        return replace(common, shift=self.dt_proj.bias, rate=self.A_log.exp(), low=low)
+        return replace(
+            common, shift=self.dt_proj.bias, rate=self.A_log.exp(), low=low, limit=self.dt_limit
+        )
+
+    def _within(self, step: Tensor) -> Tensor:
+        """Steps clamped to `dt_limit`."""
+        return step if self.dt_limit == (0.0, None) else step.clamp(*self.dt_limit)
 
 
 def _is(x: Any, shape: tuple[int, ...]) -> bool:

@@ -37,6 +37,7 @@ from longstate.layers._gated import (
     GatedRMSNorm,
     heads,
     initial_step_bias,
+    step_limits,
     trace_of_heads,
     traced_conv,
 )
@@ -81,7 +82,7 @@ class Mamba2(Layer):
         dt_limit: Sequence[float | None] = (0.0, None),
     ):
         super().__init__()
-        self.dt_limit = _limits(dt_limit)
+        self.dt_limit = step_limits(dt_limit)
         self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
         self.d_head, self.n_heads = d_head, heads(expand * d_model, d_head, n_groups)
         inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
@@ -194,12 +195,3 @@ class Mamba2(Layer):
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
-
-
-def _limits(pair: Sequence[float | None]) -> tuple[float, float | None]:
-    least, most = pair if len(pair) == 2 else (None, None)
-    if least is None or least < 0 or (most is not None and not most >= least):
-        raise ValueError(
-            f"dt_limit must be a smallest step of at least 0 and a largest one; got {pair!r}"
-        )
-    return float(least), None if most is None else float(most)

@@ -176,11 +176,11 @@ class Mamba3(Layer):
         return replace(trace, gate=F.silu(z))
 
     def selection(self) -> Selection:
-        """How the layer chooses, for `longstate.memory`. The rate is its floor."""
+        """How the layer chooses, for `longstate.memory`."""
         W, inner = self.in_proj.weight, self._sizes[0]
         bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias
         at = 2 * inner + 2 * self.n_groups * self.d_state
-        steps = slice(at, at + self.n_heads)
+        steps, rates = slice(at, at + self.n_heads), slice(at + self.n_heads, at + 2 * self.n_heads)
         # of each head: normalised, scaled, shifted; rotation keeps the length of pairs
         cap = self.d_state**0.5 * self.B_norm.weight.abs() + self.B_bias[:, 0].abs()
         pairs = cap[:, : 2 * self.n_angles].unflatten(1, (-1, 2)).norm(dim=2)
@@ -196,7 +196,10 @@ class Mamba3(Layer):
             rate=W.new_full((self.n_heads, 1), _SLOWEST),
             direct=W[steps],
             write_cap=cap.flatten(),
-            floor=True,
+            rate_direct=W[rates],
+            rate_shift=bias[rates],
+            rate_of=self._rate,
+            split=True,
             groups=self.n_heads,
         )
 

@@ -20,6 +20,7 @@ Axes: b batch, t time, d channels, n stored states (d_state / 2).
 """
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -28,10 +29,17 @@ from torch import Tensor, nn
 
 from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
 from longstate.layers._channelwise import complex_parameter, log_uniform
-from longstate.layers._ragged import Ragged
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
-from longstate.systems import Bilinear, DiagonalSystem, ZeroOrderHold, diagonalize, legs
+from longstate.ops._ragged import Ragged
+from longstate.systems import (
+    Bilinear,
+    DiagonalSystem,
+    TwoSidedSystem,
+    ZeroOrderHold,
+    diagonalize,
+    legs,
+)
 
 
 class S5(Layer):
@@ -97,6 +105,23 @@ class S5(Layer):
         A, scale = self._rule().diagonal(s.A, self._steps(rate))
         return DiagonalSystem(A, scale[:, None] * s.B, s.C, s.D, conjugate=True, discrete=True)
 
+    def two_sided(self, rate: float = 1.0) -> TwoSidedSystem:
+        """Both directions as one operator, for `longstate.memory`.
+
+        Both scans of S5 read the present sample: here all of it is in the forward direction.
+
+        Raises:
+            ValueError: the layer is not bidirectional.
+        """
+        if not self.bidirectional:
+            raise ValueError("this S5 has one direction; call system()")
+        both = self.system(rate)
+        ahead, behind = both.C
+        return TwoSidedSystem(
+            replace(both, C=ahead, D=both.D + 2 * (behind @ both.B).real),
+            replace(both, C=behind * both.A, D=torch.zeros_like(both.D)),
+        )
+
     def init_state(self, batch: int) -> State:
         """Zero (b, n). Empty when bidirectional: nothing is carried between calls then."""
         return () if self.bidirectional else self._zero_state(batch)
@@ -155,12 +180,12 @@ class S5(Layer):
             dt = mask.to(u.dtype) if dt is None else torch.where(mask, dt, 0)
         if dt is None:
             s = self.system(rate)
-            return diagonal_scan(s.A, drive(u, s.B), state, reset=reset)
+            return diagonal_scan(drive(u, s.B), s.A, state, reset=reset)
         s, steps = self.continuous_system(), self._steps(rate)
         if self.variant == "zoh":
-            return zoh_scan(s.A * steps, dt, u, state, B=s.B * steps[:, None], reset=reset)
+            return zoh_scan(u, s.A * steps, dt, state, B=s.B * steps[:, None], reset=reset)
         A, scale = self._rule().diagonal(s.A, steps * dt[..., None])
-        return diagonal_scan(A, scale * drive(u, s.B), state, reset=reset)
+        return diagonal_scan(scale * drive(u, s.B), A, state, reset=reset)
 
     def _both_ways(self, u, C, dt, mask, reset, rate):
         ragged = None if mask is None and reset is None else Ragged(mask, reset)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from longstate.memory._result import Kind, Result, digits
 
 
@@ -18,7 +20,11 @@ class Claim(NamedTuple):
         attacked: the worst that an attack found.
         seen: the worst on the data.
         rising: whether certified >= attacked >= seen, rather than <=.
-        holds: whether it is a good one: stable, bounded. None where there is nothing to hold.
+        holds: whether it is a good one: stable, bounded. None where there is nothing to hold, and
+            where the number is too large to mean anything (`note` says so).
+        note: what there is to add, in words.
+        witness (k, d): the input with which the attack did it, from a state at rest, at dt = 1;
+            `attacked` is what the layer does at its last sample. None: no such input was kept.
     """
 
     layer: str
@@ -29,6 +35,8 @@ class Claim(NamedTuple):
     seen: float | None
     rising: bool
     holds: bool | None
+    note: str = ""
+    witness: Tensor | None = None
 
     def ordered(self) -> bool:
         """Whether the three numbers come in the order that they must, up to rounding."""
@@ -36,6 +44,14 @@ class Claim(NamedTuple):
         if self.rising:
             numbers = numbers[::-1]
         return all(a <= b * (1 + 1e-9) + 1e-12 for a, b in pairwise(numbers))
+
+    def checked(self) -> "Claim":
+        """Itself; or, where an attack or the data contradicts it, as a claim that fails."""
+        if self.ordered():
+            return self
+        return self._replace(
+            holds=False, note="contradicted by what was found: the bound is wrong, please report it"
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,7 +66,7 @@ class Certificate(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether every claim holds. What a gate looks at."""
+        """Whether no claim fails. What a gate looks at."""
         return all(c.holds is not False for c in self.claims)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
@@ -61,13 +77,16 @@ class Certificate(Result):
         body = [
             [
                 c.layer, c.what, c.kind.replace("_", " "), text(c.certified), text(c.attacked),
-                text(c.seen), marks[c.holds],
+                text(c.seen), ": ".join(filter(None, (marks[c.holds], c.note))),
             ]
             for c in self.claims
         ]  # fmt: skip
         return ["layer", "claim", "kind", "all inputs", "attack", "data", ""], body
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; without the witnesses, which are long."""
         plain = super().to_dict()
-        plain["claims"] = [dict(zip(Claim._fields, c, strict=True)) for c in plain["claims"]]
-        return {**plain, "passed": self.passed}
+        named = [dict(zip(Claim._fields, c, strict=True)) for c in plain["claims"]]
+        for claim in named:
+            del claim["witness"]
+        return {**plain, "claims": named, "passed": self.passed}

@@ -5,7 +5,7 @@ Axes: b batch, t time, d channels.
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,36 +17,106 @@ Data = Tensor | Callable[[], object]
 """One input of a model, tokens (b, t) or u (b, t, d), or a function that runs it."""
 
 
-def layers_of(model: nn.Module) -> Iterator[tuple[str, Any, nn.Module | None]]:
-    """Name, layer and the norm before it, of every layer that mixes along time."""
-    norms = {}
+class Found(NamedTuple):
+    """A layer that mixes along time, and where it stands.
+
+    Attributes:
+        name: in the model.
+        layer: with a `system` or a `selection`.
+        block: the module that holds it as `mixer` beside a `norm`. None: there is none.
+        norm: of that block.
+    """
+
+    name: str
+    layer: Any
+    norm: nn.Module | None
+    block: nn.Module | None
+
+
+class Recorded(NamedTuple):
+    """What one selective layer did with some data.
+
+    Attributes:
+        trace: in float64.
+        normed: whether the layer got what the norm beside it put out; False without a norm.
+        inputs (b, t, d): of the layer.
+    """
+
+    trace: Trace
+    normed: bool
+    inputs: Tensor
+
+
+def find_layers(model: nn.Module) -> list[Found]:
+    """Every layer that mixes along time."""
+    places = {}
     for _, module in model.named_modules():
         mixer, norm = getattr(module, "mixer", None), getattr(module, "norm", None)
         if isinstance(mixer, nn.Module) and isinstance(norm, nn.Module):
-            norms[id(mixer)] = norm
+            places[id(mixer)] = norm, module
+    return [
+        Found(name or type(module).__name__, module, *places.get(id(module), (None, None)))
+        for name, module in model.named_modules()
+        if hasattr(module, "system") or hasattr(module, "selection")
+    ]
+
+
+def others(model: nn.Module) -> list[str]:
+    """Name and type of every mixer that says nothing of itself, such as attention."""
+    found = []
     for name, module in model.named_modules():
-        if hasattr(module, "system") or hasattr(module, "selection"):
-            yield name or type(module).__name__, module, norms.get(id(module))
+        mixer, norm = getattr(module, "mixer", None), getattr(module, "norm", None)
+        told = hasattr(mixer, "system") or hasattr(mixer, "selection")
+        if isinstance(mixer, nn.Module) and isinstance(norm, nn.Module) and not told:
+            found.append(f"{name}.mixer".lstrip(".") + f" ({type(mixer).__name__})")
+    return found
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[str, Any, nn.Module | None]]:
+    """Name, layer and the norm beside it, of every layer that mixes along time."""
+    for found in find_layers(model):
+        yield found.name, found.layer, found.norm
 
 
 def record(model: nn.Module, data: Data) -> dict[str, Trace]:
     """A trace, in float64, of every selective layer while the model reads the data once.
 
-    Where a norm comes before a layer it is taken in float64 too, so that what its rounding adds in
-    a narrower type is in no trace, as it is in no certificate.
+    Where a layer gets what the norm beside it put out, the norm is taken in float64 too, so that
+    what its rounding adds in a narrower type is in no trace, as it is in no certificate. Traces are
+    of regular samples: a `dt` that the model passes on is not in them.
 
     Raises:
         InputError: the model cannot read the data, or a layer got something not finite.
     """
-    inputs: dict[str, Tensor] = {}
-    found = [(name, layer, norm) for name, layer, norm in layers_of(model) if _traced(layer)]
+    return {name: r.trace for name, r in record_inputs(model, data).items()}
+
+
+def record_inputs(model: nn.Module, data: Data) -> dict[str, Recorded]:
+    """As `record`, with where the inputs came from.
+
+    Raises:
+        InputError: the model cannot read the data, or a layer got something not finite.
+    """
+    got: dict[str, Tensor] = {}
+    normed: dict[str, tuple[Tensor, Tensor]] = {}
+    found = [f for f in find_layers(model) if hasattr(f.layer, "trace")]
     hooks = []
-    for name, layer, norm in found:
+    for f in found:
 
-        def keep(_: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
-            inputs[name] = args[0].detach()
+        def keep(_: nn.Module, args: Any, kwargs: Any, name: str = f.name) -> None:
+            got[name] = (args[0] if args else kwargs["u"]).detach()
 
-        hooks.append((layer if norm is None else norm).register_forward_pre_hook(keep))
+        def keep_norm(_: nn.Module, args: Any, out: Any, name: str = f.name) -> None:
+            normed[name] = args[0].detach(), out.detach()
+
+        hooks.append(f.layer.register_forward_pre_hook(keep, with_kwargs=True))
+        if f.norm is not None:
+            hooks.append(f.norm.register_forward_hook(keep_norm))
+    _run(model, data, hooks)
+    return {f.name: _recorded(f, got[f.name], normed.get(f.name)) for f in found if f.name in got}
+
+
+def _run(model: nn.Module, data: Data, hooks: list[Any]) -> None:
     training = model.training
     try:
         model.eval()
@@ -58,28 +128,32 @@ def record(model: nn.Module, data: Data) -> dict[str, Trace]:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    traces = {}
-    for name, layer, norm in found:
-        if name not in inputs:
-            continue
-        if not bool(inputs[name].isfinite().all()):
-            raise InputError(f"{name} got NaN or infinity on this data; `watch` says where")
-        u = inputs[name].double().cpu()
-        with torch.no_grad():
-            if norm is not None:
-                u = widened(norm)(u)
-            traces[name] = widened(layer).trace(u).double()
-    return traces
+
+
+def _recorded(f: Found, u: Tensor, normed: tuple[Tensor, Tensor] | None) -> Recorded:
+    if not bool(u.isfinite().all()):
+        raise InputError(f"{f.name} got NaN or infinity on this data; `watch` says where")
+    same = normed is not None and _same(u, normed[1])
+    wide = u.double().cpu()
+    with torch.no_grad():
+        if same and normed is not None:
+            wide = widened(f.norm)(normed[0].double().cpu())
+        trace = widened(f.layer).trace(wide).double()
+    return Recorded(trace, same, wide)
+
+
+def _same(u: Tensor, out: Tensor) -> bool:
+    """Whether the layer's input is the norm's output, in the narrower of their types."""
+    if u.shape != out.shape:
+        return False
+    narrow = u.dtype if u.dtype.itemsize < out.dtype.itemsize else out.dtype
+    return torch.equal(u.to(narrow), out.to(narrow))
 
 
 def widened(module: Any) -> Any:
     """A copy in float64 on the CPU, without gradients: what a narrow type would round on the way
     to a system, a trace or a certificate is no property of the weights."""
     return copy.deepcopy(module).double().cpu().requires_grad_(False)
-
-
-def _traced(layer: Any) -> bool:
-    return hasattr(layer, "trace")
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -6,7 +6,8 @@ channels of SiLU(v_c); each SiLU is held between two lines of equal slope on the
 the sum of lines is linear in z, whose smallest value on a ball is known (the idea of CROWN, Zhang
 et al. 2018). Slope 0 is interval arithmetic; the best of several slopes counts.
 
-An attack looks for the input that does worst. It bounds the truth from the other side.
+`longstate.memory._attack` looks for the input that does worst: it bounds the truth from the other
+side.
 
 Axes: d model channels, c inner channels, o steps, n state, k taps, g groups written alike.
 """
@@ -57,17 +58,27 @@ def cast(selection: Selection, dtype: torch.dtype) -> Selection:
 
 
 def steps(s: Selection, ball: Ball) -> Range:
-    """Certified range of every step (o)."""
+    """Certified range of every step (o), of regular samples (dt = 1)."""
     low, high = _raw(s, ball)
     least, most = s.limit
     step = Range(F.softplus(low).clamp(min=least), F.softplus(high).clamp(min=least))
     return step if most is None else Range(step.low.clamp(max=most), step.high.clamp(max=most))
 
 
-def decay(s: Selection, step: Tensor) -> Tensor:
-    """exp(-rate step) (o, n)."""
+def rates(s: Selection, ball: Ball) -> Tensor:
+    """Certified lower bound of every decay rate (o, n)."""
     assert s.rate is not None
-    return (-s.rate * step[:, None]).exp()
+    if s.rate_of is None:
+        return s.rate
+    assert s.rate_direct is not None
+    assert s.rate_shift is not None
+    raw = _on_ball(s.rate_direct, ball)
+    return s.rate_of(s.rate_shift + raw.low)[:, None]
+
+
+def decay(s: Selection, ball: Ball, step: Tensor) -> Tensor:
+    """Certified upper bound of what a step of at least `step` (o) leaves (o, n)."""
+    return (-rates(s, ball) * step[:, None]).exp()
 
 
 def inner_size(s: Selection, ball: Ball) -> Tensor:
@@ -76,25 +87,36 @@ def inner_size(s: Selection, ball: Ball) -> Tensor:
     return torch.maximum(x.low.abs(), x.high.abs())
 
 
-def state_size(s: Selection, ball: Ball) -> Tensor:
+def state_size(s: Selection, ball: Ball, dt: float = 1.0) -> Tensor:
     """Bound of |h| (o, n) over all inputs and lengths.
 
     |h| <= M dt / (1 - exp(-rate dt)) at the largest step, M bounding |x| |write|: a sampling
     argument. The sum of what is left of all that was written is largest for steps of that size, and
-    needs no lower bound of any step.
+    needs no lower bound of any step. Where the gain is split, the newest sample's second part,
+    at most one step more, has not decayed yet when the next sample comes.
+
+    Args:
+        dt: the longest time between two samples.
     """
     size = inner_size(s, ball)
     written = s.write_cap
     if written is None:
         assert s.write is not None
         written = (s.write.abs() * size).sum(1)
-    assert s.rate is not None
     o = len(s.shift)
     drive = size[: s.inner].unflatten(0, (o, -1)).amax(1)  # the largest channel of each head
     of_step = written.unflatten(0, (s.groups, -1)).repeat_interleave(o // s.groups, dim=0)  # (o, n)
-    longest = steps(s, ball).high[:, None]
-    left = -torch.expm1(-s.rate * longest)
-    return drive[:, None] * of_step * longest / left.clamp(min=1e-300)
+    longest = dt * steps(s, ball).high[:, None]
+    left = -torch.expm1(-rates(s, ball) * longest)
+    # a step, and a rate, below what float64 can hold: then 1 / rate is as good
+    time = torch.where(left > 0, longest / left.clamp(min=1e-300), 1 / rates(s, ball))
+    return drive[:, None] * of_step * (time + longest if s.split else time)
+
+
+def _on_ball(W: Tensor, ball: Ball) -> Range:
+    """Range of W u (o)."""
+    middle, reach = W @ ball.bias, ball.radius * (W * ball.weight).norm(dim=1)
+    return Range(middle - reach, middle + reach)
 
 
 def _convolved(s: Selection, ball: Ball) -> Range:
@@ -128,9 +150,8 @@ def _raw(s: Selection, ball: Ball) -> Range:
     if s.spread is not None:
         low, high = low - s.spread, high + s.spread
     if s.direct is not None:
-        middle = s.direct @ ball.bias
-        reach = ball.radius * (s.direct * ball.weight).norm(dim=1)
-        low, high = low + middle - reach, high + middle + reach
+        direct = _on_ball(s.direct, ball)
+        low, high = low + direct.low, high + direct.high
     if s.low is not None:
         v = _convolved(s, ball)
         lows, highs = zip(*(_by_lines(s, ball, v, slope) for slope in _slopes(v)), strict=True)
@@ -173,42 +194,3 @@ def _by_lines(s: Selection, ball: Ball, v: Range, slope: Tensor) -> Range:
             least, most = least.clamp(max=0), most.clamp(min=0)
         low, high = low + least, high + most
     return Range(low, high)
-
-
-@torch.enable_grad()  # it follows gradients, whatever the caller does
-def attack(s: Selection, ball: Ball, rounds: int = 12) -> Tensor | None:
-    """A small value that each step (o) really takes, for some input on the ball.
-
-    Begins at the input that is worst for the chords, and follows the gradient. None for layers
-    that normalise what steers them, or whose rates depend on the input.
-    """
-    if s.spread is not None or s.floor:
-        return None
-    if s.low is None:
-        return steps(s, ball).low  # linear in one input: the certified value is attained
-    narrow = cast(s, torch.float32)
-    weight, bias = ball.weight.float(), ball.bias.float()
-    slope = _slopes(_convolved(s, ball))[1].float()
-    assert narrow.low is not None
-    tilted = narrow.low * slope
-    start = [-(tilted * narrow.taps[:, j]) @ (narrow.into * weight) for j in range(s.taps.shape[1])]
-    z = F.normalize(torch.stack(start, dim=1), dim=-1)  # (o, k, d)
-    best = raw = _raw_at(narrow, z, weight, bias, ball.radius)
-    for i in range(rounds):
-        z = z.requires_grad_()
-        raw = _raw_at(narrow, z, weight, bias, ball.radius)
-        (g,) = torch.autograd.grad(raw.sum(), z)
-        z = F.normalize(z.detach() - 0.3 / (1 + i / 3) * F.normalize(g, dim=-1), dim=-1)
-        best = torch.minimum(best, raw.detach())
-    best = torch.minimum(best, _raw_at(narrow, z, weight, bias, ball.radius)).double()
-    least, most = s.limit
-    # single precision was enough to search; its rounding must not make the attack too good
-    return F.softplus(best + 1e-5 * (1 + best.abs())).clamp(min=least, max=most)
-
-
-def _raw_at(s: Selection, z: Tensor, weight: Tensor, bias: Tensor, radius: float) -> Tensor:
-    """Raw step o for its own inputs z (o, k, d), on the unit sphere."""
-    assert s.low is not None
-    v = (radius * z * weight + bias) @ s.into.T + s.offset  # (o, k, c)
-    x = F.silu((v * s.taps.T).sum(1) + s.bias)
-    return s.shift + (s.low * x).sum(1)

@@ -66,9 +66,14 @@ def event_threshold(system: System, theta: float = 0.5) -> EventThreshold:
     eye = torch.eye(A.shape[-1], dtype=A.dtype)
     alone = DenseSystem(A, eye, eye, torch.zeros_like(eye), discrete=True)
     P = gramians(alone).observe
+    # V falls by |x|^2 but for what P, as computed, is off: that comes out of the inputs' share
+    rest = A.mT @ P @ A - P + eye
+    size = torch.linalg.matrix_norm
+    off = size(rest) + 4 * len(eye) * 2.0**-52 * size(P) * (1 + size(A) ** 2)
+    left = (theta - off).clamp(min=0)
     cross, own = _norm(A.mT @ P @ B), _norm(B.mT @ P @ B)
     # the root in a form that loses no digits where own is small
-    ratio = theta / (cross + (cross.square() + own * theta).sqrt())
+    ratio = left / (cross + (cross.square() + own * left).sqrt()).clamp(min=1e-300)
     values = torch.linalg.eigvalsh(P)
     low, high = values[..., 0], values[..., -1]
     after = torch.maximum(1 / ratio, _norm(A) / ratio + _norm(B))

@@ -1,6 +1,8 @@
 """How far back each state reaches.
 
-A linear system forgets by a factor |a| a step: its time scale is -1 / log|a|, for every input. A
+A linear system forgets each eigenvector of A by a factor |a| a step: its time scale is -1 / log|a|,
+for every input. Where eigenvectors are nearly dependent (S4, LinOSS) their sums may grow first and
+last longer: `certify` says what is left in a norm. A
 selective layer forgets as its input says: along a recorded trace the state of one number shrinks by
 the product of its decays, so its Lyapunov exponent on this data is the mean of log decay, exactly,
 and its time scale minus one over that.
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Timescales(Result):
-    """Steps after which a state has kept 1 / e of what it held.
+    """Steps after which a state has kept 1 / e of what it held: of a linear system, the part of it
+    along one eigenvector.
 
     Args:
         steps (..., n): one for each state; infinite where nothing is forgotten, or it grows.

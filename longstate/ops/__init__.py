@@ -5,13 +5,10 @@ from longstate.ops.channel_scan import dense_channel_scan as dense_channel_scan
 from longstate.ops.channel_scan import diagonal_channel_scan as diagonal_channel_scan
 from longstate.ops.chunk_scan import chunk_scan as chunk_scan
 from longstate.ops.diagonal_scan import diagonal_scan as diagonal_scan
-from longstate.ops.fft_conv import fft_conv as fft_conv
 from longstate.ops.longhorn_scan import longhorn_scan as longhorn_scan
 from longstate.ops.oscillator_scan import oscillator_scan as oscillator_scan
 from longstate.ops.selective_scan import selective_scan as selective_scan
 from longstate.ops.short_conv import short_conv as short_conv
-from longstate.ops.ssm_kernel import dplr_kernel as dplr_kernel
-from longstate.ops.ssm_kernel import vandermonde as vandermonde
 from longstate.ops.zoh_scan import zoh_scan as zoh_scan
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from longstate.ops._memory import on_large_pages
+from longstate.ops._layout import on_large_pages
 
 
 def _real(B: Tensor) -> Tensor:

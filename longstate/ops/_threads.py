@@ -1,118 +1,14 @@
-"""Run a serial Numba kernel over blocks of work, on as many threads as PyTorch may use.
-
-Numba's own threading layers each fail somewhere that users go: `omp` aborts in a forked child,
-`workqueue` aborts when two Python threads enter at once, `tbb` is one more dependency. So our
-kernels are serial and release the GIL, and this file hands ranges of blocks to PyTorch's OpenMP
-threads, or to a small pool where those cannot be had. Blocks never share an output, so a result
-does not depend on the number of threads.
-"""
-
-import os
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import pairwise
 from typing import Any
 
-import torch
-from numpy import ndarray
+from longstate.ops._numba.compiled import FAST
+from longstate.ops._numba.threads import parallel_for
 
-from longstate.ops import _openmp
+__all__ = ["KERNEL", "parallel_for"]
 
 KERNEL: dict[str, Any] = {
     "nogil": True,
     "cache": True,
     "boundscheck": False,
     "error_model": "numpy",
-    # Everything of fast-math but `nnan` and `ninf`: NaN and infinity propagate as in PyTorch.
-    "fastmath": {"contract", "reassoc", "arcp", "nsz", "afn"},
+    "fastmath": FAST,
 }
-"""Options of every `numba.njit` in this package."""
-
-_INLINE_BELOW = 30_000  # scalar updates; below this a hand-over (about 0.05 ms) costs more
-_ANNOUNCE_AFTER = 2.0  # seconds
-
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-_lock = threading.Lock()
-_compiled: set[tuple[Any, ...]] = set()
-
-
-def _forget_pool() -> None:
-    """A forked child inherits the pool but not its threads."""
-    global _pool, _pool_size, _lock
-    _pool, _pool_size, _lock = None, 0, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _workers(count: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
-    with _lock:
-        if _pool is None or _pool_size < count:
-            # The old pool is not shut down: another thread may be about to submit to it. Its
-            # workers leave when the last reference to it goes.
-            _pool, _pool_size = ThreadPoolExecutor(count, "longstate"), count
-        return _pool
-
-
-def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: Any) -> None:
-    """Call `kernel(start, stop, *args)` so that the ranges cover `0..n_blocks` once.
-
-    Args:
-        kernel: a Numba function compiled with `KERNEL`. It writes only what its blocks own.
-        n_blocks: number of independent blocks.
-        work: rough number of scalar updates in all; small work runs on the calling thread.
-        *args: passed through; NumPy arrays and scalars.
-    """
-    _compile(kernel, args)
-    n_threads = min(torch.get_num_threads(), n_blocks)
-    if n_threads <= 1 or work < _INLINE_BELOW:
-        kernel(0, n_blocks, *args)
-        return
-    edges = [n_blocks * i // n_threads for i in range(n_threads + 1)]
-    ranges = iter(list(pairwise(edges)))  # a list's iterator hands out each range once
-
-    def work_through() -> None:
-        for lo, hi in ranges:
-            kernel(lo, hi, *args)
-
-    if _openmp.available():
-        # always all of PyTorch's threads: OpenMP ends those that a smaller team leaves out
-        _openmp.on_each_thread(work_through, torch.get_num_threads())
-        return
-    pool = _workers(n_threads - 1)
-    others = [pool.submit(work_through) for _ in range(n_threads - 1)]
-    try:
-        work_through()
-    finally:
-        wait(others)  # they write to arrays of the caller
-    for other in others:
-        other.result()
-
-
-def _compile(kernel: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """Compile for these types, on no blocks at all, before any thread would wait for another."""
-    signature = (kernel, *[a.dtype if type(a) is ndarray else type(a) for a in args])
-    if signature in _compiled:
-        return
-    done = threading.Event()
-    threading.Thread(target=_announce, args=(done,), daemon=True).start()
-    try:
-        kernel(0, 0, *args)
-    finally:
-        done.set()
-    _compiled.add(signature)
-
-
-def _announce(done: threading.Event) -> None:
-    began = time.monotonic()
-    if not done.wait(_ANNOUNCE_AFTER):
-        import sys
-
-        print("longstate: compiling a CPU kernel (once; cached on disk) ...", file=sys.stderr)
-        done.wait()
-        print(f"longstate: compiled in {time.monotonic() - began:.0f} s", file=sys.stderr)

@@ -83,6 +83,7 @@ class MemoryReport:
         layers: in their order.
         certificate: of the model. None where it cannot be certified.
         notes: what could not be measured, and why.
+        words: text of the first tokens that were read; empty where it is not known.
         environment: versions.
     """
 
@@ -93,6 +94,7 @@ class MemoryReport:
     layers: tuple[Measured, ...]
     certificate: Certificate | None
     notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=environment)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
@@ -157,7 +159,7 @@ def examine(
         layers = _probed(subject, reading.tokens, layers, notes, progress)
     return MemoryReport(
         subject.name, reading.what, subject.unit, subject.length, tuple(layers), certificate,
-        tuple(notes),
+        tuple(notes), reading.words(SQUARE),
     )  # fmt: skip
 
 

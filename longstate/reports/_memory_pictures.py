@@ -7,12 +7,16 @@ import torch
 from matplotlib.axes import Axes
 
 from longstate.memory import Result
+from longstate.memory._result import digits
 from longstate.reports._figure import COLOURS, draw, legend, log_axis
 from longstate.reports._markup import Markup
 from longstate.reports._memory_examine import FLOOR, LETTERS, SEQUENCES, Measured
 from longstate.reports._memory_figures import chosen, line_style, short
 
 _DOTS = 300  # in a strip
+_FAINTEST = 1e-6  # of the largest Hankel singular value: the end of the axis
+_DECADES = 4  # of hidden attention that are shown
+_CHUNK = 8  # tokens that share a label
 _INK = (0.36, 0.55, 0.86)  # seen on a light page and on a dark one
 
 
@@ -28,19 +32,22 @@ def _caption(results: Sequence[Result], text: str) -> tuple[str, str]:
 
 
 def hankel_figure(layers: Sequence[Measured]) -> Markup:
+    spectra = [m.spectrum.values for m in layers if m.spectrum is not None]
+    top = max(max(float(v.max()) for v in spectra), 1e-300)
+    least = top * _FAINTEST  # far below it a value is rounding, and would set the axis
+
     def paint(ax: Axes) -> None:
         for i, m in chosen(layers):
             assert m.spectrum is not None
             values = m.spectrum.values.reshape(-1, m.spectrum.values.shape[-1]).numpy()
-            middle = np.median(values, axis=0)
-            order = np.arange(1, len(middle) + 1)
-            style = line_style(i)
-            low, high = (np.maximum(np.quantile(values, q, axis=0), 1e-300) for q in (0.1, 0.9))
+            values = values.clip(min=least / 10)
+            order, style = np.arange(1, values.shape[1] + 1), line_style(i)
+            low, middle, high = (np.quantile(values, q, axis=0) for q in (0.1, 0.5, 0.9))
             ax.fill_between(order, low, high, color=style["color"], alpha=0.13, linewidth=0)
-            ax.plot(order, np.maximum(middle, 1e-300), label=short(m.name), **style)
+            ax.plot(order, middle, label=short(m.name), **style)
         ax.set(yscale="log", xlabel="direction of the state", ylabel="gain from past to future")
-        low, high = ax.get_ylim()
-        ax.set_ylim(max(low, 1e-9 * high), high)
+        smallest = min(float(v.clamp(min=least).min()) for v in spectra)
+        ax.set_ylim(smallest / 1.5, top * 1.5)
         log_axis(ax.yaxis)
         legend(ax, 2)
 
@@ -178,21 +185,35 @@ def effective_figure(layers: Sequence[Measured], unit: str) -> Markup:
     )
 
 
-def attention_figure(m: Measured, unit: str) -> Markup:
+def attention_figure(m: Measured, unit: str, words: Sequence[str] = ()) -> Markup:
+    """The weights of earlier inputs, with a scale.
+
+    Args:
+        words: the tokens that were read, to label the axes of a layer that chooses by them.
+    """
     assert m.attention is not None
     size = m.attention.weights.abs().flatten(0, -3).mean(0).numpy()
+    top = max(float(size.max()), 1e-300)
+    told = words[: len(size)] if m.scales is not None and m.scales.scope == "this data" else ()
 
     def paint(ax: Axes) -> None:
-        top = max(float(size.max()), 1e-300)
-        strength = np.clip(1 + np.log10(np.maximum(size / top, 1e-9)) / 4, 0, 1)
+        strength = np.clip(1 + np.log10(np.maximum(size / top, 1e-9)) / _DECADES, 0, 1)
         ax.imshow(_tinted(strength), aspect="auto", interpolation="nearest")
         ax.set(xlabel=f"input, {unit}", ylabel=f"output, {unit}")
         ax.grid(visible=False)
+        if told:
+            at = list(range(0, len(told), _CHUNK))
+            labels = [visible("".join(told[i : i + _CHUNK])) for i in at]
+            ax.set_xticks(at, labels, rotation=90, fontsize=7)
+            ax.set_yticks(at, labels, fontsize=7)
+        _scale(ax)
 
     kind, caption = _caption(
         [m.attention],
-        "How much each earlier input weighs in each output, mean over channels, on a logarithmic "
-        "scale over four decades. Times its input, this matrix is what the layer computes.",
+        f"How much each earlier input weighs in each output, mean over channels: opaque is the "
+        f"largest weight, {digits(top)}, and each step of the scale is a tenth of the one before. "
+        + (f"Each label is the text of the {_CHUNK} {unit} from its mark on. " if told else "")
+        + "Times its input, this matrix is what the layer computes.",
     )
     return draw(
         f"Hidden attention of {m.name}",
@@ -202,6 +223,19 @@ def attention_figure(m: Measured, unit: str) -> Markup:
         paint,
         3.0,
     )
+
+
+def _scale(ax: Axes) -> None:
+    """What each opacity means, above the picture."""
+    for i in range(_DECADES + 1):
+        ax.plot([], [], "s", color=_INK, alpha=max(1 - i / _DECADES, 0.02), label=f"{10.0**-i:g}")
+    legend(ax, _DECADES + 1)
+
+
+def visible(text: str) -> str:
+    """Text on one line, what cannot be seen written as a sign."""
+    signs = {"\n": "\u21b5", "\t": "\u21e5", "\r": ""}
+    return "".join(signs.get(c, c if c.isprintable() else "\u00b7") for c in text)[:16]
 
 
 def _tinted(strength: np.ndarray) -> np.ndarray:

@@ -27,6 +27,8 @@ going direct the other way.
 """
 """What a text model reads where nothing else is given: the first words of Dickens, 1859."""
 
+VALIDATION = "validation.npy"
+"""Tokens from the beginning of a text run's validation part, which training writes beside it."""
 _MOST_BYTES = 1 << 22  # that are read of a text
 _BYTES = 256
 
@@ -61,8 +63,8 @@ class Subject:
 
         Args:
             data: for a text model a text, or whole numbers below the vocabulary's size in a `.npy`;
-                for a forecaster a CSV file with the columns of its training. None: a short text, or
-                nothing.
+                for a forecaster a CSV file with the columns of its training. None: the validation
+                text of a text run, or a short text where it is not there; else nothing.
 
         Raises:
             InputError: the file is missing or does not fit.
@@ -86,11 +88,19 @@ class Reading:
         what: it is, in words.
         tokens (t): of a text.
         run: makes the model read it; None where there is nothing.
+        text: makes text of tokens; None where nothing does.
     """
 
     what: str
     tokens: Tensor | None
     run: Callable[[], object] | None
+    text: Callable[[list[int]], str] | None = None
+
+    def words(self, count: int) -> tuple[str, ...]:
+        """Text of each of the first tokens; empty where it is not known."""
+        if self.tokens is None or self.text is None:
+            return ()
+        return tuple(self.text([i]) for i in self.tokens[:count].tolist())
 
     def data(self, rows: int, length: int) -> Data | None:
         """What `certify` and `record` take: of a text, some stretches (b, t), evenly spread."""
@@ -121,10 +131,13 @@ def open_subject(path: str | Path) -> Subject:
 
 
 def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Reading:
+    own = subject.folder / VALIDATION
     if data is not None and not data.is_file():
         raise InputError(f"there is no file {data}")
     if data is not None and data.suffix == ".npy":
         tokens, what = _numbers(data), str(data)
+    elif data is None and own.is_file():
+        tokens, what = _numbers(own), "the beginning of its validation text"
     elif data is None:
         what = "the first words of A Tale of Two Cities"
         tokens = _encode(subject, vocabulary, TEXT.encode())
@@ -137,7 +150,22 @@ def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Readin
         raise InputError(
             f"{what} holds token {int(tokens.max())}; the model has tokens 0 to {vocabulary - 1}"
         )
-    return Reading(what, tokens, None)
+    return Reading(what, tokens, None, _decoder(subject, vocabulary))
+
+
+def _decoder(subject: Subject, vocabulary: int) -> Callable[[list[int]], str] | None:
+    """What makes text of tokens, where something does."""
+    file = subject.folder / "tokenizer.json"
+    if not file.is_file():
+        if vocabulary != _BYTES:
+            return None
+        return lambda ids: bytes(ids).decode("utf-8", "replace")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return None
+    made = Tokenizer.from_file(str(file))
+    return lambda ids: str(made.decode(ids))
 
 
 def _encode(subject: Subject, vocabulary: int, text: bytes) -> Tensor:

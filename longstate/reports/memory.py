@@ -7,6 +7,7 @@ from longstate._files import write_whole
 from longstate.memory import KINDS
 from longstate.reports import _memory_pictures as pictures
 from longstate.reports._markup import Markup, element, page, table
+from longstate.reports._memory_advice import advice
 from longstate.reports._memory_examine import MemoryReport as MemoryReport
 from longstate.reports._memory_examine import examine as examine
 from longstate.reports._memory_figures import chosen
@@ -20,7 +21,7 @@ def headline(report: MemoryReport) -> str:
         layers = "layer" if count == 1 else f"{count} layers"
         parts.append(
             f"No input can make a state of this model's {layers} expand."
-            if report.certificate.passed
+            if report.certificate.sentence.startswith("No layer")
             else report.certificate.sentence
         )
     found = [m.scales for m in report.layers if m.scales is not None]
@@ -36,7 +37,13 @@ def headline(report: MemoryReport) -> str:
 
 def render(report: MemoryReport) -> str:
     """The page as HTML."""
-    sections = [_header(report), _layers(report), _pictures(report), _attention(report)]
+    sections = [
+        _header(report),
+        _advice(report),
+        _layers(report),
+        _pictures(report),
+        _attention(report),
+    ]
     sections += [_certificate(report), _notes(report), _facts(report), _footer()]
     css = files(__package__ or "longstate.reports").joinpath("page.css").read_text("utf-8")
     return page(f"{report.name}: memory report", css, *filter(None, sections))
@@ -69,6 +76,16 @@ def _header(report: MemoryReport) -> Markup:
         )
         if report.what != "no data"
         else element("p", "No data was needed or given.", class_="lead"),
+    )
+
+
+def _advice(report: MemoryReport) -> Markup:
+    lines = []
+    for found in advice(report):
+        command = [" ", element("code", found.command)] if found.command else []
+        lines.append(element("li", found.text, *command))
+    return element(
+        "section", element("h2", "What to do about it"), element("ul", *lines), class_="advice"
     )
 
 
@@ -113,7 +130,7 @@ def _attention(report: MemoryReport) -> Markup | None:
     some = pictures.has(report.layers, "attention")
     if not some:
         return None
-    drawn = [pictures.attention_figure(m, report.unit) for _, m in chosen(some)]
+    drawn = [pictures.attention_figure(m, report.unit, report.words) for _, m in chosen(some)]
     return element(
         "section",
         element("h2", "Where they look"),

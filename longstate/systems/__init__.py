@@ -6,9 +6,6 @@ from longstate.systems._diagonal import DiagonalSystem as DiagonalSystem
 from longstate.systems._discretize import Bilinear as Bilinear
 from longstate.systems._discretize import Discretization as Discretization
 from longstate.systems._discretize import GeneralizedBilinear as GeneralizedBilinear
-from longstate.systems._discretize import OscillatorDiscretization as OscillatorDiscretization
-from longstate.systems._discretize import OscillatorImplicit as OscillatorImplicit
-from longstate.systems._discretize import OscillatorImplicitExplicit as OscillatorImplicitExplicit
 from longstate.systems._discretize import ZeroOrderHold as ZeroOrderHold
 from longstate.systems._dplr import DPLRSystem as DPLRSystem
 from longstate.systems._hippo import Hippo as Hippo
@@ -26,6 +23,7 @@ from longstate.systems._online_memory import LegSMemory as LegSMemory
 from longstate.systems._selection import Selection as Selection
 from longstate.systems._trace import Convolution as Convolution
 from longstate.systems._trace import Trace as Trace
+from longstate.systems._two_sided import TwoSidedSystem as TwoSidedSystem
 
 
 def __dir__() -> list[str]:

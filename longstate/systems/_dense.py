@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Complex, Shaped
 from torch import Tensor
 
-from longstate.ops.ssm_kernel import dense_kernel
 from longstate.systems._discretize import Discretization
 from longstate.systems._numbers import as_tensor
+from longstate.systems._powers import dense_powers
 from longstate.systems._shapes import (
     check_continuous,
     check_discrete,
@@ -83,7 +83,7 @@ class DenseSystem:
         """
         check_discrete(self.discrete, "impulse_response")
         check_length(length)
-        return feed_through(dense_kernel(self.A, self.B, self.C, length), self.D)
+        return feed_through(dense_powers(self.A, self.B, self.C, length), self.D)
 
     def state_response(
         self, h0: Shaped[Tensor, "*batchH n"], length: int
@@ -96,7 +96,7 @@ class DenseSystem:
         check_discrete(self.discrete, "state_response")
         check_length(length)
         h1 = self.A @ h0.to(torch.promote_types(self.A.dtype, h0.dtype)).unsqueeze(-1)
-        return dense_kernel(self.A, h1, self.C, length).squeeze(-1)
+        return dense_powers(self.A, h1, self.C, length).squeeze(-1)
 
     def frequency_response(self, w: Shaped[Tensor, " f"]) -> Complex[Tensor, "*batch f o i"]:
         """The factor by which exp(i w t) passes from input to output.

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Complex, Shaped
 from torch import Tensor
 
-from longstate.ops.ssm_kernel import vandermonde
 from longstate.systems._dense import DenseSystem
 from longstate.systems._discretize import Discretization
 from longstate.systems._numbers import as_tensor
+from longstate.systems._powers import diagonal_powers
 from longstate.systems._shapes import (
     check_continuous,
     check_discrete,
@@ -136,11 +136,8 @@ class DiagonalSystem:
 
     def _powers(self, w: Tensor, a: Tensor, length: int) -> Tensor:
         """sum_n w_n a_n^l over the whole state, real where that is real."""
-        if self.conjugate:
-            return 2 * vandermonde(w, a, length)
-        if not (w.is_complex() or a.is_complex()):
-            return vandermonde(w, a, length)
-        return torch.complex(vandermonde(w, a, length), vandermonde(-1j * w, a, length))
+        k = diagonal_powers(w, a, length)
+        return 2 * k.real if self.conjugate else k
 
 
 def real_columns(B: Tensor) -> Tensor:

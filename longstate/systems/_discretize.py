@@ -7,16 +7,11 @@
                            B_bar = (I - a dt A)^{-1} dt B
                            a = 0 forward Euler, 1/2 bilinear (Tustin), 1 backward Euler
 
-and for a forced oscillator y'' = -A y + B u with state (z, y), z = y' (LinOSS)
-
-    implicit               z_k = z_{k-1} + dt (-A y_k + B u_k)        y_k = y_{k-1} + dt z_k
-    implicit-explicit      z_k = z_{k-1} + dt (-A y_{k-1} + B u_k)    y_k = y_{k-1} + dt z_k
-
 Gu, Goel, Re, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
 arXiv:2111.00396; Gu et al., "On the Parameterization and Initialization of Diagonal State Space
-Models", 2022, arXiv:2206.11893; Rusch, Rus, "Oscillatory State-Space Models", 2025,
-arXiv:2410.03943. Differs from the papers: nothing. The zero-order hold is exact for inputs that
-are constant over a step, so it is the rule for irregular steps and for changes of sampling rate.
+Models", 2022, arXiv:2206.11893. Differs from the papers: nothing. The zero-order hold is exact for
+inputs that are constant over a step, so it is the rule for irregular steps and for changes of
+sampling rate.
 
 A rule is an object without state. `dt` is in the units of 1 / A. Axes: n state, i inputs.
 """
@@ -33,18 +28,11 @@ from longstate.systems._numbers import as_tensor, phi, sum_to, widen
 
 @runtime_checkable
 class Discretization(Protocol):
-    """What the first-order rules share."""
+    """What the rules share."""
 
     def diagonal(self, A: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
 
     def dense(self, A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
-
-
-@runtime_checkable
-class OscillatorDiscretization(Protocol):
-    """What the oscillator rules share."""
-
-    def oscillator(self, A: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
 
 
 class _DiagonalHold(torch.autograd.Function):
@@ -158,48 +146,6 @@ class Bilinear:
     ) -> tuple[Shaped[Tensor, "*batch n n"], Shaped[Tensor, "*batch n i"]]:
         """For a full A (..., n, n) and B (..., n, i): one linear solve."""
         return _moebius_dense(A, B, as_tensor(dt, A), 0.5)
-
-
-@dataclass(frozen=True)
-class OscillatorImplicit:
-    """LinOSS-IM. Stable for every A >= 0 and dt: both eigenvalues have |.|^2 = 1 / (1 + dt^2 A)."""
-
-    def oscillator(
-        self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
-    ) -> tuple[Shaped[Tensor, "*batch 2 2"], Shaped[Tensor, "*batch 2"]]:
-        """The step of (z, y).
-
-        Args:
-            A (...): squared angular frequency, real, >= 0.
-            dt (...): step, real; broadcasts against `A`.
-
-        Returns:
-            M (..., 2, 2) and F (..., 2): (z, y)_k = M (z, y)_{k-1} + F (B u_k).
-        """
-        A, step = torch.broadcast_tensors(A, as_tensor(dt, A))
-        s = 1 / (1 + step**2 * A)
-        M = _two_by_two(s, -step * A * s, step * s, s)
-        return M, torch.stack([step * s, step**2 * s], dim=-1)
-
-
-@dataclass(frozen=True)
-class OscillatorImplicitExplicit:
-    """LinOSS-IMEX. Conserves (a modified) energy, |eigenvalue| = 1, while dt^2 A <= 4.
-
-    Beyond that it is UNSTABLE; the caller keeps dt^2 A below 4.
-    """
-
-    def oscillator(
-        self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
-    ) -> tuple[Shaped[Tensor, "*batch 2 2"], Shaped[Tensor, "*batch 2"]]:
-        """The step of (z, y); see `OscillatorImplicit.oscillator`."""
-        A, step = torch.broadcast_tensors(A, as_tensor(dt, A))
-        M = _two_by_two(torch.ones_like(A), -step * A, step, 1 - step**2 * A)
-        return M, torch.stack([step, step**2], dim=-1)
-
-
-def _two_by_two(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    return torch.stack([torch.stack([a, b], dim=-1), torch.stack([c, d], dim=-1)], dim=-2)
 
 
 def _moebius(A: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,6 @@ With `conjugate=True` one of each conjugate pair is stored, y = 2 Re(C x) + D u 
 products with Q* run over both halves: Q* x becomes 2 Re(Q* x). `Q = P` makes the low-rank part
 dissipative, which keeps the system stable.
 
-The kernel of a continuous system under the bilinear rule, without the full matrices of this file,
-is `longstate.ops.ssm_kernel.dplr_kernel`.
-
 Axes: n stored states, r rank, i inputs, o outputs, f frequencies, any leading batch axes.
 """
 

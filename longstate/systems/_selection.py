@@ -4,8 +4,10 @@
     x_t = act(bias + sum over j of taps_j v_{t-j})                       (c), act: SiLU or nothing
     raw_t = shift + direct u_t + low x_t,  within shift +- spread        (o)
     step_t = softplus(raw_t), within limit
-    decay_t <= exp(-rate step_t)                                         (o, n)
-    what is written into a state in one step: at most step_t |x| |write x|
+    decay_t = exp(-rate_t step_t)                                        (o, n)
+    rate_t = rate, or rate_of(rate_shift + rate_direct u_t) where the input sets it
+    what is written into a state in one step: at most step_t |x| |write x|; where the gain is split
+    in two, a part of it comes with this sample's step and the rest with the next one's
 
 A layer that normalises its steering says how far it reaches (`spread`, `write_cap`) and gives no
 maps. A regression (Longhorn) has no rates: its decays lie in (0, 1] whatever the input.
@@ -13,6 +15,7 @@ maps. A regression (Longhorn) has no rates: its decays lie in (0, 1] whatever th
 Axes: d model channels, c inner channels, o steps (channels or heads), n state, k taps, g groups.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -30,7 +33,9 @@ class Selection:
         inner: the first so many of the c channels are the scan's input x.
         shift (o): of the raw step.
         rate (o, n): decay rates. None for a regression.
-        floor: whether `rate` is only the least of rates that depend on the input.
+        rate_direct (o, d), rate_shift (o), rate_of: of rates that depend on the input; `rate_of`
+            never falls. `rate` is the least of them then. None: they do not.
+        split: whether the gain of a sample comes in two parts, the second with the next step.
         direct (o, d), low (o, c): maps to the raw step. None: no part in it.
         spread (o): how far the raw step lies from `shift` where its map is normalised.
         write (g n, c): map from the convolved channels to what x is written along.
@@ -53,5 +58,8 @@ class Selection:
     write: Float[Tensor, "w c"] | None = None
     write_cap: Float[Tensor, " w"] | None = None
     limit: tuple[float, float | None] = (0.0, None)
-    floor: bool = False
+    rate_direct: Float[Tensor, "o d"] | None = None
+    rate_shift: Float[Tensor, " o"] | None = None
+    rate_of: Callable[[Tensor], Tensor] | None = None
+    split: bool = False
     groups: int = 1

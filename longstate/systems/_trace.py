@@ -123,7 +123,7 @@ class Trace:
         if self.erase is None:
             b, t, c, n = drive.shape
             a, start = self.decay.reshape(b, t, c * n), self.start.reshape(b, c * n)
-            return diagonal_scan(a, drive.reshape(b, t, c * n), start)[0].reshape(b, t, c, n)
+            return diagonal_scan(drive.reshape(b, t, c * n), a, start)[0].reshape(b, t, c, n)
         h, states = self.start, []
         for t in range(self.length):
             h = self.carry(t, h) + drive[:, t]

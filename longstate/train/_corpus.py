@@ -51,6 +51,10 @@ class Corpus:
         """Over the validation part."""
         return self.validation_bytes / (self.tokens - self.train)
 
+    def validation(self, most: int) -> np.ndarray:
+        """The first tokens of the validation part (at most so many), int64."""
+        return self.window(self.train, min(most, self.tokens - self.train))
+
     def window(self, start: int, length: int) -> np.ndarray:
         """Tokens `start` to `start + length` (length), int64."""
         found, at = [], start

@@ -1,17 +1,21 @@
 """The folder of a language model's training, and the file of its model.
 
 `model.safetensors` (the best weights, and what they are), `tokenizer.json` where one was given,
-`settings.json`, `history.json`, and `checkpoint.safetensors`, from which a training that was
-stopped goes on.
+`settings.json`, `history.json`, `validation.npy` (the first tokens of the validation part, on which
+`longstate memory` measures), and `checkpoint.safetensors`, from which a training that was stopped
+goes on.
 """
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from longstate._files import missing, write_whole
 from longstate.errors import InputError
@@ -24,6 +28,8 @@ from longstate.train._text_task import TextTask
 from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+
+_KEPT = 1 << 13  # tokens of the validation part that stay beside the model, to measure it on
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ class TextRun:
             text = json.dumps(self.settings, indent=2) + "\n"
             write_tokenizer(self.out, self.tokens)
             write_whole(self.out / "settings.json", text)
+            kept = self.task.corpus.validation(_KEPT)
+            write_whole(self.out / "validation.npy", _as_npy(kept))
             write_model(self.out / MODEL, self.task.model, self.settings, step=step)
 
     def write_history(self, history: TextHistory) -> None:
@@ -192,3 +200,9 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def _as_npy(tokens: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, tokens, allow_pickle=False)
+    return file.getvalue()

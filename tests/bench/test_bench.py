@@ -17,7 +17,7 @@ from longstate.bench._settings import Draw
 from longstate.bench._subject import WrongResult, largest_error
 from longstate.bench._timing import Limits, Timing, repeat
 from longstate.errors import InputError
-from longstate.ops.fft_conv import reference
+from longstate.ops.short_conv import reference
 
 TINY = Settings(length=40, d_model=8, threads=1, seconds=1e-4)
 SUBJECTS = [*bench_ops.subjects(), *bench_layers.subjects()]
@@ -55,13 +55,14 @@ def test_a_row_for_every_mode(subject):
 
 def test_bytes_and_tokens_are_the_documented_ones():
     settings = Settings(batch=2, length=40, d_model=8, threads=1, seconds=1e-4)
-    op = run(settings, ops=["fft_conv"]).rows
-    u, k = 2 * 40 * 8, 8 * 40
-    assert [row.bytes for row in op] == [4 * (u + k + u), 4 * (u + k + u + 2 * (u + k) + u)]
+    op = run(settings, ops=["diagonal_scan"]).rows
+    a, x, h0 = 8, 2 * 40 * 8, 2 * 8  # complex numbers, of 8 bytes
+    given, found = a + x, x + h0
+    assert [row.bytes for row in op] == [8 * (given + found), 8 * (3 * given + found + found)]
     assert [row.tokens for row in op] == [80, 80]
-    assert op[0].shapes == {"u": [2, 40, 8], "k": [8, 40]}
+    assert op[0].shapes == {"x": [2, 40, 8], "a": [8]}
     layer = layers.Mamba(8)
-    n = sum(p.numel() for p in layer.parameters())
+    u, n = 2 * 40 * 8, sum(p.numel() for p in layer.parameters())
     state = sum(s.numel() for s in layer.init_state(2).values())
     forward, both, step = run(settings, layers=["Mamba"]).rows
     assert forward.bytes == 4 * (u + n + u + state)
@@ -72,7 +73,7 @@ def test_bytes_and_tokens_are_the_documented_ones():
 
 def test_fractions_of_known_limits():
     limits = Limits({"float32": 100.0, "float64": 50.0}, {"copy": 10.0, "sum": 20.0})
-    (row, *_) = run(TINY, ops=["fft_conv"]).rows
+    (row, *_) = run(TINY, ops=["short_conv"]).rows
     row = type(row)(
         row.kind, row.name, row.mode, timing=Timing(2.0, 1.0, 3.0, 0.5, 4), tokens=6, bytes=8,
         products={"float32": 40, "float64": 30},
@@ -136,9 +137,9 @@ def test_the_spread_is_the_middle_half(monkeypatch):
     ],
 )
 def test_a_wrong_result_gets_no_speed(spoil, note, monkeypatch):
-    right = reference.fft_conv
-    monkeypatch.setattr(reference, "fft_conv", lambda u, k: spoil(right(u, k)))
-    rows = run(TINY, ops=["fft_conv", "vandermonde"]).rows
+    right = reference.forward
+    monkeypatch.setattr(reference, "forward", lambda *x: tuple(map(spoil, right(*x))))
+    rows = run(TINY, ops=["short_conv", "diagonal_scan"]).rows
     assert [row.timing is None for row in rows] == [False, False, True, True]
     for row in rows[2:]:
         assert row.wrong
@@ -161,17 +162,17 @@ def test_what_is_not_finite_at_full_size_gets_no_speed(monkeypatch):
 
     normal = Draw.normal
     monkeypatch.setattr(Draw, "normal", large_overflows)
-    rows = run(TINY, ops=["fft_conv"]).rows
+    rows = run(TINY, ops=["short_conv"]).rows
     assert {row.note for row in rows} == {"wrong: not finite at this shape; no speed"}
     assert all(row.wrong for row in rows)
 
 
 def test_what_cannot_run_says_so_and_the_others_go_on(monkeypatch):
-    def missing(u, k):
+    def missing(*_):
         raise NotImplementedError("no such thing\nsecond line")
 
-    monkeypatch.setattr(reference, "fft_conv", missing)
-    rows = run(TINY, ops=["fft_conv", "vandermonde"]).rows
+    monkeypatch.setattr(reference, "forward", missing)
+    rows = run(TINY, ops=["short_conv", "diagonal_scan"]).rows
     assert [row.timing is None for row in rows] == [False, False, True, True]
     expected = "cannot run in float32 on cpu (NotImplementedError: no such thing)"
     assert {row.note for row in rows[2:]} == {expected}
@@ -188,11 +189,11 @@ def test_narrow_types_run_or_say_that_they_cannot():
 
 def test_an_interrupt_keeps_the_rows():
     def show(progress):
-        if progress.doing == "vandermonde: forward+backward":
+        if progress.doing == "diagonal_scan: forward+backward":
             os.kill(os.getpid(), signal.SIGINT)
 
-    found = run(TINY, ops=["vandermonde", "fft_conv"], show=show)
-    assert [(row.name, row.mode) for row in found.rows] == [("vandermonde", "forward")]
+    found = run(TINY, ops=["diagonal_scan", "short_conv"], show=show)
+    assert [(row.name, row.mode) for row in found.rows] == [("diagonal_scan", "forward")]
     assert found.rows[0].timing is not None
     assert not found.complete
     assert found.limits_moved is None
@@ -201,12 +202,12 @@ def test_an_interrupt_keeps_the_rows():
 
 def test_progress_counts_rows():
     said = []
-    run(TINY, ops=["fft_conv"], show=said.append)
+    run(TINY, ops=["short_conv"], show=said.append)
     assert [(p.done, p.total, p.doing) for p in said] == [
         (0, 2, "the machine's limits"),
-        (0, 2, "fft_conv: checking, and compiling on the first run"),
-        (0, 2, "fft_conv: forward"),
-        (1, 2, "fft_conv: forward+backward"),
+        (0, 2, "short_conv: checking, and compiling on the first run"),
+        (0, 2, "short_conv: forward"),
+        (1, 2, "short_conv: forward+backward"),
         (2, 2, "the machine's limits again"),
     ]
 
@@ -225,7 +226,7 @@ def test_runs_with_the_threads_asked_for_and_leaves_no_trace():
 
 
 def test_says_how_many_processors_were_used():
-    assert run(TINY, ops=["fft_conv"]).environment["processors"].endswith("PyTorch uses 1")
+    assert run(TINY, ops=["short_conv"]).environment["processors"].endswith("PyTorch uses 1")
 
 
 def test_a_folder_names_all_its_ops_and_case_does_not_matter():

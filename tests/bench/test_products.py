@@ -79,7 +79,7 @@ def test_driven_scans_count_their_drive(drive):
     leaves = [x for x in (A, u, B) if x is not None]
 
     def call(impl):
-        return lambda: both_ways(lambda: oscillator_scan(A, u, B=B, impl=impl)[0].real, leaves)
+        return lambda: both_ways(lambda: oscillator_scan(u, A, B=B, impl=impl)[0].real, leaves)
 
     assert count(call("cpu")) == count(call("reference"))
     assert bool(count(call("cpu"))) == (drive != "none")
@@ -91,7 +91,7 @@ def test_zoh_scan_counts_its_drive():
     leaves = [x.requires_grad_() for x in (A, u, B)]
 
     def call(impl):
-        return lambda: both_ways(lambda: zoh_scan(A, dt, u, B=B, impl=impl)[0].real, leaves)
+        return lambda: both_ways(lambda: zoh_scan(u, A, dt, B=B, impl=impl)[0].real, leaves)
 
     assert count(call("cpu")) == count(call("reference")) == {torch.float32: 3 * 4 * 18 * 3 * 5}
 

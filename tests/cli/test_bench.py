@@ -10,7 +10,7 @@ import pytest
 from longstate.bench import Settings, run
 from longstate.bench import _timing as timing
 from longstate.cli import bench, main
-from longstate.ops.fft_conv import reference
+from longstate.ops.short_conv import reference
 
 TINY = ["--length", "40", "--d-model", "8", "--threads", "1", "--seconds", "1e-4"]
 ROW = {
@@ -26,7 +26,7 @@ def small_limits(monkeypatch):
 
 
 def test_one_json_line_and_a_table(capfd):
-    arguments = ["bench", *TINY, "--ops", "chunk_scan, fft_conv", "--layers", "mamba"]
+    arguments = ["bench", *TINY, "--ops", "chunk_scan, short_conv", "--layers", "mamba"]
     assert main(arguments) == 0
     out, err = capfd.readouterr()
     assert out.endswith("\n")
@@ -42,7 +42,7 @@ def test_one_json_line_and_a_table(capfd):
     assert set(found["limits"]) == {"products_gflops", "bandwidth_gbs", "transfers_gbs", "moved"}
     assert found["complete"] is True
     assert [(row["name"], row["mode"]) for row in found["rows"]] == [
-        ("fft_conv", "forward"), ("fft_conv", "forward+backward"),
+        ("short_conv", "forward"), ("short_conv", "forward+backward"),
         ("chunk_scan", "forward"), ("chunk_scan", "forward+backward"),
         ("Mamba", "forward"), ("Mamba", "forward+backward"), ("Mamba", "step"),
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_one_json_line_and_a_table(capfd):
 
 def test_a_terminal_is_spared_the_json_unless_it_asks(capfd, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    arguments = ["bench", *TINY, "--ops", "fft_conv"]
+    arguments = ["bench", *TINY, "--ops", "short_conv"]
     assert main(arguments) == 0
     assert capfd.readouterr().out == ""
     assert main([*arguments, "--json"]) == 0
@@ -66,7 +66,7 @@ def test_a_terminal_is_spared_the_json_unless_it_asks(capfd, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--ops", "fft_con"], "there is no op 'fft_con' to measure; did you mean 'fft_conv'"),
+        (["--ops", "short_con"], "there is no op 'short_con' to measure; did you mean 'short_c"),
         (["--layers", "S4,mambo"], "there is no layer 'mambo' to measure; did you mean 'Mamba"),
         (["--layers", "S4,"], "there is no layer '' to measure; there is 'S4', "),
         (["--length", "0"], "length must be at least 1; got 0"),
@@ -85,9 +85,9 @@ def test_mistakes_get_one_sentence(arguments, message, capfd):
 
 
 def test_a_wrong_result_is_said_and_is_exit_code_1(capfd, monkeypatch):
-    right = reference.fft_conv
-    monkeypatch.setattr(reference, "fft_conv", lambda u, k: 2 * right(u, k))
-    assert main(["bench", *TINY, "--ops", "fft_conv"]) == 1
+    right = reference.forward
+    monkeypatch.setattr(reference, "forward", lambda *x: tuple(2 * y for y in right(*x)))
+    assert main(["bench", *TINY, "--ops", "short_conv"]) == 1
     out, err = capfd.readouterr()
     sentence = "wrong: differs from its reference by 0.5 of the largest value; no speed"
     assert err.count(sentence) == 1
@@ -105,7 +105,7 @@ def test_an_interrupt_shows_what_was_measured(capfd, monkeypatch):
         return run(settings, ops=ops, layers=layers, show=stop)
 
     monkeypatch.setattr("longstate.bench.run", interrupted)
-    assert main(["bench", *TINY, "--ops", "fft_conv"]) == 0
+    assert main(["bench", *TINY, "--ops", "short_conv"]) == 0
     out, err = capfd.readouterr()
     assert "Interrupted" in err
     found = json.loads(out)
@@ -118,7 +118,7 @@ def test_a_busy_machine_is_said(capfd, monkeypatch):
 
     both = iter([Limits({"float32": 1e9}, {"copy": 1e9}), Limits({"float32": 2e9}, {"copy": 1e9})])
     monkeypatch.setattr("longstate.bench._measure.limits", lambda settings: next(both))
-    assert main(["bench", *TINY, "--ops", "fft_conv"]) == 0
+    assert main(["bench", *TINY, "--ops", "short_conv"]) == 0
     out, err = capfd.readouterr()
     assert "The limits differed by 50%" in err
     assert json.loads(out)["limits"]["moved"] == 0.5

@@ -91,3 +91,12 @@ def test_info_of_a_checkpoint_and_of_a_model(tmp_path, capfd):
         said = capfd.readouterr().out
         assert "LanguageModel" in said
         assert "vocab_size" in said
+
+
+def test_certify_takes_a_range_of_times(tmp_path, capfd):
+    run = str(checkpoint(tmp_path / "theirs"))
+    assert main(["certify", run, "--dt", "0.5", "2", "--json", "--no-attack"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert "dt between 0.5 and 2" in found["scope"]
+    assert main(["certify", run, "--dt", "2", "0.5"]) == 2
+    assert "dt must be" in capfd.readouterr().err

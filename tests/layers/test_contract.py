@@ -41,6 +41,7 @@ LAYERS = {
     "longhorn-exact": lambda: Longhorn(6, d_state=4, variant="exact"),
     "mamba2": lambda: Mamba2(6, d_state=5, d_head=4),
     "mamba2-groups": lambda: Mamba2(8, d_state=5, d_head=4, n_groups=2, d_conv=3),
+    "mamba-limits": lambda: Mamba(6, d_state=4, dt_limit=(0.01, 0.05)),
     "mamba2-limits": lambda: Mamba2(6, d_state=5, d_head=4, dt_limit=(0.01, 0.05)),
     "mamba3-rational": lambda: Mamba3(6, d_state=8, d_head=4),
     "mamba3-softplus": lambda: Mamba3(

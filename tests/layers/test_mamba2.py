@@ -1,12 +1,14 @@
 """Mamba-2 against its equations, its authors' names, and what a step size means."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from longstate.layers import Mamba2
+from longstate.layers import Mamba, Mamba2
 from longstate.layers._gated import GatedRMSNorm
 
 
@@ -143,3 +145,23 @@ def test_refusals():
     for limit in ((0.2, 0.1), (-1, 1), (None, 1), (1,), ()):
         with pytest.raises(ValueError, match="dt_limit must be"):
             Mamba2(8, d_head=4, dt_limit=limit)
+
+
+def test_mamba_limits_its_step_as_mamba2_does():
+    """The learned step is clamped, then time multiplies it: in a pass, a step, a trace."""
+    torch.manual_seed(0)
+    plain, limited = Mamba(6, d_state=4), Mamba(6, d_state=4, dt_limit=(0.01, 0.02))
+    limited.load_state_dict(plain.state_dict())
+    for layer in (plain, limited):
+        layer.requires_grad_(False)
+    u, dt = 3 * torch.randn(2, 30, 6), 4 * torch.rand(2, 30)
+    step = limited.trace(u).gain
+    torch.testing.assert_close(step, plain.trace(u).gain.clamp(0.01, 0.02))
+    assert float(step.min()) == pytest.approx(0.01)
+    assert float(step.max()) == pytest.approx(0.02)
+    steps = step * dt[..., None]
+    decay = (steps[..., None] * -plain.A_log.exp()).exp()
+    trace = replace(limited.trace(u), decay=decay, gain=steps)
+    torch.testing.assert_close(limited(u, dt=dt)[1]["ssm"], trace.states()[:, -1])
+    with pytest.raises(ValueError, match="dt_limit"):
+        Mamba(6, dt_limit=(0.2, 0.1))

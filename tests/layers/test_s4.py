@@ -8,9 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from longstate.layers import DSS, S4, S4D
-from longstate.ops.fft_conv import fft_conv
-from longstate.ops.ssm_kernel import dplr_kernel
 from tests.golden import assert_parity, golden
+from tests.layers.s4_oracle import dplr_kernel, fft_conv
 
 
 def load_s4d(g, variant, bidirectional):

@@ -6,6 +6,7 @@ import torch
 from longstate.errors import InputError
 from longstate.layers import Longhorn, Mamba
 from longstate.memory import average_contraction
+from longstate.memory._contraction import SHORTEST
 from longstate.systems import Trace
 
 
@@ -42,3 +43,15 @@ def test_two_starts_meet_as_predicted(make):
 def test_refuses_what_is_too_short():
     with pytest.raises(InputError, match="16 samples"):
         average_contraction(scalar(torch.ones(5).double()))
+
+
+def test_the_slowest_state_counts():
+    """Decays of 0.9 and 0.5 side by side, at the shortest length there is an answer for."""
+    decay = torch.tensor([0.9, 0.5]).double().expand(1, SHORTEST, 1, 2)
+    flat, wide = torch.zeros(1, SHORTEST, 1).double(), torch.zeros(1, SHORTEST, 1, 2).double()
+    start, skip = torch.zeros(1, 1, 2).double(), torch.zeros(1).double()
+    found = average_contraction(Trace(flat, decay, flat, wide, wide, start, skip))
+    torch.testing.assert_close(torch.tensor(found.exponent), torch.tensor(0.9).log())
+    short = [v[:, 1:] for v in (flat, decay, flat, wide, wide)]
+    with pytest.raises(InputError, match="16 samples"):
+        average_contraction(Trace(*short, start, skip))

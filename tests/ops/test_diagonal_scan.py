@@ -23,7 +23,7 @@ DTYPES = (torch.float64, torch.complex128)
 
 
 def call(impl, a, x, h0=None, reset=None):
-    return diagonal_scan(a, x, h0, reset=reset, impl=impl)
+    return diagonal_scan(x, a, h0, reset=reset, impl=impl)
 
 
 def decays(*shape, dtype):
@@ -53,14 +53,14 @@ def inputs(b=2, t=9, n=5, dtype=torch.float64, varying=True, h0=True, reset=Fals
 def test_hand_numbers():
     a = torch.tensor([[[0.5], [2.0], [-1.0], [0.0]]])
     x = torch.tensor([[[1.0], [1.0], [0.0], [3.0]]])
-    h, last = diagonal_scan(a, x, torch.tensor([[4.0]]), impl="reference")
+    h, last = diagonal_scan(x, a, torch.tensor([[4.0]]), impl="reference")
     assert h.flatten().tolist() == [3.0, 7.0, -7.0, 3.0]
     assert last.tolist() == [[3.0]]
 
 
 def test_constant_decay_is_a_geometric_sum():
     a = decays(7, dtype=torch.complex128) * 0.9
-    h, _ = diagonal_scan(a, torch.ones(1, 40, 7, dtype=a.dtype), impl="reference")
+    h, _ = diagonal_scan(torch.ones(1, 40, 7, dtype=a.dtype), a, impl="reference")
     lengths = torch.arange(1, 41, dtype=torch.float64)[:, None]
     torch.testing.assert_close(h[0], (1 - a**lengths) / (1 - a))
 
@@ -126,7 +126,7 @@ def test_gradcheck(dtype, varying):
 def test_opcheck(varying):
     tensors = inputs(t=5, n=3, dtype=torch.complex128, varying=varying)
     a, x, h0 = (tensors[name].requires_grad_() for name in ("a", "x", "h0"))
-    torch.library.opcheck(torch.ops.longstate.diagonal_scan, (a, x, h0, None, "cpu"))
+    torch.library.opcheck(torch.ops.longstate.diagonal_scan, (x, a, h0, None, "cpu"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=("real", "complex"))

@@ -29,7 +29,7 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 def with_rule(rule):
     def call(impl, A, u, h0=None, B=None, dt=None, reset=None):
-        return oscillator_scan(A, u, h0, B=B, dt=dt, rule=rule, reset=reset, impl=impl)
+        return oscillator_scan(u, A, h0, B=B, dt=dt, rule=rule, reset=reset, impl=impl)
 
     return call
 
@@ -117,7 +117,7 @@ def test_opcheck(rule, form):
     for name, x in tensors.items():
         if x is not None and name != "reset":
             x.requires_grad_()
-    order = [tensors[name] for name in ("A", "dt", "u", "h0", "B", "reset")]
+    order = [tensors[name] for name in ("u", "A", "dt", "h0", "B", "reset")]
     torch.library.opcheck(torch.ops.longstate.oscillator_scan, (*order, rule == "im", "cpu"))
 
 

@@ -81,7 +81,7 @@ def test_is_a_diagonal_scan_of_its_own_decays(impl):
     dt = F.softplus(tensors["dt"] + tensors["dt_bias"])[..., None]
     x = dt * tensors["u"][..., None] * tensors["B"][:, :, None]
     h, last = diagonal_scan(
-        torch.exp(dt * tensors["A"]).flatten(2), x.flatten(2), tensors["h0"].flatten(1),
+        x.flatten(2), torch.exp(dt * tensors["A"]).flatten(2), tensors["h0"].flatten(1),
         reset=tensors["reset"], impl="reference",
     )  # fmt: skip
     expected = (h.view_as(x) * tensors["C"][:, :, None]).sum(-1) + tensors["D"] * tensors["u"]

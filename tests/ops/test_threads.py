@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from longstate.ops import _openmp, _threads
-from longstate.ops._threads import parallel_for
+from longstate.ops._numba import openmp, threads
+from longstate.ops._numba.threads import parallel_for
 
 MUCH = 10**9
 
@@ -15,8 +15,8 @@ MUCH = 10**9
 @pytest.fixture(params=["openmp", "pool"])
 def three_threads(request, monkeypatch):
     if request.param == "pool":
-        monkeypatch.setattr(_openmp, "available", lambda: False)
-    elif not _openmp.available():
+        monkeypatch.setattr(openmp, "available", lambda: False)
+    elif not openmp.available():
         pytest.skip("PyTorch's OpenMP has no entry that could be called here")
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -57,11 +57,11 @@ def test_threads_run_at_the_same_time(three_threads):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="found by PyTorch's library of Linux")
 def test_blocks_run_on_the_threads_of_pytorch():
-    assert _openmp.available()
+    assert openmp.available()
 
 
 def test_slow_compilation_is_announced_once(three_threads, capfd, monkeypatch):
-    monkeypatch.setattr(_threads, "_ANNOUNCE_AFTER", 0.01)
+    monkeypatch.setattr(threads, "_ANNOUNCE_AFTER", 0.01)
     ready = False
 
     def kernel(start, stop):

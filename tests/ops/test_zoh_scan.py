@@ -26,7 +26,7 @@ COMPLEX = torch.complex128
 
 
 def call(impl, A, dt, u, h0=None, B=None, reset=None):
-    return zoh_scan(A, dt, u, h0, B=B, reset=reset, impl=impl)
+    return zoh_scan(u, A, dt, h0, B=B, reset=reset, impl=impl)
 
 
 def poles(n):
@@ -56,7 +56,7 @@ def inputs(b=2, t=9, n=11, d=3, project=True, h0=True, reset=False):
 def test_hand_numbers():
     A = torch.tensor([-1.0, 0.0], dtype=COMPLEX)
     u = torch.ones(1, 2, 2, dtype=COMPLEX)
-    h, last = zoh_scan(A, torch.tensor([[1.0, 0.5]]), u, impl="reference")
+    h, last = zoh_scan(u, A, torch.tensor([[1.0, 0.5]]), impl="reference")
     e = torch.tensor([1.0, 0.5], dtype=torch.float64).cumsum(0)
     assert_close(h[0, :, 0].real, 1 - torch.exp(-e))  # .63212056, .77686984
     assert_close(h[0, :, 1].real, e)
@@ -165,7 +165,7 @@ def test_opcheck(project):
     for name, x in tensors.items():
         if x is not None and name != "reset":
             x.requires_grad_()
-    order = (tensors[name] for name in ("A", "dt", "u", "h0", "B", "reset"))
+    order = (tensors[name] for name in ("u", "A", "dt", "h0", "B", "reset"))
     torch.library.opcheck(torch.ops.longstate.zoh_scan, (*order, "cpu"))
 
 

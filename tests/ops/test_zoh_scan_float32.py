@@ -25,8 +25,8 @@ def test_float32_factors_keep_six_digits_up_to_large_phases(largest):
     dt = torch.rand(1, 1, generator=torch.Generator().manual_seed(3)) + 0.5
     one, zero = torch.ones(1, 1, n, dtype=A.dtype), torch.zeros(1, n, dtype=A.dtype)
     z = A.to(COMPLEX) * dt.double()
-    a, _ = zoh_scan(A, dt, 0 * one, zero + 1, impl="cpu")
-    b, _ = zoh_scan(A, dt, one, impl="cpu")
+    a, _ = zoh_scan(0 * one, A, dt, zero + 1, impl="cpu")
+    b, _ = zoh_scan(one, A, dt, impl="cpu")
     exact = dt.double() * phi1(z)[0]
     assert ((a[0, 0] - torch.exp(z)[0]).abs() <= 1e-6 * torch.exp(z)[0].abs()).all()
     assert ((b[0, 0] - exact).abs() <= 1e-6 * exact.abs()).all()
@@ -39,7 +39,7 @@ def test_float32_gradient_has_no_cancellation_near_zero():
     low = A.to(torch.complex64).requires_grad_()
     exact = low.detach().to(COMPLEX).requires_grad_()
     for x in (low, exact):
-        h, _ = zoh_scan(x, dt.to(x.real.dtype), torch.ones(1, 1, 500, dtype=x.dtype))
+        h, _ = zoh_scan(torch.ones(1, 1, 500, dtype=x.dtype), x, dt.to(x.real.dtype))
         h.sum().real.backward()
     assert ((low.grad - exact.grad).abs() <= 1e-6 * exact.grad.abs()).all()
 

@@ -8,7 +8,9 @@ import torch
 from longstate.errors import InputError
 from longstate.layers import LinOSS
 from longstate.memory import KINDS
+from longstate.reports import _memory_advice as memory_advice
 from longstate.reports import _memory_examine as memory_examine
+from longstate.reports import _memory_pictures as memory_pictures
 from longstate.reports import memory
 from longstate.reports._subject import TEXT, open_subject
 from tests.reports.memory_samples import checkpoint, forecast_run, text_model, text_run
@@ -136,6 +138,77 @@ def test_of_a_checkpoint(dialect, tmp_path):
     assert found.certificate.passed
     assert found.length is None
     assert found.layers[0].effective is not None
+
+
+def test_the_first_box_says_what_to_do_with_figures(made):
+    """Bytes, a d_state, and a share: each from the results, not from the page's code."""
+    found = memory_advice.advice(made)
+    numbers = sum(m.states for m in made.layers)
+    assert f"{numbers:,} numbers" in found[0].text
+    page = memory.render(made)
+    assert page.index("What to do about it") < page.index("The layers")
+    assert "blocks.0.mixer" in " ".join(f.text for f in found)
+    values = made.layers[1].spectrum.values
+    share = values.cumsum(-1) / values.sum(-1, keepdim=True)
+    needed = max(int((row < 0.99).sum()) + 1 for row in share)
+    suggested = memory_advice.suggested_d_state(made.layers[1])
+    assert suggested == needed + needed % 2
+    assert memory_advice.suggested_d_state(made.layers[0]) is None
+
+
+def few_directions(made, used, dead=0):
+    """The same report with a linear layer that uses few of its 64 directions."""
+    values = torch.full((8, 64), 1e-25, dtype=torch.float64)
+    values[:, :used] = 1.0
+    values[:dead] = 1e-25
+    layer = made.layers[1]
+    spectrum = replace(layer.spectrum, values=values)
+    return replace(made, layers=(replace(layer, spectrum=spectrum),))
+
+
+def test_a_state_that_is_hardly_used_gets_a_smaller_size(made):
+    found = memory_advice.advice(few_directions(made, 9))
+    assert found[0].command.startswith("d_state=10")
+    assert "84 %" in found[0].text  # 1 - 10 / 64
+    assert memory_advice.advice(few_directions(made, 63))[0].command == ""
+    dead = memory_advice.advice(few_directions(made, 9, dead=2))
+    assert any("2 of 8 of blocks.1.mixer" in f.text for f in dead)
+
+
+def test_a_value_of_nothing_does_not_drag_the_axis(made):
+    """Values of 1 and of 1e-25: the axis shows those of 1, over a few decades."""
+    axes = []
+    before = memory_pictures.legend
+
+    def caught(ax, columns):
+        axes.append(ax.get_ylim())
+        before(ax, columns)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_pictures, "legend", caught)
+        memory_pictures.hankel_figure(few_directions(made, 9).layers)
+    low, high = axes[-1]
+    assert 1 < high < 10
+    assert 1e-8 < low < 1
+
+
+def test_hidden_attention_has_the_tokens_and_a_scale(made):
+    page = memory.render(made)
+    text = " ".join(Reader(page).text)
+    assert "It was t" in text  # the first eight tokens of what was read
+    assert "largest weight" in text
+    assert all(f"{10.0**-i:g}" in text for i in range(5))
+    assert memory_pictures.visible("a\nb\tc\x00") == "a↵b⇥c·"
+
+
+def test_a_text_run_is_measured_on_its_own_validation_text(tmp_path):
+    run = text_run(tmp_path / "run")
+    own = np.frombuffer(b"Something that was not trained on. " * 4, dtype=np.uint8)
+    np.save(run / "validation.npy", own.astype(np.int64))
+    reading = open_subject(run).read(None)
+    assert "validation" in reading.what
+    assert bytes(reading.tokens.tolist()) == own.tobytes()
+    assert "".join(reading.words(9)) == "Something"
 
 
 def test_letters_too_few_for_a_probe_are_said(tmp_path):

@@ -13,8 +13,6 @@ from torch.testing import assert_close
 from longstate.systems import (
     Bilinear,
     GeneralizedBilinear,
-    OscillatorImplicit,
-    OscillatorImplicitExplicit,
     ZeroOrderHold,
 )
 
@@ -157,51 +155,6 @@ def test_gradients(rule):
 def test_dense_gradients(rule):
     A, B, dt = (x.requires_grad_() for x in random_system(n=3))
     assert torch.autograd.gradcheck(rule.dense, (A, B, dt))
-
-
-def oscillator_matrices(A):
-    return double([0.0, -A], [1.0, 0.0]), double([1.0], [0.0])
-
-
-@pytest.mark.parametrize("rule", [OscillatorImplicit(), OscillatorImplicitExplicit()])
-@pytest.mark.parametrize("A", [0.0, 0.7, 3.0])
-def test_oscillator_solves_its_own_equations(rule, A):
-    dt, state, drive = 0.4, double(0.3, -1.1), 0.9
-    M, F = rule.oscillator(double(A), dt)
-    z, y = (M[0] @ state + F[0] * drive).tolist()
-    implicit = isinstance(rule, OscillatorImplicit)
-    assert z == pytest.approx(0.3 + dt * (-A * (y if implicit else -1.1) + drive), rel=1e-12)
-    assert y == pytest.approx(-1.1 + dt * z, rel=1e-12)
-
-
-@pytest.mark.parametrize("rule", [OscillatorImplicit(), OscillatorImplicitExplicit()])
-def test_oscillator_is_first_order_accurate(rule):
-    A, b = oscillator_matrices(2.0)
-    errors = []
-    for dt in (1e-2, 1e-3):
-        exact_A, exact_B = ZeroOrderHold().dense(A, b, dt)
-        M, F = rule.oscillator(double(2.0), dt)
-        errors.append(max((M[0] - exact_A).abs().max(), (F[0] - exact_B[:, 0]).abs().max()))
-    assert errors[1] < 1.2e-2 * errors[0]  # one step errs by O(dt^2)
-
-
-def test_oscillator_eigenvalues():
-    A, dt = double(0.5, 2.0, 3.9), 1.0
-    M, _ = OscillatorImplicit().oscillator(A, dt)
-    size = torch.linalg.eigvals(M).abs() ** 2
-    assert_close(size, (1 / (1 + A))[:, None].expand(3, 2))
-    M, _ = OscillatorImplicitExplicit().oscillator(A, dt)
-    eigenvalues = torch.linalg.eigvals(M)
-    assert_close(eigenvalues.abs(), torch.ones(3, 2, dtype=torch.float64))
-    assert_close(eigenvalues.real[:, 0], 1 - A / 2)  # cos(omega dt) = 1 - dt^2 A / 2
-    M, _ = OscillatorImplicitExplicit().oscillator(double(4.5), dt)
-    assert torch.linalg.eigvals(M).abs().max() > 1.9
-
-
-def test_oscillator_gradients():
-    A, dt = double(0.5, 2.0).requires_grad_(), double(0.3).requires_grad_()
-    for rule in (OscillatorImplicit(), OscillatorImplicitExplicit()):
-        assert torch.autograd.gradcheck(rule.oscillator, (A, dt))
 
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, math.nan, math.inf])

@@ -258,3 +258,12 @@ def test_runs_that_cannot_be_loaded(text, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="is damaged"):
         TextModel.load(tmp_path / "shakespeare")
+
+
+def test_the_first_tokens_of_the_validation_part_stay_beside_the_model(tmp_path):
+    text = ("".join(f"line {i} of it\n" for i in range(400))).encode()
+    (tmp_path / "a.txt").write_bytes(text)
+    tiny(d_model=8, context=16, steps=1).fit(tmp_path / "a.txt", out=tmp_path / "run")
+    kept = np.load(tmp_path / "run" / "validation.npy")
+    assert text.endswith(bytes(kept.tolist()))
+    assert 0.05 * len(text) < len(kept) < 0.15 * len(text)

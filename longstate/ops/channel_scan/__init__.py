@@ -13,11 +13,17 @@ Neither ever holds a state for every sample.
 Axes: b batch, t time, d channels, n state, c chunks, k time within a chunk.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import check_flags, implementation
 from longstate.ops._choice import expect, shape_of
 from longstate.ops._double import widen
+from longstate.ops._op import register
+from longstate.ops._ragged import run_ragged
 from longstate.ops.channel_scan import reference
 from longstate.ops.channel_scan.chunks import chunk_length, chunked, orbit
 from longstate.ops.diagonal_scan import diagonal_scan
@@ -30,6 +36,8 @@ def diagonal_channel_scan(
     C: Tensor,
     h0: Tensor | None = None,
     *,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
     lengths: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -41,18 +49,22 @@ def diagonal_channel_scan(
         B (d, n): input matrix, of the type of A.
         C (d, n): output matrix, of the type of A.
         h0 (b, d, n): state before the first sample. Zero when None.
-        lengths (b): int. Samples from `lengths` on are padding: the state stops there. Outputs at
-            padding are without meaning.
+        mask (b, t): bool. False leaves the state as it is and gives output 0.
+        reset (b, t): bool. True forgets the state before that sample, masked or not.
+        lengths (b): int, in the place of a mask and a reset. Samples from `lengths` on are
+            padding: the state stops there. Outputs at padding are without meaning.
         impl: "auto" (Numba on a CPU, chunks elsewhere), "reference" (a loop), "cpu" or "chunks".
 
     Returns:
-        y (b, t, d) and the state after the last sample (b, d, n). Differentiable in all but
-        `lengths`.
+        y (b, t, d) and the state after the last sample (b, d, n). Differentiable in
+        `u`, `A`, `B`, `C` and `h0`.
 
     Raises:
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
     """
     h0 = _check(u, A, A, B, C, h0)
+    if mask is not None or reset is not None:
+        return _by_sequences(diagonal_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
     if impl == "auto":
         impl = "cpu" if u.device.type == "cpu" else "chunks"
     if impl == "reference":
@@ -64,13 +76,17 @@ def diagonal_channel_scan(
     if lengths is None:
         lengths = torch.full((u.shape[0],), u.shape[1])
     if A.is_complex():
-        return _scan(u, A, B, 2 * C, h0, lengths)
+        y, last = _scan(Inputs(u, A, B, 2 * C, h0, lengths))
+        return y, last
     wide = torch.promote_types(A.dtype, torch.complex64)
-    y, last = _scan(u, A.to(wide), B.to(wide), C.to(wide), h0.to(wide), lengths)
+    A, B, C, h0 = (x.to(wide) for x in (A, B, C, h0))
+    y, last = _scan(Inputs(u, A, B, C, h0, lengths))
     return y, last.real
 
 
-def _diagonal_chunks(u, A, B, C, h0, lengths):
+def _diagonal_chunks(
+    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor | None
+) -> tuple[Tensor, Tensor]:
     k = chunk_length(u.shape[1])
     squares = [widen(A)]  # A^(2^i), the last of them A^k
     while 2 ** len(squares) <= k:
@@ -88,13 +104,15 @@ def _diagonal_chunks(u, A, B, C, h0, lengths):
 
     def carry(inflow: Tensor) -> Tensor:
         b, c, d, n = inflow.shape
-        h, _ = diagonal_scan(squares[-1].flatten(), inflow.reshape(b, c, d * n), h0.flatten(1))
+        h, _ = diagonal_scan(inflow.reshape(b, c, d * n), squares[-1].flatten(), h0.flatten(1))
         return h.view(b, c, d, n)
 
     return chunked(u, kernel, into, outof, carry, power, h0, lengths)
 
 
-def _by_bits(apply, squares, h, steps):
+def _by_bits(
+    apply: Callable[[Tensor, Tensor], Tensor], squares: list[Tensor], h: Tensor, steps: Tensor
+) -> Tensor:
     """A^steps h, steps (b), from the powers A^(2^i)."""
     for bit, square in enumerate(squares):
         on = ((steps >> bit) & 1).bool()[:, None, None]
@@ -102,44 +120,36 @@ def _by_bits(apply, squares, h, steps):
     return h
 
 
-@torch.library.custom_op("longstate::channel_scan", mutates_args=())
-def _scan(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor]:
-    from longstate.ops.channel_scan import cpu
+class Inputs(NamedTuple):
+    """As for `diagonal_channel_scan`; complex, and y is Re(C h)."""
 
-    return cpu.forward(u, A, B, C, h0, lengths)
-
-
-@_scan.register_fake
-def _(u, A, B, C, h0, lengths):
-    return torch.empty_like(u, memory_format=torch.contiguous_format), torch.empty_like(h0)
+    u: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    h0: Tensor
+    lengths: Tensor
 
 
-@torch.library.custom_op("longstate::channel_scan_backward", mutates_args=())
-def _scan_backward(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor,
-    grad_y: Tensor, grad_last: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    from longstate.ops.channel_scan import cpu
-
-    return cpu.backward(u, A, B, C, h0, lengths, grad_y, grad_last)
+def _forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    return implementation("channel_scan", "cpu").forward(s)
 
 
-@_scan_backward.register_fake
-def _(u, A, B, C, h0, lengths, grad_y, grad_last):
-    return tuple(torch.empty_like(x) for x in (u, A, B, C, h0))
+def _fake(s: Inputs) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(s.u, memory_format=torch.contiguous_format), torch.empty_like(s.h0)
 
 
-def _setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+def _backward(s: Inputs, grad_y: Tensor | None, grad_last: Tensor | None) -> dict[str, Tensor]:
+    grad_y = torch.zeros_like(s.u) if grad_y is None else grad_y
+    grad_last = torch.zeros_like(s.h0) if grad_last is None else grad_last
+    return implementation("channel_scan", "cpu").backward(s, grad_y, grad_last)
 
 
-def _backward(ctx, grad_y, grad_last):
-    return *_scan_backward(*ctx.saved_tensors, grad_y, grad_last), None
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    return reference.diagonal(s.u, s.A, s.B, s.C / 2, s.h0, s.lengths)
 
 
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register("channel_scan", Inputs, _forward, _fake, _backward, _reference, returns="y last")
 
 
 def dense_channel_scan(
@@ -149,6 +159,8 @@ def dense_channel_scan(
     C: Tensor,
     h0: Tensor | None = None,
     *,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
     lengths: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -158,13 +170,15 @@ def dense_channel_scan(
         u (b, t, d): real input.
         A (d, n, n): real state matrix of one step. Powers of it are formed, so it should not be
             far from stable.
-        B, C (d, n), h0 (b, d, n), lengths (b): as in `diagonal_channel_scan`.
+        B, C (d, n), h0 (b, d, n), mask, reset (b, t), lengths (b): as in `diagonal_channel_scan`.
         impl: "auto" (chunks) or "reference" (a loop).
 
     Returns:
         y (b, t, d) and the state after the last sample (b, d, n).
     """
     h0 = _check(u, A[..., 0], A, B, C, h0)
+    if mask is not None or reset is not None:
+        return _by_sequences(dense_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
     if impl == "reference":
         return reference.dense(u, A, B, C, h0, lengths)
     expect(impl == "auto", f"impl must be auto or reference; got {impl!r}")
@@ -191,11 +205,29 @@ def dense_channel_scan(
     return chunked(u, kernel, into, outof, carry, power, h0, lengths)
 
 
+def _by_sequences(
+    scan: Callable[..., tuple[Tensor, Tensor]], u: Tensor, system: tuple[Tensor, Tensor, Tensor],
+    h0: Tensor, mask: Tensor | None, reset: Tensor | None, lengths: Tensor | None, impl: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """A scan of the sequences that mask and reset leave."""
+    expect(lengths is None, "give lengths, or mask and reset, not both")
+    check_flags(*u.shape[:2], mask=mask, reset=reset)
+
+    def run(
+        u: Tensor, h0: Tensor, _: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return scan(u, *system, h0, lengths=lengths, impl=impl)
+
+    return run_ragged(run, u, h0, None, mask, reset)
+
+
 def _apply(A: Tensor, h: Tensor) -> Tensor:
     return torch.einsum("dmn,jdn->jdm", A, h)
 
 
-def _check(u, diagonal, A, B, C, h0) -> Tensor:
+def _check(
+    u: Tensor, diagonal: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor | None
+) -> Tensor:
     expect(u.dim() == 3 and u.shape[1] > 0, f"u must be (batch, time > 0, d); got {shape_of(u)}")
     d, n = diagonal.shape
     expect(u.shape[2] == d, f"u has {u.shape[2]} channels, the systems are for {d}")

@@ -31,7 +31,10 @@ def orbit(
     return powers[:count]
 
 
-def chunked(u, kernel, into, outof, carry, advance, h0, lengths):
+def chunked(
+    u: Tensor, kernel: Tensor, into: Tensor, outof: Tensor, carry: Callable[[Tensor], Tensor],
+    advance: Callable[[Tensor, Tensor], Tensor], h0: Tensor, lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The four products. `carry` runs the recurrence between chunks, `advance` A^steps h."""
     b, t, d = u.shape
     kernel, into, outof = kernel.to(u.dtype), into.to(h0.dtype), outof.to(h0.dtype)
@@ -63,7 +66,7 @@ def chunked(u, kernel, into, outof, carry, advance, h0, lengths):
     return y.contiguous(), advance(h, rest) + _tail(u, to_state, into, lengths, rest)
 
 
-def _tail(u, to_state, into, lengths, rest):
+def _tail(u: Tensor, to_state: Tensor, into: Tensor, lengths: Tensor, rest: Tensor) -> Tensor:
     """What the last `rest` samples before `lengths` add to the state (b, d, n)."""
     k = into.shape[0]
     time = lengths[:, None] - k + torch.arange(k, device=u.device)  # (b, k), right-aligned

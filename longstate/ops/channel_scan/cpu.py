@@ -8,15 +8,15 @@ A block is one sequence and `_LANES` channels. What belongs to one mode of a blo
 array, row after row, so that the compiler sees constant distances and needs no checks for overlap.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._layout import dense
-from longstate.ops._memory import on_large_pages
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS
+from longstate.ops._layout import dense, on_large_pages
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops.channel_scan import Inputs
 
 _LANES = 64
 _TILE = 64  # samples; a tile of u is 16 KiB in float32
@@ -30,8 +30,8 @@ _H, _A, _B, _C, _G, _GA, _GB, _GC = (2 * _LANES * i for i in range(8))
 # become vectors: hence constants plus j, and views of single rows where time runs backwards.
 
 
-@njit(**ROWS)
-def _advance(ws, u, y, steps):
+@inlined
+def _advance(ws: np.ndarray, u: np.ndarray, y: np.ndarray, steps: int) -> None:
     """Run one mode over a tile and add its share to y."""
     for t in range(steps):
         for j in range(_LANES):
@@ -45,8 +45,8 @@ def _advance(ws, u, y, steps):
             y[t, j] += ws[_C + j] * new_re - ws[_C + _LANES + j] * new_im
 
 
-@njit(**ROWS)
-def _advance_keeping(ws, u, past, steps):
+@inlined
+def _advance_keeping(ws: np.ndarray, u: np.ndarray, past: np.ndarray, steps: int) -> None:
     """Run one mode over a tile; keep its state before every sample."""
     for t in range(steps):
         for j in range(_LANES):
@@ -59,8 +59,10 @@ def _advance_keeping(ws, u, past, steps):
             ws[_LANES + j] = a_re * im + a_im * re + ws[_B + _LANES + j] * x
 
 
-@njit(**ROWS)
-def _retreat(ws, past, u, dy, du, steps):
+@inlined
+def _retreat(
+    ws: np.ndarray, past: np.ndarray, u: np.ndarray, dy: np.ndarray, du: np.ndarray, steps: int
+) -> None:
     """Go back over a tile with the gradient of one mode's state, and with what follows from it."""
     for back in range(steps):
         t = steps - 1 - back
@@ -82,8 +84,8 @@ def _retreat(ws, past, u, dy, du, steps):
             ws[_G + _LANES + j] = a_re * im - a_im * re
 
 
-@njit(**KERNEL)
-def _load_mode(ws, row, x, lo, hi):
+@kernel
+def _load_mode(ws: np.ndarray, row: int, x: np.ndarray, lo: int, hi: int) -> None:
     """Rows of real and imaginary parts from x (channels, 2)."""
     for j in range(_LANES):
         inside = lo + j < hi
@@ -91,29 +93,31 @@ def _load_mode(ws, row, x, lo, hi):
         ws[row + _LANES + j] = x[lo + j, 1] if inside else 0
 
 
-@njit(**KERNEL)
-def _store_mode(ws, row, x, lo, hi):
+@kernel
+def _store_mode(ws: np.ndarray, row: int, x: np.ndarray, lo: int, hi: int) -> None:
     for j in range(hi - lo):
         x[lo + j, 0] = ws[row + j]
         x[lo + j, 1] = ws[row + _LANES + j]
 
 
-@njit(**KERNEL)
-def _load_tile(tile, x, begin, steps, lo, hi):
+@kernel
+def _load_tile(tile: np.ndarray, x: np.ndarray, begin: int, steps: int, lo: int, hi: int) -> None:
     for t in range(steps):
         for j in range(hi - lo):
             tile[t, j] = x[begin + t, lo + j]
 
 
-@njit(**KERNEL)
-def _store_tile(tile, x, begin, steps, lo, hi):
+@kernel
+def _store_tile(tile: np.ndarray, x: np.ndarray, begin: int, steps: int, lo: int, hi: int) -> None:
     for t in range(steps):
         for j in range(hi - lo):
             x[begin + t, lo + j] = tile[t, j]
 
 
-@njit(**KERNEL)
-def _load_system(ws, A, B, C, h0, lo, hi):
+@kernel
+def _load_system(
+    ws: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, h0: np.ndarray, lo: int, hi: int
+) -> None:
     for m in range(A.shape[0]):
         _load_mode(ws[m], _H, h0[m], lo, hi)
         _load_mode(ws[m], _A, A[m], lo, hi)
@@ -121,11 +125,27 @@ def _load_system(ws, A, B, C, h0, lo, hi):
         _load_mode(ws[m], _C, C[m], lo, hi)
 
 
-# Shapes below: u, y (b, t, d); A, B, C (n, d, 2); h0, last (b, n, d, 2); sums (b, 3, n, d, 2).
+class System(NamedTuple):
+    """Channels are next to each other; complex numbers are pairs."""
+
+    A: np.ndarray  # n, d, 2
+    B: np.ndarray
+    C: np.ndarray
+    h0: np.ndarray  # b, n, d, 2
+    lengths: np.ndarray  # b
 
 
-@njit(**KERNEL)
-def _forward(start, stop, u, A, B, C, h0, lengths, y, last):
+class Gradients(NamedTuple):
+    u: np.ndarray  # b, t, d
+    h0: np.ndarray  # b, n, d, 2
+    sums: np.ndarray  # b, 3, n, d, 2: of A, B and C, for each sequence
+
+
+@kernel
+def _forward(
+    start: int, stop: int, system: System, u: np.ndarray, y: np.ndarray, last: np.ndarray
+) -> None:
+    A, B, C, h0, lengths = system
     d, n = u.shape[2], A.shape[0]
     groups = (d + _LANES - 1) // _LANES
     ws = np.zeros((n, _ROWS * _LANES), u.dtype)
@@ -146,8 +166,17 @@ def _forward(start, stop, u, A, B, C, h0, lengths, y, last):
             _store_mode(ws[m], _H, last[b, m], lo, hi)
 
 
-@njit(**KERNEL)
-def _remember_borders(ws, u, length, lo, hi, u_tile, past, borders):
+@kernel
+def _remember_borders(
+    ws: np.ndarray,
+    u: np.ndarray,
+    length: int,
+    lo: int,
+    hi: int,
+    u_tile: np.ndarray,
+    past: np.ndarray,
+    borders: np.ndarray,
+) -> None:
     """Run all states forward; keep what they are where tiles begin."""
     for i in range((length + _TILE - 1) // _TILE):
         steps = min(_TILE, length - i * _TILE)
@@ -157,8 +186,13 @@ def _remember_borders(ws, u, length, lo, hi, u_tile, past, borders):
             _advance_keeping(ws[m], u_tile, past, steps)
 
 
-@njit(**KERNEL)
-def _backward(start, stop, u, A, B, C, h0, lengths, dy, dlast, du, dh0, sums):
+@kernel
+def _backward(
+    start: int, stop: int, system: System, u: np.ndarray, dy: np.ndarray, dlast: np.ndarray,
+    grads: Gradients,
+) -> None:  # fmt: skip
+    A, B, C, h0, lengths = system
+    du, dh0, sums = grads
     d, n = u.shape[2], A.shape[0]
     groups = (d + _LANES - 1) // _LANES
     ws = np.zeros((n, _ROWS * _LANES), u.dtype)
@@ -207,37 +241,28 @@ def _work(u: Tensor, A: Tensor) -> tuple[int, int]:
     return u.shape[0] * -(-u.shape[2] // _LANES), u.numel() * A.shape[1]
 
 
-def forward(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor]:
+def _system(s: Inputs) -> System:
+    A, B, C, h0 = map(_modes_first, (s.A, s.B, s.C, s.h0))
+    return System(A, B, C, h0, s.lengths.numpy())
+
+
+def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     """y (b, t, d) = Re(C h) and the last state; A, B, C (d, n) and h0 (b, d, n) complex."""
-    u = dense(u)
+    u, (b, d, n) = dense(s.u), s.h0.shape
     y = on_large_pages(torch.empty_like(u))
-    last = torch.empty(h0.shape[0], h0.shape[2], h0.shape[1], 2, dtype=u.dtype)
-    parallel_for(
-        _forward, *_work(u, A),
-        u.numpy(), _modes_first(A), _modes_first(B), _modes_first(C), _modes_first(h0),
-        lengths.numpy(), y.numpy(), last.numpy(),
-    )  # fmt: skip
+    last = torch.empty(b, n, d, 2, dtype=u.dtype)
+    parallel_for(_forward, *_work(u, s.A), _system(s), u.numpy(), y.numpy(), last.numpy())
     return y, _channels_first(last)
 
 
-def backward(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor, lengths: Tensor,
-    grad_y: Tensor, grad_last: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of u, A, B, C and h0."""
-    u, grad_y = dense(u), dense(grad_y)
-    b, _, d = u.shape
-    n = A.shape[1]
+def backward(s: Inputs, grad_y: Tensor, grad_last: Tensor) -> dict[str, Tensor]:
+    u, (b, d, n) = dense(s.u), s.h0.shape
     grad_u = on_large_pages(torch.empty_like(u))
     grad_h0 = torch.empty(b, n, d, 2, dtype=u.dtype)
     sums = torch.empty(b, 3, n, d, 2, dtype=u.dtype)  # for each sequence; added in a fixed order
     parallel_for(
-        _backward, *_work(u, A),
-        u.numpy(), _modes_first(A), _modes_first(B), _modes_first(C), _modes_first(h0),
-        lengths.numpy(), grad_y.numpy(), _modes_first(grad_last),
-        grad_u.numpy(), grad_h0.numpy(), sums.numpy(),
+        _backward, *_work(u, s.A), _system(s), u.numpy(), dense(grad_y).numpy(),
+        _modes_first(grad_last), Gradients(grad_u.numpy(), grad_h0.numpy(), sums.numpy()),
     )  # fmt: skip
-    grad_A, grad_B, grad_C = (_channels_first(s) for s in sums.sum(0))
-    return grad_u, grad_A, grad_B, grad_C, _channels_first(grad_h0)
+    grad_A, grad_B, grad_C = (_channels_first(x) for x in sums.sum(0))
+    return {"u": grad_u, "A": grad_A, "B": grad_B, "C": grad_C, "h0": _channels_first(grad_h0)}

@@ -1,5 +1,7 @@
 """The equation as a loop: any dtype, any device, gradients by PyTorch."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,10 @@ def dense(
     return _loop(u, lambda h: (A @ h[..., None])[..., 0], B, C, h0, lengths)
 
 
-def _loop(u, advance, B, C, h, lengths):
+def _loop(
+    u: Tensor, advance: Callable[[Tensor], Tensor], B: Tensor, C: Tensor, h: Tensor,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     outputs = []
     for t in range(u.shape[1]):
         following = advance(h) + B * u[:, t, :, None]

@@ -19,11 +19,15 @@ Axes: b batch, t time, h heads, p channels per head, n state, g groups (heads of
 and C).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._arguments import check_flags, common_type, implementation
 from longstate.ops._choice import choose, expect, plain, shape_of
+from longstate.ops._op import register
 from longstate.ops.chunk_scan.decay import BLOCK
 
 CHUNK = 64  # samples; balances the products inside a chunk (CHUNK) with those of its state (2n)
@@ -67,10 +71,9 @@ def chunk_scan(
     Raises:
         ValueError: shapes do not fit, t is 0, or `impl` does not exist or cannot run here.
     """
-    _check(x, log_a, B, C, h0, weight, own, D, reset, mask)
-    dtype = torch.float32
-    for v in (x, log_a, B, C, h0, weight, own, D):
-        dtype = dtype if v is None else torch.promote_types(dtype, v.dtype)
+    _check(x, log_a, B, C, h0, weight, own, D)
+    check_flags(*x.shape[:2], mask=mask, reset=reset)
+    dtype = common_type(x, log_a, B, C, h0, weight, own, D)
     b, t, h, p = x.shape
     single = impl == "auto" and t == 1 and mask is None and reset is None
     impl = "reference" if single else _choose(impl, x, dtype)  # a chunk would be padding
@@ -83,14 +86,21 @@ def chunk_scan(
 
         return cpu_step.forward(x, log_a, weight, own, B, C, D, h0)
     if impl == "reference":
-        from longstate.ops.chunk_scan import reference
-
-        x_wide, log_a, weight, own, B, C, D = (
-            v.to(dtype) for v in (x, log_a, weight, own, B, C, D)
-        )
-        y, last = reference.forward(x_wide, log_a, weight, own, B, C, D, h0, reset, mask)
-        return y.to(x.dtype), last
+        return _loop(x, log_a, weight, own, B, C, D, h0, reset, mask)
     return _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask, impl)
+
+
+def _loop(
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor, reset: Tensor | None, mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The reference, in the type of `h0`."""
+    from longstate.ops.chunk_scan import reference
+
+    dtype = x.dtype
+    x, log_a, weight, own, B, C, D = (v.to(h0.dtype) for v in (x, log_a, weight, own, B, C, D))
+    y, last = reference.forward(x, log_a, weight, own, B, C, D, h0, reset, mask)
+    return y.to(dtype), last
 
 
 def _choose(impl: str, x: Tensor, dtype: torch.dtype) -> str:
@@ -102,7 +112,10 @@ def _choose(impl: str, x: Tensor, dtype: torch.dtype) -> str:
     return choose(impl, x) if impl == "triton" else impl
 
 
-def _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask, impl):
+def _by_chunks(
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor, reset: Tensor | None, mask: Tensor | None, impl: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Masks and resets become decays and weights."""
     if mask is not None:
         skipped = ~mask[..., None]
@@ -120,13 +133,14 @@ def _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask, impl):
     if padding:
         log_a, weight, own = (F.pad(v, (0, 0, 0, padding)) for v in (log_a, weight, own))
         x, B, C = (F.pad(v, (0, 0, 0, 0, 0, padding)) for v in (x, B, C))
-    inputs = (x, log_a, weight, own, B, C, D, h0)
-    keep = torch.is_grad_enabled() and any(v.requires_grad for v in inputs)
-    y, last, _ = _scan(*inputs, k, keep, impl)
+    y, last = _scan(Inputs(x, log_a, weight, own, B, C, D, h0, k, False, impl))
     return (y[:, :t] if padding else y), last
 
 
-def _check(x, log_a, B, C, h0, weight, own, D, reset, mask):
+def _check(
+    x: Tensor, log_a: Tensor, B: Tensor, C: Tensor, h0: Tensor | None, weight: Tensor | None,
+    own: Tensor | None, D: Tensor | None,
+) -> None:  # fmt: skip
     expect(x.dim() == 4, f"x must be (batch, time, heads, channels); got {shape_of(x)}")
     b, t, h, p = x.shape
     expect(t > 0, "x has no time steps; chunk_scan needs at least one")
@@ -143,81 +157,61 @@ def _check(x, log_a, B, C, h0, weight, own, D, reset, mask):
     expect(C.shape == B.shape, f"C must be of the shape of B {tuple(B.shape)}; got {shape_of(C)}")
     expected = (b, h, p, B.shape[3])
     expect(h0 is None or h0.shape == expected, f"h0 must be {expected}")
-    for name, flag in (("mask", mask), ("reset", reset)):
-        expect(
-            flag is None or (flag.shape == (b, t) and flag.dtype == torch.bool),
-            f"{name} must be a bool tensor {(b, t)}",
-        )
 
 
-@torch.library.custom_op("longstate::chunk_scan", mutates_args=())
-def _scan(
-    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    h0: Tensor, k: int, keep: bool, impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """y, the last state, and the states between chunks if `keep` and "chunks"."""
-    inputs = (x, log_a, weight, own, B, C, D, h0, k)
-    if impl == "triton":
-        from longstate.ops.chunk_scan import triton
+class Inputs(NamedTuple):
+    """As for `chunk_scan`, in whole chunks of `k` samples for "chunks".
 
-        return *triton.forward(*inputs), h0.new_empty(0)
-    from longstate.ops.chunk_scan import chunks
+    `keep`: whether "chunks" returns the states between chunks.
+    """
 
-    return chunks.forward(*inputs, keep)
+    x: Tensor
+    log_a: Tensor
+    weight: Tensor
+    own: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    h0: Tensor
+    k: int
+    keep: bool
+    impl: str
 
 
-@_scan.register_fake
-def _(x, log_a, weight, own, B, C, D, h0, k, keep, impl):
+_TENSORS = Inputs._fields[:8]
+
+
+def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    if s.impl == "triton":
+        return *implementation("chunk_scan", "triton").forward(*s[:9]), s.h0.new_empty(0)
+    return implementation("chunk_scan", "chunks").forward(*s[:10])
+
+
+def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     from longstate.ops.chunk_scan.chunks import Tiling
 
-    y, last = x.new_empty(x.shape), h0.new_empty(h0.shape)
-    if not keep or impl == "triton":
-        return y, last, h0.new_empty(0)
-    cut = Tiling(x, B.shape[2], k)
-    return y, last, h0.new_empty(cut.blocks, cut.chunks + 1, cut.rows, *h0.shape[1:])
+    y, last = s.x.new_empty(s.x.shape), s.h0.new_empty(s.h0.shape)
+    if not s.keep or s.impl == "triton":
+        return y, last, s.h0.new_empty(0)
+    cut = Tiling(s.x, s.B.shape[2], s.k)
+    return y, last, s.h0.new_empty(cut.blocks, cut.chunks + 1, cut.rows, *s.h0.shape[1:])
 
 
-@torch.library.custom_op("longstate::chunk_scan_backward", mutates_args=())
-def _scan_backward(
-    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    kept: Tensor, grad_y: Tensor, grad_last: Tensor, k: int, impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """`kept`: the states between chunks for "chunks", h0 for "triton"."""
-    inputs = (x, log_a, weight, own, B, C, D, kept, grad_y, grad_last, k)
-    if impl == "triton":
-        from longstate.ops.chunk_scan import triton
-
-        return triton.backward(*inputs)
-    from longstate.ops.chunk_scan import chunks
-
-    return chunks.backward(*inputs)
+def _backward(
+    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    grad_y = torch.zeros_like(s.x) if grad_y is None else grad_y
+    grad_last = torch.zeros_like(s.h0) if grad_last is None else grad_last
+    kept = s.h0 if s.impl == "triton" else states
+    run = implementation("chunk_scan", s.impl)
+    return dict(zip(_TENSORS, run.backward(*s[:7], kept, grad_y, grad_last, s.k), strict=True))
 
 
-@_scan_backward.register_fake
-def _(x, log_a, weight, own, B, C, D, kept, grad_y, grad_last, k, impl):
-    inputs = (x, log_a, weight, own, B, C, D, grad_last)
-    return tuple(v.new_empty(v.shape) for v in inputs)
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    return _loop(*s[:8], None, None)
 
 
-def _setup(ctx, inputs, output):
-    *tensors, h0, ctx.k, _, ctx.impl = inputs
-    _, last, states = output
-    ctx.mark_non_differentiable(states)
-    ctx.set_materialize_grads(False)  # else zeros of the size of states are made, for nothing
-    ctx.last = last.shape, last.dtype
-    ctx.save_for_backward(*tensors, h0 if ctx.impl == "triton" else states)
-
-
-def _backward(ctx, grad_y, grad_last, grad_states):
-    saved = ctx.saved_tensors  # read once: checkpointing recomputes them for each reading
-    x, *_ = saved
-    if grad_y is None:
-        grad_y = torch.zeros_like(x)
-    if grad_last is None:
-        shape, dtype = ctx.last
-        grad_last = x.new_zeros(shape, dtype=dtype)
-    grads = _scan_backward(*saved, grad_y, grad_last, ctx.k, ctx.impl)
-    return *grads, None, None, None
-
-
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register(
+    "chunk_scan", Inputs, _forward, _fake, _backward, _reference,
+    returns="y last", saves="states",
+)  # fmt: skip

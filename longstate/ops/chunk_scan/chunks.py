@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.ops._memory import on_large_pages
-from longstate.ops.chunk_scan.decay import decays, matrix, paths_through
+from longstate.ops._layout import on_large_pages
+from longstate.ops.chunk_scan.decay import Decays, decays, matrix, paths_through
 
 _TILE = {"cpu": 2**17}  # entries of L in a tile: half a MiB of float32
 _TILE_ELSEWHERE = 2**25
@@ -104,7 +104,9 @@ def forward(
     return y, last, states if keep else h0.new_empty(0)
 
 
-def _forward_tile(x, B, C, d, weights, state, y):
+def _forward_tile(
+    x: Tensor, B: Tensor, C: Tensor, d: Decays, weights: Weights, state: Tensor, y: Tensor
+) -> None:
     """Fills `state` (c + 1, r, h, p, n) from its first entry; writes y."""
     c, r, g, k, m, p = x.shape
     n = B.shape[-1]
@@ -185,7 +187,10 @@ def backward(
     return dx, d_log_a, d_weight, d_own, dB, dC, grad_D.to(D.dtype), grad_h0
 
 
-def _backward_tile(x, dy, B, C, d, weights, state, grad_state, dx, dB, dC):
+def _backward_tile(
+    x: Tensor, dy: Tensor, B: Tensor, C: Tensor, d: Decays, weights: Weights, state: Tensor,
+    grad_state: Tensor, dx: Tensor, dB: Tensor, dC: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Fills `grad_state` from its last entry; writes dx, dB, dC.
 
     Returns gradients (c, r, h, k) of log_a, weight, own, and dy . x, of which D has the sum.

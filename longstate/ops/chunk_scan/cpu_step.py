@@ -1,23 +1,26 @@
 """Numba: one step, for decoding, which reads and writes each state once. No gradients, no masks."""
 
-from numba import njit
+import numpy as np
 from torch import Tensor
 
-from longstate.ops._rows import array
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, exp, load, store
+from longstate.ops._layout import array
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.math import exp
+from longstate.ops._numba.rows import load, store
 
 
-@njit(**ROWS)
-def _product(B, C):
+@inlined
+def _product(B: np.ndarray, C: np.ndarray) -> float:
     total = B.dtype.type(0)
     for i in range(len(B)):
         total += B[i] * C[i]
     return total
 
 
-@njit(**ROWS)
-def _advance(a, drive, B, C, h, last):
+@inlined
+def _advance(
+    a: float, drive: float, B: np.ndarray, C: np.ndarray, h: np.ndarray, last: np.ndarray
+) -> float:
     """One row of a state: what it is after the step, and what was read off it after its decay."""
     y = h.dtype.type(0)
     for i in range(len(B)):
@@ -27,8 +30,11 @@ def _advance(a, drive, B, C, h, last):
     return y
 
 
-@njit(**KERNEL)
-def _step(start, stop, x, log_a, weight, own, B, C, D, h, last, y):
+@kernel
+def _step(
+    start: int, stop: int, x: np.ndarray, log_a: np.ndarray, weight: np.ndarray, own: np.ndarray,
+    B: np.ndarray, C: np.ndarray, D: np.ndarray, h: np.ndarray, last: np.ndarray, y: np.ndarray,
+) -> None:  # fmt: skip
     heads, groups = x.shape[2], B.shape[2]
     for block in range(start, stop):
         b, head = block // heads, block % heads

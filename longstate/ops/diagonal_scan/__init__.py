@@ -8,33 +8,40 @@ taken. Real or complex.
 Axes: b batch, t time, n state.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import check_flags, common_type, implementation, where_kept
 from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._op import register
 
 
 def diagonal_scan(
-    a: Tensor,
     x: Tensor,
+    a: Tensor,
     h0: Tensor | None = None,
     *,
+    mask: Tensor | None = None,
     reset: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Every state of the recurrence, and the last one.
 
     Args:
-        a (b, t, n) or (n): decay. The short form is constant over batch and time, and costs no
-            memory for being so.
         x (b, t, n): what is added.
+        a (b, t, n) or (n): decay. The short form is constant over batch and time, and costs no
+            memory for being so, unless there is a mask.
         h0 (b, n): state before the first step. Zero when None.
-        reset (b, t): bool. True forgets the state before that step.
+        mask (b, t): bool. False leaves the state as it is and gives output 0. What `x` and `a` hold
+            there is not read.
+        reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton".
 
     Returns:
         h (b, t, n) and the state after the last step (b, n), float32 at least. Differentiable in
-        `a`, `x`, `h0`.
+        `x`, `a`, `h0`.
 
     Raises:
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
@@ -44,76 +51,49 @@ def diagonal_scan(
     expect(t > 0, "x has no time steps; diagonal_scan needs at least one")
     expect(a.shape in ((n,), (b, t, n)), f"a must be ({n},) or {(b, t, n)}; got {shape_of(a)}")
     expect(h0 is None or h0.shape == (b, n), "h0 must be " + str((b, n)))
-    expect(
-        reset is None or (reset.shape == (b, t) and reset.dtype == torch.bool),
-        f"reset must be a bool tensor {(b, t)}",
-    )
-    dtype = torch.promote_types(a.dtype, x.dtype)
-    if h0 is not None:
-        dtype = torch.promote_types(dtype, h0.dtype)
-    if dtype in (torch.float16, torch.bfloat16):
-        dtype = torch.float32
-    h0 = None if h0 is None else h0.to(dtype)
-    impl = choose(impl, x)
-    if impl == "reference":
-        from longstate.ops.diagonal_scan import reference
-
-        return reference.forward(a.to(dtype), x.to(dtype), h0, reset)
-    return _scan(a.to(dtype), x.to(dtype), h0, reset, impl)
+    check_flags(b, t, mask=mask, reset=reset)
+    dtype = common_type(x, a, h0)
+    x, a, h0 = x.to(dtype), a.to(dtype), None if h0 is None else h0.to(dtype)
+    if mask is not None:
+        x, a = where_kept(mask, x), where_kept(mask, a.expand(b, t, n), 1)
+    h, last = _scan(Inputs(x, a, h0, reset, choose(impl, x)))
+    return where_kept(mask, h), last
 
 
-def _implementation(impl: str):
-    if impl == "cpu":
-        from longstate.ops.diagonal_scan import cpu
+class Inputs(NamedTuple):
+    """As for `diagonal_scan`, all of one type."""
 
-        return cpu
-    from longstate.ops.diagonal_scan import triton
-
-    return triton
-
-
-@torch.library.custom_op("longstate::diagonal_scan", mutates_args=())
-def _scan(
-    a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None, impl: str
-) -> tuple[Tensor, Tensor]:
-    return _implementation(impl).forward(a, x, h0, reset)
+    x: Tensor
+    a: Tensor
+    h0: Tensor | None
+    reset: Tensor | None
+    impl: str
 
 
-@_scan.register_fake
-def _(a, x, h0, reset, impl):
-    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(
-        x.shape[0], x.shape[2]
-    )
+def _forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    return implementation("diagonal_scan", s.impl).forward(s)
 
 
-@torch.library.custom_op("longstate::diagonal_scan_backward", mutates_args=())
-def _scan_backward(
-    a: Tensor,
-    h0: Tensor | None,
-    h: Tensor,
-    reset: Tensor | None,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _implementation(impl).backward(a, h0, h, reset, grad_h, grad_last)
+def _fake(s: Inputs) -> tuple[Tensor, Tensor]:
+    return s.x.new_empty(s.x.shape), s.x.new_empty(s.x.shape[0], s.x.shape[2])
 
 
-@_scan_backward.register_fake
-def _(a, h0, h, reset, grad_h, grad_last, impl):
-    return torch.empty_like(a), torch.empty_like(h), h.new_empty(h.shape[0], h.shape[2])
+def _backward(
+    s: Inputs, h: Tensor, grad_h: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    start = torch.zeros_like(h[:, 0]) if s.h0 is None else s.h0
+    grad_h = torch.zeros_like(h) if grad_h is None else grad_h
+    carry = torch.zeros_like(start) if grad_last is None else grad_last.clone()
+    return implementation("diagonal_scan", s.impl).backward(s, start, h, grad_h, carry)
 
 
-def _setup(ctx, inputs, output):
-    a, _, h0, reset, ctx.impl = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(a, h0, output[0], reset)
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    from longstate.ops.diagonal_scan import reference
+
+    return reference.forward(s)
 
 
-def _backward(ctx, grad_h, grad_last):
-    a, h0, h, reset = ctx.saved_tensors
-    grad_a, grad_x, grad_h0 = _scan_backward(a, h0, h, reset, grad_h, grad_last, ctx.impl)
-    return grad_a, grad_x, None if h0 is None else grad_h0, None, None
-
-
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register(
+    "diagonal_scan", Inputs, _forward, _fake, _backward, _reference,
+    returns="h last", saves="h", unsaved="x",
+)  # fmt: skip

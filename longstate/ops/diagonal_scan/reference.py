@@ -3,14 +3,16 @@
 import torch
 from torch import Tensor
 
+from longstate.ops.diagonal_scan import Inputs
 
-def forward(a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor]:
-    h = torch.zeros_like(x[:, 0]) if h0 is None else h0
+
+def forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    h = torch.zeros_like(s.x[:, 0]) if s.h0 is None else s.h0
     states = []
-    for t in range(x.shape[1]):
-        a_t = a if a.dim() == 1 else a[:, t]
-        if reset is not None:
-            h = torch.where(reset[:, t, None], torch.zeros_like(h), h)
-        h = a_t * h + x[:, t]
+    for t in range(s.x.shape[1]):
+        a = s.a if s.a.dim() == 1 else s.a[:, t]
+        if s.reset is not None:
+            h = torch.where(s.reset[:, t, None], torch.zeros_like(h), h)
+        h = a * h + s.x[:, t]
         states.append(h)
     return torch.stack(states, dim=1), h

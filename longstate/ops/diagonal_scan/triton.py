@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from longstate.ops._layout import dense, flags, reals
+from longstate.ops.diagonal_scan import Inputs
 
 _LANES = 32  # one warp; small, so that a batch of 8 with 256 states still gives 64 programs
 
@@ -118,37 +119,28 @@ def _grid(x: Tensor) -> tuple[int, int]:
     return x.shape[0], triton.cdiv(x.shape[2], _LANES)
 
 
-def forward(a: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor]:
-    h0 = x.new_zeros(x.shape[0], x.shape[2]) if h0 is None else h0
+def forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    x, n = s.x, s.x.shape[2]
+    h0 = x.new_zeros(x.shape[0], n) if s.h0 is None else s.h0
     h = torch.empty_like(x, memory_format=torch.contiguous_format)
     _forward[_grid(x)](
-        reals(a), reals(x), reals(h0), flags(reset, x), reals(h), x.shape[1], x.shape[2],
-        VARYING=a.dim() > 1, HAS_RESET=reset is not None, COMPLEX=x.is_complex(),
+        reals(s.a), reals(x), reals(h0), flags(s.reset, x), reals(h), x.shape[1], n,
+        VARYING=s.a.dim() > 1, HAS_RESET=s.reset is not None, COMPLEX=x.is_complex(),
         LANES=_LANES, num_warps=1,
     )  # fmt: skip
     return h, h[:, -1].clone()
 
 
-def backward(
-    a: Tensor,
-    h0: Tensor | None,
-    h: Tensor,
-    reset: Tensor | None,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `a`, `x` and `h0`."""
-    row = h.shape[0], h.shape[2]
-    start = h.new_zeros(row) if h0 is None else h0
-    grad_h = torch.zeros_like(h) if grad_h is None else grad_h
-    carry = h.new_zeros(row) if grad_last is None else dense(grad_last).clone()
+def backward(s: Inputs, h0: Tensor, h: Tensor, grad_h: Tensor, carry: Tensor) -> dict[str, Tensor]:
+    """Overwrites `carry`, the gradient of the last state, with that of h0."""
+    carry, constant = dense(carry), s.a.dim() == 1
     grad_x = torch.empty_like(h)
     # Constant `a`: one row of sums for each sequence, added up below in a fixed order.
-    grad_a = h.new_empty(row if a.dim() == 1 else h.shape)
+    grad_a = torch.empty_like(carry if constant else h)
     _backward[_grid(h)](
-        reals(a), reals(start), reals(h), flags(reset, h), reals(grad_h), reals(carry),
+        reals(s.a), reals(h0), reals(h), flags(s.reset, h), reals(grad_h), reals(carry),
         reals(grad_a), reals(grad_x), h.shape[1], h.shape[2],
-        VARYING=a.dim() > 1, HAS_RESET=reset is not None, COMPLEX=h.is_complex(),
+        VARYING=not constant, HAS_RESET=s.reset is not None, COMPLEX=h.is_complex(),
         LANES=_LANES, num_warps=1,
     )  # fmt: skip
-    return grad_a.sum(0) if a.dim() == 1 else grad_a, grad_x, carry
+    return {"a": grad_a.sum(0) if constant else grad_a, "x": grad_x, "h0": carry}

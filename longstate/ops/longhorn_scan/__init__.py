@@ -22,14 +22,14 @@ Differs from the paper: the exact update, which it derives, can be run.
 Axes: b batch, t time, d channels, n state.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
 from longstate.ops._choice import choose_for_length, expect, shape_of
-from longstate.ops._rows import compute_dtype
-
-CHUNK = 32
-"""Steps from one kept state to the next."""
+from longstate.ops._layout import CHUNK, compute_dtype
+from longstate.ops._op import register
 
 
 def longhorn_scan(
@@ -76,7 +76,9 @@ def longhorn_scan(
     Raises:
         ValueError: shapes do not fit, t is 0, `update` is no update, or `impl` cannot run here.
     """
-    _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset)
+    _check(x, beta, k, q, D=D, z=z, h0=h0, beta_bias=beta_bias, mask=mask, reset=reset)
+    if update not in ("diagonal", "exact"):
+        raise ValueError(f"update must be 'diagonal' or 'exact'; got {update!r}")
     flags = mask is not None or reset is not None
     impl = choose_for_length(impl, x, beta, k, q, D, z, h0, beta_bias, flags=flags)
     wide = compute_dtype(x, beta, k, q, D, z, h0, beta_bias)
@@ -91,26 +93,17 @@ def longhorn_scan(
 
         exact = update == "exact"
         return cpu_step.forward(x, beta, k, q, D, z, h0, beta_bias, beta_sigmoid, exact)
-    if impl == "reference":
-        from longstate.ops.longhorn_scan import reference
-
-        D, z, beta_bias = (None if p is None else p.to(wide) for p in (D, z, beta_bias))
-        y, last = reference.forward(
-            x.to(wide), beta.to(wide), k, q, D, z, h0, beta_bias, beta_sigmoid, update, mask, reset
-        )
-        return y.to(x.dtype), last
     size = k.square().sum(-1)
-    keep = torch.is_grad_enabled() and any(
-        p is not None and p.requires_grad for p in (x, beta, k, q, D, z, h0, beta_bias)
+    exact = update == "exact"
+    y, last = _scan(
+        Inputs(
+            x, beta, k, q, size, D, z, h0, beta_bias, mask, reset, beta_sigmoid, exact, False, impl
+        )
     )
-    y, last, _ = _scan(
-        x, beta, k, q, size, D, z, h0, beta_bias, mask, reset,
-        beta_sigmoid, update == "exact", keep, impl,
-    )  # fmt: skip
     return y, last
 
 
-def _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset):
+def _check(x: Tensor, beta: Tensor, k: Tensor, q: Tensor, **options: Tensor | None) -> None:
     # The messages are only put together when needed: that takes as long as a small kernel.
     if x.dim() != 3:
         raise ValueError(f"x must be (batch, time, channels); got {shape_of(x)}")
@@ -120,22 +113,45 @@ def _check(x, beta, k, q, D, z, h0, beta_bias, update, mask, reset):
         raise ValueError(f"k must be ({b}, {t}, state); got {shape_of(k)}")
     if q.shape != k.shape:
         raise ValueError(f"q must be {tuple(k.shape)}, as k is; got {shape_of(q)}")
-    for name, p in (("beta", beta), ("z", z)):
+    for name, p in (("beta", beta), ("z", options["z"])):
         if p is not None and p.shape != (b, t, d):
             raise ValueError(f"{name} must be {(b, t, d)}; got {shape_of(p)}")
-    for name, p in (("D", D), ("beta_bias", beta_bias)):
+    for name, p in ((key, options[key]) for key in ("D", "beta_bias")):
         if p is not None and p.shape != (d,):
             raise ValueError(f"{name} must be ({d},); got {shape_of(p)}")
+    h0 = options["h0"]
     if h0 is not None and h0.shape != (b, d, k.shape[2]):
         raise ValueError(f"h0 must be {(b, d, k.shape[2])}; got {shape_of(h0)}")
-    if update not in ("diagonal", "exact"):
-        raise ValueError(f"update must be 'diagonal' or 'exact'; got {update!r}")
-    for name, p in (("mask", mask), ("reset", reset)):
+    for name, p in ((key, options[key]) for key in ("mask", "reset")):
         if p is not None and (p.shape != (b, t) or p.dtype != torch.bool):
             raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(p)}")
 
 
-def _implementation(impl: str):
+class Inputs(NamedTuple):
+    """Of the op. As for `longhorn_scan`, but `k`, `q` and `h0` are of the type to compute in.
+
+    `size` (b, t) is |k|^2, so that its own gradient needs no kernel; `keep` asks for the states
+    (b, chunks, n, d) at the start of every chunk.
+    """
+
+    x: Tensor
+    beta: Tensor
+    k: Tensor
+    q: Tensor
+    size: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    h0: Tensor
+    beta_bias: Tensor | None
+    mask: Tensor | None
+    reset: Tensor | None
+    beta_sigmoid: bool
+    exact: bool
+    keep: bool
+    impl: str
+
+
+def _implementation(impl: str) -> Any:
     if impl == "cpu":
         from longstate.ops.longhorn_scan import cpu
 
@@ -145,108 +161,29 @@ def _implementation(impl: str):
     return triton
 
 
-@torch.library.custom_op("longstate::longhorn_scan", mutates_args=())
-def _scan(
-    x: Tensor,
-    beta: Tensor,
-    k: Tensor,
-    q: Tensor,
-    size: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h0: Tensor,
-    beta_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    beta_sigmoid: bool,
-    exact: bool,
-    keep: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the last state, and the states (b, chunks, n, d) at the start of every chunk if `keep`.
-
-    `size` (b, t) is |k|^2, so that its own gradient needs no kernel.
-    """
-    return _implementation(impl).forward(
-        x, beta, k, q, size, D, z, h0, beta_bias, mask, reset, beta_sigmoid, exact, keep
-    )
+def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    return _implementation(s.impl).forward(s)
 
 
-@_scan.register_fake
-def _(x, beta, k, q, size, D, z, h0, beta_bias, mask, reset, beta_sigmoid, exact, keep, impl):
-    chunks = (x.shape[1] + CHUNK - 1) // CHUNK if keep else 0
-    kept = k.new_empty(x.shape[0], chunks, k.shape[2], x.shape[2])
-    return x.new_empty(x.shape), h0.new_empty(h0.shape), kept
+def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    (b, t, d), n = s.x.shape, s.k.shape[2]
+    states = s.k.new_empty(b, (t + CHUNK - 1) // CHUNK if s.keep else 0, n, d)
+    return s.x.new_empty(s.x.shape), s.h0.new_empty(s.h0.shape), states
 
 
-@torch.library.custom_op("longstate::longhorn_scan_backward", mutates_args=())
-def _scan_backward(
-    grad_y: Tensor | None,
-    grad_last: Tensor | None,
-    x: Tensor,
-    beta: Tensor,
-    k: Tensor,
-    q: Tensor,
-    size: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    kept: Tensor,
-    beta_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    beta_sigmoid: bool,
-    exact: bool,
-    impl: str,
-) -> list[Tensor]:
-    """Gradients of the first nine inputs of `_scan`; those of absent tensors mean nothing."""
-    return _implementation(impl).backward(
-        grad_y, grad_last, x, beta, k, q, size, D, z, kept, beta_bias, mask, reset,
-        beta_sigmoid, exact,
-    )  # fmt: skip
+def _backward(
+    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    return _implementation(s.impl).backward(s, states, grad_y, grad_last)
 
 
-@_scan_backward.register_fake
-def _(
-    grad_y, grad_last, x, beta, k, q, size, D, z, kept, beta_bias, mask, reset, beta_sigmoid,
-    exact, impl,
-):  # fmt: skip
-    b, _, d = x.shape
-    return [
-        x.new_empty(x.shape),
-        beta.new_empty(x.shape),
-        k.new_empty(k.shape),
-        k.new_empty(k.shape),
-        k.new_empty(size.shape),
-        (k if D is None else D).new_empty(d),
-        x.new_empty(0) if z is None else z.new_empty(z.shape),
-        k.new_empty(b, d, k.shape[2]),
-        (k if beta_bias is None else beta_bias).new_empty(d),
-    ]
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    from longstate.ops.longhorn_scan import reference
+
+    return reference.forward(s)
 
 
-def _setup(ctx, inputs, output):
-    x, beta, k, q, size, D, z, _, beta_bias, mask, reset = inputs[:11]
-    ctx.beta_sigmoid, ctx.exact, _, ctx.impl = inputs[11:]
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[2])
-    ctx.save_for_backward(x, beta, k, q, size, D, z, output[2], beta_bias, mask, reset)
-
-
-def _backward(ctx, grad_y, grad_last, _):
-    x, beta, k, q, size, D, z, kept, beta_bias, mask, reset = ctx.saved_tensors
-    grads = _scan_backward(
-        grad_y, grad_last, x, beta, k, q, size, D, z, kept, beta_bias, mask, reset,
-        ctx.beta_sigmoid, ctx.exact, ctx.impl,
-    )  # fmt: skip
-    grad_x, grad_beta, grad_k, grad_q, grad_size, grad_D, grad_z, grad_h0, grad_bias = grads
-    return (
-        grad_x, grad_beta, grad_k, grad_q, grad_size,
-        None if D is None else grad_D,
-        None if z is None else grad_z,
-        grad_h0,
-        None if beta_bias is None else grad_bias,
-        None, None, None, None, None, None,
-    )  # fmt: skip
-
-
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register(
+    "longhorn_scan", Inputs, _forward, _fake, _backward, _reference,
+    returns="y last", saves="states",
+)  # fmt: skip

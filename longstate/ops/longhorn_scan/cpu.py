@@ -1,242 +1,295 @@
-"""Numba: the scan over tiles of 64 channels and 32 steps (see `ops/_tiles.py`).
+"""Numba: the two rules of Longhorn's scan, for the engine in `ops/_numba/scan.py`.
 
-On the way back a tile's states are recomputed from those kept at its first step. Sums over channels
-(gradients of k and q) are made within each block and added up afterwards in a fixed order, so that
-the result does not depend on the number of threads.
+    rate = beta / (1 + beta |k|^2)
+    diagonal:  h = (1 - rate k^2) h + (rate x) k
+    exact:     h = h + (rate x - rate (k h)) k
+    y = q h + D x
+
+In the diagonal update the states are taken one after the other, each through all steps of a tile.
+The exact update couples them, so it takes all states through each step.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
-import torch
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._memory import on_large_pages
-from longstate.ops._rows import rows
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._tiles import (
-    LANES,
-    blocks_per_group,
-    find_segments,
-    finish_gated_tile,
-    finish_product_tile,
-    finish_tile,
-    flags,
-    read_gated_tile,
-    read_tile,
-    tile,
-    untile,
-    workspace,
-    zeros_like_rows,
-)  # fmt: skip
-from longstate.ops.longhorn_scan import CHUNK
-from longstate.ops.longhorn_scan.cpu_rows import (
-    advance,
-    advance_exact,
-    begin_tile,
-    finish_back,
-    there_and_back,
-    there_and_back_exact,
-)  # fmt: skip
+from longstate.ops._layout import CHUNK, Rows, array, on_large_pages, rows
+from longstate.ops._numba.compiled import inlined, kernel
+from longstate.ops._numba.math import sigmoid
+from longstate.ops._numba.rows import load, store
+from longstate.ops._numba.scan import frame_of, over_batch, rule, scan, scan_back, sums
+from longstate.ops._numba.tiles import LANES, Frame, Place, row, vector, workspace
+from longstate.ops.longhorn_scan import Inputs
 
 
-@njit(**KERNEL)
-def _forward(
-    start, stop, steps, d, per, x, x_batch, x_time, beta, beta_batch, beta_time, squash, exact,
-    k, q, size, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
-    h, kept, keep, out,
-):  # fmt: skip
-    tiles = workspace(5, CHUNK, k)
-    rate, slope, drive, y, guess = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4, 0]
-    always, edges = np.ones(CHUNK, np.bool_), np.empty(CHUNK + 1, np.int64)
-    fresh = np.empty(CHUNK, np.bool_)
-    for chunk in range((steps + CHUNK - 1) // CHUNK):
-        first, last = chunk * CHUNK, min(chunk * CHUNK + CHUNK, steps)
-        for block in range(start, stop):
-            b, w = divmod(block, per)
-            lo, hi = w * LANES, min(w * LANES + LANES, d)
-            here = mask[b, first:last] if has_mask else always[: last - first]
-            begin_tile(
-                here, lo, hi, x, b * x_batch + first * x_time, x_time,
-                beta, b * beta_batch + first * beta_time, beta_time, bias[w], D[w], squash,
-                size[b, first:last], rate, slope, drive, y,
-            )  # fmt: skip
-            if keep:
-                kept[b, chunk, :, lo:hi] = h[block, :, : hi - lo]
-            segments = find_segments(reset, has_reset, b, first, last, edges, fresh)
-            for s in range(segments):
-                if fresh[s]:
-                    h[block] = 0
-                if exact:
-                    advance_exact(
-                        edges[s], edges[s + 1], rate, drive, k[b, first:last], q[b, first:last],
-                        h[block], y, guess,
-                    )  # fmt: skip
-                else:
-                    advance(
-                        edges[s], edges[s + 1], rate, drive, k[b, first:last], q[b, first:last],
-                        h[block], y,
-                    )  # fmt: skip
-            o = (b * steps + first) * d
-            if has_z:
-                p = b * z_batch + first * z_time
-                finish_gated_tile(here, lo, hi, y, z, p, z_time, out, o, d)
-            else:
-                finish_tile(here, lo, hi, y, out, o, d)
+class Tiles(NamedTuple):
+    """Of each step and channel."""
+
+    rate: np.ndarray
+    drive: np.ndarray  # rate x
+    slope: np.ndarray  # of the rate in beta as given
+    move: np.ndarray  # exact: how far the state moves along the key
 
 
-@njit(**KERNEL)
-def _backward(
-    start, stop, steps, d, per, x, x_batch, x_time, beta, beta_batch, beta_time, squash, exact,
-    k, q, size, D, bias, z, z_batch, z_time, has_z, mask, has_mask, reset, has_reset,
-    kept, grad_out, grad_batch, grad_time, grad_h,
-    grad_x, grad_beta, grad_k, grad_q, grad_size, grad_D, grad_bias, grad_z,
-):  # fmt: skip
-    n = k.shape[2]
-    tiles = workspace(10, CHUNK, k)
-    rate, slope, drive, y, grad_y = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4]
-    to_gate, grad_rate, grad_drive, guess, move = tiles[5], tiles[6], tiles[7], tiles[8], tiles[9]
-    before = workspace(n if exact else 1, CHUNK, k)
-    h = workspace(1, n, k)[0]
-    sums = np.empty((2, LANES), k.dtype)
-    always, edges = np.ones(CHUNK, np.bool_), np.empty(CHUNK + 1, np.int64)
-    fresh = np.empty(CHUNK, np.bool_)
-    for chunk in range((steps - 1) // CHUNK, -1, -1):
-        first, last = chunk * CHUNK, min(chunk * CHUNK + CHUNK, steps)
-        for block in range(start, stop):
-            b, w = divmod(block, per)
-            lo, hi = w * LANES, min(w * LANES + LANES, d)
-            here = mask[b, first:last] if has_mask else always[: last - first]
-            o, p = (b * steps + first) * d, b * x_batch + first * x_time
-            g, r = b * grad_batch + first * grad_time, b * z_batch + first * z_time
-            begin_tile(
-                here, lo, hi, x, p, x_time, beta, b * beta_batch + first * beta_time, beta_time,
-                bias[w], D[w], squash, size[b, first:last], rate, slope, drive, y,
-            )  # fmt: skip
-            grad_rate[:] = 0
-            grad_drive[:] = 0
-            if hi - lo < LANES:  # an earlier block's values lie beyond the channels of this one
-                grad_y[:] = 0
-            if has_z:
-                read_gated_tile(here, lo, hi, grad_out, g, grad_time, z, r, z_time, grad_y, to_gate)
-            else:
-                read_tile(here, lo, hi, grad_out, g, grad_time, grad_y)
-            h[:, : hi - lo] = kept[b, chunk, :, lo:hi]
-            h[:, hi - lo :] = 0
-            segments = find_segments(reset, has_reset, b, first, last, edges, fresh)
-            if exact:
-                there_and_back_exact(
-                    edges, segments, fresh, rate, drive, k[b, first:last], q[b, first:last], h, y,
-                    before, grad_y, grad_h[block], grad_rate, grad_drive,
-                    grad_k[w, b, first:last], grad_q[w, b, first:last], guess, move,
-                )  # fmt: skip
-            else:
-                there_and_back(
-                    edges, segments, fresh, rate, drive, k[b, first:last], q[b, first:last], h, y,
-                    before, grad_y, grad_h[block], grad_rate, grad_drive,
-                    grad_k[w, b, first:last], grad_q[w, b, first:last],
-                )  # fmt: skip
-            sums[:] = 0
-            finish_back(
-                here, lo, hi, x, p, x_time, D[w], rate, slope, grad_rate, grad_drive, grad_y,
-                o, d, grad_x, grad_beta, sums[0], sums[1], grad_size[w, b, first:last],
-            )  # fmt: skip
-            grad_D[block] += sums[0]
-            grad_bias[block] += sums[1]
-            if has_z:
-                finish_product_tile(here, lo, hi, y, to_gate, grad_z, o, d)
+class Gradients(NamedTuple):
+    x: Rows
+    beta: Rows
+    k: np.ndarray  # blocks, b, t, n
+    q: np.ndarray
+    size: np.ndarray  # blocks, b, t
+    D: np.ndarray  # b blocks, 64
+    beta_bias: np.ndarray
 
 
-def _arguments(x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact):
-    _, t, d = x.shape
+@kernel
+def tiles(rule: Any) -> Tiles:
+    x = workspace(4, CHUNK, rule.k)
+    return Tiles(x[0], x[1], x[2], x[3])
 
-    def vector(p: Tensor | None) -> np.ndarray:
-        p = k.new_zeros(d) if p is None else p.detach().to(k.dtype)
-        return tile(p[:, None], 1)[:, 0].numpy()
 
-    return (
-        t, d, blocks_per_group(d, 1), *rows(x), *rows(beta), beta_sigmoid, exact,
-        *(p.detach().contiguous().numpy() for p in (k, q, size)), vector(D), vector(beta_bias),
-        *rows(x if z is None else z), z is not None,
-        flags(mask), mask is not None, flags(reset), reset is not None,
+@inlined
+def begin(rule: Any, at: Place, x: Tiles, y: np.ndarray) -> None:
+    rate, drive, slope = x.rate, x.drive, x.slope
+    bias, D, size = rule.beta_bias[at.w], rule.D[at.w], rule.size[at.b, at.first : at.last]
+    one = bias.dtype.type(1)
+    for t in range(at.here.shape[0]):
+        if not at.here[t] or at.hi - at.lo < LANES:
+            for j in range(LANES):
+                rate[t, j], drive[t, j], y[t, j] = 0, 0, 0
+        if not at.here[t]:
+            continue
+        value, weight = row(rule.x, at, t), row(rule.beta, at, t)
+        for j in range(value.shape[0]):
+            w = load(weight, j) + bias[j]
+            to_w = one
+            if rule.squash:
+                w = sigmoid(w)
+                to_w = w * (one - w)
+            shrink = one / (one + w * size[t])
+            rate[t, j] = w * shrink
+            slope[t, j] = to_w * shrink * shrink
+            drive[t, j] = rate[t, j] * load(value, j)
+            y[t, j] = D[j] * load(value, j)
+
+
+@inlined
+def finish(
+    rule: Any, at: Place, x: Tiles, kept: Any, grad_y: np.ndarray, grad_x: Tiles, grads: Gradients
+) -> None:
+    rate, slope, grad_rate, grad_drive = x.rate, x.slope, grad_x.rate, grad_x.drive
+    D, grad_size = rule.D[at.w], grads.size[at.w, at.b, at.first : at.last]
+    sum_D, sum_bias = kept.sum_D, kept.sum_bias
+    for j in range(LANES):
+        sum_D[j], sum_bias[j] = 0, 0
+    for t in range(at.here.shape[0]):
+        row_x, row_beta = row(grads.x, at, t), row(grads.beta, at, t)
+        to_size = rate.dtype.type(0)
+        if not at.here[t]:
+            for j in range(row_x.shape[0]):
+                row_x[j], row_beta[j] = 0, 0
+            grad_size[t] = to_size
+            continue
+        given = row(rule.x, at, t)
+        for j in range(given.shape[0]):
+            value = load(given, j)
+            to_rate = grad_rate[t, j] + grad_drive[t, j] * value
+            to_size -= to_rate * rate[t, j] * rate[t, j]
+            weight = to_rate * slope[t, j]
+            store(row_x, j, grad_drive[t, j] * rate[t, j] + grad_y[t, j] * D[j])
+            store(row_beta, j, weight)
+            sum_D[j] += grad_y[t, j] * value
+            sum_bias[j] += weight
+        grad_size[t] = to_size
+    total_D, total_bias = grads.D[at.block], grads.beta_bias[at.block]
+    for j in range(LANES):
+        total_D[j] += sum_D[j]
+        total_bias[j] += sum_bias[j]
+
+
+class KeptDiagonal(NamedTuple):
+    before: np.ndarray  # states before each step
+    sum_D: np.ndarray  # sums over a tile
+    sum_bias: np.ndarray
+
+
+@rule(coupled=False, tiles=tiles, begin=begin, finish=finish)
+class Diagonal(NamedTuple):
+    x: Rows
+    beta: Rows
+    k: np.ndarray  # b, t, n
+    q: np.ndarray
+    size: np.ndarray  # b, t: |k|^2
+    D: np.ndarray  # blocks, 64
+    beta_bias: np.ndarray
+    squash: bool
+
+    @kernel
+    def keep(rule: "Diagonal") -> KeptDiagonal:
+        x = workspace(2, CHUNK, rule.k)
+        return KeptDiagonal(x[0], x[1, 0], x[1, 1])
+
+    @inlined
+    def advance(
+        rule: "Diagonal", at: Place, i: int, start: int, stop: int, x: Tiles, h: np.ndarray,
+        y: np.ndarray, kept: KeptDiagonal | None,
+    ) -> None:  # fmt: skip
+        rate, drive, one = x.rate, x.drive, h.dtype.type(1)
+        k, q = rule.k[at.b, at.first : at.last, i], rule.q[at.b, at.first : at.last, i]
+        for t in range(start, stop):
+            key, query = k[t], q[t]
+            for j in range(LANES):
+                if kept is not None:
+                    kept.before[t, j] = h[j]
+                h[j] = (one - rate[t, j] * (key * key)) * h[j] + drive[t, j] * key
+                y[t, j] += query * h[j]
+
+    @inlined
+    def retreat(
+        rule: "Diagonal", at: Place, i: int, start: int, stop: int, x: Tiles, kept: KeptDiagonal,
+        grad_y: np.ndarray, grad_h: np.ndarray, grad_x: Tiles, grads: Gradients,
+    ) -> None:  # fmt: skip
+        rate, drive, grad_rate, grad_drive = x.rate, x.drive, grad_x.rate, grad_x.drive
+        k, q = rule.k[at.b, at.first : at.last, i], rule.q[at.b, at.first : at.last, i]
+        grad_k = grads.k[at.w, at.b, at.first : at.last, i]
+        grad_q = grads.q[at.w, at.b, at.first : at.last, i]
+        before, one = kept.before, rate.dtype.type(1)
+        for t in range(stop - 1, start - 1, -1):
+            key, query = k[t], q[t]
+            through_drive = rate.dtype.type(0)
+            through_rate = rate.dtype.type(0)
+            sum_q = rate.dtype.type(0)
+            for j in range(LANES):
+                decay = one - rate[t, j] * (key * key)
+                g = grad_h[j] + query * grad_y[t, j]
+                sum_q += grad_y[t, j] * (decay * before[t, j] + drive[t, j] * key)
+                to_decay = g * before[t, j]
+                through_rate += to_decay * rate[t, j]
+                through_drive += g * drive[t, j]
+                grad_rate[t, j] -= to_decay * (key * key)
+                grad_drive[t, j] += g * key
+                grad_h[j] = g * decay
+            grad_k[t] = through_drive - (key + key) * through_rate
+            grad_q[t] = sum_q
+
+
+class KeptExact(NamedTuple):
+    before: np.ndarray  # n, t, 64: states before each step
+    guess: np.ndarray  # t, 64: k h
+    to_guess: np.ndarray  # 64: gradient of the guess, at one step
+    sum_D: np.ndarray  # sums over a tile
+    sum_bias: np.ndarray
+
+
+@rule(coupled=True, tiles=tiles, begin=begin, finish=finish)
+class Exact(NamedTuple):
+    x: Rows
+    beta: Rows
+    k: np.ndarray  # b, t, n
+    q: np.ndarray
+    size: np.ndarray  # b, t: |k|^2
+    D: np.ndarray  # blocks, 64
+    beta_bias: np.ndarray
+    squash: bool
+
+    @kernel
+    def keep(rule: "Exact") -> KeptExact:
+        x = workspace(2, CHUNK, rule.k)
+        before = workspace(rule.k.shape[2], CHUNK, rule.k)
+        return KeptExact(before, x[0], x[1, 0], x[1, 1], x[1, 2])
+
+    @inlined
+    def advance(
+        rule: "Exact", at: Place, part: int, start: int, stop: int, x: Tiles, h: np.ndarray,
+        y: np.ndarray, kept: KeptExact | None,
+    ) -> None:  # fmt: skip
+        rate, drive, move = x.rate, x.drive, x.move
+        k, q = rule.k[at.b, at.first : at.last], rule.q[at.b, at.first : at.last]
+        for t in range(start, stop):
+            for j in range(LANES):
+                move[t, j] = 0
+            for i in range(h.shape[0]):
+                key = k[t, i]
+                for j in range(LANES):
+                    if kept is not None:
+                        kept.before[i, t, j] = h[i, j]
+                    move[t, j] += key * h[i, j]
+            if kept is not None:
+                for j in range(LANES):
+                    kept.guess[t, j] = move[t, j]
+            for j in range(LANES):
+                move[t, j] = drive[t, j] - rate[t, j] * move[t, j]
+            for i in range(h.shape[0]):
+                key, query = k[t, i], q[t, i]
+                for j in range(LANES):
+                    h[i, j] += key * move[t, j]
+                    y[t, j] += query * h[i, j]
+
+    @inlined
+    def retreat(
+        rule: "Exact", at: Place, part: int, start: int, stop: int, x: Tiles, kept: KeptExact,
+        grad_y: np.ndarray, grad_h: np.ndarray, grad_x: Tiles, grads: Gradients,
+    ) -> None:  # fmt: skip
+        rate, grad_rate, grad_drive = x.rate, grad_x.rate, grad_x.drive
+        before, guess, move, to_guess = kept.before, kept.guess, x.move, kept.to_guess
+        k, q = rule.k[at.b, at.first : at.last], rule.q[at.b, at.first : at.last]
+        grad_k = grads.k[at.w, at.b, at.first : at.last]
+        grad_q = grads.q[at.w, at.b, at.first : at.last]
+        for t in range(stop - 1, start - 1, -1):
+            for i in range(grad_h.shape[0]):
+                key, query = k[t, i], q[t, i]
+                for j in range(LANES):
+                    grad_h[i, j] += query * grad_y[t, j]
+                    grad_drive[t, j] += key * grad_h[i, j]
+            for j in range(LANES):
+                grad_rate[t, j] -= grad_drive[t, j] * guess[t, j]
+                to_guess[j] = rate[t, j] * grad_drive[t, j]
+            for i in range(grad_h.shape[0]):
+                key = k[t, i]
+                sum_k = rate.dtype.type(0)
+                sum_q = rate.dtype.type(0)
+                for j in range(LANES):
+                    sum_k += grad_h[i, j] * move[t, j] - to_guess[j] * before[i, t, j]
+                    sum_q += grad_y[t, j] * (before[i, t, j] + key * move[t, j])
+                    grad_h[i, j] -= key * to_guess[j]
+                grad_k[t, i], grad_q[t, i] = sum_k, sum_q
+
+
+def _rule(s: Inputs) -> tuple[Diagonal | Exact, Frame]:
+    d = s.x.shape[2]
+    made = (Exact if s.exact else Diagonal)(
+        rows(s.x), rows(s.beta), array(s.k), array(s.q), array(s.size),
+        vector(s.D, d, s.k), vector(s.beta_bias, d, s.k), s.beta_sigmoid,
     )  # fmt: skip
+    return made, frame_of(s.x, s.z, s.mask, s.reset)
 
 
-def forward(
-    x: Tensor,
-    beta: Tensor,
-    k: Tensor,
-    q: Tensor,
-    size: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h0: Tensor,
-    beta_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    beta_sigmoid: bool,
-    exact: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    (b, t, d), n = x.shape, k.shape[2]
-    y = on_large_pages(x.new_empty(b, t, d))
-    kept = on_large_pages(k.new_empty(b, -(-t // CHUNK) if keep else 0, n, d))
-    h = tile(h0, 1).flatten(0, 1)
-    parallel_for(
-        _forward, len(h), x.numel() * n,
-        *_arguments(x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact),
-        h.numpy(), kept.numpy(), keep, rows(y)[0],
-    )  # fmt: skip
-    return y, untile(h.unflatten(0, (b, -1)), d, 1), kept
+def forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    return scan(*_rule(s), s.x, s.h0, s.keep)
 
 
 def backward(
-    grad_y: Tensor | None,
-    grad_last: Tensor | None,
-    x: Tensor,
-    beta: Tensor,
-    k: Tensor,
-    q: Tensor,
-    size: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    kept: Tensor,
-    beta_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    beta_sigmoid: bool,
-    exact: bool,
-) -> list[Tensor]:
-    """Gradients of x, beta, k, q, size, D, z, h0 and beta_bias."""
-    (b, t, d), n = x.shape, k.shape[2]
-    grad_y = zeros_like_rows((b, t, d), x.dtype) if grad_y is None else grad_y
-    grad_last = k.new_zeros(b, d, n) if grad_last is None else grad_last.to(k.dtype)
-    grad_h = tile(grad_last, 1).flatten(0, 1)
-    grad_x, grad_beta = (on_large_pages(p.new_empty(b, t, d)) for p in (x, beta))
-    grad_z = x.new_empty(0) if z is None else on_large_pages(z.new_empty(b, t, d))
-    grad_k, grad_q = k.new_empty(2, blocks_per_group(d, 1), b, t, n)
-    grad_size = k.new_empty(grad_k.shape[:3])
-    # Sums over time: in the working type within a tile, in float64 from tile to tile.
-    grad_D, grad_bias = torch.zeros(2, len(grad_h), LANES, dtype=torch.float64)
-    parallel_for(
-        _backward, len(grad_h), 3 * x.numel() * n,
-        *_arguments(x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact),
-        kept.numpy(), *rows(grad_y), grad_h.numpy(), rows(grad_x)[0], rows(grad_beta)[0],
-        grad_k.numpy(), grad_q.numpy(), grad_size.numpy(), grad_D.numpy(), grad_bias.numpy(),
-        rows(grad_x if z is None else grad_z)[0],
+    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    made, frame = _rule(s)
+    (b, t, d), n = s.x.shape, s.k.shape[2]
+    grad_x, grad_beta = (on_large_pages(v.new_empty(b, t, d)) for v in (s.x, s.beta))
+    grad_k, grad_q = s.k.new_empty(2, frame.per, b, t, n)
+    grad_size = s.k.new_empty(grad_k.shape[:3])
+    grad_D, grad_bias = sums(frame, b), sums(frame, b)
+    arrays = (v.numpy() for v in (grad_k, grad_q, grad_size, grad_D, grad_bias))
+    grad_z, grad_h0 = scan_back(
+        made, frame, s.x, s.z, states, grad_y, grad_last,
+        Gradients(rows(grad_x), rows(grad_beta), *arrays),
     )  # fmt: skip
-
-    def over_batch(p: Tensor, like: Tensor | None) -> Tensor:
-        total = untile(p[:, None].unflatten(0, (b, -1)).sum(0), d, 1)[:, 0]
-        return total.to(k.dtype if like is None else like.dtype)
-
-    return [
-        grad_x,
-        grad_beta,
-        grad_k.sum(0),
-        grad_q.sum(0),
-        grad_size.sum(0),
-        over_batch(grad_D, D),
-        grad_z,
-        untile(grad_h.unflatten(0, (b, -1)), d, 1),
-        over_batch(grad_bias, beta_bias),
-    ]
+    return {
+        "x": grad_x,
+        "beta": grad_beta,
+        "k": grad_k.sum(0),
+        "q": grad_q.sum(0),
+        "size": grad_size.sum(0),
+        "D": over_batch(grad_D, frame, b, s.k if s.D is None else s.D),
+        "z": grad_z,
+        "h0": grad_h0,
+        "beta_bias": over_batch(grad_bias, frame, b, s.k if s.beta_bias is None else s.beta_bias),
+    }

@@ -4,36 +4,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._layout import compute_dtype
+from longstate.ops.longhorn_scan import Inputs
 
-def forward(
-    x: Tensor,
-    beta: Tensor,
-    k: Tensor,
-    q: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h0: Tensor,
-    beta_bias: Tensor | None,
-    beta_sigmoid: bool,
-    update: str,
-    mask: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+
+def forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    wide = compute_dtype(*(x for x in s if isinstance(x, Tensor)))
+    x, beta, k, q = s.x.to(wide), s.beta.to(wide), s.k, s.q
+    D, z, beta_bias = (None if p is None else p.to(wide) for p in (s.D, s.z, s.beta_bias))
+    mask, reset = s.mask, s.reset
     if mask is not None:  # so that what padding holds reaches no gradient
-        x, beta, z = (hide(p, mask) for p in (x, beta, z))
+        x, beta, z = _hide(x, mask), _hide(beta, mask), None if z is None else _hide(z, mask)
     if beta_bias is not None:
         beta = beta + beta_bias
-    if beta_sigmoid:
+    if s.beta_sigmoid:
         beta = torch.sigmoid(beta)
-    rate = beta / (1 + beta * k.square().sum(-1, keepdim=True))
-    h = h0
+    rate = beta / (1 + beta * s.size[..., None])
+    h = s.h0
     outputs = []
     for t in range(x.shape[1]):
         if reset is not None:
             h = torch.where(reset[:, t, None, None], torch.zeros_like(h), h)
         k_t, q_t = k[:, t, None], q[:, t, None]
         rate_t, x_t = rate[:, t, :, None], x[:, t, :, None]
-        if update == "exact":
+        if s.exact:
             following = h + rate_t * (x_t - (h * k_t).sum(-1, keepdim=True)) * k_t
         else:
             following = (1 - rate_t * k_t.square()) * h + rate_t * x_t * k_t
@@ -48,8 +42,8 @@ def forward(
             following = torch.where(here[..., None], following, h)
         h = following
         outputs.append(y)
-    return torch.stack(outputs, dim=1), h
+    return torch.stack(outputs, dim=1).to(s.x.dtype), h
 
 
-def hide(x, mask):
-    return None if x is None else torch.where(mask[..., None], x, torch.zeros_like(x))
+def _hide(x: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask[..., None], x, torch.zeros_like(x))

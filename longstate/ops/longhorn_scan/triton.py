@@ -6,13 +6,15 @@ its own, then walks back through them. Sums over channels are written for each b
 afterwards in a fixed order: no atomic additions, so the result is the same every time.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from longstate.ops._layout import dense, flags
+from longstate.ops._layout import CHUNK, dense, flags
 from longstate.ops._triton_math import sigmoid
-from longstate.ops.longhorn_scan import CHUNK
+from longstate.ops.longhorn_scan import Inputs
 
 _LANES = 32  # channels per program: one warp
 
@@ -175,89 +177,57 @@ def _backward(
     tl.store(grad_bias + b * d + lane, sum_bias, mask=inside)
 
 
-def _arguments(x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact):
-    zero = k.new_zeros(x.shape[2])
+def _launch(s: Inputs) -> tuple[tuple[int, int], tuple[Tensor, ...], dict[str, Any]]:
+    """The grid, the tensors that both kernels read, and their options."""
+    k, d = s.k, s.x.shape[2]
+    zero = k.new_zeros(d)
     tensors = (
-        dense(x), dense(beta), dense(k), dense(q), dense(size),
-        zero if D is None else dense(D.to(k.dtype)),
-        zero if beta_bias is None else dense(beta_bias.to(k.dtype)),
-        dense(x if z is None else z), flags(mask, x), flags(reset, x),
+        dense(s.x), dense(s.beta), dense(k), dense(s.q), dense(s.size),
+        zero if s.D is None else dense(s.D.to(k.dtype)),
+        zero if s.beta_bias is None else dense(s.beta_bias.to(k.dtype)),
+        dense(s.x if s.z is None else s.z), flags(s.mask, s.x), flags(s.reset, s.x),
     )  # fmt: skip
     options = {
-        "SQUASH": beta_sigmoid, "EXACT": exact, "GATE": z is not None, "MASK": mask is not None,
-        "RESET": reset is not None, "CHUNK": CHUNK, "LANES": _LANES,
+        "SQUASH": s.beta_sigmoid, "EXACT": s.exact, "GATE": s.z is not None,
+        "MASK": s.mask is not None, "RESET": s.reset is not None, "CHUNK": CHUNK, "LANES": _LANES,
         "STATES": triton.next_power_of_2(k.shape[2]), "num_warps": 1,
     }  # fmt: skip
-    return (x.shape[0], triton.cdiv(x.shape[2], _LANES)), tensors, options
+    return (s.x.shape[0], triton.cdiv(d, _LANES)), tensors, options
 
 
-def forward(
-    x: Tensor,
-    beta: Tensor,
-    k: Tensor,
-    q: Tensor,
-    size: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h0: Tensor,
-    beta_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    beta_sigmoid: bool,
-    exact: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    (b, t, d), n = x.shape, k.shape[2]
-    grid, tensors, options = _arguments(
-        x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact
-    )
-    y, last = x.new_empty(b, t, d), k.new_empty(b, d, n)
-    kept = k.new_empty(b, triton.cdiv(t, CHUNK) if keep else 0, n, d)
-    _forward[grid](*tensors, dense(h0), y, last, kept, t, d, n, KEEP=keep, **options)
+def forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    (b, t, d), n = s.x.shape, s.k.shape[2]
+    grid, tensors, options = _launch(s)
+    y, last = s.x.new_empty(b, t, d), s.k.new_empty(b, d, n)
+    kept = s.k.new_empty(b, triton.cdiv(t, CHUNK) if s.keep else 0, n, d)
+    _forward[grid](*tensors, dense(s.h0), y, last, kept, t, d, n, KEEP=s.keep, **options)
     return y, last, kept
 
 
 def backward(
-    grad_y: Tensor | None,
-    grad_last: Tensor | None,
-    x: Tensor,
-    beta: Tensor,
-    k: Tensor,
-    q: Tensor,
-    size: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    kept: Tensor,
-    beta_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    beta_sigmoid: bool,
-    exact: bool,
-) -> list[Tensor]:
-    """Gradients of x, beta, k, q, size, D, z, h0 and beta_bias."""
-    (b, t, d), n = x.shape, k.shape[2]
-    grid, tensors, options = _arguments(
-        x, beta, k, q, size, D, z, beta_bias, mask, reset, beta_sigmoid, exact
-    )
-    grad_y = x.new_zeros(b, t, d) if grad_y is None else dense(grad_y)
+    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    (b, t, d), n, k = s.x.shape, s.k.shape[2], s.k
+    grid, tensors, options = _launch(s)
+    grad_y = s.x.new_zeros(b, t, d) if grad_y is None else dense(grad_y)
     grad_h = k.new_zeros(b, d, n) if grad_last is None else dense(grad_last.to(k.dtype)).clone()
-    grad_x, grad_beta = x.new_empty(b, t, d), beta.new_empty(b, t, d)
-    grad_z = x.new_empty(0) if z is None else z.new_empty(b, t, d)
-    grad_k, grad_q = k.new_empty(grid[1], b, t, n), k.new_empty(grid[1], b, t, n)
+    grad_x, grad_beta = s.x.new_empty(b, t, d), s.beta.new_empty(b, t, d)
+    grad_z = s.x.new_empty(0) if s.z is None else s.z.new_empty(b, t, d)
+    grad_k, grad_q = k.new_empty(2, grid[1], b, t, n)
     grad_size = k.new_empty(grid[1], b, t)
-    grad_D, grad_bias = k.new_empty(b, d), k.new_empty(b, d)
+    grad_D, grad_bias = k.new_empty(2, b, d)
     _backward[grid](
-        *tensors, kept, k.new_empty(b, CHUNK, n, d), grad_y, grad_h, grad_x, grad_beta,
+        *tensors, states, k.new_empty(b, CHUNK, n, d), grad_y, grad_h, grad_x, grad_beta,
         grad_k, grad_q, grad_size, grad_D, grad_bias, grad_z, t, d, n, **options,
     )  # fmt: skip
-    return [
-        grad_x,
-        grad_beta,
-        grad_k.sum(0),
-        grad_q.sum(0),
-        grad_size.sum(0),
-        grad_D.sum(0).to(k.dtype if D is None else D.dtype),
-        grad_z,
-        grad_h,
-        grad_bias.sum(0).to(k.dtype if beta_bias is None else beta_bias.dtype),
-    ]
+    return {
+        "x": grad_x,
+        "beta": grad_beta,
+        "k": grad_k.sum(0),
+        "q": grad_q.sum(0),
+        "size": grad_size.sum(0),
+        "D": grad_D.sum(0).to(k.dtype if s.D is None else s.D.dtype),
+        "z": grad_z,
+        "h0": grad_h,
+        "beta_bias": grad_bias.sum(0).to(k.dtype if s.beta_bias is None else s.beta_bias.dtype),
+    }

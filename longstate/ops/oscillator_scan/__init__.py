@@ -35,14 +35,16 @@ a scan in time order, not an associative one; uneven steps, which it does not ha
 Axes: b batch, t time, d channels, n oscillators.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import check_flags, common_type, implementation, where_kept
 from longstate.ops._choice import choose, expect, shape_of
-from longstate.ops._drive import drive, drive_gradients, own_drive
+from longstate.ops._drive import drive_gradients, own_drive
 from longstate.ops._layout import dense
+from longstate.ops._op import register
 from longstate.ops.oscillator_scan.step import STABLE as STABLE
 from longstate.ops.oscillator_scan.step import oscillator_step as oscillator_step
 
@@ -51,38 +53,58 @@ CHUNK = 32
 
 
 def oscillator_scan(
-    A: Tensor,
     u: Tensor,
+    A: Tensor,
     h0: Tensor | None = None,
     *,
     B: Tensor | None = None,
     dt: Tensor | None = None,
     rule: Literal["im", "imex"] = "im",
+    mask: Tensor | None = None,
     reset: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Positions of the oscillators, and their last state.
 
     Args:
+        u (b, t, d): real input. Without `B`: the drive x itself, (b, t, n), real or complex.
         A (n): squared angular frequency, real and not negative, per unit of `dt` squared. Values
             above STABLE count as STABLE for "imex".
-        u (b, t, d): real input. Without `B`: the drive x itself, (b, t, n), real or complex.
         h0 (b, 2, n): velocity and position before the first step. Zero when None.
         B (n, d): real or complex. None when `u` is the drive.
         dt (b, t): real and not negative; the length of each step. 1 when None.
         rule: "im" (implicit, dissipative) or "imex" (implicit-explicit, conserves energy).
-        reset (b, t): bool. True forgets the state before that step.
+        mask (b, t): bool. False leaves the state as it is and gives output 0. What `u` and `dt`
+            hold there is not read.
+        reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton".
 
     Returns:
         y (b, t, n) and the velocity and position after the last step (b, 2, n), float32 at least.
-        Differentiable in `A`, `u`, `h0`, `B` and `dt`.
+        Differentiable in `u`, `A`, `h0`, `B` and `dt`.
 
     Raises:
         ValueError: shapes do not fit, a dtype is complex where it should not be, t is 0, or `rule`
             or `impl` does not exist or cannot run here.
     """
     expect(rule in ("im", "imex"), f"rule must be 'im' or 'imex'; got {rule!r}")
+    _check(u, A, h0, B, dt)
+    (b, t, _), n = u.shape, A.shape[0]
+    check_flags(b, t, mask=mask, reset=reset)
+    dtype = common_type(u, A, h0, B, dt)
+    real = dtype.to_real()
+    u = u.to(dtype if B is None else real)
+    B = None if B is None else B.to(dtype)
+    A = A.to(real) if rule == "im" else A.to(real).clamp(max=STABLE)
+    dt = u.real.new_ones(b, t) if dt is None else dt.to(real)
+    h0 = A.new_zeros(b, 2, n, dtype=dtype) if h0 is None else h0.to(dtype)
+    # over a step of length 0 the state stays
+    u, dt = where_kept(mask, u), where_kept(mask, dt)
+    y, last = _scan(Inputs(u, A, dt, h0, B, reset, rule == "im", choose(impl, u)))
+    return where_kept(mask, y), last
+
+
+def _check(u: Tensor, A: Tensor, h0: Tensor | None, B: Tensor | None, dt: Tensor | None) -> None:
     expect(A.dim() == 1 and not A.is_complex(), f"A must be (n,) and real; got {shape_of(A)}")
     expect(u.dim() == 3, f"u must be (batch, time, channels); got {shape_of(u)}")
     (b, t, d), n = u.shape, A.shape[0]
@@ -95,126 +117,62 @@ def oscillator_scan(
     expect(dt is None or dt.shape == (b, t), f"dt must be {(b, t)}")
     expect(dt is None or not dt.is_complex(), "dt must be real")
     expect(h0 is None or h0.shape == (b, 2, n), f"h0 must be {(b, 2, n)}")
-    expect(
-        reset is None or (reset.shape == (b, t) and reset.dtype == torch.bool),
-        f"reset must be a bool tensor {(b, t)}",
-    )
-    dtype = torch.float32
-    for tensor in (A, u, h0, B, dt):
-        if tensor is not None:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-    double = dtype in (torch.float64, torch.complex128)
-    real = torch.float64 if double else torch.float32
-    u = u.to(dtype if B is None else real)
-    B = None if B is None else B.to(dtype)
-    A = A.to(real) if rule == "im" else A.to(real).clamp(max=STABLE)
-    dt = u.real.new_ones(b, t) if dt is None else dt.to(real)
-    h0 = A.new_zeros(b, 2, n, dtype=dtype) if h0 is None else h0.to(dtype)
-    impl = choose(impl, u)
-    if impl == "reference":
-        from longstate.ops.oscillator_scan import reference
-
-        x = u if B is None else drive(u, B)
-        return reference.forward(A, dt, x, h0, reset, rule)
-    y, last, _ = _scan(A, dt, u, h0, B, reset, rule == "im", impl)
-    return y, last
 
 
-def _implementation(impl: str):
-    if impl == "cpu":
-        from longstate.ops.oscillator_scan import cpu
+class Inputs(NamedTuple):
+    """As for `oscillator_scan`, all of one precision."""
 
-        return cpu
-    from longstate.ops.oscillator_scan import triton
+    u: Tensor
+    A: Tensor
+    dt: Tensor
+    h0: Tensor
+    B: Tensor | None
+    reset: Tensor | None
+    implicit: bool
+    impl: str
 
-    return triton
 
-
-def _lanes(A: Tensor, complex_drive: bool) -> Tensor:
+def _lanes(s: Inputs) -> Tensor:
     """One A for each real oscillator: the parts of a complex one swing alike."""
-    return dense(A.repeat_interleave(2) if complex_drive else A)
+    return dense(s.A.repeat_interleave(2) if s.h0.is_complex() else s.A)
 
 
-@torch.library.custom_op("longstate::oscillator_scan", mutates_args=())
-def _scan(
-    A: Tensor,
-    dt: Tensor,
-    u: Tensor,
-    h0: Tensor,
-    B: Tensor | None,
-    reset: Tensor | None,
-    implicit: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    y = own_drive(u, B)
-    last = dense(h0).clone()
-    kept = _implementation(impl).forward_(
-        _lanes(A, y.is_complex()), dense(dt), y, last, reset, implicit, CHUNK
-    )
+def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, the last state, and the velocities before every chunk."""
+    y, last = own_drive(s.u, s.B), dense(s.h0).clone()
+    A = _lanes(s)
+    kept = A.new_empty(y.shape[0], -(-y.shape[1] // CHUNK), A.shape[0])
+    implementation("oscillator_scan", s.impl).forward_(s, A, y, last, kept)
     return y, last, kept
 
 
-@_scan.register_fake
-def _(A, dt, u, h0, B, reset, implicit, impl):
-    b, t, _ = u.shape
-    kept = A.new_empty(b, -(-t // CHUNK), A.shape[0] * (2 if h0.is_complex() else 1))
-    return h0.new_empty(b, t, A.shape[0]), h0.new_empty(h0.shape), kept
+def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    (b, t, _), n = s.u.shape, s.A.shape[0]
+    kept = s.A.new_empty(b, -(-t // CHUNK), n * (2 if s.h0.is_complex() else 1))
+    return s.h0.new_empty(b, t, n), s.h0.new_empty(s.h0.shape), kept
 
 
-@torch.library.custom_op("longstate::oscillator_scan_backward", mutates_args=())
-def _scan_backward(
-    A: Tensor,
-    dt: Tensor,
-    u: Tensor,
-    h0: Tensor,
-    B: Tensor | None,
-    reset: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
-    grad_y: Tensor | None,
-    grad_last: Tensor | None,
-    implicit: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x = own_drive(u, B)
-    grad_y = torch.zeros_like(y) if grad_y is None else dense(grad_y)
-    grad_h0 = torch.zeros_like(h0) if grad_last is None else grad_last.clone()
-    grad_h0 = dense(grad_h0)
-    grad_A, grad_dt = _implementation(impl).backward_(
-        _lanes(A, y.is_complex()), dense(dt), x, dense(h0), reset, y, kept, grad_y, grad_h0,
-        implicit, CHUNK,
-    )  # fmt: skip
+def _backward(
+    s: Inputs, y: Tensor, kept: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    x = own_drive(s.u, s.B)
+    grad_y = torch.zeros_like(y) if grad_y is None else grad_y
+    carry = dense(torch.zeros_like(s.h0) if grad_last is None else grad_last.clone())
+    run = implementation("oscillator_scan", s.impl)
+    grad_A, grad_dt = run.backward_(s, _lanes(s), x, y, kept, dense(grad_y), carry)
     if y.is_complex():
         grad_A = grad_A.unflatten(0, (-1, 2)).sum(1)
-    grad_u, grad_B = drive_gradients(u, B, x)
-    return grad_A, grad_dt, grad_u, grad_h0, grad_B
+    grad_u, grad_B = drive_gradients(s.u, s.B, x)
+    return {"u": grad_u, "A": grad_A, "dt": grad_dt, "h0": carry, "B": grad_B}
 
 
-@_scan_backward.register_fake
-def _(A, dt, u, h0, B, reset, y, kept, grad_y, grad_last, implicit, impl):
-    return (
-        A.new_empty(A.shape),
-        dt.new_empty(dt.shape),
-        u.new_empty(u.shape),
-        h0.new_empty(h0.shape),
-        y.new_empty(0) if B is None else B.new_empty(B.shape),
-    )
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    from longstate.ops.oscillator_scan import reference
+
+    return reference.forward(s)
 
 
-def _setup(ctx, inputs, output):
-    A, dt, u, h0, B, reset, ctx.implicit, ctx.impl = inputs
-    y, _, kept = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(kept)
-    ctx.save_for_backward(A, dt, u, h0, B, reset, y, kept)
-
-
-def _backward(ctx, grad_y, grad_last, _):
-    saved = ctx.saved_tensors
-    grad_A, grad_dt, grad_u, grad_h0, grad_B = _scan_backward(
-        *saved, grad_y, grad_last, ctx.implicit, ctx.impl
-    )
-    return grad_A, grad_dt, grad_u, grad_h0, None if saved[4] is None else grad_B, None, None, None
-
-
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register(
+    "oscillator_scan", Inputs, _forward, _fake, _backward, _reference,
+    returns="y last", saves="y kept",
+)  # fmt: skip

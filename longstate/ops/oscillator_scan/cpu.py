@@ -1,24 +1,31 @@
-"""Numba. Lanes run along the oscillators, real and imaginary parts apart; time is the outer loop.
+"""Numba: the two rules of the oscillator scan, for the engine in `ops/_numba/lanes.py`.
 
-Positions overwrite the drive in place. The velocity is one row; every `chunk` steps it is kept, and
-the backward pass makes those in between again, a chunk at a time, into a tile that stays in cache.
+    (z, y)_t = (f0 z - f1 y + f4 x, f2 z + f3 y + f5 x)
+
+Lanes run along the oscillators, real and imaginary parts apart. Positions overwrite the drive in
+place. The velocity is one row; every CHUNK steps it is kept, and the backward pass makes those in
+between again, a chunk at a time, into a tile that stays in cache.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._layout import flags, reals
-from longstate.ops._threads import KERNEL, parallel_for
+from longstate.ops._layout import dense, reals
+from longstate.ops._numba import kernel
+from longstate.ops._numba.lanes import Place, parts, scan
+from longstate.ops.oscillator_scan import CHUNK, Inputs
 from longstate.ops.oscillator_scan.step import STABLE
 
 _LANES = 256
+_ZEROS = 6 * _LANES  # rows of a thread: six factors, zeros, and from here on velocities
+_TILE = 7 * _LANES
 
 
-@njit(**KERNEL)
-def _step(A, m, implicit, f):
+@kernel
+def _step(A: np.ndarray, m: float, implicit: bool, f: np.ndarray) -> None:
     # f: the six numbers of (z, y) -> (f0 z - f1 y + f4 x, f2 z + f3 y + f5 x), a row for each
     one, two, four = A.dtype.type(1), A.dtype.type(2), A.dtype.type(4)  # bare ones are double
     limit = A.dtype.type(STABLE)
@@ -43,14 +50,16 @@ def _step(A, m, implicit, f):
             f[5 * _LANES + j] = (dt * dt + sine) / two
 
 
-@njit(**KERNEL)
-def _velocity(f, before, y, x, z):
+@kernel
+def _velocity(
+    f: np.ndarray, before: np.ndarray, y: np.ndarray, x: np.ndarray, z: np.ndarray
+) -> None:
     for j in range(z.shape[0]):
         z[j] = f[j] * before[j] - f[_LANES + j] * y[j] + f[4 * _LANES + j] * x[j]
 
 
-@njit(**KERNEL)
-def _advance(f, z, y, x):
+@kernel
+def _advance(f: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> None:
     # the velocity in place; the position over the drive
     for j in range(z.shape[0]):
         z_j, y_j, x_j = z[j], y[j], x[j]
@@ -58,30 +67,8 @@ def _advance(f, z, y, x):
         x[j] = f[2 * _LANES + j] * z_j + f[3 * _LANES + j] * y_j + f[5 * _LANES + j] * x_j
 
 
-@njit(**KERNEL)
-def _forward(start, stop, A, dt, x, state, reset, has_reset, kept, implicit, chunk):
-    steps, n = x.shape[1], x.shape[2]
-    per_row = (n + _LANES - 1) // _LANES
-    f = np.empty(6 * _LANES, A.dtype)
-    nothing = np.zeros(_LANES, A.dtype)
-    for block in range(start, stop):
-        b, lo = block // per_row, (block % per_row) * _LANES
-        hi = min(lo + _LANES, n)
-        z, y = state[b, 0, lo:hi], state[b, 1, lo:hi]
-        for t in range(steps):
-            if t % chunk == 0:
-                kept[b, t // chunk, lo:hi] = z
-            if has_reset and reset[b, t]:
-                z[:] = 0
-                y = nothing[: hi - lo]
-            _step(A[lo:hi], dt[b, t], implicit, f)
-            _advance(f, z, y, x[b, t, lo:hi])
-            y = x[b, t, lo:hi]
-        state[b, 1, lo:hi] = y
-
-
-@njit(**KERNEL)
-def _retreat(f, carry_z, carry_y, x):
+@kernel
+def _retreat(f: np.ndarray, carry_z: np.ndarray, carry_y: np.ndarray, x: np.ndarray) -> None:
     # carry: gradients of this state, then of the one before; x: the drive, then its gradient
     for j in range(x.shape[0]):
         g_z, g_y = carry_z[j], carry_y[j]
@@ -90,8 +77,11 @@ def _retreat(f, carry_z, carry_y, x):
         carry_y[j] = f[3 * _LANES + j] * g_y - f[_LANES + j] * g_z
 
 
-@njit(**KERNEL)
-def _slopes_implicit(A, m, g_z, g_y, z, y, x, grad_A):
+@kernel
+def _slopes_implicit(
+    A: np.ndarray, m: float, g_z: np.ndarray, g_y: np.ndarray, z: np.ndarray, y: np.ndarray,
+    x: np.ndarray, grad_A: np.ndarray,
+) -> float:  # fmt: skip
     # of A and of the step; z, y: the state after it
     one = A.dtype.type(1)
     grad_m = A.dtype.type(0)
@@ -102,8 +92,11 @@ def _slopes_implicit(A, m, g_z, g_y, z, y, x, grad_A):
     return grad_m
 
 
-@njit(**KERNEL)
-def _slopes_turning(A, m, g_z, g_y, z, y, x, grad_A):
+@kernel
+def _slopes_turning(
+    A: np.ndarray, m: float, g_z: np.ndarray, g_y: np.ndarray, z: np.ndarray, y: np.ndarray,
+    x: np.ndarray, grad_A: np.ndarray,
+) -> float:  # fmt: skip
     # of A and of the step; z, y: the state before it
     zero, one, two = A.dtype.type(0), A.dtype.type(1), A.dtype.type(2)
     four, eight, limit = A.dtype.type(4), A.dtype.type(8), A.dtype.type(STABLE)
@@ -130,107 +123,105 @@ def _slopes_turning(A, m, g_z, g_y, z, y, x, grad_A):
     return grad_m
 
 
-@njit(**KERNEL)
-def _backward(
-    start, stop, A, dt, x, h0, reset, has_reset, y, kept, grad_y, carry, grad_A, grad_dt,
-    implicit, chunk,
-):  # fmt: skip
-    steps, n = x.shape[1], x.shape[2]
-    per_row = (n + _LANES - 1) // _LANES
-    f = np.empty(6 * _LANES, A.dtype)
-    tile = np.empty((chunk + 1, _LANES), A.dtype)  # the velocity before the chunk, then after each
-    nothing = np.zeros(_LANES, A.dtype)
-    for block in range(start, stop):
-        b, part = block // per_row, block % per_row
-        lo, hi = part * _LANES, min((part + 1) * _LANES, n)
-        size = hi - lo
-        a, c_z, c_y = A[lo:hi], carry[b, 0, lo:hi], carry[b, 1, lo:hi]
-        for first in range((steps - 1) // chunk * chunk, -1, -chunk):
-            end = min(first + chunk, steps)
-            tile[0, :size] = kept[b, first // chunk, lo:hi]
-            for t in range(first, end):
-                before = tile[t - first, :size]
-                position = h0[b, 1, lo:hi] if t == 0 else y[b, t - 1, lo:hi]
-                if has_reset and reset[b, t]:
-                    before, position = nothing[:size], nothing[:size]
-                _step(a, dt[b, t], implicit, f)
-                _velocity(f, before, position, x[b, t, lo:hi], tile[t - first + 1, :size])
-            for t in range(end - 1, first - 1, -1):
-                before = tile[t - first, :size]
-                position = h0[b, 1, lo:hi] if t == 0 else y[b, t - 1, lo:hi]
-                fresh = has_reset and reset[b, t]
-                if fresh:
-                    before, position = nothing[:size], nothing[:size]
-                drive, after = x[b, t, lo:hi], tile[t - first + 1, :size]
-                c_y += grad_y[b, t, lo:hi]
-                if implicit:
-                    grad_dt[b, t, part] = _slopes_implicit(
-                        a, dt[b, t], c_z, c_y, after, y[b, t, lo:hi], drive, grad_A[b, lo:hi]
-                    )
-                else:
-                    grad_dt[b, t, part] = _slopes_turning(
-                        a, dt[b, t], c_z, c_y, before, position, drive, grad_A[b, lo:hi]
-                    )
-                _step(a, dt[b, t], implicit, f)
-                _retreat(f, c_z, c_y, drive)
-                if fresh:
-                    carry[b, :, lo:hi] = 0
+class Gradients(NamedTuple):
+    y: np.ndarray  # b, t, n
+    carry: np.ndarray  # b, 2, n: of this state, from the later steps
+    A: np.ndarray  # b, n; a row for each sequence
+    dt: np.ndarray  # b, t, blocks
 
 
-def _lanes_of(x: Tensor) -> np.ndarray:
+class Oscillators(NamedTuple):
+    A: np.ndarray  # n
+    dt: np.ndarray  # b, t
+    h0: np.ndarray  # b, 2, n; on the way forward the state, which moves on in place
+    y: np.ndarray  # b, t, n
+    kept: np.ndarray  # b, chunks, n: velocities
+    implicit: bool
+
+    def scratch(rule: "Oscillators") -> np.ndarray:
+        return np.zeros(_TILE + (CHUNK + 1) * _LANES, rule.A.dtype)
+
+    def advance(rule: "Oscillators", at: Place, x: np.ndarray, work: np.ndarray) -> None:
+        b, t, lo, hi = at.b, at.t, at.lo, at.hi
+        z = rule.h0[b, 0, lo:hi]
+        if t % CHUNK == 0:
+            rule.kept[b, t // CHUNK, lo:hi] = z
+        y = rule.h0[b, 1, lo:hi] if t == 0 else rule.y[b, t - 1, lo:hi]
+        if at.fresh:
+            z[:] = 0
+            y = work[_ZEROS : _ZEROS + hi - lo]
+        _step(rule.A[lo:hi], rule.dt[b, t], rule.implicit, work)
+        _advance(work, z, y, x[b, t, lo:hi])
+        if t == x.shape[1] - 1:
+            rule.h0[b, 1, lo:hi] = x[b, t, lo:hi]
+
+    def again(rule: "Oscillators", at: Place, x: np.ndarray, work: np.ndarray) -> None:
+        """Velocities of a chunk: before its first step, then after each."""
+        b, t, lo, hi, size = at.b, at.t, at.lo, at.hi, at.hi - at.lo
+        row = _TILE + t % CHUNK * _LANES
+        before, after = work[row : row + size], work[row + _LANES : row + _LANES + size]
+        if t % CHUNK == 0:
+            before[:] = rule.kept[b, t // CHUNK, lo:hi]
+        y = rule.h0[b, 1, lo:hi] if t == 0 else rule.y[b, t - 1, lo:hi]
+        if at.fresh:
+            before, y = work[_ZEROS : _ZEROS + size], work[_ZEROS : _ZEROS + size]
+        _step(rule.A[lo:hi], rule.dt[b, t], rule.implicit, work)
+        _velocity(work, before, y, x[b, t, lo:hi], after)
+
+    def retreat(
+        rule: "Oscillators", at: Place, x: np.ndarray, grads: Gradients, work: np.ndarray
+    ) -> None:
+        b, t, lo, hi, size = at.b, at.t, at.lo, at.hi, at.hi - at.lo
+        A, dt, drive, grad_A = rule.A[lo:hi], rule.dt[b, t], x[b, t, lo:hi], grads.A[b, lo:hi]
+        row = _TILE + t % CHUNK * _LANES
+        before, after = work[row : row + size], work[row + _LANES : row + _LANES + size]
+        y = rule.h0[b, 1, lo:hi] if t == 0 else rule.y[b, t - 1, lo:hi]
+        if at.fresh:
+            before, y = work[_ZEROS : _ZEROS + size], work[_ZEROS : _ZEROS + size]
+        g_z, g_y = grads.carry[b, 0, lo:hi], grads.carry[b, 1, lo:hi]
+        g_y += grads.y[b, t, lo:hi]
+        if rule.implicit:
+            grads.dt[b, t, at.part] = _slopes_implicit(
+                A, dt, g_z, g_y, after, rule.y[b, t, lo:hi], drive, grad_A
+            )
+        else:
+            grads.dt[b, t, at.part] = _slopes_turning(A, dt, g_z, g_y, before, y, drive, grad_A)
+        _step(A, dt, rule.implicit, work)
+        _retreat(work, g_z, g_y, drive)
+        if at.fresh:
+            grads.carry[b, :, lo:hi] = 0
+
+
+def _parts_apart(x: Tensor) -> np.ndarray:
+    """(..., n) or, if complex, (..., 2 n), in the same memory where it can be."""
     return (reals(x).flatten(-2) if x.is_complex() else reals(x)).numpy()
 
 
-def _blocks(x: np.ndarray) -> int:
-    return x.shape[0] * -(-x.shape[2] // _LANES)
+def _rule(s: Inputs, A: Tensor, h0: Tensor, y: np.ndarray, kept: Tensor) -> Oscillators:
+    return Oscillators(
+        A.numpy(), dense(s.dt).numpy(), _parts_apart(h0), y, kept.numpy(), s.implicit
+    )
 
 
-def forward_(
-    A: Tensor,
-    dt: Tensor,
-    x: Tensor,
-    state: Tensor,
-    reset: Tensor | None,
-    implicit: bool,
-    chunk: int,
-) -> Tensor:
-    """Overwrites the drive `x` with positions and `state` with the last; returns velocities."""
-    drive = _lanes_of(x)
-    kept = A.new_empty(x.shape[0], -(-x.shape[1] // chunk), A.shape[0])
-    parallel_for(
-        _forward, _blocks(drive), drive.size,
-        A.numpy(), dt.numpy(), drive, _lanes_of(state), flags(reset, x).numpy(),
-        reset is not None, kept.numpy(), implicit, chunk,
-    )  # fmt: skip
-    return kept
+def forward_(s: Inputs, A: Tensor, x: Tensor, state: Tensor, kept: Tensor) -> None:
+    """Overwrites the drive `x` with positions, `state` with the last, and fills `kept`."""
+    drive = _parts_apart(x)
+    scan(_rule(s, A, state, drive, kept), drive, A.shape[0], s.reset, drive.size, lanes=_LANES)
 
 
 def backward_(
-    A: Tensor,
-    dt: Tensor,
-    x: Tensor,
-    h0: Tensor,
-    reset: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
-    grad_y: Tensor,
-    carry: Tensor,
-    implicit: bool,
-    chunk: int,
+    s: Inputs, A: Tensor, x: Tensor, y: Tensor, kept: Tensor, grad_y: Tensor, carry: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the lanes of A, and of `dt`.
 
     Overwrites the drive `x` with its own gradient, and `carry`, the gradient of the last state,
     with that of `h0`.
     """
-    drive = _lanes_of(x)
+    (b, t, _), n = x.shape, A.shape[0]
     # One row for each sequence and one column for each block, added up below in a fixed order.
-    grad_A = A.new_zeros(x.shape[0], A.shape[0])
-    grad_dt = dt.new_empty(*dt.shape, -(-A.shape[0] // _LANES))
-    parallel_for(
-        _backward, _blocks(drive), 2 * drive.size,
-        A.numpy(), dt.numpy(), drive, _lanes_of(h0), flags(reset, x).numpy(), reset is not None,
-        _lanes_of(y), kept.numpy(), _lanes_of(grad_y), _lanes_of(carry), grad_A.numpy(),
-        grad_dt.numpy(), implicit, chunk,
-    )  # fmt: skip
+    grad_A, grad_dt = A.new_zeros(b, n), A.new_empty(b, t, parts(n, _LANES))
+    drive = _parts_apart(x)
+    grads = Gradients(_parts_apart(grad_y), _parts_apart(carry), grad_A.numpy(), grad_dt.numpy())
+    rule = _rule(s, A, s.h0, _parts_apart(y), kept)
+    scan(rule, drive, n, s.reset, 2 * drive.size, grads, lanes=_LANES, chunk=CHUNK)
     return grad_A.sum(0), grad_dt.sum(-1)

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from longstate.ops._layout import flags, reals
+from longstate.ops._layout import dense, flags, reals
+from longstate.ops.oscillator_scan import CHUNK, Inputs
 from longstate.ops.oscillator_scan.step import STABLE
 
 _LANES = 32  # one warp; small, so that a small batch still gives many programs
@@ -159,37 +160,18 @@ def _grid(b: int, n: int) -> tuple[int, int]:
     return b, triton.cdiv(n, _LANES)
 
 
-def forward_(
-    A: Tensor,
-    dt: Tensor,
-    x: Tensor,
-    state: Tensor,
-    reset: Tensor | None,
-    implicit: bool,
-    chunk: int,
-) -> Tensor:
-    """Overwrites the drive `x` with positions and `state` with the last; returns velocities."""
+def forward_(s: Inputs, A: Tensor, x: Tensor, state: Tensor, kept: Tensor) -> None:
+    """Overwrites the drive `x` with positions, `state` with the last, and fills `kept`."""
     b, t, n = *x.shape[:2], A.shape[0]
-    kept = A.new_empty(b, -(-t // chunk), n)
     _forward[_grid(b, n)](
-        A, dt, reals(x), reals(state), flags(reset, x), kept, t, n, chunk,
-        LIMIT=STABLE, IMPLICIT=implicit, HAS_RESET=reset is not None, LANES=_LANES, num_warps=1,
+        A, dense(s.dt), reals(x), reals(state), flags(s.reset, x), kept, t, n, CHUNK,
+        LIMIT=STABLE, IMPLICIT=s.implicit, HAS_RESET=s.reset is not None, LANES=_LANES,
+        num_warps=1,
     )  # fmt: skip
-    return kept
 
 
 def backward_(
-    A: Tensor,
-    dt: Tensor,
-    x: Tensor,
-    h0: Tensor,
-    reset: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
-    grad_y: Tensor,
-    carry: Tensor,
-    implicit: bool,
-    chunk: int,
+    s: Inputs, A: Tensor, x: Tensor, y: Tensor, kept: Tensor, grad_y: Tensor, carry: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the lanes of A, and of `dt`.
 
@@ -199,11 +181,12 @@ def backward_(
     b, t, n = *x.shape[:2], A.shape[0]
     grid = _grid(b, n)
     # One row for each sequence and one column for each program, added up below in a fixed order.
-    grad_A, grad_dt = A.new_empty(b, n), dt.new_empty(b, t, grid[1])
-    tile = A.new_empty(b, chunk + 1, n)
+    grad_A, grad_dt = A.new_empty(b, n), A.new_empty(b, t, grid[1])
+    tile = A.new_empty(b, CHUNK + 1, n)
     _backward[grid](
-        A, dt, reals(x), reals(h0), flags(reset, x), reals(y), kept, reals(grad_y), reals(carry),
-        tile, grad_A, grad_dt, t, n, chunk,
-        LIMIT=STABLE, IMPLICIT=implicit, HAS_RESET=reset is not None, LANES=_LANES, num_warps=1,
+        A, dense(s.dt), reals(x), reals(s.h0), flags(s.reset, x), reals(y), kept, reals(grad_y),
+        reals(carry), tile, grad_A, grad_dt, t, n, CHUNK,
+        LIMIT=STABLE, IMPLICIT=s.implicit, HAS_RESET=s.reset is not None, LANES=_LANES,
+        num_warps=1,
     )  # fmt: skip
     return grad_A.sum(0), grad_dt.sum(-1)

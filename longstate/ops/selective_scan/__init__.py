@@ -14,14 +14,14 @@ paper writes zero-order hold, so with dt -> infinity the state grows as dt u B.
 Axes: b batch, t time, d channels, n state, g groups of channels that share B and C.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
 from longstate.ops._choice import choose_for_length, expect, shape_of
-from longstate.ops._rows import compute_dtype
-
-CHUNK = 32
-"""Steps from one kept state to the next."""
+from longstate.ops._layout import CHUNK, compute_dtype
+from longstate.ops._op import register
 
 
 def selective_scan(
@@ -68,7 +68,7 @@ def selective_scan(
     Raises:
         ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
     """
-    _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset)
+    _check(u, dt, A, B, C, D=D, z=z, h0=h0, dt_bias=dt_bias, mask=mask, reset=reset)
     if impl == "auto" and any(x.is_complex() for x in (A, B, C)):
         impl = "reference"
     flags = mask is not None or reset is not None
@@ -88,21 +88,12 @@ def selective_scan(
         from longstate.ops.selective_scan import cpu_step
 
         return cpu_step.forward(u, dt, A, B, C, D, z, h0, dt_bias, dt_softplus)
-    if impl == "reference":
-        from longstate.ops.selective_scan import reference
-
-        D, z, dt_bias = (None if x is None else x.to(wide) for x in (D, z, dt_bias))
-        y, last = reference.forward(
-            u.to(wide), dt.to(wide), A, B, C, D, z, h0, dt_bias, dt_softplus, mask, reset
-        )
-        return y.to(u.dtype), last
-    keep = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (u, dt, A, B, C, D, z, h0, dt_bias)
+    A, B, C = (x.to(wide.to_complex() if x.is_complex() else wide) for x in (A, B, C))
+    if B.dim() == 2 or C.dim() == 2:
+        B, C = _by_channel(B, u), _by_channel(C, u)
+    y, last = _scan(
+        Inputs(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, dt_softplus, False, impl)
     )
-    y, last, _ = _scan(
-        u, dt, A.to(wide), B.to(wide), C.to(wide), D, z, h0, dt_bias, mask, reset,
-        dt_softplus, keep, impl,
-    )  # fmt: skip
     return y, last
 
 
@@ -113,7 +104,18 @@ def _masked(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(kept, x, torch.zeros_like(x))
 
 
-def _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset):
+def _by_channel(x: Tensor, u: Tensor) -> Tensor:
+    """B or C of any form as (b, t, d, n), every channel a group of its own."""
+    b, t, d = u.shape
+    x = x[:, :, None] if x.dim() == 3 else x
+    if x.dim() == 4 and x.shape[2] > 1:
+        x = x.repeat_interleave(d // x.shape[2], dim=2)
+    return x.expand(b, t, d, x.shape[-1])
+
+
+def _check(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, **options: Tensor | None
+) -> None:
     # The messages are only put together when needed: that takes as long as a small kernel.
     if u.dim() != 3:
         raise ValueError(f"u must be (batch, time, channels); got {shape_of(u)}")
@@ -122,7 +124,7 @@ def _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset):
     if A.dim() != 2 or A.shape[0] != d:
         raise ValueError(f"A must be ({d}, state); got {shape_of(A)}")
     n = A.shape[1]
-    for name, x in (("dt", dt), ("z", z)):
+    for name, x in (("dt", dt), ("z", options["z"])):
         if x is not None and x.shape != (b, t, d):
             raise ValueError(f"{name} must be {(b, t, d)}; got {shape_of(x)}")
     for name, x in (("B", B), ("C", C)):
@@ -138,17 +140,44 @@ def _check(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset):
         B.dim() != 4 or C.dim() != 4 or B.shape[2] == C.shape[2],
         "B and C must have equal numbers of groups",
     )
-    for name, x in (("D", D), ("dt_bias", dt_bias)):
+    for name, x in ((key, options[key]) for key in ("D", "dt_bias")):
         if x is not None and x.shape != (d,):
             raise ValueError(f"{name} must be ({d},); got {shape_of(x)}")
+    h0 = options["h0"]
     if h0 is not None and h0.shape != (b, d, n):
         raise ValueError(f"h0 must be {(b, d, n)}; got {shape_of(h0)}")
-    for name, x in (("mask", mask), ("reset", reset)):
+    for name, x in ((key, options[key]) for key in ("mask", "reset")):
         if x is not None and (x.shape != (b, t) or x.dtype != torch.bool):
             raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(x)}")
 
 
-def _implementation(impl: str):
+class Inputs(NamedTuple):
+    """Of the op. As for `selective_scan`, but A, B, C and `h0` are of the type to compute in, B and
+    C vary in time, and `keep` asks for the states (b, chunks, n, d) at the start of every chunk.
+    """
+
+    u: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    h0: Tensor
+    dt_bias: Tensor | None
+    mask: Tensor | None
+    reset: Tensor | None
+    dt_softplus: bool
+    keep: bool
+    impl: str
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels that share B and C."""
+        return max(x.shape[2] if x.dim() == 4 else 1 for x in (self.B, self.C))
+
+
+def _implementation(impl: str) -> Any:
     if impl == "cpu":
         from longstate.ops.selective_scan import cpu
 
@@ -158,102 +187,29 @@ def _implementation(impl: str):
     return triton
 
 
-@torch.library.custom_op("longstate::selective_scan", mutates_args=())
-def _scan(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h0: Tensor,
-    dt_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    dt_softplus: bool,
-    keep: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the last state, and the states (b, chunks, n, d) at the start of every chunk if `keep`."""
-    return _implementation(impl).forward(
-        u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, dt_softplus, keep
-    )
+def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    return _implementation(s.impl).forward(s)
 
 
-@_scan.register_fake
-def _(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, dt_softplus, keep, impl):
-    chunks = (u.shape[1] + CHUNK - 1) // CHUNK if keep else 0
-    kept = A.new_empty(u.shape[0], chunks, A.shape[1], u.shape[2])
-    return u.new_empty(u.shape), h0.new_empty(h0.shape), kept
+def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    (b, t, d), n = s.u.shape, s.A.shape[1]
+    states = s.A.new_empty(b, (t + CHUNK - 1) // CHUNK if s.keep else 0, n, d)
+    return s.u.new_empty(s.u.shape), s.h0.new_empty(s.h0.shape), states
 
 
-@torch.library.custom_op("longstate::selective_scan_backward", mutates_args=())
-def _scan_backward(
-    grad_y: Tensor | None,
-    grad_last: Tensor | None,
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    kept: Tensor,
-    dt_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    dt_softplus: bool,
-    impl: str,
-) -> list[Tensor]:
-    """Gradients of u, dt, A, B, C, D, z, h0, dt_bias; those of absent tensors mean nothing."""
-    return _implementation(impl).backward(
-        grad_y, grad_last, u, dt, A, B, C, D, z, kept, dt_bias, mask, reset, dt_softplus
-    )
+def _backward(
+    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    return _implementation(s.impl).backward(s, states, grad_y, grad_last)
 
 
-@_scan_backward.register_fake
-def _(
-    grad_y, grad_last, u, dt, A, B, C, D, z, kept, dt_bias, mask, reset, dt_softplus, impl
-):  # fmt: skip
-    d, n = A.shape
-    like = A if D is None else D
-    bias = A if dt_bias is None else dt_bias
-    return [
-        u.new_empty(u.shape),
-        dt.new_empty(dt.shape),
-        A.new_empty(A.shape),
-        B.new_empty(B.shape),
-        C.new_empty(C.shape),
-        like.new_empty(d),
-        u.new_empty(0) if z is None else z.new_empty(z.shape),
-        A.new_empty(u.shape[0], d, n),
-        bias.new_empty(d),
-    ]
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    from longstate.ops.selective_scan import reference
+
+    return reference.forward(s)
 
 
-def _setup(ctx, inputs, output):
-    u, dt, A, B, C, D, z, _, dt_bias, mask, reset, ctx.dt_softplus, _, ctx.impl = inputs
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[2])
-    ctx.save_for_backward(u, dt, A, B, C, D, z, output[2], dt_bias, mask, reset)
-
-
-def _backward(ctx, grad_y, grad_last, _):
-    u, dt, A, B, C, D, z, kept, dt_bias, mask, reset = ctx.saved_tensors
-    grads = _scan_backward(
-        grad_y, grad_last, u, dt, A, B, C, D, z, kept, dt_bias, mask, reset,
-        ctx.dt_softplus, ctx.impl,
-    )  # fmt: skip
-    grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_z, grad_h0, grad_bias = grads
-    return (
-        grad_u, grad_dt, grad_A, grad_B, grad_C,
-        None if D is None else grad_D,
-        None if z is None else grad_z,
-        grad_h0,
-        None if dt_bias is None else grad_bias,
-        None, None, None, None, None,
-    )  # fmt: skip
-
-
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register(
+    "selective_scan", Inputs, _forward, _fake, _backward, _reference,
+    returns="y last", saves="states",
+)  # fmt: skip

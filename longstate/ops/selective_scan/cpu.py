@@ -1,278 +1,229 @@
-"""Numba: the scan over tiles of 64 channels and 32 steps (see `ops/_tiles.py`).
+"""Numba: the rule of the selective scan, for the engine in `ops/_numba/scan.py`.
 
-On the way back a tile's states are recomputed from the one kept at its first step. Sums over
-channels (gradients of B and C) are made within each block and added up afterwards in a fixed order,
-so that the result does not depend on the number of threads.
+    h = exp(dt A) h + (dt u) B
+    y = C h + D u
+
+States are taken one after the other, each through all steps of a tile: its decay and value stay
+where they are, and what differs from step to step is one number for B and one for C. The decay is
+computed as 2^(dt A'), A' = A log2(e).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._memory import on_large_pages
-from longstate.ops._rows import rows
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._tiles import (
+from longstate.ops._layout import CHUNK, Rows, on_large_pages, rows
+from longstate.ops._numba.compiled import inlined, kernel
+from longstate.ops._numba.math import LN2, exp2_product, sigmoid, softplus
+from longstate.ops._numba.rows import load, store
+from longstate.ops._numba.scan import frame_of, over_batch, rule, scan, scan_back, sums
+from longstate.ops._numba.tiles import (
     LANES,
-    blocks_per_group,
+    Frame,
+    Place,
     by_group,
-    find_segments,
-    finish_gated_tile,
-    finish_product_tile,
-    finish_tile,
-    flags,
-    place,
-    read_gated_tile,
-    read_tile,
+    row,
     tile,
-    untile,
+    vector,
     workspace,
-    zeros_like_rows,
 )  # fmt: skip
-from longstate.ops._vector_math import LN2
-from longstate.ops.selective_scan import CHUNK
-from longstate.ops.selective_scan.cpu_constant_rows import (
-    advance_constant,
-    there_and_back_constant,
-)  # fmt: skip
-from longstate.ops.selective_scan.cpu_rows import (
-    advance,
-    begin_tile,
-    finish_back,
-    there_and_back,
-)  # fmt: skip
+from longstate.ops.selective_scan import Inputs
 
 
-@njit(**KERNEL)
-def _forward(
-    start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z,
-    mask, has_mask, reset, has_reset,
-    h, kept, keep, out,
-):  # fmt: skip
-    tiles = workspace(3, CHUNK, A)
-    delta, du, y = tiles[0], tiles[1], tiles[2]
-    always, edges = np.ones(CHUNK, np.bool_), np.empty(CHUNK + 1, np.int64)
-    fresh = np.empty(CHUNK, np.bool_)
-    for chunk in range((steps + CHUNK - 1) // CHUNK):
-        first, last = chunk * CHUNK, min(chunk * CHUNK + CHUNK, steps)
-        for block in range(start, stop):
-            b, g, _, lo, hi = place(block, groups, per, d)
-            w = block % (groups * per)
-            here = mask[b, first:last] if has_mask else always[: last - first]
-            begin_tile(
-                here, lo, hi, u, b * u_batch + first * u_time, u_time,
-                dt, b * dt_batch + first * dt_time, dt_time, bias[w], D[w], smooth,
-                delta, du, y,
-            )  # fmt: skip
-            if keep:
-                kept[b, chunk, :, lo:hi] = h[block, :, : hi - lo]
-            segments = find_segments(reset, has_reset, b, first, last, edges, fresh)
-            for k in range(segments):
-                if fresh[k]:
-                    h[block] = 0
-                if constant:
-                    advance_constant(
-                        edges[k], edges[k + 1], delta, du, A[w], B[b, first:last, g],
-                        C[b, first:last, g], row_B[w], row_C[w], h[block], y,
-                    )  # fmt: skip
-                    continue
-                advance(
-                    edges[k], edges[k + 1], delta, du, A[w],
-                    B[b, first:last, g], C[b, first:last, g], h[block], y,
-                )  # fmt: skip
-            o = (b * steps + first) * d
-            if has_z:
-                p = b * z_batch + first * z_time
-                finish_gated_tile(here, lo, hi, y, z, p, z_time, out, o, d)
+class Tiles(NamedTuple):
+    """Of each step and channel."""
+
+    dt: np.ndarray  # after its bias and softplus
+    du: np.ndarray  # dt u
+
+
+class Kept(NamedTuple):
+    decay: np.ndarray  # exp(dt A)
+    decayed: np.ndarray  # exp(dt A) h
+    sum_A: np.ndarray  # sums over a tile
+    sum_D: np.ndarray
+    sum_bias: np.ndarray
+
+
+class Gradients(NamedTuple):
+    u: Rows
+    dt: Rows
+    A: np.ndarray
+    B: np.ndarray
+    C: np.ndarray
+    D: np.ndarray
+    dt_bias: np.ndarray
+
+
+@rule()
+class Selective(NamedTuple):
+    u: Rows
+    dt: Rows
+    A: np.ndarray  # blocks, n, 64; over ln 2
+    B: np.ndarray  # b, t, g, n
+    C: np.ndarray
+    D: np.ndarray  # blocks, 64
+    dt_bias: np.ndarray
+    smooth: bool
+
+    @kernel
+    def tiles(rule: "Selective") -> Tiles:
+        x = workspace(2, CHUNK, rule.A)
+        return Tiles(x[0], x[1])
+
+    @kernel
+    def keep(rule: "Selective") -> Kept:
+        x = workspace(3, CHUNK, rule.A)
+        return Kept(x[0], x[1], workspace(1, rule.A.shape[1], rule.A)[0], x[2, 0], x[2, 1])
+
+    @inlined
+    def begin(rule: "Selective", at: Place, x: Tiles, y: np.ndarray) -> None:
+        dt, du = x.dt, x.du
+        bias, D = rule.dt_bias[at.w], rule.D[at.w]
+        for t in range(at.here.shape[0]):
+            if not at.here[t] or at.hi - at.lo < LANES:
+                for j in range(LANES):
+                    dt[t, j], du[t, j], y[t, j] = 0, 0, 0
+            if not at.here[t]:
+                continue
+            value, step = row(rule.u, at, t), row(rule.dt, at, t)
+            if rule.smooth:
+                for j in range(value.shape[0]):
+                    dt[t, j] = softplus(load(step, j) + bias[j])
+                    du[t, j] = dt[t, j] * load(value, j)
+                    y[t, j] = D[j] * load(value, j)
             else:
-                finish_tile(here, lo, hi, y, out, o, d)
+                for j in range(value.shape[0]):
+                    dt[t, j] = load(step, j) + bias[j]
+                    du[t, j] = dt[t, j] * load(value, j)
+                    y[t, j] = D[j] * load(value, j)
+
+    @inlined
+    def advance(
+        rule: "Selective", at: Place, i: int, start: int, stop: int, x: Tiles, h: np.ndarray,
+        y: np.ndarray, kept: Kept | None,
+    ) -> None:  # fmt: skip
+        dt, du, A = x.dt, x.du, rule.A[at.w, i]
+        B, C = rule.B[at.b, at.first : at.last, at.g, i], rule.C[at.b, at.first : at.last, at.g, i]
+        for t in range(start, stop):
+            b, c = B[t], C[t]
+            for j in range(LANES):
+                decay = exp2_product(dt[t, j], A[j])
+                decayed = decay * h[j]
+                h[j] = decayed + du[t, j] * b
+                y[t, j] += c * h[j]
+                if kept is not None:
+                    kept.decay[t, j], kept.decayed[t, j] = decay, decayed
+
+    @inlined
+    def retreat(
+        rule: "Selective", at: Place, i: int, start: int, stop: int, x: Tiles, kept: Kept,
+        grad_y: np.ndarray, grad_h: np.ndarray, grad_x: Tiles, grads: Gradients,
+    ) -> None:  # fmt: skip
+        """The gradient of dt is that through the decay, over ln 2."""
+        dt, du, A = x.dt, x.du, rule.A[at.w, i]
+        grad_dt, grad_du, grad_A = grad_x.dt, grad_x.du, kept.sum_A[i]
+        decay, decayed = kept.decay, kept.decayed
+        B, C = rule.B[at.b, at.first : at.last, at.g, i], rule.C[at.b, at.first : at.last, at.g, i]
+        grad_B = grads.B[at.k, at.b, at.first : at.last, at.g, i]
+        grad_C = grads.C[at.k, at.b, at.first : at.last, at.g, i]
+        for t in range(stop - 1, start - 1, -1):
+            b, c = B[t], C[t]
+            sum_b = A.dtype.type(0)
+            sum_c = A.dtype.type(0)
+            for j in range(LANES):
+                g = grad_h[j] + c * grad_y[t, j]
+                sum_b += g * du[t, j]
+                sum_c += grad_y[t, j] * (decayed[t, j] + du[t, j] * b)
+                grad_du[t, j] += g * b
+                through_decay = g * decayed[t, j]
+                grad_A[j] += through_decay * dt[t, j]
+                grad_dt[t, j] += through_decay * A[j]
+                grad_h[j] = g * decay[t, j]
+            grad_B[t], grad_C[t] = sum_b, sum_c
+
+    @inlined
+    def finish(
+        rule: "Selective", at: Place, x: Tiles, kept: Kept, grad_y: np.ndarray, grad_x: Tiles,
+        grads: Gradients,
+    ) -> None:  # fmt: skip
+        dt, grad_dt, grad_du = x.dt, grad_x.dt, grad_x.du
+        bias, D = rule.dt_bias[at.w], rule.D[at.w]
+        sum_D, sum_bias = kept.sum_D, kept.sum_bias
+        for j in range(LANES):
+            sum_D[j], sum_bias[j] = 0, 0
+        for t in range(at.here.shape[0]):
+            row_u, row_dt = row(grads.u, at, t), row(grads.dt, at, t)
+            if not at.here[t]:
+                for j in range(row_u.shape[0]):
+                    row_u[j], row_dt[j] = 0, 0
+                continue
+            value, step = row(rule.u, at, t), row(rule.dt, at, t)
+            for j in range(value.shape[0]):
+                u = load(value, j)
+                to_step = grad_dt[t, j] * dt.dtype.type(LN2) + grad_du[t, j] * u
+                if rule.smooth:
+                    to_step *= sigmoid(load(step, j) + bias[j])
+                store(row_u, j, grad_du[t, j] * dt[t, j] + grad_y[t, j] * D[j])
+                store(row_dt, j, to_step)
+                sum_D[j] += grad_y[t, j] * u
+                sum_bias[j] += to_step
+        total_D, total_bias, total_A = grads.D[at.block], grads.dt_bias[at.block], grads.A[at.block]
+        for j in range(LANES):
+            total_D[j] += sum_D[j]
+            total_bias[j] += sum_bias[j]
+        for i in range(total_A.shape[0]):
+            for j in range(LANES):
+                total_A[i, j] += kept.sum_A[i, j]
+                kept.sum_A[i, j] = 0
 
 
-@njit(**KERNEL)
-def _backward(
-    start, stop, steps, d, groups, per, u, u_batch, u_time, dt, dt_batch, dt_time, smooth,
-    A, B, C, constant, row_B, row_C, D, bias, z, z_batch, z_time, has_z,
-    mask, has_mask, reset, has_reset,
-    kept, grad_out, grad_batch, grad_time, grad_h,
-    grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z,
-    grad_row_B, grad_row_C,
-):  # fmt: skip
-    tiles = workspace(9, CHUNK, A)
-    delta, du, y, grad_y, to_gate = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4]
-    decay, decayed, grad_delta, grad_du = tiles[5], tiles[6], tiles[7], tiles[8]
-    h = workspace(1, A.shape[1], A)[0]
-    sums = np.empty((2, LANES), A.dtype)
-    always, edges = np.ones(CHUNK, np.bool_), np.empty(CHUNK + 1, np.int64)
-    fresh = np.empty(CHUNK, np.bool_)
-    for chunk in range((steps - 1) // CHUNK, -1, -1):
-        first, last = chunk * CHUNK, min(chunk * CHUNK + CHUNK, steps)
-        for block in range(start, stop):
-            b, g, k, lo, hi = place(block, groups, per, d)
-            w = block % (groups * per)
-            here = mask[b, first:last] if has_mask else always[: last - first]
-            o = (b * steps + first) * d
-            p, v = b * u_batch + first * u_time, b * dt_batch + first * dt_time
-            q, r = b * grad_batch + first * grad_time, b * z_batch + first * z_time
-            begin_tile(
-                here, lo, hi, u, p, u_time, dt, v, dt_time, bias[w], D[w], smooth, delta, du, y
-            )  # fmt: skip
-            grad_delta[:] = 0
-            grad_du[:] = 0
-            if hi - lo < LANES:  # an earlier block's values lie beyond the channels of this one
-                grad_y[:] = 0
-            if has_z:
-                read_gated_tile(here, lo, hi, grad_out, q, grad_time, z, r, z_time, grad_y, to_gate)
-            else:
-                read_tile(here, lo, hi, grad_out, q, grad_time, grad_y)
-            h[:, : hi - lo] = kept[b, chunk, :, lo:hi]
-            h[:, hi - lo :] = 0
-            segments = find_segments(reset, has_reset, b, first, last, edges, fresh)
-            if constant:
-                there_and_back_constant(
-                    edges, segments, fresh, delta, du, A[w],
-                    B[b, first:last, g], C[b, first:last, g], h, y, decay, decayed, grad_y,
-                    grad_h[block], grad_delta, grad_du, grad_A[block],
-                    grad_B[k, b, first:last, g], grad_C[k, b, first:last, g],
-                    row_B[w], row_C[w], grad_row_B[block], grad_row_C[block],
-                )  # fmt: skip
-            else:
-                there_and_back(
-                    edges, segments, fresh, delta, du, A[w],
-                    B[b, first:last, g], C[b, first:last, g], h, y, decay, decayed, grad_y,
-                    grad_h[block], grad_delta, grad_du, grad_A[block],
-                    grad_B[k, b, first:last, g], grad_C[k, b, first:last, g],
-                )  # fmt: skip
-            sums[:] = 0
-            finish_back(
-                here, lo, hi, u, p, u_time, dt, v, dt_time, bias[w], D[w], smooth,
-                delta, grad_delta, grad_du, grad_y, o, d, grad_u, grad_dt, sums[0], sums[1],
-            )  # fmt: skip
-            grad_D[block] += sums[0]
-            grad_bias[block] += sums[1]
-            if has_z:
-                finish_product_tile(here, lo, hi, y, to_gate, grad_z, o, d)
-
-
-def _vector(x: Tensor | None, A: Tensor, groups: int) -> np.ndarray:
-    """D or the bias as tiles (blocks, 64)."""
-    x = A.new_zeros(len(A)) if x is None else x.detach().to(A.dtype)
-    return tile(x[:, None], groups)[:, 0].numpy()
-
-
-def _scalars_and_rows(u, B, C, groups):
-    """B and C (b, t, g, n), whether one is constant, and the rows (blocks, n, 64) if so."""
-    constant = B.dim() == 2 or C.dim() == 2
-    scalars, row_tiles = [], []
-    for x in (B, C):
-        one = x.new_ones(1, 1, x.shape[-1])
-        variable = one.expand(*u.shape[:2], -1) if x.dim() == 2 else x
-        row = x.detach() if x.dim() == 2 else one[0].expand(u.shape[2], -1)
-        scalars.append(by_group(variable, groups))
-        row_tiles.append((tile(row, groups) if constant else x.new_empty(0, 0, 0)).numpy())
-    return (*scalars, constant, *row_tiles)
-
-
-def _arguments(u, dt, A, B, C, D, z, dt_bias, mask, reset, dt_softplus):
-    _, t, d = u.shape
-    groups = max(x.shape[2] if x.dim() == 4 else 1 for x in (B, C))
-    return groups, (
-        t, d, groups, blocks_per_group(d, groups), *rows(u), *rows(dt), dt_softplus,
-        tile(A.detach() / LN2, groups).numpy(), *_scalars_and_rows(u, B, C, groups),
-        _vector(D, A, groups), _vector(dt_bias, A, groups),
-        *rows(u if z is None else z), z is not None,
-        flags(mask), mask is not None, flags(reset), reset is not None,
+def _rule(s: Inputs) -> tuple[Selective, Frame]:
+    d, groups = s.u.shape[2], s.groups
+    made = Selective(
+        rows(s.u), rows(s.dt), tile(s.A.detach() / LN2, groups).numpy(),
+        by_group(s.B, groups), by_group(s.C, groups),
+        vector(s.D, d, s.A, groups), vector(s.dt_bias, d, s.A, groups), s.dt_softplus,
     )  # fmt: skip
+    return made, frame_of(s.u, s.z, s.mask, s.reset, groups)
 
 
-def _like(grad: Tensor, grad_row: Tensor, x: Tensor) -> Tensor:
-    """Gradient in the form of `x`, from (k, b, t, g, n) or, where `x` is constant, (d, n)."""
-    if x.dim() == 2:
-        return grad_row.to(x.dtype)
+def forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    return scan(*_rule(s), s.u, s.h0.to(s.A.dtype), s.keep)
+
+
+def backward(
+    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    made, frame = _rule(s)
+    (b, t, d), n = s.u.shape, s.A.shape[1]
+    grad_u, grad_dt = (on_large_pages(x.new_empty(b, t, d)) for x in (s.u, s.dt))
+    grad_B = s.A.new_empty(frame.per, b, t, frame.groups, n)
+    grad_C = torch.empty_like(grad_B)
+    grad_A, grad_D, grad_bias = sums(frame, b, n), sums(frame, b), sums(frame, b)
+    arrays = (x.numpy() for x in (grad_A, grad_B, grad_C, grad_D, grad_bias))
+    grad_z, grad_h0 = scan_back(
+        made, frame, s.u, s.z, states, grad_y, grad_last,
+        Gradients(rows(grad_u), rows(grad_dt), *arrays),
+    )  # fmt: skip
+    return {
+        "u": grad_u,
+        "dt": grad_dt,
+        "A": over_batch(grad_A, frame, b, s.A),
+        "B": _like(grad_B, s.B),
+        "C": _like(grad_C, s.C),
+        "D": over_batch(grad_D, frame, b, s.A if s.D is None else s.D),
+        "z": grad_z,
+        "h0": grad_h0,
+        "dt_bias": over_batch(grad_bias, frame, b, s.A if s.dt_bias is None else s.dt_bias),
+    }
+
+
+def _like(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient in the form of `x`, from (blocks, b, t, groups, n)."""
     grad = grad.sum(0)
     if x.dim() == 3:
         return grad.sum(2).to(x.dtype)
     return (grad if x.shape[2] == grad.shape[2] else grad.sum(2, keepdim=True)).to(x.dtype)
-
-
-def forward(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h0: Tensor,
-    dt_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    dt_softplus: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    b, t, d = u.shape
-    groups, arguments = _arguments(u, dt, A, B, C, D, z, dt_bias, mask, reset, dt_softplus)
-    y = on_large_pages(u.new_empty(b, t, d))
-    kept = on_large_pages(A.new_empty(b, -(-t // CHUNK) if keep else 0, A.shape[1], d))
-    h = tile(h0.to(A.dtype), groups).flatten(0, 1)
-    parallel_for(
-        _forward, len(h), u.numel() * A.shape[1], *arguments,
-        h.numpy(), kept.numpy(), keep, rows(y)[0],
-    )  # fmt: skip
-    return y, untile(h.unflatten(0, (b, -1)), d, groups), kept
-
-
-def backward(
-    grad_y: Tensor | None,
-    grad_last: Tensor | None,
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    kept: Tensor,
-    dt_bias: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    dt_softplus: bool,
-) -> list[Tensor]:
-    """Gradients of u, dt, A, B, C, D, z, h0 and dt_bias."""
-    (b, t, d), n = u.shape, A.shape[1]
-    groups, arguments = _arguments(u, dt, A, B, C, D, z, dt_bias, mask, reset, dt_softplus)
-    per = blocks_per_group(d, groups)
-    grad_y = zeros_like_rows((b, t, d), u.dtype) if grad_y is None else grad_y
-    grad_last = A.new_zeros(b, d, n) if grad_last is None else grad_last.to(A.dtype)
-    grad_h = tile(grad_last, groups).flatten(0, 1)
-    grad_u, grad_dt = (on_large_pages(x.new_empty(b, t, d)) for x in (u, dt))
-    grad_z = u.new_empty(0) if z is None else on_large_pages(z.new_empty(b, t, d))
-    # Sums over time: float32 within a tile, float64 from tile to tile.
-    grad_A = torch.zeros_like(grad_h, dtype=torch.float64)
-    grad_D, grad_bias = grad_A.new_zeros(2, len(grad_h), LANES)
-    constant = B.dim() == 2 or C.dim() == 2
-    grad_row_B, grad_row_C = grad_A.new_zeros(2, len(grad_h) if constant else 0, n, LANES)
-    grad_B = A.new_empty(per, b, t, groups, n)
-    grad_C = torch.empty_like(grad_B)
-    parallel_for(
-        _backward, len(grad_h), 3 * u.numel() * n, *arguments,
-        kept.numpy(), *rows(grad_y), grad_h.numpy(), rows(grad_u)[0], rows(grad_dt)[0],
-        grad_A.numpy(), grad_B.numpy(), grad_C.numpy(), grad_D.numpy(), grad_bias.numpy(),
-        rows(grad_u if z is None else grad_z)[0], grad_row_B.numpy(), grad_row_C.numpy(),
-    )  # fmt: skip
-
-    def over_batch(x: Tensor) -> Tensor:
-        return untile(x.unflatten(0, (b, -1)).sum(0), d, groups) if len(x) else x
-
-    return [
-        grad_u,
-        grad_dt,
-        over_batch(grad_A).to(A.dtype),
-        _like(grad_B, over_batch(grad_row_B), B),
-        _like(grad_C, over_batch(grad_row_C), C),
-        over_batch(grad_D[:, None])[:, 0].to(A.dtype if D is None else D.dtype),
-        grad_z,
-        untile(grad_h.unflatten(0, (b, -1)), d, groups),
-        over_batch(grad_bias[:, None])[:, 0].to(A.dtype if dt_bias is None else dt_bias.dtype),
-    ]

@@ -4,35 +4,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._layout import compute_dtype
+from longstate.ops.selective_scan import Inputs
 
-def forward(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    h0: Tensor,
-    dt_bias: Tensor | None,
-    dt_softplus: bool,
-    mask: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+
+def forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    wide = compute_dtype(*(x for x in s if isinstance(x, Tensor)))
+    u, dt = s.u.to(wide), s.dt.to(wide)
+    D, z, dt_bias = (None if x is None else x.to(wide) for x in (s.D, s.z, s.dt_bias))
+    mask, reset = s.mask, s.reset
     if mask is not None:  # so that what padding holds reaches no gradient
-        u, dt, z = (hide(x, mask) for x in (u, dt, z))
+        u, dt, z = _hide(u, mask), _hide(dt, mask), None if z is None else _hide(z, mask)
     if dt_bias is not None:
         dt = dt + dt_bias
-    if dt_softplus:
+    if s.dt_softplus:
         dt = F.softplus(dt)
-    B, C = per_channel(B, u), per_channel(C, u)
-    h = h0
+    B, C = _per_channel(s.B, u), _per_channel(s.C, u)
+    h = s.h0
     outputs = []
     for t in range(u.shape[1]):
         if reset is not None:
             h = torch.where(reset[:, t, None, None], torch.zeros_like(h), h)
         dt_t, u_t = dt[:, t, :, None], u[:, t, :, None]
-        following = torch.exp(dt_t * A) * h + dt_t * u_t * B[:, t]
+        following = torch.exp(dt_t * s.A) * h + dt_t * u_t * B[:, t]
         y = (following * C[:, t]).sum(-1)
         if y.is_complex():
             y = 2 * y.real
@@ -46,17 +40,13 @@ def forward(
             following = torch.where(here[..., None], following, h)
         h = following
         outputs.append(y)
-    return torch.stack(outputs, dim=1), h
+    return torch.stack(outputs, dim=1).to(s.u.dtype), h
 
 
-def hide(x, mask):
-    return None if x is None else torch.where(mask[..., None], x, torch.zeros_like(x))
+def _hide(x: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask[..., None], x, torch.zeros_like(x))
 
 
-def per_channel(x: Tensor, u: Tensor) -> Tensor:
-    """B or C as (b, t, d or 1, n), whatever its form."""
-    if x.dim() == 2:
-        return x.expand(u.shape[0], u.shape[1], *x.shape)
-    if x.dim() == 3:
-        return x[:, :, None]
-    return x.repeat_interleave(u.shape[2] // x.shape[2], dim=2)
+def _per_channel(x: Tensor, u: Tensor) -> Tensor:
+    """B or C as (b, t, d or 1, n)."""
+    return x[:, :, None] if x.dim() == 3 else x.repeat_interleave(u.shape[2] // x.shape[2], dim=2)

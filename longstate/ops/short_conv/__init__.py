@@ -12,10 +12,14 @@ state holds k - 1 past inputs and not k; padding may lie anywhere.
 Axes: b batch, t time, d channels, k taps.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import check_flags, implementation
 from longstate.ops._choice import choose_for_length, expect, shape_of
+from longstate.ops._op import register
 
 
 def short_conv(
@@ -65,7 +69,7 @@ def short_conv(
         y, last = reference.forward(x, weight, bias, taps, activation, mask, reset)
         return y.to(x.dtype), last
     sources, ends = _sources(x, past, mask, reset)
-    y = _conv(x, weight, bias, taps, sources, activation == "silu", impl)
+    (y,) = _conv(Inputs(x, weight, bias, taps, sources, activation == "silu", impl))
     return y, _last_taps(x, taps, ends)
 
 
@@ -113,7 +117,10 @@ def _last_taps(x: Tensor, taps: Tensor, ends: Tensor) -> Tensor:
     return torch.where((ends >= 0)[..., None], last, torch.zeros_like(last))
 
 
-def _check(x, weight, bias, taps, activation, mask, reset):
+def _check(
+    x: Tensor, weight: Tensor, bias: Tensor | None, taps: Tensor | None, activation: str | None,
+    mask: Tensor | None, reset: Tensor | None,
+) -> None:  # fmt: skip
     # The messages are only put together when needed: that takes as long as a small kernel.
     if x.dim() != 3:
         raise ValueError(f"x must be (batch, time, channels); got {shape_of(x)}")
@@ -128,77 +135,38 @@ def _check(x, weight, bias, taps, activation, mask, reset):
         raise ValueError(f"taps must be {expected}; got {shape_of(taps)}")
     if activation not in (None, "silu"):
         raise ValueError(f"activation must be None or 'silu'; got {activation!r}")
-    for name, flag in (("mask", mask), ("reset", reset)):
-        if flag is not None and (flag.shape != (b, t) or flag.dtype != torch.bool):
-            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(flag)}")
+    check_flags(b, t, mask=mask, reset=reset)
 
 
-def _implementation(impl: str):
-    if impl == "cpu":
-        from longstate.ops.short_conv import cpu
+class Inputs(NamedTuple):
+    """As for `short_conv`; `sources` says where each output's inputs lie."""
 
-        return cpu
-    from longstate.ops.short_conv import triton
-
-    return triton
-
-
-@torch.library.custom_op("longstate::short_conv", mutates_args=())
-def _conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    taps: Tensor,
-    sources: Tensor,
-    silu: bool,
-    impl: str,
-) -> Tensor:
-    return _implementation(impl).forward(x, weight, bias, taps, sources, silu)
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    taps: Tensor
+    sources: Tensor
+    silu: bool
+    impl: str
 
 
-@_conv.register_fake
-def _(x, weight, bias, taps, sources, silu, impl):
-    return x.new_empty(x.shape)
+def _forward(s: Inputs) -> tuple[Tensor]:
+    return (implementation("short_conv", s.impl).forward(s),)
 
 
-@torch.library.custom_op("longstate::short_conv_backward", mutates_args=())
-def _conv_backward(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    taps: Tensor,
-    sources: Tensor,
-    silu: bool,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _implementation(impl).backward(grad_y, x, weight, bias, taps, sources, silu)
+def _fake(s: Inputs) -> tuple[Tensor]:
+    return (s.x.new_empty(s.x.shape),)
 
 
-@_conv_backward.register_fake
-def _(grad_y, x, weight, bias, taps, sources, silu, impl):
-    bias_like = weight if bias is None else bias
-    return (
-        x.new_empty(x.shape),
-        weight.new_empty(weight.shape),
-        bias_like.new_empty(weight.shape[:1]),
-        taps.new_empty(taps.shape),
-    )
+def _backward(s: Inputs, grad_y: Tensor | None) -> dict[str, Tensor]:
+    grad_y = torch.zeros_like(s.x) if grad_y is None else grad_y
+    return implementation("short_conv", s.impl).backward(s, grad_y)
 
 
-def _setup(ctx, inputs, output):
-    x, weight, bias, taps, sources, ctx.silu, ctx.impl = inputs
-    ctx.save_for_backward(x, weight, bias, taps, sources)
+def _reference(s: Inputs) -> tuple[Tensor]:
+    from longstate.ops.short_conv import reference
+
+    return (reference.gather(s),)
 
 
-def _backward(ctx, grad_y):
-    x, weight, bias, taps, sources = ctx.saved_tensors
-    grad_x, grad_weight, grad_bias, grad_taps = _conv_backward(
-        grad_y, x, weight, bias, taps, sources, ctx.silu, ctx.impl
-    )
-    if bias is None:
-        grad_bias = None
-    return grad_x, grad_weight, grad_bias, grad_taps, None, None, None
-
-
-_conv.register_autograd(_backward, setup_context=_setup)
+_conv = register("short_conv", Inputs, _forward, _fake, _backward, _reference, returns="y")

@@ -4,81 +4,113 @@ A window's inputs are found through `sources`, so padding and resets cost nothin
 Weights and sources are padded to a multiple of four taps; a tap without a source reads zeros.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.ops._memory import on_large_pages
-from longstate.ops._rows import compute_dtype, rows
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, load, sigmoid, store
+from longstate.ops._layout import Rows, compute_dtype, on_large_pages, rows
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.math import sigmoid
+from longstate.ops._numba.rows import load, store
+from longstate.ops.short_conv import Inputs
 
 _LANES = 512  # channels per block at most. Wide, because every row lies in another page of memory
 
 
-@njit(**ROWS)
-def _fill(value, acc):
+class Given(NamedTuple):
+    x: Rows
+    taps: Rows
+    zero: np.ndarray  # lanes
+
+
+class Call(NamedTuple):
+    d: int
+    lanes: int
+    past: int  # taps but the newest
+    silu: bool
+    source_batch: int  # 0 when all sequences share their sources
+    sources: np.ndarray  # b or 1, t, taps in fours
+    weight: np.ndarray  # taps in fours, d
+    bias: np.ndarray  # d
+    given: Given
+
+
+class Gradients(NamedTuple):
+    x: np.ndarray  # flat, as are those of taps
+    taps: np.ndarray
+    weight: np.ndarray  # b, taps, d: one sum for each sequence
+    bias: np.ndarray  # b, d
+
+
+@inlined
+def _fill(value: np.ndarray, acc: np.ndarray) -> None:
     for j in range(acc.shape[0]):
         acc[j] = value[j]
 
 
-@njit(**ROWS)
-def _add_four(w0, w1, w2, w3, x0, x1, x2, x3, acc):
+@inlined
+def _add_four(
+    w0: np.ndarray, w1: np.ndarray, w2: np.ndarray, w3: np.ndarray, x0: np.ndarray, x1: np.ndarray,
+    x2: np.ndarray, x3: np.ndarray, acc: np.ndarray,
+) -> None:  # fmt: skip
     for j in range(acc.shape[0]):
         acc[j] += (
             load(x0, j) * w0[j] + load(x1, j) * w1[j] + load(x2, j) * w2[j] + load(x3, j) * w3[j]
         )
 
 
-@njit(**ROWS)
-def _write(acc, y):
+@inlined
+def _write(acc: np.ndarray, y: np.ndarray) -> None:
     for j in range(acc.shape[0]):
         store(y, j, acc[j])
 
 
-@njit(**ROWS)
-def _write_silu(acc, y):
+@inlined
+def _write_silu(acc: np.ndarray, y: np.ndarray) -> None:
     for j in range(acc.shape[0]):
         store(y, j, acc[j] * sigmoid(acc[j]))
 
 
-@njit(**ROWS)
-def _write_zero(zero, y):
+@inlined
+def _write_zero(zero: np.ndarray, y: np.ndarray) -> None:
     for j in range(y.shape[0]):
         y[j] = zero[j]
 
 
-@njit(**KERNEL)
-def _row(s, past, b, lo, hi, inputs):
+@kernel
+def _row(s: int, past: int, b: int, lo: int, hi: int, given: Given) -> np.ndarray:
     """The row of inputs at position s of taps and x."""
-    x, x_batch, x_time, taps, taps_batch, taps_time, zero = inputs
+    x, taps, zero = given
     if s < 0:
         return zero[: hi - lo]
     if s < past:
-        o = b * taps_batch + s * taps_time
-        return taps[o + lo : o + hi]
-    o = b * x_batch + (s - past) * x_time
-    return x[o + lo : o + hi]
+        o = b * taps.batch + s * taps.time
+        return taps.data[o + lo : o + hi]
+    o = b * x.batch + (s - past) * x.time
+    return x.data[o + lo : o + hi]
 
 
-@njit(**KERNEL)
-def _convolve(source, past, b, lo, hi, weight, bias, inputs, acc):
+@kernel
+def _convolve(source: np.ndarray, call: Call, b: int, lo: int, hi: int, acc: np.ndarray) -> None:
+    past, weight, bias, given = call.past, call.weight, call.bias, call.given
     _fill(bias[lo:hi], acc)
     for k in range(0, weight.shape[0], 4):
         _add_four(
             weight[k, lo:hi], weight[k + 1, lo:hi], weight[k + 2, lo:hi], weight[k + 3, lo:hi],
-            _row(source[k], past, b, lo, hi, inputs),
-            _row(source[k + 1], past, b, lo, hi, inputs),
-            _row(source[k + 2], past, b, lo, hi, inputs),
-            _row(source[k + 3], past, b, lo, hi, inputs),
+            _row(source[k], past, b, lo, hi, given),
+            _row(source[k + 1], past, b, lo, hi, given),
+            _row(source[k + 2], past, b, lo, hi, given),
+            _row(source[k + 3], past, b, lo, hi, given),
             acc,
         )  # fmt: skip
 
 
-@njit(**KERNEL)
-def _forward(start, stop, d, lanes, past, silu, source_batch, sources, weight, bias, inputs, y):
+@kernel
+def _forward(start: int, stop: int, call: Call, y: np.ndarray) -> None:
+    d, lanes, past, silu, source_batch, sources, weight, _, given = call
     per_row = (d + lanes - 1) // lanes
     steps = sources.shape[1]
     buffer = np.empty(lanes, weight.dtype)
@@ -90,57 +122,60 @@ def _forward(start, stop, d, lanes, past, silu, source_batch, sources, weight, b
             out = y[(b * steps + t) * d + lo : (b * steps + t) * d + hi]
             source = sources[b * source_batch, t]
             if source[past] < 0:
-                _write_zero(inputs[-1][: hi - lo], out)
+                _write_zero(given.zero[: hi - lo], out)
                 continue
-            _convolve(source, past, b, lo, hi, weight, bias, inputs, acc)
+            _convolve(source, call, b, lo, hi, acc)
             if silu:
                 _write_silu(acc, out)
             else:
                 _write(acc, out)
 
 
-@njit(**ROWS)
-def _slope(acc, grad, g, grad_bias):
+@inlined
+def _slope(acc: np.ndarray, grad: np.ndarray, g: np.ndarray, grad_bias: np.ndarray) -> None:
     for j in range(acc.shape[0]):
         s = sigmoid(acc[j])
         g[j] = load(grad, j) * (s + acc[j] * (s - s * s))
         grad_bias[j] += g[j]
 
 
-@njit(**ROWS)
-def _widen(grad, g, grad_bias):
+@inlined
+def _widen(grad: np.ndarray, g: np.ndarray, grad_bias: np.ndarray) -> None:
     for j in range(g.shape[0]):
         g[j] = load(grad, j)
         grad_bias[j] += g[j]
 
 
-@njit(**ROWS)
-def _spread(g, w, x, grad_w, grad_x):
+@inlined
+def _spread(
+    g: np.ndarray, w: np.ndarray, x: np.ndarray, grad_w: np.ndarray, grad_x: np.ndarray
+) -> None:
     for j in range(g.shape[0]):
         grad_w[j] += g[j] * load(x, j)
         grad_x[j] += g[j] * w[j]
 
 
-@njit(**KERNEL)
-def _flush(owner, past, b, steps, d, lo, hi, acc, grad_x, grad_taps):
+@kernel
+def _flush(
+    owner: int, call: Call, b: int, steps: int, lo: int, hi: int, acc: np.ndarray, grads: Gradients
+) -> None:
     """Write the finished gradient of the input at position `owner`."""
+    past, d = call.past, call.d
     if owner >= past:
         o = (b * steps + owner - past) * d
-        _write(acc, grad_x[o + lo : o + hi])
+        _write(acc, grads.x[o + lo : o + hi])
     else:
         o = (b * past + owner) * d
-        _write(acc, grad_taps[o + lo : o + hi])
+        _write(acc, grads.taps[o + lo : o + hi])
     acc[:] = 0
 
 
-@njit(**KERNEL)
-def _backward(
-    start, stop, d, lanes, past, silu, source_batch, sources, weight, bias, inputs,
-    grad_y, grad_batch, grad_time, grad_x, grad_taps, grad_weight, grad_bias,
-):  # fmt: skip
+@kernel
+def _backward(start: int, stop: int, call: Call, grad_y: Rows, grads: Gradients) -> None:
     # The gradient of an input is complete once k outputs have passed: a ring of k rows holds the
     # open ones, the input of rank r in row r modulo k. `sums` holds those of the weights and the
     # bias; they go to float64 now and then, because long float32 sums lose digits.
+    d, lanes, past, silu, source_batch, sources, weight, _, given = call
     per_row = (d + lanes - 1) // lanes
     steps, width = sources.shape[1], past + 1
     ring, owner = np.zeros((width, lanes), weight.dtype), np.empty(width, np.int64)
@@ -156,32 +191,32 @@ def _backward(
         for t in range(steps):
             source = sources[b * source_batch, t]
             if source[past] >= 0:
-                o = b * grad_batch + t * grad_time
+                o = b * grad_y.batch + t * grad_y.time
                 if silu:
-                    _convolve(source, past, b, lo, hi, weight, bias, inputs, acc)
-                    _slope(acc, grad_y[o + lo : o + hi], g, sums[width, :m])
+                    _convolve(source, call, b, lo, hi, acc)
+                    _slope(acc, grad_y.data[o + lo : o + hi], g, sums[width, :m])
                 else:
-                    _widen(grad_y[o + lo : o + hi], g, sums[width, :m])
+                    _widen(grad_y.data[o + lo : o + hi], g, sums[width, :m])
                 row = rank % width
                 if owner[row] >= 0:
-                    _flush(owner[row], past, b, steps, d, lo, hi, ring[row, :m], grad_x, grad_taps)
+                    _flush(owner[row], call, b, steps, lo, hi, ring[row, :m], grads)
                 owner[row] = past + t
                 for k in range(width):
                     if source[k] >= 0:
-                        x = _row(source[k], past, b, lo, hi, inputs)
+                        x = _row(source[k], past, b, lo, hi, given)
                         into = ring[(rank - past + k) % width, :m]
                         _spread(g, weight[k, lo:hi], x, sums[k, :m], into)
                 rank += 1
             else:
                 o = (b * steps + t) * d
-                _write_zero(inputs[-1][:m], grad_x[o + lo : o + hi])
+                _write_zero(given.zero[:m], grads.x[o + lo : o + hi])
             if t % 64 == 63 or t == steps - 1:
-                grad_weight[b, :, lo:hi] += sums[:width, :m]
-                grad_bias[b, lo:hi] += sums[width, :m]
+                grads.weight[b, :, lo:hi] += sums[:width, :m]
+                grads.bias[b, lo:hi] += sums[width, :m]
                 sums[:] = 0
         for k in range(width):
             if owner[k] >= 0:
-                _flush(owner[k], past, b, steps, d, lo, hi, ring[k, :m], grad_x, grad_taps)
+                _flush(owner[k], call, b, steps, lo, hi, ring[k, :m], grads)
 
 
 def _lanes(x: Tensor) -> int:
@@ -194,57 +229,46 @@ def _lanes(x: Tensor) -> int:
     return -(-d // per_row)
 
 
-def _arguments(x, weight, bias, taps, sources, silu, lanes):
-    dtype = compute_dtype(x, weight)
-    width = weight.shape[1]
+def _call(s: Inputs) -> Call:
+    dtype, lanes = compute_dtype(s.x, s.weight), _lanes(s.x)
+    width = s.weight.shape[1]
     spare = -width % 4
-    bias = weight.new_zeros(len(weight)) if bias is None else bias
-    inputs = rows(x)
-    return (
-        x.shape[2], lanes, width - 1, silu, int(sources.shape[0] > 1),
-        F.pad(sources, (0, spare), value=-1).numpy(),
-        F.pad(weight.to(dtype).T, (0, 0, 0, spare)).contiguous().numpy(), bias.to(dtype).numpy(),
-        (*inputs, *rows(taps), np.zeros(lanes, inputs[0].dtype)),
+    bias = s.weight.new_zeros(len(s.weight)) if s.bias is None else s.bias
+    x = rows(s.x)
+    return Call(
+        s.x.shape[2], lanes, width - 1, s.silu, int(s.sources.shape[0] > 1),
+        F.pad(s.sources, (0, spare), value=-1).numpy(),
+        F.pad(s.weight.to(dtype).T, (0, 0, 0, spare)).contiguous().numpy(), bias.to(dtype).numpy(),
+        Given(x, rows(s.taps), np.zeros(lanes, x.data.dtype)),
     )  # fmt: skip
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, taps: Tensor, sources: Tensor, silu: bool
-) -> Tensor:
-    y = on_large_pages(x.new_empty(x.shape))
-    lanes = _lanes(x)
-    blocks = x.shape[0] * -(-x.shape[2] // lanes)
-    arguments = _arguments(x, weight, bias, taps, sources, silu, lanes)
-    parallel_for(_forward, blocks, x.numel(), *arguments, rows(y)[0])
+def _blocks(x: Tensor, call: Call) -> int:
+    return x.shape[0] * -(-x.shape[2] // call.lanes)
+
+
+def forward(s: Inputs) -> Tensor:
+    y, call = on_large_pages(s.x.new_empty(s.x.shape)), _call(s)
+    parallel_for(_forward, _blocks(s.x, call), s.x.numel(), call, rows(y).data)
     return y
 
 
-def backward(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    taps: Tensor,
-    sources: Tensor,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `x`, `weight`, `bias` and `taps`."""
-    b, _, d = x.shape
-    lanes = _lanes(x)
-    grad_x = on_large_pages(x.new_empty(x.shape))
-    grad_taps = taps.new_empty(taps.shape)
+def backward(s: Inputs, grad_y: Tensor) -> dict[str, Tensor]:
+    (b, _, d), call = s.x.shape, _call(s)
+    grad_x = on_large_pages(s.x.new_empty(s.x.shape))
+    grad_taps = s.taps.new_empty(s.taps.shape)
     # One sum for each sequence, added up below in a fixed order.
-    grad_weight = torch.zeros(b, weight.shape[1], d, dtype=torch.float64)
+    grad_weight = torch.zeros(b, s.weight.shape[1], d, dtype=torch.float64)
     grad_bias = torch.zeros(b, d, dtype=torch.float64)
-    parallel_for(
-        _backward, b * -(-d // lanes), x.numel(),
-        *_arguments(x, weight, bias, taps, sources, silu, lanes), *rows(grad_y.to(x.dtype)),
-        rows(grad_x)[0], rows(grad_taps)[0], grad_weight.numpy(), grad_bias.numpy(),
-    )  # fmt: skip
-    like = weight.dtype if bias is None else bias.dtype
-    return (
-        grad_x,
-        grad_weight.sum(0).T.contiguous().to(weight.dtype),
-        grad_bias.sum(0).to(like),
-        grad_taps,
+    grads = Gradients(
+        rows(grad_x).data, rows(grad_taps).data, grad_weight.numpy(), grad_bias.numpy()
     )
+    parallel_for(
+        _backward, _blocks(s.x, call), s.x.numel(), call, rows(grad_y.to(s.x.dtype)), grads
+    )
+    return {
+        "x": grad_x,
+        "weight": grad_weight.sum(0).T.contiguous().to(s.weight.dtype),
+        "bias": grad_bias.sum(0).to(s.weight.dtype if s.bias is None else s.bias.dtype),
+        "taps": grad_taps,
+    }

@@ -1,21 +1,22 @@
 """Numba: one step, for decoding. No gradients, no masks."""
 
-from numba import njit
+import numpy as np
 from torch import Tensor
 
-from longstate.ops._rows import array, compute_dtype
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, load, sigmoid, store
+from longstate.ops._layout import array, compute_dtype
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.math import sigmoid
+from longstate.ops._numba.rows import load, store
 
 
-@njit(**ROWS)
-def _add(x, weight, k, total):
+@inlined
+def _add(x: np.ndarray, weight: np.ndarray, k: int, total: np.ndarray) -> None:
     for j in range(len(total)):
         total[j] += load(x, j) * weight[j, k]
 
 
-@njit(**ROWS)
-def _finish(bias, silu, total, y):
+@inlined
+def _finish(bias: np.ndarray, silu: bool, total: np.ndarray, y: np.ndarray) -> None:
     for j in range(len(bias)):
         total[j] += bias[j]
     if silu:
@@ -25,8 +26,11 @@ def _finish(bias, silu, total, y):
         store(y, j, total[j])
 
 
-@njit(**KERNEL)
-def _step(start, stop, x, weight, bias, silu, taps, last, y, total):
+@kernel
+def _step(
+    start: int, stop: int, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, silu: bool,
+    taps: np.ndarray, last: np.ndarray, y: np.ndarray, total: np.ndarray,
+) -> None:  # fmt: skip
     past = taps.shape[1]
     for b in range(start, stop):
         total[b] = 0

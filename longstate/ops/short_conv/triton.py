@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from longstate.ops._layout import dense
-from longstate.ops._rows import compute_dtype
+from longstate.ops._layout import compute_dtype, dense
 from longstate.ops._triton_math import sigmoid
+from longstate.ops.short_conv import Inputs
 
 _STEPS, _LANES = 16, 64
 
@@ -130,53 +130,41 @@ def _wide(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tenso
     return dense(weight.to(dtype)), dense(bias.to(dtype))
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, taps: Tensor, sources: Tensor, silu: bool
-) -> Tensor:
-    b, t, d = x.shape
-    y = x.new_empty(b, t, d)
-    wide_weight, wide_bias = _wide(x, weight, bias)
-    sources = dense(sources)
+def forward(s: Inputs) -> Tensor:
+    b, t, d = s.x.shape
+    y = s.x.new_empty(b, t, d)
+    sources = dense(s.sources)
     _forward[_grid(b, t, d)](
-        dense(x), wide_weight, wide_bias, dense(taps), sources,
+        dense(s.x), *_wide(s.x, s.weight, s.bias), dense(s.taps), sources,
         sources.stride(0) if len(sources) > 1 else 0, y, t, d,
-        WIDTH=weight.shape[1], SILU=silu, STEPS=_STEPS, LANES=_LANES,
+        WIDTH=s.weight.shape[1], SILU=s.silu, STEPS=_STEPS, LANES=_LANES,
     )  # fmt: skip
     return y
 
 
-def backward(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    taps: Tensor,
-    sources: Tensor,
-    silu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `x`, `weight`, `bias` and `taps`."""
-    (b, t, d), width = x.shape, weight.shape[1]
+def backward(s: Inputs, grad_y: Tensor) -> dict[str, Tensor]:
+    (b, t, d), width = s.x.shape, s.weight.shape[1]
     positions = t + width - 1
-    wide_weight, wide_bias = _wide(x, weight, bias)
-    sources = dense(sources)
+    weight, bias = _wide(s.x, s.weight, s.bias)
+    sources = dense(s.sources)
     grid = _grid(b, t, d)
-    grad_acc = wide_weight.new_empty(b, t, d)
-    grad_weight = wide_weight.new_empty(b * grid[1], width, d)
-    grad_bias = wide_weight.new_empty(b * grid[1], d)
+    grad_acc = weight.new_empty(b, t, d)
+    grad_weight = weight.new_empty(b * grid[1], width, d)
+    grad_bias = weight.new_empty(b * grid[1], d)
     _backward_weight[grid](
-        dense(grad_y), dense(x), wide_weight, wide_bias, dense(taps), sources,
+        dense(grad_y), dense(s.x), weight, bias, dense(s.taps), sources,
         sources.stride(0) if len(sources) > 1 else 0, grad_acc, grad_weight, grad_bias, t, d,
-        WIDTH=width, SILU=silu, STEPS=_STEPS, LANES=_LANES,
+        WIDTH=width, SILU=s.silu, STEPS=_STEPS, LANES=_LANES,
     )  # fmt: skip
     readers = _readers(sources, positions)
-    grad = x.new_empty(b, positions, d)
+    grad = s.x.new_empty(b, positions, d)
     _backward_input[_grid(b, positions, d)](
-        grad_acc, wide_weight, readers, readers.stride(0) if len(readers) > 1 else 0,
+        grad_acc, weight, readers, readers.stride(0) if len(readers) > 1 else 0,
         grad, t, positions, d, WIDTH=width, STEPS=_STEPS, LANES=_LANES,
     )  # fmt: skip
-    return (
-        grad[:, width - 1 :].contiguous(),
-        grad_weight.sum(0).T.contiguous().to(weight.dtype),
-        grad_bias.sum(0).to(weight.dtype if bias is None else bias.dtype),
-        grad[:, : width - 1].contiguous(),
-    )
+    return {
+        "x": grad[:, width - 1 :].contiguous(),
+        "weight": grad_weight.sum(0).T.contiguous().to(s.weight.dtype),
+        "bias": grad_bias.sum(0).to(s.weight.dtype if s.bias is None else s.bias.dtype),
+        "taps": grad[:, : width - 1].contiguous(),
+    }

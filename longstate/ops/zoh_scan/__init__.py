@@ -17,43 +17,62 @@ arXiv:2208.04933, with its per-sample steps. Differs from the paper: nothing.
 Axes: b batch, t time, d channels, n state.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import check_flags, common_type, implementation, where_kept
 from longstate.ops._choice import choose, expect, shape_of
-from longstate.ops._drive import drive, drive_gradients, own_drive
-from longstate.ops._layout import dense
+from longstate.ops._drive import drive_gradients, own_drive
+from longstate.ops._op import register
 
 
 def zoh_scan(
+    u: Tensor,
     A: Tensor,
     dt: Tensor,
-    u: Tensor,
     h0: Tensor | None = None,
     *,
     B: Tensor | None = None,
+    mask: Tensor | None = None,
     reset: Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Every state of the system, and the last one.
 
     Args:
+        u (b, t, d): real input. Without `B`: the drive x itself, (b, t, n) complex.
         A (n): complex, per unit of `dt`. The real part is negative for a stable system.
         dt (b, t): real and not negative; the time that each sample is held.
-        u (b, t, d): real input. Without `B`: the drive x itself, (b, t, n) complex.
         h0 (b, n): complex state before the first step. Zero when None.
         B (n, d): complex. None when `u` is the drive.
-        reset (b, t): bool. True forgets the state before that step.
+        mask (b, t): bool. False leaves the state as it is and gives output 0. What `u` and `dt`
+            hold there is not read.
+        reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton".
 
     Returns:
         h (b, t, n) and the state after the last step (b, n), complex64 at least. Differentiable in
-        `A`, `dt`, `u`, `h0` and `B`.
+        `u`, `A`, `dt`, `h0` and `B`.
 
     Raises:
         ValueError: shapes do not fit, a dtype is real or complex where it should not be, t is 0,
             or `impl` cannot run here.
     """
+    _check(u, A, dt, h0, B)
+    check_flags(*u.shape[:2], mask=mask, reset=reset)
+    dtype = torch.promote_types(torch.complex64, common_type(u, A, dt, h0, B))
+    real = dtype.to_real()
+    u, dt = u.to(dtype if B is None else real), dt.to(real)
+    A, h0, B = A.to(dtype), None if h0 is None else h0.to(dtype), None if B is None else B.to(dtype)
+    # over a step of length 0 the state stays
+    u, dt = where_kept(mask, u), where_kept(mask, dt)
+    h, last = _scan(Inputs(u, A, dt, h0, B, reset, choose(impl, u)))
+    return where_kept(mask, h), last
+
+
+def _check(u: Tensor, A: Tensor, dt: Tensor, h0: Tensor | None, B: Tensor | None) -> None:
     expect(A.dim() == 1 and A.is_complex(), f"A must be (n,) and complex; got {shape_of(A)}")
     expect(u.dim() == 3, f"u must be (batch, time, channels); got {shape_of(u)}")
     (b, t, d), n = u.shape, A.shape[0]
@@ -74,109 +93,67 @@ def zoh_scan(
         f"dt must be {(b, t)} and real; got {shape_of(dt)}",
     )
     expect(h0 is None or h0.shape == (b, n), f"h0 must be {(b, n)}")
-    expect(
-        reset is None or (reset.shape == (b, t) and reset.dtype == torch.bool),
-        f"reset must be a bool tensor {(b, t)}",
-    )
-    dtype = torch.complex64
-    for tensor in (A, dt, u, h0, B):
-        if tensor is not None:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-    real = torch.float64 if dtype == torch.complex128 else torch.float32
-    u = u.to(dtype if B is None else real)
-    A, dt = A.to(dtype), dt.to(real)
-    h0 = None if h0 is None else h0.to(dtype)
-    B = None if B is None else B.to(dtype)
-    impl = choose(impl, u)
-    if impl == "reference":
-        from longstate.ops.zoh_scan import reference
-
-        return reference.forward(A, dt, u if B is None else drive(u, B), h0, reset)
-    return _scan(A, dt, u, h0, B, reset, impl)
 
 
-def _implementation(impl: str):
-    if impl == "cpu":
-        from longstate.ops.zoh_scan import cpu
+class Inputs(NamedTuple):
+    """As for `zoh_scan`, all of one precision."""
 
-        return cpu
-    from longstate.ops.zoh_scan import triton
+    u: Tensor
+    A: Tensor
+    dt: Tensor
+    h0: Tensor | None
+    B: Tensor | None
+    reset: Tensor | None
+    impl: str
 
-    return triton
+
+def pole_rows(A: Tensor) -> Tensor:
+    """What kernels need to know of A (n): Re A, Im A, Re 1/A, Im 1/A, and 1 where A is 0, (5, n).
+
+    1/A is 0 where A is so small that (exp(A dt) - 1) / A is dt to the last bit.
+    """
+    tiny = A.abs() < 1e-20
+    inverse = torch.where(tiny, 0, 1 / torch.where(tiny, 1, A))
+    return torch.stack([A.real, A.imag, inverse.real, inverse.imag, tiny.to(A.real.dtype)])
 
 
-@torch.library.custom_op("longstate::zoh_scan", mutates_args=())
-def _scan(
-    A: Tensor,
-    dt: Tensor,
-    u: Tensor,
-    h0: Tensor | None,
-    B: Tensor | None,
-    reset: Tensor | None,
-    impl: str,
-) -> tuple[Tensor, Tensor]:
-    h = own_drive(u, B)
-    _implementation(impl).forward_(dense(A), dense(dt), h, h0, reset)
+def _zeros(s: Inputs) -> Tensor:
+    return s.A.new_zeros(s.u.shape[0], s.A.shape[0])
+
+
+def _forward(s: Inputs) -> tuple[Tensor, Tensor]:
+    h = own_drive(s.u, s.B)
+    start = _zeros(s) if s.h0 is None else s.h0
+    implementation("zoh_scan", s.impl).forward_(s, start, h)
     return h, h[:, -1].clone()
 
 
-@_scan.register_fake
-def _(A, dt, u, h0, B, reset, impl):
-    b, t, _ = u.shape
-    return A.new_empty(b, t, A.shape[0]), A.new_empty(b, A.shape[0])
+def _fake(s: Inputs) -> tuple[Tensor, Tensor]:
+    (b, t, _), n = s.u.shape, s.A.shape[0]
+    return s.A.new_empty(b, t, n), s.A.new_empty(b, n)
 
 
-@torch.library.custom_op("longstate::zoh_scan_backward", mutates_args=())
-def _scan_backward(
-    A: Tensor,
-    dt: Tensor,
-    u: Tensor,
-    h0: Tensor | None,
-    B: Tensor | None,
-    reset: Tensor | None,
-    h: Tensor,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x = own_drive(u, B)
-    grad_A, grad_dt, grad_h0 = _implementation(impl).backward_(
-        dense(A), dense(dt), x, h0, reset, h, grad_h, grad_last
+def _backward(
+    s: Inputs, h: Tensor, grad_h: Tensor | None, grad_last: Tensor | None
+) -> dict[str, Tensor]:
+    x = own_drive(s.u, s.B)
+    start = _zeros(s) if s.h0 is None else s.h0
+    grad_h = torch.zeros_like(h) if grad_h is None else grad_h
+    carry = (
+        _zeros(s) if grad_last is None else grad_last.clone(memory_format=torch.contiguous_format)
     )
-    grad_u, grad_B = drive_gradients(u, B, x)
-    return grad_A, grad_dt, grad_u, grad_h0, grad_B
+    run = implementation("zoh_scan", s.impl)
+    grad_A, grad_dt = run.backward_(s, start, x, h, grad_h, carry)
+    grad_u, grad_B = drive_gradients(s.u, s.B, x)
+    return {"u": grad_u, "A": grad_A, "dt": grad_dt, "h0": carry, "B": grad_B}
 
 
-@_scan_backward.register_fake
-def _(A, dt, u, h0, B, reset, h, grad_h, grad_last, impl):
-    return (
-        torch.empty_like(A),
-        dt.new_empty(dt.shape),
-        u.new_empty(u.shape),
-        A.new_empty(u.shape[0], A.shape[0]),
-        A.new_empty(0) if B is None else B.new_empty(B.shape),
-    )
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    from longstate.ops.zoh_scan import reference
+
+    return reference.forward(s)
 
 
-def _setup(ctx, inputs, output):
-    A, dt, u, h0, B, reset, ctx.impl = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(A, dt, u, h0, B, reset, output[0])
-
-
-def _backward(ctx, grad_h, grad_last):
-    saved = ctx.saved_tensors
-    grad_A, grad_dt, grad_u, grad_h0, grad_B = _scan_backward(*saved, grad_h, grad_last, ctx.impl)
-    h0, B = saved[3], saved[4]
-    return (
-        grad_A,
-        grad_dt,
-        grad_u,
-        None if h0 is None else grad_h0,
-        None if B is None else grad_B,
-        None,
-        None,
-    )
-
-
-_scan.register_autograd(_backward, setup_context=_setup)
+_scan = register(
+    "zoh_scan", Inputs, _forward, _fake, _backward, _reference, returns="h last", saves="h"
+)

@@ -1,26 +1,30 @@
-"""Numba. Lanes run along the state, time is the outer loop, factors live in scratch rows.
+"""Numba: the rule of the zero-order hold, for the engine in `ops/_numba/lanes.py`.
 
-For each step and block of states one loop fills contiguous rows with exp(A dt) and its companions,
-at full vector width, and a second one advances the complex pairs. The factors of one row stay in
-the first-level cache and are never written to memory. States overwrite the drive in place, and its
-gradient overwrites the recomputed drive, so that neither pass has a second array of their size.
+    h_t = a h_{t-1} + b x_t            a = exp(A dt), b = (a - 1) / A
+
+For each step and block of states one loop fills contiguous rows with a and b, at full vector width,
+and a second one advances the complex pairs. The factors of one row stay in the first-level cache
+and are never written to memory. States overwrite the drive in place, and its gradient overwrites
+the recomputed drive, so that neither pass has a second array of their size.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._layout import dense, flags, reals
-from longstate.ops._numba_math import EXACT, exp_pair, slope_series, turn
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops.zoh_scan.poles import pole_rows
+from longstate.ops._layout import dense, reals
+from longstate.ops._numba import exact, kernel
+from longstate.ops._numba.lanes import Place, parts, scan
+from longstate.ops._numba.math import exp_pair, slope_series, turn
+from longstate.ops.zoh_scan import Inputs, pole_rows
 
 _LANES = 128
 
 
-@njit(**EXACT)
-def _factors(A, dt, f, size):
+@exact
+def _factors(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
     # f: rows of a = exp(A dt) and b = (a - 1) / A, real and imaginary parts apart
     for j in range(size):
         e, em1 = exp_pair(A[j], dt)
@@ -33,8 +37,8 @@ def _factors(A, dt, f, size):
         f[3 * _LANES + j] = over_re * inv_im + over_im * inv_re
 
 
-@njit(**EXACT)
-def _slopes(A, dt, f, size):
+@exact
+def _slopes(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
     # two more rows: d = db/dA = dt^2 phi1'(A dt), as a series where the closed form would cancel
     for j in range(size):
         x, y = A[j] * dt, A[_LANES + j] * dt
@@ -46,8 +50,8 @@ def _slopes(A, dt, f, size):
         f[5 * _LANES + j] = dt * dt * near_im if near else far_re * inv_im + far_im * inv_re
 
 
-@njit(**KERNEL)
-def _advance(f, previous, x, size):
+@kernel
+def _advance(f: np.ndarray, previous: np.ndarray, x: np.ndarray, size: int) -> None:
     for j in range(size):
         h_re, h_im = previous[2 * j], previous[2 * j + 1]
         x_re, x_im = x[2 * j], x[2 * j + 1]
@@ -56,8 +60,8 @@ def _advance(f, previous, x, size):
         x[2 * j + 1] = a_re * h_im + a_im * h_re + (b_re * x_im + b_im * x_re)
 
 
-@njit(**KERNEL)
-def _start(f, x, size):
+@kernel
+def _start(f: np.ndarray, x: np.ndarray, size: int) -> None:
     for j in range(size):
         x_re, x_im = x[2 * j], x[2 * j + 1]
         b_re, b_im = f[2 * _LANES + j], f[3 * _LANES + j]
@@ -65,26 +69,11 @@ def _start(f, x, size):
         x[2 * j + 1] = b_re * x_im + b_im * x_re
 
 
-@njit(**KERNEL)
-def _forward(start, stop, A, dt, h0, reset, has_reset, x):
-    steps, n, per_row = x.shape[1], x.shape[2] // 2, A.shape[0]
-    f = np.empty(4 * _LANES, A.dtype)
-    for block in range(start, stop):
-        b, part = block // per_row, block % per_row
-        lo, hi = part * _LANES, min((part + 1) * _LANES, n)
-        for t in range(steps):
-            _factors(A[part], dt[b, t], f, hi - lo)
-            row = x[b, t, 2 * lo : 2 * hi]
-            if has_reset and reset[b, t]:
-                _start(f, row, hi - lo)
-            elif t == 0:
-                _advance(f, h0[b, 2 * lo : 2 * hi], row, hi - lo)
-            else:
-                _advance(f, x[b, t - 1, 2 * lo : 2 * hi], row, hi - lo)
-
-
-@njit(**KERNEL)
-def _retreat(A, dt, f, previous, grad_h, carry, x, grad_A, size):
+@kernel
+def _retreat(
+    A: np.ndarray, dt: float, f: np.ndarray, previous: np.ndarray, grad_h: np.ndarray,
+    carry: np.ndarray, x: np.ndarray, grad_A: np.ndarray, size: int,
+) -> float:  # fmt: skip
     # carry: what the later steps add to the gradient of this state
     grad_dt = x[0] - x[0]
     for j in range(size):
@@ -112,36 +101,55 @@ def _retreat(A, dt, f, previous, grad_h, carry, x, grad_A, size):
     return grad_dt
 
 
-@njit(**KERNEL)
-def _backward(start, stop, A, dt, x, h0, reset, has_reset, h, grad_h, carry, grad_A, grad_dt):
-    steps, n, per_row = x.shape[1], x.shape[2] // 2, A.shape[0]
-    f = np.empty(6 * _LANES, A.dtype)
-    nothing = np.zeros(2 * _LANES, A.dtype)
-    for block in range(start, stop):
-        b, part = block // per_row, block % per_row
-        lo, hi = part * _LANES, min((part + 1) * _LANES, n)
-        for t in range(steps - 1, -1, -1):
-            _factors(A[part], dt[b, t], f, hi - lo)
-            _slopes(A[part], dt[b, t], f, hi - lo)
-            fresh = has_reset and reset[b, t]
-            if fresh:
-                previous = nothing
-            elif t == 0:
-                previous = h0[b, 2 * lo : 2 * hi]
-            else:
-                previous = h[b, t - 1, 2 * lo : 2 * hi]
-            grad_dt[b, t, part] = _retreat(
-                A[part], dt[b, t], f, previous, grad_h[b, t, 2 * lo : 2 * hi],
-                carry[b, 2 * lo : 2 * hi], x[b, t, 2 * lo : 2 * hi], grad_A[b, 2 * lo : 2 * hi],
-                hi - lo,
-            )  # fmt: skip
-            if fresh:
-                carry[b, 2 * lo : 2 * hi] = 0
+class Gradients(NamedTuple):
+    h: np.ndarray  # b, t, 2 n
+    carry: np.ndarray  # b, 2 n: what the later steps add to the gradient of this state
+    A: np.ndarray  # b, 2 n; a row for each sequence
+    dt: np.ndarray  # b, t, blocks
+
+
+class Hold(NamedTuple):
+    """Complex numbers are pairs."""
+
+    A: np.ndarray  # blocks, 5 * lanes
+    dt: np.ndarray  # b, t
+    h0: np.ndarray  # b, 2 n
+    h: np.ndarray  # b, t, 2 n
+
+    def scratch(rule: "Hold") -> np.ndarray:
+        """Six rows of factors, and a state of zeros."""
+        return np.zeros(8 * _LANES, rule.A.dtype)
+
+    def advance(rule: "Hold", at: Place, x: np.ndarray, work: np.ndarray) -> None:
+        b, t, lo, hi, size = at.b, at.t, 2 * at.lo, 2 * at.hi, at.hi - at.lo
+        _factors(rule.A[at.part], rule.dt[b, t], work, size)
+        row = x[b, t, lo:hi]
+        if at.fresh:
+            _start(work, row, size)
+        elif t == 0:
+            _advance(work, rule.h0[b, lo:hi], row, size)
+        else:
+            _advance(work, rule.h[b, t - 1, lo:hi], row, size)
+
+    def retreat(rule: "Hold", at: Place, x: np.ndarray, grads: Gradients, work: np.ndarray) -> None:
+        b, t, lo, hi, size = at.b, at.t, 2 * at.lo, 2 * at.hi, at.hi - at.lo
+        A, dt = rule.A[at.part], rule.dt[b, t]
+        _factors(A, dt, work, size)
+        _slopes(A, dt, work, size)
+        previous = work[6 * _LANES :]
+        if not at.fresh:
+            previous = rule.h0[b, lo:hi] if t == 0 else rule.h[b, t - 1, lo:hi]
+        grads.dt[b, t, at.part] = _retreat(
+            A, dt, work, previous, grads.h[b, t, lo:hi], grads.carry[b, lo:hi], x[b, t, lo:hi],
+            grads.A[b, lo:hi], size,
+        )  # fmt: skip
+        if at.fresh:
+            grads.carry[b, lo:hi] = 0
 
 
 def _constants(A: Tensor) -> np.ndarray:
     """The rows of A, cut into blocks of lanes: (blocks, 5 * lanes)."""
-    blocks = -(-A.shape[0] // _LANES)
+    blocks = parts(A.shape[0], _LANES)
     padded = torch.nn.functional.pad(pole_rows(A), (0, blocks * _LANES - A.shape[0]))
     return padded.unflatten(1, (blocks, _LANES)).transpose(0, 1).flatten(1).numpy()
 
@@ -150,43 +158,24 @@ def _pairs(x: Tensor) -> np.ndarray:
     return reals(x).flatten(-2).numpy()
 
 
-def _blocks(x: Tensor) -> tuple[int, int]:
-    """Number of blocks, and a rough count of the work."""
-    return x.shape[0] * -(-x.shape[2] // _LANES), 4 * x.numel()
-
-
-def forward_(A: Tensor, dt: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> None:
+def forward_(s: Inputs, h0: Tensor, x: Tensor) -> None:
     """Overwrites the drive `x` with the states."""
-    h0 = x.new_zeros(x.shape[0], x.shape[2]) if h0 is None else h0
-    parallel_for(
-        _forward, *_blocks(x),
-        _constants(A), dt.numpy(), _pairs(h0), flags(reset, x).numpy(), reset is not None,
-        _pairs(x),
-    )  # fmt: skip
+    rule = Hold(_constants(dense(s.A)), dense(s.dt).numpy(), _pairs(h0), _pairs(x))
+    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), lanes=_LANES)
 
 
 def backward_(
-    A: Tensor,
-    dt: Tensor,
-    x: Tensor,
-    h0: Tensor | None,
-    reset: Tensor | None,
-    h: Tensor,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `A`, `dt` and `h0`; overwrites the drive `x` with its own gradient."""
-    row = x.shape[0], x.shape[2]
-    start = x.new_zeros(row) if h0 is None else h0
-    grad_h = torch.zeros_like(h) if grad_h is None else grad_h
-    carry = x.new_zeros(row) if grad_last is None else dense(grad_last).clone()
+    s: Inputs, h0: Tensor, x: Tensor, h: Tensor, grad_h: Tensor, carry: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of A and dt.
+
+    Overwrites the drive `x` with its own gradient, and `carry`, the gradient of the last state,
+    with that of h0.
+    """
     # One row for each sequence and one column for each block, added up below in a fixed order.
-    grad_A = x.new_zeros(row)
-    grad_dt = dt.new_empty(*dt.shape, -(-x.shape[2] // _LANES))
-    parallel_for(
-        _backward, *_blocks(x),
-        _constants(A), dt.numpy(), _pairs(x), _pairs(start), flags(reset, x).numpy(),
-        reset is not None, _pairs(h), _pairs(grad_h), _pairs(carry), _pairs(grad_A),
-        grad_dt.numpy(),
-    )  # fmt: skip
-    return grad_A.sum(0), grad_dt.sum(-1), carry
+    grad_A = torch.zeros_like(carry)
+    grad_dt = s.dt.new_empty(*s.dt.shape, parts(x.shape[2], _LANES))
+    rule = Hold(_constants(dense(s.A)), dense(s.dt).numpy(), _pairs(h0), _pairs(h))
+    grads = Gradients(_pairs(grad_h), _pairs(carry), _pairs(grad_A), grad_dt.numpy())
+    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), grads, lanes=_LANES)
+    return grad_A.sum(0), grad_dt.sum(-1)

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from longstate.ops._layout import dense, flags, reals
-from longstate.ops.zoh_scan.poles import pole_rows
+from longstate.ops.zoh_scan import Inputs, pole_rows
 
 _LANES = 32  # one warp; small, so that a small batch still gives many programs
 
@@ -151,36 +151,28 @@ def _grid(x: Tensor) -> tuple[int, int]:
     return x.shape[0], triton.cdiv(x.shape[2], _LANES)
 
 
-def forward_(A: Tensor, dt: Tensor, x: Tensor, h0: Tensor | None, reset: Tensor | None) -> None:
+def forward_(s: Inputs, h0: Tensor, x: Tensor) -> None:
     """Overwrites the drive `x` with the states."""
-    h0 = x.new_zeros(x.shape[0], x.shape[2]) if h0 is None else h0
     _forward[_grid(x)](
-        pole_rows(A), dt, reals(h0), flags(reset, x), reals(x), x.shape[1], x.shape[2],
-        HAS_RESET=reset is not None, LANES=_LANES, num_warps=1,
+        pole_rows(s.A), dense(s.dt), reals(h0), flags(s.reset, x), reals(x), x.shape[1], x.shape[2],
+        HAS_RESET=s.reset is not None, LANES=_LANES, num_warps=1,
     )  # fmt: skip
 
 
 def backward_(
-    A: Tensor,
-    dt: Tensor,
-    x: Tensor,
-    h0: Tensor | None,
-    reset: Tensor | None,
-    h: Tensor,
-    grad_h: Tensor | None,
-    grad_last: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `A`, `dt` and `h0`; overwrites the drive `x` with its own gradient."""
-    row = x.shape[0], x.shape[2]
-    start = x.new_zeros(row) if h0 is None else h0
-    grad_h = torch.zeros_like(h) if grad_h is None else grad_h
-    carry = x.new_zeros(row) if grad_last is None else dense(grad_last).clone()
+    s: Inputs, h0: Tensor, x: Tensor, h: Tensor, grad_h: Tensor, carry: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of A and dt.
+
+    Overwrites the drive `x` with its own gradient, and `carry`, the gradient of the last state,
+    with that of h0.
+    """
     # One row for each sequence and one column for each program, added up below in a fixed order.
-    grad_A = x.new_empty(row)
-    grad_dt = dt.new_empty(*dt.shape, _grid(x)[1])
+    grad_A = torch.empty_like(carry)
+    grad_dt = s.dt.new_empty(*s.dt.shape, _grid(x)[1])
     _backward[_grid(x)](
-        pole_rows(A), dt, reals(x), reals(start), flags(reset, x), reals(h), reals(grad_h),
-        reals(carry), reals(grad_A), grad_dt, x.shape[1], x.shape[2],
-        HAS_RESET=reset is not None, LANES=_LANES, num_warps=1,
+        pole_rows(s.A), dense(s.dt), reals(x), reals(h0), flags(s.reset, x), reals(h),
+        reals(grad_h), reals(carry), reals(grad_A), grad_dt, x.shape[1], x.shape[2],
+        HAS_RESET=s.reset is not None, LANES=_LANES, num_warps=1,
     )  # fmt: skip
-    return grad_A.sum(0), grad_dt.sum(-1), carry
+    return grad_A.sum(0), grad_dt.sum(-1)

@@ -2,7 +2,7 @@
 
 After a parallel operation PyTorch's threads do not sleep at once: they spin for milliseconds,
 waiting for the next one. A second pool then shares its cores with spinning threads: measured, a
-Mamba layer lost 15 % to them on two cores. Run on the same threads, and what spins is what works.
+Mamba layer lost 15 % to them on two cores. So the kernels run on the same threads.
 
 `GOMP_parallel` is the entry that GCC compiles `#pragma omp parallel` to; Intel's and LLVM's
 libraries have it too on Linux. Where PyTorch's library has no such entry (macOS, Windows) there is

@@ -1,19 +1,21 @@
-"""Masks and resets for layers that see whole sequences at once.
+"""Masks and resets for what sees whole sequences at once.
 
 A row with masked samples and resets is really several shorter sequences. `Ragged` moves the
-samples that exist to the left of rows of their own, one row a sequence, lets the layer run on them
-as on any right-padded batch with known lengths, and puts the outputs back.
+samples that exist to the left of rows of their own, one row for each sequence, so that a layer or
+an op runs on them as on any right-padded batch with known lengths, and puts the outputs back.
 
 Axes: b batch, t time, r ragged rows (sequences), s time within a sequence.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from longstate.layers._base import State
+State = Any
+"""A tensor, or a tuple, list or dict of states, batch first."""
 
 
 class Ragged:

@@ -1,0 +1,109 @@
+"""The impulse response of a linear system, summed in absolute value, with its rounding.
+
+    total_o = sum over l >= 0 and inputs i of |K_l|_oi
+
+Lags are formed in blocks, each from the last by a power of A. What lies beyond the last block, and
+what rounding may have changed, is bounded and added.
+
+Axes: n state, i inputs, o outputs, any leading batch axes (channels).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from longstate.memory._gramians import System, real_matrices
+from longstate.memory._powers import _UNIT, Bounded, Powers
+from longstate.systems import DiagonalSystem
+
+_BLOCK = 6  # a block has 2^6 lags
+_BLOCKS = 1 << 11  # most of them: 131,072 lags
+_EXACT = 1e-8  # error of a power, times the sum of all, up to which lags are formed with it
+_ENOUGH = 1e-8  # share of the sum at which the rest is only bounded
+
+
+class Sums(NamedTuple):
+    """Row sums (..., o): computed for the first lags, and the most that is missing or rounded."""
+
+    found: Tensor
+    rest: Tensor
+
+
+def row_sums(system: System) -> Sums:
+    """Of the impulse response of a discrete, stable, real system, its D at lag 0 included."""
+    if isinstance(system, DiagonalSystem):
+        return _diagonal(system)
+    return _dense(system)
+
+
+def _diagonal(system: DiagonalSystem) -> Sums:
+    dtype = torch.complex128 if system.conjugate else torch.float64
+    a, B, C = (v.detach().cpu().to(dtype) for v in (system.A, system.B, system.C))
+    D = system.D.detach().double().cpu()
+    if system.conjugate:
+        C = 2 * C
+    size = a.abs()
+    weight = C.abs() * B.abs().sum(-1)[..., None, :]  # (..., o, n)
+    found, lags = torch.zeros((), dtype=torch.float64), 1 << _BLOCK
+    powers = a[..., None] ** torch.arange(lags, dtype=torch.float64)  # (..., n, l)
+    step, now = powers[..., -1] * a, powers
+    for block in range(_BLOCKS):
+        kernel = torch.einsum("...on,...nl,...ni->...loi", C, now, B).real
+        if block == 0:
+            kernel[..., 0, :, :] += D
+        found = found + kernel.abs().sum((-3, -1))
+        beyond = (weight * (size ** float((block + 1) * lags) / (1 - size))[..., None, :]).sum(-1)
+        if bool((beyond <= _ENOUGH * found).all()):
+            break
+        now = now * step[..., None]
+    count = (block + 1) * lags + 4 * a.shape[-1] + 64  # roundings of a power, a product and sums
+    rounding = count * 4 * _UNIT * (weight / (1 - size)[..., None, :]).sum(-1)
+    return Sums(found, beyond + rounding + 4 * _UNIT * D.abs().sum(-1))
+
+
+def _dense(system: System) -> Sums:
+    """A perturbation d of one column adds at most |C| (sum of all |A^k|) |d| to the sum of all lags
+    that follow from it: so roundings are added up, and carried on once."""
+    A, B, C = real_matrices(system)
+    D = system.D.detach().double().cpu()
+    batch = torch.broadcast_shapes(*(v.shape[:-2] for v in (A, B, C, D)))
+    A, B, C, D = (v.expand(*batch, *v.shape[-2:]) for v in (A, B, C, D))
+    powers = Powers(A)
+    total = powers.total(powers.growth()[0])
+    n, i = B.shape[-2:]
+    X, wrong = B, torch.zeros_like(total)  # columns of all lags of a block; sum of perturbations
+    size = _block_size(powers, total)
+    for square in powers.squares[:size]:
+        more, wrong = square.value @ X, wrong + _perturbed(square, X)
+        X = torch.cat([X, more], dim=-1)
+    power = powers.squares[size]
+    first = (C @ B + D).abs().sum(-1)
+    found, read = torch.zeros_like(first), torch.linalg.vector_norm(C, dim=-1)  # (..., o)
+    for block in range(_BLOCKS << (_BLOCK - size)):
+        outputs = (C @ X).abs()
+        found = found + (first + outputs[..., i:].sum(-1) if block == 0 else outputs.sum(-1))
+        wrong = wrong + 4 * n * _UNIT * _columns(X) + _perturbed(power, X)
+        X = power.value @ X
+        beyond = read * (total * _columns(X[..., :i]))[..., None]
+        if bool((beyond <= _ENOUGH * found).all()):
+            break
+    rounding = read * (total * wrong)[..., None] + 8 * n * _UNIT * (found + D.abs().sum(-1))
+    return Sums(found, beyond + rounding)
+
+
+def _block_size(powers: Powers, total: Tensor) -> int:
+    """Exponent of the longest block whose power is known well enough to step by."""
+    good = [j for j, p in enumerate(powers.squares) if bool((p.error * total <= _EXACT).all())]
+    return min(max([j for j in good if good[: j + 1] == list(range(j + 1))], default=0), _BLOCK)
+
+
+def _perturbed(power: Bounded, X: Tensor) -> Tensor:
+    """The most (...) by which the columns that a computed power gives are wrong, all together."""
+    rounding = X.shape[-2] * _UNIT * torch.linalg.matrix_norm(power.value)
+    return (power.error + rounding) * _columns(X)
+
+
+def _columns(X: Tensor) -> Tensor:
+    """Sum (...) of the lengths of the columns."""
+    return torch.linalg.vector_norm(X, dim=-2).sum(-1)

@@ -1,0 +1,36 @@
+"""What the contracts of the ops share: flags, types, and the file that an implementation is in."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longstate.ops._choice import shape_of
+
+
+def check_flags(b: int, t: int, **flags: Tensor | None) -> None:
+    """Raise ValueError unless each flag is None or a bool tensor (b, t)."""
+    for name, flag in flags.items():
+        if flag is not None and (flag.shape != (b, t) or flag.dtype != torch.bool):
+            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(flag)}")
+
+
+def common_type(*tensors: Tensor | None) -> torch.dtype:
+    """The promoted type of the tensors, float32 at least."""
+    dtype = torch.float32
+    for x in tensors:
+        dtype = dtype if x is None else torch.promote_types(dtype, x.dtype)
+    return dtype
+
+
+def where_kept(mask: Tensor | None, x: Tensor, other: float = 0) -> Tensor:
+    """`x` (b, t, ...) where the mask (b, t) is True, and `other` where it is not."""
+    if mask is None:
+        return x
+    return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, other)
+
+
+def implementation(op: str, name: str) -> Any:
+    """The module of one implementation of an op."""
+    return import_module(f"longstate.ops.{op}.{name}")

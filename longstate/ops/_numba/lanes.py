@@ -1,0 +1,148 @@
+"""The engine of scans over independent lanes: one loop forward, one back, for every rule.
+
+Lanes run along the state, which is contiguous; time is the outer loop. A rule is a NamedTuple of
+the arrays that its equation reads, with these functions as its attributes:
+
+    scratch(rule)                        -> rows that a thread works in
+    advance(rule, at, x, work)           one step of a block, driven by x (b, t, n)
+    again(rule, at, x, work)             the same step once more, for the way back, of rules that
+                                         keep a part of their state every `chunk` steps only
+    retreat(rule, at, x, grads, work)    one step back: the gradient of the drive, into x, and of
+                                         what else `grads`, a NamedTuple of the rule's own, holds
+
+`at` is the place of a block at a step. Numba picks the functions by the type of the rule, and
+compiles them into the loops; each rule has compiled loops of its own.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numba.extending import overload
+from torch import Tensor
+
+from longstate.ops._layout import flags
+from longstate.ops._numba.compiled import FAST, kernel_for
+from longstate.ops._numba.threads import parallel_for
+
+_CPU = torch.empty(0)
+_OPTIONS: Any = {"error_model": "numpy", "fastmath": FAST}
+
+
+class Frame(NamedTuple):
+    """What a scan has whatever its rule."""
+
+    steps: int
+    n: int
+    lanes: int
+    chunk: int
+    reset: np.ndarray  # b, t
+    has_reset: bool
+
+
+class Place(NamedTuple):
+    """A block of lanes at a step."""
+
+    b: int
+    part: int  # block within the sequence
+    lo: int  # lanes from lo to hi
+    hi: int
+    t: int
+    fresh: bool  # whether the state before is forgotten
+
+
+def _scratch(rule): ...
+def _advance(rule, at, x, work): ...
+def _again(rule, at, x, work): ...
+def _retreat(rule, at, x, grads, work): ...
+def _nothing(rule, at, x, work): ...
+
+
+@overload(_scratch, strict=False)
+def _(rule):
+    return rule.instance_class.scratch
+
+
+@overload(_advance, jit_options=_OPTIONS, strict=False)
+def _(rule, at, x, work):
+    return rule.instance_class.advance
+
+
+@overload(_again, jit_options=_OPTIONS, strict=False)
+def _(rule, at, x, work):
+    return getattr(rule.instance_class, "again", _nothing)
+
+
+@overload(_retreat, jit_options=_OPTIONS, strict=False)
+def _(rule, at, x, grads, work):
+    return rule.instance_class.retreat
+
+
+def _forward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray) -> None:
+    work = _scratch(rule)
+    parts = (frame.n + frame.lanes - 1) // frame.lanes
+    for block in range(start, stop):
+        b, part = block // parts, block % parts
+        lo, hi = part * frame.lanes, min((part + 1) * frame.lanes, frame.n)
+        for t in range(frame.steps):
+            fresh = frame.has_reset and frame.reset[b, t] != 0
+            _advance(rule, Place(b, part, lo, hi, t, fresh), x, work)
+
+
+def _backward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray, grads: Any) -> None:
+    work = _scratch(rule)
+    parts = (frame.n + frame.lanes - 1) // frame.lanes
+    for block in range(start, stop):
+        b, part = block // parts, block % parts
+        lo, hi = part * frame.lanes, min((part + 1) * frame.lanes, frame.n)
+        for first in range((frame.steps - 1) // frame.chunk * frame.chunk, -1, -frame.chunk):
+            last = min(first + frame.chunk, frame.steps)
+            for t in range(first, last):
+                fresh = frame.has_reset and frame.reset[b, t] != 0
+                _again(rule, Place(b, part, lo, hi, t, fresh), x, work)
+            for t in range(last - 1, first - 1, -1):
+                fresh = frame.has_reset and frame.reset[b, t] != 0
+                _retreat(rule, Place(b, part, lo, hi, t, fresh), x, grads, work)
+
+
+@cache
+def _loops(rule: type) -> tuple[Callable[..., None], Callable[..., None]]:
+    """The two loops, compiled for a rule and kept under its name."""
+    return kernel_for(rule, _forward), kernel_for(rule, _backward)
+
+
+def parts(n: int, lanes: int) -> int:
+    """Blocks of one sequence."""
+    return -(-n // lanes)
+
+
+def scan(
+    rule: Any,
+    x: np.ndarray,
+    n: int,
+    reset: Tensor | None,
+    work: int,
+    grads: Any = None,
+    *,
+    lanes: int,
+    chunk: int | None = None,
+) -> None:
+    """Run a rule over the drive, forward, or back with `grads`.
+
+    Args:
+        x (b, t, ...): the drive, of `n` lanes.
+        reset (b, t): where the state before is forgotten.
+        work: rough count of scalar updates.
+        lanes: size of a block.
+        chunk: steps between two kept states, for rules that have `again`.
+    """
+    kind: type = type(rule)
+    (b, steps), marks = x.shape[:2], flags(reset, _CPU).numpy()
+    frame = Frame(steps, n, lanes, chunk or steps, marks, reset is not None)
+    forward, backward = _loops(kind)
+    if grads is None:
+        parallel_for(forward, b * parts(n, lanes), work, rule, frame, x)
+    else:
+        parallel_for(backward, b * parts(n, lanes), work, rule, frame, x, grads)

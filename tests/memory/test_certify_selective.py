@@ -1,0 +1,394 @@
+"""Certificates of selective layers: what they take for granted, and a search against them."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from longstate.errors import InputError
+from longstate.layers import FalconMamba, Longhorn, Mamba, Mamba2, Mamba3
+from longstate.layers._gated import RMSNorm
+from longstate.memory import _attack as search
+from longstate.memory import _selective_bounds as bounds
+from longstate.memory import certify, record
+from longstate.memory._attack import attack
+from longstate.memory._selective_bounds import Ball, cast, rates, state_size, steps
+from longstate.models import LanguageModel, LanguageSpec
+from longstate.systems import Selection
+
+LAYERS = {
+    "mamba": lambda: Mamba(6, d_state=3),
+    "mamba, limited": lambda: Mamba(6, d_state=3, dt_limit=(0.02, 0.5)),
+    "falcon mamba": lambda: FalconMamba(6, d_state=3),
+    "mamba2": lambda: Mamba2(6, d_state=4, d_head=3, n_groups=2),
+    "mamba3": lambda: Mamba3(6, d_state=4, d_head=3, n_groups=2),
+    "mamba3, softplus": lambda: Mamba3(6, d_state=4, d_head=3, variant="softplus"),
+}
+
+
+def claim(result, words):
+    return next(c for c in result.claims if words in c.what)
+
+
+def trained_like(make, seed, scale=0.6):
+    torch.manual_seed(seed)
+    layer = make().double().requires_grad_(False)
+    for p in layer.parameters():
+        p.add_(scale * torch.randn_like(p))
+    return layer
+
+
+class Spheres(nn.Module):
+    """A layer behind a norm of PyTorch, as a block of this library's kind, which data confirms."""
+
+    def __init__(self, layer, norm):
+        super().__init__()
+        self.norm, self.mixer = norm, layer
+
+    def forward(self, u):
+        return u + self.mixer(self.norm(u))[0]
+
+
+class After(Spheres):
+    """The norm after the layer."""
+
+    def forward(self, u):
+        return self.norm(u + self.mixer(u)[0])
+
+
+class Gamma(nn.Module):
+    """An RMSNorm of somebody else, whose scale is called gamma."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((d,), 200.0))
+
+    def forward(self, u):
+        return self.gamma * nn.functional.rms_norm(u, u.shape[-1:])
+
+
+class GammaRMSNorm(Gamma):
+    pass
+
+
+class OneMoreRMSNorm(nn.RMSNorm):
+    """Scales by 1 + weight."""
+
+    def forward(self, u):
+        return super().forward(u) + nn.functional.rms_norm(u, u.shape[-1:])
+
+
+def hill_climb(layer, ball, measure, *, length=40, tries=8, rounds=60):
+    """Largest measure(trace) over sequences on the ball, by Adam on the layer itself."""
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(tries, length, layer.d_model, generator=g, dtype=torch.float64)
+    z.requires_grad_()
+    optimiser, best = torch.optim.Adam([z], lr=0.1), -math.inf
+    for _ in range(rounds):
+        optimiser.zero_grad()
+        on = nn.functional.normalize(z, dim=-1) * ball.radius * ball.weight + ball.bias
+        value = measure(layer.trace(on)).amax()
+        (-value).backward()
+        optimiser.step()
+        best = max(best, value.item())
+    return best
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_search_that_knows_no_bound_stays_below_them(name, seed):
+    """Largest state, weakest decay: climbed on the layer, not on what the bounds are made of."""
+    layer = trained_like(LAYERS[name], seed)
+    ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), math.sqrt(6))
+    s = cast(layer.selection(), torch.float64)
+    size = hill_climb(layer, ball, lambda t: t.states().abs())
+    assert size <= float(state_size(s, ball).max())
+    weak = hill_climb(layer, ball, lambda t: t.decay.log(), length=6)
+    exponent = float((steps(s, ball).low * rates(s, ball).amin(1)).min())
+    assert -weak >= exponent
+    # and the attack that certify reports is no weaker than a search of this kind
+    assert attack(layer, s, ball).exponent.value <= -weak * 1.05
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_certify_reports_as_attacked_is_what_its_witness_does(name):
+    layer = trained_like(LAYERS[name], 4)
+    found = certify(layer, radius=2.0)
+    exponent, decay = claim(found, "decay exponent"), claim(found, "decay of a step")
+    assert float(exponent.witness.norm(dim=-1).max()) <= 2 * (1 + 1e-12)
+    trace = layer.trace(exponent.witness[None])
+    largest = trace.decay[0, -1].max()
+    torch.testing.assert_close(torch.tensor(decay.attacked).double(), largest)
+    torch.testing.assert_close(torch.tensor(exponent.attacked).double(), -largest.log())
+    step = claim(found, "step dt")
+    if not name.startswith("mamba3"):
+        last = layer.trace(step.witness[None]).gain[0, -1].min()
+        torch.testing.assert_close(torch.tensor(step.attacked).double(), last)
+
+
+def test_data_that_is_worse_than_the_search_is_the_attack(monkeypatch):
+    """The three numbers are in order whatever the search finds: here it looks the wrong way."""
+    monkeypatch.setattr(search, "_polish", lambda layer, s, ball, z, chosen: -z)
+    layer, u = trained_like(LAYERS["mamba"], 1), torch.randn(4, 30, 6).double()
+    u = 2 * nn.functional.normalize(u, dim=-1)
+    found = certify(layer, u, radius=2.0)
+    assert all(c.ordered() for c in found.claims)
+    assert claim(found, "step dt").attacked <= claim(found, "step dt").seen
+
+
+def test_a_split_gain_may_come_in_two_whole_steps():
+    """Mamba-3: all of a sample's own step, and of the next one's, which has not decayed yet."""
+    torch.manual_seed(0)
+    layer = Mamba3(4, d_state=4, d_head=4, rope_fraction=0.5).double().requires_grad_(False)
+    layer.in_proj.weight.zero_()
+    inner, groups, h = 8, 4, 2
+    layer.in_proj.weight[inner, 0] = 1.0  # x of channel 0 reads u_0
+    trap = 2 * inner + 2 * groups + 2 * h
+    layer.in_proj.weight[trap : trap + h, 1] = 40.0  # lambda is 1 or 0 as u_1 says
+    layer.dt_bias.fill_(3.0)
+    u = torch.zeros(1, 60, 4).double()
+    u[..., 0] = 1.0
+    u[..., 1] = torch.tensor([-1.0, 1.0]).repeat(30)
+    u = nn.functional.normalize(u, dim=-1) * 2
+    found = certify(layer, u, radius=2.0)
+    assert found.passed
+    size = claim(found, "|state|")
+    assert size.seen <= size.certified
+    rate = float(rates(cast(layer.selection(), torch.float64), Ball(*_unit(4), 2.0)).min())
+    one_step = float(nn.functional.softplus(torch.tensor(3.0)))
+    alone = one_step / -math.expm1(-rate * one_step)
+    drive = float(record(layer, u)["Mamba3"].write.abs().max()) * math.sqrt(2)
+    assert size.seen > alone * drive, "this input would not tell the split gain from a whole one"
+
+
+def _unit(d):
+    return torch.ones(d).double(), torch.zeros(d).double()
+
+
+def test_the_rate_of_mamba3_is_certified_like_its_step():
+    """Its rate is linear in u: the bound of the state does not stand on the floor of 1e-4."""
+    torch.manual_seed(0)
+    layer = Mamba3(8, d_state=4, d_head=4).double().requires_grad_(False)
+    ball = Ball(*_unit(8), math.sqrt(8))
+    low = rates(cast(layer.selection(), torch.float64), ball)
+    a = layer.in_proj.weight[2 * 16 + 2 * 4 + 4 :][:4]
+    for head in range(4):  # the worst input of each head, through the layer's own projection
+        u = -math.sqrt(8) * nn.functional.normalize(a[head], dim=0)
+        rate = (-layer._project(u[None, None], None)[1].log_a /
+                layer._project(u[None, None], None)[1].step)[0, 0, head]  # fmt: skip
+        torch.testing.assert_close(low[head, 0], rate)
+    bound = claim(certify(layer, radius=math.sqrt(8)), "|state|").certified
+    free = hill_climb(layer, ball, lambda t: t.states().abs(), length=60)
+    assert free <= bound <= 200 * free
+
+
+@pytest.mark.parametrize("norm", [GammaRMSNorm, Gamma, OneMoreRMSNorm])
+def test_a_norm_is_known_by_its_type_and_not_by_its_name(norm):
+    model = Spheres(Mamba(8, d_state=2), norm(8))
+    u = torch.randn(2, 20, 8)
+    for data in (None, u):
+        with pytest.raises(InputError, match="radius"):
+            certify(model, data)
+    with pytest.raises(InputError, match="longer than radius"):
+        certify(model, u, radius=1.0)
+    assert certify(model, u, radius=1e4).passed
+
+
+def test_a_norm_after_the_layer_limits_nothing():
+    model, u = After(Mamba(8, d_state=2), nn.RMSNorm(8)), 50 * torch.randn(2, 20, 8)
+    with pytest.raises(InputError, match=r"mixer.* radius"):
+        certify(model)
+    with pytest.raises(InputError, match="does not get what the norm"):
+        certify(model, u)
+    trace = record(model, u)["mixer"]
+    x = model.mixer.trace(u).x.double()
+    torch.testing.assert_close(trace.x.float(), x.float())
+
+
+@pytest.mark.parametrize("norm", [nn.RMSNorm, nn.LayerNorm, RMSNorm])
+def test_a_foreign_block_is_believed_when_the_data_shows_it(norm):
+    model, u = Spheres(Mamba(8, d_state=2), norm(8)), torch.randn(2, 20, 8)
+    with pytest.raises(InputError, match=r"Spheres.* radius"):
+        certify(model)
+    assert certify(model, u).passed
+
+
+def test_longer_times_write_more_and_shorter_ones_forget_less():
+    """The bound for dt in a range, against the layer run with such times."""
+    layer = trained_like(LAYERS["mamba"], 2, 0.3)
+    regular, wide = certify(layer, radius=2.0), certify(layer, radius=2.0, dt=(0.25, 300.0))
+    assert "regular samples" in regular.scope
+    assert "0.25 and 300" in wide.scope
+    u = 2 * nn.functional.normalize(torch.randn(64, 50, 6).double(), dim=-1)
+    dt = 0.25 + 299.75 * torch.rand(64, 50).double().round()
+    state, largest = None, 0.0
+    for t in range(50):
+        _, state = layer.step(
+            u[:, t], layer.init_state(64) if state is None else state, dt=dt[:, t]
+        )
+        largest = max(largest, float(state["ssm"].abs().max()))
+    assert claim(regular, "|state|").certified < largest <= claim(wide, "|state|").certified
+    for what in ("step dt", "decay exponent"):
+        torch.testing.assert_close(
+            claim(wide, what).certified, 0.25 * claim(regular, what).certified
+        )
+        assert claim(wide, what).certified <= claim(wide, what).attacked
+        torch.testing.assert_close(claim(wide, what).attacked, 0.25 * claim(regular, what).attacked)
+    with pytest.raises(InputError, match="dt must be"):
+        certify(layer, radius=2.0, dt=(2.0, 1.0))
+
+
+def test_time_that_does_not_pass_keeps_everything():
+    found = certify(trained_like(LAYERS["mamba2"], 0), radius=2.0, dt=(0.0, 1.0))
+    assert claim(found, "until 1 %").certified == math.inf
+    assert claim(found, "decay of a step").certified == 1
+
+
+def test_a_limit_of_mambas_step_is_a_retention_that_can_be_stated():
+    """Steps of at least 0.05 at rates of at least 1: 1 % is left after 4.6 / 0.05 steps."""
+    torch.manual_seed(0)
+    layer = Mamba(8, d_state=3, dt_limit=(0.05, 0.2)).double()
+    layer.dt_proj.bias.data.fill_(-50)
+    found = certify(layer, radius=3.0)
+    assert claim(found, "step dt").certified == 0.05
+    assert claim(found, "until 1 %").certified == pytest.approx(math.log(100) / 0.05)
+    assert claim(found, "until 1 %").attacked == pytest.approx(math.log(100) / 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["mamba", "longhorn", "mamba2", "mamba3"])
+def test_narrow_models_are_in_order(name, dtype):
+    torch.manual_seed(0)
+    options = {name: {"d_head": 4}} if name in ("mamba2", "mamba3") else {}
+    model = LanguageModel(LanguageSpec(20, 8, (name,), options=options)).to(dtype)
+    found = certify(model, torch.randint(0, 20, (2, 40)))
+    assert found.passed
+    assert all(c.ordered() for c in found.claims)
+
+
+def test_a_state_that_its_format_cannot_hold_has_no_practical_bound():
+    torch.manual_seed(0)
+    model = LanguageModel(LanguageSpec(20, 8, ("mamba",)))
+    model.blocks[0].norm.weight.data.fill_(1e20)
+    found = claim(certify(model), "|state|")
+    assert found.holds is None
+    assert "no practical bound" in found.note
+    model.blocks[0].norm.weight.data.fill_(1.0)
+    assert claim(certify(model), "|state|").holds is True
+
+
+def test_a_bound_that_is_contradicted_fails_and_does_not_die(monkeypatch):
+    from longstate.memory import _selective_claims as claims
+
+    monkeypatch.setattr(claims, "state_size", lambda *a: torch.tensor([1e-9]).double())
+    layer, u = trained_like(LAYERS["mamba"], 0), torch.randn(1, 20, 6).double()
+    found = certify(layer, u, radius=100.0)
+    assert not found.passed
+    assert "contradicted" in claim(found, "|state|").note
+
+
+def test_longhorn_takes_no_range_of_time_amiss():
+    layer = Longhorn(8, d_state=2)
+    assert certify(layer, radius=2.0, dt=(0.5, 2.0)).passed
+
+
+def test_a_model_of_another_library_is_told_what_to_call():
+    Other = type("MambaForCausalLM", (nn.Linear,), {"__module__": "transformers.models.mamba"})
+    with pytest.raises(InputError, match="load_language_model"):
+        certify(Other(2, 2))
+
+
+def test_a_mixer_that_cannot_be_certified_is_named():
+    class Attention(nn.Module):
+        d_model = 8
+
+    model = nn.Sequential(
+        Spheres(Mamba(8, d_state=2), nn.RMSNorm(8)), Spheres(Attention(), nn.RMSNorm(8))
+    )
+    found = certify(model, radius=3.0)
+    assert "Not certified" in found.sentence
+    assert "1.mixer (Attention)" in found.sentence
+
+
+LOWEST = -0.27846454276107379  # of SiLU, at -1.27846454276107379
+
+
+def one_channel(reach):
+    """x = SiLU(u) for |u| <= reach, and a raw step of x."""
+    one, zero = torch.ones(1, 1).double(), torch.zeros(1).double()
+    s = Selection(
+        into=one, offset=zero, taps=one, bias=zero, silu=True, inner=1, shift=zero, rate=one,
+        low=one, write=one,
+    )  # fmt: skip
+    return s, Ball(torch.ones(1).double(), zero, reach)
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.3, 5.0, 20.0])
+def test_the_lowest_value_of_silu_is_not_missed(reach):
+    """Where its range holds the minimum, between the points of any grid."""
+    s, ball = one_channel(reach)
+    v = bounds._convolved(s, ball)
+    least = LOWEST if reach > 1.28 else -reach / (1 + math.exp(reach))
+    assert float(bounds._activated(s, v).low) <= least
+    torch.testing.assert_close(bounds._activated(s, v).low[0], torch.tensor(least).double())
+    flat = bounds._by_lines(s, ball, v, torch.zeros(1).double())
+    assert float(flat.low) <= least
+    points = torch.linspace(-reach, reach, 100_001).double()
+    for slope in bounds._slopes(v):
+        found = bounds._by_lines(s, ball, v, slope)
+        values = nn.functional.silu(points)
+        assert float(found.low) <= float(values.min())
+        assert float(found.high) >= float(values.max())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_before_the_first_sample_there_is_nothing(seed):
+    """Inputs that are never near zero: the first samples see taps of zero all the same."""
+    layer = trained_like(LAYERS["mamba"], seed)
+    s = cast(layer.selection(), torch.float64)
+    ball = Ball(torch.ones(6).double(), 9 * torch.randn(6).double(), 1.0)
+    g = torch.Generator().manual_seed(seed)
+    z = nn.functional.normalize(torch.randn(200, 3, 6, generator=g).double(), dim=-1)
+    trace, step = layer.trace(z + ball.bias), steps(s, ball)
+    gain = trace.gain.flatten(0, 1)
+    assert bool((gain >= step.low * (1 - 1e-12)).all())
+    assert bool((gain <= step.high * (1 + 1e-12)).all())
+    x = trace.x.abs().flatten(0, 1)
+    assert bool((x <= bounds.inner_size(s, ball)[: s.inner] * (1 + 1e-12)).all())
+
+
+def test_the_bound_of_a_split_gain_is_attained():
+    """Every sample's own step whole, and for the newest the next step whole too."""
+    one, zero = torch.ones(1, 1).double(), torch.zeros(1).double()
+    rate, dt = 0.7, 0.3
+    s = Selection(
+        into=one, offset=zero, taps=one, bias=zero, silu=False, inner=1,
+        shift=torch.tensor([math.log(math.expm1(dt))]).double(), rate=rate * one,
+        write_cap=torch.ones(1).double(), split=True,
+    )  # fmt: skip
+    h = 0.0
+    for _ in range(300):
+        h = math.exp(-rate * dt) * h + dt
+    bound = state_size(s, Ball(torch.ones(1).double(), zero, 1.0))
+    torch.testing.assert_close(bound[0, 0], torch.tensor(h + dt).double())
+
+
+def test_what_is_written_is_bounded_by_sizes_and_not_by_a_signed_sum():
+    """x_1 - x_2 with |x_1|, |x_2| <= 1 may be 2."""
+    two, zero = torch.eye(2).double(), torch.zeros(2).double()
+    s = Selection(
+        into=two, offset=zero, taps=torch.ones(2, 1).double(), bias=zero, silu=False, inner=2,
+        shift=zero[:1], rate=torch.ones(1, 1).double(), write=torch.tensor([[1.0, -1.0]]).double(),
+    )  # fmt: skip
+    step = math.log(2)  # softplus(0): half of the state is left
+    bound = state_size(s, Ball(torch.ones(2).double(), zero, 1.0))
+    torch.testing.assert_close(bound[0, 0], torch.tensor(2 * step / 0.5).double())
+
+
+def test_a_largest_step_is_a_limit_of_the_certificate_too():
+    layer = Mamba2(6, d_state=4, d_head=3, dt_limit=(0.05, 0.2)).double()
+    layer.dt_bias.data.fill_(5.0)
+    ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), 1.0)
+    found = steps(cast(layer.selection(), torch.float64), ball)
+    assert found.low.tolist() == found.high.tolist() == [0.2] * len(layer.dt_bias)

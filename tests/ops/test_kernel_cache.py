@@ -1,0 +1,118 @@
+"""Compiled kernels on disk: never older than the sources, and kept wherever there is a place."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import longstate
+
+SHARED = """
+from longstate.ops._numba import inlined
+
+@inlined
+def scaled(x):
+    return {factor} * x
+"""
+PROBE = """
+from longstate.ops._numba import kernel
+from longstate.ops._shared import scaled
+
+@kernel
+def probe(x, y):
+    for j in range(len(x)):
+        y[j] = scaled(x[j])
+"""
+RUN = """
+import numpy
+from longstate.ops._probe import probe
+
+y = numpy.empty(1)
+probe(numpy.ones(1), y)
+print(int(y[0]), sum(probe.stats.cache_hits.values()), probe.stats.cache_path)
+"""
+
+
+class Found(NamedTuple):
+    value: int
+    hits: int
+    folder: str
+    said: str
+
+
+class Copy:
+    """A copy of the package with a kernel that calls a function in another file."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.ops = folder / "longstate" / "ops"
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(Path(longstate.__file__).parent, folder / "longstate", ignore=ignored)
+        (self.ops / "_probe.py").write_text(PROBE)
+        self.edit(2)
+
+    def edit(self, factor: int) -> None:
+        (self.ops / "_shared.py").write_text(SHARED.format(factor=factor))
+
+    def run(self, **environment: str) -> Found:
+        clean = {key: v for key, v in os.environ.items() if not key.startswith("NUMBA_")}
+        clean |= {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", RUN],
+            cwd=self.folder, env=clean | environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        value, hits, folder = done.stdout.split()
+        return Found(int(value), int(hits), folder, done.stderr)
+
+    def block(self) -> None:
+        """Nothing can be written beside the sources, whoever runs this."""
+        for folder in (self.ops, self.ops / "_numba"):
+            (folder / "__pycache__").write_text("a file, and no folder")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return Copy(tmp_path)
+
+
+def test_an_edit_in_a_shared_file_is_seen(copy):
+    assert copy.run()[:2] == (2, 0)
+    assert copy.run()[:2] == (2, 1)  # the cache is in use
+    before = sorted(path.name for path in copy.ops.rglob("*.nb[ic]"))
+    assert any(name.startswith("_probe.probe") for name in before)
+    copy.edit(3)
+    assert copy.run()[:2] == (3, 0)
+    assert copy.run()[:2] == (3, 1)
+    probe = copy.ops / "_probe.py"
+    probe.write_text("# moves every line\n" + PROBE)
+    assert copy.run()[:2] == (3, 0)
+    assert sorted(path.name for path in copy.ops.rglob("*.nb[ic]")) == before  # replaced
+
+
+def test_a_read_only_package_is_kept_in_the_users_cache(copy, tmp_path):
+    copy.block()
+    for hits in (0, 1):
+        found = copy.run(XDG_CACHE_HOME=str(tmp_path / "cache"))
+        assert found[:2] == (2, hits)
+        assert "longstate" not in found.said
+    if sys.platform == "linux":
+        assert found.folder.startswith(str(tmp_path / "cache"))
+
+
+def test_without_any_place_it_works_and_says_so_once(copy, tmp_path):
+    copy.block()
+    (tmp_path / "file").write_text("")
+    found = copy.run(HOME=str(tmp_path / "file"), XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert found[:2] == (2, 0)
+    assert found.said.count("NUMBA_CACHE_DIR") == 1
+
+
+def test_numba_cache_dir_is_respected(copy, tmp_path):
+    found = copy.run(NUMBA_CACHE_DIR=str(tmp_path / "chosen"))
+    assert found.folder.startswith(str(tmp_path / "chosen"))
+    assert copy.run(NUMBA_CACHE_DIR=str(tmp_path / "chosen")).hits == 1
