@@ -11,10 +11,13 @@ need a GPU. Takes a quarter of an hour, nearly all of it in transformers.
 from importlib.metadata import version
 
 import torch
-import transformers
+from command import parser, peers
 from measure import machine, ms, ratio, rounds, save
 
 from longstate.interop import accelerate_transformers
+
+with peers(__name__, __doc__, "transformers"):
+    import transformers
 
 LENGTH, NEW = 512, 64
 SHARED = {
@@ -107,6 +110,7 @@ def compare(label, run, per, repeats) -> str:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     transformers.logging.set_verbosity_error()
     lines = [
         "# transformers on a CPU, with and without accelerate_transformers()",

@@ -13,6 +13,7 @@ At the shape of mamba2-130m (d_model 768, 24 heads of 64, length 1024), forward 
 import json
 
 import torch
+from command import parser
 from measure import machine, ms, peak_mib, ratio, rounds, save
 
 from longstate.layers import Mamba2, Mamba3
@@ -131,6 +132,7 @@ def rows(n: int) -> list[str]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     torch.manual_seed(0)
     lines = ["# chunk_scan, Mamba-2 and Mamba-3 against their own matrix products"]
     lines += ["", "Forward and backward, length 1024, float32.", "", machine()]

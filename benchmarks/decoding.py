@@ -1,6 +1,6 @@
 """Decoding and prefill at mamba-130m's shape: PyTorch, transformers, llama.cpp, one read.
 
-    python benchmarks/decoding.py [--layers 24] [--rounds 5] [--folder DIR]
+    python benchmarks/decoding.py [--n-layers 24] [--rounds 5] [--folder DIR]
 
 Random weights, the same for everyone; batch 1. The limit of decoding is reading all weights once:
 "read" sums as many bytes as the weights of a format have, in one pass over memory, on as many
@@ -8,7 +8,6 @@ threads. Peers that cannot be imported are left out. llama.cpp needs `llama-cpp-
 and files of 0.9 GB in DIR. Logits of every candidate are first compared with float64.
 """
 
-import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command import parser
 from measure import machine, ratio, rounds, save
 from numba import njit
 from torch import nn
@@ -195,20 +195,20 @@ def table(found: dict[str, dict], tokens: list[int], repeats: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path)
-    options = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--n-layers", type=int, default=24)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--folder", type=Path)
+    given = options.parse_args()
     torch.manual_seed(0)
-    model = LanguageModel(LanguageSpec(VOCABULARY, D_MODEL, ("mamba",) * options.layers))
+    model = LanguageModel(LanguageSpec(VOCABULARY, D_MODEL, ("mamba",) * given.n_layers))
     tokens = torch.randint(VOCABULARY, (PROMPT,)).tolist()
     with tempfile.TemporaryDirectory() as temporary:
-        found = candidates(model, options.folder or Path(temporary))
+        found = candidates(model, given.folder or Path(temporary))
         lines = [
             "# Decoding at the shape of mamba-130m",
             "",
-            f"{options.layers} layers, d_model {D_MODEL}, vocabulary {VOCABULARY}, tied head, batch"
+            f"{given.n_layers} layers, d_model {D_MODEL}, vocabulary {VOCABULARY}, tied head, batch"
             f" 1, prompt {PROMPT}. Command: `python benchmarks/decoding.py`. Ratios are medians",
             "within rounds, with the middle half of them.",
             "",
@@ -218,7 +218,7 @@ def main() -> None:
         ]
         for n in (1, 2):
             threads_of(n, found)
-            lines += ["", f"## Threads: {n}", "", *table(found, tokens, options.rounds)]
+            lines += ["", f"## Threads: {n}", "", *table(found, tokens, given.rounds)]
     save("decoding", "\n".join(lines))
 
 

@@ -9,30 +9,29 @@ fading penalty was adopted after it helped on both, so a difference of a percent
 that.
 """
 
-import argparse
-
+from command import parser
 from forecasting import heading, table
 from measure import save
 
 from longstate import Forecaster
-from longstate.train.csv import read_csv
+from longstate.train import read_csv
 
 MONTH = 30 * 24
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("csv")
-    parser.add_argument("--horizons", default="24,48,96,168,336,720")
-    parser.add_argument("--seeds", default="0,1,2")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("csv")
+    options.add_argument("--horizons", default="24,48,96,168,336,720")
+    options.add_argument("--seeds", default="0,1,2")
+    arguments = options.parse_args()
     frame = read_csv(arguments.csv)[["date", "OT"]].iloc[: 20 * MONTH]
 
     def make(horizon: int, seed: int) -> Forecaster:
         return Forecaster(horizon, window=336, seed=seed)
 
     def run(horizon: int, seed: int) -> tuple:
-        forecaster = make(horizon, seed).fit(frame, "OT", shares=(0.6, 0.2, 0.2))
+        forecaster = make(horizon, seed).fit(frame, "OT", split=(0.6, 0.2, 0.2))
         return forecaster, forecaster.evaluate(frame)
 
     horizons = [int(h) for h in arguments.horizons.split(",")]

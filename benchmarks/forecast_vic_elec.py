@@ -8,24 +8,23 @@ are given for the horizon too (their true values, to the model and to ridge alik
 is the forecaster, not the weather forecast). The settings are the library's defaults.
 """
 
-import argparse
-
+from command import parser
 from forecasting import heading, table
 from measure import save
 
 from longstate import Forecaster
-from longstate.train.csv import read_csv
+from longstate.train import read_csv
 
 # Melbourne's midnights, in UTC as in the file.
 VALIDATION, TEST = "2013-12-31T13:00:00Z", "2014-06-30T14:00:00Z"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("csv")
-    parser.add_argument("--horizons", default="48,336")
-    parser.add_argument("--seeds", default="0,1,2")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("csv")
+    options.add_argument("--horizons", default="48,336")
+    options.add_argument("--seeds", default="0,1,2")
+    arguments = options.parse_args()
     frame = read_csv(arguments.csv)
     n = len(frame)
     first, second = (int((frame["Time"] < t).sum()) for t in (VALIDATION, TEST))
@@ -36,7 +35,7 @@ def main() -> None:
 
     def run(horizon: int, seed: int) -> tuple:
         forecaster = make(horizon, seed).fit(
-            frame, "Demand", known=("Temperature", "Holiday"), shares=shares
+            frame, "Demand", known=("Temperature", "Holiday"), split=shares
         )
         return forecaster, forecaster.evaluate(frame)
 

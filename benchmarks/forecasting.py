@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from measure import machine
 
 from longstate import Forecaster
-from longstate.train.evaluation import ForecastEvaluation
+from longstate.train import ForecastEvaluation
 
 METHODS = ("last value", "seasonal naive", "ridge", "model")
 
@@ -61,6 +61,6 @@ def _line(
 def heading(title: str, what: str, forecaster: Forecaster) -> str:
     return (
         f"# {title}\n\n{what}\n\n"
-        f"Layer {forecaster.layer}, window {forecaster.window}. {forecaster.size}. "
+        f"Layers {forecaster.layers}, window {forecaster.window}. {forecaster.size}. "
         f"{forecaster.training}\n\n{machine()}\n"
     )

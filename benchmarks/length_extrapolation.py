@@ -13,7 +13,6 @@ training length (Liu et al. 2024, arXiv:2407.14207).
 One JSON line for each finished run goes to FOLDER/runs.jsonl; a run that is there is not repeated.
 """
 
-import argparse
 import json
 import math
 import statistics
@@ -24,16 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import parser
 from measure import machine, save
 from torch.nn import functional as F
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec
-from longstate.train.corpus import Corpus, open_corpus
-from longstate.train.loop import Progress, train
-from longstate.train.settings import Training
-from longstate.train.text_task import TextTask
-from longstate.train.tokens import ByteTokens
+from longstate.train import ByteTokens, Progress, Training, train
+from longstate.train._corpus import Corpus, open_corpus
+from longstate.train._text_task import TextTask
 
 CONTEXT, LENGTHS, LAST = 256, (256, 1024, 4096), 256
 BLOCKS, BATCH, RATE = 2, 8, 3e-3
@@ -207,14 +205,14 @@ def report(runs: list[dict[str, Any]], data: Path, corpus: Corpus, steps: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--work", type=Path, required=True, help="folder for finished runs")
-    parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=LAYERS)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--threads", type=int)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("data", type=Path)
+    options.add_argument("--work", type=Path, required=True, help="folder for finished runs")
+    options.add_argument("--layers", nargs="+", default=list(LAYERS), choices=LAYERS)
+    options.add_argument("--steps", type=int, default=1000)
+    options.add_argument("--seeds", default="0,1,2")
+    options.add_argument("--threads", type=int)
+    arguments = options.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)

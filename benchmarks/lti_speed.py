@@ -14,6 +14,7 @@ import warnings
 
 import numpy as np
 import torch
+from command import parser
 from measure import machine, ms, peak_mib, ratio, rounds, save
 
 from longstate.layers import S4D, S5, LinOSS
@@ -211,6 +212,7 @@ def compare_irregular() -> list[str]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     lines = [
         "# Speed of the time-invariant family",
         "",

@@ -7,6 +7,7 @@ the chunks, see chunk_scan.py). Each layer is first compared with its recurrence
 """
 
 import torch
+from command import parser
 from measure import machine, ms, ratio, rounds, save
 
 from longstate.layers import Longhorn, Mamba
@@ -63,6 +64,7 @@ def compare(label, layer) -> list[str]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     lines = [
         "# Selective layers against their own matrix products",
         "",

@@ -28,19 +28,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from command import parser, peers
 from measure import machine, peak_mib, save
-from selective_peers import (
-    BOUND,
-    alone_with_transformers,
-    both_ways,
-    largest_difference,
-    mambapy_block,
-    transformers_mixer,
-)
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from longstate.layers import Mamba
+
+with peers(__name__, __doc__, "mambapy transformers"):
+    from selective_peers import (
+        BOUND,
+        alone_with_transformers,
+        both_ways,
+        largest_difference,
+        mambapy_block,
+        transformers_mixer,
+    )
 
 T, D_MODEL = 1024, 768
 _OWN_PAGES = "MALLOC_MMAP_THRESHOLD_"
@@ -204,6 +207,7 @@ def table(batch: int, names: tuple[str, ...]) -> list[str]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     alone_with_transformers()
     compare_first()
     torch.set_num_threads(2)

@@ -13,6 +13,7 @@ polynomial, recomputed states included.
 import json
 
 import torch
+from command import parser
 from measure import machine, rounds, save
 from torch import Tensor
 
@@ -147,6 +148,7 @@ def measure(dtype: torch.dtype) -> list[dict]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     torch.manual_seed(0)
     text, every = ["# The selective family's CPU kernels", ""], []
     for threads in (1, 2):

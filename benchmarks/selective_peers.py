@@ -22,18 +22,21 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import torch
-import transformers
+from command import parser, peers
 from mamba_block import products
-from mambapy.mamba import MambaBlock
-from mambapy.mamba import MambaConfig as BlockConfig
-from mambapy.pscan import pscan
 from measure import machine, ms, ratio, rounds, save
 from torch import Tensor, nn
-from transformers.models.mamba.modeling_mamba import MambaMixer
-from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from longstate.layers import Mamba, Mamba2
 from longstate.ops import selective_scan
+
+with peers(__name__, __doc__, "mambapy transformers"):
+    import transformers
+    from mambapy.mamba import MambaBlock
+    from mambapy.mamba import MambaConfig as BlockConfig
+    from mambapy.pscan import pscan
+    from transformers.models.mamba.modeling_mamba import MambaMixer
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 D_MODEL, ROUNDS, BOUND = 768, 5, 1e-5
 Run = Callable[[], list[Tensor]]
@@ -193,6 +196,7 @@ def mamba2_against_transformers(t: int, d_state: int = 128, headdim: int = 64) -
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     alone_with_transformers()
     lines = [
         "# Mamba and Mamba-2 against mambapy and transformers",

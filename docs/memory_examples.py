@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from longstate import _tensorfile as tensorfile
 from longstate.models import LanguageModel, LanguageSpec
 from longstate.reports import memory
-from longstate.reports.subject import open_subject
+from longstate.reports._subject import open_subject
 
 PAGES = Path(__file__).parent / "examples"
 STEPS, ROWS, CONTEXT = 600, 8, 256

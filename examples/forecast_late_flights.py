@@ -2,7 +2,7 @@
 
 from longstate import Forecaster, reports
 from longstate.datasets import nyc_airports
-from longstate.train.settings import Size, Training
+from longstate.train import Size, Training
 
 COVARIATES = ["wind_speed", "visibility", "precipitation"]  # known up to now
 

@@ -1,19 +1,11 @@
-"""State space sequence models that run anywhere PyTorch runs, and show what they remember."""
+"""State space sequence models that run anywhere PyTorch runs, and show what they remember.
 
-from typing import TYPE_CHECKING, Any
+Public names are listed in `__init__.pyi`. They load what they need on first use, so that
+`import longstate` costs nothing.
+"""
+
+from longstate._lazy import lazy
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from longstate.train.forecast import Forecaster
-
-__all__ = ["Forecaster"]
-
-
-def __getattr__(name: str) -> Any:
-    """Public names load what they need on first use, so that `import longstate` costs nothing."""
-    if name == "Forecaster":
-        from longstate.train.forecast import Forecaster
-
-        return Forecaster
-    raise AttributeError(f"module 'longstate' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy(__name__)

@@ -47,6 +47,16 @@ def kind_of(path: str | Path) -> str | None:
     return _open(Path(path), read=False)[0].get("kind")
 
 
+def facts_of(path: str | Path) -> dict[str, Any]:
+    """The facts in a file of ours, without its tensors; empty where there are none.
+
+    Raises:
+        InputError: it is cut short, or no safetensors file.
+    """
+    facts = _open(Path(path), read=False)[0].get("facts")
+    return facts if isinstance(facts, dict) else {}
+
+
 def _open(path: Path, read: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Our header, empty in a file that is not ours; and the tensors, copied, if they are read."""
     try:

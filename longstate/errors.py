@@ -18,3 +18,9 @@ def near(name: str, names: Iterable[str]) -> str:
     short = [n if len(n) <= 60 else n[:60] + "..." for n in names[:8]]
     shown = ", ".join(map(repr, short)) + (", ..." if len(names) > 8 else "")
     return f"there is {shown}"
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise `InputError(message)`, which is a ValueError, unless `condition`."""
+    if not condition:
+        raise InputError(message)

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from longstate.cli import main
-from longstate.train import checkpoint
-from longstate.train.evaluation import ForecastEvaluation
+from longstate.train import ForecastEvaluation
+from longstate.train import _checkpoint as checkpoint
 from tests.train.helpers import hourly
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-c", "import sys; from longstate.cli import main; sys.exit(main())"]
-OPTIONS = ["--target", "y", "--horizon", "4", "--window", "24", "--epochs", "2", "--covariate", "x"]
+OPTIONS = ["--target", "y", "--horizon", "4", "--window", "24", "--epochs", "2"]
+OPTIONS += ["--covariates", "x"]
 
 
 def program(arguments, **options):
@@ -162,7 +163,7 @@ def case(change=lambda text: text, **replaced):
 WRONG = {
     "no column": (case(target="yy"), "there is no column 'yy'; did you mean 'y'?"),
     "no time": (case(time="when"), "there is no column 'when'; there is 'date', 'y', 'x', 'z'"),
-    "no layer": (case(layer="lstm"), "there is no layer 'lstm'"),
+    "no layer": (case(layers="lstm"), "there is no layer 'lstm'"),
     "dates": (
         case(lambda t: t.replace("2024-01-03 05", "soon")),
         "'date' holds 'soon:00:00' in line 55",
@@ -181,10 +182,10 @@ WRONG = {
     ),
     "split": (
         case(split="0.5,0.5"),
-        "--split must be three shares such as 0.7,0.1,0.2; got '0.5,0.5'",
+        "add up to 1, such as 0.7,0.1,0.2; got 0.5,0.5",
     ),
-    "split sum": (case(split="0.5,0.5,0.5"), "must be positive and add up to 1"),
-    "epochs": (case(epochs="0"), "--epochs must be at least 1; got 0"),
+    "split sum": (case(split="0.5,0.5,0.5"), "split must be three positive shares"),
+    "epochs": (case(epochs="0"), "epochs must be a whole number of at least 1; got 0"),
     "horizon": (case(horizon="0"), "horizon must be at least 1 row; got 0"),
 }
 
@@ -223,7 +224,7 @@ def test_mistakes_with_runs(run, data, folder, tmp_path, capsys):
     pd.DataFrame({"date": ["2024-01-01"], "y": [1.0]}).to_csv(tmp_path / "other.csv", index=False)
     for arguments, message in (
         (["evaluate", tmp_path / "none", data], "there is no run"),
-        (["predict", tmp_path, data], "holds no finished run (model.safetensors is missing)"),
+        (["predict", tmp_path, data], "is neither a run (it holds no model.safetensors) nor a"),
         (["info", half], "is damaged"),
         (["predict", run, tmp_path / "none.csv"], "does not exist"),
         (["predict", run, tmp_path / "other.csv"], "there is no column 'x'"),

@@ -19,8 +19,8 @@ cache may go beyond it: a fraction above 1 says so.
 
 Fractions of the matrix-product limit: the time that the products would take at the limit, over the
 time taken. Products are counted as PyTorch dispatches them (projections, einsum, ...), each at the
-limit of its own type; inside the ops of this package by formula (`longstate.bench.products`), where
-the backward counts as twice the forward and nothing that is computed again counts. No other
+limit of its own type; inside the ops of this package by formula (`bench/_products.py`), where the
+backward counts as twice the forward and nothing that is computed again counts. No other
 arithmetic is counted: a scan has no products and no such fraction. The limit is a large square
 product.
 
@@ -42,7 +42,12 @@ every row
     wrong, note             refused because of the check; why there is no speed
 """
 
-from longstate.bench.measure import Result as Result
-from longstate.bench.measure import Row as Row
-from longstate.bench.measure import run as run
-from longstate.bench.settings import Settings as Settings
+from longstate._lazy import public as _public
+from longstate.bench._measure import Result as Result
+from longstate.bench._measure import Row as Row
+from longstate.bench._measure import run as run
+from longstate.bench._settings import Settings as Settings
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from longstate.cli import bench, convert, demo, forecast, memory, stream, text
+from longstate.cli import bench, convert, demo, forecast, memory, runs, stream, text
 from longstate.errors import InputError
 
+_VERSION = "Print the version and exit."
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -20,9 +22,9 @@ train = typer.Typer(no_args_is_help=True, help="Train a model.")
 app.add_typer(train, name="train")
 train.command("forecast")(forecast.train)
 train.command("text")(text.train)
-app.command()(forecast.evaluate)
+app.command()(runs.evaluate)
 app.command()(forecast.predict)
-app.command()(forecast.info)
+app.command()(runs.info)
 app.command()(stream.stream)
 app.command()(text.generate)
 app.command()(demo.demo)
@@ -32,7 +34,7 @@ app.command()(memory.certify)
 app.command()(memory.memory)
 
 
-def _say_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         from longstate import __version__
 
@@ -44,7 +46,7 @@ def _say_version(asked: bool) -> None:
 def _top(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say it, and end."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help=_VERSION),
     ] = False,
 ) -> None:
     """State space sequence models that run anywhere PyTorch runs."""

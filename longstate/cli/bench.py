@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from longstate.bench import Result, Row
-    from longstate.bench.measure import Progress
+    from longstate.bench._measure import Progress
 
 _BUSY = 0.2  # limits that differ by more than this say that something else was running
 _WIDTH = 100  # of the table where there is no terminal to fit
 
 
 def bench(
-    op: Annotated[list[str], typer.Option(help="Op to measure; repeat, or commas.")] = [],  # noqa: B006
-    layer: Annotated[list[str], typer.Option(help="Layer to measure; repeat, or commas.")] = [],  # noqa: B006
+    ops: Annotated[
+        list[str], typer.Option(help="Ops to measure, with commas between; or repeat.")
+    ] = [],  # noqa: B006
+    layers: Annotated[
+        list[str], typer.Option(help="Layers to measure, with commas between; or repeat.")
+    ] = [],  # noqa: B006
     batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
     length: Annotated[int, typer.Option(help="Samples of each.")] = 1024,
     d_model: Annotated[int, typer.Option(help="Channels of a layer.")] = 512,
@@ -40,7 +44,7 @@ def bench(
 ) -> None:
     """Measure ops and layers: ms, tokens/s, fractions of this machine's limits.
 
-    Without --op and --layer: all, in about a minute on two cores. The table is on standard error;
+    Without --ops and --layers: all, in about a minute on two cores. The table is on standard error;
     standard output, unless it is a terminal, gets one JSON line. Ctrl-C ends it and shows what was
     measured. A result that differs from its reference gets no speed, and the exit code is 1.
     """
@@ -49,7 +53,7 @@ def bench(
     where = {} if threads is None else {"threads": threads}
     settings = Settings(batch, length, d_model, dtype, device, seconds=seconds, **where)
     with _progress_bar() as show:
-        found = run(settings, ops=_names(op), layers=_names(layer), show=show)
+        found = run(settings, ops=_names(ops), layers=_names(layers), show=show)
     _show(found)
     if json or not sys.stdout.isatty():
         print(found.to_json())

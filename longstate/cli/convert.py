@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from longstate.errors import InputError
+
 
 def convert(
     source: Annotated[
@@ -17,13 +19,23 @@ def convert(
     to: Annotated[str, typer.Option(help="Library to write for: transformers or mamba-ssm.")],
 ) -> None:
     """Write a Mamba, Mamba-2 or FalconMamba model for another library, and check it."""
-    from longstate._tensorfile import kind_of
+    from longstate import load
+    from longstate.cli._runs import kind_of
     from longstate.cli.show import say
-    from longstate.interop.checkpoints import convert_language_model
-    from longstate.train.text import MODEL, load
+    from longstate.interop import convert_language_model
+    from longstate.models import LanguageModel
+    from longstate.train import TextModel
 
-    run = not (source / "config.json").exists() and kind_of(source / MODEL) == "language"
-    model = convert_language_model(source, out, to, model=load(source)[0] if run else None)
+    own: LanguageModel | None = None
+    if not (source / "config.json").exists():
+        found = load(source)
+        inner = found.model if isinstance(found, TextModel) else found
+        if not isinstance(inner, LanguageModel):
+            raise InputError(
+                f"{source} holds {kind_of(found)}; `longstate convert` needs a language model"
+            )
+        own = inner
+    model = convert_language_model(source, out, to, model=own)
     weights = {p.dtype for p in model.parameters()}
     types = " and ".join(sorted(str(t).removeprefix("torch.") for t in weights))
     say(

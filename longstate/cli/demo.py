@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-    from longstate.train.forecast import Forecaster
+    from longstate.train import Forecaster
 
 TARGET, KNOWN = "late", "scheduled"
 COVARIATES = ("cancelled", "wind_speed", "visibility", "precipitation")
@@ -21,7 +21,7 @@ def demo(
     from longstate import datasets, reports
     from longstate._files import write_whole
     from longstate.cli.show import progress_bar, say, show_evaluation
-    from longstate.train.forecast import MODEL
+    from longstate.train._forecast import MODEL
 
     frame = datasets.nyc_airports()
     forecaster = small_forecaster()
@@ -33,7 +33,7 @@ def demo(
     write_whole(out / "tomorrow.csv", tomorrow(frame, forecaster.horizon).to_csv(index=False))
     with progress_bar() as show:
         forecaster.fit(frame, TARGET, covariates=COVARIATES, known=KNOWN, show=show)
-    say(f"Learnt for {forecaster.history.seconds:.0f} s.")
+    say(f"Training took {forecaster.history.seconds:.0f} s.")
     evaluation = forecaster.evaluate(frame)
     forecaster.save(out / MODEL)
     write_whole(out / "evaluation.json", evaluation.to_json())
@@ -46,8 +46,7 @@ def demo(
 
 def small_forecaster() -> "Forecaster":
     """One that learns in half a minute on two processors."""
-    from longstate.train.forecast import Forecaster
-    from longstate.train.settings import Size, Training
+    from longstate.train import Forecaster, Size, Training
 
     return Forecaster(
         12,

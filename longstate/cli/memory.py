@@ -41,7 +41,7 @@ def certify(
     """Prove what no input can make a model do. Exit code 1 where a claim fails."""
     from longstate.cli.show import say, show_certificate, working
     from longstate.memory import certify, layers_of
-    from longstate.reports.subject import open_subject
+    from longstate.reports._subject import open_subject
 
     subject = open_subject(model)
     read = None if data is None else subject.read(data).data(ROWS, subject.length or LENGTH)
@@ -67,7 +67,7 @@ def memory(
     from longstate.cli.show import say, show_layers, working
     from longstate.memory import layers_of
     from longstate.reports import memory as report
-    from longstate.reports.subject import open_subject
+    from longstate.reports._subject import open_subject
 
     subject = open_subject(model)
     reading = subject.read(data)

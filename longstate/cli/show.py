@@ -1,22 +1,24 @@
 """Tables and a progress bar on the console."""
 
+import dataclasses
 import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from torch import nn
 
+from longstate.layers import Layer
 from longstate.memory import Certificate
 from longstate.reports.memory import MemoryReport
-from longstate.train.evaluation import ForecastEvaluation
-from longstate.train.forecast import Forecaster
-from longstate.train.loop import Progress
+from longstate.train import Forecaster, ForecastEvaluation, Progress
 
 
 def say(sentence: str) -> None:
@@ -116,20 +118,45 @@ def show_facts(run: Path, forecaster: Forecaster) -> None:
         "time": spec.times,
         "window, horizon, season": f"{spec.window}, {spec.horizon}, {spec.season} rows",
         "quantiles": ", ".join(f"{q:g}" for q in spec.quantiles) or "none",
-        "layer": f"{forecaster.layer}, {forecaster.size}",
+        "layers": ", ".join(forecaster.layers),
+        **settings(forecaster.size),
         "parameters": f"{trained:,} trained, {forecaster.model.line.weight.numel():,} solved for",
-        "training": f"{forecaster.training}",
+        **settings(forecaster.training),
         "seed": str(forecaster.seed),
         "ended": f"{history.ended}, best at step {history.best_step}, {history.seconds:.0f} s",
         "has seen": f"{facts['seen_rows']} rows" + _until(facts["seen_until"]),
         **{f"made with {k}": v for k, v in facts["environment"].items()},
     }
-    table = Table(title=escape(str(run)), show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    Console().print(table)
+    show_rows(str(run), rows)
     for note in facts["notes"]:
         say(note)
+
+
+def show_model(run: Path, model: nn.Module) -> None:
+    """A table of a model or a layer without the record of a training."""
+    layers = [type(m).__name__ for m in model.modules() if isinstance(m, Layer)]
+    rows = {
+        "what": type(model).__name__,
+        "layers": ", ".join(layers) if len(layers) <= 6 else f"{len(layers)}: {layers[0]}, ...",
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+    }
+    spec = getattr(model, "spec", None)
+    rows |= {} if spec is None else settings(spec)
+    show_rows(str(run), rows)
+
+
+def show_rows(title: str, rows: dict[str, str]) -> None:
+    """A table of names and values."""
+    table = Table(title=escape(title), show_header=False)
+    for name, value in rows.items():
+        table.add_row(escape(name), escape(value))
+    Console().print(table)
+
+
+def settings(values: Any) -> dict[str, str]:
+    """The fields of a settings class that are set, by name."""
+    shown = dataclasses.asdict(values)
+    return {name: f"{value}" for name, value in shown.items() if value not in (None, (), {})}
 
 
 def _until(time: str | None) -> str:

@@ -1,23 +1,18 @@
 """What `longstate train text` and `longstate generate` print."""
 
-import json
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
+from longstate.cli.show import show_rows
 from longstate.models import LanguageModel, generate
-from longstate.train.history import TrainingHistory
-from longstate.train.loop import Progress
-from longstate.train.text import TextLook, load
-from longstate.train.tokens import ByteTokens, Tokens
+from longstate.train import ByteTokens, Progress, TextLook, TextModel, TextScore, Tokens
 
 BETWEEN_SAMPLES = 20.0
 SAMPLE = 160
@@ -88,21 +83,28 @@ class Shown:
     def say(self, sentence: str) -> None:
         self.out.print(escape(sentence), highlight=False)
 
-    def ended(self, history: TrainingHistory, out: Path) -> None:
-        best = min(look.validation_loss for look in history.looks)
+    def ended(self, model: TextModel, out: Path) -> None:
+        history = model.history
+        assert history is not None
         self.say(
             f"Training ended ({history.ended}) after {history.seconds:.0f} s; best at step "
-            f"{history.best_step:,}: {best:.4f} bits per byte of validation text."
+            f"{history.best.step:,}: {history.best.bits_per_byte:.4f} bits per byte of validation "
+            "text."
         )
         if history.ended == "interrupted":
-            self.say("The same command goes on where it was.")
+            self.say("Run the same command again to go on.")
         self.say(f"The run is in {out}. Next: longstate generate {out}")
 
 
 class Rate:
-    """Writes pieces of text as they come, and tells how fast that went."""
+    """Writes pieces of text as they come, and reports the speed.
 
-    def __init__(self) -> None:
+    Args:
+        prompt: its tokens.
+    """
+
+    def __init__(self, prompt: int) -> None:
+        self.prompt = prompt
         self.began, self.first, self.count, self.last = time.monotonic(), 0.0, 0, "\n"
 
     def write(self, text: str) -> None:
@@ -114,8 +116,8 @@ class Rate:
             sys.stdout.write(text)
             sys.stdout.flush()
 
-    def close(self, prompt: int) -> None:
-        """Ends the line on a terminal, and prints the speed on standard error."""
+    def close(self) -> None:
+        """End the line on a terminal, and print the speed on standard error."""
         if sys.stdout.isatty() and not self.last.endswith("\n"):
             sys.stdout.write("\n")
             sys.stdout.flush()
@@ -124,48 +126,48 @@ class Rate:
         seconds = max(time.monotonic() - self.first, 1e-9)
         print(
             f"{self.count} tokens, {(self.count - 1) / seconds:.0f} tokens per second, after "
-            f"{self.first - self.began:.2f} s for {prompt} of the prompt",
+            f"{self.first - self.began:.2f} s for {self.prompt} of the prompt",
             file=sys.stderr,
         )
 
 
 def printable(text: str) -> str:
-    """Without what would steer a terminal."""
+    """The text without the characters that would control a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
-def show_text_facts(run: Path) -> None:
-    """A table of what `longstate train text` left in a folder."""
-    model, tokens = load(run)
-    folder = run if run.is_dir() else run.parent
-    made, history = (_facts(folder / name) for name in ("settings.json", "history.json"))
-    looks = history.get("looks") or []
+def show_score(name: str, score: TextScore) -> None:
+    """One line on how well a model predicts a text."""
+    Console(soft_wrap=True).print(
+        escape(
+            f"{name}: {score.bits_per_byte:.4f} bits per byte, perplexity {score.perplexity:,.2f} "
+            f"per token, over {score.tokens:,} tokens and {score.bytes:,} bytes."
+        ),
+        highlight=False,
+    )
+
+
+def show_text_facts(run: Path, text: TextModel) -> None:
+    """A table of what a text model is and how it was trained."""
+    made, history = text.settings(), text.history
+    coding = (
+        "bytes" if isinstance(text.tokens, ByteTokens) else f"{text.tokens.size:,} of a tokenizer"
+    )
     rows = {
-        "layers": ", ".join(model.spec.layers),
-        "channels": f"{model.spec.d_model}",
-        "tokens": "bytes" if isinstance(tokens, ByteTokens) else f"{tokens.size:,} of a tokenizer",
-        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "layers": ", ".join(text.layers),
+        "d_model": f"{text.d_model}",
+        "tokens": coding,
+        "parameters": f"{sum(p.numel() for p in text.model.parameters()):,}",
     }
-    for name in ("context", "batch", "learning_rate", "seed"):
-        if name in made:
-            rows[name.replace("_", " ")] = f"{made[name]}"
-    if looks:
-        best = min(looks, key=lambda look: look["bits_per_byte"])
+    shown = {
+        n: v for n, v in made.items() if n not in ("layers", "d_model", "n_layers", "tokenizer")
+    }
+    rows |= {name: f"{value}" for name, value in shown.items() if value is not None}
+    if history is not None:
+        last, best = history.looks[-1], history.best
         rows["training"] = (
-            f"{looks[-1]['step']:,} steps, {looks[-1]['passes']:.2f} passes over the text, "
-            f"{history.get('seconds', 0):.0f} s; {history.get('ended') or 'not ended'}"
+            f"{last.step:,} steps, {last.passes:.2f} passes over the text, "
+            f"{history.seconds:.0f} s; {history.ended or 'not ended'}"
         )
-        rows["best"] = f"{best['bits_per_byte']:.4f} bits per byte, at step {best['step']:,}"
-    table = Table(title=escape(str(run)), show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    Console().print(table)
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """Of a file beside the model, which may be gone or cut short."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        rows["best"] = f"{best.bits_per_byte:.4f} bits per byte, at step {best.step:,}"
+    show_rows(str(run), rows)

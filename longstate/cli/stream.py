@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longstate.cli.forecast import Run, _load
+from longstate.cli._runs import Run
 from longstate.errors import InputError, near
 
 if TYPE_CHECKING:
@@ -24,15 +24,17 @@ def stream(
         typer.Option(help="File that keeps the rows over a restart: read if there, then written."),
     ] = None,
 ) -> None:
-    """Read one CSV row per line, write one forecast per line once a window is full.
+    """Read one CSV row per line, write one forecast per line once a window is full. Needs a
+    forecaster.
 
     The first line may name the columns; without it they are the run's, in its order: the time,
     targets, covariates, columns known in advance. A line that cannot be read is skipped with one
     sentence on standard error.
     """
+    from longstate.cli._runs import open_forecast_model
     from longstate.stream import ForecastStream
 
-    model = _load(run).model
+    model = open_forecast_model(run, "stream")
     forecasts = ForecastStream(model)
     if state is not None and state.exists():
         forecasts.load(state)
@@ -96,7 +98,7 @@ def _names_columns(cells: list[str], spec: "ForecastSpec", first: bool) -> list[
         return None
     missing = [name for name in spec.columns if name not in found]
     if missing == [spec.time]:
-        from longstate.train.frame import is_time_name
+        from longstate.train._frame import is_time_name
 
         others = [i for i, cell in enumerate(cells) if is_time_name(cell)]
         if len(others) == 1:

@@ -1,7 +1,9 @@
 """Series that ship inside the package, so that the demo and the examples need no network."""
 
-from importlib.resources import files
+from importlib.resources import files as _files
 from typing import TYPE_CHECKING
+
+from longstate._lazy import public as _public
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,5 +25,9 @@ def nyc_airports() -> "pd.DataFrame":
     """
     import pandas as pd
 
-    with files(__name__).joinpath("nyc_airports.csv.gz").open("rb") as file:
+    with _files(__name__).joinpath("nyc_airports.csv.gz").open("rb") as file:
         return pd.read_csv(file, compression="gzip", parse_dates=["time"])
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

@@ -1,5 +1,6 @@
 """Layers that mix along time, one file per paper, all under one contract (`Layer`)."""
 
+from longstate._lazy import public as _public
 from longstate.layers._base import Layer as Layer
 from longstate.layers.attention import Attention as Attention
 from longstate.layers.dss import DSS as DSS
@@ -12,3 +13,7 @@ from longstate.layers.mamba3 import Mamba3 as Mamba3
 from longstate.layers.s4 import S4 as S4
 from longstate.layers.s4d import S4D as S4D
 from longstate.layers.s5 import S5 as S5
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

@@ -7,8 +7,11 @@ a step take and return the same structure. `longstate.testing.check_layer` asser
 Axes: b batch, t time, d channels.
 """
 
+import functools
+import inspect
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,6 +71,11 @@ class Layer(nn.Module):
     def grows(self) -> bool:
         """Whether axis 1 of the tensors in its state gets longer with every sample."""
         return False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
     def init_state(self, batch: int) -> State:
         """The state before the first sample of `batch` sequences: zero."""
@@ -228,3 +236,18 @@ def full_precision(u: Tensor) -> AbstractContextManager:
     if not torch.is_autocast_enabled(u.device.type):
         return nullcontext()  # much cheaper to enter
     return torch.autocast(u.device.type, enabled=False)
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that keeps its arguments in `_made_with`, so that a saved layer can be made
+    again. Where a class calls its parent's constructor, the arguments are those of the class."""
+
+    @functools.wraps(init)
+    def wrapper(self: "Layer", *args: Any, **options: Any) -> None:
+        if "_made_with" not in vars(self):
+            with suppress(TypeError):  # wrong arguments: `init` says what is wrong with them
+                given = inspect.signature(init).bind(self, *args, **options).arguments
+                vars(self)["_made_with"] = dict(list(given.items())[1:])
+        init(self, *args, **options)
+
+    return wrapper

@@ -4,6 +4,7 @@ Layers that do not change with time hand it a system, selective layers a trace. 
 float64 on the CPU, whatever the type and the device of the model.
 """
 
+from longstate._lazy import public as _public
 from longstate.memory._attention import HiddenAttention as HiddenAttention
 from longstate.memory._attention import hidden_attention as hidden_attention
 from longstate.memory._certificate import Certificate as Certificate
@@ -54,3 +55,7 @@ from longstate.memory._timescales import timescales as timescales
 from longstate.memory._watch import Trouble as Trouble
 from longstate.memory._watch import Watched as Watched
 from longstate.memory._watch import watch as watch
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

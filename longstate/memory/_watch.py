@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from longstate._nonfinite import first_bad
 from longstate.memory._result import Result, digits
 from longstate.memory._saturation import Extremes, Forgetting, of_linear
 
@@ -225,10 +226,8 @@ class Watch:
         )
 
     def _weights(self, module: nn.Module) -> str:
-        for name, p in module.named_parameters():
-            if not bool(p.isfinite().all()):
-                return f"; its parameter {name} is not finite"
-        return ""
+        bad = first_bad(module.named_parameters())
+        return "" if bad is None else f"; its parameter {bad} is not finite"
 
     def _name(self, module: nn.Module) -> str:
         return self._names[id(module)]

@@ -1,12 +1,14 @@
 """Whole models: stacks of layers, and what reads and writes the data's own units."""
 
+from longstate._lazy import public as _public
 from longstate.models._block import Block
 from longstate.models._calendar import Calendar
 from longstate.models._decoding import prepare_for_decoding
 from longstate.models._forecaster import Forecast, ForecastModel, Window
-from longstate.models._generate import Generated, Piece, generate
+from longstate.models._generate import Generated, Piece, generate, pieces
 from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
+from longstate.models._saving import load_layer, save_layer
 from longstate.models._spec import ForecastSpec
 from longstate.models._stack import Stack, layer_class, repeat
 
@@ -24,6 +26,13 @@ __all__ = [
     "Window",
     "generate",
     "layer_class",
+    "load_layer",
+    "pieces",
     "prepare_for_decoding",
     "repeat",
+    "save_layer",
 ]
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

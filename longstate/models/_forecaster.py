@@ -7,7 +7,7 @@
     forecast = mean + std * (z_last + line + r), back from the transform and within the bounds
 
 The line is a ridge regression whose penalty may grow with the lag; plain ridge, the baseline, is
-kept beside it and takes no part in the forecast. `longstate.train.baselines` solves for both.
+kept beside it and takes no part in the forecast. `longstate.train._baselines` solves for both.
 The backbone runs over the window and on through the horizon: there it sees the covariates that are
 known in advance, the calendar, and the line's own forecast in place of the target. Quantiles add to
 the line a spread measured on validation data, plus a learned part, and are sorted, so they never
@@ -21,14 +21,18 @@ d channels.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from longstate import _tensorfile as tensorfile
 from longstate.errors import InputError
 from longstate.layers._base import Layer
+from longstate.models._saving import describe_layer, fill, make_layer
 from longstate.models._scale import Scale
 from longstate.models._spec import ForecastSpec
 from longstate.models._stack import Stack, repeat
@@ -143,6 +147,39 @@ class ForecastModel(nn.Module):
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(self, window: Window) -> Forecast: ...
+
+    def save(self, path: str | Path) -> None:
+        """Write description and weights to one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: a layer is none of `longstate.layers`, or the file cannot be written.
+        """
+        facts = {
+            "spec": asdict(self.spec),
+            "layers": [describe_layer(block.mixer) for block in self.backbone.each_block()],
+            "d_model": self.encode.out_features,
+            "dropout": next(m.p for m in self.modules() if isinstance(m, nn.Dropout)),
+        }
+        tensorfile.save(path, "forecast model", dict(self.state_dict()), facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ForecastModel":
+        """Read what `save` wrote, in evaluation mode.
+
+        Raises:
+            InputError: it is no such file, or damaged.
+        """
+        tensors, facts = tensorfile.load(path, "forecast model")
+        layers = iter(facts["layers"])
+        self = cls(
+            ForecastSpec.of(facts["spec"]),
+            lambda _: make_layer(next(layers)),
+            d_model=facts["d_model"],
+            n_layers=len(facts["layers"]),
+            dropout=facts["dropout"],
+        )
+        fill(self, tensors, path)
+        return self
 
     def forward(self, window: Window) -> Forecast:
         point, quantiles = self.scaled(window)

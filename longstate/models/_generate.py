@@ -5,18 +5,19 @@ has ended leaves the batch. No row is padded, and each draws from a generator of
 gives the same tokens in any company.
 """
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from longstate._nonfinite import first_bad
 from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.models._language import LanguageModel
+from longstate.models._prompts import check_prompts, check_stops, generators, is_count
 from longstate.models._sampling import Sampling
 from longstate.models._text_stream import TextStream
 
@@ -94,22 +95,61 @@ def generate(
         InputError: a setting or a prompt cannot be used, or the model gives logits that are not
             finite.
     """
-    settings = Sampling(temperature, top_k, top_p, repetition_penalty)
-    texts = _check_prompts(prompts, model.spec.vocab_size)
-    if not _is_count(max_tokens):
+    rows, new = _start(
+        model, prompts, Sampling(temperature, top_k, top_p, repetition_penalty),
+        max_tokens, stop_tokens, stop_strings, decode, seed, state,
+    )  # fmt: skip
+    for piece in new:
+        if on_piece is not None:
+            on_piece(piece)
+    return [row.result() for row in rows]
+
+
+def pieces(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int] | Tensor] | Tensor,
+    *,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop_tokens: Sequence[int] | None = None,
+    stop_strings: Sequence[str] = (),
+    decode: Callable[[list[int]], str] | None = None,
+    seed: int | Sequence[int] = 0,
+    state: list[State] | None = None,
+) -> Iterator[Piece]:
+    """As `generate`, token by token; the arguments are checked at once."""
+    return _start(
+        model, prompts, Sampling(temperature, top_k, top_p, repetition_penalty),
+        max_tokens, stop_tokens, stop_strings, decode, seed, state,
+    )[1]  # fmt: skip
+
+
+def _start(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int] | Tensor] | Tensor,
+    settings: Sampling,
+    max_tokens: int,
+    stop_tokens: Sequence[int] | None,
+    stop_strings: Sequence[str],
+    decode: Callable[[list[int]], str] | None,
+    seed: int | Sequence[int],
+    state: list[State] | None,
+) -> "tuple[list[_Row], Iterator[Piece]]":
+    """The rows, and the pieces that fill them."""
+    texts = check_prompts(prompts, model.spec.vocab_size)
+    if not is_count(max_tokens):
         raise InputError(f"max_tokens must be a whole number of at least 1; got {max_tokens!r}")
-    _check_stops(stop_tokens, stop_strings, decode)
+    check_stops(stop_tokens, stop_strings, decode)
     stops = model.spec.eos_tokens if stop_tokens is None else stop_tokens
-    end = _End(max_tokens, frozenset(stops))
     rows = [
         _Row(i, draw, None if decode is None else TextStream(decode, stop_strings), [])
-        for i, draw in enumerate(_generators(seed, len(texts)))
+        for i, draw in enumerate(generators(seed, len(texts)))
     ]
-    with torch.inference_mode():
-        for piece in _run(model, texts, state, rows, settings, end):
-            if on_piece is not None:
-                on_piece(piece)
-    return [row.result() for row in rows]
+    end = _End(max_tokens, frozenset(stops))
+    return rows, _run(model, texts, state, list(rows), settings, end)
 
 
 @dataclass(frozen=True)
@@ -146,6 +186,7 @@ class _Row:
         return Generated(self.tokens, "" if self.text is None else self.text.text, self.ended)
 
 
+@torch.inference_mode()
 def _run(
     model: LanguageModel,
     prompts: list[Tensor],
@@ -208,66 +249,13 @@ def _cat_rows(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _check_prompts(
-    prompts: Sequence[Sequence[int] | Tensor] | Tensor, vocabulary: int
-) -> list[Tensor]:
-    if isinstance(prompts, str) or not len(prompts):
-        raise InputError("prompts must be a list of lists of tokens, at least one")
-    texts = []
-    for i, prompt in enumerate(prompts):
-        try:
-            listed = prompt.tolist() if isinstance(prompt, Tensor) else prompt
-            tokens = [operator.index(t) for t in listed]
-        except TypeError:
-            raise InputError(
-                f"prompt {i} must be a list of tokens, which are whole numbers; got {prompt!r:.60}"
-            ) from None
-        if not tokens:
-            raise InputError(f"prompt {i} is empty; give it at least one token")
-        strange = min(tokens) if min(tokens) < 0 else max(tokens)
-        if not 0 <= strange < vocabulary:
-            raise InputError(
-                f"prompt {i} holds token {strange}; the vocabulary has 0 to {vocabulary - 1}"
-            )
-        texts.append(torch.tensor(tokens))
-    return texts
-
-
-def _check_stops(tokens: Any, strings: Any, decode: object) -> None:
-    if tokens is not None and not (
-        isinstance(tokens, Sequence) and all(isinstance(t, int) for t in tokens)
-    ):
-        raise InputError(f"stop_tokens must be a list of tokens; got {tokens!r}")
-    listed = isinstance(strings, Sequence) and not isinstance(strings, str)
-    if not (listed and all(isinstance(s, str) and s for s in strings)):
-        raise InputError(f"stop_strings must be a list of strings, none empty; got {strings!r}")
-    if strings and decode is None:
-        raise InputError("stop_strings need decode, which turns tokens into text")
-
-
-def _generators(seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
-    seeds = [seed + i for i in range(rows)] if isinstance(seed, int) else seed
-    if not isinstance(seeds, Sequence) or len(seeds) != rows:
-        raise InputError(f"seed must be one number or one for each of {rows} prompts; got {seed!r}")
-    try:
-        return [torch.Generator().manual_seed(s) for s in seeds]
-    except (RuntimeError, TypeError, ValueError):
-        raise InputError(f"seed must be whole numbers of 64 bits; got {seed!r}") from None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _blame(model: LanguageModel, state: list[State]) -> str:
     """Where the first number that is not finite lies."""
-    for name, weight in model.named_parameters():
-        if not bool(weight.isfinite().all()):
-            return f"the logits are not finite: neither is {name}"
-    for i, own in enumerate(state):
-        if not all(bool(s.isfinite().all()) for s in tree_leaves(own)):
-            return (
-                f"the logits are not finite: the state of block {i} ({model.spec.layers[i]}) has "
-                "overflowed"
-            )
+    bad = first_bad(model.named_parameters())
+    if bad is not None:
+        return f"the logits are not finite: neither is {bad}"
+    layers = model.spec.layers
+    bad = first_bad((f"block {i} ({layers[i]})", own) for i, own in enumerate(state))
+    if bad is not None:
+        return f"the logits are not finite: the state of {bad} has overflowed"
     return "the logits are not finite, though the weights and the states are"

@@ -13,6 +13,7 @@ Axes: b batch, t time, v vocabulary, d channels.
 """
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,7 @@ from longstate.layers._base import Layer, State
 from longstate.layers._gated import GatedRMSNorm, RMSNorm
 from longstate.models._block import Block, make_norm
 from longstate.models._language_spec import LanguageSpec
+from longstate.models._saving import read_language_model, write_language_model
 from longstate.models._stack import Blocks
 
 
@@ -123,6 +125,23 @@ class LanguageModel(Blocks):
         states = state or [None] * len(self.blocks)
         x, new = self._step(self._embed(tokens, mask), states, None, mask, reset)
         return self._logits(x), new
+
+    def save(self, path: str | Path) -> None:
+        """Write description and weights to one safetensors file, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written, or the weights are not those of `spec`.
+        """
+        write_language_model(path, self, {})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LanguageModel":
+        """Read what `save` wrote, or the model of a text run's file; in evaluation mode.
+
+        Raises:
+            InputError: it is no such file, or damaged.
+        """
+        return read_language_model(path)[0]
 
     def _mix(
         self, tokens: Tensor, state: list[State] | None, mask: Tensor | None, reset: Tensor | None

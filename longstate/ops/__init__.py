@@ -1,5 +1,6 @@
 """Tensors in, tensors out: the recurrences, each with a reference, a Numba and a Triton form."""
 
+from longstate._lazy import public as _public
 from longstate.ops.channel_scan import dense_channel_scan as dense_channel_scan
 from longstate.ops.channel_scan import diagonal_channel_scan as diagonal_channel_scan
 from longstate.ops.chunk_scan import chunk_scan as chunk_scan
@@ -9,3 +10,7 @@ from longstate.ops.oscillator_scan import oscillator_scan as oscillator_scan
 from longstate.ops.selective_scan import selective_scan as selective_scan
 from longstate.ops.short_conv import short_conv as short_conv
 from longstate.ops.zoh_scan import zoh_scan as zoh_scan
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from longstate.errors import expect as expect
+
 IMPLEMENTATIONS = ("auto", "reference", "cpu", "triton")
 
 
@@ -76,12 +78,6 @@ def _interpreting() -> bool:
     import os
 
     return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def expect(condition: bool, message: str) -> None:
-    """Raise `ValueError(message)` unless `condition`; one clear sentence for the caller."""
-    if not condition:
-        raise ValueError(message)
 
 
 def shape_of(x: Tensor) -> str:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from longstate._files import write_whole
 from longstate.memory import KINDS
-from longstate.reports import memory_pictures as pictures
-from longstate.reports.markup import Markup, element, page, table
-from longstate.reports.memory_advice import advice
-from longstate.reports.memory_examine import MemoryReport as MemoryReport
-from longstate.reports.memory_examine import examine as examine
-from longstate.reports.memory_figures import chosen
+from longstate.reports import _memory_pictures as pictures
+from longstate.reports._markup import Markup, element, page, table
+from longstate.reports._memory_advice import advice
+from longstate.reports._memory_examine import MemoryReport as MemoryReport
+from longstate.reports._memory_examine import examine as examine
+from longstate.reports._memory_figures import chosen
 
 
 def headline(report: MemoryReport) -> str:

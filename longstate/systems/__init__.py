@@ -1,5 +1,6 @@
 """Linear systems as small frozen values, and the rules and matrices that make them."""
 
+from longstate._lazy import public as _public
 from longstate.systems._dense import DenseSystem as DenseSystem
 from longstate.systems._diagonal import DiagonalSystem as DiagonalSystem
 from longstate.systems._discretize import Bilinear as Bilinear
@@ -23,3 +24,7 @@ from longstate.systems._selection import Selection as Selection
 from longstate.systems._trace import Convolution as Convolution
 from longstate.systems._trace import Trace as Trace
 from longstate.systems._two_sided import TwoSidedSystem as TwoSidedSystem
+
+
+def __dir__() -> list[str]:
+    return _public(globals())

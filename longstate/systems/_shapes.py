@@ -3,10 +3,7 @@
 import torch
 from torch import Tensor
 
-
-def expect(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+from longstate.errors import expect as expect
 
 
 def check_io(batch: torch.Size, n: int, B: Tensor, C: Tensor, D: Tensor) -> None:

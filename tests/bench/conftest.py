@@ -2,7 +2,7 @@
 
 import pytest
 
-from longstate.bench import timing
+from longstate.bench import _timing as timing
 
 
 @pytest.fixture(autouse=True)

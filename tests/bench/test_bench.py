@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from longstate import layers, ops
-from longstate.bench import Settings, run, timing
-from longstate.bench import layers as bench_layers
-from longstate.bench import ops as bench_ops
-from longstate.bench.settings import Draw
-from longstate.bench.subject import WrongResult, largest_error
-from longstate.bench.timing import Limits, Timing, repeat
+from longstate.bench import Settings, run
+from longstate.bench import _layers as bench_layers
+from longstate.bench import _ops as bench_ops
+from longstate.bench import _timing as timing
+from longstate.bench._settings import Draw
+from longstate.bench._subject import WrongResult, largest_error
+from longstate.bench._timing import Limits, Timing, repeat
 from longstate.errors import InputError
 from longstate.ops.short_conv import reference
 

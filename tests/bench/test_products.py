@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from longstate.bench.products import ProductCounter
+from longstate.bench._products import ProductCounter
 from longstate.layers import Longhorn, Mamba, Mamba2
 from longstate.ops import chunk_scan, oscillator_scan, zoh_scan
 from longstate.ops.chunk_scan import chunks

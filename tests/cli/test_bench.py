@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from longstate.bench import Settings, run, timing
+from longstate.bench import Settings, run
+from longstate.bench import _timing as timing
 from longstate.cli import bench, main
 from longstate.ops.short_conv import reference
 
@@ -25,7 +26,7 @@ def small_limits(monkeypatch):
 
 
 def test_one_json_line_and_a_table(capfd):
-    arguments = ["bench", *TINY, "--op", "chunk_scan, short_conv", "--layer", "mamba"]
+    arguments = ["bench", *TINY, "--ops", "chunk_scan, short_conv", "--layers", "mamba"]
     assert main(arguments) == 0
     out, err = capfd.readouterr()
     assert out.endswith("\n")
@@ -55,7 +56,7 @@ def test_one_json_line_and_a_table(capfd):
 
 def test_a_terminal_is_spared_the_json_unless_it_asks(capfd, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    arguments = ["bench", *TINY, "--op", "short_conv"]
+    arguments = ["bench", *TINY, "--ops", "short_conv"]
     assert main(arguments) == 0
     assert capfd.readouterr().out == ""
     assert main([*arguments, "--json"]) == 0
@@ -65,9 +66,9 @@ def test_a_terminal_is_spared_the_json_unless_it_asks(capfd, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--op", "short_con"], "there is no op 'short_con' to measure; did you mean 'short_conv'"),
-        (["--layer", "S4,mambo"], "there is no layer 'mambo' to measure; did you mean 'Mamba"),
-        (["--layer", "S4,"], "there is no layer '' to measure; there is 'S4', "),
+        (["--ops", "short_con"], "there is no op 'short_con' to measure; did you mean 'short_c"),
+        (["--layers", "S4,mambo"], "there is no layer 'mambo' to measure; did you mean 'Mamba"),
+        (["--layers", "S4,"], "there is no layer '' to measure; there is 'S4', "),
         (["--length", "0"], "length must be at least 1; got 0"),
         (["--threads", "0"], "threads must be from 1 to"),
         (["--seconds", "-1"], "seconds must be positive; got -1"),
@@ -86,7 +87,7 @@ def test_mistakes_get_one_sentence(arguments, message, capfd):
 def test_a_wrong_result_is_said_and_is_exit_code_1(capfd, monkeypatch):
     right = reference.forward
     monkeypatch.setattr(reference, "forward", lambda *x: tuple(2 * y for y in right(*x)))
-    assert main(["bench", *TINY, "--op", "short_conv"]) == 1
+    assert main(["bench", *TINY, "--ops", "short_conv"]) == 1
     out, err = capfd.readouterr()
     sentence = "wrong: differs from its reference by 0.5 of the largest value; no speed"
     assert err.count(sentence) == 1
@@ -104,7 +105,7 @@ def test_an_interrupt_shows_what_was_measured(capfd, monkeypatch):
         return run(settings, ops=ops, layers=layers, show=stop)
 
     monkeypatch.setattr("longstate.bench.run", interrupted)
-    assert main(["bench", *TINY, "--op", "short_conv"]) == 0
+    assert main(["bench", *TINY, "--ops", "short_conv"]) == 0
     out, err = capfd.readouterr()
     assert "Interrupted" in err
     found = json.loads(out)
@@ -113,11 +114,11 @@ def test_an_interrupt_shows_what_was_measured(capfd, monkeypatch):
 
 
 def test_a_busy_machine_is_said(capfd, monkeypatch):
-    from longstate.bench.timing import Limits
+    from longstate.bench._timing import Limits
 
     both = iter([Limits({"float32": 1e9}, {"copy": 1e9}), Limits({"float32": 2e9}, {"copy": 1e9})])
-    monkeypatch.setattr("longstate.bench.measure.limits", lambda settings: next(both))
-    assert main(["bench", *TINY, "--op", "short_conv"]) == 0
+    monkeypatch.setattr("longstate.bench._measure.limits", lambda settings: next(both))
+    assert main(["bench", *TINY, "--ops", "short_conv"]) == 0
     out, err = capfd.readouterr()
     assert "The limits differed by 50%" in err
     assert json.loads(out)["limits"]["moved"] == 0.5

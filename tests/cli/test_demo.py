@@ -5,9 +5,8 @@ import torch
 
 from longstate import Forecaster, datasets, reports
 from longstate.cli import demo, main
-from longstate.reports.run import linear_systems, seconds
-from longstate.train.evaluation import ForecastEvaluation
-from longstate.train.settings import Size, Training
+from longstate.reports._run import linear_systems, seconds
+from longstate.train import ForecastEvaluation, Size, Training
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("times")
     frame = hourly()[["date", "y", "x"]]
     frame["date"] = pd.to_datetime(frame["date"]).dt.strftime("%d/%m/%Y %H:%M")
-    train(folder, frame, "--covariate", "x")
+    train(folder, frame, "--covariates", "x")
     return folder
 
 
@@ -117,7 +117,7 @@ def test_options_for_times_and_bounds(tmp_path, capsys):
     draw = np.random.default_rng(0)
     times = pd.date_range("2023-01-02", periods=260, freq="B").delete([80, 200])
     frame = pd.DataFrame({"day": times.astype(str), "y": draw.poisson(0.4, len(times))})
-    holidays = [word for i in (80,) for word in ("--holiday", "2023-04-24")]
+    holidays = [word for i in (80,) for word in ("--holidays", "2023-04-24")]
     train(tmp_path, frame, "--step", "B", *holidays, "--lower", "0", "--transform", "log1p")
     printed = " ".join(capsys.readouterr().out.split())
     assert "Column 'day' is taken as the time." in printed

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from longstate import save
 from longstate.cli import main
-from longstate.reports import memory_examine
+from longstate.layers import S4D
+from longstate.reports import _memory_examine as memory_examine
 from tests.reports.memory_samples import checkpoint, forecast_run, text_model, text_run
 
 
@@ -62,6 +64,33 @@ def test_memory_writes_a_page(tmp_path, capfd):
     assert str(page) in said.replace("\n", "")
     assert "S4D" in said
     assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_layer_that_was_saved_is_looked_at(tmp_path, capfd):
+    path = tmp_path / "layer.safetensors"
+    save(S4D(8, d_state=4), path)
+    assert main(["certify", str(path), "--no-attack"]) == 0
+    assert "S4D" in capfd.readouterr().out
+    assert main(["info", str(path)]) == 0
+    said = capfd.readouterr().out
+    assert "S4D" in said
+    assert "parameters" in said
+    assert main(["evaluate", str(path), "data.csv"]) == 2
+    needs = "holds a layer (S4D); `longstate evaluate` needs a forecaster or a language model"
+    assert needs in capfd.readouterr().err
+    assert main(["generate", str(path)]) == 2
+    assert "holds a layer (S4D); `longstate generate` needs a language model" in (
+        capfd.readouterr().err
+    )
+
+
+def test_info_of_a_checkpoint_and_of_a_model(tmp_path, capfd):
+    text_model().save(tmp_path / "model.safetensors")
+    for path in (checkpoint(tmp_path / "theirs"), tmp_path / "model.safetensors"):
+        assert main(["info", str(path)]) == 0
+        said = capfd.readouterr().out
+        assert "LanguageModel" in said
+        assert "vocab_size" in said
 
 
 def test_certify_takes_a_range_of_times(tmp_path, capfd):

@@ -14,12 +14,15 @@ import torch
 from longstate.cli import main
 from longstate.cli.show_text import printable
 from longstate.models import LanguageModel, LanguageSpec, generate
-from longstate.train.text import load
+from longstate.train import TextModel
 from tests.train.text_helpers import LETTERS, make_tokenizer, words
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-c", "import sys; from longstate.cli import main; sys.exit(main())"]
-QUICK = ["--layer", "s4d", "--context", "32", "--d-model", "16", "--layers", "1", "--lr", "0.01"]
+QUICK = [
+    *("--layers", "s4d", "--context", "32", "--d-model", "16", "--n-layers", "1"),
+    *("--learning-rate", "0.01"),
+]
 
 
 def program(*arguments, **options):
@@ -88,14 +91,17 @@ def test_help_is_quick_and_loads_no_torch():
 
 
 def test_generate_gives_what_the_library_gives(run, capfd):
-    model, tokens = load(run)
+    loaded = TextModel.load(run)
+    model, tokens = loaded.model, loaded.tokens
     options = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1}
     (row,) = generate(
         model, [tokens.encode("abc")], max_tokens=30, seed=3, decode=tokens.decode, **options
     )
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     for _ in range(2):
-        assert main(["generate", run, "--prompt", "abc", "--tokens=30", "--seed=3", *words]) == 0
+        assert (
+            main(["generate", run, "--prompt", "abc", "--max-tokens=30", "--seed=3", *words]) == 0
+        )
         out, err = capfd.readouterr()
         assert out == row.text
         assert re.fullmatch(
@@ -105,14 +111,14 @@ def test_generate_gives_what_the_library_gives(run, capfd):
 
 def test_generate_stops(run, capfd):
     arguments = ["generate", run, "--prompt", "abcdefgh" * 3, "--temperature", "0"]
-    assert main([*arguments, "--tokens", "9"]) == 0
+    assert main([*arguments, "--max-tokens", "9"]) == 0
     assert capfd.readouterr().out == "abcdefgha"
-    assert main([*arguments, "--stop", "zzz", "--stop", "ef"]) == 0
+    assert main([*arguments, "--stop-strings", "zzz", "--stop-strings", "ef"]) == 0
     assert capfd.readouterr().out == "abcd"
 
 
 def test_the_prompt_may_come_from_standard_input(run):
-    process = program("generate", run, "--prompt", "-", "--tokens", "3", "--temperature", "0")
+    process = program("generate", run, "--prompt", "-", "--max-tokens", "3", "--temperature", "0")
     out, err = process.communicate(b"abcdefgh" * 3 + b"abc")
     assert (process.returncode, out) == (0, b"def")
     assert b"27 of the prompt" in err
@@ -122,7 +128,7 @@ def test_the_prompt_may_come_from_standard_input(run):
 
 
 def test_generate_streams_and_an_interrupt_ends_it(run):
-    process = program("generate", run, "--prompt", "abc", "--tokens", "10000000", bufsize=0)
+    process = program("generate", run, "--prompt", "abc", "--max-tokens", "10000000", bufsize=0)
     came = b""
     while len(came) < 5:
         came += process.stdout.read(5)
@@ -135,7 +141,7 @@ def test_generate_streams_and_an_interrupt_ends_it(run):
 
 
 def test_generate_ends_quietly_when_nobody_reads(run):
-    process = program("generate", run, "--tokens", "100000")
+    process = program("generate", run, "--max-tokens", "100000")
     with process:
         process.stdin.close()
         process.stdout.read(5)
@@ -153,8 +159,8 @@ def test_an_interrupted_training_goes_on(tmp_path):
     said, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert b"Training ended (interrupted)" in said
-    assert b"The same command goes on where it was." in said
-    load(out)
+    assert b"Run the same command again to go on." in said
+    TextModel.load(out)
 
 
 def test_checkpoints_of_others(tmp_path, capfd):
@@ -166,10 +172,10 @@ def test_checkpoints_of_others(tmp_path, capfd):
     assert main(["generate", str(tmp_path / "hf")]) == 2
     assert "has no tokenizer.json; put the one of this model there" in capfd.readouterr().err
     save_language_model(LanguageModel(LanguageSpec(256, 8, ("mamba",))), tmp_path / "bytes")
-    assert main(["generate", str(tmp_path / "bytes"), "--prompt", "a", "--tokens", "4"]) == 0
+    assert main(["generate", str(tmp_path / "bytes"), "--prompt", "a", "--max-tokens", "4"]) == 0
     capfd.readouterr()
     make_tokenizer(tmp_path / "hf" / "tokenizer.json")
-    assert main(["generate", str(tmp_path / "hf"), "--prompt", "to be", "--tokens", "4"]) == 0
+    assert main(["generate", str(tmp_path / "hf"), "--prompt", "to be", "--max-tokens", "4"]) == 0
     assert "4 tokens" in capfd.readouterr().err
     make_tokenizer(tmp_path / "bytes" / "tokenizer.json")
     assert main(["generate", str(tmp_path / "bytes")]) == 2
@@ -182,12 +188,18 @@ def test_checkpoints_of_others(tmp_path, capfd):
         (["generate", "RUNN"], "there is no run"),
         (["generate", "RUNN"], "did you mean"),
         (["generate", "RUN", "--prompt", ""], "the prompt is empty"),
-        (["generate", "RUN", "--tokens", "0"], "max_tokens must be a whole number of at least 1"),
+        (
+            ["generate", "RUN", "--max-tokens", "0"],
+            "max_tokens must be a whole number of at least 1",
+        ),
         (["generate", "RUN", "--temperature", "-1"], "temperature must be a number of at least 0"),
-        (["generate", "RUN", "--stop", ""], "stop_strings must be a list of strings, none empty"),
+        (
+            ["generate", "RUN", "--stop-strings", ""],
+            "stop_strings must be a list of strings, none empty",
+        ),
         (["generate", "FILE"], "is damaged"),
         (["train", "text", "FILES"], "there is no file"),
-        (["train", "text", "FILE", "--layer", "mamab"], "did you mean 'mamba"),
+        (["train", "text", "FILE", "--layers", "mamab"], "did you mean 'mamba"),
         (["train", "text", "FILE", "--context", "99999"], "a context of 99,999 needs 100,000"),
         (["train", "text", "FILE", "--tokenizer", "RUN"], "there is no tokenizer"),
         (["train", "text", "FILE", "--steps", "1", "--epochs", "1"], "steps or epochs, not both"),

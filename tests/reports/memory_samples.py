@@ -10,8 +10,7 @@ import torch
 from longstate import _tensorfile as tensorfile
 from longstate.interop import save_language_model
 from longstate.models import LanguageModel, LanguageSpec
-from longstate.train.forecast import Forecaster
-from longstate.train.settings import Size, Training
+from longstate.train import Forecaster, Size, Training
 
 
 def text_model(layers=("mamba", "s4d"), vocab_size=256, **options) -> LanguageModel:
@@ -44,7 +43,7 @@ def forecast_run(folder: Path, layer: str = "s4d") -> tuple[Path, Path]:
     forecaster = Forecaster(
         4,
         window=24,
-        layer=layer,
+        layers=layer,
         size=Size(d_model=4, n_layers=2, d_state=4),
         training=Training(epochs=1, windows_per_epoch=32),
     )

@@ -7,8 +7,7 @@ import torch
 
 from longstate.reports import ForecastReport
 from longstate.systems import DiagonalSystem
-from longstate.train.evaluation import Coverage, Example, ForecastEvaluation, Score
-from longstate.train.history import Evaluated, TrainingHistory
+from longstate.train import Coverage, Evaluated, Example, ForecastEvaluation, Score, TrainingHistory
 
 HORIZON, PAST = 12, 24
 LEVELS = (0.1, 0.5, 0.9)

@@ -12,8 +12,9 @@ import pytest
 from matplotlib.image import imread
 
 from longstate import reports
-from longstate.reports import memory, memory_examine
-from longstate.reports.subject import open_subject
+from longstate.reports import _memory_examine as memory_examine
+from longstate.reports import memory
+from longstate.reports._subject import open_subject
 from tests.reports.memory_samples import text_run
 from tests.reports.samples import report
 

@@ -8,8 +8,11 @@ import torch
 from longstate.errors import InputError
 from longstate.layers import LinOSS
 from longstate.memory import KINDS
-from longstate.reports import memory, memory_advice, memory_examine, memory_pictures
-from longstate.reports.subject import TEXT, open_subject
+from longstate.reports import _memory_advice as memory_advice
+from longstate.reports import _memory_examine as memory_examine
+from longstate.reports import _memory_pictures as memory_pictures
+from longstate.reports import memory
+from longstate.reports._subject import TEXT, open_subject
 from tests.reports.memory_samples import checkpoint, forecast_run, text_model, text_run
 from tests.reports.test_forecast_report import TAGS, Reader
 
@@ -239,7 +242,7 @@ def test_refuses_what_is_no_model(tmp_path):
         open_subject(tmp_path / "nowhere")
     with pytest.raises(InputError, match="neither a run"):
         open_subject(tmp_path)
-    with pytest.raises(InputError, match="not a model"):
+    with pytest.raises(InputError, match="holds a state"):
         open_subject(text_run(tmp_path / "state", kind="state"))
     run = text_run(tmp_path / "cut")
     whole = (run / "model.safetensors").read_bytes()

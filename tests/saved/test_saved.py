@@ -6,14 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from longstate import load
 from longstate.layers import S4D, Mamba, Mamba2
 from longstate.models import Stack
 from longstate.stream import Stream
-from longstate.train import checkpoint
-from longstate.train.forecast import Forecaster
-from longstate.train.settings import Size, Training
-from longstate.train.text import load, load_model, train_text
-from longstate.train.text_settings import TextSettings
+from longstate.train import Forecaster, Size, TextModel, TextTraining, Training
+from longstate.train import _checkpoint as checkpoint
 from tests.saved import (
     EXAMPLE_SIGNALS,
     EXAMPLE_TOKENS,
@@ -51,7 +49,7 @@ def test_a_stopped_forecaster_goes_on(layer, tmp_path):
     Forecaster(
         4,
         window=12,
-        layer=layer,
+        layers=layer,
         size=Size(d_model=4, n_layers=2, d_state=4),
         training=Training(epochs=2, windows_per_epoch=32, batch_size=16),
     ).fit(frame(), "y", out=run, show=lambda progress: steps.append(progress.step))
@@ -62,7 +60,8 @@ def test_a_stopped_forecaster_goes_on(layer, tmp_path):
 
 
 def test_a_text_run():
-    model, tokens = load(FOLDER / "text")
+    saved = load(FOLDER / "text")
+    model, tokens = saved.model, saved.tokens
     with torch.no_grad():
         assert_as_saved(model(torch.tensor([tokens.encode(text()[:20].decode())]))[0], "text")
 
@@ -70,16 +69,16 @@ def test_a_text_run():
 def test_a_stopped_text_run_goes_on(tmp_path):
     run = tmp_path / "run"
     shutil.copytree(FOLDER / "stopped_text", run)
-    settings = TextSettings(
-        layer="longhorn,mamba", context=16, d_model=4, n_layers=2, batch=2, steps=6
-    )
     steps = []
-    train_text([FOLDER / "text.txt"], run, settings, show=lambda p: steps.append(p.step))
+    TextModel(
+        "longhorn,mamba", context=16, d_model=4, n_layers=2,
+        training=TextTraining(batch_size=2, steps=6),
+    ).fit([FOLDER / "text.txt"], out=run, show=lambda p: steps.append(p.step))  # fmt: skip
     assert steps == [4, 5, 6]
 
 
 def test_a_language_model_and_its_state():
-    model, _ = load_model(FOLDER / "language.safetensors")
+    model = load(FOLDER / "language.safetensors").model
     stream = Stream(model)
     assert_as_saved(stream.push(EXAMPLE_TOKENS), "language")
     stream.load(FOLDER / "language_state.safetensors")
@@ -91,9 +90,10 @@ def test_a_model_of_transformers():
     pytest.importorskip("transformers")
     from longstate.interop import LongstateForCausalLM
 
-    model = LongstateForCausalLM.from_pretrained(FOLDER / "transformers").model
-    with torch.no_grad():
-        assert_as_saved(model(EXAMPLE_TOKENS)[0], "language")
+    wrapped = LongstateForCausalLM.from_pretrained(FOLDER / "transformers")
+    for model in (wrapped.model, load(FOLDER / "transformers")):
+        with torch.no_grad():
+            assert_as_saved(model(EXAMPLE_TOKENS)[0], "language")
 
 
 def test_a_stack_and_its_state():
@@ -113,7 +113,7 @@ def test_a_stack_and_its_state():
 def test_a_run_that_this_version_stops_is_continued(tmp_path):
     """The same path as above, with files of today."""
     options = {
-        "layer": "mamba",
+        "layers": "mamba",
         "window": 12,
         "size": Size(d_model=4, n_layers=2, d_state=4),
         "training": Training(epochs=2, windows_per_epoch=32, batch_size=16),

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from longstate.train.settings import Size, Training
+from longstate.train import Size, Training
 
 TINY = Size(d_model=4, n_layers=1, d_state=4)
 QUICK = Training(epochs=2, windows_per_epoch=64, batch_size=16)

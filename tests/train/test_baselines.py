@@ -4,7 +4,7 @@ from torch.testing import assert_close
 
 from longstate.layers import S4D
 from longstate.models import Calendar, ForecastModel, ForecastSpec
-from longstate.train.baselines import (
+from longstate.train._baselines import (
     STRENGTHS,
     Moments,
     _solve,
@@ -12,9 +12,9 @@ from longstate.train.baselines import (
     last_value,
     seasonal_naive,
 )
-from longstate.train.forecast_task import fit_scale, fit_spread
-from longstate.train.table import Columns, make_table
-from longstate.train.windows import Windows
+from longstate.train._forecast_task import fit_scale, fit_spread
+from longstate.train._table import Columns, make_table
+from longstate.train._windows import Windows
 from tests.train.helpers import hourly
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from longstate.errors import InputError
-from longstate.train.table import Columns, make_table
-from longstate.train.time_step import Timing
+from longstate.train._table import Columns, make_table
+from longstate.train._time_step import Timing
 
 Y = Columns(("y",), time="t")
 

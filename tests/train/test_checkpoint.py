@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 
 from longstate.errors import InputError
-from longstate.train import checkpoint
-from longstate.train.loop import Keeping, train
+from longstate.train import Keeping, train
+from longstate.train import _checkpoint as checkpoint
 from tests.train.test_loop import SETTINGS, Regression
 
 

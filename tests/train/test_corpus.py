@@ -1,6 +1,5 @@
 """Text files as tokens on disk."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -10,11 +9,10 @@ import numpy as np
 import pytest
 
 from longstate.errors import InputError
-from longstate.train import corpus
-from longstate.train.corpus import open_corpus
-from longstate.train.text import train_text
-from longstate.train.tokens import ByteTokens, FileTokens, load_tokens
-from tests.train.text_helpers import TINY, make_tokenizer, words
+from longstate.train import ByteTokens, FileTokens, load_tokens
+from longstate.train import _corpus as corpus
+from longstate.train._corpus import open_corpus
+from tests.train.text_helpers import make_tokenizer, tiny, words
 
 
 def everything(found):
@@ -137,21 +135,21 @@ def test_a_text_shorter_than_a_context(text, tmp_path):
     path = tmp_path / "text"
     path.write_bytes(text)
     with pytest.raises(InputError, match=f"the text has {len(text)} tokens, .* needs 33 of them"):
-        train_text([path], tmp_path / "run", TINY)
+        tiny().fit([path], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from longstate.train.text import train_text
-from tests.train.text_helpers import TINY
+
+from tests.train.text_helpers import tiny
 import dataclasses
 folder = Path(sys.argv[1])
 def peak(name, size):
     with (folder / name).open("wb") as file:
         file.truncate(size)
-    train_text([folder / name], folder / ("run" + name), dataclasses.replace(TINY, steps=3))
+    tiny(steps=3).fit([folder / name], out=folder / ("run" + name))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 small = peak("small", 100_000)
 print(peak("large", 1_000_000_000) - small)
@@ -214,4 +212,4 @@ def test_bytes_go_there_and_back():
 
 def test_nothing_is_learnt_from_no_files(tmp_path):
     with pytest.raises(InputError, match="there are no files"):
-        train_text([], tmp_path / "run", dataclasses.replace(TINY, steps=1))
+        tiny(steps=1).fit([], out=tmp_path / "run")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from longstate.errors import InputError
-from longstate.train.csv import read_csv
+from longstate.train import read_csv
 
 
 def test_reads_numbers_and_text(tmp_path):

@@ -5,8 +5,8 @@ import torch
 
 from longstate import Forecaster
 from longstate.errors import InputError
-from longstate.train.evaluation import ForecastEvaluation
-from longstate.train.forecast import CHECKPOINT, MODEL
+from longstate.train import ForecastEvaluation
+from longstate.train._forecast import CHECKPOINT, MODEL
 from tests.train.helpers import QUICK, TINY, hourly
 
 
@@ -105,7 +105,7 @@ def test_is_never_worse_than_ridge_on_validation(fitted):
 
 def test_learns_what_a_line_cannot(tmp_path):
     """y is the square of something known in advance: ridge sees nothing, the model most of it."""
-    from longstate.train.settings import Size, Training
+    from longstate.train import Size, Training
 
     frame = hourly(1500)
     frame["z"] = np.random.default_rng(0).standard_normal(1500)
@@ -117,7 +117,7 @@ def test_learns_what_a_line_cannot(tmp_path):
         size=Size(d_model=16, n_layers=1, d_state=4, dropout=0.0),
         training=Training(epochs=6, learning_rate=1e-2, windows_per_epoch=1024, batch_size=32),
     )
-    evaluation = model.fit(frame, "y", known="z", shares=(0.6, 0.2, 0.2)).evaluate(frame)
+    evaluation = model.fit(frame, "y", known="z", split=(0.6, 0.2, 0.2)).evaluate(frame)
     assert evaluation.beats_all()
     assert evaluation.score("model").mse < evaluation.score("ridge").mse / 2
     assert all("beats" in sentence for sentence in evaluation.verdict())
@@ -172,7 +172,7 @@ def test_constant_covariate_is_noted(frame):
 
 def test_every_layer_can_be_used(frame):
     for layer in ("S4", "dss"):
-        forecast = forecaster(layer=layer).fit(frame, "y").predict(frame)
+        forecast = forecaster(layers=layer).fit(frame, "y").predict(frame)
         assert forecast.notna().all().all()
 
 
@@ -198,7 +198,7 @@ def test_goes_on_where_it_was(frame, tmp_path):
     ("change", "message"),
     [
         ({"seed": 1}, "its seed is 0, here it is 1; choose another folder"),
-        ({"layer": "s4"}, "its layer is s4d, here it is s4"),
+        ({"layers": "s4"}, "its layers is s4d, here it is s4"),
         ({"window": 20}, "its window is 30, here it is 20"),
     ],
 )
@@ -225,7 +225,7 @@ WRONG = {
         lambda f: forecaster(quantiles=(0.1, 1.5)),
         "quantiles must be different numbers",
     ),
-    "layer": (lambda f: forecaster(layer="lstm"), "there is no layer 'lstm'"),
+    "layer": (lambda f: forecaster(layers="lstm"), "there is no layer 'lstm'"),
     "not fitted": (lambda f: forecaster().predict(f), "not fitted yet; call fit first"),
     "constant": (
         lambda f: forecaster().fit(f.assign(y=1.0), "y"),

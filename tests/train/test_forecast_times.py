@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 from longstate import Forecaster
 from longstate.errors import InputError
-from longstate.train import checkpoint
-from longstate.train.forecast_frame import forecast_csv
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._forecast_frame import forecast_csv
 from tests.train.helpers import QUICK, TINY
 
 

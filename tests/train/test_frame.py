@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from longstate.errors import InputError
-from longstate.train.frame import as_frame, find_time, only_column
+from longstate.train._frame import as_frame, find_time, only_column
 from tests.train.helpers import hourly
 
 

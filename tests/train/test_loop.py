@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from longstate.errors import InputError
-from longstate.train import checkpoint
-from longstate.train.loop import Keeping, train
-from longstate.train.optim import make_optimiser, set_rate
-from longstate.train.settings import Training
+from longstate.train import Keeping, Training, train
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._optim import make_optimiser, set_rate
 
 SETTINGS = Training(epochs=3, batch_size=8, patience=9)
 
@@ -108,10 +107,12 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 
 def test_another_run_s_checkpoint_is_refused_and_unchanged(tmp_path):
     path = tmp_path / "c"
-    train(Regression(), SETTINGS, keeping=Keeping(path, {"layer": "s4d"}))
+    train(Regression(), SETTINGS, keeping=Keeping(path, {"layers": "s4d"}))
     before = path.read_bytes()
-    with pytest.raises(InputError, match="another run: its layer is s4d, here it is s4; choose"):
-        train(Regression(), SETTINGS, keeping=Keeping(path, {"layer": "s4"}))
+    with pytest.raises(InputError, match="another run: its layers is s4d, here it is s4; choose"):
+        train(Regression(), SETTINGS, keeping=Keeping(path, {"layers": "s4"}))
+    with pytest.raises(InputError, match="another run: its layers is s4d, here it is None; choose"):
+        train(Regression(), SETTINGS, keeping=Keeping(path, {}))
     assert path.read_bytes() == before
 
 
@@ -242,7 +243,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.train.test_loop import Keeping, Regression, SETTINGS, train
-from longstate.train import checkpoint
+from longstate.train import _checkpoint as checkpoint
 task = Regression()
 train(task, SETTINGS, keeping=Keeping(Path(sys.argv[1]), seconds=0.0),
       show=lambda p: print(p.step, flush=True))

@@ -4,8 +4,8 @@ import pytest
 
 from longstate.errors import InputError
 from longstate.models import Calendar
-from longstate.train.frame import find_time
-from longstate.train.table import Columns, make_table
+from longstate.train._frame import find_time
+from longstate.train._table import Columns, make_table
 from tests.train.helpers import hourly
 
 Y = Columns(("y",), time="date")

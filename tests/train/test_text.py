@@ -1,6 +1,5 @@
 """Training a language model on text files."""
 
-import dataclasses
 import json
 import math
 import os
@@ -12,14 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from longstate.errors import InputError
-from longstate.models import generate
-from longstate.train import text_task
-from longstate.train.corpus import open_corpus
-from longstate.train.text import load, train_text
-from longstate.train.text_settings import TextSettings
-from longstate.train.text_task import TextTask
-from longstate.train.tokens import ByteTokens
-from tests.train.text_helpers import LETTERS, TINY, history, make_tokenizer, words
+from longstate.train import ByteTokens, TextModel
+from longstate.train import _text_task as text_task
+from longstate.train._corpus import open_corpus
+from longstate.train._text_fit import loop_settings
+from longstate.train._text_task import TextTask
+from tests.train.text_helpers import LETTERS, history, make_tokenizer, tiny, words
 
 
 @pytest.fixture
@@ -28,7 +25,7 @@ def text(tmp_path):
 
 
 def weights(run):
-    return load(run)[0].state_dict()
+    return TextModel.load(run).model.state_dict()
 
 
 def assert_same(a, b):
@@ -40,17 +37,18 @@ def assert_same(a, b):
 def test_learns_more_than_the_frequencies(tmp_path):
     path = tmp_path / "periodic.txt"
     path.write_bytes(LETTERS * 200)
-    found = train_text([path], tmp_path / "run", dataclasses.replace(TINY, steps=60))
+    model = tiny(steps=60).fit([path], out=tmp_path / "run")
     # Eight letters, each as frequent as the others: their entropy is 3 bits.
-    assert found.looks[0].validation_loss > 3
-    assert found.looks[-1].validation_loss < 1
-    model, tokens = load(tmp_path / "run")
-    (row,) = generate(model, [tokens.encode("abcdefgh" * 3)], max_tokens=16, decode=tokens.decode)
-    assert row.text == "abcdefgh" * 2
+    assert model.history.looks[0].bits_per_byte > 3
+    assert model.history.looks[-1].bits_per_byte < 1
+    options = {"max_tokens": 16, "temperature": 0}
+    for same in (model, TextModel.load(tmp_path / "run")):
+        assert same.generate("abcdefgh" * 3, **options) == "abcdefgh" * 2
+        assert "".join(same.stream("abcdefgh" * 3, **options)) == "abcdefgh" * 2
 
 
 def test_a_run_is_a_folder(text, tmp_path):
-    found = train_text([text], tmp_path / "run", TINY)
+    found = tiny().fit([text], out=tmp_path / "run")
     assert sorted(os.listdir(tmp_path / "run")) == [
         "checkpoint.safetensors",
         "history.json",
@@ -58,7 +56,7 @@ def test_a_run_is_a_folder(text, tmp_path):
         "settings.json",
     ]
     told = history(tmp_path / "run")
-    assert told["ended"] == found.ended == "finished"
+    assert told["ended"] == found.history.ended == "finished"
     assert [look["step"] for look in told["looks"]] == list(range(0, 21, 2))
     assert told["looks"][0]["train_loss"] is None
     last = told["looks"][-1]
@@ -66,45 +64,45 @@ def test_a_run_is_a_folder(text, tmp_path):
     corpus = open_corpus([text], ByteTokens(), tmp_path)
     assert last["passes"] == pytest.approx(20 * 4 * 32 / corpus.train)
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert (settings["layer"], settings["context"], settings["seed"]) == ("s4d", 32, 0)
+    assert (settings["layers"], settings["context"], settings["seed"]) == ("s4d", 32, 0)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 19])
 def test_interrupted_and_resumed_is_uninterrupted(stop, text, tmp_path):
-    train_text([text], tmp_path / "whole", TINY)
+    tiny().fit([text], out=tmp_path / "whole")
 
     def show(progress):
         if progress.step == stop:
             os.kill(os.getpid(), signal.SIGINT)
 
-    found = train_text([text], tmp_path / "run", TINY, show=show)
-    assert found.ended == "interrupted"
-    load(tmp_path / "run")  # what was learnt so far is there
+    found = tiny().fit([text], out=tmp_path / "run", show=show)
+    assert found.history.ended == "interrupted"
+    TextModel.load(tmp_path / "run")  # what was learnt so far is there
     steps = []
-    found = train_text([text], tmp_path / "run", TINY, show=lambda p: steps.append(p.step))
-    assert (found.ended, steps[0]) == ("finished", stop + 1)
+    found = tiny().fit([text], out=tmp_path / "run", show=lambda p: steps.append(p.step))
+    assert (found.history.ended, steps[0]) == ("finished", stop + 1)
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
     looks, whole = history(tmp_path / "run")["looks"], history(tmp_path / "whole")["looks"]
     assert looks[1:] == whole[1:]
 
 
 def test_a_finished_run_is_left_alone_and_another_refused(text, tmp_path):
-    train_text([text], tmp_path / "run", TINY)
+    tiny().fit([text], out=tmp_path / "run")
     before = weights(tmp_path / "run")
-    train_text([text], tmp_path / "run", TINY, show=pytest.fail)
+    tiny().fit([text], out=tmp_path / "run", show=pytest.fail)
     assert_same(weights(tmp_path / "run"), before)
     with pytest.raises(InputError, match="another run: its context is 32, here it is 16; choose"):
-        train_text([text], tmp_path / "run", dataclasses.replace(TINY, context=16))
+        tiny(context=16).fit([text], out=tmp_path / "run")
     text.write_bytes(text.read_bytes() + b"more")
     with pytest.raises(InputError, match="another run: its text is "):
-        train_text([text], tmp_path / "run", TINY)
+        tiny().fit([text], out=tmp_path / "run")
     assert_same(weights(tmp_path / "run"), before)
 
 
 def test_a_seed_decides_everything(text, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.rand(3)  # the state outside must not matter
-        train_text([text], tmp_path / name, dataclasses.replace(TINY, steps=3, seed=seed))
+        tiny(steps=3, seed=seed).fit([text], out=tmp_path / name)
     assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not torch.equal(
         weights(tmp_path / "a")["embedding.weight"], weights(tmp_path / "c")["embedding.weight"]
@@ -112,9 +110,8 @@ def test_a_seed_decides_everything(text, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_keeps_the_best(text, tmp_path):
-    wild = dataclasses.replace(TINY, learning_rate=1e30)
     with pytest.raises(InputError, match=r"stopped at step \d+: .*run holds the best weights"):
-        train_text([text], tmp_path / "run", wild)
+        tiny(learning_rate=1e30).fit([text], out=tmp_path / "run")
     assert all(bool(w.isfinite().all()) for w in weights(tmp_path / "run").values())
     assert history(tmp_path / "run")["looks"]
 
@@ -125,37 +122,41 @@ def test_minutes_end_a_run_and_lower_the_rate(text, tmp_path, monkeypatch):
     def set_rate(optimiser, step, total):
         places.append(step / total)
 
-    monkeypatch.setattr("longstate.train.loop.set_rate", set_rate)
-    settings = dataclasses.replace(TINY, steps=None, minutes=0.02)
-    assert train_text([text], tmp_path / "run", settings).ended == "out of time"
+    monkeypatch.setattr("longstate.train._loop.set_rate", set_rate)
+    model = tiny(steps=None).fit([text], minutes=0.02)
+    assert model.history.ended == "out of time"
+    assert model.training.minutes == 0.02
     assert places == sorted(places)
     assert places[-1] > 0.5
 
 
 def test_epochs_are_passes(text, tmp_path):
-    train_text([text], tmp_path / "run", dataclasses.replace(TINY, steps=None, epochs=0.25))
+    tiny(steps=None, epochs=0.25).fit([text], out=tmp_path / "run")
     assert history(tmp_path / "run")["looks"][-1]["passes"] == pytest.approx(0.25, rel=0.05)
 
 
 def test_a_pattern_of_layers_repeats():
-    assert TextSettings("mamba, s4d", n_layers=5).layers == (
+    assert TextModel("mamba, s4d", n_layers=5).layers == (
         "mamba",
         "s4d",
         "mamba",
         "s4d",
         "mamba",
     )
-    assert TextSettings("Mamba,mamba,s4d").layers == ("mamba", "mamba", "s4d")
-    assert set(TextSettings("s5").layers) == {"s5"}
+    assert TextModel("Mamba,mamba,s4d").layers == ("mamba", "mamba", "s4d")
+    assert set(TextModel("s5").layers) == {"s5"}
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"layer": "mambo"}, "there is no layer 'mambo'; did you mean 'mamba'"),
-        ({"layer": "mamba,,s4d"}, "there is no layer ''"),
+        ({"layers": "mambo"}, "there is no layer 'mambo'; did you mean 'mamba'"),
+        ({"layers": "mamba,,s4d"}, "there is no layer ''"),
         ({"context": 0}, "context must be at least 1; got 0"),
         ({"n_layers": 0}, "n_layers must be at least 1; got 0"),
+        ({"layers": "4"}, "layers must be names, such as 'mamba,s4d'; got '4'"),
+        ({"layers": "s4d,mamba"}, "2 layers need n_layers of at least 2; got 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1; got 0"),
         ({"minutes": -1.0}, "minutes must be a number above 0; got -1.0"),
         ({"learning_rate": math.nan}, "learning_rate must be a number above 0; got nan"),
         ({"steps": 1, "epochs": 1.0}, "steps or epochs, not both"),
@@ -164,7 +165,7 @@ def test_a_pattern_of_layers_repeats():
 )
 def test_settings_out_of_range(wrong, message):
     with pytest.raises(InputError, match=message):
-        TextSettings(**wrong)
+        tiny(**wrong)
 
 
 def make_task(path, folder, context=32, tokens=None):
@@ -173,7 +174,9 @@ def make_task(path, folder, context=32, tokens=None):
     from longstate.models import LanguageModel, LanguageSpec
 
     model = LanguageModel(LanguageSpec(300, 8, ("s4d",))).double().eval()
-    return TextTask(model, corpus, context, steps=7, settings=TINY.training(7), seed=0)
+    return TextTask(
+        model, corpus, context, steps=7, settings=loop_settings(tiny().training, 7), seed=0
+    )
 
 
 @pytest.mark.parametrize("context", [7, 32, 100, 10**6])
@@ -215,7 +218,7 @@ def test_training_windows_stay_out_of_the_validation_part(text, tmp_path):
 
 
 def test_bits_per_byte_counts_bytes_whatever_the_tokens(text, tmp_path):
-    from longstate.train.tokens import FileTokens
+    from longstate.train import FileTokens
 
     tokens = FileTokens(make_tokenizer(tmp_path / "tokenizer.json"))
     task = make_task(text, tmp_path, tokens=tokens)
@@ -234,33 +237,33 @@ def test_bits_per_byte_counts_bytes_whatever_the_tokens(text, tmp_path):
 def test_a_run_with_a_tokenizer_holds_it(text, tmp_path):
     path = make_tokenizer(tmp_path / "elsewhere" / "tokenizer.json")
     seen = []
-    settings = dataclasses.replace(TINY, tokenizer=str(path), steps=4)
-    train_text([text], tmp_path / "run", settings, encoded=lambda *n: seen.append(n))
+    model = tiny(tokenizer=str(path), steps=4)
+    model.fit([text], out=tmp_path / "run", encoded=lambda *n: seen.append(n))
     size = text.stat().st_size
     assert seen[-1] == (size, size)
     path.rename(path.with_name("moved.json"))
-    model, tokens = load(tmp_path / "run")
+    loaded = TextModel.load(tmp_path / "run")
+    model, tokens = loaded.model, loaded.tokens
     assert model.spec.vocab_size == tokens.size
     assert tokens.decode(tokens.encode("to be né 日本\n")) == "to be né 日本\n"
 
 
 def test_runs_that_cannot_be_loaded(text, tmp_path):
-    train_text([text], tmp_path / "shakespeare", dataclasses.replace(TINY, steps=1))
+    tiny(steps=1).fit([text], out=tmp_path / "shakespeare")
     with pytest.raises(InputError, match=r"no run .*shakespear; did you mean .*/shakespeare\?"):
-        load(tmp_path / "shakespear")
+        TextModel.load(tmp_path / "shakespear")
     with pytest.raises(InputError, match="holds no language model"):
-        load(tmp_path)
+        TextModel.load(tmp_path)
     path = tmp_path / "shakespeare" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="is damaged"):
-        load(tmp_path / "shakespeare")
+        TextModel.load(tmp_path / "shakespeare")
 
 
 def test_the_first_tokens_of_the_validation_part_stay_beside_the_model(tmp_path):
     text = ("".join(f"line {i} of it\n" for i in range(400))).encode()
     (tmp_path / "a.txt").write_bytes(text)
-    settings = TextSettings(layer="s4d", d_model=8, context=16, steps=1)
-    train_text([tmp_path / "a.txt"], tmp_path / "run", settings)
+    tiny(d_model=8, context=16, steps=1).fit(tmp_path / "a.txt", out=tmp_path / "run")
     kept = np.load(tmp_path / "run" / "validation.npy")
     assert text.endswith(bytes(kept.tolist()))
     assert 0.05 * len(text) < len(kept) < 0.15 * len(text)

@@ -4,8 +4,8 @@ import torch
 
 from longstate.errors import InputError
 from longstate.models import Calendar, ForecastSpec
-from longstate.train.table import Columns, Table, make_table
-from longstate.train.windows import Windows, cycles_of, season_of, split
+from longstate.train._table import Columns, Table, make_table
+from longstate.train._windows import Windows, cycles_of, season_of, split_rows
 from tests.train.helpers import hourly
 
 COLUMNS = Columns(("y",), ("x",), ("z",), "date")
@@ -32,7 +32,7 @@ def test_a_window_is_the_rows_before_its_horizon():
 
 def test_parts_share_no_future():
     table = make_table(hourly(100), COLUMNS)
-    parts = split(table, spec(), (0.6, 0.2, 0.2))
+    parts = split_rows(table, spec(), (0.6, 0.2, 0.2))
     assert (parts.train, parts.validation, parts.rows) == (60, 80, 100)
     futures = []
     for first, last in ((0, 60), (60, 80), (80, 100)):
@@ -84,8 +84,12 @@ def test_arrays_may_be_files_and_are_not_read_whole(tmp_path):
 @pytest.mark.parametrize(
     ("shares", "rows", "message"),
     [
-        ((0.5, 0.2, 0.2), 100, "must be positive and add up to 1; got 0.5, 0.2, 0.2"),
-        ((1.0, 0.0, 0.0), 100, "must be positive"),
+        (
+            (0.5, 0.2, 0.2),
+            100,
+            "must be three positive shares .* add up to 1, such .*; got 0.5,0.2,0.2",
+        ),
+        ((1.0, 0.0, 0.0), 100, "must be three positive"),
         (
             (0.7, 0.1, 0.2),
             14,
@@ -97,7 +101,7 @@ def test_arrays_may_be_files_and_are_not_read_whole(tmp_path):
 )
 def test_splits_that_cannot_be(shares, rows, message):
     with pytest.raises(InputError, match=message):
-        split(make_table(hourly(rows), COLUMNS), spec(), shares)
+        split_rows(make_table(hourly(rows), COLUMNS), spec(), shares)
 
 
 def test_no_window_fits():

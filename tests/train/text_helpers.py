@@ -1,13 +1,21 @@
+import dataclasses
 import json
 
 import pytest
 
-from longstate.train.text_settings import TextSettings
+from longstate.train import TextModel, TextTraining
 
-TINY = TextSettings(
-    layer="s4d", context=32, d_model=16, n_layers=1, batch=4, steps=20, learning_rate=1e-2
-)
 LETTERS = b"abcdefgh"
+SIZE = {"layers": "s4d", "context": 32, "d_model": 16, "n_layers": 1}
+TRAINING = {"batch_size": 4, "steps": 20, "learning_rate": 1e-2}
+
+
+def tiny(**changes):
+    """A small model that trains in a second, with these settings of model or training changed."""
+    names = {f.name for f in dataclasses.fields(TextTraining)}
+    training = {n: v for n, v in {**TRAINING, **changes}.items() if n in names}
+    size = {n: v for n, v in {**SIZE, **changes}.items() if n not in names}
+    return TextModel(**size, training=TextTraining(**training))
 
 
 def words(path, lines=400):

@@ -4,12 +4,7 @@ import torch
 from torch import Tensor
 
 from longstate.errors import InputError
-
-
-def expect(condition: bool, message: str) -> None:
-    """Raise `InputError(message)` unless `condition`."""
-    if not condition:
-        raise InputError(message)
+from longstate.errors import expect as expect
 
 
 def expect_shape(name: str, x: Tensor | None, *allowed: tuple[int, ...]) -> None:

@@ -1,0 +1,83 @@
+"""Options of a command that are the fields of a settings class, so that the two cannot differ."""
+
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from longstate.errors import InputError
+
+
+def with_settings(**classes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose arguments named here are settings: one option for each field.
+
+        @with_settings(size=Size)
+        def train(data: Path, *, size: Size) -> None: ...
+
+    Args:
+        classes: argument -> a dataclass whose docstring describes every field under `Args:`.
+    """
+    fields = {f.name: name for name, c in classes.items() for f in dataclasses.fields(c)}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> None:
+            parts: dict[str, dict[str, Any]] = {name: {} for name in classes}
+            for option, name in fields.items():
+                parts[name][option] = given.pop(option)
+            command(**given, **{name: classes[name](**part) for name, part in parts.items()})
+
+        own = inspect.signature(command).parameters.values()
+        parameters = [p for p in own if p.name not in classes]
+        last = next((i for i, p in enumerate(parameters) if p.name == "out"), len(parameters))
+        parameters[last:last] = [
+            p for name, c in classes.items() for p in _parameters(c, name.capitalize())
+        ]
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _parameters(settings: Any, panel: str) -> list[inspect.Parameter]:
+    types, helps = get_type_hints(settings), descriptions(settings)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=Annotated[
+                types[field.name],
+                typer.Option(help=helps.get(field.name), rich_help_panel=panel),
+            ],
+        )
+        for field in dataclasses.fields(settings)
+    ]
+
+
+def descriptions(settings: Any) -> dict[str, str]:
+    """Field -> its text under `Args:` in the docstring."""
+    text = inspect.getdoc(settings) or ""
+    _, _, listed = text.partition("Args:\n")
+    listed = listed.partition("\n\n")[0]
+    entries = re.split(r"^    (\w+): ", listed, flags=re.M)[1:]
+    pairs = zip(entries[::2], entries[1::2], strict=True)
+    return {name: " ".join(entry.split()) for name, entry in pairs}
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Of an option such as 0.7,0.1,0.2.
+
+    Raises:
+        InputError: these are no numbers with commas between.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"{option} must be numbers with commas between; got {text!r}") from None

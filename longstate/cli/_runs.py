@@ -1,0 +1,117 @@
+"""What a command is given: a run, a model's file or a checkpoint; and which kind it needs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longstate.errors import InputError
+
+if TYPE_CHECKING:
+    from longstate.models import ForecastModel
+    from longstate.train import Forecaster, TextModel
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Folder of `longstate train`, the file of a model, or a folder with a checkpoint of "
+        "transformers or mamba-ssm.",
+    ),
+]
+
+
+def open_forecaster(path: Path, command: str) -> "Forecaster":
+    """The forecaster in a run.
+
+    Raises:
+        InputError: there is none; the sentence says what to use instead.
+    """
+    from longstate import load
+    from longstate.train import Forecaster
+
+    found = load(path)
+    if not isinstance(found, Forecaster):
+        raise _other(path, command, "a forecaster", found)
+    return found
+
+
+def open_forecast_model(path: Path, command: str) -> "ForecastModel":
+    """The model of a forecaster, or one that was saved by itself.
+
+    Raises:
+        InputError: there is none.
+    """
+    from longstate import load
+    from longstate.models import ForecastModel
+    from longstate.train import Forecaster
+
+    found = load(path)
+    if isinstance(found, Forecaster):
+        return found.model
+    if not isinstance(found, ForecastModel):
+        raise _other(path, command, "a forecaster", found)
+    return found
+
+
+def open_text_model(path: Path, command: str) -> "TextModel":
+    """The language model and its tokens. A model without tokens of its own takes those of a
+    `tokenizer.json` beside it, or bytes where it has 256 of them.
+
+    Raises:
+        InputError: there is none, or there is no tokenizer.
+    """
+    from longstate import load
+
+    found = load(path)
+    text = as_text_model(path, found)
+    if text is None:
+        raise _other(path, command, "a language model", found)
+    return text
+
+
+def as_text_model(path: Path, found: Any) -> "TextModel | None":
+    """None where `found`, which came from `path`, is no language model."""
+    from longstate.models import LanguageModel
+    from longstate.train import TextModel
+
+    if isinstance(found, TextModel):
+        return found
+    if not isinstance(found, LanguageModel):
+        return None
+    folder = path if path.is_dir() else path.parent
+    if (folder / "tokenizer.json").exists():
+        return TextModel.of(found, folder)
+    if found.spec.vocab_size == 256:
+        return TextModel.of(found)
+    raise InputError(
+        f"{path} has no tokenizer.json; put the one of this model there, so that text can be "
+        f"turned into its {found.spec.vocab_size} tokens"
+    )
+
+
+def kind_of(found: Any) -> str:
+    """In words."""
+    from longstate.models import ForecastModel, LanguageModel
+    from longstate.train import Forecaster, TextModel
+
+    kinds = {
+        Forecaster: "a forecaster",
+        TextModel: "a language model",
+        LanguageModel: "a language model",
+        ForecastModel: "a forecast model without the record of its training",
+    }
+    return kinds.get(type(found), f"a layer ({type(found).__name__})")
+
+
+def _other(path: Path, command: str, needed: str, found: Any) -> InputError:
+    instead = {
+        ("predict", "a language model"): f"; use `longstate generate {path}`",
+        ("stream", "a language model"): f"; use `longstate generate {path}`",
+        ("generate", "a forecaster"): f"; use `longstate predict {path} DATA`",
+    }
+    kind = kind_of(found)
+    return InputError(
+        f"{path} holds {kind}; `longstate {command}` needs {needed}"
+        + instead.get((command, kind), "")
+    )

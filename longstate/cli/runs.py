@@ -1,0 +1,54 @@
+"""Commands that take a run of any kind. They import what they need when they run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longstate.cli._runs import Run
+from longstate.errors import InputError
+
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA", help="CSV file for a forecaster, text file for a language model."
+    ),
+]
+
+
+def evaluate(run: Run, data: Data) -> None:
+    """Score a run on DATA: a forecaster beside simple methods on the rows that it has not seen, a
+    language model in bits per byte."""
+    from longstate import load
+    from longstate.cli._runs import as_text_model, kind_of
+    from longstate.cli.show import show_evaluation
+    from longstate.cli.show_text import show_score
+    from longstate.train import Forecaster, read_csv
+
+    found = load(run)
+    if isinstance(found, Forecaster):
+        show_evaluation(found.evaluate(read_csv(data)))
+        return
+    text = as_text_model(run, found)
+    if text is None:
+        raise InputError(
+            f"{run} holds {kind_of(found)}; `longstate evaluate` needs a forecaster or a language "
+            "model"
+        )
+    show_score(str(data), text.score(data))
+
+
+def info(run: Run) -> None:
+    """Show what a run is, what it was made of, and how it was trained."""
+    from longstate import load
+    from longstate.cli.show import show_facts, show_model
+    from longstate.cli.show_text import show_text_facts
+    from longstate.train import Forecaster, TextModel
+
+    found = load(run)
+    if isinstance(found, Forecaster):
+        show_facts(run, found)
+    elif isinstance(found, TextModel):
+        show_text_facts(run, found)
+    else:
+        show_model(run, found)

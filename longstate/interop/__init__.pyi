@@ -1,0 +1,9 @@
+from longstate.interop._transformers_config import LongstateConfig as LongstateConfig
+from longstate.interop._transformers_model import LongstateForCausalLM as LongstateForCausalLM
+from longstate.interop._transformers_model import register_transformers as register_transformers
+from longstate.interop._transformers_patch import Acceleration as Acceleration
+from longstate.interop._transformers_patch import accelerate_transformers as accelerate_transformers
+from longstate.interop.checkpoints import convert_language_model as convert_language_model
+from longstate.interop.checkpoints import load_language_model as load_language_model
+from longstate.interop.checkpoints import save_language_model as save_language_model
+from longstate.interop.mamba_ssm.provide import provide_mamba_ssm as provide_mamba_ssm

@@ -1,0 +1,164 @@
+"""Matplotlib figures as inline SVG that takes its colours and its font from the page.
+
+Colours are drawn with stand-ins that become CSS variables, so that one figure serves the light and
+the dark scheme. Figures are small (about 310 units wide), so that their text is still legible on a
+telephone, where the page shows them one to one.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+from zlib import crc32
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from longstate.reports._markup import Markup, element
+
+_NAMES = (
+    "ink", "muted", "rule", "card", "model", "ridge", "seasonal", "last",
+    "layer0", "layer1", "layer2", "layer3",
+)  # fmt: skip
+COLOURS = {name: f"#{0xF1A0 + i:06x}" for i, name in enumerate(_NAMES)}
+"""Stand-in for each CSS variable of `page.css` that a figure may use."""
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "longstate",
+    "text.parse_math": False,  # names of columns may hold a dollar sign
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.labelsize": 9,
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.edgecolor": COLOURS["muted"],
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["rule"],
+    "grid.linewidth": 0.6,
+    "text.color": COLOURS["ink"],
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0,
+    "xtick.major.width": 0.6,
+    "xtick.minor.size": 1.5,
+    "xtick.minor.width": 0.4,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 1.5,
+    "legend.columnspacing": 0.9,
+    "legend.handletextpad": 0.5,
+    "lines.linewidth": 1.2,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.02,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@contextmanager
+def axes(width: float = 4.3, height: float = 2.6) -> Iterator[Axes]:
+    """Axes of a new figure, in the style of the page. Sizes in inches."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure.add_subplot()
+
+
+def draw(
+    title: str,
+    label: str,
+    kind: str,
+    caption: str,
+    paint: Callable[[Axes], None],
+    height: float = 2.6,
+) -> Markup:
+    """A `<figure>` with what `paint` puts on the axes.
+
+    Args:
+        title: above the picture.
+        label: what the picture shows, for those who do not see it.
+        kind: "exact" or "estimate" or the like: what sort of number this is.
+        caption: scope, units, how to read it.
+        paint: draws on the axes that it is given.
+        height: of the picture in inches; it is 4.3 wide.
+    """
+    with axes(height=height) as ax, warnings.catch_warnings():
+        # The browser draws the text, in a font of its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        paint(ax)
+        svg = to_svg(ax.figure, label)  # type: ignore[arg-type]
+    badge = element("span", kind, class_="kind")
+    return element("figure", element("h3", title), svg, element("figcaption", badge, caption))
+
+
+def to_svg(figure: Figure, label: str) -> Markup:
+    """The figure as an `<svg>` to put into a page."""
+    raw = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(raw, format="svg", metadata=nothing)
+    text = raw.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    # Its rule `*{...}` would reach the whole page; page.css has it for figures.
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r"<defs>\s*</defs>", "", text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href=", "href=")
+    name = f'role="img" aria-label="{escape(label)}"'
+    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda m: f"<svg {m[1]} {name}>", text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    for name, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    return Markup(_own_names(text))
+
+
+def _own_names(text: str) -> str:
+    """Names are unique in one figure; the page has several."""
+    used = set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', text))
+    digest = f"f{crc32(text.encode()):08x}"
+
+    def rename(match: re.Match[str]) -> str:
+        return f' id="{digest}-{match[1]}"' if match[1] in used else ""
+
+    text = re.sub(r'\sid="([^"]*)"', rename, text)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{digest}-", text)
+
+
+def legend(ax: Axes, columns: int = 4) -> None:
+    """One row above the axes."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns,
+            borderaxespad=0.2,
+        )  # fmt: skip
+
+
+def number(x: float) -> str:
+    """A number as a person writes it: 0.001, 0.25, 12, 3,400."""
+    if x == 0 or not np.isfinite(x):
+        return "0" if x == 0 else "∞" if x > 0 else "–"
+    if abs(x) >= 1000:
+        return f"{x:,.0f}"
+    return np.format_float_positional(x, precision=3, unique=True, fractional=False, trim="-")
+
+
+def log_axis(axis: matplotlib.axis.Axis) -> None:
+    """Ticks at powers of ten, written out."""
+    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: number(x)))
+    axis.set_minor_locator(NullLocator())

@@ -1,0 +1,226 @@
+"""One self-contained HTML page about a trained forecaster: opens offline, runs no script.
+
+Its first sentence says whether the model beats the best simple method. Every string that came with
+the data is escaped where it enters the page; see `markup`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from longstate._files import write_whole
+from longstate.reports import _forecast_figures as figures
+from longstate.reports._markup import Markup, element, page, table
+from longstate.reports._memory_figures import (
+    System,
+    impulse_figure,
+    memories,
+    memory_table,
+    time_scale_figure,
+)
+from longstate.reports._units import short_time, steps
+from longstate.train._evaluation import ForecastEvaluation
+from longstate.train._history import TrainingHistory
+
+
+@dataclass(frozen=True)
+class ForecastReport:
+    """All that the page is made of. Only the evaluation is needed.
+
+    Args:
+        evaluation: scores, coverage and examples on unseen windows.
+        name: what is reported on, for example the folder of the run.
+        history: how training went.
+        systems: name of a layer -> its discrete linear system.
+        interval: seconds between samples, None when unknown.
+        configuration, environment: name -> value, shown as they are.
+        notes: sentences about the data.
+    """
+
+    evaluation: ForecastEvaluation
+    name: str = "forecaster"
+    history: TrainingHistory | None = None
+    systems: Mapping[str, System] = field(default_factory=dict)
+    interval: float | None = None
+    configuration: Mapping[str, object] = field(default_factory=dict)
+    environment: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> str:
+    """One sentence: the model against the best of the simple methods."""
+    what = ", ".join(f"“{name}”" for name in evaluation.targets[:3])
+    what += ", ..." if len(evaluation.targets) > 3 else ""
+    task = f"Forecasting {what} up to {steps(evaluation.horizon, interval)} ahead"
+    best = figures.best_baseline(evaluation)
+    model = evaluation.score("model").mse
+    if best is None:
+        return f"{task}, the model's mean squared error is {model:.4f}."
+    other = evaluation.score(best).mse
+    if other == 0:
+        return f"{task}, the model does not beat {best}, which makes no error."
+    change = 100 * (model / other - 1)
+    if change < -0.05:
+        return (
+            f"{task}, the model makes a {-change:.1f} % smaller squared error than {best}, the "
+            "best of the simple methods."
+        )
+    if change <= 0.05:
+        return f"{task}, the model equals {best}, the best of the simple methods."
+    return (
+        f"{task}, the model does not beat {best}: its squared error is {change:.1f} % larger. "
+        f"Use {best}."
+    )
+
+
+def render(report: ForecastReport) -> str:
+    """The page as HTML."""
+    sections = [_header(report), _scores(report), _examples(report), _training(report)]
+    sections += [_memory(report), _facts(report), _footer()]
+    css = files(__package__ or "longstate.reports").joinpath("page.css").read_text("utf-8")
+    return page(f"{report.name}: forecast report", css, *filter(None, sections))
+
+
+def write(report: ForecastReport, path: str | Path) -> Path:
+    """Write the page; `path` holds the old one or the whole new one, never a part.
+
+    Returns:
+        The absolute path of the page.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path).absolute()
+    write_whole(path, render(report))
+    return path
+
+
+def _header(report: ForecastReport) -> Markup:
+    e = report.evaluation
+    rows = steps(e.window, report.interval)
+    return element(
+        "header",
+        element("p", report.name, class_="name"),
+        element("h1", headline(e, report.interval), class_="good" if e.beats_all() else "bad"),
+        element(
+            "p",
+            f"Tested on {e.windows:,} windows that training did not see, from "
+            f"{short_time(e.first)} to {short_time(e.last)}. Each forecast sees the last {rows}.",
+            class_="lead",
+        ),
+    )
+
+
+def _scores(report: ForecastReport) -> Markup:
+    e = report.evaluation
+    model = e.score("model").mse
+    best = min(range(len(e.scores)), key=lambda i: e.scores[i].mse)
+    rows = [
+        (s.method, f"{s.mse:.4f}", f"{s.mae:.4f}", "" if i == 0 else _change(model, s.mse))
+        for i, s in enumerate(e.scores)
+    ]
+    pictures = [figures.error_by_step(e, report.interval)]
+    if e.quantiles:
+        pictures.append(figures.calibration(e))
+    return element(
+        "section",
+        element("h2", "Is it better than something simple?"),
+        table(("method", "squared error", "absolute error", "model against it"), rows, best),
+        element(
+            "p",
+            "Errors are in units of the target's standard deviation over the training part. Last "
+            f"value repeats the newest sample; seasonal naive repeats the last {e.season} samples; "
+            "ridge is a linear regression on the same inputs, fitted in closed form.",
+            class_="note",
+        ),
+        element("div", *pictures, class_="figures"),
+    )
+
+
+def _change(model: float, other: float) -> str:
+    return f"{100 * (model / other - 1):+.1f} %".replace("-", "−") if other else ""
+
+
+def _examples(report: ForecastReport) -> Markup | None:
+    e = report.evaluation
+    if not e.examples:
+        return None
+    against = figures.best_baseline(e)
+    pictures = [figures.example(one, against) for one in e.examples]
+    return element(
+        "section",
+        element("h2", "Forecasts beside what came"),
+        element("p", "Windows spread evenly over the test part, not picked.", class_="note"),
+        element("div", *pictures, class_="figures"),
+    )
+
+
+def _training(report: ForecastReport) -> Markup | None:
+    if report.history is None or not report.history.looks:
+        return None
+    return element(
+        "section",
+        element("h2", "How training went"),
+        element("div", figures.loss_curve(report.history), class_="figures"),
+    )
+
+
+def _memory(report: ForecastReport) -> Markup | None:
+    if not report.systems:
+        return None
+    window = report.evaluation.window
+    layers = memories(report.systems, window)
+    return element(
+        "section",
+        element("h2", "What the layers remember"),
+        element(
+            "p",
+            "Each layer is a linear system, so its memory can be read off exactly. Time constants "
+            "far below the window mean that its older part goes unheard by that layer.",
+            class_="note",
+        ),
+        memory_table(layers, report.interval),
+        element(
+            "div",
+            impulse_figure(layers, window, report.interval),
+            time_scale_figure(layers, window, report.interval),
+            class_="figures",
+        ),
+    )
+
+
+def _facts(report: ForecastReport) -> Markup:
+    parts = [_pairs("Configuration", report.configuration)]
+    parts.append(_pairs("Environment", report.environment))
+    notes = [element("li", note) for note in report.notes]
+    data = [element("h2", "About the data"), element("ul", *notes)] if notes else []
+    return element("section", *data, element("div", *filter(None, parts), class_="facts-grid"))
+
+
+def _pairs(title: str, values: Mapping[str, object]) -> Markup | None:
+    if not values:
+        return None
+    rows = [
+        element("tr", element("th", str(name), scope="row"), element("td", _show(value)))
+        for name, value in values.items()
+    ]
+    listing = element("table", element("tbody", *rows), class_="facts")
+    return element(
+        "div", element("h2", title), element("div", listing, class_="scroll", tabindex="0")
+    )
+
+
+def _show(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(str(v) for v in value) or "none"
+    return "none" if value is None else str(value)
+
+
+def _footer() -> Markup:
+    return element(
+        "footer",
+        "Each picture says what kind of number it shows. Exact: computed from the model's "
+        "parameters, true for all inputs. Estimate: measured on the windows named, and would come "
+        "out differently on others.",
+    )

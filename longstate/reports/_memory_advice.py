@@ -1,0 +1,172 @@
+"""What to do about what was found: the first box of the page about a model's memory.
+
+Each line has figures and ends in what to type. A state is kept for one sequence at a time, so its
+bytes count once for every session of a server.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from longstate.memory import Certificate
+from longstate.memory._result import digits
+from longstate.reports._memory_examine import Measured, MemoryReport
+
+_ENOUGH = 0.99  # of the sum of a channel's Hankel singular values that a smaller state keeps
+_WORTH = 0.1  # of a state: a saving below it is not worth a training
+_DEAD = 1e-6  # of the median channel's gain from past to future; below, nothing passes
+_BYTES = 4  # of a number of a state, which is float32 at least
+
+
+class Advice(NamedTuple):
+    """One thing to do.
+
+    Attributes:
+        text: what was found, with figures, and what to do.
+        command: what to type; empty where there is nothing to.
+    """
+
+    text: str
+    command: str
+
+
+def advice(report: MemoryReport) -> list[Advice]:
+    """What to do, most useful first; never empty."""
+    numbers = sum(m.states for m in report.layers)
+    size = f"One sequence's state is {_size(numbers * _BYTES)} ({numbers:,} numbers in float32)."
+    said = [*_failed(report.certificate, report.name), *_smaller(report, size)]
+    said += _dead(report) + _beyond(report) + _more_data(report)
+    if not said:
+        said.append(Advice(f"{size} Nothing here asks for a change.", ""))
+    return said
+
+
+def _failed(found: Certificate | None, name: str) -> list[Advice]:
+    if found is None or found.passed:
+        return []
+    first = next(c for c in found.claims if c.holds is False)
+    return [
+        Advice(
+            f"{first.layer} fails a claim ({first.what}): what goes in may never fade. Reset its "
+            "state between sequences, or train with a layer that forgets (LinOSS with rule='im').",
+            f"longstate certify {_quoted(name)}",
+        )
+    ]
+
+
+def suggested_d_state(m: Measured) -> int | None:
+    """The smallest d_state with which every channel keeps 99 % of the sum of its values; even. None
+    where the layer is not linear."""
+    if m.spectrum is None:
+        return None
+    needed = int(m.spectrum.needed(_ENOUGH).max())
+    return needed + needed % 2
+
+
+def _smaller(report: MemoryReport, size: str) -> list[Advice]:
+    """A smaller state, where a linear layer uses little of the one it has."""
+    linear = [m for m in report.layers if m.spectrum is not None]
+    used = _selective_use(report)
+    if not linear:
+        return [Advice(f"{size} {used}", "")] if used else []
+    more = [Advice(used, "")] if used else []
+    now = max(m.spectrum.values.shape[-1] for m in linear if m.spectrum is not None)
+    need = max(suggested_d_state(m) or now for m in linear)
+    if need > (1 - _WORTH) * now:
+        fits = f"its worst channel needs {need} of {now} directions for 99 % of what passes"
+        return [Advice(f"{size} Of the linear layers d_state fits: {fits}.", ""), *more]
+    numbers = sum(m.states for m in report.layers)
+    saved = sum(round(m.states * (1 - need / now)) for m in linear) * _BYTES
+    return [
+        Advice(
+            f"{size} For 99 % of what passes through the worst channel {need} of {now} directions "
+            f"are enough. d_state={need} saves {_size(saved)} of a state "
+            f"({100 * saved / (_BYTES * numbers):.0f} %); train again and compare the scores.",
+            f"d_state={need}, in longstate.train._forecast.Size or a layer's options",
+        ),
+        *more,
+    ]
+
+
+def _selective_use(report: MemoryReport) -> str:
+    """How much of the state of selective layers carried something on the data."""
+    said = []
+    for m in report.layers:
+        if m.effective is not None:
+            most = 100 * float(m.effective.along.max()) / m.effective.d_state
+            said.append(f"{m.name} {most:.0f} %")
+    if not said:
+        return ""
+    shown = ", ".join(said[:4]) + (f" and {len(said) - 4} more" if len(said) > 4 else "")
+    return (
+        f"At its fullest moment on this data it carried something in this share of its numbers: "
+        f"{shown}. Where all are far below 100 %, a smaller d_state is worth a training."
+    )
+
+
+def _dead(report: MemoryReport) -> list[Advice]:
+    """Channels through which nothing passes."""
+    found = []
+    for m in report.layers:
+        if m.spectrum is None:
+            continue
+        passes = m.spectrum.values.reshape(-1, m.spectrum.values.shape[-1]).sum(-1)
+        dead = int((passes <= _DEAD * passes.median().clamp(min=1e-300)).sum())
+        if dead and len(passes) > 1:
+            found.append(f"{dead} of {len(passes)} of {m.name}")
+    if not found:
+        return []
+    return [
+        Advice(
+            f"Dead channels, through whose state nothing passes: {', '.join(found)}. A smaller "
+            "d_model loses nothing by them.",
+            "",
+        )
+    ]
+
+
+def _beyond(report: MemoryReport) -> list[Advice]:
+    """States that reach further than training ever showed."""
+    if report.length is None:
+        return []
+    steps = [m.scales.steps.flatten() for m in report.layers if m.scales is not None]
+    if not steps:
+        return []
+    share = float((torch.cat(steps) > report.length).double().mean())
+    if share < 0.1:
+        return []
+    return [
+        Advice(
+            f"{100 * share:.0f} % of the states reach further back than the {report.length:,} "
+            f"{report.unit} that training saw at a time, so what they do there was never learned. "
+            f"Train on longer stretches (twice: {2 * report.length:,}), or reset the state every "
+            f"{report.length:,} {report.unit}.",
+            "",
+        )
+    ]
+
+
+def _more_data(report: MemoryReport) -> list[Advice]:
+    unmeasured = [m for m in report.layers if m.scales is None]
+    if not unmeasured:
+        return []
+    return [
+        Advice(
+            f"{len(unmeasured)} of {len(report.layers)} layers depend on their input and were not "
+            "measured.",
+            f"longstate memory {_quoted(report.name)} --data FILE",
+        )
+    ]
+
+
+def _quoted(name: str) -> str:
+    return name if all(c.isalnum() or c in "._-/" for c in name) else f"'{name}'"
+
+
+def _size(count: float) -> str:
+    """Bytes, as a person writes them."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{digits(count)} {unit}"
+        count /= 1024
+    return f"{digits(count)} GiB"

@@ -1,0 +1,52 @@
+"""From a trained forecaster to what its report shows."""
+
+import dataclasses
+from typing import Any
+
+from longstate._environment import environment
+from longstate.models._calendar import seconds
+from longstate.reports._forecast import ForecastReport
+from longstate.reports._memory_figures import System
+from longstate.train import Forecaster, ForecastEvaluation
+
+
+def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) -> ForecastReport:
+    """Everything there is to say about a trained forecaster.
+
+    Args:
+        forecaster: after `fit` or `load`.
+        evaluation: on rows that it has not seen.
+        name: what the report calls it, for example its folder.
+    """
+    spec = forecaster.model.spec
+    return ForecastReport(
+        evaluation,
+        name=name,
+        history=forecaster.history,
+        systems=linear_systems(forecaster),
+        interval=None if spec.calendar is None else seconds(spec.calendar),
+        configuration={
+            "target": spec.targets,
+            "covariates": spec.covariates,
+            "known in advance": (*spec.known, *(f"{cycle} cycle" for cycle in spec.cycles)),
+            "time": spec.times,
+            "window, horizon, season": (spec.window, spec.horizon, spec.season),
+            "quantiles": spec.quantiles,
+            "layers": forecaster.layers,
+            **{k.replace("_", " "): v for k, v in dataclasses.asdict(forecaster.size).items()},
+            **{k.replace("_", " "): v for k, v in dataclasses.asdict(forecaster.training).items()},
+            "seed": forecaster.seed,
+        },
+        environment=environment(),
+        notes=tuple(forecaster.facts["notes"]),
+    )
+
+
+def linear_systems(forecaster: Forecaster) -> dict[str, System]:
+    """The discrete system of each layer that is one, by name, first layer first."""
+    mixers: list[Any] = [block.mixer for block in forecaster.model.backbone.blocks]
+    return {
+        f"layer {i} ({type(mixer).__name__})": mixer.system()
+        for i, mixer in enumerate(mixers, start=1)
+        if hasattr(mixer, "system")
+    }

@@ -1,0 +1,205 @@
+"""What is examined: a model from a folder, and data for it to read.
+
+It may be anything that `longstate.load` opens: a run of `longstate train`, a checkpoint of
+transformers or mamba-ssm, the file of a model or a layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longstate._saved import load
+from longstate.errors import InputError
+from longstate.memory._recording import Data
+from longstate.models import ForecastModel, LanguageModel
+from longstate.train import Forecaster, TextModel, read_csv
+
+TEXT = """\
+It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of
+foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of
+Light, it was the season of Darkness, it was the spring of hope, it was the winter of despair, we
+had everything before us, we had nothing before us, we were all going direct to Heaven, we were all
+going direct the other way.
+"""
+"""What a text model reads where nothing else is given: the first words of Dickens, 1859."""
+
+VALIDATION = "validation.npy"
+"""Tokens from the beginning of a text run's validation part, which training writes beside it."""
+_MOST_BYTES = 1 << 22  # that are read of a text
+_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to look at.
+
+    Args:
+        name: what a report calls it.
+        model: in evaluation mode, on the CPU.
+        unit: of what passes through it, in the plural: "tokens", "rows", "samples".
+        length: of the sequences it was trained on, in these units. None: not known.
+        folder: where it came from; a tokenizer may lie there.
+        forecaster: that the model belongs to, where it does to one.
+    """
+
+    name: str
+    model: nn.Module
+    unit: str
+    length: int | None
+    folder: Path
+    forecaster: Forecaster | None = None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of tokens of a text model."""
+        return self.model.spec.vocab_size if isinstance(self.model, LanguageModel) else None
+
+    def read(self, data: Path | None) -> "Reading":
+        """Data for the model.
+
+        Args:
+            data: for a text model a text, or whole numbers below the vocabulary's size in a `.npy`;
+                for a forecaster a CSV file with the columns of its training. None: the validation
+                text of a text run, or a short text where it is not there; else nothing.
+
+        Raises:
+            InputError: the file is missing or does not fit.
+        """
+        if self.vocabulary is not None:
+            return _read_tokens(self, self.vocabulary, data)
+        if data is None:
+            return Reading("no data", None, None)
+        if self.forecaster is None:
+            raise InputError(
+                f"{self.name} cannot read {data}: only forecasters and language models read data"
+            )
+        return _read_rows(self.forecaster, data)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Data, opened.
+
+    Args:
+        what: it is, in words.
+        tokens (t): of a text.
+        run: makes the model read it; None where there is nothing.
+        text: makes text of tokens; None where nothing does.
+    """
+
+    what: str
+    tokens: Tensor | None
+    run: Callable[[], object] | None
+    text: Callable[[list[int]], str] | None = None
+
+    def words(self, count: int) -> tuple[str, ...]:
+        """Text of each of the first tokens; empty where it is not known."""
+        if self.tokens is None or self.text is None:
+            return ()
+        return tuple(self.text([i]) for i in self.tokens[:count].tolist())
+
+    def data(self, rows: int, length: int) -> Data | None:
+        """What `certify` and `record` take: of a text, some stretches (b, t), evenly spread."""
+        if self.tokens is None:
+            return self.run
+        t = min(length, len(self.tokens))
+        starts = np.linspace(0, len(self.tokens) - t, min(rows, len(self.tokens) // t)).astype(int)
+        return torch.stack([self.tokens[i : i + t] for i in starts.tolist()])
+
+
+def open_subject(path: str | Path) -> Subject:
+    """The model in a folder or a file, whatever `longstate.load` opens.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = Path(path)
+    found = load(path)
+    name, folder = str(path), path if path.is_dir() else path.parent
+    if isinstance(found, Forecaster):
+        return Subject(name, found.model, "rows", found.model.spec.window, folder, found)
+    if isinstance(found, TextModel):
+        return Subject(name, found.model, "tokens", found.context, folder)
+    if isinstance(found, ForecastModel):
+        return Subject(name, found, "rows", found.spec.window, folder)
+    unit = "tokens" if isinstance(found, LanguageModel) else "samples"
+    return Subject(name, found, unit, None, folder)
+
+
+def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Reading:
+    own = subject.folder / VALIDATION
+    if data is not None and not data.is_file():
+        raise InputError(f"there is no file {data}")
+    if data is not None and data.suffix == ".npy":
+        tokens, what = _numbers(data), str(data)
+    elif data is None and own.is_file():
+        tokens, what = _numbers(own), "the beginning of its validation text"
+    elif data is None:
+        what = "the first words of A Tale of Two Cities"
+        tokens = _encode(subject, vocabulary, TEXT.encode())
+    else:
+        with data.open("rb") as file:
+            tokens, what = _encode(subject, vocabulary, file.read(_MOST_BYTES)), str(data)
+    if len(tokens) < 2:
+        raise InputError(f"{what} holds {len(tokens)} tokens; at least 2 are needed")
+    if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary:
+        raise InputError(
+            f"{what} holds token {int(tokens.max())}; the model has tokens 0 to {vocabulary - 1}"
+        )
+    return Reading(what, tokens, None, _decoder(subject, vocabulary))
+
+
+def _decoder(subject: Subject, vocabulary: int) -> Callable[[list[int]], str] | None:
+    """What makes text of tokens, where something does."""
+    file = subject.folder / "tokenizer.json"
+    if not file.is_file():
+        if vocabulary != _BYTES:
+            return None
+        return lambda ids: bytes(ids).decode("utf-8", "replace")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return None
+    made = Tokenizer.from_file(str(file))
+    return lambda ids: str(made.decode(ids))
+
+
+def _encode(subject: Subject, vocabulary: int, text: bytes) -> Tensor:
+    """Bytes are their own numbers where there are 256 tokens; else a tokenizer is needed."""
+    file = subject.folder / "tokenizer.json"
+    if not file.is_file():
+        if vocabulary != _BYTES:
+            raise InputError(
+                f"{subject.name} has {vocabulary:,} tokens and no tokenizer.json beside it; give "
+                "--data a .npy file of token numbers"
+            )
+        return torch.tensor(list(text))
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise InputError(
+            f"{file} needs the package tokenizers, which is not installed; give --data a .npy "
+            "file of token numbers instead"
+        ) from None
+    return torch.tensor(Tokenizer.from_file(str(file)).encode(text.decode("utf-8", "replace")).ids)
+
+
+def _numbers(path: Path) -> Tensor:
+    try:
+        numbers = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise InputError(f"{path} is not a file of numbers that NumPy reads: {e}") from None
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise InputError(f"{path} must hold whole numbers; it holds {numbers.dtype}")
+    return torch.from_numpy(numbers.astype(np.int64).reshape(-1))
+
+
+def _read_rows(forecaster: Forecaster, data: Path) -> Reading:
+    if not data.is_file():
+        raise InputError(f"there is no file {data}")
+    frame = read_csv(data)
+    return Reading(f"the last rows of {data}", None, lambda: forecaster.predict(frame))

@@ -1,0 +1,291 @@
+"""The forecaster for people with a data frame: fit, predict, evaluate, save, load."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from longstate._environment import environment
+from longstate.errors import InputError
+from longstate.models import ForecastModel, ForecastSpec, layer_class
+from longstate.models._block import Gate, resolve
+from longstate.models._saving import fill
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._evaluate import evaluate
+from longstate.train._evaluation import ForecastEvaluation
+from longstate.train._forecast_frame import check_reach, forecast_frame, table_for
+from longstate.train._forecast_task import ForecastTask
+from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
+from longstate.train._history import Evaluated, TrainingHistory
+from longstate.train._loop import Keeping, Progress, train
+from longstate.train._old_names import ADDED, renamed
+from longstate.train._patterns import layer_names, layer_pattern
+from longstate.train._prepare import Bounds, identity_of, plan, solve
+from longstate.train._settings import Size, Training
+from longstate.train._table import Columns, Table, make_table
+from longstate.train._time_step import Timing
+from longstate.train._windows import Split, Windows
+
+MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+
+
+class Forecaster:
+    """Ridge regression plus a state space model for what it leaves over.
+
+        Forecaster(horizon=96).fit(frame, target="OT").predict(frame)
+
+    Args:
+        horizon: rows to forecast.
+        window: rows seen; None takes 336, or less where the data is short.
+        layers: name of a class in `longstate.layers`, in any case; or several (a list, or with
+            commas between): a pattern that is repeated over the blocks.
+        quantiles: levels besides the mean; empty for none.
+        season: rows per season for the seasonal naive baseline; None finds it from the time step.
+        size: of the state space part. training: the loop's settings.
+        seed: of weights, order and dropout.
+    """
+
+    def __init__(
+        self,
+        horizon: int,
+        *,
+        window: int | None = None,
+        layers: str | Sequence[str] = "s4d",
+        quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+        season: int | None = None,
+        size: Size = Size(),  # noqa: B008
+        training: Training = Training(),  # noqa: B008
+        seed: int = 0,
+    ):
+        for name, value in (("horizon", horizon), ("window", window), ("season", season)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1 row; got {value}")
+        if any(not 0 < q < 1 for q in quantiles) or len(set(quantiles)) < len(quantiles):
+            raise InputError(
+                f"quantiles must be different numbers between 0 and 1; got {list(quantiles)}"
+            )
+        self.layers = layer_pattern(layers)
+        layer_names(self.layers, size.n_layers)
+        self.horizon, self.window, self.season = horizon, window, season
+        self.quantiles = tuple(sorted(float(q) for q in quantiles))
+        self.size, self.training, self.seed = size, training, seed
+        self.facts: dict[str, Any] = {}
+        self._model: ForecastModel | None = None
+
+    @property
+    def model(self) -> ForecastModel:
+        if self._model is None:
+            raise InputError("the forecaster is not fitted yet; call fit first")
+        return self._model
+
+    @property
+    def history(self) -> TrainingHistory:
+        raw = self.facts["history"]
+        return TrainingHistory(**{**raw, "looks": tuple(Evaluated(**x) for x in raw["looks"])})
+
+    def fit(
+        self,
+        frame: Data,
+        target: Names | None = None,
+        *,
+        covariates: Names = (),
+        known: Names = (),
+        time: str | int | None = None,
+        step: str | None = None,
+        zone: str | None = None,
+        holidays: Iterable[Any] = (),
+        lower: float | None = None,
+        upper: float | None = None,
+        transform: str = "none",
+        split: Sequence[float] = (0.7, 0.1, 0.2),
+        out: str | Path | None = None,
+        show: Callable[[Progress], None] | None = None,
+    ) -> "Forecaster":
+        """Train on the first part of `frame`, stop by the second; the third is left for evaluation.
+
+        Args:
+            frame: one row per time step, oldest first; a Series or an array will do.
+            target: column or columns to forecast; None where there is only one.
+            covariates: columns known up to now. known: columns known for the future too.
+            time: column with the times; None takes an index of times, or the column that is named
+                (date, time, ds, ts, quarter, last_updated...) or written like one.
+            step, zone, holidays: of the times, where the data does not tell; see `Timing`.
+            lower, upper, transform: of the targets; see `Bounds`.
+            split: shares of the rows for training, validation and test.
+            out: folder for the checkpoint and the model. A run that was stopped there goes on.
+            show: called with the progress after each step.
+
+        Raises:
+            InputError: data, settings or folder cannot be used; one sentence.
+        """
+        data = as_frame(frame)
+        when = None if time is None else str(time)
+        target = only_column(data, when) if target is None else target
+        parts_of = names_of(target), names_of(covariates), names_of(known)
+        data, when, remarks = find_time(data, when, (*parts_of[0], *parts_of[1], *parts_of[2]))
+        timing = Timing(step, zone, tuple(str(day) for day in holidays))
+        table = make_table(data, Columns(*parts_of, when), timing=timing)
+        bounds = Bounds(lower, upper, transform)
+        spec, parts = plan(
+            table, self.horizon, self.window, self.season, self.quantiles, split, bounds
+        )
+        spec = dataclasses.replace(spec, gate=self._gate(out))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self._model = self._build(spec)
+        notes = self._fit(table, spec, parts, out, show)
+        self._model.eval()
+        seen = parts.validation
+        self.facts |= {
+            "seen_rows": seen,
+            "seen_digest": table.digest(seen),
+            "seen_until": None if table.times is None else table.label(seen - 1),
+            "split": list(split),
+            "notes": [*remarks, *table.notes, *notes],
+            "environment": environment(),
+        }
+        if out is not None:
+            self.save(Path(out) / MODEL)
+        return self
+
+    def predict(self, frame: Data) -> pd.DataFrame:
+        """The `horizon` rows after the last row with a target.
+
+        Args:
+            frame: the columns of training, with at least `window` rows; after them, where columns
+                are known in advance, `horizon` rows with those columns filled and empty targets.
+
+        Returns:
+            The time (or row number) and, for each target, its column and one for each quantile.
+            What was found and mended in the data stands in `attrs["notes"]`, in sentences.
+
+        Raises:
+            InputError: the data cannot be used; nothing but the last row of the window is there.
+        """
+        table = self._table(frame)
+        spec = self.model.spec
+        check_reach(table, spec)
+        forecast, lacks = self.model.checked(Windows.last(table, spec))
+        if lacks is not None:
+            warnings.warn(lacks, stacklevel=2)
+        return forecast_frame(table, spec, forecast, lacks)
+
+    def evaluate(self, frame: Data) -> ForecastEvaluation:
+        """Score the rows of `frame` that training and validation have not seen."""
+        table = self._table(frame)
+        return evaluate(self.model, Windows(table, self.model.spec, self._unseen(table)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one safetensors file."""
+        facts = {
+            "spec": dataclasses.asdict(self.model.spec),
+            "layers": ",".join(self.layers),
+            "size": dataclasses.asdict(self.size),
+            "training": dataclasses.asdict(self.training),
+            "seed": self.seed,
+            **self.facts,
+        }
+        checkpoint.save(Path(path), "forecaster", dict(self.model.state_dict()), facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Forecaster":
+        """Read what `save` wrote, or the folder that `fit(out=...)` wrote."""
+        path = Path(path)
+        path = path / MODEL if path.is_dir() else path
+        tensors, facts = checkpoint.load(path, "forecaster")
+        facts = renamed(facts)
+        spec = ForecastSpec.of(facts.pop("spec"))
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(
+                    f"{path} cannot be used: its {name} holds numbers that are not finite"
+                )
+        self = cls(
+            spec.horizon,
+            window=spec.window,
+            layers=facts.pop("layers"),
+            quantiles=spec.quantiles,
+            season=spec.season,
+            size=Size(**facts.pop("size")),
+            training=Training(**facts.pop("training")),
+            seed=facts.pop("seed"),
+        )
+        self._model = self._build(spec)
+        fill(self._model, tensors, path)
+        self.facts = facts
+        return self
+
+    def _build(self, spec: ForecastSpec) -> ForecastModel:
+        size = self.size
+        names = layer_names(self.layers, size.n_layers)
+        return ForecastModel(
+            spec,
+            [partial(layer_class(name), d_state=size.d_state) for name in names],
+            d_model=size.d_model,
+            n_layers=size.n_layers,
+            dropout=size.dropout,
+        )
+
+    def _gate(self, out: str | Path | None) -> Gate:
+        """What stands behind each layer: what a stopped run has, otherwise what the layer needs."""
+        path = None if out is None else Path(out) / CHECKPOINT
+        if path is not None and path.exists():
+            return checkpoint.load(path, "training")[1]["identity"].get("gate", ADDED["gate"])
+        gates = {resolve("auto", layer_class(name)) for name in self.layers}
+        return gates.pop() if len(gates) == 1 else "auto"
+
+    def _fit(
+        self,
+        table: Table,
+        spec: ForecastSpec,
+        parts: Split,
+        out: str | Path | None,
+        show: Callable[[Progress], None] | None,
+    ) -> list[str]:
+        training = Windows(table, spec, 0, parts.train)
+        validation = Windows(table, spec, parts.train, parts.validation)
+        constant = solve(self.model, training, validation, parts.train)
+        task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
+        identity = {
+            "data": table.digest(table.rows)[:16],
+            **identity_of(spec),
+            **dataclasses.asdict(parts),
+            **dataclasses.asdict(self.size),
+            **dataclasses.asdict(self.training),
+            "layers": ",".join(self.layers),
+            "seed": self.seed,
+        }
+        identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
+        path = None if out is None else Path(out) / CHECKPOINT
+        history = train(
+            task, self.training, seed=self.seed, keeping=Keeping(path, identity), show=show
+        )
+        self.facts = {"history": dataclasses.asdict(history)}
+        return [
+            f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
+        ]
+
+    def _table(self, data: Data) -> Table:
+        return table_for(data, self.model.spec)
+
+    def _unseen(self, table: Table) -> int:
+        """The first row that training and validation have not seen."""
+        seen, until = self.facts["seen_rows"], self.facts["seen_until"]
+        if until is None or table.times is None:
+            known = table.rows >= seen and table.digest(seen) == self.facts["seen_digest"]
+            return seen if known else 0
+        assert table.calendar is not None
+        last = table.calendar.untext(until)
+        row = int(table.times[: table.rows].searchsorted(last, side="right"))
+        if table.rows - row < self.horizon:
+            raise InputError(
+                f"the data ends at {table.label(table.rows - 1)}; an evaluation needs "
+                f"{self.horizon} rows after {until.replace('T', ' ')}, up to which the model has "
+                "seen the series"
+            )
+        return row

@@ -1,0 +1,75 @@
+"""From a data frame to what a fitted forecaster reads, and from its forecast to a data frame."""
+
+from typing import Any
+
+import pandas as pd
+
+from longstate.errors import InputError
+from longstate.models import Forecast, ForecastSpec
+from longstate.models._time_text import present, texts
+from longstate.train._frame import Data, as_frame, find_time
+from longstate.train._table import Columns, Table, make_table
+
+
+def table_for(data: Data, spec: ForecastSpec) -> Table:
+    """The columns of `spec`, on its calendar; the time may have another name.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    frame = as_frame(data)
+    if spec.time is not None and spec.time not in frame.columns:
+        used = (*spec.targets, *spec.covariates, *spec.known)
+        frame, found, _ = find_time(frame, None, used)
+        if found is not None:
+            frame = frame.rename(columns={found: spec.time})
+    columns = Columns(spec.targets, spec.covariates, spec.known, spec.time)
+    return make_table(frame, columns, calendar=spec.calendar)
+
+
+def check_reach(table: Table, spec: ForecastSpec) -> None:
+    """Raises InputError where the past or what is known of the future is too short."""
+    if table.rows < spec.window:
+        raise InputError(f"a forecast needs the last {spec.window} rows; the data has {table.rows}")
+    ahead = len(table.known) - table.rows
+    if spec.known and ahead < spec.horizon:
+        raise InputError(
+            f"a forecast needs {spec.horizon} rows after the last target with "
+            f"{', '.join(map(repr, spec.known))} filled; the data has {ahead}"
+        )
+
+
+def forecast_frame(
+    table: Table, spec: ForecastSpec, forecast: Forecast, lacks: str | None
+) -> pd.DataFrame:
+    """Time (or row number), and for each target its column and one for each quantile.
+
+    Args:
+        table: that was forecast from.
+        spec: names.
+        forecast: b = 1.
+        lacks: a remark on the window. It and the table's notes stand in `attrs["notes"]`.
+    """
+    times = table.times_ahead(spec.horizon)
+    if times is None or table.calendar is None:
+        first = table.before + table.rows
+        columns: dict[str, Any] = {"row": list(range(first, first + spec.horizon))}
+    else:
+        columns = {str(spec.time): present(table.calendar, times[table.rows :])}
+    for j, name in enumerate(spec.targets):
+        columns[name] = forecast.point[0, :, j].numpy()
+        for k, level in enumerate(spec.quantiles):
+            columns[f"{name}_q{level:g}"] = forecast.quantiles[0, :, j, k].numpy()
+    result = pd.DataFrame(columns)
+    result.attrs["notes"] = [*table.notes, *([] if lacks is None else [lacks])]
+    return result
+
+
+def forecast_csv(forecast: pd.DataFrame, spec: ForecastSpec) -> str:
+    """`forecast_frame` as CSV, with the times written as those of training."""
+    if spec.calendar is not None and spec.time in forecast.columns and spec.calendar.even:
+        values = forecast[spec.time]
+        if pd.api.types.is_datetime64_any_dtype(values):
+            times = texts(spec.calendar, pd.DatetimeIndex(values))
+            forecast = forecast.assign(**{str(spec.time): times})
+    return forecast.to_csv(index=False)

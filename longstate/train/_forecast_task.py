@@ -1,0 +1,153 @@
+"""Learning to forecast: batches of windows, and the loss.
+
+    loss = mean (point - y)^2 + mean over levels of pinball(quantile - y),   in scaled units
+
+Gaps in the future do not count.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longstate.errors import InputError
+from longstate.models import Forecast, ForecastModel
+from longstate.train._settings import Training
+from longstate.train._table import Table
+from longstate.train._windows import Batch, Windows
+
+VALIDATION_WINDOWS = 2048
+FAR = 1e9  # times the usual distance from the median: beside it, other values have no digits left
+OVERFLOW = 1e15  # of scaled values: their squares stay finite in float32
+
+
+class ForecastTask:
+    """A `Task` for the loop.
+
+    Args:
+        model: what is trained.
+        train, validation: windows of the two parts.
+        settings: batch size and windows per epoch.
+        seed: of the order of the windows.
+    """
+
+    def __init__(
+        self,
+        model: ForecastModel,
+        train: Windows,
+        validation: Windows,
+        settings: Training,
+        *,
+        seed: int,
+    ):
+        self.model, self.train, self.validation = model, train, validation
+        self.settings, self.seed = settings, seed
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
+        order = order[: self.settings.windows_per_epoch]
+        return np.array_split(order, max(1, round(len(order) / self.settings.batch_size)))
+
+    def loss(self, indices: np.ndarray) -> Tensor:
+        return forecast_loss(self.model, self.train.batch(indices))
+
+    def validate(self) -> float:
+        """Over all validation windows, or evenly spaced ones where there are many."""
+        n = len(self.validation)
+        indices = np.unique(np.linspace(0, n - 1, min(n, VALIDATION_WINDOWS)).astype(int))
+        total = 0.0
+        for part in np.array_split(indices, max(1, len(indices) // 256)):
+            total += float(forecast_loss(self.model, self.validation.batch(part))) * len(part)
+        return total / len(indices)
+
+
+def forecast_loss(model: ForecastModel, batch: Batch) -> Tensor:
+    forecast = model.scaled(batch.window)
+    y = model.scale(batch.future)
+    weight = batch.present.float() / batch.present.float().mean().clamp_min(1e-9)
+    loss = (weight * (forecast.point - y) ** 2).mean()
+    if model.spec.quantiles:
+        loss = loss + (weight[..., None] * pinball(forecast, y, model.spec.quantiles)).mean()
+    return loss
+
+
+def pinball(forecast: Forecast, y: Tensor, levels: tuple[float, ...]) -> Tensor:
+    """(b, h, c, q): level * (y - quantile) above, (level - 1) * (y - quantile) below."""
+    level = torch.tensor(levels, dtype=y.dtype)
+    over = y[..., None] - forecast.quantiles
+    return torch.maximum(level * over, (level - 1) * over)
+
+
+@torch.no_grad()
+def fit_scale(model: ForecastModel, windows: Windows, rows: int) -> tuple[str, ...]:
+    """Set the model's scales from the first `rows` rows; returns the names of constant columns.
+
+    Raises:
+        InputError: one value is so far from all others that they would vanish beside it.
+    """
+    table = windows.table
+    constant = []
+    for scale, values, names in (
+        (model.scale, table.target, table.columns.targets),
+        (model.covariate_scale, table.covariates, table.columns.covariates),
+        (model.known_scale, table.known, table.columns.known),
+    ):
+        part = np.array(values[:rows], dtype=np.float64)
+        for name, column in zip(names, part.T, strict=True):
+            _check_spread(table, name, column)
+        if scale is model.scale and scale.transform != "none":
+            scale.fit(torch.from_numpy(part), model.spec.lower)
+        else:
+            scale.set(torch.from_numpy(part.mean(0)), torch.from_numpy(part.std(0)))
+        constant += [n for n, column in zip(names, part.T, strict=True) if np.ptp(column) == 0]
+    return tuple(constant)
+
+
+def _check_spread(table: Table, name: str, values: np.ndarray) -> None:
+    far = np.abs(values - np.median(values))
+    row, usual = int(far.argmax()), far[far > 0]
+    if len(usual) and far[row] > FAR * np.median(usual):
+        raise InputError(
+            f"column {name!r} is {values[row]:g} at {table.label(row)}, {far[row]:.2g} from the "
+            f"median where {np.median(usual):.2g} is usual; correct it, or leave it empty"
+        )
+
+
+@torch.no_grad()
+def check_size(model: ForecastModel, table: Table, rows: int) -> None:
+    """Refuse values in the first `rows` rows whose squares would overflow.
+
+    Raises:
+        InputError: names the column and the row.
+    """
+    for scale, values, names in (
+        (model.scale, table.target, table.columns.targets),
+        (model.covariate_scale, table.covariates, table.columns.covariates),
+        (model.known_scale, table.known, table.columns.known),
+    ):
+        if not names:
+            continue
+        scaled = scale(torch.from_numpy(np.array(values[:rows]))).abs().nan_to_num(torch.inf)
+        row, column = divmod(int(scaled.argmax()), len(names))
+        if float(scaled[row, column]) > OVERFLOW:
+            raise InputError(
+                f"column {names[column]!r} is {values[row, column]:g} at {table.label(row)}: "
+                f"{float(scaled[row, column]):.2g} times the spread of the training part; correct "
+                "it, or leave it empty"
+            )
+
+
+@torch.no_grad()
+def fit_spread(model: ForecastModel, validation: Windows, windows: int = 1024) -> None:
+    """Set the quantiles' starting spread: those of the line's errors on the validation part."""
+    if not model.spec.quantiles:
+        return
+    n = len(validation)
+    indices = np.unique(np.linspace(0, n - 1, min(n, windows)).astype(int))
+    errors = []
+    for part in np.array_split(indices, max(1, len(indices) // 256)):
+        batch = validation.batch(part)
+        error = model.scale(batch.future) - model.scaled_line(batch.window)
+        errors.append(torch.where(batch.present, error, torch.nan))
+    levels = torch.tensor(model.spec.quantiles)
+    spread = torch.nanquantile(torch.cat(errors), levels, dim=0)
+    model.spread.copy_(spread.nan_to_num().movedim(0, -1))

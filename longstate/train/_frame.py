@@ -1,0 +1,145 @@
+"""A data frame with plain column names, made from what people have; and its time column."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from longstate.errors import InputError
+from longstate.models._time_text import LONGEST, read_text
+from longstate.train._time_form import find_form
+
+Names = str | int | Sequence[str | int]
+Data = pd.DataFrame | pd.Series | np.ndarray
+# Lower case, letters only. What ends in date or time is found too.
+TIME_NAMES = {
+    *("date", "time", "datetime", "timestamp", "ds", "ts", "dt", "day", "week", "month", "quarter"),
+    *("year", "period", "when", "stamp", "utc", "lastupdated", "updated", "updatedat", "created"),
+    *("createdat", "recordedat", "datum", "zeit", "zeitstempel", "fecha", "horodatage"),
+}
+NO_TIMES = "No column with times was found: the rows are taken as evenly spaced."
+SAMPLE = 50
+
+
+def as_frame(data: Any) -> pd.DataFrame:
+    """A frame whose columns have one text each as their name.
+
+    Args:
+        data: a frame; a Series or an array of one column; an array (t, c), whose columns are called
+            "0", "1" and so on.
+
+    Raises:
+        InputError: it is something else, or two columns have the same name.
+    """
+    if isinstance(data, pd.Series):
+        frame = data.to_frame("value" if data.name is None else data.name)
+    elif isinstance(data, np.ndarray) and data.ndim in (1, 2):
+        frame = pd.DataFrame(data)
+    elif isinstance(data, pd.DataFrame):
+        frame = data
+    else:
+        what = f"an array of {data.ndim} axes" if isinstance(data, np.ndarray) else type(data)
+        what = what if isinstance(what, str) else f"{what.__module__.split('.')[0]} {what.__name__}"
+        raise InputError(
+            f"the data must be a pandas DataFrame or Series or an array (rows, columns); got {what}"
+        )
+    if frame.columns.nlevels > 1:
+        raise InputError(
+            f"the columns have names in {frame.columns.nlevels} rows, such as {frame.columns[0]}; "
+            "one name for each column was expected"
+        )
+    names = pd.Index([str(name) for name in frame.columns])
+    if names.has_duplicates:
+        twice = names[names.duplicated()][0]
+        raise InputError(f"the data has the column {twice!r} twice; one name for each is needed")
+    return frame.set_axis(names, axis=1)
+
+
+def names_of(names: Names) -> tuple[str, ...]:
+    """Columns as texts, as `as_frame` names them."""
+    if isinstance(names, str | int | np.integer):
+        return (str(names),)
+    return tuple(str(name) for name in names)
+
+
+def only_column(frame: pd.DataFrame, time: str | None) -> str:
+    """The one column that can be the target.
+
+    Raises:
+        InputError: there are several.
+    """
+    names = [n for n in frame.columns if n != time and pd.api.types.is_numeric_dtype(frame[n])]
+    if len(names) != 1:
+        raise InputError(f"target must name a column; there are {len(names)} columns of numbers")
+    return str(names[0])
+
+
+def find_time(
+    frame: pd.DataFrame, time: str | None, used: tuple[str, ...] = ()
+) -> tuple[pd.DataFrame, str | None, tuple[str, ...]]:
+    """The time column: the one asked for, an index of times, or one that is named or written so.
+
+    Args:
+        frame: as `as_frame` returns it.
+        time: the column asked for.
+        used: columns that have another part.
+
+    Returns:
+        The frame with the time as a column, its name, and remarks.
+    """
+    name = None if frame.index.name is None else str(frame.index.name)
+    if time is not None:
+        if time not in frame.columns and time == name:
+            return frame.rename_axis(time).reset_index(), time, ()
+        return frame, time, ()
+    if _holds_times(frame.index.to_series(), name):
+        name = name or "time"
+        return frame.drop(columns=name, errors="ignore").rename_axis(name).reset_index(), name, ()
+    free = [c for c in frame.columns if c not in used]
+    named = [c for c in free if is_time_name(c)]
+    for column in named:
+        if not pd.api.types.is_numeric_dtype(frame[column]) or _is_count_of_time(frame[column]):
+            return frame, column, () if column.lower() in ("date", "time") else (_taken(column),)
+    written = [c for c in free if c not in named and _holds_times(frame[c], None)]
+    if len(written) == 1:
+        return frame, written[0], (_taken(written[0]),)
+    if named:
+        return frame, None, (f"{NO_TIMES} Column {named[0]!r} holds numbers; time can name it.",)
+    return frame, None, (NO_TIMES,)
+
+
+def _taken(column: str) -> str:
+    return f"Column {column!r} is taken as the time."
+
+
+def is_time_name(name: str) -> bool:
+    """Whether people call the time so."""
+    letters = re.sub(r"[^a-z]", "", name.lower())
+    return letters in TIME_NAMES or letters.endswith(("date", "time", "timestamp"))
+
+
+def _is_count_of_time(values: pd.Series) -> bool:
+    """Years, days such as 20240131, or seconds since 1970."""
+    return find_form(values).form != "number" and bool(values.is_monotonic_increasing)
+
+
+def _holds_times(values: pd.Series, name: str | None) -> bool:
+    """Dates, periods, or text of which every sampled row is a date."""
+    if isinstance(values.dtype, pd.PeriodDtype | pd.DatetimeTZDtype):
+        return True
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return True
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return name is not None and is_time_name(name) and _is_count_of_time(values)
+    if len(values) == 0 or isinstance(values.dtype, pd.CategoricalDtype):
+        return False
+    text = values.iloc[np.unique(np.linspace(0, len(values) - 1, SAMPLE).astype(int))]
+    text = text.astype("string").str.strip()
+    if text.isna().any() or (text.str.len() > LONGEST).any() or not text.str.contains(r"\d").all():
+        return False
+    if text.str.fullmatch(r"[-+]?[\d.]+").any():
+        return False
+    form = find_form(text).form
+    return form != "mixed" and not read_text(form, text).isna().any()

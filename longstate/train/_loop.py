@@ -1,0 +1,268 @@
+"""The training loop: one, and readable from top to bottom.
+
+It can be stopped at any moment and goes on where it was, bit for bit on the CPU: the order of the
+windows depends only on the seed and the epoch, and weights, moments, random state and position are
+in the checkpoint.
+"""
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longstate.errors import InputError
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._diagnose import describe_nonfinite
+from longstate.train._history import Evaluated, TrainingHistory
+from longstate.train._old_names import ADDED, renamed
+from longstate.train._optim import make_optimiser, set_rate
+from longstate.train._settings import Training
+
+
+class Task(Protocol):
+    """What is learnt. The loop knows nothing of series or text."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """Indices of each batch, in order; depends on nothing but the seed and `epoch`."""
+
+    def loss(self, indices: np.ndarray) -> Tensor:
+        """Mean loss of one batch."""
+
+    def validate(self) -> float:
+        """Loss on the validation part."""
+
+
+@dataclass
+class Progress:
+    """Where the run is. All of it is in the checkpoint."""
+
+    total: int
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    since_best: int = 0
+    seconds: float = 0.0
+    ended: str = ""
+    looks: list[Evaluated] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where and how often the run is written down.
+
+    Args:
+        path: the checkpoint file; None keeps nothing.
+        identity: data and settings; a checkpoint of another identity is refused.
+        seconds: time between checkpoints within an epoch. One is written after each epoch anyway.
+    """
+
+    path: Path | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 20.0
+
+
+CLIP = 1.0
+
+
+def train(
+    task: Task,
+    settings: Training,
+    *,
+    seed: int = 0,
+    keeping: Keeping = Keeping(),
+    show: Callable[[Progress], None] | None = None,
+    looked: Callable[[Progress], None] | None = None,
+) -> TrainingHistory:
+    """Train `task.model`, which ends with the best weights that were found.
+
+    Args:
+        task: model, batches and losses.
+        settings: lengths and rates.
+        seed: of dropout; the task has its own for the order of the windows.
+        keeping: where checkpoints go. One that is there is continued.
+        show: called after each step.
+        looked: called after each evaluation on the validation part, with the weights evaluated.
+
+    Raises:
+        InputError: a loss or gradient is not finite; the checkpoint is of another run or cannot be
+            read or written.
+    """
+    optimiser = make_optimiser(task.model, settings)
+    with torch.random.fork_rng(devices=[]), _interrupts() as interrupted:
+        torch.manual_seed(seed)
+        best = _copy(task.model)
+        progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
+        if keeping.path is not None and keeping.path.exists():
+            best = _resume(task.model, optimiser, progress, keeping)
+        started, saved = time.monotonic() - progress.seconds, time.monotonic()
+        if not progress.looks:
+            best = _look(task, progress, best)
+            _save(task.model, optimiser, progress, best, keeping)
+            if looked is not None:
+                looked(progress)
+        while not progress.ended:
+            out_of_time = False
+            for batch in task.epoch(progress.epoch)[progress.batch :]:
+                set_rate(optimiser, _place(progress, settings), progress.total)
+                _step(task, optimiser, progress, batch)
+                progress.seconds = time.monotonic() - started
+                if show is not None:
+                    show(progress)
+                out_of_time = settings.minutes is not None and (
+                    progress.seconds > 60 * settings.minutes
+                )
+                if out_of_time or interrupted.is_set():
+                    break
+                if time.monotonic() - saved > keeping.seconds:
+                    _save(task.model, optimiser, progress, best, keeping)
+                    saved = time.monotonic()
+            if interrupted.is_set():
+                break
+            best = _look(task, progress, best)
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            progress.ended = _ending(progress, settings, out_of_time)
+            _save(task.model, optimiser, progress, best, keeping)
+            saved = time.monotonic()
+            if looked is not None:
+                looked(progress)
+        if interrupted.is_set():
+            _save(task.model, optimiser, progress, best, keeping)
+    task.model.load_state_dict(best)
+    ended = progress.ended or "interrupted"
+    return TrainingHistory(tuple(progress.looks), progress.best_step, ended, progress.seconds)
+
+
+def _step(
+    task: Task, optimiser: torch.optim.Optimizer, progress: Progress, batch: np.ndarray
+) -> None:
+    task.model.train()
+    optimiser.zero_grad(set_to_none=True)
+    before = torch.get_rng_state()
+    loss = task.loss(batch)
+    if bool(torch.isfinite(loss)):
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(task.model.parameters(), CLIP)
+    if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(norm)):
+        torch.set_rng_state(before)
+        where = describe_nonfinite(task.model, lambda: task.loss(batch))
+        raise InputError(f"training stopped at step {progress.step}: {where}")
+    optimiser.step()
+    progress.step += 1
+    progress.batch += 1
+    progress.loss_sum += float(loss.detach())
+    progress.loss_count += 1
+
+
+def _place(progress: Progress, settings: Training) -> int:
+    """Where the step stands in the schedule: by the clock where that will end the run first."""
+    if settings.minutes is None:
+        return progress.step
+    share = min(1.0, progress.seconds / (60 * settings.minutes))
+    return max(progress.step, int(share * progress.total))
+
+
+def _look(task: Task, progress: Progress, best: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Validate; returns the best weights so far."""
+    task.model.eval()
+    with torch.no_grad():
+        loss = task.validate()
+    if not math.isfinite(loss):
+        raise InputError(f"training stopped at step {progress.step}: the validation loss is {loss}")
+    train_loss = progress.loss_sum / progress.loss_count if progress.loss_count else math.nan
+    steps_per_epoch = max(1, len(task.epoch(0)))
+    epoch = progress.step / steps_per_epoch
+    progress.looks.append(Evaluated(progress.step, epoch, train_loss, loss))
+    progress.loss_sum, progress.loss_count = 0.0, 0
+    if loss < progress.best_loss:
+        progress.best_loss, progress.best_step, progress.since_best = loss, progress.step, 0
+        return _copy(task.model)
+    progress.since_best += 1
+    return best
+
+
+def _ending(progress: Progress, settings: Training, out_of_time: bool) -> str:
+    if out_of_time:
+        return "out of time"
+    if progress.epoch >= settings.epochs:
+        return "finished"
+    return "no progress" if progress.since_best >= settings.patience else ""
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _save(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    best: dict[str, Tensor],
+    keeping: Keeping,
+) -> None:
+    if keeping.path is None:
+        return
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"best/{k}": v for k, v in best.items()}
+    tensors |= checkpoint.pack_optimiser(optimiser)
+    tensors["random"] = torch.get_rng_state()
+    facts = {"identity": keeping.identity, "progress": dataclasses.asdict(progress)}
+    checkpoint.save(keeping.path, "training", tensors, facts)
+
+
+def _resume(
+    model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, keeping: Keeping
+) -> dict[str, Tensor]:
+    assert keeping.path is not None
+    tensors, facts = checkpoint.load(keeping.path, "training")
+    saved, now = renamed(facts["identity"]), renamed(keeping.identity)
+    for name in now | saved:
+        theirs, ours = saved.get(name, ADDED.get(name)), now.get(name)
+        name = name.replace("_", " ")
+        if theirs != ours:
+            raise InputError(
+                f"{keeping.path} belongs to another run: its {name} is {theirs}, here it is "
+                f"{ours}; choose another folder"
+            )
+    model.load_state_dict(checkpoint.part(tensors, "model"))
+    checkpoint.unpack_optimiser(optimiser, tensors)
+    torch.set_rng_state(tensors["random"])
+    for name, value in facts["progress"].items():
+        setattr(progress, name, value)
+    progress.looks = [Evaluated(**look) for look in facts["progress"]["looks"]]
+    return checkpoint.part(tensors, "best")
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the loop to stop after this step; the second stops at once."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def first(signum: int, frame: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,16 @@
+"""Settings that older versions wrote under other names; applied wherever a file is read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ADDED = {"weight_decay": "0.1", "dynamics_rate": "None", "gate": "glu"}
+"""Settings that an older version did not write into a run's checkpoint, and what it did, as the
+text that `str` makes of the value."""
+
+_RENAMED = {"layer": "layers", "batch": "batch_size", "shares": "split"}
+
+
+def renamed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings under the names of this version. Spaces become underscores."""
+    names = {name: name.replace(" ", "_") for name in facts}
+    return {_RENAMED.get(names[name], names[name]): value for name, value in facts.items()}

@@ -1,0 +1,160 @@
+"""What is decided and solved before training starts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from longstate.errors import InputError
+from longstate.layers import S4D
+from longstate.models import ForecastModel, ForecastSpec
+from longstate.models._scale import TRANSFORMS
+from longstate.train._baselines import fit_ridge
+from longstate.train._forecast_task import check_size, fit_scale, fit_spread
+from longstate.train._table import Table
+from longstate.train._windows import Split, Windows, check_split, cycles_of, season_of, split_rows
+
+WINDOW = 336
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What forecasts may be.
+
+    Args:
+        lower, upper: no forecast lies beyond; None for no bound.
+        transform: of the targets before they are scaled: "none", "log1p" (of the distance to
+            `lower`), "box-cox", or "auto": what is best on the validation part.
+    """
+
+    lower: float | None = None
+    upper: float | None = None
+    transform: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.transform not in (*TRANSFORMS, "auto"):
+            known = ", ".join((*TRANSFORMS, "auto"))
+            raise InputError(f"transform must be one of {known}; got {self.transform!r}")
+        for name, value in (("lower", self.lower), ("upper", self.upper)):
+            if value is not None and not np.isfinite(value):
+                raise InputError(f"{name} must be a number; got {value}")
+        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
+            raise InputError(f"lower must be below upper; got {self.lower:g} and {self.upper:g}")
+
+    def check(self, table: Table) -> None:
+        """Raises InputError where the data itself lies beyond a bound."""
+        for name, bound, sign in (("lower", self.lower, 1), ("upper", self.upper, -1)):
+            if bound is None:
+                continue
+            beyond = sign * table.target < sign * bound
+            if beyond.any():
+                row, column = map(int, np.argwhere(beyond)[0])
+                raise InputError(
+                    f"{name} is {bound:g}, but column {table.columns.targets[column]!r} is "
+                    f"{table.target[row, column]:g} at {table.label(row)}"
+                )
+
+
+def plan(
+    table: Table,
+    horizon: int,
+    window: int | None,
+    season: int | None,
+    quantiles: tuple[float, ...],
+    split: Sequence[float],
+    bounds: Bounds = Bounds(),
+) -> tuple[ForecastSpec, Split]:
+    """Columns, lengths and parts. `window` and `season` None are found from the table.
+
+    Raises:
+        InputError: a part is too short, or the data lies beyond a bound.
+    """
+    bounds.check(table)
+    check_split(split)
+    train_rows = int(table.rows * split[0])
+    spec = ForecastSpec(
+        targets=table.columns.targets,
+        covariates=table.columns.covariates,
+        known=table.columns.known,
+        time=table.columns.time,
+        calendar=table.calendar,
+        cycles=cycles_of(table, train_rows),
+        window=window or max(1, min(WINDOW, (train_rows - horizon) // 2)),
+        horizon=horizon,
+        season=season or season_of(table, train_rows),
+        quantiles=quantiles,
+        lower=bounds.lower,
+        upper=bounds.upper,
+        transform="none" if bounds.transform == "auto" else bounds.transform,
+    )
+    parts = split_rows(table, spec, split)
+    if bounds.transform == "auto":
+        spec = min(
+            (replace(spec, transform=name) for name in TRANSFORMS),
+            key=lambda choice: _line_error(table, choice, parts),
+        )
+    return spec, parts
+
+
+def identity_of(spec: ForecastSpec) -> dict[str, Any]:
+    """What must agree to go on with a run; what is as it always was is left out, so that a run that
+    an older version began goes on."""
+    facts = asdict(spec)
+    calendar = spec.calendar
+    extra = {name: facts.pop(name) for name in ("lower", "upper", "transform")}
+    step = None if calendar is None else calendar.length or calendar.step
+    facts |= {"step": step, "calendar": facts.pop("cycles")}
+    facts |= {name: value for name, value in extra.items() if value not in (None, "none")}
+    if calendar is not None and (calendar.zone or calendar.holidays):
+        facts |= {"zone": calendar.zone, "holidays": calendar.holidays}
+    return facts
+
+
+@torch.no_grad()
+def _line_error(table: Table, spec: ForecastSpec, parts: Split) -> float:
+    """Mean squared error of the line alone on the validation part, in the data's own units."""
+    training = Windows(table, spec, 0, parts.train)
+    validation = Windows(table, spec, parts.train, parts.validation)
+    with torch.random.fork_rng(devices=[]):
+        model = ForecastModel(spec, lambda d: S4D(d, d_state=2), d_model=2, n_layers=1).eval()
+    fit_scale(model, training, parts.train)
+    check_size(model, table, parts.validation)
+    fit_ridge(model, training, validation)
+    total, count = 0.0, 0.0
+    for batch in validation.batches(256):
+        error = (model.raw(model.scaled_line(batch.window)) - batch.future) / model.scale.unit
+        total += float((batch.present * error**2).sum())
+        count += float(batch.present.sum())
+    return total / count if np.isfinite(total) else float("inf")
+
+
+def solve(
+    model: ForecastModel, training: Windows, validation: Windows, rows: int
+) -> tuple[str, ...]:
+    """Set what needs no training: scales, the line, the quantiles' spread.
+
+    Args:
+        model: of the same spec as the windows.
+        training, validation: windows of the two parts.
+        rows: of the training part, from which the scales come.
+
+    Returns:
+        The names of constant columns.
+
+    Raises:
+        InputError: a target is constant over the training part; a value is too large.
+    """
+    constant = fit_scale(model, training, rows)
+    for name in constant:
+        if name in model.spec.targets:
+            raise InputError(
+                f"the target column {name!r} is constant over the training part; there is nothing "
+                "to learn"
+            )
+    last = int(validation.origins[-1]) + model.spec.horizon
+    check_size(model, training.table, last)
+    fit_ridge(model, training, validation)
+    fit_spread(model, validation)
+    return constant

@@ -1,0 +1,123 @@
+"""How models are made and trained. Nothing heavy is imported, so that `--help` answers at once.
+
+The command line makes an option of every field here, with the text of its docstring.
+"""
+
+import math
+from dataclasses import dataclass
+
+from longstate.errors import InputError
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a forecaster is trained.
+
+    Args:
+        epochs: Passes over the training windows, at most.
+        minutes: Time for training, at most. Results of such a run cannot be repeated exactly.
+        batch_size: Windows per step.
+        windows_per_epoch: Windows of one epoch, at most; drawn anew for each epoch.
+        learning_rate: Highest learning rate, for all parameters but the layers' dynamics.
+        dynamics_rate: Highest learning rate of the layers' decays, frequencies and step sizes.
+        weight_decay: Weight decay of the weight matrices.
+        patience: Stop after this many epochs without a better validation loss.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    epochs: int = 20
+    minutes: float | None = None
+    batch_size: int = 64
+    windows_per_epoch: int = 2048
+    learning_rate: float = 2e-3
+    dynamics_rate: float = 1e-3
+    weight_decay: float = 0.01
+    patience: int = 4
+
+    def __post_init__(self) -> None:
+        _counts(self, "epochs", "batch_size", "windows_per_epoch", "patience")
+        _positive(self, "minutes", "learning_rate", "dynamics_rate")
+        _not_negative(self, "weight_decay")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a forecaster's state space model is.
+
+    Args:
+        d_model: Channels between the blocks.
+        n_layers: Number of blocks.
+        d_state: States of each layer.
+        dropout: Share of each block's output that is set to zero in training.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    d_model: int = 32
+    n_layers: int = 2
+    d_state: int = 64
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _counts(self, "d_model", "n_layers", "d_state")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must be at least 0 and below 1; got {self.dropout!r}")
+
+
+@dataclass(frozen=True)
+class TextTraining:
+    """How a language model is trained.
+
+    Args:
+        batch_size: Windows per step.
+        steps: Steps of the optimiser; 800 if neither steps, epochs nor minutes are given.
+        epochs: Passes over the training text, instead of steps.
+        minutes: Time for training, at most. The learning rate falls by the clock where that ends
+            the training first.
+        learning_rate: Highest learning rate.
+        dynamics_rate: Highest learning rate of the layers' decays, frequencies and step sizes; the
+            smaller of 0.001 and the learning rate if not given.
+        weight_decay: Weight decay of the weight matrices.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    batch_size: int = 2
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    learning_rate: float = 3e-3
+    dynamics_rate: float | None = None
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        _counts(self, "batch_size", "steps")
+        _positive(self, "epochs", "minutes", "learning_rate", "dynamics_rate")
+        _not_negative(self, "weight_decay")
+        if self.steps is not None and self.epochs is not None:
+            raise InputError("give steps or epochs, not both")
+
+
+def _counts(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+
+
+def _positive(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} must be a number above 0; got {value!r}")
+
+
+def _not_negative(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be a number of at least 0; got {value!r}")

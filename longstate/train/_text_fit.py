@@ -1,0 +1,107 @@
+"""How `TextModel.fit` reads its text and trains on it."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from longstate.errors import InputError
+from longstate.train._corpus import Corpus, open_corpus
+from longstate.train._loop import Keeping, Progress, train
+from longstate.train._settings import TextTraining, Training
+from longstate.train._text_run import CHECKPOINT, MODEL, TextHistory, TextRun
+from longstate.train._tokens import Tokens
+
+LOOKS = 10
+"""Evaluations on the validation part, at least, where there are so many steps."""
+INTERVAL = 50
+"""Steps between two evaluations, at most."""
+STEPS = 800
+"""Where neither steps nor epochs nor minutes are given."""
+MOST_STEPS = 1_000_000
+"""Where only minutes are given."""
+
+Files = str | Path | Sequence[str | Path]
+
+
+@contextlib.contextmanager
+def opened(
+    files: Files,
+    text: str | None,
+    tokens: Tokens,
+    folder: Path | None = None,
+    encoded: Callable[[int, int], None] | None = None,
+) -> Iterator[Corpus]:
+    """Files or a text as tokens; what has to be written goes into `folder` or a temporary one.
+
+    Raises:
+        InputError: there is neither or both, or a file cannot be read.
+    """
+    paths = [Path(f) for f in ([files] if isinstance(files, str | Path) else files)]
+    if paths and text is not None:
+        raise InputError("give files or text, not both")
+    if not paths and not text:
+        raise InputError("there are no files and no text to read")
+    with TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        if text is not None:
+            paths = [Path(temporary) / "text.txt"]
+            paths[0].write_bytes(text.encode("utf-8", "surrogateescape"))
+        yield open_corpus(paths, tokens, folder or Path(temporary), encoded)
+
+
+def fit_text(
+    run: TextRun, settings: Training, seed: int, show: Callable[[Progress], None] | None
+) -> TextHistory:
+    """Train `run.task.model`, writing the run's folder as it goes.
+
+    Raises:
+        InputError: the folder cannot be used, or the loss is not finite.
+    """
+    out = run.out
+    keeping = Keeping(None if out is None else out / CHECKPOINT, run.identity())
+    try:
+        found = train(run.task, settings, seed=seed, keeping=keeping, show=show, looked=run.look)
+    except InputError as e:
+        if "stopped at step" in str(e) and out is not None and (out / MODEL).exists():
+            raise InputError(
+                f"{e}; {out} holds the best weights before that; a lower learning_rate often helps"
+            ) from None
+        raise
+    history = run.history(found.looks, found.ended, found.seconds)
+    run.save(found.best_step)
+    run.write_history(history)
+    return history
+
+
+def total_steps(training: TextTraining, corpus: Corpus, context: int) -> int:
+    """Steps of a run.
+
+    Raises:
+        InputError: the text is shorter than a window.
+    """
+    if corpus.train < context + 1 or corpus.tokens - corpus.train < 2:
+        raise InputError(
+            f"the text has {corpus.tokens:,} tokens, of which {corpus.train:,} are for training; "
+            f"a context of {context:,} needs {context + 1:,} of them at least: give more text or a "
+            "shorter context"
+        )
+    if training.steps is not None:
+        return training.steps
+    if training.epochs is not None:
+        return max(1, round(training.epochs * corpus.train / (training.batch_size * context)))
+    return STEPS if training.minutes is None else MOST_STEPS
+
+
+def loop_settings(training: TextTraining, steps: int) -> Training:
+    """What the loop is told; its epochs are the stretches between two evaluations."""
+    looks = min(steps, max(LOOKS, -(-steps // INTERVAL)))
+    rate = training.dynamics_rate
+    return Training(
+        epochs=looks,
+        minutes=training.minutes,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        dynamics_rate=min(training.learning_rate, 1e-3) if rate is None else rate,
+        weight_decay=training.weight_decay,
+        patience=looks + 1,
+    )

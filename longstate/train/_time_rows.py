@@ -1,0 +1,201 @@
+"""Rows put in their places on a calendar's grid, or refused in one sentence."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from longstate.errors import InputError
+from longstate.models import Calendar
+from longstate.models._calendar import ROWS, _naive
+from longstate.models._time_text import read, texts
+from longstate.train._time_form import find_form
+from longstate.train._time_step import Timing, find_step, fits, missing_days
+
+COUNT = "step 'rows' (--step rows) counts rows instead of time"
+
+
+class Placed(NamedTuple):
+    """Values with rows of nan where they are missing, their times, and remarks."""
+
+    values: pd.DataFrame
+    times: pd.Index
+    calendar: Calendar
+    notes: tuple[str, ...]
+
+
+def place_rows(
+    values: pd.DataFrame, column: pd.Series, calendar: Calendar | None, timing: Timing
+) -> Placed:
+    """Read the times, and put each row on the grid.
+
+    Args:
+        values: the numbers of each row.
+        column: the times, as they are written.
+        calendar: that of training; None to find it.
+        timing: what is said of the times where the calendar has to be found.
+    """
+    empty = (column.isna() & values.isna().all(axis=1)).to_numpy()
+    lines = np.flatnonzero(~empty) + 2
+    values, column = values[~empty].reset_index(drop=True), column[~empty].reset_index(drop=True)
+    if len(column) == 0:
+        raise InputError(f"the time column {column.name!r} is empty")
+    if pd.api.types.infer_dtype(column, skipna=True) == "period":
+        column = pd.Series(pd.PeriodIndex(column), name=column.name)
+    notes: list[str] = []
+    base = calendar
+    if base is None:
+        form = find_form(column)
+        notes += form.notes if timing.zone is None else ()
+        base = Calendar(ROWS, form.form, timing.zone or form.zone)
+    stamps = _read(base, column, lines)
+    _check_order(stamps, base, column.name, lines)
+    found = base.anchored(stamps) if calendar is not None else find_step(base, stamps, timing)
+    found = _with_holidays(found, stamps, calendar is None, notes)
+    if found is None or (found.even and not fits(found, stamps)):
+        raise _uneven(found or base, stamps, column.name, lines)
+    if not found.even:
+        return Placed(values, stamps, found, tuple(notes))
+    return _fill(values, stamps, found, column.name, lines, notes)
+
+
+def _read(base: Calendar, column: pd.Series, lines: np.ndarray) -> pd.Index:
+    try:
+        stamps = read(base, column)
+    except (KeyError, ValueError) as e:  # a zone that is not known
+        raise InputError(f"the time zone {base.zone!r} is not known ({e})") from None
+    bad = np.flatnonzero(pd.isna(stamps))
+    if len(bad) == 0:
+        return stamps
+    row = int(bad[0])
+    cell = str(column.iloc[row])
+    like = "2024-01-31 12:00"
+    if base.anchor is not None:
+        like = texts(base, base.stamps(base.clock(pd.Index([base.untext(base.anchor)]))))[0]
+    what = "a number" if not base.dated else f"a date such as {like}"
+    raise InputError(
+        f"the time column {column.name!r} holds {cell[:60]!r} in line {lines[row]}; {what} was "
+        "expected, written the same way in every line"
+    )
+
+
+def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarray) -> None:
+    clock = _naive(stamps, False).asi8 if base.dated else np.asarray(stamps)
+    gaps = np.diff(clock)
+    for wrong, what in ((gaps == 0, "repeats the time of"), (gaps < 0, "is earlier than")):
+        if not wrong.any():
+            continue
+        row = int(np.flatnonzero(wrong)[0]) + 1
+        hint = ""
+        back = stamps[row - 1] - stamps[row]
+        if base.dated and base.zone is None and back < pd.Timedelta(1, "h"):
+            hint = "; if clocks were set back there, zone (--zone) names the time zone"
+        raise InputError(
+            f"the time column {name!r} must go forward: line {lines[row]} "
+            f"({base.text(stamps[row])}) {what} line {lines[row - 1]}{hint}"
+        )
+
+
+def _with_holidays(
+    found: Calendar | None, stamps: pd.Index, training: bool, notes: list[str]
+) -> Calendar | None:
+    """Later data has holidays of its own where those of training were found in the data."""
+    if found is None or not found.inferred:
+        return found
+    whole = found if not training else replace(found, holidays=())
+    missing = [str(day) for day in missing_days(whole, stamps)]
+    if missing:
+        few = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
+        notes.append(
+            f"{len(missing)} working days without a row ({few}) are taken as holidays, not as gaps."
+        )
+    if training:
+        last = str(stamps[-1].date())
+        ahead = [day for day in found.holidays if day > last]
+        if ahead:
+            dates = ", ".join(sorted({day[5:] for day in ahead}))
+            notes.append(f"Holidays that came every year are expected again: {dates}.")
+        return found
+    return replace(found, holidays=tuple(sorted({*found.holidays, *missing})))
+
+
+def _uneven(found: Calendar, stamps: pd.Index, name: object, lines: np.ndarray) -> InputError:
+    if len(stamps) < 3 and not found.even:
+        return InputError(
+            f"the time column {name!r} has too few rows ({len(stamps)}) to find its step; step "
+            "(--step) gives it"
+        )
+    row = 1
+    if found.even:
+        step = f"its step (every {found.words})"
+        numbers = found.index_of(stamps)
+        off = found.off_grid(stamps, numbers)
+        off[1:] |= np.diff(numbers) <= 0
+        row = int(np.flatnonzero(off)[0]) if off.any() else row
+    else:
+        best = _closest(found, stamps)
+        step, row = f"the usual step (every {best.words})", _first_off(best, stamps)
+    return InputError(
+        f"the time column {name!r} is uneven: line {lines[row]} ({found.text(stamps[row])}) does "
+        f"not fit {step}; {COUNT}"
+    )
+
+
+def _closest(base: Calendar, stamps: pd.Index) -> Calendar:
+    """The usual gap as a step, for a message."""
+    clock = base.clock(stamps)
+    sizes, counts = np.unique(np.diff(clock), return_counts=True)
+    size = sizes[counts.argmax()] if counts.max() > 1 else sizes[len(sizes) // 2]
+    if not base.dated:
+        return replace(base, step=f"{size:g}").anchored(stamps)
+    length: Any = pd.tseries.frequencies.to_offset(pd.Timedelta(int(size), "us"))
+    step = length.freqstr
+    return replace(base, step=step).anchored(stamps)
+
+
+def _first_off(calendar: Calendar, stamps: pd.Index) -> int:
+    off = calendar.off_grid(stamps, calendar.index_of(stamps))
+    return int(np.flatnonzero(off)[0]) if off.any() else 1
+
+
+def _fill(
+    values: pd.DataFrame,
+    stamps: pd.Index,
+    calendar: Calendar,
+    name: object,
+    lines: np.ndarray,
+    notes: list[str],
+) -> Placed:
+    numbers = calendar.index_of(stamps)
+    steps = np.diff(numbers)
+    length, have = int(numbers[-1] - numbers[0]) + 1, len(numbers)
+    if have > 2 and steps.min() > 1:
+        raise InputError(
+            f"the time column {name!r} has no two rows one step (every {calendar.words}) apart; "
+            f"the nearest are {steps.min()} steps apart"
+        )
+    if length > 2 * have:
+        row = int(steps.argmax()) + 1
+        raise InputError(
+            f"the time column {name!r} has {have} rows where every {calendar.words} from "
+            f"{calendar.text(stamps[0])} to {calendar.text(stamps[-1])} makes {length}; more rows "
+            f"are missing than present, most before line {lines[row]} "
+            f"({calendar.text(stamps[row])}), which comes {steps[row - 1]} steps after the line "
+            f"before it; {COUNT}"
+        )
+    grid = calendar.at(np.arange(numbers[0], numbers[-1] + 1))
+    off = np.abs(calendar.clock(stamps) - calendar.clock(calendar.at(numbers)))
+    if calendar.dated and off.any():
+        most = pd.Timedelta(int(off.max()), "ns" if calendar.unit == "ns" else "us")
+        notes.append(
+            f"{int((off > 0).sum())} times lie beside their step (every {calendar.words}) by at "
+            f"most {most.total_seconds():g} seconds; they were rounded to it."
+        )
+    if length > have:
+        notes.append(
+            f"{length - have} missing rows (one every {calendar.words}) were put in as gaps."
+        )
+        places = numbers - numbers[0]
+        values = values.set_axis(places).reindex(np.arange(length))
+    return Placed(values, grid, calendar, tuple(notes))

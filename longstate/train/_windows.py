@@ -1,0 +1,210 @@
+"""Windows over a table, as views; and the chronological split.
+
+    rows     |---- training ----|- validation -|---- test ----|
+    windows  [window][horizon]   the horizon lies wholly in its part; the window may reach back
+
+Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
+
+from longstate.errors import InputError
+from longstate.models import ForecastSpec, Window
+from longstate.models._spec import DAY, WEEK, YEAR, calendar_features
+from longstate.train._table import Table
+
+
+class Batch(NamedTuple):
+    """Windows and what came after them, in the data's own units.
+
+    Args:
+        window: what the forecast sees.
+        future (b, h, c): what came; gaps hold the last value seen.
+        present (b, h, c): False in the gaps.
+        rows (b): the first row of each horizon.
+    """
+
+    window: Window
+    future: Tensor
+    present: Tensor
+    rows: np.ndarray
+
+
+class Windows:
+    """All windows of a table whose horizon lies in rows [first, last). Copies only what a batch
+    asks for, so the table's arrays may be memory-mapped files.
+
+    Args:
+        table: where from.
+        spec: lengths and columns.
+        first, last: rows. `last` None is the end of the table.
+
+    Raises:
+        InputError: not one window fits.
+    """
+
+    def __init__(self, table: Table, spec: ForecastSpec, first: int = 0, last: int | None = None):
+        self.table, self.spec = table, spec
+        last = table.rows if last is None else last
+        first = max(first, spec.window)
+        origins = np.arange(first, last - spec.horizon + 1)
+        if len(origins) == 0:
+            raise InputError(
+                f"rows {first} to {last} hold no horizon of {spec.horizon} rows after a window of "
+                f"{spec.window}; more data, or a shorter window or horizon, is needed"
+            )
+        # A window whose past or future was never observed teaches and tests nothing.
+        present = np.concatenate([[0], np.cumsum(table.observed.any(axis=1))])
+        ahead = present[origins + spec.horizon] > present[origins]
+        behind = present[origins] > present[origins - spec.window]
+        self.origins = origins[ahead & behind]
+        if len(self.origins) == 0:
+            raise InputError(f"rows {first} to {last} hold no value of the target")
+        times = table.wall_clock(spec.horizon)
+        self._calendar = calendar_features(times, spec.cycles, table.rows + spec.horizon)
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        return self.at(self.origins[indices])
+
+    def at(self, origins: np.ndarray) -> Batch:
+        """The windows that end just before the rows `origins`."""
+        t, h = self.table, self.spec.horizon
+        return Batch(
+            self.window(origins),
+            _rows(t.target, origins, h),
+            _rows(t.observed, origins, h),
+            origins,
+        )
+
+    def window(self, origins: np.ndarray) -> Window:
+        t, w, h = self.table, self.spec.window, self.spec.horizon
+        starts = origins - w
+        return Window(
+            target=_rows(t.target, starts, w),
+            observed=_rows(t.observed, starts, w),
+            covariates=_rows(t.covariates, starts, w),
+            known=_rows(t.known, starts, w + h),
+            calendar=_rows(self._calendar, starts, w + h),
+        )
+
+    @classmethod
+    def last(cls, table: Table, spec: ForecastSpec) -> Window:
+        """The window at the end of the table, b = 1: what a forecast of the future sees."""
+        known = table.known[: table.rows + spec.horizon]
+        n, w, h = table.rows, spec.window, spec.horizon
+        calendar = calendar_features(table.wall_clock(h), spec.cycles, n + h)
+        start = np.array([0])
+        return Window(
+            target=_rows(table.target[n - w :], start, w),
+            observed=_rows(table.observed[n - w :], start, w),
+            covariates=_rows(table.covariates[n - w :], start, w),
+            known=_rows(known[n - w :], start, w + h),
+            calendar=_rows(calendar[n - w :], start, w + h),
+        )
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All windows in order."""
+        for start in range(0, len(self), size):
+            yield self.batch(np.arange(start, min(start + size, len(self))))
+
+
+def _rows(array: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
+    """(b, length, channels), copied."""
+    if array.shape[1] == 0:
+        return torch.zeros(len(starts), length, 0, dtype=torch.float64)
+    view = sliding_window_view(array, length, axis=0)
+    return torch.from_numpy(np.ascontiguousarray(view[starts].transpose(0, 2, 1)))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the parts end, in rows: training [0, train), validation [train, validation), test."""
+
+    train: int
+    validation: int
+    rows: int
+
+
+def check_split(split: Sequence[float]) -> None:
+    """Raises:
+    InputError: these are not three positive shares that add up to 1.
+    """
+    if len(split) != 3 or min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
+        raise InputError(
+            "split must be three positive shares of training, validation and test that add up to "
+            f"1, such as 0.7,0.1,0.2; got {','.join(f'{s:g}' for s in split)}"
+        )
+
+
+def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Split:
+    """Chronological split.
+
+    Args:
+        table: all rows.
+        spec: lengths; each part must hold one horizon, the first a window too.
+        split: shares of training, validation and test; they add up to 1.
+
+    Raises:
+        InputError: the shares do not add up, or a part is too short.
+    """
+    check_split(split)
+    n = table.rows
+    s = Split(round(n * split[0]), round(n * (split[0] + split[1])), n)
+    parts = (
+        ("training", s.train, spec.window + spec.horizon),
+        ("validation", s.validation - s.train, spec.horizon),
+        ("test", n - s.validation, spec.horizon),
+    )
+    for name, have, need in parts:
+        if have < need:
+            raise InputError(
+                f"the data has {n} rows, of which the {name} part gets {have}, but a window of "
+                f"{spec.window} and a horizon of {spec.horizon} need {need} there; give more rows "
+                "or a shorter window or horizon"
+            )
+    return s
+
+
+def season_of(table: Table, rows: int) -> int:
+    """Rows in the shortest natural cycle (day, week, year) that is longer than the time step.
+
+    Without times: the lag at which the first `rows` rows' changes are most alike.
+    """
+    seconds = _seconds(table)
+    if seconds is not None:
+        cycles = [round(c / seconds) for c in (DAY, WEEK, YEAR)]
+        return next((c for c in cycles if c > 1), 1)
+    change = np.diff(table.target[:rows, 0])
+    change = change - change.mean()
+    lags = range(2, min(len(change) // 3, 1000))
+    alike = [float(change[lag:] @ change[:-lag]) / (len(change) - lag) for lag in lags]
+    return 1 if not alike or max(alike) <= 0 else int(np.argmax(alike)) + 2
+
+
+def cycles_of(table: Table, rows: int) -> tuple[str, ...]:
+    """The cycles worth giving as features: longer than the step, seen twice in `rows` rows."""
+    seconds = _seconds(table)
+    if seconds is None:
+        return ()
+    cycles = {"day": DAY, "week": WEEK, "year": YEAR}
+    return tuple(n for n, c in cycles.items() if 2 * seconds < c and 2 * c <= rows * seconds)
+
+
+def _seconds(table: Table) -> float | None:
+    """Time between rows; the mean where months differ."""
+    calendar = table.calendar
+    if table.times is None or calendar is None or table.rows < 2:
+        return None
+    if not calendar.even or not calendar.dated:
+        return None
+    return float((table.times[table.rows - 1] - table.times[0]).total_seconds()) / (table.rows - 1)
