@@ -52,7 +52,7 @@ def inlined(function: _F) -> _F:
     No array that it writes may overlap another. It makes no arrays but views of its arguments;
     their references are not counted, which would take longer than a short loop.
     """
-    options = {"pipeline_class": _NoOverlap, "forceinline": True, "_nrt": False}
+    options: dict[str, Any] = {"pipeline_class": _NoOverlap, "forceinline": True, "_nrt": False}
     return _compiled(function, fastmath=FAST, **options)
 
 
