@@ -22,9 +22,13 @@ claims = [c for c in certificate.claims if c.seen is not None and c.certified is
 figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
 for i, claim in enumerate(claims):
     axis.plot([claim.seen, claim.certified], [i, i], color="#c3cad1", zorder=0)
-    axis.plot(claim.certified, i, "s", color="C0", label="proved for all inputs" if i == 0 else None)
+    axis.plot(
+        claim.certified, i, "s", color="C0", label="proved for all inputs" if i == 0 else None
+    )
     if claim.attacked is not None:
-        axis.plot(claim.attacked, i, "D", color="C1", label="found by an attack" if i == 0 else None)
+        axis.plot(
+            claim.attacked, i, "D", color="C1", label="found by an attack" if i == 0 else None
+        )
     axis.plot(claim.seen, i, "o", color="C2", label="seen on data" if i == 0 else None)
 axis.set(xscale="log", yticks=range(len(claims)), yticklabels=[c.what for c in claims])
 figure.legend(loc="outside upper center", ncols=3)

@@ -16,7 +16,11 @@ DELAY = 30
 class Echo(nn.Module):
     def __init__(self):
         super().__init__()
-        self.widen, self.layer, self.narrow = nn.Linear(1, 16), S4D(16, d_state=32), nn.Linear(16, 1)
+        self.widen, self.layer, self.narrow = (
+            nn.Linear(1, 16),
+            S4D(16, d_state=32),
+            nn.Linear(16, 1),
+        )
 
     def forward(self, u, state=None):
         y, state = self.layer(self.widen(u), state)

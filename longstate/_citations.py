@@ -138,6 +138,23 @@ PAPERS = {
         2024,
         "2407.14207",
     ),
+    "Attention": Paper(
+        "vaswani2017attention",
+        "Attention Is All You Need",
+        (
+            "Vaswani, Ashish",
+            "Shazeer, Noam",
+            "Parmar, Niki",
+            "Uszkoreit, Jakob",
+            "Jones, Llion",
+            "Gomez, Aidan N.",
+            "Kaiser, {\\L}ukasz",
+            "Polosukhin, Illia",
+        ),
+        2017,
+        "1706.03762",
+        _NEURIPS,
+    ),
     "HiPPO": Paper(
         "gu2020hippo",
         "HiPPO: Recurrent Memory with Optimal Polynomial Projections",
@@ -161,7 +178,9 @@ def cite(name: str) -> str:
     from longstate import __version__
 
     if _plain(name) == "longstate":
-        fields = f"  title = {{longstate}},\n  author = {{{{The longstate authors}}}},\n  year = 2026"
+        fields = (
+            f"  title = {{longstate}},\n  author = {{{{The longstate authors}}}},\n  year = 2026"
+        )
         return f"@software{{longstate,\n{fields},\n  version = {{{__version__}}},\n}}"
     for layer, paper in PAPERS.items():
         if _plain(layer) == _plain(name):

@@ -1,6 +1,7 @@
 """The blocks of each page under docs/ are one program; it runs and prints what the page says."""
 
 import contextlib
+import importlib
 import io
 import re
 import sys
@@ -10,13 +11,18 @@ import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = {
-    p.relative_to(DOCS).as_posix(): p.read_text(encoding="utf-8") for p in sorted(DOCS.rglob("*.md"))
+    p.relative_to(DOCS).as_posix(): p.read_text(encoding="utf-8")
+    for p in sorted(DOCS.rglob("*.md"))
 }
 PROGRAMS = {
     name: "\n".join(blocks)
     for name, text in PAGES.items()
     if (blocks := re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S))
 }
+
+
+# Public for other packages of longstate, not for users.
+NOT_IN_REFERENCE = {"Blocks", "layer_class", "layers_of", "repeat", "widened"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -32,6 +38,22 @@ def test_page_runs_and_prints_what_it_says(name, tmp_path, monkeypatch):
         del sys.modules[module]
     promised = re.findall(r"^\s*print\(.*\)\s*# (.*)$", PROGRAMS[name], flags=re.M)
     assert printed.getvalue().splitlines() == promised
+
+
+REFERENCE = "\n".join(text for name, text in PAGES.items() if name.startswith("api/"))
+PACKAGES = ("layers", "models", "memory", "stream", "interop", "systems", "testing", "train")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_in_the_reference(package):
+    """Alone, or with the public file of its own that it stands in."""
+    module = importlib.import_module(f"longstate.{package}")
+    documented = set(re.findall(r"^::: ([\w.]+)$", REFERENCE, flags=re.M))
+    for name in dir(module):
+        if name.startswith("_") or name in NOT_IN_REFERENCE:
+            continue
+        home = getattr(getattr(module, name), "__module__", "")
+        assert documented & {f"longstate.{package}.{name}", home}, f"longstate.{package}.{name}"
 
 
 def test_there_is_something_to_run():
