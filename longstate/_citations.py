@@ -178,10 +178,14 @@ def cite(name: str) -> str:
     from longstate import __version__
 
     if _plain(name) == "longstate":
-        fields = (
-            f"  title = {{longstate}},\n  author = {{{{The longstate authors}}}},\n  year = 2026"
+        return (
+            "@software{longstate,\n"
+            "  title = {longstate},\n"
+            "  author = {{The longstate authors}},\n"
+            "  year = {2026},\n"
+            f"  version = {{{__version__}}},\n"
+            "}"
         )
-        return f"@software{{longstate,\n{fields},\n  version = {{{__version__}}},\n}}"
     for layer, paper in PAPERS.items():
         if _plain(layer) == _plain(name):
             return paper.bibtex()

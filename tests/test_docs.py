@@ -1,7 +1,6 @@
 """The blocks of each page under docs/ are one program; it runs and prints what the page says."""
 
 import contextlib
-import importlib
 import io
 import re
 import sys
@@ -21,10 +20,6 @@ PROGRAMS = {
 }
 
 
-# Public for other packages of longstate, not for users.
-NOT_IN_REFERENCE = {"Blocks", "layer_class", "layers_of", "repeat", "widened"}
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_page_runs_and_prints_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -40,20 +35,13 @@ def test_page_runs_and_prints_what_it_says(name, tmp_path, monkeypatch):
     assert printed.getvalue().splitlines() == promised
 
 
-REFERENCE = "\n".join(text for name, text in PAGES.items() if name.startswith("api/"))
-PACKAGES = ("layers", "models", "memory", "stream", "interop", "systems", "testing", "train")
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_public_name_is_in_the_reference(package):
-    """Alone, or with the public file of its own that it stands in."""
-    module = importlib.import_module(f"longstate.{package}")
-    documented = set(re.findall(r"^::: ([\w.]+)$", REFERENCE, flags=re.M))
-    for name in dir(module):
-        if name.startswith("_") or name in NOT_IN_REFERENCE:
-            continue
-        home = getattr(getattr(module, name), "__module__", "")
-        assert documented & {f"longstate.{package}.{name}", home}, f"longstate.{package}.{name}"
+@pytest.mark.parametrize(
+    "package",
+    ["layers", "models", "memory", "stream", "interop", "systems", "testing", "train"],
+)
+def test_every_public_name_comes_into_the_reference(package):
+    """The site puts the names that the page does not list in the place of this line."""
+    assert f"\n<!-- the rest of longstate.{package} -->\n" in PAGES[f"api/{package}.md"]
 
 
 def test_there_is_something_to_run():

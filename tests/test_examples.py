@@ -8,7 +8,6 @@ again where a difference is meant.
 import importlib.util
 import re
 from collections import Counter
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest

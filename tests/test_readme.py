@@ -1,4 +1,4 @@
-"""The README is run: its Python, what it says is printed; and the commands and links of all pages."""
+"""The README is run; commands, links and quoted figures are checked on all pages."""
 
 import contextlib
 import io

@@ -177,10 +177,9 @@ def test_every_link_leads_somewhere(site):
             if url.scheme not in ("http", "https") or url.netloc != "site":
                 continue
             path = unquote(url.path) + ("index.html" if url.path.endswith("/") else "")
-            anchors = parsed[path].anchors if path in parsed else None
-            if anchors is None and not (site / path[1:]).is_file():
-                broken.append(f"{page}: {link}")
-            elif anchors is not None and url.fragment.partition(":~:")[0] not in anchors:
+            exists = path in parsed or (site / path[1:]).is_file()
+            anchors = parsed[path].anchors if path in parsed else {url.fragment}
+            if not exists or url.fragment not in anchors:
                 broken.append(f"{page}: {link}")
     assert broken == []
 

@@ -1,4 +1,4 @@
-"""The gallery: a page for every file of examples/, with its code, its picture and what it prints."""
+"""The gallery: a page for every example, with its code, its picture and what it prints."""
 
 import ast
 from pathlib import Path
@@ -64,8 +64,8 @@ def index(root: Path) -> str:
     lines = [
         "# Gallery",
         "",
-        "Short programs, one idea each. They lie in `examples/`, need no data from outside, and each",
-        "runs in seconds on two CPU cores.",
+        "Short programs, one idea each. They are in `examples/`, need no data from outside, and",
+        "run in seconds on two CPU cores.",
     ]
     for group, names in ORDER.items():
         lines += ["", f"## {group}", "", '<div class="gallery">']

@@ -1,4 +1,4 @@
-"""What the site has beside the pages in docs/: pages made from other files, links to them, formulas.
+"""What the site has beside the pages in docs/: pages made from other files, links, formulas.
 
 mkdocs calls the functions named `on_...`. Nothing here runs when the package is used.
 """
@@ -14,10 +14,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
 
-import benchmarks  # noqa: E402
 import commands  # noqa: E402
 import gallery  # noqa: E402
+import reference  # noqa: E402
 
+import benchmarks  # noqa: E402
 from longstate._citations import PAPERS, cite  # noqa: E402
 
 
@@ -80,7 +81,7 @@ def on_page_markdown(markdown, page, config, files):
             return f"]({up}benchmarks/{Path(path).name}{anchor})"
         return match[0]
 
-    markdown = benchmarks.with_tables(markdown, ROOT)
+    markdown = reference.with_rest(benchmarks.with_tables(markdown, ROOT))
     if page.file.src_uri in ("contributing.md", "changelog.md"):  # they lie in the root
         markdown = re.sub(r"\]\(docs/([^)]+)\)", r"](\1)", markdown)
         return re.sub(r"\]\(((?:examples|benchmarks)[^)#]*)(#[^)]*)?\)", target, markdown)
