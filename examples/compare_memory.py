@@ -10,6 +10,7 @@ from longstate.layers import S4, S4D, S5, LinOSS
 from longstate.memory import memory_curve
 
 LAGS = 400
+torch.manual_seed(0)
 layers = {
     "S4": S4(d_model=1, d_state=32, dt_min=0.01, dt_max=0.01),
     "S4D": S4D(d_model=1, d_state=32, dt_min=0.01, dt_max=0.01),
@@ -19,7 +20,6 @@ layers = {
 
 figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for name, layer in layers.items():
-    torch.manual_seed(0)
     with torch.no_grad():
         curve = memory_curve(layer.system(), LAGS, noise="fp16")
     bits = curve.bits.reshape(LAGS)
