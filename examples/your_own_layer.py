@@ -33,7 +33,7 @@ class LeakyAverage(Layer):
         # A masked sample decays nothing and adds nothing, whatever it holds, NaN included.
         decay = torch.where(keep[..., None], a, 1.0)
         x = (1 - a) * torch.where(keep[..., None], u, 0.0)
-        h, state = diagonal_scan(decay, x, state, reset=reset)
+        h, state = diagonal_scan(x=x, a=decay, h0=state, reset=reset)
         return torch.where(keep[..., None], h, 0.0).to(u.dtype), state
 
 
