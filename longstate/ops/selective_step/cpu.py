@@ -1,19 +1,170 @@
-"""Numba: the kernels of the parts, called one after the other without going through Python."""
+"""Numba: the kernels of the parts, called one after the other without going through Python.
+
+Two things come in two kinds each, and Numba picks by their types: a linear map, in `Rows` or in
+`Panels`, and the states, in a `Window` that is changed in place or as the layer's `Taps`.
+"""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
+from numba.extending import overload
 from torch import Tensor
 
 from longstate.ops._rows import array
 from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, read_out
+from longstate.ops._vector_math import ROWS, exp, load, sigmoid, store
 from longstate.ops.matvec import cpu as matvec
 from longstate.ops.selective_scan import cpu_step as scan
+from longstate.ops.selective_step import Norm, Panels, Rows, Weights
 from longstate.ops.short_conv import cpu_step as conv
 
-_product, _convolve = matvec._forward, conv._step
-_begin, _advance = scan._begin, scan._advance
+# A second thread takes as long to wake up as one thread takes to read so many bytes of weights.
+_ALONE = 6_000_000
+_SHARED = 10**9  # work that `parallel_for` never takes for small
+
+_of_panels, _of_taps, _begin, _advance = matvec._forward, conv._step, scan._begin, scan._advance
+
+
+class Window(NamedTuple):
+    """States that are changed in place."""
+
+    taps: np.ndarray  # (b, d, k), the last k inputs
+    h: np.ndarray  # (b, d, n)
+
+
+class Taps(NamedTuple):
+    """States before the sample, and after it."""
+
+    taps: np.ndarray  # (b, k - 1, d)
+    h: np.ndarray  # (b, d, n)
+    last_taps: np.ndarray
+    last: np.ndarray
+
+
+# A linear map
+
+
+@njit(**ROWS)
+def _dot(row, x):
+    total = x.dtype.type(0)
+    for i in range(len(x)):
+        total += load(row, i) * x[i]
+    return total
+
+
+@njit(**KERNEL)
+def _of_rows(start, stop, x, W, bias, y):
+    for o in range(start, stop):
+        for b in range(len(x)):
+            total = _dot(W[o], x[b])
+            if len(bias):
+                total += load(bias, o)
+            y[b, o] = total
+
+
+def product(start, stop, linear, x, y):
+    """Rows, or panels of 64 rows, from `start` to `stop` of y = linear(x)."""
+
+
+@overload(product, jit_options=KERNEL)
+def _product(start, stop, linear, x, y):
+    if linear.instance_class is Panels:
+        return lambda start, stop, linear, x, y: _of_panels(
+            start, stop, x, linear.panels, linear.scale, linear.bias, y
+        )
+    return lambda start, stop, linear, x, y: _of_rows(
+        start, stop, x, linear.weight, linear.bias, y
+    )
+
+
+@njit(**KERNEL)
+def _product_of(start, stop, linear, x, y):
+    product(start, stop, linear, x, y)
+
+
+# The states
+
+
+@njit(**ROWS)
+def _of_window(x, taps, weight, bias, u):
+    """Puts x behind the taps of each channel (the oldest falls out) and sums them up."""
+    k = taps.shape[1]
+    for j in range(len(u)):
+        for i in range(k - 1):
+            taps[j, i] = taps[j, i + 1]
+        store(taps[j], k - 1, x[j])
+        total = u.dtype.type(0)
+        for i in range(k):
+            total += load(taps[j], i) * load(weight[j], i)
+        u[j] = total
+    for j in range(len(bias)):
+        u[j] += load(bias, j)
+    for j in range(len(u)):
+        u[j] *= sigmoid(u[j])
+
+
+def convolve(start, stop, xz, state, weight, bias, x):
+    """x (stop - start, d), the convolution with its SiLU; the taps move on."""
+
+
+@overload(convolve, jit_options=KERNEL)
+def _convolve(start, stop, xz, state, weight, bias, x):
+    if state.instance_class is Window:
+
+        def in_place(start, stop, xz, state, weight, bias, x):
+            taps, d = state.taps, x.shape[1]
+            for b in range(start, stop):
+                _of_window(xz[b, :d], taps[b], weight, bias, x[b - start])
+
+        return in_place
+
+    def new(start, stop, xz, state, weight, bias, x):
+        b, d = x.shape
+        given, y = xz[start:stop, :d].copy().reshape((b, 1, d)), x.reshape((b, 1, d))
+        taps, last = state.taps[start:stop], state.last_taps[start:stop]
+        _of_taps(0, b, given, weight, bias, True, taps, last, y, np.empty_like(x))
+
+    return new
+
+
+@njit(**ROWS)
+def _advance_in_place(dt, drive, A_log, B, C, h):
+    """One channel: its state moves on, and is read."""
+    y = h.dtype.type(0)
+    for i in range(len(h)):
+        rate = exp(h.dtype.type(load(A_log, i)))
+        h[i] = exp(-dt * rate) * h[i] + drive * B[i]
+        y += h[i] * C[i]
+    return y
+
+
+def advance(b, state, rates, dt, drive, B, C, y):
+    """y (d), what is read off the states of sequence b, which move on. The rates (d, n) are A_log
+    for a window, whose owner may change it, and -exp(A_log) for taps."""
+
+
+@overload(advance, jit_options=KERNEL)
+def _advance_states(b, state, rates, dt, drive, B, C, y):
+    if state.instance_class is Window:
+
+        def in_place(b, state, rates, dt, drive, B, C, y):
+            h = state.h[b]
+            for j in range(len(y)):
+                y[j] = _advance_in_place(dt[j], drive[j], rates[j], B, C, h[j])
+
+        return in_place
+
+    def new(b, state, rates, dt, drive, B, C, y):
+        h, last = state.h[b], state.last[b]
+        for j in range(len(y)):
+            y[j] = _advance(dt[j], drive[j], rates[j], B, C, h[j], last[j])
+
+    return new
+
+
+# The layer
 
 
 @njit(**ROWS)
@@ -27,72 +178,127 @@ def _normed(u, weight, eps, v):
 
 
 @njit(**ROWS)
+def _finish(y, u, D, z):
+    for j in range(len(y)):
+        y[j] = (y[j] + load(D, j) * u[j]) * z[j] * sigmoid(z[j])
+
+
+@njit(**ROWS)
 def _add(x, y):
     for j in range(len(x)):
         y[j] += x[j]
 
 
 @njit(**KERNEL)
-def _apply(projection, x, y):
-    panels, scale, bias = projection
-    _product(0, len(panels), x, panels, scale, bias, y)
+def _between(start, stop, xz, state, rates, weights, y):
+    """From x and z to what `out_proj` takes, for sequences `start` to `stop`."""
+    count, (d, n), rank = stop - start, rates.shape, weights.dt_proj[0].shape[1]
+    x, steer = np.empty((count, d), xz.dtype), np.empty((count, rank + 2 * n), xz.dtype)
+    low, dt, drive = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    convolve(start, stop, xz, state, weights.conv_weight, weights.conv_bias, x)
+    product(0, len(weights.x_proj[0]), weights.x_proj, x, steer)
+    product(0, len(weights.dt_proj[0]), weights.dt_proj, steer[:, :rank].copy(), low)
+    for r in range(count):
+        _begin(x[r], low[r], x[r, :0], True, dt[r], drive[r])
+        B, C, b = steer[r, rank : rank + n], steer[r, rank + n :], start + r
+        advance(b, state, rates, dt[r], drive[r], B, C, y[b])
+        _finish(y[b], x[r], weights.D, xz[b, d:])
 
 
 @njit(**KERNEL)
-def _step(
-    start, stop, u, taps, h, eps, into, steering, step, out, conv_weight, conv_bias, A, D,
-    norm, last_taps, last, y,
-):  # fmt: skip
-    (b, d, n), rank = h.shape, step[0].shape[1]
+def _whole(start, stop, u, norm, eps, state, rates, weights, xz, y, out):
     for _ in range(start, stop):
-        xz, steer = np.empty((b, 2 * d), h.dtype), np.empty((b, rank + 2 * n), h.dtype)
-        convolved, sums = np.empty((b, 1, d), h.dtype), np.empty((b, d), h.dtype)
-        dt, du, gated = np.empty((b, d), h.dtype), np.empty((b, d), h.dtype), np.empty_like(sums)
         v = u
         if len(norm):
             v = np.empty_like(u)
-            for r in range(b):
-                _normed(u[r], norm, eps, v[r])
-        _apply(into, v, xz)
-        given = xz[:, :d].copy().reshape((b, 1, d))
-        _convolve(0, b, given, conv_weight, conv_bias, True, taps, last_taps, convolved, sums)
-        x = convolved.reshape((b, d))
-        _apply(steering, x, steer)
-        _apply(step, steer[:, :rank].copy(), dt)
-        for r in range(b):
-            _begin(x[r], dt[r], conv_bias[:0], True, sums[r], du[r])
-        for r in range(b):
-            write, read = steer[r, rank : rank + n], steer[r, rank + n :]
-            for c in range(d):
-                gated[r, c] = _advance(sums[r, c], du[r, c], A[c], write, read, h[r, c], last[r, c])
-            read_out(gated[r], x[r], D, xz[r, d:], du[r])
-        _apply(out, du, y)
+            for b in range(len(u)):
+                _normed(u[b], norm, eps, v[b])
+        product(0, len(weights.in_proj[0]), weights.in_proj, v, xz)
+        _between(0, len(u), xz, state, rates, weights, y)
+        product(0, len(weights.out_proj[0]), weights.out_proj, y, out)
         if len(norm):
-            for r in range(b):
-                _add(u[r], y[r])
+            for b in range(len(u)):
+                _add(u[b], out[b])
 
 
-def bind(weights: list, wide: torch.dtype) -> tuple:
-    """The weights as `_step` takes them."""
-    nothing = array(weights[15], wide)[:0]
+class Bound(NamedTuple):
+    """What `forward` reads, as arrays."""
+
+    norm: np.ndarray  # (i); empty: none
+    eps: float
+    rates: np.ndarray
+    weights: Any  # Weights
+
+
+def bind(weights: Weights, norm: Norm | None, wide: torch.dtype) -> Bound:
+    """The weights as the kernel takes them: matrices of the maps as they are, the rest `wide`."""
+    A_log = array(weights.A_log, wide)
+    found = _arrays(weights, wide)
+    if norm is None:
+        return Bound(A_log.reshape(-1)[:0], 0.0, -np.exp(A_log), found)
+    return Bound(array(norm.weight, wide), norm.eps, -np.exp(A_log), found)
+
+
+def reads_in_place(weights: Weights, norm: Norm | None, wide: torch.dtype) -> bool:
+    """Whether `bind` copies none of the weights, A_log aside."""
+    matrices = (weights.in_proj, weights.x_proj, weights.dt_proj, weights.out_proj)
+    raw = {id(linear[0]) for linear in matrices}
+    every = [*weights.tensors(), None if norm is None else norm.weight]
+    return all(
+        w.is_contiguous() and (w.dtype == wide or id(w) in raw) for w in every if w is not None
+    )
+
+
+def forward(u: Tensor, taps: Tensor, h: Tensor, bound: Bound) -> tuple[Tensor, Tensor, Tensor]:
+    """y (b, i), the next taps and the next h, all of the type of `h`."""
+    given, past, state = array(u, h.dtype), array(taps, h.dtype), array(h)
+    # NumPy's empty arrays come faster than PyTorch's
+    out, states = np.empty_like(given), Taps(past, state, np.empty_like(past), np.empty_like(state))
+    xz, y = _between_products(state)
+    norm, eps, rates, weights = bound
+    parallel_for(_whole, 1, 0, given, norm, eps, states, rates, weights, xz, y, out)
+    return tuple(torch.from_numpy(v) for v in (out, states.last_taps, states.last))
+
+
+def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
+    """y (b, i) of the type of `u`; `taps` and `h` are changed."""
+    given, states = array(u, h.dtype), Window(array(taps), array(h))
+    xz, y = _between_products(states.h)
+    w, rates, out = _arrays(weights, None), array(weights.A_log), np.empty_like(given)
+    if w.in_proj[0].nbytes + w.out_proj[0].nbytes < _ALONE:
+        none = given[0, :0]
+        parallel_for(_whole, 1, 0, given, none, 0.0, states, rates, w, xz, y, out)
+    else:
+        parallel_for(_product_of, len(w.in_proj[0]), _SHARED, w.in_proj, given, xz)
+        parallel_for(_between, len(u), _SHARED, xz, states, rates, w, y)
+        parallel_for(_product_of, len(w.out_proj[0]), _SHARED, w.out_proj, y, out)
+    return torch.from_numpy(out).to(u.dtype)
+
+
+def _between_products(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Room for x and z (b, 2 d), and for what `out_proj` takes (b, d)."""
+    b, d, _ = h.shape
+    return np.empty((b, 2 * d), h.dtype), np.empty((b, d), h.dtype)
+
+
+def _arrays(weights: Weights, wide: torch.dtype | None) -> Any:
+    """The weights as arrays, an empty one where there is none; all but the matrices of the maps
+    are converted to `wide`, if that is given."""
+    none = array(weights.D, wide)[:0]
 
     def numbers(w: Tensor | None) -> np.ndarray:
-        return nothing if w is None else array(w, wide)
+        return none if w is None else array(w, wide)
 
-    projections = [
-        (array(weights[k]), numbers(weights[k + 1]), numbers(weights[k + 2]))
-        for k in range(0, 12, 3)
-    ]
-    conv_weight, conv_bias, A_log, D, norm = (numbers(w) for w in weights[12:])
-    return *projections, conv_weight.reshape(len(D), -1), conv_bias, -np.exp(A_log), D, norm
+    def linear(m: Rows | Panels) -> Any:
+        return type(m)(array(m[0]), *[numbers(w) for w in m[1:]])  # type: ignore[arg-type]
 
-
-def forward(
-    u: Tensor, taps: Tensor, h: Tensor, eps: float, bound: tuple
-) -> tuple[Tensor, Tensor, Tensor]:
-    wide = h.dtype
-    given = (array(u, wide), array(taps, wide), array(h))
-    # NumPy's empty arrays come faster than PyTorch's
-    y, last_taps, last = np.empty_like(given[0]), np.empty_like(given[1]), np.empty_like(given[2])
-    parallel_for(_step, 1, 0, *given, eps, *bound, last_taps, last, y)
-    return torch.from_numpy(y), torch.from_numpy(last_taps), torch.from_numpy(last)
+    return Weights(
+        linear(weights.in_proj),
+        numbers(weights.conv_weight),
+        numbers(weights.conv_bias),
+        linear(weights.x_proj),
+        linear(weights.dt_proj),
+        numbers(weights.A_log),
+        numbers(weights.D),
+        linear(weights.out_proj),
+    )  # type: ignore[arg-type]
