@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from longstate.ops import chunk_scan, selective_scan, short_conv
 from longstate.ops._choice import plain
 from longstate.ops.matvec import FEW
-from longstate.ops.selective_step import Rows, Weights, selective_step_
+from longstate.ops.selective_step import Linear, Weights, selective_step_
 
 _SILU = ("silu", "swish")
 _PACKING = ("seq_idx", "cu_seqlens")
@@ -217,14 +217,14 @@ def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Ten
     ):
         return NotImplemented
     weights = Weights(
-        in_proj=Rows(into["weight"], into["bias"]),
+        in_proj=Linear(into["weight"], into["bias"]),
         conv_weight=conv["weight"][:, 0],
         conv_bias=conv["bias"],
-        x_proj=Rows(steering["weight"], None),
-        dt_proj=Rows(dt["weight"], dt["bias"]),
+        x_proj=Linear(steering["weight"], None),
+        dt_proj=Linear(dt["weight"], dt["bias"]),
         A_log=own["A_log"],
         D=own["D"],
-        out_proj=Rows(out["weight"], out["bias"]),
+        out_proj=Linear(out["weight"], out["bias"]),
     )
     return selective_step_(x, conv_state, state, weights)[:, None]
 

@@ -16,7 +16,7 @@ The states come in two layouts, each with a function of its own:
     selective_step     states of `longstate.layers.Mamba`; new ones are returned
     selective_step_    states as the published code keeps them; changed in place
 
-The weights come in two layouts as well, told apart by their type: `Rows`, as PyTorch keeps them,
+The weights come in two layouts as well, told apart by their type: `Linear`, as PyTorch keeps them,
 and `Panels`, as `longstate.ops.matvec` reads them.
 
 Source: Gu and Dao, "Mamba" (2023). Differs from their code: everything between `u` and `y` is of
@@ -34,7 +34,7 @@ from longstate.ops._choice import plain, shape_of
 from longstate.ops.matvec import LANES
 
 
-class Rows(NamedTuple):
+class Linear(NamedTuple):
     """A linear map as PyTorch keeps it, row after row; in any floating-point type."""
 
     weight: Tensor  # (o, i)
@@ -59,14 +59,14 @@ class Panels(NamedTuple):
 class Weights(NamedTuple):
     """The weights of one layer."""
 
-    in_proj: Rows | Panels  # (2 d, i)
+    in_proj: Linear | Panels  # (2 d, i)
     conv_weight: Tensor  # (d, k), oldest tap first
     conv_bias: Tensor | None  # (d)
-    x_proj: Rows | Panels  # (r + 2 n, d)
-    dt_proj: Rows | Panels  # (d, r)
+    x_proj: Linear | Panels  # (r + 2 n, d)
+    dt_proj: Linear | Panels  # (d, r)
     A_log: Tensor  # (d, n)
     D: Tensor  # (d)
-    out_proj: Rows | Panels  # (i, d)
+    out_proj: Linear | Panels  # (i, d)
 
     def tensors(self) -> list[Tensor | None]:
         """All of them, one after the other."""

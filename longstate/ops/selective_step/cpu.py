@@ -1,52 +1,37 @@
 """Numba: the kernels of the parts, called one after the other without going through Python.
 
-Two things come in two kinds each, and Numba picks by their types: a linear map, in `Rows` or in
-`Panels`, and the states, in a `Window` that is changed in place or as the layer's `Taps`.
+Two things come in two kinds each, and Numba picks by their types: a linear map is `Linear` or
+`Panels`; the states are a `Window`, which is changed in place, or `Taps` before and after.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numba.extending import overload
 from torch import Tensor
 
-from longstate.ops._rows import array
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, exp, load, sigmoid, store
+from longstate.ops._layout import array, compute_dtype
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.math import exp, sigmoid, softplus
+from longstate.ops._numba.rows import load, store
 from longstate.ops.matvec import cpu as matvec
 from longstate.ops.selective_scan import cpu_step as scan
-from longstate.ops.selective_step import Norm, Panels, Rows, Weights
+from longstate.ops.selective_step import Linear, Norm, Panels, Weights
 from longstate.ops.short_conv import cpu_step as conv
 
 # A second thread takes as long to wake up as one thread takes to read so many bytes of weights.
 _ALONE = 6_000_000
 _SHARED = 10**9  # work that `parallel_for` never takes for small
+_INLINE: Any = {"forceinline": True}
 
 _of_panels, _of_taps, _begin, _advance = matvec._forward, conv._step, scan._begin, scan._advance
-
-
-class Window(NamedTuple):
-    """States that are changed in place."""
-
-    taps: np.ndarray  # (b, d, k), the last k inputs
-    h: np.ndarray  # (b, d, n)
-
-
-class Taps(NamedTuple):
-    """States before the sample, and after it."""
-
-    taps: np.ndarray  # (b, k - 1, d)
-    h: np.ndarray  # (b, d, n)
-    last_taps: np.ndarray
-    last: np.ndarray
 
 
 # A linear map
 
 
-@njit(**ROWS)
+@inlined
 def _dot(row, x):
     total = x.dtype.type(0)
     for i in range(len(x)):
@@ -54,22 +39,22 @@ def _dot(row, x):
     return total
 
 
-@njit(**KERNEL)
+@kernel
 def _of_rows(start, stop, x, W, bias, y):
     for o in range(start, stop):
         for b in range(len(x)):
             total = _dot(W[o], x[b])
             if len(bias):
                 total += load(bias, o)
-            y[b, o] = total
+            store(y[b], o, total)
 
 
 def product(start, stop, linear, x, y):
     """Rows, or panels of 64 rows, from `start` to `stop` of y = linear(x)."""
 
 
-@overload(product, jit_options=KERNEL)
-def _product(start, stop, linear, x, y):
+@overload(product, jit_options=_INLINE)
+def _(start, stop, linear, x, y):
     if linear.instance_class is Panels:
         return lambda start, stop, linear, x, y: _of_panels(
             start, stop, x, linear.panels, linear.scale, linear.bias, y
@@ -79,15 +64,51 @@ def _product(start, stop, linear, x, y):
     )
 
 
-@njit(**KERNEL)
-def _product_of(start, stop, linear, x, y):
+@kernel
+def _product(start, stop, linear, x, y):
     product(start, stop, linear, x, y)
+
+
+@inlined
+def _steps_of_rows(low, weight, bias, u, dt, drive):
+    if len(bias):
+        for j in range(len(dt)):
+            dt[j] = _dot(weight[j], low) + load(bias, j)
+    else:
+        for j in range(len(dt)):
+            dt[j] = _dot(weight[j], low)
+    for j in range(len(dt)):
+        dt[j] = softplus(dt[j])
+        drive[j] = dt[j] * u[j]
+
+
+def steps(linear, low, x, dt, drive):
+    """dt = softplus(linear(low)), and drive = dt x; all (b, d) but `low`."""
+
+
+@overload(steps, jit_options=_INLINE)
+def _(linear, low, x, dt, drive):
+    if linear.instance_class is Panels:
+
+        def of_panels(linear, low, x, dt, drive):
+            y = np.empty_like(dt)
+            _of_panels(0, len(linear.panels), low, linear.panels, linear.scale, linear.bias, y)
+            for b in range(len(x)):
+                _begin(x[b], y[b], x[b, :0], True, dt[b], drive[b])
+
+        return of_panels
+
+    def of_rows(linear, low, x, dt, drive):
+        for b in range(len(x)):
+            _steps_of_rows(low[b], linear.weight, linear.bias, x[b], dt[b], drive[b])
+
+    return of_rows
 
 
 # The states
 
 
-@njit(**ROWS)
+@inlined
 def _of_window(x, taps, weight, bias, u):
     """Puts x behind the taps of each channel (the oldest falls out) and sums them up."""
     k = taps.shape[1]
@@ -105,31 +126,22 @@ def _of_window(x, taps, weight, bias, u):
         u[j] *= sigmoid(u[j])
 
 
-def convolve(start, stop, xz, state, weight, bias, x):
-    """x (stop - start, d), the convolution with its SiLU; the taps move on."""
+@kernel
+def _convolve_in_place(start, stop, xz, state, weight, bias, x):
+    taps, d = state.taps, x.shape[1]
+    for b in range(start, stop):
+        _of_window(xz[b, :d], taps[b], weight, bias, x[b - start])
 
 
-@overload(convolve, jit_options=KERNEL)
+@kernel
 def _convolve(start, stop, xz, state, weight, bias, x):
-    if state.instance_class is Window:
-
-        def in_place(start, stop, xz, state, weight, bias, x):
-            taps, d = state.taps, x.shape[1]
-            for b in range(start, stop):
-                _of_window(xz[b, :d], taps[b], weight, bias, x[b - start])
-
-        return in_place
-
-    def new(start, stop, xz, state, weight, bias, x):
-        b, d = x.shape
-        given, y = xz[start:stop, :d].copy().reshape((b, 1, d)), x.reshape((b, 1, d))
-        taps, last = state.taps[start:stop], state.last_taps[start:stop]
-        _of_taps(0, b, given, weight, bias, True, taps, last, y, np.empty_like(x))
-
-    return new
+    b, d = x.shape
+    given, y = xz[start:stop, :d].copy().reshape((b, 1, d)), x.reshape((b, 1, d))
+    taps, last = state.taps[start:stop], state.last_taps[start:stop]
+    _of_taps(0, b, given, weight, bias, True, taps, last, y, np.empty_like(x))
 
 
-@njit(**ROWS)
+@inlined
 def _advance_in_place(dt, drive, A_log, B, C, h):
     """One channel: its state moves on, and is read."""
     y = h.dtype.type(0)
@@ -140,34 +152,68 @@ def _advance_in_place(dt, drive, A_log, B, C, h):
     return y
 
 
-def advance(b, state, rates, dt, drive, B, C, y):
-    """y (d), what is read off the states of sequence b, which move on. The rates (d, n) are A_log
-    for a window, whose owner may change it, and -exp(A_log) for taps."""
+@kernel
+def _read_in_place(b, state, rates, dt, drive, B, C, y):
+    h = state.h[b]
+    for j in range(len(y)):
+        y[j] = _advance_in_place(dt[j], drive[j], rates[j], B, C, h[j])
 
 
-@overload(advance, jit_options=KERNEL)
-def _advance_states(b, state, rates, dt, drive, B, C, y):
-    if state.instance_class is Window:
+@kernel
+def _read(b, state, rates, dt, drive, B, C, y):
+    h, last = state.h[b], state.last[b]
+    for j in range(len(y)):
+        y[j] = _advance(dt[j], drive[j], rates[j], B, C, h[j], last[j])
 
-        def in_place(b, state, rates, dt, drive, B, C, y):
-            h = state.h[b]
-            for j in range(len(y)):
-                y[j] = _advance_in_place(dt[j], drive[j], rates[j], B, C, h[j])
 
-        return in_place
+class Window(NamedTuple):
+    """States that are changed in place. Their rates are `A_log`, whose owner may change it."""
 
-    def new(b, state, rates, dt, drive, B, C, y):
-        h, last = state.h[b], state.last[b]
-        for j in range(len(y)):
-            y[j] = _advance(dt[j], drive[j], rates[j], B, C, h[j], last[j])
+    taps: np.ndarray  # (b, d, k), the last k inputs
+    h: np.ndarray  # (b, d, n)
 
-    return new
+    convolve = _convolve_in_place
+    read = _read_in_place
+
+
+class Taps(NamedTuple):
+    """States before the sample, and after it. Their rates are -exp(A_log)."""
+
+    taps: np.ndarray  # (b, k - 1, d)
+    h: np.ndarray  # (b, d, n)
+    last_taps: np.ndarray
+    last: np.ndarray
+
+    convolve = _convolve
+    read = _read
+
+
+def convolve(start, stop, xz, state, weight, bias, x):
+    """x (stop - start, d), the convolution with its SiLU; the taps move on."""
+
+
+def read(b, state, rates, dt, drive, B, C, y):
+    """y (d), what is read off the states of sequence `b`, which move on."""
+
+
+@overload(convolve, jit_options=_INLINE)
+def _(start, stop, xz, state, weight, bias, x):
+    form = state.instance_class.convolve
+    return lambda start, stop, xz, state, weight, bias, x: form(
+        start, stop, xz, state, weight, bias, x
+    )
+
+
+@overload(read, jit_options=_INLINE)
+def _(b, state, rates, dt, drive, B, C, y):
+    form = state.instance_class.read
+    return lambda b, state, rates, dt, drive, B, C, y: form(b, state, rates, dt, drive, B, C, y)
 
 
 # The layer
 
 
-@njit(**ROWS)
+@inlined
 def _normed(u, weight, eps, v):
     total = v.dtype.type(0)
     for j in range(len(u)):
@@ -177,35 +223,34 @@ def _normed(u, weight, eps, v):
         v[j] = u[j] * scale * weight[j]
 
 
-@njit(**ROWS)
+@inlined
 def _finish(y, u, D, z):
     for j in range(len(y)):
         y[j] = (y[j] + load(D, j) * u[j]) * z[j] * sigmoid(z[j])
 
 
-@njit(**ROWS)
+@inlined
 def _add(x, y):
     for j in range(len(x)):
         y[j] += x[j]
 
 
-@njit(**KERNEL)
+@kernel
 def _between(start, stop, xz, state, rates, weights, y):
     """From x and z to what `out_proj` takes, for sequences `start` to `stop`."""
     count, (d, n), rank = stop - start, rates.shape, weights.dt_proj[0].shape[1]
     x, steer = np.empty((count, d), xz.dtype), np.empty((count, rank + 2 * n), xz.dtype)
-    low, dt, drive = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    dt, drive = np.empty_like(x), np.empty_like(x)
     convolve(start, stop, xz, state, weights.conv_weight, weights.conv_bias, x)
     product(0, len(weights.x_proj[0]), weights.x_proj, x, steer)
-    product(0, len(weights.dt_proj[0]), weights.dt_proj, steer[:, :rank].copy(), low)
+    steps(weights.dt_proj, steer[:, :rank].copy(), x, dt, drive)
     for r in range(count):
-        _begin(x[r], low[r], x[r, :0], True, dt[r], drive[r])
         B, C, b = steer[r, rank : rank + n], steer[r, rank + n :], start + r
-        advance(b, state, rates, dt[r], drive[r], B, C, y[b])
+        read(b, state, rates, dt[r], drive[r], B, C, y[b])
         _finish(y[b], x[r], weights.D, xz[b, d:])
 
 
-@njit(**KERNEL)
+@kernel
 def _whole(start, stop, u, norm, eps, state, rates, weights, xz, y, out):
     for _ in range(start, stop):
         v = u
@@ -264,15 +309,17 @@ def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
     """y (b, i) of the type of `u`; `taps` and `h` are changed."""
     given, states = array(u, h.dtype), Window(array(taps), array(h))
     xz, y = _between_products(states.h)
-    w, rates, out = _arrays(weights, None), array(weights.A_log), np.empty_like(given)
+    w, rates = _arrays(weights, None), array(weights.A_log)
+    result = torch.empty(u.shape, dtype=compute_dtype(u, h))
+    out = result.numpy()
     if w.in_proj[0].nbytes + w.out_proj[0].nbytes < _ALONE:
         none = given[0, :0]
         parallel_for(_whole, 1, 0, given, none, 0.0, states, rates, w, xz, y, out)
     else:
-        parallel_for(_product_of, len(w.in_proj[0]), _SHARED, w.in_proj, given, xz)
+        parallel_for(_product, len(w.in_proj[0]), _SHARED, w.in_proj, given, xz)
         parallel_for(_between, len(u), _SHARED, xz, states, rates, w, y)
-        parallel_for(_product_of, len(w.out_proj[0]), _SHARED, w.out_proj, y, out)
-    return torch.from_numpy(out).to(u.dtype)
+        parallel_for(_product, len(w.out_proj[0]), _SHARED, w.out_proj, y, out)
+    return result.to(u.dtype)
 
 
 def _between_products(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -289,7 +336,7 @@ def _arrays(weights: Weights, wide: torch.dtype | None) -> Any:
     def numbers(w: Tensor | None) -> np.ndarray:
         return none if w is None else array(w, wide)
 
-    def linear(m: Rows | Panels) -> Any:
+    def linear(m: Linear | Panels) -> Any:
         return type(m)(array(m[0]), *[numbers(w) for w in m[1:]])  # type: ignore[arg-type]
 
     return Weights(

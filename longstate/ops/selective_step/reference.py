@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.ops.matvec import from_panels
-from longstate.ops.selective_step import Norm, Panels, Rows, Weights
+from longstate.ops.selective_step import Norm, Panels, Linear, Weights
 
 
 def forward(u: Tensor, taps: Tensor, h: Tensor, weights: Weights, norm: Norm | None) -> Tensor:
@@ -28,7 +28,7 @@ def forward(u: Tensor, taps: Tensor, h: Tensor, weights: Weights, norm: Norm | N
     return (y if norm is None else u + y).to(u.dtype)
 
 
-def _apply(linear: Rows | Panels, x: Tensor, rows: int) -> Tensor:
+def _apply(linear: Linear | Panels, x: Tensor, rows: int) -> Tensor:
     if isinstance(linear, Panels):
         W = from_panels(linear.panels, rows).to(x.dtype)
         W = W if linear.scale is None else W * linear.scale.to(x.dtype)[:, None]
