@@ -278,7 +278,7 @@ class Bound(NamedTuple):
 def bind(weights: Weights, norm: Norm | None, wide: torch.dtype) -> Bound:
     """The weights as the kernel takes them: matrices of the maps as they are, the rest `wide`."""
     A_log = array(weights.A_log, wide)
-    found = _arrays(weights, wide)
+    found = _arrays(weights, wide, True)
     if norm is None:
         return Bound(A_log.reshape(-1)[:0], 0.0, -np.exp(A_log), found)
     return Bound(array(norm.weight, wide), norm.eps, -np.exp(A_log), found)
@@ -309,7 +309,7 @@ def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
     """y (b, i) of the type of `u`; `taps` and `h` are changed."""
     given, states = array(u, h.dtype), Window(array(taps), array(h))
     xz, y = _between_products(states.h)
-    w, rates = _arrays(weights, None), array(weights.A_log)
+    w, rates = _arrays(weights, h.dtype, False), array(weights.A_log)
     result = torch.empty(u.shape, dtype=compute_dtype(u, h))
     out = result.numpy()
     if w.in_proj[0].nbytes + w.out_proj[0].nbytes < _ALONE:
@@ -328,16 +328,18 @@ def _between_products(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.empty((b, 2 * d), h.dtype), np.empty((b, d), h.dtype)
 
 
-def _arrays(weights: Weights, wide: torch.dtype | None) -> Any:
-    """The weights as arrays, an empty one where there is none; all but the matrices of the maps
-    are converted to `wide`, if that is given."""
-    none = array(weights.D, wide)[:0]
+def _arrays(weights: Weights, wide: torch.dtype, convert: bool) -> Any:
+    """The weights as arrays, an empty one where there is none; all but the matrices of the maps in
+    the type `wide`, or, unless `convert`, only what belongs to `Panels`."""
+    other = wide if convert else None
 
-    def numbers(w: Tensor | None) -> np.ndarray:
-        return none if w is None else array(w, wide)
+    def numbers(w: Tensor | None, dtype: torch.dtype | None = other) -> np.ndarray:
+        return array(weights.D, dtype)[:0] if w is None else array(w, dtype)
 
     def linear(m: Linear | Panels) -> Any:
-        return type(m)(array(m[0]), *[numbers(w) for w in m[1:]])  # type: ignore[arg-type]
+        if isinstance(m, Panels):
+            return Panels(array(m.panels), numbers(m.scale, wide), numbers(m.bias, wide))  # type: ignore[arg-type]
+        return Linear(array(m.weight), numbers(m.bias))  # type: ignore[arg-type]
 
     return Weights(
         linear(weights.in_proj),
