@@ -55,40 +55,44 @@ class DecodingMamba(Mamba):
     ) -> tuple[Float[Tensor, "b i"], State] | None:
         """A step by the kernel, with the norm and the residual of a block if a `norm` is given.
         None where the kernel does not pay, or something does not fit: the plain step says what."""
-        weights = self._weights()
-        if weights is None or type(state) is not dict or len(state) != 2:
+        inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
+        own: dict[str, Any] = self._parameters
+        conv = inner["conv1d"]._parameters
+        A_log, weight = own["A_log"], conv["weight"]
+        weights: list[Any] = [A_log, own["D"], weight, conv["bias"]]
+        size = 0
+        for name in ("in_proj", "x_proj", "dt_proj", "out_proj"):
+            if type(inner[name]) is not PanelLinear:
+                return None
+            parts = inner[name].parts()
+            weights += parts
+            size += parts[0].nbytes
+        if size > _ALONE and torch.get_num_threads() > 1:
+            return None
+        if type(state) is not dict or len(state) != 2:
             return None
         taps: Any = state.get("taps")
         ssm: Any = state.get("ssm")
-        own = (weights.conv_weight, weights.conv_bias, weights.A_log, weights.D)
         scale = None if norm is None else norm.weight
-        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, scale, *own):
+        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, scale, *weights[:4]):
             return None
-        (b, i), (d, n), past = u.shape, weights.A_log.shape, weights.conv_weight.shape[1] - 1
+        (b, i), (d, n), past = u.shape, A_log.shape, weight.shape[2] - 1
         fits = i == self.d_model and u.is_floating_point()
         if not fits or not _is(taps, (b, past, d)) or not _is(ssm, (b, d, n)):
             return None
         bound = self.__dict__.get("_bound")
         if bound is None or not bound.is_of(weights, norm):
-            bound = self.__dict__["_bound"] = BoundStep(weights, norm)
+            bound = self.__dict__["_bound"] = BoundStep(self._weights(), norm)
         y, taps, ssm = bound(u, taps, ssm)
         return y.to(u.dtype), {"taps": taps, "ssm": ssm}
 
-    def _weights(self) -> Weights | None:
-        """None where a projection is no `PanelLinear`, or where one thread is too slow."""
-        inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
-        own: dict[str, Any] = self._parameters
-        maps = [inner["in_proj"], inner["x_proj"], inner["dt_proj"], inner["out_proj"]]
-        if any(type(linear) is not PanelLinear for linear in maps):
-            return None
+    def _weights(self) -> Weights:
+        maps: Any = (self.in_proj, self.x_proj, self.dt_proj, self.out_proj)
         into, steering, step, out = (Panels(*linear.parts()) for linear in maps)
-        if torch.get_num_threads() > 1:
-            size = sum(linear.panels.nbytes for linear in (into, steering, step, out))
-            if size > _ALONE:
-                return None
-        conv = inner["conv1d"]._parameters
-        weight, bias = conv["weight"][:, 0], conv["bias"]
-        return Weights(into, weight, bias, steering, step, own["A_log"], own["D"], out)
+        conv = self.conv1d
+        return Weights(
+            into, conv.weight[:, 0], conv.bias, steering, step, self.A_log, self.D, out
+        )
 
 
 class DecodingBlock(Block):

@@ -40,9 +40,6 @@ class Linear(NamedTuple):
     weight: Tensor  # (o, i)
     bias: Tensor | None  # (o)
 
-    def fits(self, o: int, i: int) -> bool:
-        return self.weight.shape == (o, i) and _is_vector(self.bias, o)
-
 
 class Panels(NamedTuple):
     """A linear map in panels of 64 rows; see `longstate.ops.matvec`."""
@@ -50,10 +47,6 @@ class Panels(NamedTuple):
     panels: Tensor  # (p, i, 64)
     scale: Tensor | None  # (o)
     bias: Tensor | None  # (o)
-
-    def fits(self, o: int, i: int) -> bool:
-        shape = (-(-o // LANES), i, LANES)
-        return self.panels.shape == shape and _is_vector(self.scale, o) and _is_vector(self.bias, o)
 
 
 class Weights(NamedTuple):
@@ -69,11 +62,11 @@ class Weights(NamedTuple):
     out_proj: Linear | Panels  # (i, d)
 
     def tensors(self) -> list[Tensor | None]:
-        """All of them, one after the other."""
-        flat: list[Tensor | None] = []
-        for part in self:
-            flat += part if isinstance(part, tuple) else (part,)
-        return flat
+        """All of them: those of the scan, of the convolution and of the maps in their order."""
+        return [
+            self.A_log, self.D, self.conv_weight, self.conv_bias,
+            *self.in_proj, *self.x_proj, *self.dt_proj, *self.out_proj,
+        ]  # fmt: skip
 
 
 class Norm(NamedTuple):
@@ -116,7 +109,7 @@ def selective_step(
     if norm is not None and not _is_vector(norm.weight, u.shape[1]):
         raise ValueError(f"norm must be ({u.shape[1]},); got {shape_of(norm.weight)}")
     scale = None if norm is None else norm.weight
-    if _choose(impl, u, taps, h, scale, *weights.tensors()) == "cpu":
+    if _choose(impl, weights, u, taps, h, scale) == "cpu":
         from longstate.ops.selective_step import cpu
 
         y, taps, h = cpu.forward(u, taps, h, cpu.bind(weights, norm, h.dtype))
@@ -159,7 +152,7 @@ def selective_step_(
         raise ValueError("taps and h are changed in place and must be contiguous")
     if taps.dtype != u.dtype:
         raise ValueError(f"taps must have the type of u, {u.dtype}; got {shape_of(taps)}")
-    if _choose(impl, u, taps, h, *weights.tensors()) == "cpu":
+    if _choose(impl, weights, u, taps, h) == "cpu":
         from longstate.ops.selective_step import cpu
 
         return cpu.forward_(u, taps, h, weights)
@@ -185,33 +178,35 @@ class BoundStep:
     def __init__(self, weights: Weights, norm: Norm | None = None):
         _check_weights(weights)
         self._weights, self._norm = weights, norm
-        self._places = _places(weights, norm)
+        self._places = _places(weights.tensors(), norm)
         self._bound: tuple[torch.dtype, Any] | None = None
 
-    def is_of(self, weights: Weights, norm: Norm | None = None) -> bool:
-        """Whether these weights lie where those lie that this step reads, A_log unchanged. (A
-        change through `.data` goes unseen: PyTorch does not count it.)"""
-        return _places(weights, norm) == self._places
+    def is_of(self, tensors: list[Tensor | None], norm: Norm | None = None) -> bool:
+        """Whether these weights, in the order of `Weights.tensors`, lie where those lie that this
+        step reads, A_log unchanged. (A change through `.data` goes unseen: PyTorch does not count
+        it.)"""
+        return _places(tensors, norm) == self._places
 
     def __call__(self, u: Tensor, taps: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """y (b, i), the next taps and the next h, all new and of the type of `h`."""
         from longstate.ops.selective_step import cpu
 
-        if self._bound is None or self._bound[0] != h.dtype:
-            bound = cpu.bind(self._weights, self._norm, h.dtype)
-            if not cpu.reads_in_place(self._weights, self._norm, h.dtype):  # copies, soon stale
-                return cpu.forward(u, taps, h, bound)
+        if self._bound is not None and self._bound[0] == h.dtype:
+            return cpu.forward(u, taps, h, self._bound[1], compiled=True)
+        bound = cpu.bind(self._weights, self._norm, h.dtype)
+        result = cpu.forward(u, taps, h, bound)
+        if cpu.reads_in_place(self._weights, self._norm, h.dtype):  # else copies, soon stale
             self._bound = h.dtype, bound
-        return cpu.forward(u, taps, h, self._bound[1])
+        return result
 
     def __reduce__(self) -> tuple[Any, tuple]:
         return _nothing, ()  # a copy of the layer binds its own weights
 
 
-def _places(weights: Weights, norm: Norm | None) -> list[float]:
-    A_log = weights.A_log
-    changes = 0 if A_log.is_inference() else A_log._version
-    places = [changes, *[0 if w is None else w.data_ptr() for w in weights.tensors()]]
+def _places(tensors: list[Tensor | None], norm: Norm | None) -> list[float]:
+    A_log: Any = tensors[0]
+    places = [0 if w is None else w.data_ptr() for w in tensors]
+    places.append(0 if A_log.is_inference() else A_log._version)
     return places if norm is None else [*places, norm.weight.data_ptr(), norm.eps]
 
 
@@ -228,10 +223,12 @@ def _grown(taps: Tensor) -> Tensor:
     return torch.nn.functional.pad(taps.mT, (1, 0))
 
 
-def _choose(impl: str, *tensors: Tensor | None) -> str:
-    if torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in tensors):
-        raise ValueError("a selective step gives no gradients; call it under torch.no_grad()")
-    able = plain(*tensors)  # type: ignore[arg-type]
+def _choose(impl: str, weights: Weights, u: Tensor, *others: Tensor | None) -> str:
+    if torch.is_grad_enabled():
+        every = [u, *others, *weights.tensors()]
+        if any(v is not None and v.requires_grad for v in every):
+            raise ValueError("a selective step gives no gradients; call it under torch.no_grad()")
+    able = plain(u, *others)
     if impl == "auto":
         return "cpu" if able else "reference"
     if impl not in ("reference", "cpu"):
@@ -260,19 +257,25 @@ def _check_weights(w: Weights) -> None:
     if w.A_log.dim() != 2 or w.conv_weight.dim() != 2:
         found = f"{shape_of(w.A_log)} and {shape_of(w.conv_weight)}"
         raise ValueError(f"A_log must be (d, n) and conv_weight (d, k); got {found}")
-    (d, n), k = w.A_log.shape, w.conv_weight.shape[1]
+    d, n = w.A_log.shape
     i, rank = w.in_proj[0].shape[1], w.dt_proj[0].shape[1]
-    vectors = (("conv_bias", w.conv_bias, (d,)), ("D", w.D, (d,)))
-    for name, weight, shape in (("conv_weight", w.conv_weight, (d, k)), *vectors):
-        if weight is not None and weight.shape != shape:
-            raise ValueError(f"{name} must be {shape}; got {shape_of(weight)}")
-    maps = (
-        ("in_proj", w.in_proj, 2 * d, i), ("x_proj", w.x_proj, rank + 2 * n, d),
-        ("dt_proj", w.dt_proj, d, rank), ("out_proj", w.out_proj, i, d),
-    )  # fmt: skip
-    for name, linear, rows, columns in maps:
-        if not linear.fits(rows, columns):
-            found = ", ".join(shape_of(v) for v in linear if v is not None)
-            raise ValueError(
-                f"{name} must be a map from {columns} channels to {rows}; got {found}"
-            )
+    if w.conv_weight.shape[0] != d:
+        raise ValueError(f"conv_weight must be ({d}, k); got {shape_of(w.conv_weight)}")
+    if w.D.shape != (d,):
+        raise ValueError(f"D must be ({d},); got {shape_of(w.D)}")
+    if w.conv_bias is not None and w.conv_bias.shape != (d,):
+        raise ValueError(f"conv_bias must be ({d},); got {shape_of(w.conv_bias)}")
+    _check_map("in_proj", w.in_proj, 2 * d, i)
+    _check_map("x_proj", w.x_proj, rank + 2 * n, d)
+    _check_map("dt_proj", w.dt_proj, d, rank)
+    _check_map("out_proj", w.out_proj, i, d)
+
+
+def _check_map(name: str, linear: Linear | Panels, rows: int, columns: int) -> None:
+    whole = (rows, columns) if type(linear) is Linear else (-(-rows // LANES), columns, LANES)
+    fits = linear[0].shape == whole
+    for v in linear[1:]:
+        fits = fits and (v is None or v.shape == (rows,))
+    if not fits:
+        found = ", ".join(shape_of(v) for v in linear if v is not None)
+        raise ValueError(f"{name} must be a map from {columns} channels to {rows}; got {found}")

@@ -23,7 +23,6 @@ from longstate.ops.short_conv import cpu_step as conv
 # A second thread takes as long to wake up as one thread takes to read so many bytes of weights.
 _ALONE = 6_000_000
 _SHARED = 10**9  # work that `parallel_for` never takes for small
-_INLINE: Any = {"forceinline": True}
 
 _of_panels, _of_taps, _begin, _advance = matvec._forward, conv._step, scan._begin, scan._advance
 
@@ -53,7 +52,7 @@ def product(start, stop, linear, x, y):
     """Rows, or panels of 64 rows, from `start` to `stop` of y = linear(x)."""
 
 
-@overload(product, jit_options=_INLINE)
+@overload(product)
 def _(start, stop, linear, x, y):
     if linear.instance_class is Panels:
         return lambda start, stop, linear, x, y: _of_panels(
@@ -64,9 +63,19 @@ def _(start, stop, linear, x, y):
     )
 
 
+def named_map(linear):
+    """`Panels` or `Linear` of a plain tuple of its arrays."""
+
+
+@overload(named_map)
+def _(linear):
+    kind = Panels if len(linear) == 3 else Linear
+    return lambda linear: kind(*linear)
+
+
 @kernel
 def _product(start, stop, linear, x, y):
-    product(start, stop, linear, x, y)
+    product(start, stop, named_map(linear), x, y)
 
 
 @inlined
@@ -86,7 +95,7 @@ def steps(linear, low, x, dt, drive):
     """dt = softplus(linear(low)), and drive = dt x; all (b, d) but `low`."""
 
 
-@overload(steps, jit_options=_INLINE)
+@overload(steps)
 def _(linear, low, x, dt, drive):
     if linear.instance_class is Panels:
 
@@ -196,7 +205,7 @@ def read(b, state, rates, dt, drive, B, C, y):
     """y (d), what is read off the states of sequence `b`, which move on."""
 
 
-@overload(convolve, jit_options=_INLINE)
+@overload(convolve)
 def _(start, stop, xz, state, weight, bias, x):
     form = state.instance_class.convolve
     return lambda start, stop, xz, state, weight, bias, x: form(
@@ -204,7 +213,7 @@ def _(start, stop, xz, state, weight, bias, x):
     )
 
 
-@overload(read, jit_options=_INLINE)
+@overload(read)
 def _(b, state, rates, dt, drive, B, C, y):
     form = state.instance_class.read
     return lambda b, state, rates, dt, drive, B, C, y: form(b, state, rates, dt, drive, B, C, y)
@@ -251,19 +260,48 @@ def _between(start, stop, xz, state, rates, weights, y):
 
 
 @kernel
-def _whole(start, stop, u, norm, eps, state, rates, weights, xz, y, out):
+def _named(weights):
+    """Plain tuples of arrays, which Python hands over faster than named ones, with their names."""
+    into, conv_weight, conv_bias, steering, step, A_log, D, out = weights
+    return Weights(
+        named_map(into), conv_weight, conv_bias, named_map(steering), named_map(step), A_log, D,
+        named_map(out),
+    )  # fmt: skip
+
+
+@kernel
+def _layer(u, state, rates, weights, y):
+    """The whole layer, without norm and residual."""
+    (b, _), (d, _) = u.shape, rates.shape
+    xz, gated = np.empty((b, 2 * d), u.dtype), np.empty((b, d), u.dtype)
+    product(0, len(weights.in_proj[0]), weights.in_proj, u, xz)
+    _between(0, b, xz, state, rates, weights, gated)
+    product(0, len(weights.out_proj[0]), weights.out_proj, gated, y)
+
+
+@kernel
+def _step(start, stop, u, norm, eps, state, rates, weights, y):
     for _ in range(start, stop):
         v = u
         if len(norm):
             v = np.empty_like(u)
             for b in range(len(u)):
                 _normed(u[b], norm, eps, v[b])
-        product(0, len(weights.in_proj[0]), weights.in_proj, v, xz)
-        _between(0, len(u), xz, state, rates, weights, y)
-        product(0, len(weights.out_proj[0]), weights.out_proj, y, out)
+        _layer(v, Taps(*state), rates, _named(weights), y)
         if len(norm):
             for b in range(len(u)):
-                _add(u[b], out[b])
+                _add(u[b], y[b])
+
+
+@kernel
+def _step_in_place(start, stop, u, state, rates, weights, y):
+    for _ in range(start, stop):
+        _layer(u, Window(*state), rates, _named(weights), y)
+
+
+@kernel
+def _between_in_place(start, stop, xz, state, rates, weights, y):
+    _between(start, stop, xz, Window(*state), rates, _named(weights), y)
 
 
 class Bound(NamedTuple):
@@ -272,13 +310,12 @@ class Bound(NamedTuple):
     norm: np.ndarray  # (i); empty: none
     eps: float
     rates: np.ndarray
-    weights: Any  # Weights
+    weights: tuple
 
 
 def bind(weights: Weights, norm: Norm | None, wide: torch.dtype) -> Bound:
     """The weights as the kernel takes them: matrices of the maps as they are, the rest `wide`."""
-    A_log = array(weights.A_log, wide)
-    found = _arrays(weights, wide, True)
+    A_log, found = array(weights.A_log, wide), _plain(weights, wide, wide)
     if norm is None:
         return Bound(A_log.reshape(-1)[:0], 0.0, -np.exp(A_log), found)
     return Bound(array(norm.weight, wide), norm.eps, -np.exp(A_log), found)
@@ -294,60 +331,56 @@ def reads_in_place(weights: Weights, norm: Norm | None, wide: torch.dtype) -> bo
     )
 
 
-def forward(u: Tensor, taps: Tensor, h: Tensor, bound: Bound) -> tuple[Tensor, Tensor, Tensor]:
-    """y (b, i), the next taps and the next h, all of the type of `h`."""
+def forward(
+    u: Tensor, taps: Tensor, h: Tensor, bound: Bound, *, compiled: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (b, i), the next taps and the next h, all of the type of `h`.
+
+    Args:
+        compiled: the kernel has run with this `bound` and this type of `h`.
+    """
     given, past, state = array(u, h.dtype), array(taps, h.dtype), array(h)
     # NumPy's empty arrays come faster than PyTorch's
-    out, states = np.empty_like(given), Taps(past, state, np.empty_like(past), np.empty_like(state))
-    xz, y = _between_products(state)
+    y, last_taps, last = np.empty_like(given), np.empty_like(past), np.empty_like(state)
     norm, eps, rates, weights = bound
-    parallel_for(_whole, 1, 0, given, norm, eps, states, rates, weights, xz, y, out)
-    return tuple(torch.from_numpy(v) for v in (out, states.last_taps, states.last))
+    states = (past, state, last_taps, last)
+    if compiled:
+        _step(0, 1, given, norm, eps, states, rates, weights, y)
+    else:
+        parallel_for(_step, 1, 0, given, norm, eps, states, rates, weights, y)
+    return torch.from_numpy(y), torch.from_numpy(last_taps), torch.from_numpy(last)
 
 
 def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
     """y (b, i) of the type of `u`; `taps` and `h` are changed."""
-    given, states = array(u, h.dtype), Window(array(taps), array(h))
-    xz, y = _between_products(states.h)
-    w, rates = _arrays(weights, h.dtype, False), array(weights.A_log)
-    result = torch.empty(u.shape, dtype=compute_dtype(u, h))
-    out = result.numpy()
-    if w.in_proj[0].nbytes + w.out_proj[0].nbytes < _ALONE:
-        none = given[0, :0]
-        parallel_for(_whole, 1, 0, given, none, 0.0, states, rates, w, xz, y, out)
-    else:
-        parallel_for(_product, len(w.in_proj[0]), _SHARED, w.in_proj, given, xz)
-        parallel_for(_between, len(u), _SHARED, xz, states, rates, w, y)
-        parallel_for(_product, len(w.out_proj[0]), _SHARED, w.out_proj, y, out)
+    wide = h.dtype
+    given, states = array(u, wide), (array(taps), array(h))
+    w, rates = _plain(weights, wide, None), array(weights.A_log)
+    result = u.new_empty(u.shape, dtype=compute_dtype(u, h))
+    into, out = w[0], w[7]
+    if into[0].nbytes + out[0].nbytes < _ALONE:
+        parallel_for(_step_in_place, 1, 0, given, states, rates, w, result.numpy())
+        return result.to(u.dtype)
+    (b, d, _), kind = h.shape, given.dtype
+    xz, y = np.empty((b, 2 * d), kind), np.empty((b, d), kind)
+    parallel_for(_product, len(into[0]), _SHARED, into, given, xz)
+    parallel_for(_between_in_place, b, _SHARED, xz, states, rates, w, y)
+    parallel_for(_product, len(out[0]), _SHARED, out, y, result.numpy())
     return result.to(u.dtype)
 
 
-def _between_products(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Room for x and z (b, 2 d), and for what `out_proj` takes (b, d)."""
-    b, d, _ = h.shape
-    return np.empty((b, 2 * d), h.dtype), np.empty((b, d), h.dtype)
+def _plain(weights: Weights, wide: torch.dtype, other: torch.dtype | None) -> tuple:
+    """The weights as plain tuples of arrays, an empty one where there is none. The matrices of the
+    maps stay as they are; the vectors of `Panels` are converted to `wide`, all else to `other`."""
+    none, none_wide = array(weights.D, other)[:0], array(weights.D[:0], wide)
 
+    def linear(m: Linear | Panels) -> tuple:
+        if type(m) is Linear:
+            return array(m[0]), none if m[1] is None else array(m[1], other)
+        return array(m[0]), *[none_wide if v is None else array(v, wide) for v in m[1:]]
 
-def _arrays(weights: Weights, wide: torch.dtype, convert: bool) -> Any:
-    """The weights as arrays, an empty one where there is none; all but the matrices of the maps in
-    the type `wide`, or, unless `convert`, only what belongs to `Panels`."""
-    other = wide if convert else None
-
-    def numbers(w: Tensor | None, dtype: torch.dtype | None = other) -> np.ndarray:
-        return array(weights.D, dtype)[:0] if w is None else array(w, dtype)
-
-    def linear(m: Linear | Panels) -> Any:
-        if isinstance(m, Panels):
-            return Panels(array(m.panels), numbers(m.scale, wide), numbers(m.bias, wide))  # type: ignore[arg-type]
-        return Linear(array(m.weight), numbers(m.bias))  # type: ignore[arg-type]
-
-    return Weights(
-        linear(weights.in_proj),
-        numbers(weights.conv_weight),
-        numbers(weights.conv_bias),
-        linear(weights.x_proj),
-        linear(weights.dt_proj),
-        numbers(weights.A_log),
-        numbers(weights.D),
-        linear(weights.out_proj),
-    )  # type: ignore[arg-type]
+    into, conv_weight, conv_bias, steering, step, A_log, D, out = weights
+    return (
+        linear(into), array(conv_weight, other), none if conv_bias is None else array(conv_bias, other),
+        linear(steering), linear(step), array(A_log, other), array(D, other), linear(out),
+    )  # fmt: skip
