@@ -100,4 +100,3 @@ class Mamba(SelectiveLayer):
     def _within(self, step: Tensor) -> Tensor:
         """Steps clamped to `dt_limit`."""
         return step if self.dt_limit == (0.0, None) else step.clamp(*self.dt_limit)
-

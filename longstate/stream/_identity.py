@@ -4,8 +4,6 @@ Settings are the public attributes, of the module and of all within it, that JSO
 counter or a cache belongs in an attribute with an underscore. `training` does not count, nor do
 devices or `torch.compile`. Weights are all that `state_dict` holds, each as a hash of its values.
 
-A class whose states are those of another says so: `saved_as`, the other's name.
-
 The hash of a tensor: sum_i x_i k_i modulo 2^64 over the words x_i of a block, with fixed odd k_i,
 and BLAKE2 over the sums of all blocks. A change of one x_i always changes the sum. It guards
 against mistakes, not against forgery; a cryptographic hash of every byte takes several times as
@@ -71,8 +69,7 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     for path, part in module.named_modules():
         if isinstance(part, nn.Dropout):  # plays no part outside training
             continue
-        kind = type(part)
-        facts = {"class": vars(kind).get("saved_as", kind.__name__), **vars(part)}
+        facts = {"class": type(part).__name__, **vars(part)}
         for name, value in facts.items():
             if not name.startswith("_") and name != "training":
                 with contextlib.suppress(TypeError, ValueError):

@@ -80,9 +80,7 @@ def pass_over(u, taps, h, w, norm=None):
     """A sequence (b, t, i), by the ops that a layer is made of; taps (b, k - 1, d)."""
     v = u if norm is None else F.rms_norm(u, u.shape[2:], norm.weight, norm.eps)
     x, z = F.linear(v, *w.in_proj).chunk(2, dim=-1)
-    x, taps = short_conv(
-        x, w.conv_weight, w.conv_bias, taps, activation="silu", impl="reference"
-    )
+    x, taps = short_conv(x, w.conv_weight, w.conv_bias, taps, activation="silu", impl="reference")
     n = h.shape[-1]
     low, B, C = F.linear(x, *w.x_proj).split([w.dt_proj.weight.shape[1], n, n], dim=-1)
     y, h = selective_scan(

@@ -29,8 +29,6 @@ _ALONE = 2**24  # bytes of weights; above, threads that share them are faster th
 class DecodingMamba(Mamba):
     """`Mamba` with its weights in panels, and a step that reads them in one call."""
 
-    saved_as = "Mamba"
-
     _bound: BoundStep | None
 
     def step(
@@ -90,15 +88,11 @@ class DecodingMamba(Mamba):
         maps: Any = (self.in_proj, self.x_proj, self.dt_proj, self.out_proj)
         into, steering, step, out = (Panels(*linear.parts()) for linear in maps)
         conv = self.conv1d
-        return Weights(
-            into, conv.weight[:, 0], conv.bias, steering, step, self.A_log, self.D, out
-        )
+        return Weights(into, conv.weight[:, 0], conv.bias, steering, step, self.A_log, self.D, out)
 
 
 class DecodingBlock(Block):
     """`Block` of a `DecodingMamba`: its norm and its residual are part of the same call."""
-
-    saved_as = "Block"
 
     def step(
         self,
@@ -114,7 +108,7 @@ class DecodingBlock(Block):
         inner: dict[str, Any] = self._modules
         norm, plain = inner["norm"], dt is None and mask is None and reset is None and rate == 1
         if plain and type(norm) is RMSNorm:
-            scale = norm._parameters["weight"]
+            scale: Any = norm._parameters["weight"]
             done = inner["mixer"].in_one_call(u, state, Norm(scale, norm.eps))
             if done is not None:
                 return done

@@ -205,7 +205,7 @@ class BoundStep:
 
 def _places(tensors: list[Tensor | None], norm: Norm | None) -> list[float]:
     A_log: Any = tensors[0]
-    places = [0 if w is None else w.data_ptr() for w in tensors]
+    places: list[float] = [0 if w is None else w.data_ptr() for w in tensors]
     places.append(0 if A_log.is_inference() else A_log._version)
     return places if norm is None else [*places, norm.weight.data_ptr(), norm.eps]
 

@@ -1,225 +1,24 @@
-"""Numba: the kernels of the parts, called one after the other without going through Python.
+"""Numba: the kernels of the parts, called one after the other without going through Python."""
 
-Two things come in two kinds each, and Numba picks by their types: a linear map is `Linear` or
-`Panels`; the states are a `Window`, which is changed in place, or `Taps` before and after.
-"""
-
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba.extending import overload
 from torch import Tensor
 
 from longstate.ops._layout import array, compute_dtype
 from longstate.ops._numba import inlined, kernel, parallel_for
-from longstate.ops._numba.math import exp, sigmoid, softplus
-from longstate.ops._numba.rows import load, store
-from longstate.ops.matvec import cpu as matvec
+from longstate.ops._numba.math import sigmoid
+from longstate.ops._numba.rows import load
 from longstate.ops.selective_scan import cpu_step as scan
 from longstate.ops.selective_step import Linear, Norm, Panels, Weights
-from longstate.ops.short_conv import cpu_step as conv
+from longstate.ops.selective_step.cpu_parts import Taps, Window, convolve, named_map, product, read
 
 # A second thread takes as long to wake up as one thread takes to read so many bytes of weights.
 _ALONE = 6_000_000
 _SHARED = 10**9  # work that `parallel_for` never takes for small
 
-_of_panels, _of_taps, _begin, _advance = matvec._forward, conv._step, scan._begin, scan._advance
-
-
-# A linear map
-
-
-@inlined
-def _dot(row, x):
-    total = x.dtype.type(0)
-    for i in range(len(x)):
-        total += load(row, i) * x[i]
-    return total
-
-
-@kernel
-def _of_rows(start, stop, x, W, bias, y):
-    for o in range(start, stop):
-        for b in range(len(x)):
-            total = _dot(W[o], x[b])
-            if len(bias):
-                total += load(bias, o)
-            store(y[b], o, total)
-
-
-def product(start, stop, linear, x, y):
-    """Rows, or panels of 64 rows, from `start` to `stop` of y = linear(x)."""
-
-
-@overload(product)
-def _(start, stop, linear, x, y):
-    if linear.instance_class is Panels:
-        return lambda start, stop, linear, x, y: _of_panels(
-            start, stop, x, linear.panels, linear.scale, linear.bias, y
-        )
-    return lambda start, stop, linear, x, y: _of_rows(
-        start, stop, x, linear.weight, linear.bias, y
-    )
-
-
-def named_map(linear):
-    """`Panels` or `Linear` of a plain tuple of its arrays."""
-
-
-@overload(named_map)
-def _(linear):
-    kind = Panels if len(linear) == 3 else Linear
-    return lambda linear: kind(*linear)
-
-
-@kernel
-def _product(start, stop, linear, x, y):
-    product(start, stop, named_map(linear), x, y)
-
-
-@inlined
-def _steps_of_rows(low, weight, bias, u, dt, drive):
-    if len(bias):
-        for j in range(len(dt)):
-            dt[j] = _dot(weight[j], low) + load(bias, j)
-    else:
-        for j in range(len(dt)):
-            dt[j] = _dot(weight[j], low)
-    for j in range(len(dt)):
-        dt[j] = softplus(dt[j])
-        drive[j] = dt[j] * u[j]
-
-
-def steps(linear, low, x, dt, drive):
-    """dt = softplus(linear(low)), and drive = dt x; all (b, d) but `low`."""
-
-
-@overload(steps)
-def _(linear, low, x, dt, drive):
-    if linear.instance_class is Panels:
-
-        def of_panels(linear, low, x, dt, drive):
-            y = np.empty_like(dt)
-            _of_panels(0, len(linear.panels), low, linear.panels, linear.scale, linear.bias, y)
-            for b in range(len(x)):
-                _begin(x[b], y[b], x[b, :0], True, dt[b], drive[b])
-
-        return of_panels
-
-    def of_rows(linear, low, x, dt, drive):
-        for b in range(len(x)):
-            _steps_of_rows(low[b], linear.weight, linear.bias, x[b], dt[b], drive[b])
-
-    return of_rows
-
-
-# The states
-
-
-@inlined
-def _of_window(x, taps, weight, bias, u):
-    """Puts x behind the taps of each channel (the oldest falls out) and sums them up."""
-    k = taps.shape[1]
-    for j in range(len(u)):
-        for i in range(k - 1):
-            taps[j, i] = taps[j, i + 1]
-        store(taps[j], k - 1, x[j])
-        total = u.dtype.type(0)
-        for i in range(k):
-            total += load(taps[j], i) * load(weight[j], i)
-        u[j] = total
-    for j in range(len(bias)):
-        u[j] += load(bias, j)
-    for j in range(len(u)):
-        u[j] *= sigmoid(u[j])
-
-
-@kernel
-def _convolve_in_place(start, stop, xz, state, weight, bias, x):
-    taps, d = state.taps, x.shape[1]
-    for b in range(start, stop):
-        _of_window(xz[b, :d], taps[b], weight, bias, x[b - start])
-
-
-@kernel
-def _convolve(start, stop, xz, state, weight, bias, x):
-    b, d = x.shape
-    given, y = xz[start:stop, :d].copy().reshape((b, 1, d)), x.reshape((b, 1, d))
-    taps, last = state.taps[start:stop], state.last_taps[start:stop]
-    _of_taps(0, b, given, weight, bias, True, taps, last, y, np.empty_like(x))
-
-
-@inlined
-def _advance_in_place(dt, drive, A_log, B, C, h):
-    """One channel: its state moves on, and is read."""
-    y = h.dtype.type(0)
-    for i in range(len(h)):
-        rate = exp(h.dtype.type(load(A_log, i)))
-        h[i] = exp(-dt * rate) * h[i] + drive * B[i]
-        y += h[i] * C[i]
-    return y
-
-
-@kernel
-def _read_in_place(b, state, rates, dt, drive, B, C, y):
-    h = state.h[b]
-    for j in range(len(y)):
-        y[j] = _advance_in_place(dt[j], drive[j], rates[j], B, C, h[j])
-
-
-@kernel
-def _read(b, state, rates, dt, drive, B, C, y):
-    h, last = state.h[b], state.last[b]
-    for j in range(len(y)):
-        y[j] = _advance(dt[j], drive[j], rates[j], B, C, h[j], last[j])
-
-
-class Window(NamedTuple):
-    """States that are changed in place. Their rates are `A_log`, whose owner may change it."""
-
-    taps: np.ndarray  # (b, d, k), the last k inputs
-    h: np.ndarray  # (b, d, n)
-
-    convolve = _convolve_in_place
-    read = _read_in_place
-
-
-class Taps(NamedTuple):
-    """States before the sample, and after it. Their rates are -exp(A_log)."""
-
-    taps: np.ndarray  # (b, k - 1, d)
-    h: np.ndarray  # (b, d, n)
-    last_taps: np.ndarray
-    last: np.ndarray
-
-    convolve = _convolve
-    read = _read
-
-
-def convolve(start, stop, xz, state, weight, bias, x):
-    """x (stop - start, d), the convolution with its SiLU; the taps move on."""
-
-
-def read(b, state, rates, dt, drive, B, C, y):
-    """y (d), what is read off the states of sequence `b`, which move on."""
-
-
-@overload(convolve)
-def _(start, stop, xz, state, weight, bias, x):
-    form = state.instance_class.convolve
-    return lambda start, stop, xz, state, weight, bias, x: form(
-        start, stop, xz, state, weight, bias, x
-    )
-
-
-@overload(read)
-def _(b, state, rates, dt, drive, B, C, y):
-    form = state.instance_class.read
-    return lambda b, state, rates, dt, drive, B, C, y: form(b, state, rates, dt, drive, B, C, y)
-
-
-# The layer
+_begin = scan._begin
 
 
 @inlined
@@ -249,11 +48,12 @@ def _between(start, stop, xz, state, rates, weights, y):
     """From x and z to what `out_proj` takes, for sequences `start` to `stop`."""
     count, (d, n), rank = stop - start, rates.shape, weights.dt_proj[0].shape[1]
     x, steer = np.empty((count, d), xz.dtype), np.empty((count, rank + 2 * n), xz.dtype)
-    dt, drive = np.empty_like(x), np.empty_like(x)
+    low, dt, drive = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     convolve(start, stop, xz, state, weights.conv_weight, weights.conv_bias, x)
     product(0, len(weights.x_proj[0]), weights.x_proj, x, steer)
-    steps(weights.dt_proj, steer[:, :rank].copy(), x, dt, drive)
+    product(0, len(weights.dt_proj[0]), weights.dt_proj, steer[:, :rank].copy(), low)
     for r in range(count):
+        _begin(x[r], low[r], x[r, :0], True, dt[r], drive[r])
         B, C, b = steer[r, rank : rank + n], steer[r, rank + n :], start + r
         read(b, state, rates, dt[r], drive[r], B, C, y[b])
         _finish(y[b], x[r], weights.D, xz[b, d:])
@@ -297,6 +97,11 @@ def _step(start, stop, u, norm, eps, state, rates, weights, y):
 def _step_in_place(start, stop, u, state, rates, weights, y):
     for _ in range(start, stop):
         _layer(u, Window(*state), rates, _named(weights), y)
+
+
+@kernel
+def _product(start, stop, linear, x, y):
+    product(start, stop, named_map(linear), x, y)
 
 
 @kernel
@@ -379,8 +184,8 @@ def _plain(weights: Weights, wide: torch.dtype, other: torch.dtype | None) -> tu
             return array(m[0]), none if m[1] is None else array(m[1], other)
         return array(m[0]), *[none_wide if v is None else array(v, wide) for v in m[1:]]
 
-    into, conv_weight, conv_bias, steering, step, A_log, D, out = weights
+    into, weight, bias, steering, step, A_log, D, out = weights
     return (
-        linear(into), array(conv_weight, other), none if conv_bias is None else array(conv_bias, other),
+        linear(into), array(weight, other), none if bias is None else array(bias, other),
         linear(steering), linear(step), array(A_log, other), array(D, other), linear(out),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.ops.matvec import from_panels
-from longstate.ops.selective_step import Norm, Panels, Linear, Weights
+from longstate.ops.selective_step import Linear, Norm, Panels, Weights
 
 
 def forward(u: Tensor, taps: Tensor, h: Tensor, weights: Weights, norm: Norm | None) -> Tensor:
