@@ -75,8 +75,8 @@ class DecodingMamba(Mamba):
         if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, scale, *weights[:4]):
             return None
         (b, i), (d, n), past = u.shape, A_log.shape, weight.shape[2] - 1
-        fits = i == self.d_model and u.is_floating_point()
-        if not fits or not _is(taps, (b, past, d)) or not _is(ssm, (b, d, n)):
+        fits, wide = i == self.d_model and u.is_floating_point(), _wide(own["D"].dtype)
+        if not fits or not _is(taps, (b, past, d), wide) or not _is(ssm, (b, d, n), wide):
             return None
         bound = self.__dict__.get("_bound")
         if bound is None or not bound.is_of(weights, norm):
@@ -125,5 +125,10 @@ def swap_in(model: nn.Module) -> None:
             module.__class__ = DecodingBlock
 
 
-def _is(x: Any, shape: tuple[int, ...]) -> bool:
-    return type(x) is Tensor and x.shape == shape and x.dtype in (torch.float32, torch.float64)
+def _is(x: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    return type(x) is Tensor and x.shape == shape and x.dtype == dtype
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The type of the states of a layer whose parameters are of this type."""
+    return dtype if dtype == torch.float64 else torch.float32
