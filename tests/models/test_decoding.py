@@ -12,11 +12,8 @@ from torch.utils._pytree import tree_map
 from longstate.layers import S4D, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.memory import certify
 from longstate.models import LanguageModel, LanguageSpec, Stack, prepare_for_decoding
-from longstate.models._block import Block
 from longstate.models._decoding import PanelLinear
-from longstate.models._decoding._mamba import DecodingBlock, DecodingMamba
 from longstate.ops.matvec import quantise_rows
-from longstate.stream import Stream
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import run_python
 
@@ -156,53 +153,6 @@ def test_mamba_is_one_call(monkeypatch):
             wide.step(torch.randn(1, 520), wide.init_state(1))
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("norm", ["rms", "layer"])
-@pytest.mark.parametrize("gate", ["auto", "mlp", "glu"])
-def test_a_block_is_one_call_where_its_norm_and_gate_allow(norm, gate, monkeypatch):
-    torch.manual_seed(0)
-    spec = LanguageSpec(70, 16, ("mamba", "longhorn"), norm=norm, gate=gate)
-    fast = prepare_for_decoding(LanguageModel(spec).double()).double()
-    block, u = fast.blocks[0], torch.randn(2, 16, dtype=torch.float64)
-    state = block.mixer.init_state(2)
-    assert_close(block.step(u, state)[0], block(u[:, None], state)[0][:, 0])
-    mask = torch.tensor([True, False])
-    masked = block(u[:, None], state, mask=mask[:, None])[0][:, 0]
-    assert_close(block.step(u, state, mask=mask)[0], masked)
-    assert_close(block.step(u, state, rate=0.5)[0], block(u[:, None], state, rate=0.5)[0][:, 0])
-    monkeypatch.setattr("longstate.models._block.apply_norm", None)  # the plain block's way
-    if norm == "rms" and gate == "auto":
-        block.step(u, state)
-        with pytest.raises(TypeError):
-            block.step(u, state, mask=mask)
-    else:
-        with pytest.raises(TypeError):
-            block.step(u, state)
-
-
-def test_a_plain_model_knows_no_kernel():
-    model = LanguageModel(LanguageSpec(70, 16, ("mamba",)))
-    fast = prepare_for_decoding(model)
-    assert type(model.blocks[0].mixer) is Mamba
-    assert "step" not in vars(Mamba)
-    assert type(fast.blocks[0].mixer) is not Mamba
-    assert isinstance(fast.blocks[0].mixer, Mamba)
-
-
-def test_a_saved_state_does_not_see_which_class_takes_the_steps(tmp_path):
-    torch.manual_seed(0)
-    fast = prepare_for_decoding(LanguageModel(LanguageSpec(70, 16, ("mamba",))))
-    plain = copy.deepcopy(fast)  # as it was when a step was part of the plain class
-    for module in plain.modules():
-        module.__class__ = {DecodingMamba: Mamba, DecodingBlock: Block}.get(
-            type(module), type(module)
-        )
-    for one, other in ((fast, plain), (plain, fast)):
-        stream = Stream(one)
-        stream.push(torch.randint(70, (1, 5)))
-        stream.save(tmp_path / "state")
-        Stream(other).load(tmp_path / "state")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -10,15 +10,20 @@ from longstate.ops._layout import array, compute_dtype
 from longstate.ops._numba import inlined, kernel, parallel_for
 from longstate.ops._numba.math import sigmoid
 from longstate.ops._numba.rows import load
-from longstate.ops.selective_scan import cpu_step as scan
 from longstate.ops.selective_step import Linear, Norm, Panels, Weights
-from longstate.ops.selective_step.cpu_parts import Taps, Window, convolve, named_map, product, read
+from longstate.ops.selective_step.cpu_parts import (
+    Taps,
+    Window,
+    convolve,
+    named_map,
+    product,
+    read,
+    steps,
+)
 
 # A second thread takes as long to wake up as one thread takes to read so many bytes of weights.
 _ALONE = 6_000_000
 _SHARED = 10**9  # work that `parallel_for` never takes for small
-
-_begin = scan._begin
 
 
 @inlined
@@ -48,12 +53,11 @@ def _between(start, stop, xz, state, rates, weights, y):
     """From x and z to what `out_proj` takes, for sequences `start` to `stop`."""
     count, (d, n), rank = stop - start, rates.shape, weights.dt_proj[0].shape[1]
     x, steer = np.empty((count, d), xz.dtype), np.empty((count, rank + 2 * n), xz.dtype)
-    low, dt, drive = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    dt, drive = np.empty_like(x), np.empty_like(x)
     convolve(start, stop, xz, state, weights.conv_weight, weights.conv_bias, x)
     product(0, len(weights.x_proj[0]), weights.x_proj, x, steer)
-    product(0, len(weights.dt_proj[0]), weights.dt_proj, steer[:, :rank].copy(), low)
+    steps(weights.dt_proj, steer[:, :rank].copy(), x, dt, drive)
     for r in range(count):
-        _begin(x[r], low[r], x[r, :0], True, dt[r], drive[r])
         B, C, b = steer[r, rank : rank + n], steer[r, rank + n :], start + r
         read(b, state, rates, dt[r], drive[r], B, C, y[b])
         _finish(y[b], x[r], weights.D, xz[b, d:])

@@ -2,20 +2,25 @@
 the states, which are a `Window` that is changed in place, or `Taps` before and after the sample.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import overload
 
 from longstate.ops._numba import inlined, kernel
-from longstate.ops._numba.math import exp, sigmoid
+from longstate.ops._numba.math import exp, sigmoid, softplus
 from longstate.ops._numba.rows import load, store
 from longstate.ops.matvec import cpu as matvec
 from longstate.ops.selective_scan import cpu_step as scan
 from longstate.ops.selective_step import Linear, Panels
 from longstate.ops.short_conv import cpu_step as conv
 
-_of_panels, _of_taps, _advance = matvec._forward, conv._step, scan._advance
+# What is not inlined exists twice, optimised alone and with its caller, and which of the two runs
+# depends on whether the caller came from the cache: their last bits may differ.
+_INLINE: Any = {"forceinline": True}
+
+_of_panels, _of_taps = matvec._forward, conv._step
+_begin, _advance = scan._begin, scan._advance
 
 
 # A linear map
@@ -43,13 +48,49 @@ def product(start, stop, linear, x, y):
     """Rows, or panels of 64 rows, from `start` to `stop` of y = linear(x)."""
 
 
-@overload(product)
+@overload(product, jit_options=_INLINE)
 def _(start, stop, linear, x, y):
     if linear.instance_class is Panels:
         return lambda start, stop, linear, x, y: _of_panels(
             start, stop, x, linear.panels, linear.scale, linear.bias, y
         )
     return lambda start, stop, linear, x, y: _of_rows(start, stop, x, linear.weight, linear.bias, y)
+
+
+@inlined
+def _steps_of_rows(low, weight, bias, x, dt, drive):
+    if len(bias):
+        for j in range(len(dt)):
+            dt[j] = _dot(weight[j], low) + load(bias, j)
+    else:
+        for j in range(len(dt)):
+            dt[j] = _dot(weight[j], low)
+    for j in range(len(dt)):
+        dt[j] = softplus(dt[j])
+        drive[j] = dt[j] * x[j]
+
+
+def steps(linear, low, x, dt, drive):
+    """dt = softplus(linear(low)) and drive = dt x, all (b, d) but `low`."""
+
+
+@overload(steps, jit_options=_INLINE)
+def _(linear, low, x, dt, drive):
+    if linear.instance_class is Panels:
+
+        def of_panels(linear, low, x, dt, drive):
+            y = np.empty_like(dt)
+            _of_panels(0, len(linear.panels), low, linear.panels, linear.scale, linear.bias, y)
+            for b in range(len(x)):
+                _begin(x[b], y[b], x[b, :0], True, dt[b], drive[b])
+
+        return of_panels
+
+    def of_rows(linear, low, x, dt, drive):
+        for b in range(len(x)):
+            _steps_of_rows(low[b], linear.weight, linear.bias, x[b], dt[b], drive[b])
+
+    return of_rows
 
 
 def named_map(linear):
@@ -147,7 +188,7 @@ def read(b, state, rates, dt, drive, B, C, y):
     """y (d), what is read off the states of sequence `b`, which move on."""
 
 
-@overload(convolve)
+@overload(convolve, jit_options=_INLINE)
 def _(start, stop, xz, state, weight, bias, x):
     form = _convolve_in_place if state.instance_class is Window else _convolve
     return lambda start, stop, xz, state, weight, bias, x: form(
@@ -155,7 +196,7 @@ def _(start, stop, xz, state, weight, bias, x):
     )
 
 
-@overload(read)
+@overload(read, jit_options=_INLINE)
 def _(b, state, rates, dt, drive, B, C, y):
     form = _read_in_place if state.instance_class is Window else _read
     return lambda b, state, rates, dt, drive, B, C, y: form(b, state, rates, dt, drive, B, C, y)
