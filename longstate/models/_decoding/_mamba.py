@@ -53,6 +53,8 @@ class DecodingMamba(Mamba):
     ) -> tuple[Float[Tensor, "b i"], State] | None:
         """A step by the kernel, with the norm and the residual of a block if a `norm` is given.
         None where the kernel does not pay, or something does not fit: the plain step says what."""
+        if self.dt_limit != (0.0, None):  # the kernel does not clamp
+            return None
         inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
         own: dict[str, Any] = self._parameters
         conv = inner["conv1d"]._parameters
