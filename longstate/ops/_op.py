@@ -75,6 +75,7 @@ def register(
         The function (inputs) -> the returned results. Its attributes `op` and `backward_op` are the
         registered ops.
     """
+    make: Callable[[Any], Any] = inputs._make  # type: ignore[attr-defined]
     hints = get_type_hints(inputs)
     tensors = [key for key, kind in hints.items() if kind in (Tensor, Tensor | None)]
     returned, saved = returns.split(), saves.split()
@@ -83,15 +84,15 @@ def register(
     schema = ", ".join(f"{_SCHEMA[kind]} {key}" for key, kind in hints.items())
     op = torch.library.custom_op(
         f"longstate::{name}",
-        lambda *values: _bare(forward(inputs(*values))),
+        lambda *values: _bare(forward(make(values))),
         mutates_args=(),
         schema=f"({schema}) -> ({', '.join(f'Tensor {key}' for key in results)})",
     )
-    op.register_fake(lambda *values: _bare(fake(inputs(*values))))
+    op.register_fake(lambda *values: _bare(fake(make(values))))
 
     def gradients(*values: Any) -> list[Tensor]:
         """Of every tensor; an empty one where there is none."""
-        given, rest = inputs(*values[: len(hints)]), values[len(hints) :]
+        given, rest = make(values[: len(hints)]), values[len(hints) :]
         found = backward(given, *rest)
         return [
             found[key].contiguous() if key in found and x is not None else _nothing(values)
@@ -116,6 +117,7 @@ def register(
     back.register_fake(fake_gradients)
     shapes_only = [key in unsaved.split() for key in tensors]
     places = [results.index(key) for key in saved]
+    keep = list(hints).index("keep") if "keep" in hints else None
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         output = _results(output)
@@ -143,8 +145,8 @@ def register(
                     "use backward() or torch.autograd.grad"
                 )
             return reference(values)
-        if "keep" in hints:
-            values = values._replace(keep=_wants_gradient(values[:count]))
+        if keep is not None:
+            values = (*values[:keep], _wants_gradient(values[:count]), *values[keep + 1 :])
         return _results(op(*values))[: len(returned)]
 
     run.op, run.backward_op = op, back  # type: ignore[attr-defined]

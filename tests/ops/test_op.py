@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from longstate.ops import longhorn_scan, selective_scan
 from longstate.ops._op import register
 from tests.ops.helpers import randn
 
@@ -125,19 +124,3 @@ def test_without_a_reference_forward_mode_is_an_error():
     a, x, _ = (v.detach() for v in tensors())
     with pytest.raises(NotImplementedError, match="toy_bare has no form for forward-mode"):
         torch.func.jvp(lambda a: bare(Scan(a, x, None, None, False, "cpu"))[0], (a,), (a,))
-
-
-def selective(u):
-    return selective_scan(u, u.abs(), -torch.ones(4, 2).to(u), u[..., :2], u[..., 2:])[0]
-
-
-def longhorn(u):
-    return longhorn_scan(u, u.abs(), u[..., :2], u[..., 2:], update="exact")[0]
-
-
-@pytest.mark.parametrize("op", [selective, longhorn])
-def test_a_tangent_is_not_lost(op):
-    u, v, w = (randn(2, 3, 4, seed=seed) for seed in (1, 2, 3))
-    tangent = torch.func.jvp(op, (u,), (v,))[1]
-    (gradient,) = torch.autograd.grad((op(u.requires_grad_()) * w).sum(), u)
-    torch.testing.assert_close((tangent * w).sum(), (gradient * v).sum())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from longstate.ops._numba import openmp, threads
+from longstate.ops._numba import compiled, openmp
 from longstate.ops._numba.threads import parallel_for
 
 MUCH = 10**9
@@ -60,19 +60,30 @@ def test_blocks_run_on_the_threads_of_pytorch():
     assert openmp.available()
 
 
-def test_slow_compilation_is_announced_once(three_threads, capfd, monkeypatch):
-    monkeypatch.setattr(threads, "_ANNOUNCE_AFTER", 0.01)
-    ready = False
+def test_slow_compilation_is_announced_once(capfd, monkeypatch):
+    monkeypatch.setattr(compiled, "_ANNOUNCE_AFTER", 0.01)
 
-    def kernel(start, stop):
-        nonlocal ready
-        if not ready:
-            time.sleep(0.3)  # as Numba would, at the first call
-        ready = True
+    def compile_():
+        time.sleep(0.3)
+        return "a kernel"
 
-    for _ in range(3):
-        parallel_for(kernel, 9, MUCH)
+    assert compiled.announced(compile_)() == "a kernel"
     time.sleep(0.1)  # the one who announces has a thread of its own
     said = capfd.readouterr().err
     assert said.count("compiling a CPU kernel") == 1
     assert said.count("compiled in") == 1
+
+
+def test_every_kernel_is_announced(capfd, monkeypatch):
+    monkeypatch.setattr(compiled, "_ANNOUNCE_AFTER", 0.0)
+
+    @compiled.kernel
+    def kernel(start, stop, x):
+        x[start:stop] += 1
+
+    x = np.zeros(3)
+    for _ in range(3):
+        parallel_for(kernel, 3, 0, x)
+    time.sleep(0.1)
+    assert (x == 3).all()
+    assert capfd.readouterr().err.count("compiling a CPU kernel") == 1

@@ -5,8 +5,9 @@ import pytest
 import torch
 from numba import njit
 
-from longstate.ops import _vector_math as vm
-from longstate.ops._threads import KERNEL
+from longstate.ops._numba import math as vm
+from longstate.ops._numba import rows
+from longstate.ops._numba.compiled import FAST
 from longstate.testing import assert_within_reference_error
 
 ROUNDED = {torch.bfloat16: np.uint16, torch.float16: np.int16}
@@ -14,7 +15,7 @@ SPECIAL = [0.0, -0.0, float("inf"), -float("inf"), float("nan")]
 
 
 def over_rows(function):
-    @njit(**{**KERNEL, "cache": False})
+    @njit(fastmath=FAST, error_model="numpy")
     def run(x, y):
         for j in range(x.shape[0]):
             y[j] = function(x[j])
@@ -91,13 +92,13 @@ def test_no_time_is_no_decay():
 @njit
 def widen(row, out):
     for j in range(row.shape[0]):
-        out[j] = vm.load(row, j)
+        out[j] = rows.load(row, j)
 
 
 @njit
 def narrow(values, row):
     for j in range(row.shape[0]):
-        vm.store(row, j, values[j])
+        rows.store(row, j, values[j])
 
 
 @pytest.mark.parametrize("dtype", ROUNDED)

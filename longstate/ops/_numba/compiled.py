@@ -8,6 +8,8 @@ of `longstate.ops`: after an edit or an upgrade they are compiled again, and rep
 import hashlib
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,7 @@ import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
+_ANNOUNCE_AFTER = 2.0  # seconds
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 SAFE = {"contract"}
@@ -46,10 +49,10 @@ def kernel(function: _F) -> _F:
 def inlined(function: _F) -> _F:
     """Compile an inner loop into its callers.
 
-    No array that it writes may overlap another. It makes no arrays but views of its arguments, whose
-    references are not counted: counting takes longer than a short loop.
+    No array that it writes may overlap another. It makes no arrays but views of its arguments;
+    their references are not counted, which would take longer than a short loop.
     """
-    options = {"pipeline_class": _NoOverlap, "forceinline": True, "_nrt": False}
+    options: dict[str, Any] = {"pipeline_class": _NoOverlap, "forceinline": True, "_nrt": False}
     return _compiled(function, fastmath=FAST, **options)
 
 
@@ -73,6 +76,7 @@ def kernel_for(kind: type, function: _F) -> _F:
 
 def _compiled(function: _F, suffix: str = "", **options: Any) -> _F:
     made: Any = numba.njit(nogil=True, boundscheck=False, error_model="numpy", **options)(function)
+    made._compile_for_args = announced(made._compile_for_args)
     try:
         made._cache = _Cache(function, suffix)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
@@ -119,3 +123,25 @@ def _announce_no_cache() -> None:
         "Set NUMBA_CACHE_DIR to a folder that can be written.",
         file=sys.stderr,
     )
+
+
+def announced(compile_: Callable[..., Any]) -> Callable[..., Any]:
+    """Say on stderr that a kernel is compiled, if that takes long."""
+
+    def run(*args: Any, **options: Any) -> Any:
+        done = threading.Event()
+        threading.Thread(target=_announce, args=(done,), daemon=True).start()
+        try:
+            return compile_(*args, **options)
+        finally:
+            done.set()
+
+    return run
+
+
+def _announce(done: threading.Event) -> None:
+    began = time.monotonic()
+    if not done.wait(_ANNOUNCE_AFTER):
+        print("longstate: compiling a CPU kernel (once; cached on disk) ...", file=sys.stderr)
+        done.wait()
+        print(f"longstate: compiled in {time.monotonic() - began:.0f} s", file=sys.stderr)

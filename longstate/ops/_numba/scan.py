@@ -292,7 +292,7 @@ def sums(frame: Frame, b: int, *n: int) -> Tensor:
 
 def over_batch(x: Tensor, frame: Frame, b: int, like: Tensor) -> Tensor:
     """Tiles of sums as the gradient of a parameter (d) or (d, n)."""
-    flat = x.dim() == 2
-    x = (x[:, None] if flat else x).unflatten(0, (b, frame.blocks)).sum(0)
-    found = untile(x, frame.d, frame.groups)
-    return (found[:, 0] if flat else found).to(like.dtype)
+    x = x.unflatten(0, (b, frame.blocks)).sum(0)
+    if x.dim() == 3:
+        return untile(x, frame.d, frame.groups).to(like.dtype)
+    return x.view(frame.groups, -1)[:, : frame.d // frame.groups].reshape(-1).to(like.dtype)

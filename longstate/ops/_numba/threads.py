@@ -9,24 +9,20 @@ does not depend on the number of threads.
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import Any
 
 import torch
-from numpy import ndarray
 
 from longstate.ops._numba import openmp
 
 _INLINE_BELOW = 30_000  # scalar updates; below this a hand-over (about 0.05 ms) costs more
-_ANNOUNCE_AFTER = 2.0  # seconds
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _lock = threading.Lock()
-_compiled: set[tuple[Any, ...]] = set()
 
 
 def _forget_pool() -> None:
@@ -58,11 +54,11 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
         work: rough number of scalar updates in all; small work runs on the calling thread.
         *args: passed through; NumPy arrays and scalars.
     """
-    _compile(kernel, args)
     n_threads = min(torch.get_num_threads(), n_blocks)
     if n_threads <= 1 or work < _INLINE_BELOW:
         kernel(0, n_blocks, *args)
         return
+    kernel(0, 0, *args)  # compiles it, before any thread would wait for another
     edges = [n_blocks * i // n_threads for i in range(n_threads + 1)]
     ranges = iter(list(pairwise(edges)))  # a list's iterator hands out each range once
 
@@ -82,34 +78,3 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
         wait(others)  # they write to arrays of the caller
     for other in others:
         other.result()
-
-
-def _compile(kernel: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """Compile for these types, on no blocks at all, before any thread would wait for another."""
-    signature = (kernel, _types(args))
-    if signature in _compiled:
-        return
-    done = threading.Event()
-    threading.Thread(target=_announce, args=(done,), daemon=True).start()
-    try:
-        kernel(0, 0, *args)
-    finally:
-        done.set()
-    _compiled.add(signature)
-
-
-def _types(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(
-        x.dtype if type(x) is ndarray else (type(x), _types(x)) if isinstance(x, tuple) else type(x)
-        for x in values
-    )
-
-
-def _announce(done: threading.Event) -> None:
-    began = time.monotonic()
-    if not done.wait(_ANNOUNCE_AFTER):
-        import sys
-
-        print("longstate: compiling a CPU kernel (once; cached on disk) ...", file=sys.stderr)
-        done.wait()
-        print(f"longstate: compiled in {time.monotonic() - began:.0f} s", file=sys.stderr)

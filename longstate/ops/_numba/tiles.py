@@ -63,9 +63,9 @@ def blocks_per_group(d: int, groups: int) -> int:
 def tile(x: Tensor, groups: int) -> Tensor:
     """(..., d, n) as tiles (..., blocks, n, 64)."""
     *lead, d, n = x.shape
-    per = blocks_per_group(d, groups)
-    x = x.reshape(*lead, groups, d // groups, n)
-    x = F.pad(x, (0, 0, 0, per * LANES - d // groups))
+    per, size = blocks_per_group(d, groups), d // groups
+    if per * LANES > size:
+        x = F.pad(x.reshape(*lead, groups, size, n), (0, 0, 0, per * LANES - size))
     return x.reshape(*lead, groups * per, LANES, n).transpose(-1, -2).contiguous()
 
 
@@ -78,8 +78,12 @@ def untile(x: Tensor, d: int, groups: int) -> Tensor:
 
 def vector(x: Tensor | None, d: int, like: Tensor, groups: int = 1) -> np.ndarray:
     """A parameter (d) as tiles (blocks, 64) of the type of `like`; zeros when None."""
-    x = like.new_zeros(d) if x is None else x.detach().to(like.dtype)
-    return tile(x[:, None], groups)[:, 0].numpy()
+    per, size = blocks_per_group(d, groups), d // groups
+    if x is None:
+        return like.new_zeros(groups * per, LANES).numpy()
+    x = x.detach().to(like.dtype).reshape(groups, size)
+    x = F.pad(x, (0, per * LANES - size)) if per * LANES > size else x
+    return x.reshape(-1, LANES).contiguous().numpy()
 
 
 def flags(x: Tensor | None) -> np.ndarray:

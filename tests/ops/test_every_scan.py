@@ -1,0 +1,96 @@
+"""What every input-steered scan must do, in one table: a line for each rule."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from longstate.ops._layout import Rows
+from longstate.ops._numba.scan import rule
+from tests.ops import own_rule
+from tests.ops import test_longhorn_scan as longhorn
+from tests.ops import test_selective_scan as selective
+from tests.ops.helpers import (
+    assert_equals_reference,
+    assert_thread_count_is_invisible,
+    assert_within_budget,
+    results,
+    strided,
+)
+
+SCANS = {
+    "selective": (selective.call, selective.inputs),
+    "longhorn, diagonal": (longhorn.diagonal, longhorn.inputs),
+    "longhorn, exact": (longhorn.exact, longhorn.inputs),
+    "a rule of one's own": (own_rule.call, own_rule.inputs),
+}
+every_scan = pytest.mark.parametrize(("call", "inputs"), SCANS.values(), ids=SCANS)
+OPTIONAL = ("z", "mask", "reset")
+
+
+@every_scan
+@pytest.mark.parametrize("t", [1, 31, 32, 33, 100])  # a chunk has 32 steps
+def test_equals_the_reference(call, inputs, t):
+    assert_equals_reference(call, "cpu", inputs(t=t, d=70))
+
+
+@every_scan
+@pytest.mark.parametrize("without", [*((name,) for name in OPTIONAL), OPTIONAL])
+def test_without_what_is_optional(call, inputs, without):
+    assert_equals_reference(call, "cpu", inputs(t=40, without=without))
+
+
+@every_scan
+def test_takes_any_strides(call, inputs):
+    tensors = {name: strided(x) for name, x in inputs(t=34, d=70).items()}
+    assert_equals_reference(call, "cpu", tensors)
+
+
+@every_scan
+def test_a_batch_of_no_rows(call, inputs):
+    tensors = inputs(b=0, t=34)
+    found, expected = results(call, "cpu", tensors), results(call, "reference", tensors)
+    assert {name: x.shape for name, x in found.items()} == {
+        name: x.shape for name, x in expected.items()
+    }
+
+
+@every_scan
+def test_gradcheck(call, inputs):
+    tensors = inputs(t=4, d=2, n=2)
+    marks = {name: tensors.pop(name) for name in ("mask", "reset")}
+    names, values = zip(*tensors.items(), strict=True)
+    torch.autograd.gradcheck(
+        lambda *p: call("cpu", **dict(zip(names, p, strict=True)), **marks),
+        [x.requires_grad_() for x in values],
+    )
+
+
+@every_scan
+def test_a_tangent_is_not_lost(call, inputs):
+    tensors = inputs(t=4, d=2, n=2)
+    first = next(iter(tensors))
+    x, tensors = tensors[first], {name: x for name, x in tensors.items() if name != first}
+    v, w = torch.linspace(-1, 1, x.numel()).view(x.shape).to(x), torch.cos(x)
+    tangent = torch.func.jvp(lambda x: call("cpu", **{first: x}, **tensors)[0], (x,), (v,))[1]
+    y = call("cpu", **{first: x.requires_grad_()}, **tensors)[0]
+    (gradient,) = torch.autograd.grad((y * w.detach()).sum(), x)
+    torch.testing.assert_close((tangent * w.detach()).sum(), (gradient * v).sum())
+
+
+@every_scan
+def test_float32_error_budget(call, inputs):
+    assert_within_budget(call, "cpu", inputs(t=100, d=20, without=("reset",)))
+
+
+@every_scan
+def test_number_of_threads_does_not_show(call, inputs):
+    assert_thread_count_is_invisible(call, inputs(t=70, d=300, n=5))
+
+
+def test_a_rule_without_a_function_is_no_rule():
+    with pytest.raises(TypeError, match="Nothing lacks tiles, begin"):
+
+        @rule()
+        class Nothing(NamedTuple):
+            x: Rows
