@@ -10,6 +10,10 @@ from longstate.models import LanguageSpec
 
 _CLASSES = {"Backbone": "Stack", "MixerBlock": "Block"}
 
+_NO_LIMIT: dict[str, Any] = {"dt_limit": [0.0, None]}
+_ADDED = {"Mamba": _NO_LIMIT, "FalconMamba": _NO_LIMIT, "Mamba2": _NO_LIMIT}
+"""Settings that earlier versions did not have, and the values that they stand for."""
+
 
 def today(identity: dict[str, Any]) -> dict[str, Any]:
     """An identity, as `longstate.stream._identity` describes a module, in today's words.
@@ -35,6 +39,9 @@ def today(identity: dict[str, Any]) -> dict[str, Any]:
             value = _spec(value)
         name = option_today(owner, name)
         renamed[f"{path}.{name}".removeprefix(".")] = value
+    for path, owner in classes.items():
+        for name, value in _ADDED.get(owner, {}).items():
+            renamed.setdefault(f"{path}.{name}".removeprefix("."), value)
     return {**identity, "settings": renamed}
 
 
