@@ -20,8 +20,8 @@ from measure import machine, ratio, rounds, save
 from numba import njit
 from torch import nn
 
-from longstate.layers._linear import PanelLinear
 from longstate.models import LanguageModel, LanguageSpec, prepare_for_decoding
+from longstate.models._decoding import PanelLinear
 from longstate.ops._memory import on_large_pages
 from longstate.ops._threads import KERNEL, parallel_for
 

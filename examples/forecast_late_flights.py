@@ -1,5 +1,7 @@
 """How many flights will leave late? Train, score honestly, forecast, write a report."""
 
+import matplotlib.pyplot as plt
+
 from longstate import Forecaster, reports
 from longstate.datasets import nyc_airports
 from longstate.train import Size, Training
@@ -33,3 +35,15 @@ print(forecaster.predict(now).head(3).to_string(index=False))
 
 report = reports.describe(forecaster, evaluation, name="late departures from New York")
 print("report:", reports.write(report, "report.html").name)
+
+example = evaluation.examples[0]
+ahead = range(len(example.past), len(example.past) + 12)
+figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+axis.plot(example.past, color="#8a949e")
+low, high = example.quantiles[0.1], example.quantiles[0.9]
+axis.fill_between(ahead, low, high, color="C0", alpha=0.2, label="8 of 10 times within")
+axis.plot(ahead, example.forecasts["model"], color="C0", label="forecast")
+axis.plot(ahead, example.truth, color="#1f2933", label="what came")
+axis.set(xlabel="hours", ylabel="late departures in the hour")
+axis.legend(loc="upper left")
+figure.savefig("forecast_late_flights.svg")

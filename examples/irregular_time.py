@@ -4,6 +4,7 @@ The signal stays put between samples, which is what the zero-order hold assumes,
 output on the samples that remain is exactly what it would have been on all of them.
 """
 
+import matplotlib.pyplot as plt
 import torch
 
 from longstate.layers import S5
@@ -25,3 +26,11 @@ expected = all_of_it[:, at]
 print(f"{every_sample.shape[1]} samples, of which {levels.shape[1]} are kept")
 print(f"error with dt      {(told - expected).abs().max():.1e}")
 print(f"error without dt   {(not_told - expected).abs().max():.1e}")
+
+figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+axis.plot(all_of_it[0, :, 0], lw=4, alpha=0.3, label="from every sample")
+axis.plot(at, told[0, :, 0], "o", ms=4, label="from 40, with dt")
+axis.plot(at, not_told[0, :, 0], "x", ms=4, label="from 40, without dt")
+axis.set_xlabel("time")
+axis.legend()
+figure.savefig("irregular_time.svg")

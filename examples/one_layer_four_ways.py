@@ -1,5 +1,6 @@
 """A whole pass, pieces, single samples and packed sequences: the same layer, the same numbers."""
 
+import matplotlib.pyplot as plt
 import torch
 
 from longstate.layers import S4D
@@ -31,3 +32,14 @@ with torch.no_grad():
 print(f"pieces against the whole   {(pieces - whole).abs().max():.1e}")
 print(f"steps against the whole    {(steps - whole).abs().max():.1e}")
 print(f"packed against separate    {(packed[:, 120:] - alone).abs().max():.1e}")
+
+figure, axes = plt.subplots(2, 1, figsize=(7, 4), sharex=True, layout="constrained")
+axes[0].plot(whole[0, :, 0], lw=4, alpha=0.3, label="the whole at once")
+axes[0].plot(pieces[0, :, 0], lw=1.2, label="two pieces")
+axes[0].plot(steps[0, :, 0], ".", ms=3, markevery=3, label="sample by sample")
+axes[1].plot(range(120, 200), alone[0, :, 0], lw=4, alpha=0.3, label="the second alone")
+axes[1].plot(packed[0, :, 0], lw=1.2, label="both in one row, reset between them")
+axes[1].set_xlabel("sample")
+for axis in axes:
+    axis.legend(loc="upper left", ncols=3)
+figure.savefig("one_layer_four_ways.svg")

@@ -1,5 +1,6 @@
 """Train on one sequence that is too long to keep: carry the state, cut the gradient."""
 
+import matplotlib.pyplot as plt
 import torch
 from torch.utils._pytree import tree_map
 
@@ -24,3 +25,8 @@ for chunk, target in zip(u.split(512, dim=1), wanted.split(512, dim=1), strict=T
     losses.append(loss.item())
 
 print(f"loss on the first chunks {sum(losses[:4]) / 4:.3f}, on the last {sum(losses[-4:]) / 4:.3f}")
+
+figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+axis.semilogy(range(1, len(losses) + 1), losses, "o-", ms=4)
+axis.set(xlabel="chunk of 512 samples", ylabel="loss")
+figure.savefig("truncated_backprop.svg")

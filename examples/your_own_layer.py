@@ -3,6 +3,7 @@
 h_t = a h_{t-1} + (1 - a) u_t,  y_t = h_t        0 < a < 1 by construction
 """
 
+import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 
@@ -29,11 +30,10 @@ class LeakyAverage(Layer):
             raise ValueError("LeakyAverage takes regular samples; dt must be None")
         a = torch.sigmoid(self.logit)
         keep = torch.ones(u.shape[:2], dtype=torch.bool) if mask is None else mask
-        u = u.masked_fill(~keep[..., None], 0.0)  # padding may be NaN; that reaches no gradient now
-        # A masked sample decays nothing and adds nothing.
+        # A masked sample decays nothing and adds nothing, whatever it holds, NaN included.
         decay = torch.where(keep[..., None], a, 1.0)
-        x = (1 - a) * u
-        h, state = diagonal_scan(x, decay, state, reset=reset)
+        x = (1 - a) * torch.where(keep[..., None], u, 0.0)
+        h, state = diagonal_scan(x=x, a=decay, h0=state, reset=reset)
         return torch.where(keep[..., None], h, 0.0).to(u.dtype), state
 
 
@@ -54,3 +54,16 @@ class Forgetful(LeakyAverage):
 
 print(try_it(LeakyAverage))
 print(try_it(Forgetful))
+
+layer = LeakyAverage(4)
+u = torch.zeros(1, 120, 4)
+u[:, 10:60] = 1
+with torch.no_grad():
+    y, _ = layer(u)
+figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
+axis.plot(u[0, :, 0], color="#c3cad1", lw=4, label="input")
+for i in range(4):
+    axis.plot(y[0, :, i], label=f"a = {torch.sigmoid(layer.logit[i]):.2f}")
+axis.set_xlabel("sample")
+axis.legend(loc="upper right")
+figure.savefig("your_own_layer.svg")

@@ -10,6 +10,7 @@ from longstate import stream as stream
 from longstate import systems as systems
 from longstate import testing as testing
 from longstate import train as train
+from longstate._citations import cite as cite
 from longstate._saved import load as load
 from longstate._saved import save as save
 from longstate.errors import InputError as InputError

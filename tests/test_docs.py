@@ -3,12 +3,16 @@
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = {p.name: p.read_text(encoding="utf-8") for p in sorted(DOCS.glob("*.md"))}
+PAGES = {
+    p.relative_to(DOCS).as_posix(): p.read_text(encoding="utf-8")
+    for p in sorted(DOCS.rglob("*.md"))
+}
 PROGRAMS = {
     name: "\n".join(blocks)
     for name, text in PAGES.items()
@@ -19,11 +23,25 @@ PROGRAMS = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_page_runs_and_prints_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))  # what a page makes importable
+    if "_transformers()" in PROGRAMS[name]:
+        pytest.importorskip("transformers", reason="needs the extra 'hf'")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(PROGRAMS[name], name, "exec"), {"__name__": "__main__"})
+    for module in [m for m in sys.modules if m.partition(".")[0] in ("mamba_ssm", "causal_conv1d")]:
+        del sys.modules[module]
     promised = re.findall(r"^\s*print\(.*\)\s*# (.*)$", PROGRAMS[name], flags=re.M)
     assert printed.getvalue().splitlines() == promised
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["layers", "models", "memory", "stream", "interop", "systems", "testing", "train"],
+)
+def test_every_public_name_comes_into_the_reference(package):
+    """The site puts the names that the page does not list in the place of this line."""
+    assert f"\n<!-- the rest of longstate.{package} -->\n" in PAGES[f"api/{package}.md"]
 
 
 def test_there_is_something_to_run():

@@ -1,4 +1,4 @@
-"""The README is run: its Python, what it says is printed, its commands, its links and its tree."""
+"""The README is run; commands, links and quoted figures are checked on all pages."""
 
 import contextlib
 import io
@@ -11,18 +11,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
 
 
-def commands() -> list[str]:
+def commands(text: str = README) -> list[str]:
     """Each command of the `sh` blocks, comments and line continuations taken out."""
-    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks("sh", text)).replace("\\\n", " ").splitlines()
     parts = [re.sub(r"(^|\s)#.*", "", line) for line in lines]
     return [c.strip() for line in parts for c in re.split(r"&&|\|", line) if c.strip()]
+
+
+ALL_COMMANDS = sorted({c for page in PAGES for c in commands(page.read_text("utf-8"))})
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +59,7 @@ def test_there_is_something_to_run():
     assert len([c for c in commands() if c.startswith("pip install -e")]) == 2
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_command_exists_and_takes_these_arguments(command, tmp_path, monkeypatch):
     words = shlex.split(command.split(">")[0].split("<")[0])
     if words[0] == "pip":
@@ -63,7 +67,8 @@ def test_command_exists_and_takes_these_arguments(command, tmp_path, monkeypatch
     elif words[0] == "longstate":
         check_longstate(words[1:], tmp_path, monkeypatch)
     else:
-        assert words[0] in ("pytest", "cat", "tail", "git", "cd"), f"nobody checks {command!r}"
+        known = ("pytest", "cat", "tail", "git", "cd", "bash", "pre-commit", "mkdocs", "python")
+        assert words[0] in known, f"nobody checks {command!r}"
 
 
 def check_pip(words: list[str]) -> None:
@@ -93,7 +98,7 @@ def check_longstate(words: list[str], folder: Path, monkeypatch) -> None:
     command.make_context("longstate", list(words))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
@@ -101,14 +106,29 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+QUOTED = r"\[([^\]]*\d[^\]]*)\]\((?:\.\./)*(benchmarks/results/[^)#]+)[^)]*\)"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_figures_that_are_quoted_stand_in_the_file_they_link_to(page):
+    for words, file in re.findall(QUOTED, page.read_text(encoding="utf-8")):
+        result = (ROOT / file).read_text(encoding="utf-8")
+        for number in re.findall(r"\d[\d,.]*\d|\d", words):
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", result), (words, file)
+
+
+def test_the_readme_quotes_figures():
+    assert len(re.findall(QUOTED, README)) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_named_files_exist(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"`((?:longstate|tests|docs|examples|benchmarks|tools)/[\w./]*)`", text):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_named_layers_exist(page):
     import longstate.layers
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from longstate.ops import chunk_scan, selective_scan, short_conv
 from longstate.ops._choice import plain
 from longstate.ops.matvec import FEW
-from longstate.ops.row_step import Weights, row_step_
+from longstate.ops.selective_step import Linear, Weights, selective_step_
 
 _SILU = ("silu", "swish")
 _PACKING = ("seq_idx", "cu_seqlens")
@@ -217,10 +217,16 @@ def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Ten
     ):
         return NotImplemented
     weights = Weights(
-        into["weight"], into["bias"], conv["weight"][:, 0], conv["bias"], steering["weight"],
-        dt["weight"], dt["bias"], own["A_log"], own["D"], out["weight"], out["bias"],
-    )  # fmt: skip
-    return row_step_(x, conv_state, state, weights)[:, None]
+        in_proj=Linear(into["weight"], into["bias"]),
+        conv_weight=conv["weight"][:, 0],
+        conv_bias=conv["bias"],
+        x_proj=Linear(steering["weight"], None),
+        dt_proj=Linear(dt["weight"], dt["bias"]),
+        A_log=own["A_log"],
+        D=own["D"],
+        out_proj=Linear(out["weight"], out["bias"]),
+    )
+    return selective_step_(x, conv_state, state, weights)[:, None]
 
 
 def _plain(layer: Any, kind: type[nn.Module]) -> dict[str, Any] | None:

@@ -28,24 +28,8 @@ State = Any
 class Layer(nn.Module):
     """Mixes along time. Subclasses set `d_model` and `dynamics`, and define the methods below.
 
-    Arguments of `forward`, the same for every layer:
-        u (b, t, d): input. float16 and bfloat16 are widened inside; y comes back in u's type.
-        state: what an earlier call returned, or `init_state(b)`. Zero when None. Never changed in
-            place: whoever keeps one can go back to it. Differentiable; truncated back-propagation
-            is `state = tree_map(Tensor.detach, state)`.
-        dt (b, t): time since the previous sample, as a multiple of the regular interval; at least
-            0. None means 1 everywhere.
-        mask (b, t): bool. A False sample does not exist: it changes neither the state nor anything
-            after it, its `dt` does not pass, and y there is 0. Wherever the padding is.
-        reset (b, t): bool. True clears the state before that sample (masked or not), so that
-            several sequences can be packed into one row.
-        rate: the sampling interval as a multiple of the one that the layer was trained with, above
-            0: 2 runs a model of a 16 kHz signal at 8 kHz. The same as `dt = rate` at every sample;
-            where both are given they multiply. S4 takes it although it takes no dt.
-
-    A layer without a step that time could scale refuses `dt`, and any `rate` but 1.
-
-    `step` takes one sample: u (b, d), dt, mask, reset (b), and returns y (b, d).
+    `forward` is the same call for every layer, and `step` is that call for one sample: u is (b, d)
+    then, and dt, mask and reset are (b).
     """
 
     d_model: int
@@ -91,7 +75,31 @@ class Layer(nn.Module):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """See the class."""
+        """A whole sequence, or the next piece of one.
+
+        Args:
+            u (b, t, d): input. float16 and bfloat16 are widened inside; y comes back in u's type.
+            state: what an earlier call returned, or `init_state(b)`. Zero when None. It is never
+                changed in place, so you may go back to it. It is differentiable; truncated
+                back-propagation is `state = tree_map(Tensor.detach, state)`.
+            dt (b, t): time since the previous sample, as a multiple of the regular interval; at
+                least 0. None means 1 everywhere.
+            mask (b, t): bool. A False sample does not exist, wherever it is: it changes neither the
+                state nor anything after it, its `dt` does not pass, and y there is 0.
+            reset (b, t): bool. True clears the state before that sample (masked or not), so that
+                several sequences can be packed into one row.
+            rate: the sampling interval as a multiple of the one that the layer was trained with,
+                above 0: 2 runs a model of a 16 kHz signal at 8 kHz. The same as `dt = rate` at
+                every sample; where both are given they multiply. S4 takes it although it takes no
+                dt.
+
+        Returns:
+            y (b, t, d), and the state after the last sample.
+
+        Raises:
+            ValueError: an argument does not fit; or `dt`, or a `rate` other than 1, is given to a
+                layer that has no step which time could scale.
+        """
         raise NotImplementedError
 
     def step(

@@ -19,24 +19,16 @@ Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._base import State, full_precision
-from longstate.layers._gated import RMSNorm, initial_step_bias, step_limits
-from longstate.layers._linear import PanelLinear
+from longstate.layers._base import full_precision
+from longstate.layers._gated import initial_step_bias, step_limits
 from longstate.layers._selective import SelectiveLayer
 from longstate.ops import selective_scan
-from longstate.ops._choice import plain
-from longstate.ops.matvec import FEW
-from longstate.ops.selective_step import SelectiveStep
 from longstate.systems import Trace
-
-_ALONE = 2**24  # bytes of weights that one thread reads before others could help
 
 
 class Mamba(SelectiveLayer):
@@ -92,65 +84,6 @@ class Mamba(SelectiveLayer):
                 dt_softplus=dt is None and not limited, mask=mask, reset=reset,
             )  # fmt: skip
 
-    def step(
-        self,
-        u: Float[Tensor, "b d"],
-        state: State,
-        *,
-        dt: Float[Tensor, " b"] | None = None,
-        mask: Bool[Tensor, " b"] | None = None,
-        reset: Bool[Tensor, " b"] | None = None,
-        rate: float = 1.0,
-    ) -> tuple[Float[Tensor, "b d"], State]:
-        """One sample. In a model prepared for decoding, all of it in one kernel where that pays."""
-        if dt is None and mask is None and reset is None and rate == 1 and type(self) is Mamba:
-            done = self._at_once(u, state)
-            if done is not None:
-                return done
-        return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
-
-    def step_of_block(
-        self, x: Float[Tensor, "b d"], state: State, norm: nn.Module
-    ) -> tuple[Float[Tensor, "b d"], State] | None:
-        """x + step(norm(x)), the norm and the sum in the step's kernel; None where it has none."""
-        if type(self) is not Mamba or type(norm) is not RMSNorm:
-            return None
-        return self._at_once(x, state, norm.weight, norm.eps)
-
-    def _at_once(
-        self, u: Tensor, state: State, norm: Tensor | None = None, eps: float = 0.0
-    ) -> tuple[Tensor, State] | None:
-        """A step in one kernel. None unless it goes through `PanelLinear`s, is too small to share
-        out, and everything fits: the way through the ops says what does not."""
-        if self.dt_limit != (0.0, None):
-            return None
-        inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
-        own: dict[str, Any] = self._parameters
-        weights: list[Any] = []
-        for name in ("in_proj", "x_proj", "dt_proj", "out_proj"):
-            if type(inner[name]) is not PanelLinear:
-                return None
-            weights += inner[name].parts()
-        if torch.get_num_threads() > 1 and sum(w.nbytes for w in weights[::3]) > _ALONE:
-            return None
-        conv = inner["conv1d"]._parameters
-        weights += [conv["weight"], conv["bias"], own["A_log"], own["D"]]
-        if type(state) is not dict or len(state) != 2:
-            return None
-        taps: Any = state.get("taps")
-        ssm: Any = state.get("ssm")
-        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, norm, *weights[12:]):
-            return None
-        (b, i), (d, n), past = u.shape, weights[14].shape, weights[12].shape[2] - 1
-        fits = i == self.d_model and u.is_floating_point()
-        if not fits or not _is(taps, (b, past, d)) or not _is(ssm, (b, d, n)):
-            return None
-        bound = self.__dict__.get("_bound")
-        if bound is None or not bound.is_of(weights, norm, eps):
-            bound = self.__dict__["_bound"] = SelectiveStep(weights, norm, eps)
-        y, taps, ssm = bound(u, taps, ssm)
-        return y.to(u.dtype), {"taps": taps, "ssm": ssm}
-
     def _trace(self, x, steering, h0):
         low, B, C = steering
         step = self._within(F.softplus(self.dt_proj(low)))
@@ -167,7 +100,3 @@ class Mamba(SelectiveLayer):
     def _within(self, step: Tensor) -> Tensor:
         """Steps clamped to `dt_limit`."""
         return step if self.dt_limit == (0.0, None) else step.clamp(*self.dt_limit)
-
-
-def _is(x: Any, shape: tuple[int, ...]) -> bool:
-    return type(x) is Tensor and x.shape == shape and x.dtype in (torch.float32, torch.float64)

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from longstate.errors import InputError
 from longstate.layers._base import Layer, State, as_options
 from longstate.layers._gated import RMSNorm
-from longstate.layers.mamba import Mamba
 
 Norm = Literal["rms", "layer"]
 Gate = Literal["auto", "glu", "mlp", "none"]
@@ -85,11 +84,6 @@ class Block(nn.Module):
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
         """`forward` for one sample."""
-        plain = dt is None and mask is None and reset is None and rate == 1 and self.gate is None
-        if plain and isinstance(self.mixer, Mamba):
-            done = self.mixer.step_of_block(u, state, self.norm)
-            if done is not None:
-                return done
         call = as_options(dt, mask, reset, rate)
         y, state = self.mixer.step(apply_norm(self.norm, u), state, **call)
         return self._add(u, y), state

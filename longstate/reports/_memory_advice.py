@@ -48,7 +48,7 @@ def _failed(found: Certificate | None, name: str) -> list[Advice]:
     return [
         Advice(
             f"{first.layer} fails a claim ({first.what}): what goes in may never fade. Reset its "
-            "state between sequences, or train with a layer that forgets (LinOSS with rule='im').",
+            "state between sequences, or train with a layer that forgets (LinOSS(variant='im')).",
             f"longstate certify {_quoted(name)}",
         )
     ]

@@ -1,4 +1,8 @@
-"""What states of earlier versions say that they belong to, in today's words."""
+"""What states say that they belong to, in today's words and without what a state does not see.
+
+Earlier versions had other names. A layer that was prepared for decoding keeps the states of the
+layer that it stands for.
+"""
 
 import dataclasses
 import json
@@ -8,7 +12,12 @@ from longstate.errors import InputError
 from longstate.layers._renamed import option_today
 from longstate.models import LanguageSpec
 
-_CLASSES = {"Backbone": "Stack", "MixerBlock": "Block"}
+_CLASSES = {
+    "Backbone": "Stack",
+    "MixerBlock": "Block",
+    "DecodingBlock": "Block",
+    "DecodingMamba": "Mamba",
+}
 
 _NO_LIMIT: dict[str, Any] = {"dt_limit": [0.0, None]}
 _ADDED = {"Mamba": _NO_LIMIT, "FalconMamba": _NO_LIMIT, "Mamba2": _NO_LIMIT}

@@ -60,7 +60,7 @@ def read(path: str | Path, module: nn.Module) -> tuple[State, int]:
     check = facts.pop("check", None)
     if check != _check(facts, tensors):
         raise InputError(f"{path} is damaged: its contents are not what was written")
-    differs = difference(today(facts["module"]), describe(module))
+    differs = difference(today(facts["module"]), today(describe(module)))
     if differs:
         raise InputError(f"{path} {differs}")
     tensors = {name: _typed(t, facts["types"][name]) for name, t in tensors.items()}

@@ -2,6 +2,9 @@
 
     y = stream.push(u)        is        y, state = module(u, state)
 
+A single sample, or token, goes through `module.step` where the module has one: as fast as calling
+it, and the same as a call of length 1 up to rounding.
+
 The state is data. A call never changes the one that it was given, so a snapshot costs nothing and
 many streams may share one.
 
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from longstate.errors import InputError
-from longstate.layers._base import Layer, State
+from longstate.layers._base import State
 from longstate.stream import _batch as batch
 from longstate.stream._saving import read, save_state
 from longstate.stream._tree import fit, flatten, init_state
@@ -41,8 +44,9 @@ class Stream:
     """Push samples, get outputs.
 
     Args:
-        module: a layer, a backbone, a language model: `y, state = module(u, state)` and
-            `init_state(batch)`. Its mode, training or evaluation, is left as it is.
+        module: a layer, a stack, a language model: `y, state = module(u, state)` and
+            `init_state(batch)`; `y_t, state = module.step(u_t, state)` if it has that. Its mode,
+            training or evaluation, is left as it is.
         state: where to begin, such as a prefix that was read before. None: at the start, with as
             many rows as the first push.
         chunk: samples per call of `module`; a longer input is cut, so that what is held at one
@@ -69,6 +73,8 @@ class Stream:
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk must be at least 1 sample; got {chunk}")
         self.module, self.chunk, self.grad = module, chunk, grad
+        # asked of the class: a compiled module lends its inner module's methods, uncompiled
+        self._steps = callable(getattr(type(module), "step", None))
         self._now = Snapshot(None if state is None else fit(module, flatten(state)), 0)
 
     @property
@@ -122,8 +128,8 @@ class Stream:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def _call(self, u: Tensor, state: State, given: dict[str, Any]) -> tuple[Tensor, State]:
-        if u.shape[1] == 1 and isinstance(self.module, Layer):  # a step is the cheaper way
-            y, state = self.module.step(
+        if u.shape[1] == 1 and self._steps:
+            y, state = self.module.step(  # type: ignore[operator]
                 u[:, 0], state, **{name: option[:, 0] for name, option in given.items()}
             )
             return y[:, None], state

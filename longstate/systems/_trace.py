@@ -30,7 +30,7 @@ class Convolution(NamedTuple):
     Attributes:
         v (b, t, c): its input.
         taps (c, k): weights, that of the present sample last.
-        bias (c).
+        bias (c): added to each output before the activation.
         scale (b, t, c): what the activation, SiLU, made of each output: a factor, given the data.
     """
 

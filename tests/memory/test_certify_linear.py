@@ -139,7 +139,7 @@ def test_a_state_that_grows_on_the_way_is_not_said_never_to_expand():
 @pytest.mark.parametrize("seed", range(40))
 def test_an_oscillator_that_keeps_its_energy_fails_and_raises_nothing(seed):
     torch.manual_seed(seed)
-    found = certify(LinOSS(2, d_state=4, rule="imex"))
+    found = certify(LinOSS(2, d_state=4, variant="imex"))
     assert not found.passed
     assert found.claims[0].certified == 1
     assert claim(found, "until 1 %").certified == math.inf

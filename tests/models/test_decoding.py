@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_map
 
 from longstate.layers import S4D, Longhorn, Mamba, Mamba2, Mamba3
-from longstate.layers._linear import PanelLinear
 from longstate.memory import certify
 from longstate.models import LanguageModel, LanguageSpec, Stack, prepare_for_decoding
+from longstate.models._decoding import PanelLinear
 from longstate.ops.matvec import quantise_rows
 from longstate.testing import assert_within_reference_error
 from tests.ops.helpers import run_python
@@ -78,7 +78,7 @@ def test_a_prepared_step_takes_the_gate_along(gate):
 
 @every_layer
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("b", [1, 3, 9])
+@pytest.mark.parametrize("b", [0, 1, 3, 9])
 def test_steps_are_a_pass(name, kind, b):
     torch.manual_seed(0)
     layer = prepare_for_decoding(LAYERS[name]().double(), kind)
@@ -144,7 +144,7 @@ def test_mamba_is_one_call(monkeypatch):
     with pytest.raises(TypeError):
         prepare_for_decoding(Other(16)).step(u, state)
     before = torch.get_num_threads()
-    monkeypatch.setattr("longstate.layers.mamba._ALONE", 2**20)
+    monkeypatch.setattr("longstate.models._decoding._mamba._ALONE", 2**20)
     try:
         torch.set_num_threads(1)
         wide.step(torch.randn(1, 520), wide.init_state(1))
@@ -264,7 +264,7 @@ def test_a_bound_step_sees_its_weights_change():
 def test_refuses_projections_that_do_not_fit():
     fast, wider = prepare_for_decoding(Mamba(16)), prepare_for_decoding(Mamba(16, d_state=40))
     fast.x_proj = wider.x_proj
-    with pytest.raises(ValueError, match="projection 1 must be"):
+    with pytest.raises(ValueError, match="x_proj must be a map from 32 channels to 33"):
         fast.step(torch.randn(1, 16), fast.init_state(1))
 
 

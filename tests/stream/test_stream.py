@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from longstate.errors import InputError
 from longstate.layers import S4D, S5, Mamba2
+from longstate.models import LanguageModel, LanguageSpec, prepare_for_decoding
 from longstate.stream import Stream, fork, select
 from tests.layers.test_contract import LAYERS, NO_DT
 from tests.stream.helpers import TokenModel, assert_same, tensors
@@ -57,6 +58,34 @@ def test_one_sample_is_a_step(u):
     expected = layer.step(u[:, 0], layer.init_state(2))[0]
     assert_same(Stream(layer).push(u[:, :1]), expected[:, None])
     assert called == []
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_one_token_is_a_step(prepared):
+    torch.manual_seed(0)
+    model = LanguageModel(LanguageSpec(70, 16, ("mamba", "s4d"))).double().eval()
+    model = prepare_for_decoding(model).double() if prepared else model
+    tokens, mask = torch.randint(70, (2, 4)), torch.tensor([[True], [False]])
+    with torch.no_grad():
+        first, state = model(tokens[:, :2])
+        second, state = model.step(tokens[:, 2], state)
+        third, _ = model.step(tokens[:, 3], state, mask=mask[:, 0])
+        whole = model(tokens[:, :3])[0][:, 2:]
+    stream, called = Stream(model), []
+    assert_same(stream.push(tokens[:, :2]), first)
+    model.register_forward_pre_hook(lambda *call: called.append(call))
+    assert_same(stream.push(tokens[:, 2:3]), second[:, None])
+    assert_close(second[:, None], whole)
+    assert_same(stream.push(tokens[:, 3:], mask=mask), third[:, None])
+    assert called == []
+
+
+def test_a_compiled_module_is_called_for_one_sample():
+    model = torch.compile(S4D(3, d_state=4).double(), backend="eager")
+    called = []
+    model.register_forward_pre_hook(lambda *call: called.append(call))
+    Stream(model).push(torch.randn(2, 1, 3, dtype=torch.float64))
+    assert len(called) == 1
 
 
 def test_tokens():

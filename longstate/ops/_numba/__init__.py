@@ -5,6 +5,7 @@ and writing of numbers in any precision, `threads` the parallel loop, `tiles` th
 input-steered scans.
 """
 
+from longstate.ops._numba.compiled import apart as apart
 from longstate.ops._numba.compiled import exact as exact
 from longstate.ops._numba.compiled import inlined as inlined
 from longstate.ops._numba.compiled import kernel as kernel

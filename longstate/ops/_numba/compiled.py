@@ -61,6 +61,13 @@ def pasted(function: _F) -> _F:
     return _compiled(function, inline="always")
 
 
+def apart(function: _F) -> _F:
+    """Compile an inner loop on its own terms, also where a function that is put into its callers
+    calls it: Numba would hand the order to do so down. What is regrouped in a sum, and so the last
+    bit of a result, depends on what it is compiled with."""
+    return _compiled(function, fastmath=FAST, forceinline=False)
+
+
 def exact(function: _F) -> _F:
     """Compile a function in which the order of operations matters."""
     return _compiled(function, fastmath=SAFE)

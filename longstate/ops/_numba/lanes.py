@@ -11,7 +11,9 @@ the arrays that its equation reads, with these functions as its attributes:
                                          what else `grads`, a NamedTuple of the rule's own, holds
 
 `at` is the place of a block at a step. Numba picks the functions by the type of the rule, and
-compiles them into the loops; each rule has compiled loops of its own.
+compiles them into the loops; each rule has compiled loops of its own. A step makes no arrays but
+views, whose references are not counted: counting takes longer than a short row. So rows are copied
+with `copy` and cleared with `clear`, and not by assignment.
 """
 
 from collections.abc import Callable
@@ -24,11 +26,11 @@ from numba.extending import overload
 from torch import Tensor
 
 from longstate.ops._layout import flags
-from longstate.ops._numba.compiled import FAST, kernel_for
+from longstate.ops._numba.compiled import FAST, apart, kernel_for
 from longstate.ops._numba.threads import parallel_for
 
 _CPU = torch.empty(0)
-_OPTIONS: Any = {"error_model": "numpy", "fastmath": FAST}
+_OPTIONS: Any = {"forceinline": True, "_nrt": False, "error_model": "numpy", "fastmath": FAST}
 
 
 class Frame(NamedTuple):
@@ -51,6 +53,18 @@ class Place(NamedTuple):
     hi: int
     t: int
     fresh: bool  # whether the state before is forgotten
+
+
+@apart
+def copy(x: np.ndarray, into: np.ndarray) -> None:
+    for j in range(into.shape[0]):
+        into[j] = x[j]
+
+
+@apart
+def clear(x: np.ndarray) -> None:
+    for j in range(x.shape[0]):
+        x[j] = 0
 
 
 def _scratch(rule): ...

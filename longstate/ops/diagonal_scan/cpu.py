@@ -14,26 +14,20 @@ import torch
 from torch import Tensor
 
 from longstate.ops._layout import dense, on_large_pages
-from longstate.ops._numba import kernel
-from longstate.ops._numba.lanes import Place, scan
+from longstate.ops._numba import apart
+from longstate.ops._numba.lanes import Place, clear, copy, scan
 from longstate.ops.diagonal_scan import Inputs
 
 _LANES = 256  # a row of complex64 fills 32 cache lines
 
 
-@kernel
+@apart
 def _add_decayed(a: np.ndarray, previous: np.ndarray, x: np.ndarray, h: np.ndarray) -> None:
     for j in range(h.shape[0]):
         h[j] = a[j] * previous[j] + x[j]
 
 
-@kernel
-def _copy(x: np.ndarray, h: np.ndarray) -> None:
-    for j in range(h.shape[0]):
-        h[j] = x[j]
-
-
-@kernel
+@apart
 def _decay_back(a: np.ndarray, carry: np.ndarray, grad_h: np.ndarray, grad_x: np.ndarray) -> None:
     for j in range(carry.shape[0]):
         g = grad_h[j] + carry[j]
@@ -41,20 +35,20 @@ def _decay_back(a: np.ndarray, carry: np.ndarray, grad_h: np.ndarray, grad_x: np
         carry[j] = g * np.conj(a[j])
 
 
-@kernel
+@apart
 def _restart(carry: np.ndarray, grad_h: np.ndarray, grad_x: np.ndarray) -> None:
     for j in range(carry.shape[0]):
         grad_x[j] = grad_h[j] + carry[j]
         carry[j] = 0
 
 
-@kernel
+@apart
 def _set_product(g: np.ndarray, h: np.ndarray, out: np.ndarray) -> None:
     for j in range(out.shape[0]):
         out[j] = g[j] * np.conj(h[j])
 
 
-@kernel
+@apart
 def _add_product(g: np.ndarray, h: np.ndarray, out: np.ndarray) -> None:
     for j in range(out.shape[0]):
         out[j] += g[j] * np.conj(h[j])
@@ -79,7 +73,7 @@ class Diagonal(NamedTuple):
     def advance(rule: "Diagonal", at: Place, x: np.ndarray, work: np.ndarray) -> None:
         b, t, lo, hi = at.b, at.t, at.lo, at.hi
         if at.fresh:
-            _copy(x[b, t, lo:hi], rule.h[b, t, lo:hi])
+            copy(x[b, t, lo:hi], rule.h[b, t, lo:hi])
             return
         a = rule.a[b * rule.a_batch + t * rule.a_time, lo:hi]
         if t == 0:
@@ -95,7 +89,7 @@ class Diagonal(NamedTuple):
         if at.fresh:
             _restart(carry, grads.h[b, t, lo:hi], g)
             if rule.a_time:
-                grads.a[row, lo:hi] = 0
+                clear(grads.a[row, lo:hi])
             return
         a = rule.a[b * rule.a_batch + t * rule.a_time, lo:hi]
         _decay_back(a, carry, grads.h[b, t, lo:hi], g)

@@ -4,17 +4,17 @@ Turning the state into the tiles of `cpu.py` and back would take longer than the
 """
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._rows import array
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, load, read_out, sigmoid
+from longstate.ops._layout import array
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.math import sigmoid
+from longstate.ops._numba.rows import load, read_out
 
 _CHANNELS = 64  # per block
 
 
-@njit(**ROWS)
+@inlined
 def _begin(beta, bias, squash, size, rate):
     """rate = beta / (1 + beta |k|^2)."""
     one = rate.dtype.type(1)
@@ -29,7 +29,7 @@ def _begin(beta, bias, squash, size, rate):
         rate[j] /= one + rate[j] * size
 
 
-@njit(**ROWS)
+@inlined
 def _diagonal(rate, x, k, q, h, last):
     """One channel: its next state, and what is read off it."""
     y = h.dtype.type(0)
@@ -40,7 +40,7 @@ def _diagonal(rate, x, k, q, h, last):
     return y
 
 
-@njit(**ROWS)
+@inlined
 def _exact(rate, x, k, q, h, last):
     seen = h.dtype.type(0)
     for i in range(len(k)):
@@ -53,7 +53,7 @@ def _exact(rate, x, k, q, h, last):
     return y
 
 
-@njit(**KERNEL)
+@kernel
 def _step(start, stop, x, beta, bias, squash, k, q, exact, D, z, has_z, h, last, out):
     d = x.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS

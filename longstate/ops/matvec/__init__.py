@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longstate.ops._choice import expect, plain, shape_of
-from longstate.ops._memory import on_large_pages
+from longstate.ops._layout import on_large_pages
 
 LANES = 64
 

@@ -6,25 +6,24 @@ Sums of `COLUMNS` columns are made apart and then added up: long sums lose digit
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._rows import array, compute_dtype
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, load
+from longstate.ops._layout import array, compute_dtype
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.rows import load
 from longstate.ops.matvec import LANES
 
 COLUMNS = 128
 _BYTES_PER_UPDATE = 100  # so that threads share 3 MB: 0.1 ms, twice what handing over costs
 
 
-@njit(**ROWS)
+@inlined
 def _one_column(w, x, total):
     for l in range(LANES):
         total[l] += load(w, l) * x
 
 
-@njit(**ROWS)
+@inlined
 def _four_columns(w, x, total):
     x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
     for l in range(LANES):
@@ -36,7 +35,7 @@ def _four_columns(w, x, total):
         )
 
 
-@njit(**ROWS)
+@inlined
 def _four_columns_of_four(w, x, y, z, v, to_x, to_y, to_z, to_v):
     x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
     y0, y1, y2, y3 = y[0], y[1], y[2], y[3]
@@ -51,7 +50,7 @@ def _four_columns_of_four(w, x, y, z, v, to_x, to_y, to_z, to_v):
         to_v[l] += a * v0 + b * v1 + c * v2 + d * v3
 
 
-@njit(**KERNEL)
+@kernel
 def _panel_of_one(panel, x, total, part):
     for start in range(0, len(x), COLUMNS):
         stop = min(start + COLUMNS, len(x))
@@ -64,7 +63,7 @@ def _panel_of_one(panel, x, total, part):
         total += part
 
 
-@njit(**KERNEL)
+@kernel
 def _panel_of_four(panel, x, total, part):
     columns = x.shape[1]
     for start in range(0, columns, COLUMNS):
@@ -83,7 +82,7 @@ def _panel_of_four(panel, x, total, part):
         total += part
 
 
-@njit(**ROWS)
+@inlined
 def _finish(total, scale, bias, y):
     for l in range(len(scale)):
         total[l] *= scale[l]
@@ -93,7 +92,7 @@ def _finish(total, scale, bias, y):
         y[l] = total[l]
 
 
-@njit(**KERNEL)
+@kernel
 def _forward(start, stop, x, panels, scale, bias, y):
     b, rows = y.shape
     flat = panels.reshape((len(panels), -1))

@@ -6,7 +6,7 @@ Up to 64 vectors at a time: for narrow panels that is faster than all at once.
 import torch
 from torch import Tensor
 
-from longstate.ops._rows import compute_dtype
+from longstate.ops._layout import compute_dtype
 
 _AT_ONCE = 64
 

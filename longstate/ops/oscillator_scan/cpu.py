@@ -14,8 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from longstate.ops._layout import dense, reals
-from longstate.ops._numba import kernel
-from longstate.ops._numba.lanes import Place, parts, scan
+from longstate.ops._numba import apart
+from longstate.ops._numba.lanes import Place, clear, copy, parts, scan
 from longstate.ops.oscillator_scan import CHUNK, Inputs
 from longstate.ops.oscillator_scan.step import STABLE
 
@@ -24,7 +24,7 @@ _ZEROS = 6 * _LANES  # rows of a thread: six factors, zeros, and from here on ve
 _TILE = 7 * _LANES
 
 
-@kernel
+@apart
 def _step(A: np.ndarray, m: float, implicit: bool, f: np.ndarray) -> None:
     # f: the six numbers of (z, y) -> (f0 z - f1 y + f4 x, f2 z + f3 y + f5 x), a row for each
     one, two, four = A.dtype.type(1), A.dtype.type(2), A.dtype.type(4)  # bare ones are double
@@ -50,7 +50,7 @@ def _step(A: np.ndarray, m: float, implicit: bool, f: np.ndarray) -> None:
             f[5 * _LANES + j] = (dt * dt + sine) / two
 
 
-@kernel
+@apart
 def _velocity(
     f: np.ndarray, before: np.ndarray, y: np.ndarray, x: np.ndarray, z: np.ndarray
 ) -> None:
@@ -58,7 +58,7 @@ def _velocity(
         z[j] = f[j] * before[j] - f[_LANES + j] * y[j] + f[4 * _LANES + j] * x[j]
 
 
-@kernel
+@apart
 def _advance(f: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> None:
     # the velocity in place; the position over the drive
     for j in range(z.shape[0]):
@@ -67,7 +67,13 @@ def _advance(f: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> None
         x[j] = f[2 * _LANES + j] * z_j + f[3 * _LANES + j] * y_j + f[5 * _LANES + j] * x_j
 
 
-@kernel
+@apart
+def _add(x: np.ndarray, total: np.ndarray) -> None:
+    for j in range(x.shape[0]):
+        total[j] += x[j]
+
+
+@apart
 def _retreat(f: np.ndarray, carry_z: np.ndarray, carry_y: np.ndarray, x: np.ndarray) -> None:
     # carry: gradients of this state, then of the one before; x: the drive, then its gradient
     for j in range(x.shape[0]):
@@ -77,7 +83,7 @@ def _retreat(f: np.ndarray, carry_z: np.ndarray, carry_y: np.ndarray, x: np.ndar
         carry_y[j] = f[3 * _LANES + j] * g_y - f[_LANES + j] * g_z
 
 
-@kernel
+@apart
 def _slopes_implicit(
     A: np.ndarray, m: float, g_z: np.ndarray, g_y: np.ndarray, z: np.ndarray, y: np.ndarray,
     x: np.ndarray, grad_A: np.ndarray,
@@ -92,7 +98,7 @@ def _slopes_implicit(
     return grad_m
 
 
-@kernel
+@apart
 def _slopes_turning(
     A: np.ndarray, m: float, g_z: np.ndarray, g_y: np.ndarray, z: np.ndarray, y: np.ndarray,
     x: np.ndarray, grad_A: np.ndarray,
@@ -145,15 +151,15 @@ class Oscillators(NamedTuple):
         b, t, lo, hi = at.b, at.t, at.lo, at.hi
         z = rule.h0[b, 0, lo:hi]
         if t % CHUNK == 0:
-            rule.kept[b, t // CHUNK, lo:hi] = z
+            copy(z, rule.kept[b, t // CHUNK, lo:hi])
         y = rule.h0[b, 1, lo:hi] if t == 0 else rule.y[b, t - 1, lo:hi]
         if at.fresh:
-            z[:] = 0
+            clear(z)
             y = work[_ZEROS : _ZEROS + hi - lo]
         _step(rule.A[lo:hi], rule.dt[b, t], rule.implicit, work)
         _advance(work, z, y, x[b, t, lo:hi])
         if t == x.shape[1] - 1:
-            rule.h0[b, 1, lo:hi] = x[b, t, lo:hi]
+            copy(x[b, t, lo:hi], rule.h0[b, 1, lo:hi])
 
     def again(rule: "Oscillators", at: Place, x: np.ndarray, work: np.ndarray) -> None:
         """Velocities of a chunk: before its first step, then after each."""
@@ -161,7 +167,7 @@ class Oscillators(NamedTuple):
         row = _TILE + t % CHUNK * _LANES
         before, after = work[row : row + size], work[row + _LANES : row + _LANES + size]
         if t % CHUNK == 0:
-            before[:] = rule.kept[b, t // CHUNK, lo:hi]
+            copy(rule.kept[b, t // CHUNK, lo:hi], before)
         y = rule.h0[b, 1, lo:hi] if t == 0 else rule.y[b, t - 1, lo:hi]
         if at.fresh:
             before, y = work[_ZEROS : _ZEROS + size], work[_ZEROS : _ZEROS + size]
@@ -179,7 +185,7 @@ class Oscillators(NamedTuple):
         if at.fresh:
             before, y = work[_ZEROS : _ZEROS + size], work[_ZEROS : _ZEROS + size]
         g_z, g_y = grads.carry[b, 0, lo:hi], grads.carry[b, 1, lo:hi]
-        g_y += grads.y[b, t, lo:hi]
+        _add(grads.y[b, t, lo:hi], g_y)
         if rule.implicit:
             grads.dt[b, t, at.part] = _slopes_implicit(
                 A, dt, g_z, g_y, after, rule.y[b, t, lo:hi], drive, grad_A
@@ -189,7 +195,8 @@ class Oscillators(NamedTuple):
         _step(A, dt, rule.implicit, work)
         _retreat(work, g_z, g_y, drive)
         if at.fresh:
-            grads.carry[b, :, lo:hi] = 0
+            clear(g_z)
+            clear(g_y)
 
 
 def _parts_apart(x: Tensor) -> np.ndarray:

@@ -5,17 +5,17 @@ Turning the state into the tiles of `cpu.py` and back would take longer than the
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._rows import array
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, exp, load, read_out, softplus
+from longstate.ops._layout import array
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.math import exp, softplus
+from longstate.ops._numba.rows import load, read_out
 
 _CHANNELS = 64  # per block
 
 
-@njit(**ROWS)
+@inlined
 def _begin(u, dt, bias, smooth, delta, du):
     for j in range(len(delta)):
         delta[j] = load(dt, j)
@@ -28,7 +28,7 @@ def _begin(u, dt, bias, smooth, delta, du):
         du[j] = delta[j] * load(u, j)
 
 
-@njit(**ROWS)
+@inlined
 def _advance(delta, du, A, B, C, h, last):
     """One channel: its next state, and what is read off it."""
     y = h.dtype.type(0)
@@ -38,7 +38,7 @@ def _advance(delta, du, A, B, C, h, last):
     return y
 
 
-@njit(**KERNEL)
+@kernel
 def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
     d = u.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS

@@ -1,22 +1,32 @@
 """Numba: the kernels of the parts, called one after the other without going through Python."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from longstate.ops._rows import array
-from longstate.ops._threads import KERNEL, parallel_for
-from longstate.ops._vector_math import ROWS, read_out
-from longstate.ops.matvec import cpu as matvec
-from longstate.ops.selective_scan import cpu_step as scan
-from longstate.ops.short_conv import cpu_step as conv
+from longstate.ops._layout import array, compute_dtype
+from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.math import sigmoid
+from longstate.ops._numba.rows import load
+from longstate.ops.selective_step import Linear, Norm, Panels, Weights
+from longstate.ops.selective_step.cpu_parts import (
+    Taps,
+    Window,
+    convolve,
+    named_map,
+    product,
+    read,
+    steps,
+)
 
-_product, _convolve = matvec._forward, conv._step
-_begin, _advance = scan._begin, scan._advance
+# A second thread takes as long to wake up as one thread takes to read so many bytes of weights.
+_ALONE = 6_000_000
+_SHARED = 10**9  # work that `parallel_for` never takes for small
 
 
-@njit(**ROWS)
+@inlined
 def _normed(u, weight, eps, v):
     total = v.dtype.type(0)
     for j in range(len(u)):
@@ -26,73 +36,160 @@ def _normed(u, weight, eps, v):
         v[j] = u[j] * scale * weight[j]
 
 
-@njit(**ROWS)
+@inlined
+def _finish(y, u, D, z):
+    for j in range(len(y)):
+        y[j] = (y[j] + load(D, j) * u[j]) * z[j] * sigmoid(z[j])
+
+
+@inlined
 def _add(x, y):
     for j in range(len(x)):
         y[j] += x[j]
 
 
-@njit(**KERNEL)
-def _apply(projection, x, y):
-    panels, scale, bias = projection
-    _product(0, len(panels), x, panels, scale, bias, y)
+@kernel
+def _between(start, stop, xz, state, rates, weights, y):
+    """From x and z to what `out_proj` takes, for sequences `start` to `stop`."""
+    count, (d, n), rank = stop - start, rates.shape, weights.dt_proj[0].shape[1]
+    x, steer = np.empty((count, d), xz.dtype), np.empty((count, rank + 2 * n), xz.dtype)
+    dt, drive = np.empty_like(x), np.empty_like(x)
+    convolve(start, stop, xz, state, weights.conv_weight, weights.conv_bias, x)
+    product(0, len(weights.x_proj[0]), weights.x_proj, x, steer)
+    steps(weights.dt_proj, steer[:, :rank].copy(), x, dt, drive)
+    for r in range(count):
+        B, C, b = steer[r, rank : rank + n], steer[r, rank + n :], start + r
+        read(b, state, rates, dt[r], drive[r], B, C, y[b])
+        _finish(y[b], x[r], weights.D, xz[b, d:])
 
 
-@njit(**KERNEL)
-def _step(
-    start, stop, u, taps, h, eps, into, steering, step, out, conv_weight, conv_bias, A, D,
-    norm, last_taps, last, y,
-):  # fmt: skip
-    (b, d, n), rank = h.shape, step[0].shape[1]
+@kernel
+def _named(weights):
+    """Plain tuples of arrays, which Python hands over faster than named ones, with their names."""
+    into, conv_weight, conv_bias, steering, step, A_log, D, out = weights
+    return Weights(
+        named_map(into), conv_weight, conv_bias, named_map(steering), named_map(step), A_log, D,
+        named_map(out),
+    )  # fmt: skip
+
+
+@kernel
+def _layer(u, state, rates, weights, y):
+    """The whole layer, without norm and residual."""
+    (b, _), (d, _) = u.shape, rates.shape
+    xz, gated = np.empty((b, 2 * d), u.dtype), np.empty((b, d), u.dtype)
+    product(0, len(weights.in_proj[0]), weights.in_proj, u, xz)
+    _between(0, b, xz, state, rates, weights, gated)
+    product(0, len(weights.out_proj[0]), weights.out_proj, gated, y)
+
+
+@kernel
+def _step(start, stop, u, norm, eps, state, rates, weights, y):
     for _ in range(start, stop):
-        xz, steer = np.empty((b, 2 * d), h.dtype), np.empty((b, rank + 2 * n), h.dtype)
-        convolved, sums = np.empty((b, 1, d), h.dtype), np.empty((b, d), h.dtype)
-        dt, du, gated = np.empty((b, d), h.dtype), np.empty((b, d), h.dtype), np.empty_like(sums)
         v = u
         if len(norm):
             v = np.empty_like(u)
-            for r in range(b):
-                _normed(u[r], norm, eps, v[r])
-        _apply(into, v, xz)
-        given = xz[:, :d].copy().reshape((b, 1, d))
-        _convolve(0, b, given, conv_weight, conv_bias, True, taps, last_taps, convolved, sums)
-        x = convolved.reshape((b, d))
-        _apply(steering, x, steer)
-        _apply(step, steer[:, :rank].copy(), dt)
-        for r in range(b):
-            _begin(x[r], dt[r], conv_bias[:0], True, sums[r], du[r])
-        for r in range(b):
-            write, read = steer[r, rank : rank + n], steer[r, rank + n :]
-            for c in range(d):
-                gated[r, c] = _advance(sums[r, c], du[r, c], A[c], write, read, h[r, c], last[r, c])
-            read_out(gated[r], x[r], D, xz[r, d:], du[r])
-        _apply(out, du, y)
+            for b in range(len(u)):
+                _normed(u[b], norm, eps, v[b])
+        _layer(v, Taps(*state), rates, _named(weights), y)
         if len(norm):
-            for r in range(b):
-                _add(u[r], y[r])
+            for b in range(len(u)):
+                _add(u[b], y[b])
 
 
-def bind(weights: list, wide: torch.dtype) -> tuple:
-    """The weights as `_step` takes them."""
-    nothing = array(weights[15], wide)[:0]
+@kernel
+def _step_in_place(start, stop, u, state, rates, weights, y):
+    for _ in range(start, stop):
+        _layer(u, Window(*state), rates, _named(weights), y)
 
-    def numbers(w: Tensor | None) -> np.ndarray:
-        return nothing if w is None else array(w, wide)
 
-    projections = [
-        (array(weights[k]), numbers(weights[k + 1]), numbers(weights[k + 2]))
-        for k in range(0, 12, 3)
-    ]
-    conv_weight, conv_bias, A_log, D, norm = (numbers(w) for w in weights[12:])
-    return *projections, conv_weight.reshape(len(D), -1), conv_bias, -np.exp(A_log), D, norm
+@kernel
+def _product(start, stop, linear, x, y):
+    product(start, stop, named_map(linear), x, y)
+
+
+@kernel
+def _between_in_place(start, stop, xz, state, rates, weights, y):
+    _between(start, stop, xz, Window(*state), rates, _named(weights), y)
+
+
+class Bound(NamedTuple):
+    """What `forward` reads, as arrays."""
+
+    norm: np.ndarray  # (i); empty: none
+    eps: float
+    rates: np.ndarray
+    weights: tuple
+
+
+def bind(weights: Weights, norm: Norm | None, wide: torch.dtype) -> Bound:
+    """The weights as the kernel takes them: matrices of the maps as they are, the rest `wide`."""
+    A_log, found = array(weights.A_log, wide), _plain(weights, wide, wide)
+    if norm is None:
+        return Bound(A_log.reshape(-1)[:0], 0.0, -np.exp(A_log), found)
+    return Bound(array(norm.weight, wide), norm.eps, -np.exp(A_log), found)
+
+
+def reads_in_place(weights: Weights, norm: Norm | None, wide: torch.dtype) -> bool:
+    """Whether `bind` copies none of the weights, A_log aside."""
+    matrices = (weights.in_proj, weights.x_proj, weights.dt_proj, weights.out_proj)
+    raw = {id(linear[0]) for linear in matrices}
+    every = [*weights.tensors(), None if norm is None else norm.weight]
+    return all(
+        w.is_contiguous() and (w.dtype == wide or id(w) in raw) for w in every if w is not None
+    )
 
 
 def forward(
-    u: Tensor, taps: Tensor, h: Tensor, eps: float, bound: tuple
+    u: Tensor, taps: Tensor, h: Tensor, bound: Bound, *, compiled: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wide = h.dtype
-    given = (array(u, wide), array(taps, wide), array(h))
+    """y (b, i), the next taps and the next h, all of the type of `h`.
+
+    Args:
+        compiled: the kernel has run with this `bound` and this type of `h`.
+    """
+    given, past, state = array(u, h.dtype), array(taps, h.dtype), array(h)
     # NumPy's empty arrays come faster than PyTorch's
-    y, last_taps, last = np.empty_like(given[0]), np.empty_like(given[1]), np.empty_like(given[2])
-    parallel_for(_step, 1, 0, *given, eps, *bound, last_taps, last, y)
+    y, last_taps, last = np.empty_like(given), np.empty_like(past), np.empty_like(state)
+    norm, eps, rates, weights = bound
+    states = (past, state, last_taps, last)
+    if compiled:
+        _step(0, 1, given, norm, eps, states, rates, weights, y)
+    else:
+        parallel_for(_step, 1, 0, given, norm, eps, states, rates, weights, y)
     return torch.from_numpy(y), torch.from_numpy(last_taps), torch.from_numpy(last)
+
+
+def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
+    """y (b, i) of the type of `u`; `taps` and `h` are changed."""
+    wide = h.dtype
+    given, states = array(u, wide), (array(taps), array(h))
+    w, rates = _plain(weights, wide, None), array(weights.A_log)
+    result = u.new_empty(u.shape, dtype=compute_dtype(u, h))
+    into, out = w[0], w[7]
+    if into[0].nbytes + out[0].nbytes < _ALONE:
+        parallel_for(_step_in_place, 1, 0, given, states, rates, w, result.numpy())
+        return result.to(u.dtype)
+    (b, d, _), kind = h.shape, given.dtype
+    xz, y = np.empty((b, 2 * d), kind), np.empty((b, d), kind)
+    parallel_for(_product, len(into[0]), _SHARED, into, given, xz)
+    parallel_for(_between_in_place, b, _SHARED, xz, states, rates, w, y)
+    parallel_for(_product, len(out[0]), _SHARED, out, y, result.numpy())
+    return result.to(u.dtype)
+
+
+def _plain(weights: Weights, wide: torch.dtype, other: torch.dtype | None) -> tuple:
+    """The weights as plain tuples of arrays, an empty one where there is none. The matrices of the
+    maps stay as they are; the vectors of `Panels` are converted to `wide`, all else to `other`."""
+    none, none_wide = array(weights.D, other)[:0], array(weights.D[:0], wide)
+
+    def linear(m: Linear | Panels) -> tuple:
+        if type(m) is Linear:
+            return array(m[0]), none if m[1] is None else array(m[1], other)
+        return array(m[0]), *[none_wide if v is None else array(v, wide) for v in m[1:]]
+
+    into, weight, bias, steering, step, A_log, D, out = weights
+    return (
+        linear(into), array(weight, other), none if bias is None else array(bias, other),
+        linear(steering), linear(step), array(A_log, other), array(D, other), linear(out),
+    )  # fmt: skip

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from longstate.ops._layout import dense, reals
-from longstate.ops._numba import exact, kernel
-from longstate.ops._numba.lanes import Place, parts, scan
+from longstate.ops._numba import apart, exact
+from longstate.ops._numba.lanes import Place, clear, parts, scan
 from longstate.ops._numba.math import exp_pair, slope_series, turn
 from longstate.ops.zoh_scan import Inputs, pole_rows
 
@@ -50,7 +50,7 @@ def _slopes(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
         f[5 * _LANES + j] = dt * dt * near_im if near else far_re * inv_im + far_im * inv_re
 
 
-@kernel
+@apart
 def _advance(f: np.ndarray, previous: np.ndarray, x: np.ndarray, size: int) -> None:
     for j in range(size):
         h_re, h_im = previous[2 * j], previous[2 * j + 1]
@@ -60,7 +60,7 @@ def _advance(f: np.ndarray, previous: np.ndarray, x: np.ndarray, size: int) -> N
         x[2 * j + 1] = a_re * h_im + a_im * h_re + (b_re * x_im + b_im * x_re)
 
 
-@kernel
+@apart
 def _start(f: np.ndarray, x: np.ndarray, size: int) -> None:
     for j in range(size):
         x_re, x_im = x[2 * j], x[2 * j + 1]
@@ -69,7 +69,7 @@ def _start(f: np.ndarray, x: np.ndarray, size: int) -> None:
         x[2 * j + 1] = b_re * x_im + b_im * x_re
 
 
-@kernel
+@apart
 def _retreat(
     A: np.ndarray, dt: float, f: np.ndarray, previous: np.ndarray, grad_h: np.ndarray,
     carry: np.ndarray, x: np.ndarray, grad_A: np.ndarray, size: int,
@@ -144,7 +144,7 @@ class Hold(NamedTuple):
             grads.A[b, lo:hi], size,
         )  # fmt: skip
         if at.fresh:
-            grads.carry[b, lo:hi] = 0
+            clear(grads.carry[b, lo:hi])
 
 
 def _constants(A: Tensor) -> np.ndarray:

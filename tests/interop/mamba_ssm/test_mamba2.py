@@ -28,7 +28,7 @@ U = randn(2, 9, 16, seed=1)
 @pytest.mark.parametrize("groups", [1, 2])
 def test_state_dicts_go_both_ways_and_mean_the_same(groups):
     theirs = make(ngroups=groups)
-    ours = layers.Mamba2(16, d_state=5, headdim=8, n_groups=groups).double()
+    ours = layers.Mamba2(16, d_state=5, d_head=8, n_groups=groups).double()
     ours.load_state_dict(theirs.state_dict())
     assert_close(theirs(U), ours(U)[0])
     nn.init.normal_(ours.A_log)

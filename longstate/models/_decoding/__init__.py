@@ -2,7 +2,8 @@
 
 A step of batch 1 uses every weight once, so it takes as long as reading the weights takes. Here
 they lie in panels, in the order they are read (`longstate.ops.matvec`), in 32, 16 or 8 bits.
-Everything else stays as it is: the same model class, the same calls, float32 states.
+A `Mamba` layer, and its block in a language model, take a step in one call. All else stays as it
+is: the same model class, the same calls, float32 states.
 
     fast = prepare_for_decoding(model, "int8")
     logits, state = fast(prompt)
@@ -15,14 +16,16 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from longstate.layers._linear import PanelLinear, Weights
-from longstate.ops._memory import on_large_pages
+from longstate.models._decoding._linear import Format as Format
+from longstate.models._decoding._linear import PanelLinear as PanelLinear
+from longstate.models._decoding._mamba import swap_in
+from longstate.ops._layout import on_large_pages
 
 Model = TypeVar("Model", bound=nn.Module)
 _LINE = 64  # bytes of a cache line
 
 
-def prepare_for_decoding(model: Model, weights: Weights = "float32") -> Model:
+def prepare_for_decoding(model: Model, weights: Format = "float32") -> Model:
     """A copy of `model` for generation, in evaluation mode and without gradients.
 
     Every `nn.Linear` in it becomes a `PanelLinear`, whatever the model. Where `model.head` is None,
@@ -40,7 +43,7 @@ def prepare_for_decoding(model: Model, weights: Weights = "float32") -> Model:
     Raises:
         ValueError: as for `PanelLinear`, with the name of the layer.
     """
-    if weights not in get_args(Weights):
+    if weights not in get_args(Format):
         raise ValueError(f"weights must be float32, bfloat16 or int8; got {weights!r}")
     prepared: dict[int, Any] = {}
     for name, module in model.named_modules():
@@ -54,6 +57,7 @@ def prepare_for_decoding(model: Model, weights: Weights = "float32") -> Model:
         fast.head = _panels("embedding", embedding.weight, None, weights)
         maps.append(fast.head)
     _side_by_side(maps)
+    swap_in(fast)
     return fast
 
 
@@ -70,7 +74,7 @@ def _side_by_side(maps: list[PanelLinear]) -> None:
         start += size
 
 
-def _panels(name: str, weight: Tensor, bias: Tensor | None, weights: Weights) -> PanelLinear:
+def _panels(name: str, weight: Tensor, bias: Tensor | None, weights: Format) -> PanelLinear:
     try:
         return PanelLinear(weight, bias, weights)
     except ValueError as error:

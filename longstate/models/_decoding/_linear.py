@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from longstate.ops.matvec import from_panels, matvec, quantise_rows, to_panels
 
-Weights = Literal["float32", "bfloat16", "int8"]
+Format = Literal["float32", "bfloat16", "int8"]
 
 
 class PanelLinear(nn.Module):
@@ -36,9 +36,9 @@ class PanelLinear(nn.Module):
     scale: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, weights: Weights = "float32"):
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, weights: Format = "float32"):
         super().__init__()
-        if weights not in get_args(Weights):
+        if weights not in get_args(Format):
             raise ValueError(f"weights must be float32, bfloat16 or int8; got {weights!r}")
         self.out_features, self.in_features = weight.shape
         W, scale = weight.detach().float(), None

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from longstate.layers._linear import PanelLinear
+from longstate.models._decoding import PanelLinear
 from longstate.ops.matvec import quantise_rows
 from longstate.testing import assert_within_reference_error
 

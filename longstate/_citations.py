@@ -1,0 +1,197 @@
+"""How to cite each layer, and this library: the papers as BibTeX."""
+
+import re
+from typing import NamedTuple
+
+from longstate.errors import InputError, near
+
+
+class Paper(NamedTuple):
+    """What BibTeX needs. `venue` is None where only the preprint is cited."""
+
+    key: str
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    arxiv: str
+    venue: str | None = None
+
+    def bibtex(self) -> str:
+        """The entry, ending without a newline."""
+        fields = {
+            "title": "{" + self.title + "}",
+            "author": " and ".join(self.authors),
+            "booktitle": self.venue,
+            "year": str(self.year),
+            "eprint": self.arxiv,
+            "archivePrefix": "arXiv",
+        }
+        kind = "inproceedings" if self.venue else "misc"
+        lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
+        return "\n".join([f"@{kind}{{{self.key},", *lines, "}"])
+
+
+_ICLR = "International Conference on Learning Representations"
+_NEURIPS = "Advances in Neural Information Processing Systems"
+_ICML = "International Conference on Machine Learning"
+
+PAPERS = {
+    "S4": Paper(
+        "gu2022s4",
+        "Efficiently Modeling Long Sequences with Structured State Spaces",
+        ("Gu, Albert", "Goel, Karan", "R{\\'e}, Christopher"),
+        2022,
+        "2111.00396",
+        _ICLR,
+    ),
+    "S4D": Paper(
+        "gu2022s4d",
+        "On the Parameterization and Initialization of Diagonal State Space Models",
+        ("Gu, Albert", "Gupta, Ankit", "Goel, Karan", "R{\\'e}, Christopher"),
+        2022,
+        "2206.11893",
+        _NEURIPS,
+    ),
+    "DSS": Paper(
+        "gupta2022dss",
+        "Diagonal State Spaces are as Effective as Structured State Spaces",
+        ("Gupta, Ankit", "Gu, Albert", "Berant, Jonathan"),
+        2022,
+        "2203.14343",
+        _NEURIPS,
+    ),
+    "S5": Paper(
+        "smith2023s5",
+        "Simplified State Space Layers for Sequence Modeling",
+        ("Smith, Jimmy T. H.", "Warrington, Andrew", "Linderman, Scott W."),
+        2023,
+        "2208.04933",
+        _ICLR,
+    ),
+    "LinOSS": Paper(
+        "rusch2025linoss",
+        "Oscillatory State-Space Models",
+        ("Rusch, T. Konstantin", "Rus, Daniela"),
+        2025,
+        "2410.03943",
+        _ICLR,
+    ),
+    "Mamba": Paper(
+        "gu2024mamba",
+        "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
+        ("Gu, Albert", "Dao, Tri"),
+        2024,
+        "2312.00752",
+        "Conference on Language Modeling",
+    ),
+    "Mamba2": Paper(
+        "dao2024mamba2",
+        "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured "
+        "State Space Duality",
+        ("Dao, Tri", "Gu, Albert"),
+        2024,
+        "2405.21060",
+        _ICML,
+    ),
+    "Mamba3": Paper(
+        "lahoti2026mamba3",
+        "Mamba-3: Improved Sequence Modeling using State Space Principles",
+        (
+            "Lahoti, Aakash",
+            "Li, Kevin Y.",
+            "Chen, Berlin",
+            "Wang, Caitlin",
+            "Bick, Aviv",
+            "Kolter, J. Zico",
+            "Dao, Tri",
+            "Gu, Albert",
+        ),
+        2026,
+        "2603.15569",
+    ),
+    "FalconMamba": Paper(
+        "zuo2024falconmamba",
+        "Falcon Mamba: The First Competitive Attention-free 7B Language Model",
+        (
+            "Zuo, Jingwei",
+            "Velikanov, Maksim",
+            "Rhaiem, Dhia Eddine",
+            "Chahed, Ilyas",
+            "Belkada, Younes",
+            "Kunsch, Guillaume",
+            "Hacid, Hakim",
+        ),
+        2024,
+        "2410.05355",
+    ),
+    "Longhorn": Paper(
+        "liu2024longhorn",
+        "Longhorn: State Space Models are Amortized Online Learners",
+        (
+            "Liu, Bo",
+            "Wang, Rui",
+            "Wu, Lemeng",
+            "Feng, Yihao",
+            "Stone, Peter",
+            "Liu, Qiang",
+        ),
+        2024,
+        "2407.14207",
+    ),
+    "Attention": Paper(
+        "vaswani2017attention",
+        "Attention Is All You Need",
+        (
+            "Vaswani, Ashish",
+            "Shazeer, Noam",
+            "Parmar, Niki",
+            "Uszkoreit, Jakob",
+            "Jones, Llion",
+            "Gomez, Aidan N.",
+            "Kaiser, {\\L}ukasz",
+            "Polosukhin, Illia",
+        ),
+        2017,
+        "1706.03762",
+        _NEURIPS,
+    ),
+    "HiPPO": Paper(
+        "gu2020hippo",
+        "HiPPO: Recurrent Memory with Optimal Polynomial Projections",
+        ("Gu, Albert", "Dao, Tri", "Ermon, Stefano", "Rudra, Atri", "R{\\'e}, Christopher"),
+        2020,
+        "2008.07669",
+        _NEURIPS,
+    ),
+}
+
+
+def cite(name: str) -> str:
+    """BibTeX of the paper behind a layer, or of this library.
+
+    Args:
+        name: a layer ("s4d", "Mamba2"), "hippo" or "longstate". Case and hyphens do not matter.
+
+    Raises:
+        InputError: nothing of that name can be cited; the message names what is near.
+    """
+    from longstate import __version__
+
+    if _plain(name) == "longstate":
+        return (
+            "@software{longstate,\n"
+            "  title = {longstate},\n"
+            "  author = {{The longstate authors}},\n"
+            "  year = {2026},\n"
+            f"  version = {{{__version__}}},\n"
+            "}"
+        )
+    for layer, paper in PAPERS.items():
+        if _plain(layer) == _plain(name):
+            return paper.bibtex()
+    names = [*PAPERS, "longstate"]
+    raise InputError(f"there is no citation for {name!r}; {near(name, names)}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,22 @@
+"""`longstate cite`: the paper behind a layer, as BibTeX."""
+
+from typing import Annotated
+
+import typer
+
+
+def cite(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LAYER]...", help="Such as s4d or mamba2. None: list the names."),
+    ] = None,
+) -> None:
+    """Print BibTeX entries for layers, for `hippo`, or for `longstate` itself."""
+    from longstate._citations import PAPERS, cite
+
+    if names:
+        print("\n\n".join(cite(name) for name in names))
+        return
+    for name, paper in PAPERS.items():
+        print(f"{name.lower():12s} {paper.title} ({paper.year})")
+    print(f"{'longstate':12s} this library")

@@ -1,0 +1,136 @@
+"""Mamba, and the residual block around it, with a step that is one call of one kernel.
+
+`prepare_for_decoding` puts these classes in the place of `Mamba` and of its block. All but the step
+is inherited. The kernel runs where it pays: on a CPU, without gradients, masks, resets and
+irregular time, on at most 8 rows, and not where several threads would read the weights faster. All
+else takes the step of the plain class.
+
+Axes: b batch, i channels outside, d channels inside, n state, k taps.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from longstate.layers._base import State
+from longstate.layers._gated import RMSNorm
+from longstate.layers.mamba import Mamba
+from longstate.models._block import Block
+from longstate.models._decoding._linear import PanelLinear
+from longstate.ops._choice import plain
+from longstate.ops.matvec import FEW
+from longstate.ops.selective_step import BoundStep, Norm, Panels, Weights
+
+_ALONE = 2**24  # bytes of weights; above, threads that share them are faster than one call
+
+
+class DecodingMamba(Mamba):
+    """`Mamba` with its weights in panels, and a step that reads them in one call."""
+
+    _bound: BoundStep | None
+
+    def step(
+        self,
+        u: Float[Tensor, "b i"],
+        state: State,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b i"], State]:
+        """One sample."""
+        if dt is None and mask is None and reset is None and rate == 1:
+            done = self.in_one_call(u, state)
+            if done is not None:
+                return done
+        return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+
+    def in_one_call(
+        self, u: Float[Tensor, "b i"], state: State, norm: Norm | None = None
+    ) -> tuple[Float[Tensor, "b i"], State] | None:
+        """A step by the kernel, with the norm and the residual of a block if a `norm` is given.
+        None where the kernel does not pay, or something does not fit: the plain step says what."""
+        if self.dt_limit != (0.0, None):  # the kernel does not clamp
+            return None
+        inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
+        own: dict[str, Any] = self._parameters
+        conv = inner["conv1d"]._parameters
+        A_log, weight = own["A_log"], conv["weight"]
+        weights: list[Any] = [A_log, own["D"], weight, conv["bias"]]
+        size = 0
+        for name in ("in_proj", "x_proj", "dt_proj", "out_proj"):
+            if type(inner[name]) is not PanelLinear:
+                return None
+            parts = inner[name].parts()
+            weights += parts
+            size += parts[0].nbytes
+        if size > _ALONE and torch.get_num_threads() > 1:
+            return None
+        if type(state) is not dict or len(state) != 2:
+            return None
+        taps: Any = state.get("taps")
+        ssm: Any = state.get("ssm")
+        scale = None if norm is None else norm.weight
+        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, scale, *weights[:4]):
+            return None
+        (b, i), (d, n), past = u.shape, A_log.shape, weight.shape[2] - 1
+        fits, wide = i == self.d_model and u.is_floating_point(), _wide(own["D"].dtype)
+        if not fits or not _is(taps, (b, past, d), wide) or not _is(ssm, (b, d, n), wide):
+            return None
+        bound = self.__dict__.get("_bound")
+        if bound is None or not bound.is_of(weights, norm):
+            bound = self.__dict__["_bound"] = BoundStep(self._weights(), norm)
+        y, taps, ssm = bound(u, taps, ssm)
+        return y.to(u.dtype), {"taps": taps, "ssm": ssm}
+
+    def _weights(self) -> Weights:
+        maps: Any = (self.in_proj, self.x_proj, self.dt_proj, self.out_proj)
+        into, steering, step, out = (Panels(*linear.parts()) for linear in maps)
+        conv = self.conv1d
+        return Weights(into, conv.weight[:, 0], conv.bias, steering, step, self.A_log, self.D, out)
+
+
+class DecodingBlock(Block):
+    """`Block` of a `DecodingMamba`: its norm and its residual are part of the same call."""
+
+    def step(
+        self,
+        u: Float[Tensor, "b i"],
+        state: State,
+        *,
+        dt: Float[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, " b"] | None = None,
+        reset: Bool[Tensor, " b"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b i"], State]:
+        """One sample."""
+        inner: dict[str, Any] = self._modules
+        norm, plain = inner["norm"], dt is None and mask is None and reset is None and rate == 1
+        if plain and type(norm) is RMSNorm:
+            scale: Any = norm._parameters["weight"]
+            done = inner["mixer"].in_one_call(u, state, Norm(scale, norm.eps))
+            if done is not None:
+                return done
+        return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+
+
+def swap_in(model: nn.Module) -> None:
+    """Put the decoding classes in the place of the plain ones; subclasses of these stay."""
+    for module in model.modules():
+        if type(module) is Mamba:
+            module.__class__ = DecodingMamba
+    for module in model.modules():
+        if type(module) is Block and type(module.mixer) is DecodingMamba and module.gate is None:
+            module.__class__ = DecodingBlock
+
+
+def _is(x: Any, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    return type(x) is Tensor and x.shape == shape and x.dtype == dtype
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The type of the states of a layer whose parameters are of this type."""
+    return dtype if dtype == torch.float64 else torch.float32
