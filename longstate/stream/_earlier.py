@@ -19,6 +19,10 @@ _CLASSES = {
     "DecodingMamba": "Mamba",
 }
 
+_NO_LIMIT: dict[str, Any] = {"dt_limit": [0.0, None]}
+_ADDED = {"Mamba": _NO_LIMIT, "FalconMamba": _NO_LIMIT, "Mamba2": _NO_LIMIT}
+"""Settings that earlier versions did not have, and the values that they stand for."""
+
 
 def today(identity: dict[str, Any]) -> dict[str, Any]:
     """An identity, as `longstate.stream._identity` describes a module, in today's words.
@@ -44,6 +48,9 @@ def today(identity: dict[str, Any]) -> dict[str, Any]:
             value = _spec(value)
         name = option_today(owner, name)
         renamed[f"{path}.{name}".removeprefix(".")] = value
+    for path, owner in classes.items():
+        for name, value in _ADDED.get(owner, {}).items():
+            renamed.setdefault(f"{path}.{name}".removeprefix("."), value)
     return {**identity, "settings": renamed}
 
 

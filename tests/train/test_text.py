@@ -54,6 +54,7 @@ def test_a_run_is_a_folder(text, tmp_path):
         "history.json",
         "model.safetensors",
         "settings.json",
+        "validation.npy",
     ]
     told = history(tmp_path / "run")
     assert told["ended"] == found.history.ended == "finished"
