@@ -1,5 +1,5 @@
-from longstate.interop._transformers_config import LongstateConfig as LongstateConfig
 from longstate.interop._transformers_base import LongstateModel as LongstateModel
+from longstate.interop._transformers_config import LongstateConfig as LongstateConfig
 from longstate.interop._transformers_model import LongstateForCausalLM as LongstateForCausalLM
 from longstate.interop._transformers_model import register_transformers as register_transformers
 from longstate.interop._transformers_patch import Acceleration as Acceleration
