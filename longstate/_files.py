@@ -58,6 +58,24 @@ def missing(path: str | Path, what: str) -> InputError:
     return InputError(f"there is no {what} {path}" + (f"; did you mean {meant}?" if meant else ""))
 
 
+def refuse_gguf(path: str | Path) -> None:
+    """Name the format of a GGUF file, or of a folder that holds nothing else we could read.
+
+    Raises:
+        InputError: it is one.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
+    for file in files:
+        with file.open("rb") as opened:
+            if opened.read(4) == b"GGUF":
+                raise InputError(
+                    f"{file} is a GGUF file, the format of llama.cpp; longstate reads the folder "
+                    "that it was made from, with config.json and model.safetensors or "
+                    "pytorch_model.bin"
+                )
+
+
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A folder to fill, which becomes `path` once the block has ended without an error.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longstate._files import missing
+from longstate._files import missing, refuse_gguf
 from longstate.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def load(path: str | Path) -> "Forecaster | TextModel | LanguageModel | Forecast
             f"{path} holds a training that has not written a model yet (there is no {MODEL}); run "
             "the same command again to go on"
         )
+    refuse_gguf(path)
     what = "a file of longstate's" if path.is_file() else f"a run (it holds no {MODEL})"
     raise InputError(
         f"{path} is neither {what} nor a checkpoint (there is no {CONFIG} of a language model)"
@@ -96,7 +97,7 @@ def _checkpoint(folder: Path) -> "LanguageModel":
             f"{folder} was written by transformers, which is not installed; pip install "
             "'longstate[hf]' brings it"
         ) from None
-    return LongstateForCausalLM.from_pretrained(folder).model.eval()
+    return LongstateForCausalLM.from_pretrained(folder).to_longstate().eval()
 
 
 def save(

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from longstate._files import write_whole
+from longstate._files import refuse_gguf, write_whole
 from longstate.errors import InputError
 
 FORMAT = 1
@@ -65,6 +65,7 @@ def _open(path: Path, read: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
             names = file.keys() if read else []
             tensors = {name: file.get_tensor(name).clone() for name in names}
     except (safetensors.SafetensorError, json.JSONDecodeError) as e:
+        refuse_gguf(path)
         raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None

@@ -1,3 +1,4 @@
+from longstate.interop._transformers_base import LongstateModel as LongstateModel
 from longstate.interop._transformers_config import LongstateConfig as LongstateConfig
 from longstate.interop._transformers_model import LongstateForCausalLM as LongstateForCausalLM
 from longstate.interop._transformers_model import register_transformers as register_transformers

@@ -2,14 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
 
+from longstate._files import write_whole
 from longstate.errors import InputError
 from longstate.models import LanguageSpec
 from longstate.models._language_spec import FORMAT
 
+# What a saved folder has for programs that do not import longstate. They ask their user for
+# trust_remote_code=True, and then run this file; it needs longstate to be installed.
+_FILE = "longstate_auto.py"
+_CODE = """# The classes of an installed longstate, for the Auto classes of transformers.
+from longstate.interop import LongstateConfig, LongstateForCausalLM, LongstateModel
+"""
+_AUTO = {
+    "AutoConfig": "longstate_auto.LongstateConfig",
+    "AutoModel": "longstate_auto.LongstateModel",
+    "AutoModelForCausalLM": "longstate_auto.LongstateForCausalLM",
+}
 _TOKENS = ("bos_token", "eos_tokens", "pad_token")  # transformers has its own names for these
 
 
@@ -45,6 +59,25 @@ class LongstateConfig(PreTrainedConfig):
     def __post_init__(self, **rest: Any) -> None:
         super().__post_init__(**rest)
         self.spec()
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """How many blocks there are."""
+        return len(self.layers)
+
+    def save_pretrained(
+        self, save_directory: str | PathLike[Any], push_to_hub: bool = False, **rest: Any
+    ) -> None:
+        """`config.json`, and the file that lets other programs find these classes."""
+        self.auto_map = dict(_AUTO)
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / _FILE, _CODE)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **rest)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
+        """Nothing: the file beside the weights imports this class, so none is copied there."""
 
     @classmethod
     def from_spec(cls, spec: LanguageSpec) -> "LongstateConfig":

@@ -72,6 +72,7 @@ def generate(
     decode: Callable[[list[int]], str] | None = None,
     seed: int | Sequence[int] = 0,
     state: list[State] | None = None,
+    allowed_tokens: Sequence[int] | None = None,
     on_piece: Callable[[Piece], None] | None = None,
 ) -> list[Generated]:
     """Continue every prompt.
@@ -89,6 +90,7 @@ def generate(
         decode: text of a list of tokens.
         seed: row i draws as if alone with `seed + i`; or one seed for each row.
         state: what precedes the prompts, one row for each; nothing when None.
+        allowed_tokens: no other is drawn; a vocabulary may have rows that no token has. None: all.
         on_piece: called with each token as it comes.
 
     Raises:
@@ -97,7 +99,7 @@ def generate(
     """
     rows, new = _start(
         model, prompts, Sampling(temperature, top_k, top_p, repetition_penalty),
-        max_tokens, stop_tokens, stop_strings, decode, seed, state,
+        max_tokens, stop_tokens, stop_strings, decode, seed, state, allowed_tokens,
     )  # fmt: skip
     for piece in new:
         if on_piece is not None:
@@ -119,11 +121,12 @@ def pieces(
     decode: Callable[[list[int]], str] | None = None,
     seed: int | Sequence[int] = 0,
     state: list[State] | None = None,
+    allowed_tokens: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
     """As `generate`, token by token; the arguments are checked at once."""
     return _start(
         model, prompts, Sampling(temperature, top_k, top_p, repetition_penalty),
-        max_tokens, stop_tokens, stop_strings, decode, seed, state,
+        max_tokens, stop_tokens, stop_strings, decode, seed, state, allowed_tokens,
     )[1]  # fmt: skip
 
 
@@ -137,18 +140,22 @@ def _start(
     decode: Callable[[list[int]], str] | None,
     seed: int | Sequence[int],
     state: list[State] | None,
+    allowed_tokens: Sequence[int] | None,
 ) -> "tuple[list[_Row], Iterator[Piece]]":
     """The rows, and the pieces that fill them."""
     texts = check_prompts(prompts, model.spec.vocab_size)
     if not is_count(max_tokens):
         raise InputError(f"max_tokens must be a whole number of at least 1; got {max_tokens!r}")
     check_stops(stop_tokens, stop_strings, decode)
+    allowed = None
+    if allowed_tokens is not None:
+        allowed = check_prompts([list(allowed_tokens)], model.spec.vocab_size)[0].unique()
     stops = model.spec.eos_tokens if stop_tokens is None else stop_tokens
     rows = [
         _Row(i, draw, None if decode is None else TextStream(decode, stop_strings), [])
         for i, draw in enumerate(generators(seed, len(texts)))
     ]
-    end = _End(max_tokens, frozenset(stops))
+    end = _End(max_tokens, frozenset(stops), allowed)
     return rows, _run(model, texts, state, list(rows), settings, end)
 
 
@@ -156,6 +163,7 @@ def _start(
 class _End:
     max_tokens: int
     stop_tokens: frozenset[int]
+    allowed: Tensor | None
 
 
 @dataclass
@@ -196,6 +204,7 @@ def _run(
     end: _End,
 ) -> Iterator[Piece]:
     device = model.embedding.weight.device
+    allowed = None if end.allowed is None else end.allowed.to(device)
     logits, state = _read(model, [p.to(device) for p in prompts], state)
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for row, prompt in zip(seen, prompts, strict=True):
@@ -205,7 +214,11 @@ def _run(
             raise InputError(_blame(model, state))
         chosen = []
         for i, row in enumerate(rows):
-            token = settings.choose(logits[i], seen[i], row.draw)
+            if allowed is None:
+                token = settings.choose(logits[i], seen[i], row.draw)
+            else:
+                place = settings.choose(logits[i, allowed], seen[i, allowed], row.draw)
+                token = int(allowed[place])
             seen[i, token] = True
             chosen.append(token)
             yield row.take(token, end)

@@ -29,7 +29,69 @@ from longstate.models._saving import read_language_model, write_language_model
 from longstate.models._stack import Blocks
 
 
-class LanguageModel(Blocks):
+class Trunk(Blocks):
+    """A language model without its head. Subclasses set `spec` and `embedding` too."""
+
+    spec: LanguageSpec
+    embedding: nn.Embedding  # or what an adapter has put in its place
+
+    def _mix(
+        self, tokens: Tensor, state: list[State] | None, mask: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        """What the head reads (b, t, d), and the state."""
+        self._check(tokens, state, mask, reset)
+        states = state or [None] * len(self.blocks)
+        return self._run(self._embed(tokens, mask), states, None, mask, reset)
+
+    def _embed(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:  # padding may be any number
+            tokens = tokens.masked_fill(~mask, 0)
+        x = self.embedding(tokens)
+        return wide(x) if self.spec.residual_in_float32 else x
+
+    def _check(
+        self,
+        tokens: Tensor,
+        state: list[State] | None,
+        mask: Tensor | None,
+        reset: Tensor | None,
+    ) -> None:
+        """tokens, mask, reset (b, t). The layers look at the tensors of the state."""
+        if tokens.dim() != 2:
+            raise ValueError(
+                f"LanguageModel expects tokens of shape (batch, time); got {tuple(tokens.shape)}"
+            )
+        if tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"LanguageModel expects tokens of type int64; got {tokens.dtype}")
+        if tokens.shape[1] == 0:
+            raise ValueError(f"LanguageModel got no tokens: their shape is {tuple(tokens.shape)}")
+        for label, flag in (("mask", mask), ("reset", reset)):
+            if flag is not None and (flag.shape != tokens.shape or flag.dtype != torch.bool):
+                raise ValueError(
+                    f"LanguageModel expects {label} to be a bool tensor of the shape of tokens; "
+                    f"got {flag.dtype} of shape {tuple(flag.shape)}"
+                )
+        if state is not None and not isinstance(state, (list, tuple)):
+            raise ValueError(
+                f"LanguageModel expects a list of {len(self.blocks)} states, one for each block; "
+                f"got {state!r:.40}"
+            )
+        if state is not None and len(state) != len(self.blocks):
+            raise ValueError(
+                f"LanguageModel has {len(self.blocks)} blocks; the state is of {len(state)}"
+            )
+        # Looking at values would stop a compiled graph and wait for a GPU.
+        if not torch.compiler.is_compiling() and tokens.device.type == "cpu":
+            seen = tokens if mask is None else tokens[mask]
+            bad = seen[(seen < 0) | (seen >= self.spec.vocab_size)]
+            if len(bad):
+                raise ValueError(
+                    f"tokens must be at least 0 and below {self.spec.vocab_size}, the size of the "
+                    f"vocabulary; got {int(bad[0])}"
+                )
+
+
+class LanguageModel(Trunk):
     """Tokens in, logits of the next token out; a state in, a state out, as with every layer.
 
     The state is a list with the state of each block's layer: a pytree of tensors, batch first.
@@ -48,13 +110,29 @@ class LanguageModel(Blocks):
         self.embedding = nn.Embedding(spec.rows, spec.d_model)
         self.blocks = nn.ModuleList(_block(spec, name) for name in spec.layers)
         self.norm = make_norm(spec.norm, spec.d_model, spec.norm_eps)
-        self.head = None if spec.tie else nn.Linear(spec.d_model, spec.rows, bias=False)
+        self.head: nn.Module | None = (
+            None if spec.tie else nn.Linear(spec.d_model, spec.rows, bias=False)
+        )
         nn.init.normal_(self.embedding.weight, std=0.02)
         added = len(spec.layers) * (2 if spec.gate == "mlp" else 1)
         with torch.no_grad():
             for block in self.each_block():
                 for weight in block.last_maps():
                     weight.div_(math.sqrt(added))
+
+    @classmethod
+    def of_parts(cls, trunk: Trunk, head: nn.Module | None) -> "LanguageModel":
+        """The model that has the modules of `trunk`, themselves, and this head.
+
+        Args:
+            trunk: with embedding, blocks and norm.
+            head: None where its rows are those of the embedding.
+        """
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model.spec, model.embedding, model.head = trunk.spec, trunk.embedding, head
+        model.blocks, model.norm = trunk.blocks, trunk.norm
+        return model.train(trunk.training)
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
@@ -143,66 +221,31 @@ class LanguageModel(Blocks):
         """
         return read_language_model(path)[0]
 
-    def _mix(
-        self, tokens: Tensor, state: list[State] | None, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, list[State]]:
-        """What the head reads (b, t, d), and the state."""
-        if tokens.dim() != 2:
-            raise ValueError(
-                f"LanguageModel expects tokens of shape (batch, time); got {tuple(tokens.shape)}"
-            )
-        self._check(tokens, state, mask, reset)
-        states = state or [None] * len(self.blocks)
-        return self._run(self._embed(tokens, mask), states, None, mask, reset)
-
-    def _embed(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is not None:  # padding may be any number
-            tokens = tokens.masked_fill(~mask, 0)
-        x = self.embedding(tokens)
-        return _wide(x) if self.spec.residual_in_float32 else x
-
     def _logits(self, x: Tensor) -> Tensor:
-        """In float32 at least."""
         x = x.to(self.embedding.weight.dtype)
-        y = F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
-        return _wide(y[..., : self.spec.vocab_size])
+        if self.head is None:
+            return tied_logits(x, self.embedding, self.spec)
+        return logits(x, self.head, self.spec)
 
-    def _check(
-        self,
-        tokens: Tensor,
-        state: list[State] | None,
-        mask: Tensor | None,
-        reset: Tensor | None,
-    ) -> None:
-        """tokens, mask, reset (b, t). The layers look at the tensors of the state."""
-        if tokens.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"LanguageModel expects tokens of type int64; got {tokens.dtype}")
-        if tokens.shape[1] == 0:
-            raise ValueError(f"LanguageModel got no tokens: their shape is {tuple(tokens.shape)}")
-        for label, flag in (("mask", mask), ("reset", reset)):
-            if flag is not None and (flag.shape != tokens.shape or flag.dtype != torch.bool):
-                raise ValueError(
-                    f"LanguageModel expects {label} to be a bool tensor of the shape of tokens; "
-                    f"got {flag.dtype} of shape {tuple(flag.shape)}"
-                )
-        if state is not None and not isinstance(state, (list, tuple)):
-            raise ValueError(
-                f"LanguageModel expects a list of {len(self.blocks)} states, one for each block; "
-                f"got {state!r:.40}"
-            )
-        if state is not None and len(state) != len(self.blocks):
-            raise ValueError(
-                f"LanguageModel has {len(self.blocks)} blocks; the state is of {len(state)}"
-            )
-        # Looking at values would stop a compiled graph and wait for a GPU.
-        if not torch.compiler.is_compiling() and tokens.device.type == "cpu":
-            seen = tokens if mask is None else tokens[mask]
-            bad = seen[(seen < 0) | (seen >= self.spec.vocab_size)]
-            if len(bad):
-                raise ValueError(
-                    f"tokens must be at least 0 and below {self.spec.vocab_size}, the size of the "
-                    f"vocabulary; got {int(bad[0])}"
-                )
+
+def logits(x: Tensor, head: nn.Module, spec: LanguageSpec) -> Tensor:
+    """What `head` makes of x (..., d): (..., v), in float32 at least.
+
+    The rows that fill up the vocabulary have no logits.
+    """
+    return wide(head(x)[..., : spec.vocab_size])
+
+
+def tied_logits(x: Tensor, embedding: nn.Module, spec: LanguageSpec) -> Tensor:
+    """`logits` where the head's rows are what `embedding` gives for each token.
+
+    Of an embedding inside an adapter these are not its weights.
+    """
+    if type(embedding) is nn.Embedding:
+        rows = embedding.weight
+    else:
+        rows = embedding(torch.arange(spec.rows, device=x.device)).to(x.dtype)
+    return wide(F.linear(x, rows)[..., : spec.vocab_size])
 
 
 def _block(spec: LanguageSpec, name: str) -> Block:
@@ -226,5 +269,6 @@ def _adapt(mixer: Layer, spec: LanguageSpec) -> None:
         conv.bias = None
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """x, in float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -7,13 +7,13 @@ Axes: b batch, t time, d channels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longstate.errors import InputError, near
-from longstate.layers._base import Layer, State, check_call, check_step, of_no_rows
+from longstate.layers._base import Layer, State, as_options, check_call, check_step, of_no_rows
 from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, weight_dtype
 
 
@@ -43,13 +43,26 @@ class Blocks(nn.Module):
         mask: Tensor | None,
         reset: Tensor | None,
         rate: float = 1.0,
+        seen: list[Tensor] | None = None,
     ) -> tuple[Tensor, list[State]]:
-        """x (b, t, d) through the blocks and the last norm; 0 where the mask is False."""
+        """x (b, t, d) through the blocks and the last norm; 0 where the mask is False.
+
+        `seen` is given what enters each block, (b, t, d).
+        """
         new = []
         for block, state in zip(self.each_block(), states, strict=True):
-            x, state = block(x, state, dt=dt, mask=mask, reset=reset, rate=rate)
+            if seen is not None:
+                seen.append(x)
+            call = as_options(dt, mask, reset, rate)
+            x, state = self._call(block, x, state, call)
             new.append(state)
         return self._last(x, mask), new
+
+    def _call(
+        self, block: Block, x: Tensor, state: State, call: dict[str, Any]
+    ) -> tuple[Tensor, State]:
+        """One block; a subclass may do something before and after it."""
+        return block(x, state, **call)
 
     def _step(
         self,

@@ -188,10 +188,12 @@ class TextModel:
         start = self.tokens.encode(prompt)
         if not start:
             raise InputError("the prompt is empty; give at least one character")
+        numbers = self.tokens.numbers  # a model may have more rows than there are tokens
         new = pieces(
             self.model, [start], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
             top_p=top_p, repetition_penalty=repetition_penalty, stop_strings=stop_strings,
             decode=self.tokens.decode, seed=seed,
+            allowed_tokens=None if len(numbers) == self.model.spec.vocab_size else numbers,
         )  # fmt: skip
         return (piece.text for piece in new)
 

@@ -20,6 +20,10 @@ class Tokens(Protocol):
     def size(self) -> int:
         """Tokens are below this number."""
 
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Those that are tokens, in order; there may be gaps."""
+
     def encode(self, text: str) -> list[int]: ...
 
     def decode(self, tokens: Sequence[int]) -> str: ...
@@ -29,6 +33,7 @@ class ByteTokens:
     """Every byte of UTF-8 is a token. Nothing is unknown, and any file is text."""
 
     size = 256
+    numbers = range(256)
 
     def encode(self, text: str) -> list[int]:
         # What a shell could not decode comes as surrogates, and goes back to the bytes it was.
@@ -58,8 +63,8 @@ class FileTokens:
         # A file may ask for cut or padded texts, which is for batches of questions, not for this.
         self._inner.no_truncation()
         self._inner.no_padding()
-        numbers = self._inner.get_vocab(with_added_tokens=True).values()
-        self.size: int = max(numbers, default=-1) + 1
+        self.numbers = sorted(set(self._inner.get_vocab(with_added_tokens=True).values()))
+        self.size: int = max(self.numbers, default=-1) + 1
         if self.size < 1:
             raise InputError(f"{self.path} is a tokenizer without tokens")
 

@@ -231,3 +231,15 @@ def test_pickles_of_something_else(content, message, ssm):
     torch.save(content, ssm / "pytorch_model.bin")
     with pytest.raises(InputError, match=message):
         load_language_model(ssm)
+
+
+def test_a_gguf_file_is_named(tmp_path):
+    """As llama.cpp writes it: the magic, a version, counts."""
+    import longstate
+
+    file = tmp_path / "mamba.gguf"
+    file.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(64))
+    for path in (file, tmp_path):
+        for load in (load_language_model, longstate.load):
+            with pytest.raises(InputError, match=r"mamba\.gguf is a GGUF file, .*config\.json"):
+                load(path)

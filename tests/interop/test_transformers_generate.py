@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from longstate.errors import InputError
-from longstate.models import LanguageModel, generate, prepare_for_decoding
+from longstate.models import generate, prepare_for_decoding
 from tests.interop.samples import alone, draw, make, padded
 
 pytest.importorskip("transformers", reason="needs the extra 'hf'")
-from longstate.interop import LongstateForCausalLM
+from longstate.interop import LongstateForCausalLM, LongstateModel
 
 SIDES = pytest.mark.parametrize("side", ["left", "right"])
 wrap = LongstateForCausalLM.from_longstate
@@ -23,7 +23,7 @@ def model():
 def test_generation_ends_where_the_spec_says(ends):
     model = wrap(make("mamba", eos_tokens=ends))
     assert model.generation_config.eos_token_id == {0: None, 1: 2, 2: [2, 3]}[len(ends)]
-    assert model.config.spec() == model.model.spec
+    assert model.config.spec() == model.to_longstate().spec
 
 
 @SIDES
@@ -35,30 +35,30 @@ def test_greedy_generation(side, use_cache):
         tokens, attention_mask=mask, max_new_tokens=12, do_sample=False, use_cache=use_cache
     )[:, 9:]
     assert new.tolist() == [
-        row.tokens for row in generate(model.model, alone(tokens, mask), max_tokens=12)
+        row.tokens for row in generate(model.to_longstate(), alone(tokens, mask), max_tokens=12)
     ]
 
 
 def test_a_prompt_is_read_once_and_then_token_by_token(model, monkeypatch):
     calls = []
-    for name in ("forward", "prefill", "step"):
-        inner = getattr(LanguageModel, name)
+    for name in ("_run", "_step"):
+        inner = getattr(LongstateModel, name)
 
-        def counted(self, tokens, *rest, inner=inner, name=name, **options):
-            calls.append((name, tuple(tokens.shape)))
-            return inner(self, tokens, *rest, **options)
+        def counted(self, x, *rest, inner=inner, name=name, **options):
+            calls.append((name, tuple(x.shape)))
+            return inner(self, x, *rest, **options)
 
-        monkeypatch.setattr(LanguageModel, name, counted)
+        monkeypatch.setattr(LongstateModel, name, counted)
     model.generate(draw(), max_new_tokens=4, do_sample=False)
-    assert calls == [("prefill", (2, 37)), *[("step", (2,))] * 3]
+    assert calls == [("_run", (2, 37, 24)), *[("_step", (2, 24))] * 3]
 
 
 def test_a_row_that_has_ended_is_padded():
     model = wrap(make("mamba", eos_tokens=(), pad_token=49))
     tokens, mask = padded("left")
-    free = generate(model.model, alone(tokens, mask), max_tokens=12)
+    free = generate(model.to_longstate(), alone(tokens, mask), max_tokens=12)
     end = free[0].tokens[3]
-    ended = generate(model.model, alone(tokens, mask), max_tokens=12, stop_tokens=[end])
+    ended = generate(model.to_longstate(), alone(tokens, mask), max_tokens=12, stop_tokens=[end])
     new = model.generate(
         tokens, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=end
     )[:, 9:].tolist()

@@ -69,7 +69,7 @@ def test_from_config():
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(config)
     torch.manual_seed(3)
-    same(model.model, LanguageModel(LanguageSpec(20, 8, ("mamba", "s4d"))))
+    same(model.to_longstate(), LanguageModel(LanguageSpec(20, 8, ("mamba", "s4d"))))
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -81,16 +81,23 @@ def test_saved_and_loaded(layer, tie, tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert type(loaded) is LongstateForCausalLM
     assert not loaded.training
-    assert loaded.model.spec == spec
-    same(loaded.model, model)
+    assert loaded.to_longstate().spec == spec
+    same(loaded.to_longstate(), model)
 
 
 @pytest.mark.parametrize("tie", [True, False])
 def test_wrapping_shares_the_model(tie):
     model = make("mamba", tie=tie)
-    assert wrap(model).model is model
+    inner = wrap(model).to_longstate()
+    assert (inner.embedding, inner.blocks, inner.norm) == (
+        model.embedding,
+        model.blocks,
+        model.norm,
+    )
+    assert inner.head is model.head
     assert wrap(model).get_input_embeddings() is model.embedding
-    assert wrap(model).get_output_embeddings() is model.head
+    head = wrap(model).get_output_embeddings()
+    assert head.weight is (model.embedding.weight if tie else model.head.weight)
     assert not wrap(model).training
     assert wrap(model.train()).training
 
@@ -135,7 +142,7 @@ def test_narrow_weights(layer, tmp_path):
     assert error < 0.05 * logits.abs().max()
     loaded.save_pretrained(tmp_path / "again")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
-    same(again.model, loaded.model)
+    same(again.to_longstate(), loaded.to_longstate())
 
 
 @SIDES
@@ -214,10 +221,11 @@ def test_what_is_returned(model):
         (r"\(batch, time\)", {"input_ids": torch.tensor([1, 2])}),
         ("int64", {"input_ids": torch.ones(1, 2)}),
         ("input_ids", {}),
-        ("inputs_embeds", {"inputs_embeds": torch.ones(1, 2, 24)}),
+        (r"\(batch, time, 24\); got \(1, 2, 23\)", {"inputs_embeds": torch.ones(1, 2, 23)}),
         ("inputs_embeds", {"input_ids": draw(), "inputs_embeds": torch.ones(2, 37, 24)}),
         ("no attentions", {"output_attentions": True}),
-        ("no hidden states", {"output_hidden_states": True}),
+        ("9 after 1", {"position_ids": torch.tensor([[0, 1, 9] + [10] * 34] * 2)}),
+        (r"shape \(2, 37\)", {"position_ids": torch.arange(36)[None]}),
         (r"\(2, 37\); got \(2, 36\)", {"attention_mask": torch.ones(2, 36)}),
         (r"got \(2, 1, 37, 37\)", {"attention_mask": torch.ones(2, 1, 37, 37)}),
         ("0 and 1 only", {"attention_mask": torch.full((2, 37), -1e9)}),
@@ -249,8 +257,3 @@ def test_a_config_that_cannot_be_read_says_why(folder, what, changes):
     for auto in (AutoConfig, AutoModelForCausalLM):
         with pytest.raises(InputError, match=what):
             auto.from_pretrained(folder)
-
-
-def test_the_vocabulary_cannot_be_resized(model):
-    with pytest.raises(InputError, match="cannot be resized"):
-        model.resize_token_embeddings(60)

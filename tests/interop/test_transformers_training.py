@@ -160,7 +160,7 @@ def test_lora_trains_adapters_only_and_merges(layer, targets):
     assert type(merged) is LongstateForCausalLM
     assert not any("lora" in name for name, _ in merged.named_modules())
     torch.testing.assert_close(merged(draw()).logits, logits)
-    torch.testing.assert_close(merged.model(draw())[0], logits)
+    torch.testing.assert_close(merged.to_longstate()(draw())[0], logits)
     assert torch.equal(merged.generate(draw(), max_new_tokens=8, do_sample=False), tokens)
 
 

@@ -250,3 +250,19 @@ def test_memory_does_not_grow_with_the_text(model, monkeypatch):
     assert len(result.tokens) == 200
     assert len(sizes) == 1
     assert max(decoded) <= 2
+
+
+def test_only_allowed_tokens_are_drawn():
+    """Every one of them, as often as its probability among them says, and no other."""
+    model = LanguageModel(LanguageSpec(50, 8, ("mamba",)))
+    allowed = [3, 7, 20, 41]
+    chance = model(torch.tensor([[1]]))[0][0, -1, allowed].double().softmax(0)
+    rows = generate(
+        model, [[1]] * 2000, max_tokens=1, temperature=1.0, allowed_tokens=allowed, seed=0
+    )
+    found = torch.bincount(torch.tensor([row.tokens[0] for row in rows]), minlength=50) / 2000
+    assert found.sum() == found[allowed].sum()
+    spread = (chance * (1 - chance) / 2000).sqrt()
+    assert ((found[allowed] - chance).abs() < 5 * spread).all()
+    with pytest.raises(InputError):
+        generate(model, [[1]], max_tokens=1, allowed_tokens=[50])

@@ -91,7 +91,7 @@ def test_a_model_of_transformers():
     from longstate.interop import LongstateForCausalLM
 
     wrapped = LongstateForCausalLM.from_pretrained(FOLDER / "transformers")
-    for model in (wrapped.model, load(FOLDER / "transformers")):
+    for model in (wrapped.to_longstate(), load(FOLDER / "transformers")):
         with torch.no_grad():
             assert_as_saved(model(EXAMPLE_TOKENS)[0], "language")
 

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from longstate.errors import InputError
+from longstate.models import LanguageModel, LanguageSpec
 from longstate.train import ByteTokens, TextModel
 from longstate.train import _text_task as text_task
 from longstate.train._corpus import open_corpus
@@ -268,3 +269,12 @@ def test_the_first_tokens_of_the_validation_part_stay_beside_the_model(tmp_path)
     kept = np.load(tmp_path / "run" / "validation.npy")
     assert text.endswith(bytes(kept.tolist()))
     assert 0.05 * len(text) < len(kept) < 0.15 * len(text)
+
+
+def test_rows_of_the_vocabulary_that_no_token_has_are_not_drawn():
+    """A model of 300 rows, whose tokens are the 256 bytes; rows above are the likeliest."""
+    model = LanguageModel(LanguageSpec(300, 8, ("mamba",)))
+    with torch.no_grad():
+        model.embedding.weight[256:] = 100 * model.embedding.weight[:44]
+    text = TextModel.of(model).generate("a", max_tokens=50, temperature=2.0)
+    assert text

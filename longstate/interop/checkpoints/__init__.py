@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from longstate._files import new_folder
+from longstate._files import new_folder, refuse_gguf
 from longstate.errors import InputError, near
 from longstate.interop.checkpoints import mamba_ssm, transformers
 from longstate.interop.checkpoints.config import Config
@@ -57,6 +57,8 @@ def load_language_model(path: str | Path, dtype: torch.dtype | None = None) -> L
             or a tensor is missing, unexpected or of another shape: the first one is named.
     """
     folder = Path(path)
+    if not (folder / "config.json").is_file():
+        refuse_gguf(folder)
     if not folder.is_dir():
         what = "is a file; its folder is needed" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}")

@@ -49,7 +49,7 @@ def layernorm_fn(
     Raises:
         InputError: a shape does not fit, or groups do not divide the channels.
     """
-    return _gated(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm, True)
+    return _gated(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm)
 
 
 def rmsnorm_fn(
@@ -62,31 +62,17 @@ def rmsnorm_fn(
     norm_before_gate: bool = True,
 ) -> Tensor:
     """`layernorm_fn` with `is_rms_norm`."""
-    return _gated(x, weight, bias, z, eps, group_size, norm_before_gate, True, True)
+    return _gated(x, weight, bias, z, eps, group_size, norm_before_gate, True)
 
 
-def rms_norm_ref(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    z: Tensor | None = None,
-    eps: float = 1e-6,
-    group_size: int | None = None,
-    norm_before_gate: bool = True,
-    upcast: bool = True,
-) -> Tensor:
-    """`rmsnorm_fn`; with `upcast=False` in the precision of `x`, to see what that costs."""
-    return _gated(x, weight, bias, z, eps, group_size, norm_before_gate, True, upcast)
-
-
-def _gated(x, weight, bias, z, eps, group_size, norm_before_gate, rms, upcast) -> Tensor:
+def _gated(x, weight, bias, z, eps, group_size, norm_before_gate, rms) -> Tensor:
     d = x.shape[-1]
     group_size = d if group_size is None else group_size
     expect(group_size > 0 and d % group_size == 0, f"group_size must divide {d}; got {group_size}")
     expect_shape("weight", weight, (d,))
     expect_shape("bias", bias, (d,))
     expect_shape("z", z, tuple(x.shape))
-    dtype = wide(x, weight) if upcast else x.dtype
+    dtype = wide(x, weight)
     v = x.to(dtype)
     gate = None if z is None else F.silu(z.to(dtype))
     if gate is not None and not norm_before_gate:

@@ -1,8 +1,8 @@
 """`import mamba_ssm` and `import causal_conv1d` where the packages are not installed.
 
-The folder `published` has the two packages as files that import what this one computes. A finder at
-the end of `sys.meta_path` finds them there. What is really installed is found before, and stays: on
-a machine that has the packages, the same program runs on them.
+A finder at the end of `sys.meta_path` makes the modules that `names.py` lists; each takes a name
+from this library when it is first asked for. What is really installed is found before, and stays:
+on a machine that has the packages, the same program runs on them.
 
 There is no distribution behind the names: `importlib.metadata` does not know them, and versions end
 in "+longstate".
@@ -11,23 +11,75 @@ in "+longstate".
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-PACKAGES = ("mamba_ssm", "causal_conv1d")
-FOLDER = Path(__file__).parent / "published"
+from longstate.interop.mamba_ssm.names import NAMES, REFUSED, REFUSED_MODULES, VERSIONS
+
+PACKAGES = tuple(VERSIONS)
+_HOME = "longstate.interop.mamba_ssm"
+_PARENTS = {name.rpartition(".")[0] for name in (*NAMES, *REFUSED_MODULES)}
 
 
-class _Finder(MetaPathFinder):
-    """Finds the packages; what is in them is found by Python, through their `__path__`."""
+class _Finder(MetaPathFinder, Loader):
+    """Finds and makes the modules."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return PathFinder.find_spec(name, [str(FOLDER)]) if name in PACKAGES else None
+        package = sys.modules.get(name.partition(".")[0])
+        if name.partition(".")[0] not in PACKAGES or (package and not _made_here(package.__spec__)):
+            return None
+        if name in REFUSED_MODULES:
+            raise ModuleNotFoundError(_sentence(name, REFUSED_MODULES[name]), name=name)
+        if name in NAMES or name in _PARENTS:
+            return ModuleSpec(name, self, origin="longstate", is_package=name in _PARENTS)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Python makes an empty one."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Names are looked up when they are asked for."""
+        name = module.__name__
+        module.__doc__ = f"The names of `{name}`, computed by longstate."
+        homes = {
+            published: (home, own or published)
+            for home, names in NAMES.get(name, {}).items()
+            for published, own in map(_both_names, names.split())
+        }
+        refused = REFUSED.get(name, {})
+
+        def look_up(wanted: str) -> Any:
+            if wanted in homes:
+                home, own = homes[wanted]
+                found = getattr(import_module(f"{_HOME}.{home}"), own)
+                setattr(module, wanted, found)
+                return found
+            if wanted in refused:
+                raise ImportError(_sentence(f"{name}.{wanted}", refused[wanted]))
+            raise AttributeError(f"module {name!r} has no attribute {wanted!r}")
+
+        public = [published for published in homes if not published.startswith("_")]
+        module.__getattr__ = look_up  # type: ignore[method-assign]
+        module.__all__ = public  # type: ignore[attr-defined]
+        module.__dir__ = lambda: [*vars(module), *homes]  # type: ignore[method-assign]
+        if name in VERSIONS:
+            module.__version__ = VERSIONS[name]  # type: ignore[attr-defined]
+
+
+def _both_names(entry: str) -> tuple[str, str]:
+    """The published name, and ours where it is another: `ours=published` in the table."""
+    own, _, published = entry.rpartition("=")
+    return published, own
+
+
+def _sentence(name: str, way_out: str) -> str:
+    return f"longstate does not provide {name}: {way_out}"
 
 
 @dataclass(frozen=True)
@@ -50,8 +102,9 @@ class Provided:
         if self._finder is None or self._finder not in sys.meta_path:
             return
         sys.meta_path.remove(self._finder)
-        for name in [n for n in sys.modules if n.partition(".")[0] in PACKAGES and _is_ours(n)]:
-            del sys.modules[name]
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] in PACKAGES and _made_here(module.__spec__):
+                del sys.modules[name]
 
     def __enter__(self) -> "Provided":
         return self
@@ -68,7 +121,8 @@ def provide_mamba_ssm() -> Provided:
         from causal_conv1d import causal_conv1d_fn
 
     Call it before the code that imports them: many projects decide at import what there is. To call
-    it again is harmless.
+    it again is harmless. A published name that cannot be provided raises ImportError with one
+    sentence that says what to use in its place.
 
     Returns:
         What was provided, with `undo()`.
@@ -82,5 +136,8 @@ def provide_mamba_ssm() -> Provided:
 
 def _is_ours(name: str) -> bool:
     module = sys.modules.get(name)
-    spec = find_spec(name) if module is None else getattr(module, "__spec__", None)
-    return spec is not None and FOLDER in Path(spec.origin or "").parents
+    return _made_here(find_spec(name) if module is None else getattr(module, "__spec__", None))
+
+
+def _made_here(spec: ModuleSpec | None) -> bool:
+    return spec is not None and isinstance(spec.loader, _Finder)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.interop.mamba_ssm.convolution import causal_conv1d_fn
 from longstate.interop.mamba_ssm.gated_norm import layernorm_fn
 from longstate.interop.mamba_ssm.inputs import expect, expect_axes, expect_shape, wide
 from longstate.interop.mamba_ssm.layout import swapped, time_second
@@ -148,6 +147,44 @@ def mamba_inner_fn(
     Raises:
         InputError: a shape does not fit, or `checkpoint_lvl` is another number.
     """
+    y = _inner(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, D, delta_bias,
+        B_proj_bias, C_proj_bias, delta_softplus, checkpoint_lvl, b_rms_weight, c_rms_weight,
+        dt_rms_weight, b_c_dt_rms_eps,
+    )  # fmt: skip
+    return F.linear(y, out_proj_weight, out_proj_bias)
+
+
+def mamba_inner_fn_no_out_proj(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+) -> Tensor:
+    """`mamba_inner_fn` without its last projection (b, d, t), as in Vim's fork of the package."""
+    y = _inner(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, D, delta_bias,
+        B_proj_bias, C_proj_bias, delta_softplus, checkpoint_lvl,
+    )  # fmt: skip
+    return swapped(y)
+
+
+def _inner(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, D, delta_bias,
+    B_proj_bias, C_proj_bias, delta_softplus, checkpoint_lvl, b_rms_weight=None, c_rms_weight=None,
+    dt_rms_weight=None, b_c_dt_rms_eps=0.0,
+) -> Tensor:  # fmt: skip
+    """What the last projection reads (b, t, d)."""
     expect(checkpoint_lvl in (0, 1), f"checkpoint_lvl must be 0 or 1; got {checkpoint_lvl!r}")
     b, t, read = _check_block(xz, conv1d_weight, x_proj_weight, delta_proj_weight, A, B, C)
     x, z = (time_second(v) for v in xz.chunk(2, dim=1))
@@ -169,40 +206,7 @@ def mamba_inner_fn(
         y, _ = selective_scan(
             x, delta, A, B, C, D, z, dt_bias=delta_bias, dt_softplus=bool(delta_softplus)
         )
-    return F.linear(y, out_proj_weight, out_proj_bias)
-
-
-def mamba_inner_ref(
-    xz: Tensor,
-    conv1d_weight: Tensor,
-    conv1d_bias: Tensor | None,
-    x_proj_weight: Tensor,
-    delta_proj_weight: Tensor,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    A: Tensor,
-    B: Tensor | None = None,
-    C: Tensor | None = None,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    B_proj_bias: Tensor | None = None,
-    C_proj_bias: Tensor | None = None,
-    delta_softplus: bool = True,
-) -> Tensor:
-    """`mamba_inner_fn` put together from `causal_conv1d_fn` and `selective_scan_fn`."""
-    _, _, read = _check_block(xz, conv1d_weight, x_proj_weight, delta_proj_weight, A, B, C)
-    x, z = xz.chunk(2, dim=1)
-    u = causal_conv1d_fn(x, conv1d_weight[:, 0], conv1d_bias, activation="silu")
-    assert isinstance(u, Tensor)  # not asked for final states
-    low, *rest = F.linear(u.mT, x_proj_weight).split(read, dim=-1)
-    delta = F.linear(low, delta_proj_weight).mT
-    if B is None:
-        B = _time_last(_biased(rest.pop(0), B_proj_bias), A)
-    if C is None:
-        C = _time_last(_biased(rest.pop(0), C_proj_bias), A)
-    y = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    assert isinstance(y, Tensor)  # not asked for a state
-    return F.linear(y.mT, out_proj_weight, out_proj_bias)
+    return y
 
 
 def _check_block(xz, conv_weight, x_proj, delta_proj, A, B, C) -> tuple[int, int, list[int]]:
@@ -224,13 +228,6 @@ def _check_block(xz, conv_weight, x_proj, delta_proj, A, B, C) -> tuple[int, int
 
 def _biased(columns: Tensor, bias: Tensor | None) -> Tensor:
     return columns if bias is None else columns + bias.to(columns.dtype)
-
-
-def _time_last(columns: Tensor, A: Tensor) -> Tensor:
-    """B or C (b, t, n) as published: (b, n, t), or (b, n, 2 t) for complex A."""
-    if not A.is_complex():
-        return columns.mT
-    return columns.unflatten(-1, (-1, 2)).permute(0, 2, 1, 3).flatten(2)
 
 
 def _normed(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:

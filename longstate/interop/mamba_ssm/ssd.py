@@ -59,7 +59,7 @@ def mamba_chunk_scan_combined(
         z (b, t, h, p): gate, before its SiLU.
         dt_bias (h): added to `dt`.
         initial_states (b, h, p, n): state before the first sample; of sequence 0, if there is
-            `seq_idx`.
+            `seq_idx`. In a batch of 1 with `seq_idx` also (s, h, p, n), one for each sequence.
         seq_idx (b, t): which sequence a sample belongs to. Negative is padding.
         cu_seqlens (s + 1): where sequences begin, and where the last one ends, in a batch of 1. As
             published, read for `return_varlen_states` only.
@@ -78,7 +78,10 @@ def mamba_chunk_scan_combined(
     """
     _check(x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx)
     steps = step_sizes(dt, dt_bias, dt_softplus, dt_limit)
-    y, final = scan_heads(x, steps, A, B, C, D, z, initial_states, seq_idx)
+    if initial_states is not None and len(initial_states) != len(x):
+        y, final = _each_from_its_own(x, steps, A, B, C, D, z, initial_states, seq_idx)
+    else:
+        y, final = scan_heads(x, steps, A, B, C, D, z, initial_states, seq_idx)
     results = [y]
     if return_final_states:
         results.append(final)
@@ -86,6 +89,27 @@ def mamba_chunk_scan_combined(
         states = states_of_sequences(x, steps, A, B, C, initial_states, seq_idx, cu_seqlens)
         results.append(states.to(C.dtype))
     return y if len(results) == 1 else tuple(results)
+
+
+def _each_from_its_own(x, steps, A, B, C, D, z, before, seq_idx) -> tuple[Tensor, Tensor]:
+    """`scan_heads` where each packed sequence goes on from a state of its own, (s, h, p, n)."""
+    outputs, final, k = [], before[-1:], 0
+    for begin, end in _pieces(seq_idx):
+        v, dt, b, c = (w[:, begin:end] for w in (x, steps, B, C))
+        gate = None if z is None else z[:, begin:end]
+        if int(seq_idx[0, begin]) < 0:
+            outputs.append(torch.zeros_like(v))
+            continue
+        y, final = scan_heads(v, dt, A, b, c, D, gate, before[k : k + 1])
+        outputs.append(y)
+        k += 1
+    return torch.cat(outputs, dim=1), final
+
+
+def _pieces(seq_idx: Tensor) -> list[tuple[int, int]]:
+    """Begin and end of each run of one number in seq_idx (1, t)."""
+    changes = (seq_idx[0, 1:] != seq_idx[0, :-1]).nonzero()[:, 0] + 1
+    return list(pairwise([0, *changes.tolist(), seq_idx.shape[1]]))
 
 
 def step_sizes(dt: Tensor, bias: Tensor | None, softplus: bool, limit: Limits) -> Tensor:
@@ -156,6 +180,8 @@ def states_of_sequences(x, steps, A, B, C, before, seq_idx, cu_seqlens) -> Tenso
             continue
         part = [v[:, begin:end] for v in (x, steps, B, C)]
         first = before if begin == 0 and int(seq_idx[0, 0]) == 0 else None
+        if before is not None and len(before) > 1:
+            first = before[len(states) : len(states) + 1]
         states.append(scan_heads(part[0], part[1], A, part[2], part[3], before=first)[1])
     return torch.cat(states)
 
@@ -239,10 +265,13 @@ def _check(x, dt, A, B, C, chunk_size, D, z, dt_bias, before, seq_idx) -> None:
     expect_axes("B", B, "batch, time, groups, state")
     groups, n = B.shape[2:]
     expect(groups > 0 and h % groups == 0, f"B has {groups} groups, which do not divide {h} heads")
+    states = [(b, h, p, n)]
+    if before is not None and seq_idx is not None and b == 1 and tuple(seq_idx.shape) == (1, t):
+        states.append((sum(int(seq_idx[0, i]) >= 0 for i, _ in _pieces(seq_idx)), h, p, n))
     for name, v, *allowed in (
         ("dt", dt, (b, t, h)), ("A", A, (h,)), ("B", B, (b, t, groups, n)),
         ("C", C, (b, t, groups, n)), ("D", D, (h,), (h, p)), ("z", z, (b, t, h, p)),
-        ("dt_bias", dt_bias, (h,)), ("initial_states", before, (b, h, p, n)),
+        ("dt_bias", dt_bias, (h,)), ("initial_states", before, *states),
         ("seq_idx", seq_idx, (b, t)),
     ):  # fmt: skip
         expect_shape(name, v, *allowed)

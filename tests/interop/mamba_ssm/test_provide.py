@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from importlib.machinery import PathFinder
 from types import ModuleType
@@ -10,40 +11,8 @@ import pytest
 
 from longstate.interop import provide_mamba_ssm
 from longstate.interop.mamba_ssm import provide
+from longstate.interop.mamba_ssm.names import NAMES, REFUSED, REFUSED_MODULES
 from tests.ops.helpers import run_python
-
-MODULES = {
-    "mamba_ssm": "Mamba Mamba2 selective_scan_fn mamba_inner_fn",
-    "mamba_ssm.modules.mamba_simple": "Mamba",
-    "mamba_ssm.modules.mamba2": "Mamba2",
-    "mamba_ssm.ops.selective_scan_interface": (
-        "selective_scan_fn selective_scan_ref mamba_inner_fn mamba_inner_ref"
-    ),
-    "mamba_ssm.ops.triton.layer_norm": "RMSNorm layer_norm_fn rms_norm_fn",
-    "mamba_ssm.ops.triton.layernorm_gated": (
-        "RMSNorm LayerNorm rmsnorm_fn layernorm_fn rms_norm_ref"
-    ),
-    "mamba_ssm.ops.triton.selective_state_update": (
-        "selective_state_update selective_state_update_ref"
-    ),
-    "mamba_ssm.ops.triton.ssd_combined": (
-        "mamba_chunk_scan_combined mamba_chunk_scan mamba_split_conv1d_scan_combined "
-        "mamba_split_conv1d_scan_ref ssd_chunk_scan_combined_ref ssd_selective_scan"
-    ),
-    "mamba_ssm.ops.triton.ssd_chunk_state": (
-        "_chunk_cumsum_fwd _chunk_state_fwd chunk_state chunk_state_ref chunk_state_varlen"
-    ),
-    "mamba_ssm.ops.triton.ssd_state_passing": "_state_passing_fwd state_passing state_passing_ref",
-    "mamba_ssm.ops.triton.ssd_chunk_scan": "chunk_scan chunk_scan_ref",
-    "mamba_ssm.utils.generation": "InferenceParams",
-    "causal_conv1d": "causal_conv1d_fn causal_conv1d_update",
-    "causal_conv1d.causal_conv1d_interface": (
-        "causal_conv1d_fn causal_conv1d_ref causal_conv1d_update causal_conv1d_update_ref"
-    ),
-    "causal_conv1d.causal_conv1d_varlen": (
-        "causal_conv1d_varlen_states causal_conv1d_varlen_states_ref"
-    ),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -57,20 +26,61 @@ def loaded() -> set[str]:
     return {name for name in sys.modules if name.partition(".")[0] in provide.PACKAGES}
 
 
+def every_name():
+    for module, homes in NAMES.items():
+        for names in homes.values():
+            for entry in names.split():
+                yield module, entry.rpartition("=")[2]
+
+
 def test_every_published_name_is_there():
     with provide_mamba_ssm() as provided:
         assert provided.packages == ("mamba_ssm", "causal_conv1d")
-        for module, names in MODULES.items():
+        for module, name in every_name():
             found = importlib.import_module(module)
             assert found.__name__ == module
-            for name in names.split():
-                assert callable(getattr(found, name)), f"{module}.{name}"
-    published = {
-        ".".join(path.relative_to(provide.FOLDER).with_suffix("").parts).removesuffix(".__init__")
-        for path in provide.FOLDER.rglob("*.py")
-        if path.stat().st_size
-    }
-    assert published == set(MODULES)
+            assert callable(getattr(found, name)), f"{module}.{name}"
+            assert name.startswith("_") or name in found.__all__
+
+
+# Names that projects import, as the two packages document them.
+IMPORTS = """
+from mamba_ssm import Mamba, Mamba2, Mamba3, MambaLMHeadModel, mamba_inner_fn, selective_scan_fn
+from mamba_ssm.models.config_mamba import MambaConfig
+from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel, MixerModel, create_block
+from mamba_ssm.modules.block import Block
+from mamba_ssm.modules.mamba2_simple import Mamba2Simple
+from mamba_ssm.modules.mamba3 import Mamba3
+from mamba_ssm.modules.mamba_simple import Block, Mamba
+from mamba_ssm.modules.mha import MHA
+from mamba_ssm.modules.mlp import GatedMLP
+from mamba_ssm.modules.ssd_minimal import ssd_minimal_discrete
+from mamba_ssm.ops.selective_scan_interface import SelectiveScanFn, mamba_inner_fn_no_out_proj
+from mamba_ssm.ops.triton.layer_norm import layer_norm_ref, rms_norm_ref
+from mamba_ssm.ops.triton.layernorm import RMSNorm, layer_norm_fn, rms_norm_fn
+from mamba_ssm.ops.triton.layernorm_gated import rms_norm_ref as gated_rms_norm_ref
+from mamba_ssm.utils.generation import GenerationMixin, InferenceParams, decode, sample
+from mamba_ssm.utils.hf import load_config_hf, load_state_dict_hf
+from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
+from causal_conv1d.causal_conv1d_interface import CausalConv1dFn
+assert gated_rms_norm_ref is not rms_norm_ref
+"""
+
+
+def test_imports_as_projects_write_them():
+    with provide_mamba_ssm():
+        exec(IMPORTS, {})
+
+
+def test_names_that_cannot_be_provided_say_what_to_do():
+    with provide_mamba_ssm():
+        for module, names in REFUSED.items():
+            for name, way_out in names.items():
+                with pytest.raises(ImportError, match=re.escape(f"{module}.{name}: {way_out}")):
+                    exec(f"from {module} import {name}", {})
+        for module, way_out in REFUSED_MODULES.items():
+            with pytest.raises(ModuleNotFoundError, match=re.escape(f"{module}: {way_out}")):
+                importlib.import_module(module)
 
 
 def test_a_class_is_the_same_by_every_name():
@@ -114,18 +124,18 @@ def test_no_distribution_is_claimed():
 
         for module in (mamba_ssm, causal_conv1d):
             assert module.__version__.endswith("+longstate")
-            assert importlib.util.find_spec(module.__name__).origin == module.__file__
+            assert importlib.util.find_spec(module.__name__).origin == "longstate"
         with pytest.raises(importlib.metadata.PackageNotFoundError):
             importlib.metadata.version("mamba_ssm")
 
 
 def test_what_is_not_provided_fails_as_usual():
     with provide_mamba_ssm():
-        with pytest.raises(ImportError, match="Mamba3"):
-            from mamba_ssm import Mamba3  # noqa: F401
-        with pytest.raises(ModuleNotFoundError, match=r"mamba_ssm\.models"):
-            import mamba_ssm.models.mixer_seq_simple  # noqa: F401
-        assert importlib.util.find_spec("mamba_ssm.distributed") is None
+        with pytest.raises(ImportError, match="Mamba9"):
+            from mamba_ssm import Mamba9  # noqa: F401
+        with pytest.raises(ModuleNotFoundError, match=r"mamba_ssm\.models\.other"):
+            import mamba_ssm.models.other  # noqa: F401
+        assert importlib.util.find_spec("mamba_ssm.ops.other") is None
 
 
 def test_a_module_that_somebody_put_there_stays(monkeypatch):

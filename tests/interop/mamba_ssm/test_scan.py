@@ -7,9 +7,9 @@ from torch.testing import assert_close
 
 from longstate.errors import InputError
 from longstate.interop import provide_mamba_ssm
+from longstate.interop.mamba_ssm.references import mamba_inner_ref
 from longstate.interop.mamba_ssm.scan import (
     mamba_inner_fn,
-    mamba_inner_ref,
     selective_scan_fn,
     selective_scan_ref,
 )

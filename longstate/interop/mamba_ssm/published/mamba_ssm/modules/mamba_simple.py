@@ -1,1 +1,0 @@
-from longstate.interop.mamba_ssm.mamba import Mamba as Mamba

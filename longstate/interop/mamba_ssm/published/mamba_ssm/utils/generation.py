@@ -1,1 +1,0 @@
-from longstate.interop.mamba_ssm.cache import InferenceParams as InferenceParams
