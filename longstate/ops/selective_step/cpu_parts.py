@@ -16,7 +16,8 @@ from longstate.ops.selective_step import Linear, Panels
 from longstate.ops.short_conv import cpu_step as conv
 
 # What is not inlined exists twice, optimised alone and with its caller, and which of the two runs
-# depends on whether the caller came from the cache: their last bits may differ.
+# depends on whether the caller came from the cache: their last bits may differ. Those of panels do
+# not, and inlining them would double the time that compiling takes.
 _INLINE: Any = {"forceinline": True}
 
 _of_panels, _of_taps = matvec._forward, conv._step
@@ -50,11 +51,18 @@ def product(start, stop, linear, x, y):
 
 @overload(product, jit_options=_INLINE)
 def _(start, stop, linear, x, y):
+    if linear.instance_class is Linear:
+        return lambda start, stop, linear, x, y: _of_rows(
+            start, stop, x, linear.weight, linear.bias, y
+        )
+
+
+@overload(product)
+def _(start, stop, linear, x, y):
     if linear.instance_class is Panels:
         return lambda start, stop, linear, x, y: _of_panels(
             start, stop, x, linear.panels, linear.scale, linear.bias, y
         )
-    return lambda start, stop, linear, x, y: _of_rows(start, stop, x, linear.weight, linear.bias, y)
 
 
 @inlined
@@ -76,21 +84,26 @@ def steps(linear, low, x, dt, drive):
 
 @overload(steps, jit_options=_INLINE)
 def _(linear, low, x, dt, drive):
+    if linear.instance_class is Linear:
+
+        def of_rows(linear, low, x, dt, drive):
+            for b in range(len(x)):
+                _steps_of_rows(low[b], linear.weight, linear.bias, x[b], dt[b], drive[b])
+
+        return of_rows
+
+
+@overload(steps)
+def _(linear, low, x, dt, drive):
     if linear.instance_class is Panels:
 
         def of_panels(linear, low, x, dt, drive):
             y = np.empty_like(dt)
-            _of_panels(0, len(linear.panels), low, linear.panels, linear.scale, linear.bias, y)
+            product(0, len(linear.panels), linear, low, y)
             for b in range(len(x)):
                 _begin(x[b], y[b], x[b, :0], True, dt[b], drive[b])
 
         return of_panels
-
-    def of_rows(linear, low, x, dt, drive):
-        for b in range(len(x)):
-            _steps_of_rows(low[b], linear.weight, linear.bias, x[b], dt[b], drive[b])
-
-    return of_rows
 
 
 def named_map(linear):
