@@ -3,6 +3,8 @@
 Turning the state into the tiles of `cpu.py` and back would take longer than the step.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from torch import Tensor
 
@@ -15,7 +17,7 @@ _CHANNELS = 64  # per block
 
 
 @inlined
-def _begin(beta, bias, squash, size, rate):
+def _begin(beta: np.ndarray, bias: np.ndarray, squash: bool, size: float, rate: np.ndarray) -> None:
     """rate = beta / (1 + beta |k|^2)."""
     one = rate.dtype.type(1)
     for j in range(len(rate)):
@@ -30,7 +32,9 @@ def _begin(beta, bias, squash, size, rate):
 
 
 @inlined
-def _diagonal(rate, x, k, q, h, last):
+def _diagonal(
+    rate: float, x: float, k: np.ndarray, q: np.ndarray, h: np.ndarray, last: np.ndarray
+) -> float:
     """One channel: its next state, and what is read off it."""
     y = h.dtype.type(0)
     one = h.dtype.type(1)
@@ -41,7 +45,9 @@ def _diagonal(rate, x, k, q, h, last):
 
 
 @inlined
-def _exact(rate, x, k, q, h, last):
+def _exact(
+    rate: float, x: float, k: np.ndarray, q: np.ndarray, h: np.ndarray, last: np.ndarray
+) -> float:
     seen = h.dtype.type(0)
     for i in range(len(k)):
         seen += h[i] * k[i]
@@ -53,8 +59,27 @@ def _exact(rate, x, k, q, h, last):
     return y
 
 
+class Sample(NamedTuple):
+    """What a step reads, as arrays; an empty one where there is none."""
+
+    x: np.ndarray  # (b, 1, d), as are beta and z
+    beta: np.ndarray
+    bias: np.ndarray  # (d)
+    squash: bool
+    k: np.ndarray  # (b, 1, n), as is q
+    q: np.ndarray
+    exact: bool
+    D: np.ndarray  # (d)
+    z: np.ndarray
+    has_z: bool
+
+
 @kernel
-def _step(start, stop, x, beta, bias, squash, k, q, exact, D, z, has_z, h, last, out):
+def _step(
+    start: int, stop: int, sample: tuple, h: np.ndarray, last: np.ndarray, out: np.ndarray
+) -> None:
+    s = Sample(*sample)  # Python hands a plain tuple over faster than one with names
+    x, beta, k, q, z = s.x, s.beta, s.k, s.q, s.z
     d = x.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS
     rate, y = np.empty(_CHANNELS, h.dtype), np.empty(_CHANNELS, h.dtype)
@@ -66,14 +91,14 @@ def _step(start, stop, x, beta, bias, squash, k, q, exact, D, z, has_z, h, last,
         size = h.dtype.type(0)
         for i in range(len(key)):
             size += key[i] * key[i]
-        _begin(beta[b, 0, lo:hi], bias[lo:hi], squash, size, rate[:m])
+        _begin(beta[b, 0, lo:hi], s.bias[lo:hi], s.squash, size, rate[:m])
         for j in range(m):
-            if exact:
+            if s.exact:
                 y[j] = _exact(rate[j], load(now, j), key, query, h[b, lo + j], last[b, lo + j])
             else:
                 y[j] = _diagonal(rate[j], load(now, j), key, query, h[b, lo + j], last[b, lo + j])
-        gate = z[b, 0, lo:hi] if has_z else now[:0]
-        read_out(y[:m], now, D[lo:hi], gate, out[b, 0, lo:hi])
+        gate = z[b, 0, lo:hi] if s.has_z else now[:0]
+        read_out(y[:m], now, s.D[lo:hi], gate, out[b, 0, lo:hi])
 
 
 def forward(
@@ -93,10 +118,18 @@ def forward(
     wide, inputs, state = h0.dtype, array(x), array(h0)
     y, last = x.new_empty(b, 1, d), h0.new_empty(h0.shape)
     nothing = state[:0, 0, 0]
-    parallel_for(
-        _step, b * -(-d // _CHANNELS), h0.numel(), inputs, array(beta),
-        nothing if beta_bias is None else array(beta_bias, wide), beta_sigmoid,
-        array(k, wide), array(q, wide), exact, nothing if D is None else array(D, wide),
-        inputs if z is None else array(z), z is not None, state, array(last), array(y),
-    )  # fmt: skip
+    sample = Sample(
+        x=inputs,
+        beta=array(beta),
+        bias=nothing if beta_bias is None else array(beta_bias, wide),
+        squash=beta_sigmoid,
+        k=array(k, wide),
+        q=array(q, wide),
+        exact=exact,
+        D=nothing if D is None else array(D, wide),
+        z=inputs if z is None else array(z),
+        has_z=z is not None,
+    )
+    blocks = b * -(-d // _CHANNELS)
+    parallel_for(_step, blocks, h0.numel(), tuple(sample), state, array(last), array(y))
     return y, last

@@ -3,6 +3,8 @@
 Turning the state into the tiles of `cpu.py` and back would take longer than the step.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +18,9 @@ _CHANNELS = 64  # per block
 
 
 @inlined
-def _begin(u, dt, bias, smooth, delta, du):
+def _begin(
+    u: np.ndarray, dt: np.ndarray, bias: np.ndarray, smooth: bool, delta: np.ndarray, du: np.ndarray
+) -> None:
     for j in range(len(delta)):
         delta[j] = load(dt, j)
     for j in range(len(bias)):
@@ -29,7 +33,10 @@ def _begin(u, dt, bias, smooth, delta, du):
 
 
 @inlined
-def _advance(delta, du, A, B, C, h, last):
+def _advance(
+    delta: float, du: float, A: np.ndarray, B: np.ndarray, C: np.ndarray, h: np.ndarray,
+    last: np.ndarray,
+) -> float:  # fmt: skip
     """One channel: its next state, and what is read off it."""
     y = h.dtype.type(0)
     for i in range(len(A)):
@@ -38,8 +45,27 @@ def _advance(delta, du, A, B, C, h, last):
     return y
 
 
+class Sample(NamedTuple):
+    """What a step reads, as arrays; an empty one where there is none."""
+
+    u: np.ndarray  # (b, 1, d), as are dt and z
+    dt: np.ndarray
+    bias: np.ndarray  # (d)
+    smooth: bool
+    A: np.ndarray  # (d, n)
+    B: np.ndarray  # (b or 1, g, n), as is C
+    C: np.ndarray
+    D: np.ndarray  # (d)
+    z: np.ndarray
+    has_z: bool
+
+
 @kernel
-def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
+def _step(
+    start: int, stop: int, sample: tuple, h: np.ndarray, last: np.ndarray, out: np.ndarray
+) -> None:
+    s = Sample(*sample)  # Python hands a plain tuple over faster than one with names
+    u, dt, A, B, C, z = s.u, s.dt, s.A, s.B, s.C, s.z
     d = u.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS
     delta, du = np.empty(_CHANNELS, h.dtype), np.empty(_CHANNELS, h.dtype)
@@ -48,7 +74,7 @@ def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
         b, lo = block // per_row, block % per_row * _CHANNELS
         hi = min(lo + _CHANNELS, d)
         m = hi - lo
-        _begin(u[b, 0, lo:hi], dt[b, 0, lo:hi], bias[lo:hi], smooth, delta[:m], du[:m])
+        _begin(u[b, 0, lo:hi], dt[b, 0, lo:hi], s.bias[lo:hi], s.smooth, delta[:m], du[:m])
         # one row of B and C for all sequences where these are constant
         of_B, of_C = B[b % len(B)], C[b % len(C)]
         for j in range(m):
@@ -57,8 +83,8 @@ def _step(start, stop, u, dt, bias, smooth, A, B, C, D, z, has_z, h, last, out):
                 delta[j], du[j], A[c], of_B[c * len(of_B) // d], of_C[c * len(of_C) // d],
                 h[b, c], last[b, c],
             )  # fmt: skip
-        gate = z[b, 0, lo:hi] if has_z else u[b, 0, :0]
-        read_out(y[:m], u[b, 0, lo:hi], D[lo:hi], gate, out[b, 0, lo:hi])
+        gate = z[b, 0, lo:hi] if s.has_z else u[b, 0, :0]
+        read_out(y[:m], u[b, 0, lo:hi], s.D[lo:hi], gate, out[b, 0, lo:hi])
 
 
 def forward(
@@ -78,13 +104,20 @@ def forward(
     wide, inputs, state = h0.dtype, array(u), array(h0)
     y, last = u.new_empty(b, 1, d), h0.new_empty(h0.shape)
     nothing = state[:0, 0, 0]
-    parallel_for(
-        _step, b * -(-d // _CHANNELS), h0.numel(), inputs, array(dt),
-        nothing if dt_bias is None else array(dt_bias, wide), dt_softplus,
-        array(A, wide), _by_group(B, wide), _by_group(C, wide),
-        nothing if D is None else array(D, wide), inputs if z is None else array(z), z is not None,
-        state, array(last), array(y),
-    )  # fmt: skip
+    sample = Sample(
+        u=inputs,
+        dt=array(dt),
+        bias=nothing if dt_bias is None else array(dt_bias, wide),
+        smooth=dt_softplus,
+        A=array(A, wide),
+        B=_by_group(B, wide),
+        C=_by_group(C, wide),
+        D=nothing if D is None else array(D, wide),
+        z=inputs if z is None else array(z),
+        has_z=z is not None,
+    )
+    blocks = b * -(-d // _CHANNELS)
+    parallel_for(_step, blocks, h0.numel(), tuple(sample), state, array(last), array(y))
     return y, last
 
 

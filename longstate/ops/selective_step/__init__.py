@@ -192,7 +192,7 @@ class BoundStep:
         from longstate.ops.selective_step import cpu
 
         if self._bound is not None and self._bound[0] == h.dtype:
-            return cpu.forward(u, taps, h, self._bound[1], compiled=True)
+            return cpu.forward(u, taps, h, self._bound[1])
         bound = cpu.bind(self._weights, self._norm, h.dtype)
         result = cpu.forward(u, taps, h, bound)
         if cpu.reads_in_place(self._weights, self._norm, h.dtype):  # else copies, soon stale

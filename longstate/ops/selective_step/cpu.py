@@ -1,6 +1,6 @@
 """Numba: the kernels of the parts, called one after the other without going through Python."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ _SHARED = 10**9  # work that `parallel_for` never takes for small
 
 
 @inlined
-def _normed(u, weight, eps, v):
+def _normed(u: np.ndarray, weight: np.ndarray, eps: float, v: np.ndarray) -> None:
     total = v.dtype.type(0)
     for j in range(len(u)):
         total += u[j] * u[j]
@@ -37,19 +37,27 @@ def _normed(u, weight, eps, v):
 
 
 @inlined
-def _finish(y, u, D, z):
+def _finish(y: np.ndarray, u: np.ndarray, D: np.ndarray, z: np.ndarray) -> None:
     for j in range(len(y)):
         y[j] = (y[j] + load(D, j) * u[j]) * z[j] * sigmoid(z[j])
 
 
 @inlined
-def _add(x, y):
+def _add(x: np.ndarray, y: np.ndarray) -> None:
     for j in range(len(x)):
         y[j] += x[j]
 
 
 @kernel
-def _between(start, stop, xz, state, rates, weights, y):
+def _between(
+    start: int,
+    stop: int,
+    xz: np.ndarray,
+    state: Window | Taps,
+    rates: np.ndarray,
+    weights: Any,
+    y: np.ndarray,
+) -> None:
     """From x and z to what `out_proj` takes, for sequences `start` to `stop`."""
     count, (d, n), rank = stop - start, rates.shape, weights.dt_proj[0].shape[1]
     x, steer = np.empty((count, d), xz.dtype), np.empty((count, rank + 2 * n), xz.dtype)
@@ -64,7 +72,7 @@ def _between(start, stop, xz, state, rates, weights, y):
 
 
 @kernel
-def _named(weights):
+def _named(weights: tuple) -> Any:
     """Plain tuples of arrays, which Python hands over faster than named ones, with their names."""
     into, conv_weight, conv_bias, steering, step, A_log, D, out = weights
     return Weights(
@@ -74,7 +82,9 @@ def _named(weights):
 
 
 @kernel
-def _layer(u, state, rates, weights, y):
+def _layer(
+    u: np.ndarray, state: Window | Taps, rates: np.ndarray, weights: Any, y: np.ndarray
+) -> None:
     """The whole layer, without norm and residual."""
     (b, _), (d, _) = u.shape, rates.shape
     xz, gated = np.empty((b, 2 * d), u.dtype), np.empty((b, d), u.dtype)
@@ -84,7 +94,17 @@ def _layer(u, state, rates, weights, y):
 
 
 @kernel
-def _step(start, stop, u, norm, eps, state, rates, weights, y):
+def _step(
+    start: int,
+    stop: int,
+    u: np.ndarray,
+    norm: np.ndarray,
+    eps: float,
+    state: tuple,
+    rates: np.ndarray,
+    weights: tuple,
+    y: np.ndarray,
+) -> None:
     for _ in range(start, stop):
         v = u
         if len(norm):
@@ -98,18 +118,34 @@ def _step(start, stop, u, norm, eps, state, rates, weights, y):
 
 
 @kernel
-def _step_in_place(start, stop, u, state, rates, weights, y):
+def _step_in_place(
+    start: int,
+    stop: int,
+    u: np.ndarray,
+    state: tuple,
+    rates: np.ndarray,
+    weights: tuple,
+    y: np.ndarray,
+) -> None:
     for _ in range(start, stop):
         _layer(u, Window(*state), rates, _named(weights), y)
 
 
 @kernel
-def _product(start, stop, linear, x, y):
+def _product(start: int, stop: int, linear: tuple, x: np.ndarray, y: np.ndarray) -> None:
     product(start, stop, named_map(linear), x, y)
 
 
 @kernel
-def _between_in_place(start, stop, xz, state, rates, weights, y):
+def _between_in_place(
+    start: int,
+    stop: int,
+    xz: np.ndarray,
+    state: tuple,
+    rates: np.ndarray,
+    weights: tuple,
+    y: np.ndarray,
+) -> None:
     _between(start, stop, xz, Window(*state), rates, _named(weights), y)
 
 
@@ -140,23 +176,14 @@ def reads_in_place(weights: Weights, norm: Norm | None, wide: torch.dtype) -> bo
     )
 
 
-def forward(
-    u: Tensor, taps: Tensor, h: Tensor, bound: Bound, *, compiled: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y (b, i), the next taps and the next h, all of the type of `h`.
-
-    Args:
-        compiled: the kernel has run with this `bound` and this type of `h`.
-    """
+def forward(u: Tensor, taps: Tensor, h: Tensor, bound: Bound) -> tuple[Tensor, Tensor, Tensor]:
+    """y (b, i), the next taps and the next h, all of the type of `h`."""
     given, past, state = array(u, h.dtype), array(taps, h.dtype), array(h)
     # NumPy's empty arrays come faster than PyTorch's
     y, last_taps, last = np.empty_like(given), np.empty_like(past), np.empty_like(state)
     norm, eps, rates, weights = bound
     states = (past, state, last_taps, last)
-    if compiled:
-        _step(0, 1, given, norm, eps, states, rates, weights, y)
-    else:
-        parallel_for(_step, 1, 0, given, norm, eps, states, rates, weights, y)
+    _step(0, 1, given, norm, eps, states, rates, weights, y)
     return torch.from_numpy(y), torch.from_numpy(last_taps), torch.from_numpy(last)
 
 
@@ -168,7 +195,7 @@ def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
     result = u.new_empty(u.shape, dtype=compute_dtype(u, h))
     into, out = w[0], w[7]
     if into[0].nbytes + out[0].nbytes < _ALONE:
-        parallel_for(_step_in_place, 1, 0, given, states, rates, w, result.numpy())
+        _step_in_place(0, 1, given, states, rates, w, result.numpy())
         return result.to(u.dtype)
     (b, d, _), kind = h.shape, given.dtype
     xz, y = np.empty((b, 2 * d), kind), np.empty((b, d), kind)

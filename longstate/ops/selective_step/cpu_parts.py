@@ -16,7 +16,8 @@ from longstate.ops.selective_step import Linear, Panels
 from longstate.ops.short_conv import cpu_step as conv
 
 # What is not inlined exists twice, optimised alone and with its caller, and which of the two runs
-# depends on whether the caller came from the cache: their last bits may differ.
+# depends on whether the caller came from the cache: their last bits may differ. Those of panels do
+# not, and inlining them would double the time that compiling takes.
 _INLINE: Any = {"forceinline": True}
 
 _of_panels, _of_taps = matvec._forward, conv._step
@@ -27,7 +28,7 @@ _begin, _advance = scan._begin, scan._advance
 
 
 @inlined
-def _dot(row, x):
+def _dot(row: np.ndarray, x: np.ndarray) -> float:
     total = x.dtype.type(0)
     for i in range(len(x)):
         total += load(row, i) * x[i]
@@ -35,7 +36,9 @@ def _dot(row, x):
 
 
 @kernel
-def _of_rows(start, stop, x, W, bias, y):
+def _of_rows(
+    start: int, stop: int, x: np.ndarray, W: np.ndarray, bias: np.ndarray, y: np.ndarray
+) -> None:
     for o in range(start, stop):
         for b in range(len(x)):
             total = _dot(W[o], x[b])
@@ -50,15 +53,29 @@ def product(start, stop, linear, x, y):
 
 @overload(product, jit_options=_INLINE)
 def _(start, stop, linear, x, y):
+    if linear.instance_class is Linear:
+        return lambda start, stop, linear, x, y: _of_rows(
+            start, stop, x, linear.weight, linear.bias, y
+        )
+
+
+@overload(product)
+def _(start, stop, linear, x, y):
     if linear.instance_class is Panels:
         return lambda start, stop, linear, x, y: _of_panels(
             start, stop, x, linear.panels, linear.scale, linear.bias, y
         )
-    return lambda start, stop, linear, x, y: _of_rows(start, stop, x, linear.weight, linear.bias, y)
 
 
 @inlined
-def _steps_of_rows(low, weight, bias, x, dt, drive):
+def _steps_of_rows(
+    low: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    x: np.ndarray,
+    dt: np.ndarray,
+    drive: np.ndarray,
+) -> None:
     if len(bias):
         for j in range(len(dt)):
             dt[j] = _dot(weight[j], low) + load(bias, j)
@@ -76,21 +93,26 @@ def steps(linear, low, x, dt, drive):
 
 @overload(steps, jit_options=_INLINE)
 def _(linear, low, x, dt, drive):
+    if linear.instance_class is Linear:
+
+        def of_rows(linear, low, x, dt, drive):
+            for b in range(len(x)):
+                _steps_of_rows(low[b], linear.weight, linear.bias, x[b], dt[b], drive[b])
+
+        return of_rows
+
+
+@overload(steps)
+def _(linear, low, x, dt, drive):
     if linear.instance_class is Panels:
 
         def of_panels(linear, low, x, dt, drive):
             y = np.empty_like(dt)
-            _of_panels(0, len(linear.panels), low, linear.panels, linear.scale, linear.bias, y)
+            product(0, len(linear.panels), linear, low, y)
             for b in range(len(x)):
                 _begin(x[b], y[b], x[b, :0], True, dt[b], drive[b])
 
         return of_panels
-
-    def of_rows(linear, low, x, dt, drive):
-        for b in range(len(x)):
-            _steps_of_rows(low[b], linear.weight, linear.bias, x[b], dt[b], drive[b])
-
-    return of_rows
 
 
 def named_map(linear):
@@ -123,7 +145,9 @@ class Taps(NamedTuple):
 
 
 @inlined
-def _of_window(x, taps, weight, bias, u):
+def _of_window(
+    x: np.ndarray, taps: np.ndarray, weight: np.ndarray, bias: np.ndarray, u: np.ndarray
+) -> None:
     """Puts x behind the taps of each channel (the oldest falls out) and sums them up."""
     k = taps.shape[1]
     for j in range(len(u)):
@@ -141,14 +165,30 @@ def _of_window(x, taps, weight, bias, u):
 
 
 @kernel
-def _convolve_in_place(start, stop, xz, state, weight, bias, x):
+def _convolve_in_place(
+    start: int,
+    stop: int,
+    xz: np.ndarray,
+    state: Window,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    x: np.ndarray,
+) -> None:
     taps, d = state.taps, x.shape[1]
     for b in range(start, stop):
         _of_window(xz[b, :d], taps[b], weight, bias, x[b - start])
 
 
 @kernel
-def _convolve(start, stop, xz, state, weight, bias, x):
+def _convolve(
+    start: int,
+    stop: int,
+    xz: np.ndarray,
+    state: Taps,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    x: np.ndarray,
+) -> None:
     b, d = x.shape
     given, y = xz[start:stop, :d].copy().reshape((b, 1, d)), x.reshape((b, 1, d))
     taps, last = state.taps[start:stop], state.last_taps[start:stop]
@@ -156,7 +196,9 @@ def _convolve(start, stop, xz, state, weight, bias, x):
 
 
 @inlined
-def _advance_in_place(dt, drive, A_log, B, C, h):
+def _advance_in_place(
+    dt: float, drive: float, A_log: np.ndarray, B: np.ndarray, C: np.ndarray, h: np.ndarray
+) -> float:
     """One channel: its state moves on, and is read."""
     y = h.dtype.type(0)
     for i in range(len(h)):
@@ -167,14 +209,32 @@ def _advance_in_place(dt, drive, A_log, B, C, h):
 
 
 @kernel
-def _read_in_place(b, state, rates, dt, drive, B, C, y):
+def _read_in_place(
+    b: int,
+    state: Window,
+    rates: np.ndarray,
+    dt: np.ndarray,
+    drive: np.ndarray,
+    B: np.ndarray,
+    C: np.ndarray,
+    y: np.ndarray,
+) -> None:
     h = state.h[b]
     for j in range(len(y)):
         y[j] = _advance_in_place(dt[j], drive[j], rates[j], B, C, h[j])
 
 
 @kernel
-def _read(b, state, rates, dt, drive, B, C, y):
+def _read(
+    b: int,
+    state: Taps,
+    rates: np.ndarray,
+    dt: np.ndarray,
+    drive: np.ndarray,
+    B: np.ndarray,
+    C: np.ndarray,
+    y: np.ndarray,
+) -> None:
     h, last = state.h[b], state.last[b]
     for j in range(len(y)):
         y[j] = _advance(dt[j], drive[j], rates[j], B, C, h[j], last[j])
