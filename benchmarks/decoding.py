@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from command import parser
 from measure import machine, ratio, rounds, save
-from numba import njit
 from torch import nn
 
 from longstate.models import LanguageModel, LanguageSpec, prepare_for_decoding
 from longstate.models._decoding import PanelLinear
-from longstate.ops._memory import on_large_pages
-from longstate.ops._threads import KERNEL, parallel_for
+from longstate.ops._layout import on_large_pages
+from longstate.ops._numba import kernel, parallel_for
 
 VOCABULARY, D_MODEL = 50280, 768
 PROMPT, STEPS, COMPARED = 512, 16, 32  # tokens
@@ -79,7 +78,7 @@ class Transformers:
         return done.logits[0, -1].numpy()
 
 
-@njit(**KERNEL)
+@kernel
 def _sum(x):
     total = np.float32(0)
     for j in range(len(x)):
@@ -87,7 +86,7 @@ def _sum(x):
     return total
 
 
-@njit(**KERNEL)
+@kernel
 def _read(start, stop, pages, sums):
     for i in range(start, stop):
         sums[i] = _sum(pages[i])

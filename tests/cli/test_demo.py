@@ -5,7 +5,9 @@ import torch
 
 from longstate import Forecaster, datasets, reports
 from longstate.cli import demo, main
-from longstate.reports._run import linear_systems, seconds
+from longstate.models import Calendar
+from longstate.models._calendar import seconds
+from longstate.reports._run import linear_systems
 from longstate.train import ForecastEvaluation, Size, Training
 
 
@@ -72,7 +74,7 @@ def test_systems_come_from_the_layers(hurried):
 
 
 @pytest.mark.parametrize(
-    ("step", "length"), [("h", 3600), ("30min", 1800), ("D", 86400), ("MS", 86400 * 3653 / 120)]
+    ("step", "length"), [("h", 3600), ("30min", 1800), ("D", 86400), ("MS", 86400 * 146097 / 4800)]
 )
 def test_seconds_of_a_step(step, length):
-    assert seconds(step) == pytest.approx(length)
+    assert seconds(Calendar(step)) == pytest.approx(length)

@@ -97,18 +97,6 @@ def test_an_attack_is_an_input_and_its_value_what_the_layer_does_with_it(name, s
         torch.testing.assert_close(torch.tensor(found.exponent.value).double(), -left.log())
 
 
-def test_lines_are_tighter_than_intervals():
-    layer, _, ball = random_layer("mamba", 0)
-    s = cast(layer.selection(), torch.float64)
-    from longstate.memory import _selective_bounds as b
-
-    v = b._convolved(s, ball)
-    plain = b._by_lines(s, ball, v, torch.zeros_like(v.low)).low
-    best = torch.stack([b._by_lines(s, ball, v, k).low for k in b._slopes(v)]).amax(0)
-    assert bool((best >= plain).all())
-    assert float((best > plain + 1e-9).double().mean()) > 0.5
-
-
 def test_limit_of_the_step_is_a_guard():
     """dt >= 0.05 certifies how long anything can be kept."""
     torch.manual_seed(0)

@@ -1,3 +1,0 @@
-from longstate.ops._layout import on_large_pages
-
-__all__ = ["on_large_pages"]

@@ -1,0 +1,106 @@
+"""The ranges behind the certificates of selective layers, each against the arithmetic."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from longstate.layers import Mamba2
+from longstate.memory import _selective_bounds as bounds
+from longstate.memory._selective_bounds import Ball, cast, state_size, steps
+from longstate.systems import Selection
+from tests.memory.test_certify_selective import LAYERS, trained_like
+
+LOWEST = -0.27846454276107379  # of SiLU, at -1.27846454276107379
+
+
+def one_channel(reach):
+    """x = SiLU(u) for |u| <= reach, and a raw step of x."""
+    one, zero = torch.ones(1, 1).double(), torch.zeros(1).double()
+    s = Selection(
+        into=one, offset=zero, taps=one, bias=zero, silu=True, inner=1, shift=zero, rate=one,
+        low=one, write=one,
+    )  # fmt: skip
+    return s, Ball(torch.ones(1).double(), zero, reach)
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.3, 5.0, 20.0])
+def test_the_lowest_value_of_silu_is_not_missed(reach):
+    """Where its range holds the minimum, between the points of any grid."""
+    s, ball = one_channel(reach)
+    v = bounds._convolved(s, ball)
+    least = LOWEST if reach > 1.28 else -reach / (1 + math.exp(reach))
+    assert float(bounds._activated(s, v).low) <= least
+    torch.testing.assert_close(bounds._activated(s, v).low[0], torch.tensor(least).double())
+    flat = bounds._by_lines(s, ball, v, torch.zeros(1).double())
+    assert float(flat.low) <= least
+    points = torch.linspace(-reach, reach, 100_001).double()
+    for slope in bounds._slopes(v):
+        found = bounds._by_lines(s, ball, v, slope)
+        values = nn.functional.silu(points)
+        assert float(found.low) <= float(values.min())
+        assert float(found.high) >= float(values.max())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_before_the_first_sample_there_is_nothing(seed):
+    """Inputs that are never near zero: the first samples see taps of zero all the same."""
+    layer = trained_like(LAYERS["mamba"], seed)
+    s = cast(layer.selection(), torch.float64)
+    ball = Ball(torch.ones(6).double(), 9 * torch.randn(6).double(), 1.0)
+    g = torch.Generator().manual_seed(seed)
+    z = nn.functional.normalize(torch.randn(200, 3, 6, generator=g).double(), dim=-1)
+    trace, step = layer.trace(z + ball.bias), steps(s, ball)
+    gain = trace.gain.flatten(0, 1)
+    assert bool((gain >= step.low * (1 - 1e-12)).all())
+    assert bool((gain <= step.high * (1 + 1e-12)).all())
+    x = trace.x.abs().flatten(0, 1)
+    assert bool((x <= bounds.inner_size(s, ball)[: s.inner] * (1 + 1e-12)).all())
+
+
+def test_the_bound_of_a_split_gain_is_attained():
+    """Every sample's own step whole, and for the newest the next step whole too."""
+    one, zero = torch.ones(1, 1).double(), torch.zeros(1).double()
+    rate, dt = 0.7, 0.3
+    s = Selection(
+        into=one, offset=zero, taps=one, bias=zero, silu=False, inner=1,
+        shift=torch.tensor([math.log(math.expm1(dt))]).double(), rate=rate * one,
+        write_cap=torch.ones(1).double(), split=True,
+    )  # fmt: skip
+    h = 0.0
+    for _ in range(300):
+        h = math.exp(-rate * dt) * h + dt
+    bound = state_size(s, Ball(torch.ones(1).double(), zero, 1.0))
+    torch.testing.assert_close(bound[0, 0], torch.tensor(h + dt).double())
+
+
+def test_what_is_written_is_bounded_by_sizes_and_not_by_a_signed_sum():
+    """x_1 - x_2 with |x_1|, |x_2| <= 1 may be 2."""
+    two, zero = torch.eye(2).double(), torch.zeros(2).double()
+    s = Selection(
+        into=two, offset=zero, taps=torch.ones(2, 1).double(), bias=zero, silu=False, inner=2,
+        shift=zero[:1], rate=torch.ones(1, 1).double(), write=torch.tensor([[1.0, -1.0]]).double(),
+    )  # fmt: skip
+    step = math.log(2)  # softplus(0): half of the state is left
+    bound = state_size(s, Ball(torch.ones(2).double(), zero, 1.0))
+    torch.testing.assert_close(bound[0, 0], torch.tensor(2 * step / 0.5).double())
+
+
+def test_a_largest_step_is_a_limit_of_the_certificate_too():
+    layer = Mamba2(6, d_state=4, d_head=3, dt_limit=(0.05, 0.2)).double()
+    layer.dt_bias.data.fill_(5.0)
+    ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), 1.0)
+    found = steps(cast(layer.selection(), torch.float64), ball)
+    assert found.low.tolist() == found.high.tolist() == [0.2] * len(layer.dt_bias)
+
+
+def test_lines_are_tighter_than_intervals():
+    layer = trained_like(LAYERS["mamba"], 0)
+    ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), math.sqrt(6))
+    s = cast(layer.selection(), torch.float64)
+    v = bounds._convolved(s, ball)
+    plain = bounds._by_lines(s, ball, v, torch.zeros_like(v.low)).low
+    best = torch.stack([bounds._by_lines(s, ball, v, k).low for k in bounds._slopes(v)]).amax(0)
+    assert bool((best >= plain).all())
+    assert float((best > plain + 1e-9).double().mean()) > 0.5
