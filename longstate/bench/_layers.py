@@ -49,6 +49,8 @@ def _subject(
         options: dict = {"variant": update} if update else {}
         if heads:
             options["d_head"] = settings.d_head
+        if cls is layers.Attention:
+            options["n_heads"] = max(1, settings.d_model // 64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             layer = cls(settings.d_model, **options)

@@ -135,35 +135,6 @@ def test_data_that_is_worse_than_the_search_is_the_attack(monkeypatch):
     assert claim(found, "step dt").attacked <= claim(found, "step dt").seen
 
 
-def test_a_split_gain_may_come_in_two_whole_steps():
-    """Mamba-3: all of a sample's own step, and of the next one's, which has not decayed yet."""
-    torch.manual_seed(0)
-    layer = Mamba3(4, d_state=4, d_head=4, rope_fraction=0.5).double().requires_grad_(False)
-    layer.in_proj.weight.zero_()
-    inner, groups, h = 8, 4, 2
-    layer.in_proj.weight[inner, 0] = 1.0  # x of channel 0 reads u_0
-    trap = 2 * inner + 2 * groups + 2 * h
-    layer.in_proj.weight[trap : trap + h, 1] = 40.0  # lambda is 1 or 0 as u_1 says
-    layer.dt_bias.fill_(3.0)
-    u = torch.zeros(1, 60, 4).double()
-    u[..., 0] = 1.0
-    u[..., 1] = torch.tensor([-1.0, 1.0]).repeat(30)
-    u = nn.functional.normalize(u, dim=-1) * 2
-    found = certify(layer, u, radius=2.0)
-    assert found.passed
-    size = claim(found, "|state|")
-    assert size.seen <= size.certified
-    rate = float(rates(cast(layer.selection(), torch.float64), Ball(*_unit(4), 2.0)).min())
-    one_step = float(nn.functional.softplus(torch.tensor(3.0)))
-    alone = one_step / -math.expm1(-rate * one_step)
-    drive = float(record(layer, u)["Mamba3"].write.abs().max()) * math.sqrt(2)
-    assert size.seen > alone * drive, "this input would not tell the split gain from a whole one"
-
-
-def _unit(d):
-    return torch.ones(d).double(), torch.zeros(d).double()
-
-
 def test_the_rate_of_mamba3_is_certified_like_its_step():
     """Its rate is linear in u: the bound of the state does not stand on the floor of 1e-4."""
     torch.manual_seed(0)

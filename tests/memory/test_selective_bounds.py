@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from longstate.layers import Mamba2
+from longstate.layers import Mamba2, Mamba3
 from longstate.memory import _selective_bounds as bounds
 from longstate.memory._selective_bounds import Ball, cast, state_size, steps
 from longstate.systems import Selection
+from tests.memory.test_certify import random_layer
 from tests.memory.test_certify_selective import LAYERS, trained_like
 
 LOWEST = -0.27846454276107379  # of SiLU, at -1.27846454276107379
@@ -96,11 +97,39 @@ def test_a_largest_step_is_a_limit_of_the_certificate_too():
 
 
 def test_lines_are_tighter_than_intervals():
-    layer = trained_like(LAYERS["mamba"], 0)
-    ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), math.sqrt(6))
+    layer, _, ball = random_layer("mamba", 0)
     s = cast(layer.selection(), torch.float64)
     v = bounds._convolved(s, ball)
     plain = bounds._by_lines(s, ball, v, torch.zeros_like(v.low)).low
     best = torch.stack([bounds._by_lines(s, ball, v, k).low for k in bounds._slopes(v)]).amax(0)
     assert bool((best >= plain).all())
     assert float((best > plain + 1e-9).double().mean()) > 0.5
+
+
+def test_a_split_gain_may_come_in_two_whole_steps():
+    """Mamba-3: all of a sample's own step, and of the next one's, which has not decayed yet."""
+    torch.manual_seed(0)
+    layer = Mamba3(4, d_state=4, d_head=4, rope_fraction=0.5).double().requires_grad_(False)
+    layer.in_proj.weight.zero_()
+    inner, groups, h = 8, 4, 2
+    layer.in_proj.weight[inner, 0] = 1.0  # x of channel 0 reads u_0
+    trap = 2 * inner + 2 * groups + 2 * h
+    layer.in_proj.weight[trap : trap + h, 1] = 40.0  # lambda is 1 or 0 as u_1 says
+    layer.dt_bias.fill_(3.0)
+    u = torch.zeros(1, 60, 4).double()
+    u[..., 0] = 1.0
+    u[..., 1] = torch.tensor([-1.0, 1.0]).repeat(30)
+    u = nn.functional.normalize(u, dim=-1) * 2
+    found = certify(layer, u, radius=2.0)
+    assert found.passed
+    size = claim(found, "|state|")
+    assert size.seen <= size.certified
+    rate = float(rates(cast(layer.selection(), torch.float64), Ball(*_unit(4), 2.0)).min())
+    one_step = float(nn.functional.softplus(torch.tensor(3.0)))
+    alone = one_step / -math.expm1(-rate * one_step)
+    drive = float(record(layer, u)["Mamba3"].write.abs().max()) * math.sqrt(2)
+    assert size.seen > alone * drive, "this input would not tell the split gain from a whole one"
+
+
+def _unit(d):
+    return torch.ones(d).double(), torch.zeros(d).double()
