@@ -135,6 +135,10 @@ def test_data_that_is_worse_than_the_search_is_the_attack(monkeypatch):
     assert claim(found, "step dt").attacked <= claim(found, "step dt").seen
 
 
+def _unit(d):
+    return torch.ones(d).double(), torch.zeros(d).double()
+
+
 def test_the_rate_of_mamba3_is_certified_like_its_step():
     """Its rate is linear in u: the bound of the state does not stand on the floor of 1e-4."""
     torch.manual_seed(0)

@@ -8,10 +8,11 @@ from torch import nn
 
 from longstate.layers import Mamba2, Mamba3
 from longstate.memory import _selective_bounds as bounds
-from longstate.memory._selective_bounds import Ball, cast, state_size, steps
+from longstate.memory import certify, record
+from longstate.memory._selective_bounds import Ball, cast, rates, state_size, steps
 from longstate.systems import Selection
 from tests.memory.test_certify import random_layer
-from tests.memory.test_certify_selective import LAYERS, trained_like
+from tests.memory.test_certify_selective import LAYERS, _unit, claim, trained_like
 
 LOWEST = -0.27846454276107379  # of SiLU, at -1.27846454276107379
 
@@ -129,7 +130,3 @@ def test_a_split_gain_may_come_in_two_whole_steps():
     alone = one_step / -math.expm1(-rate * one_step)
     drive = float(record(layer, u)["Mamba3"].write.abs().max()) * math.sqrt(2)
     assert size.seen > alone * drive, "this input would not tell the split gain from a whole one"
-
-
-def _unit(d):
-    return torch.ones(d).double(), torch.zeros(d).double()
