@@ -65,7 +65,7 @@ def apart(function: _F) -> _F:
     """Compile an inner loop on its own terms, also where a function that is put into its callers
     calls it: Numba would hand the order to do so down. What is regrouped in a sum, and so the last
     bit of a result, depends on what it is compiled with."""
-    return _compiled(function, fastmath=FAST, forceinline=False)
+    return _compiled(function, fastmath=FAST, forceinline=False, _nrt=True)
 
 
 def exact(function: _F) -> _F:
