@@ -72,7 +72,8 @@ def test_train_text_has_every_setting_of_the_text_model():
 def test_generate_has_every_setting_of_the_text_model():
     assert_same(options("generate"), arguments(TextModel.generate))
     assert arguments(TextModel.generate) == arguments(TextModel.stream)
-    library = arguments(generate, "model", "prompts", "stop_tokens", "decode", "state", "on_piece")
+    filled_in = ("stop_tokens", "decode", "allowed_tokens", "state", "on_piece")
+    library = arguments(generate, "model", "prompts", *filled_in)
     assert library.keys() == arguments(TextModel.generate, "prompt").keys()
 
 
