@@ -100,7 +100,10 @@ def test_convert_there_and_back(folder, tmp_path, capsys):
 
 def test_convert_refuses_in_one_sentence(folder, tmp_path, capsys):
     for arguments, message in (
-        ((tmp_path / "none", tmp_path / "out", "--to", "transformers"), "does not exist"),
+        (
+            (tmp_path / "none", tmp_path / "out", "--to", "transformers"),
+            "there is no run or checkpoint",
+        ),
         ((folder, folder, "--to", "mamba-ssm"), "is a folder that is not empty"),
         ((folder, tmp_path / "out", "--to", "llama.cpp"), "there is no dialect 'llama.cpp'"),
     ):

@@ -183,7 +183,9 @@ _TENSORS = Inputs._fields[:8]
 
 def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     if s.impl == "triton":
-        return *implementation("chunk_scan", "triton").forward(*s[:9]), s.h0.new_empty(0)
+        return *implementation("chunk_scan", "triton").forward(*s[:9]), s.h0.clone(
+            memory_format=torch.contiguous_format
+        )
     return implementation("chunk_scan", "chunks").forward(*s[:10])
 
 
@@ -191,7 +193,9 @@ def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     from longstate.ops.chunk_scan.chunks import Tiling
 
     y, last = s.x.new_empty(s.x.shape), s.h0.new_empty(s.h0.shape)
-    if not s.keep or s.impl == "triton":
+    if s.impl == "triton":
+        return y, last, s.h0.new_empty(s.h0.shape)
+    if not s.keep:
         return y, last, s.h0.new_empty(0)
     cut = Tiling(s.x, s.B.shape[2], s.k)
     return y, last, s.h0.new_empty(cut.blocks, cut.chunks + 1, cut.rows, *s.h0.shape[1:])
@@ -202,9 +206,8 @@ def _backward(
 ) -> dict[str, Tensor]:
     grad_y = torch.zeros_like(s.x) if grad_y is None else grad_y
     grad_last = torch.zeros_like(s.h0) if grad_last is None else grad_last
-    kept = s.h0 if s.impl == "triton" else states
     run = implementation("chunk_scan", s.impl)
-    return dict(zip(_TENSORS, run.backward(*s[:7], kept, grad_y, grad_last, s.k), strict=True))
+    return dict(zip(_TENSORS, run.backward(*s[:7], states, grad_y, grad_last, s.k), strict=True))
 
 
 def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
@@ -213,5 +216,5 @@ def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
 
 _scan = register(
     "chunk_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states",
+    returns="y last", saves="states", unsaved="h0",
 )  # fmt: skip

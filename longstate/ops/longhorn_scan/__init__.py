@@ -185,5 +185,5 @@ def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
 
 _scan = register(
     "longhorn_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states",
+    returns="y last", saves="states", unsaved="h0",
 )  # fmt: skip
