@@ -34,3 +34,8 @@ def where_kept(mask: Tensor | None, x: Tensor, other: float = 0) -> Tensor:
 def implementation(op: str, name: str) -> Any:
     """The module of one implementation of an op."""
     return import_module(f"longstate.ops.{op}.{name}")
+
+
+def real_type(dtype: torch.dtype) -> torch.dtype:
+    """The type of the parts of a number. (`dtype.to_real()` does not compile.)"""
+    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32

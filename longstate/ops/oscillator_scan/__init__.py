@@ -40,7 +40,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import check_flags, common_type, implementation, where_kept
+from longstate.ops._arguments import check_flags, common_type, implementation, real_type, where_kept
 from longstate.ops._choice import choose, expect, shape_of
 from longstate.ops._drive import drive_gradients, own_drive
 from longstate.ops._layout import dense
@@ -92,7 +92,7 @@ def oscillator_scan(
     (b, t, _), n = u.shape, A.shape[0]
     check_flags(b, t, mask=mask, reset=reset)
     dtype = common_type(u, A, h0, B, dt)
-    real = dtype.to_real()
+    real = real_type(dtype)
     u = u.to(dtype if B is None else real)
     B = None if B is None else B.to(dtype)
     A = A.to(real) if rule == "im" else A.to(real).clamp(max=STABLE)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import check_flags, common_type, implementation, where_kept
+from longstate.ops._arguments import check_flags, common_type, implementation, real_type, where_kept
 from longstate.ops._choice import choose, expect, shape_of
 from longstate.ops._drive import drive_gradients, own_drive
 from longstate.ops._op import register
@@ -63,7 +63,7 @@ def zoh_scan(
     _check(u, A, dt, h0, B)
     check_flags(*u.shape[:2], mask=mask, reset=reset)
     dtype = torch.promote_types(torch.complex64, common_type(u, A, dt, h0, B))
-    real = dtype.to_real()
+    real = real_type(dtype)
     u, dt = u.to(dtype if B is None else real), dt.to(real)
     A, h0, B = A.to(dtype), None if h0 is None else h0.to(dtype), None if B is None else B.to(dtype)
     # over a step of length 0 the state stays
