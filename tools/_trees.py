@@ -45,9 +45,9 @@ def tree(folder_or_revision: str) -> Iterator[Path]:
             yield folder
 
 
-def _kernel_cache(folder: Path) -> Path:
-    """Where a tree's compiled kernels go. Numba's cache does not see edits in files that a kernel
-    inlines, so a tree with other sources has another cache."""
+def kernel_cache(folder: Path) -> Path:
+    """Where a tree's compiled kernels stay from run to run. Numba's cache does not see edits in
+    files that a kernel inlines, so a tree with other sources has another cache."""
     digest = hashlib.sha256()
     for path in sorted((folder / "longstate" / "ops").rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
@@ -55,12 +55,13 @@ def _kernel_cache(folder: Path) -> Path:
 
 
 class Worker:
-    """A process of `script` that has longstate from `folder`. Answers one line for each line."""
+    """A process of `script` that has longstate from `folder`, and its kernels from and to `cache`.
+    Answers one line for each line."""
 
-    def __init__(self, folder: Path, script: str, threads: int):
+    def __init__(self, folder: Path, script: str, threads: int, cache: Path):
         environment = os.environ | {
             "PYTHONPATH": f"{folder}{os.pathsep}{HERE}",
-            "NUMBA_CACHE_DIR": str(_kernel_cache(folder)),
+            "NUMBA_CACHE_DIR": str(cache),
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": str(threads),
         }

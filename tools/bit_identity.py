@@ -10,6 +10,10 @@ and with each of them left out; lengths 1, 7, 64 and 300; float32 and float64 (b
 computes in wider numbers); with and without gradients; on 1 and on 2 threads. The bytes of all
 results are compared. A case that raises must raise the same kind of error in both trees.
 
+Both trees compile all their kernels anew. With `--warm` both then load them from disk: LLVM may
+give an inner function other last bits within a kernel than alone, and which of the two runs depends
+on whether the kernel was compiled in this process. So a cold tree is not compared with a warm one.
+
 Prints a table of cases that are identical, and the names of tensors that are not. Exit status 1 on
 any difference. An op or layer that only one tree has is listed and does not count as a difference.
 """
@@ -17,6 +21,7 @@ any difference. An op or layer that only one tree has is listed and does not cou
 import argparse
 import hashlib
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable
@@ -216,22 +221,23 @@ def compare(
     return count, differ
 
 
-def report(old: Worker, new: Worker, words: list[str], show: int) -> tuple[int, int]:
-    """Print the table; numbers of compared and of different tensors."""
+def report(old: Worker, new: Worker, words: list[str], show: int | None) -> tuple[int, int]:
+    """Print the table, unless `show` is None; numbers of compared and of different tensors."""
     total = wrong = 0
-    print(f"{'':6}{'case':34}{'type':10}{'tensors':>8}  identical?")
+    say = print if show is not None else lambda *_, **__: None
+    say(f"{'':6}{'case':34}{'type':10}{'tensors':>8}  identical?")
     for kind, name, dtypes in rows(words):
         had, has = old.ask([kind, name]), new.ask([kind, name])
         if not had or not has:
-            print(f"{kind:6}{name:34}{'':18}  only in the {'old' if had else 'new'} tree")
+            say(f"{kind:6}{name:34}{'':18}  only in the {'old' if had else 'new'} tree")
             continue
         for dtype in dtypes:
             count, differ = compare(old, new, kind, name, dtype, sorted({*had} & {*has}))
             total, wrong = total + count, wrong + len(differ)
             verdict = f"no: {len(differ)} differ" if differ else "yes"
-            print(f"{kind:6}{name:34}{dtype:10}{count:>8}  {verdict}", flush=True)
+            say(f"{kind:6}{name:34}{dtype:10}{count:>8}  {verdict}", flush=True)
             for line in differ[:show]:
-                print(f"{'':10}{line}")
+                say(f"{'':10}{line}")
     return total, wrong
 
 
@@ -244,17 +250,24 @@ def main() -> int:
     )
     parser.add_argument("--new", default=str(CHECKOUT), help="revision or folder (this checkout)")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="words in case names")
+    parser.add_argument(
+        "--warm", action="store_true", help="run all twice; compare kernels that come from disk"
+    )
     parser.add_argument("--show", type=int, default=5, help="differences to print per row (5)")
     options = parser.parse_args()
     began = time.monotonic()
-    script = Path(__file__).name
     with (
         tree(options.old) as before,
         tree(options.new) as after,
-        Worker(before, script, 2) as old,
-        Worker(after, script, 2) as new,
+        tempfile.TemporaryDirectory() as folder,
     ):
-        total, wrong = report(old, new, options.only, options.show)
+        caches = Path(folder, "old"), Path(folder, "new")
+        for show in ([None] if options.warm else []) + [options.show]:
+            with (
+                Worker(before, Path(__file__).name, 2, caches[0]) as old,
+                Worker(after, Path(__file__).name, 2, caches[1]) as new,
+            ):
+                total, wrong = report(old, new, options.only, show)
     print(f"{total} tensors compared, {wrong} differ; {time.monotonic() - began:.0f} s")
     return 1 if wrong or not total else 0
 

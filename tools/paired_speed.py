@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from _cases import LAYERS, OPS, Draw, Sizes, accepted, call, find_op, make_layer
-from _trees import CHECKOUT, Worker, answer_questions, tree
+from _trees import CHECKOUT, Worker, answer_questions, kernel_cache, tree
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -178,8 +178,8 @@ def main() -> int:
     with (
         tree(options.old) as before,
         tree(options.new) as after,
-        Worker(before, script, options.threads) as old,
-        Worker(after, script, options.threads) as new,
+        Worker(before, script, options.threads, kernel_cache(before)) as old,
+        Worker(after, script, options.threads, kernel_cache(after)) as new,
     ):
         slow = report(old, new, options)
     print(f"{slow} rows above {options.limit}")
