@@ -22,11 +22,12 @@ Differs from the paper: the exact update, which it derives, can be run.
 Axes: b batch, t time, d channels, n state.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import implementation
 from longstate.ops._choice import choose_for_length, expect, shape_of
 from longstate.ops._layout import CHUNK, compute_dtype
 from longstate.ops._op import register
@@ -151,18 +152,8 @@ class Inputs(NamedTuple):
     impl: str
 
 
-def _implementation(impl: str) -> Any:
-    if impl == "cpu":
-        from longstate.ops.longhorn_scan import cpu
-
-        return cpu
-    from longstate.ops.longhorn_scan import triton
-
-    return triton
-
-
 def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return _implementation(s.impl).forward(s)
+    return implementation("longhorn_scan", s.impl).forward(s)
 
 
 def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,7 +165,7 @@ def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 def _backward(
     s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
 ) -> dict[str, Tensor]:
-    return _implementation(s.impl).backward(s, states, grad_y, grad_last)
+    return implementation("longhorn_scan", s.impl).backward(s, states, grad_y, grad_last)
 
 
 def _reference(s: Inputs) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,12 @@ paper writes zero-order hold, so with dt -> infinity the state grows as dt u B.
 Axes: b batch, t time, d channels, n state, g groups of channels that share B and C.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from longstate.ops._arguments import implementation
 from longstate.ops._choice import choose_for_length, expect, shape_of
 from longstate.ops._layout import CHUNK, compute_dtype
 from longstate.ops._op import register
@@ -177,18 +178,8 @@ class Inputs(NamedTuple):
         return max(x.shape[2] if x.dim() == 4 else 1 for x in (self.B, self.C))
 
 
-def _implementation(impl: str) -> Any:
-    if impl == "cpu":
-        from longstate.ops.selective_scan import cpu
-
-        return cpu
-    from longstate.ops.selective_scan import triton
-
-    return triton
-
-
 def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return _implementation(s.impl).forward(s)
+    return implementation("selective_scan", s.impl).forward(s)
 
 
 def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +191,7 @@ def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 def _backward(
     s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
 ) -> dict[str, Tensor]:
-    return _implementation(s.impl).backward(s, states, grad_y, grad_last)
+    return implementation("selective_scan", s.impl).backward(s, states, grad_y, grad_last)
 
 
 def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
