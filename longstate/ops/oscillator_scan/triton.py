@@ -2,7 +2,8 @@
 
 Real and imaginary parts are lanes of their own. Positions overwrite the drive in place. The
 velocities of one chunk at a time are made again in the backward pass, into a buffer of `chunk` rows
-for each sequence that stays in the second-level cache.
+for each sequence that stays in the second-level cache. They are made together with the positions,
+though these are stored: the velocity alone is an unstable recursion (see `cpu.py`).
 """
 
 import triton
@@ -110,16 +111,16 @@ def _backward(
         size = tl.minimum(chunk, steps - first)
         z = tl.load(kept + (b * per_row + first // chunk) * n + lane, mask=inside, other=0.0)
         tl.store(row, z, mask=inside)
+        here = _position(y, h0, b, first, steps, n, lane)  # made again too: see the docstring
         for i in range(size):
             t = first + i
-            before = _position(y, h0, b, t, steps, n, lane)
             if HAS_RESET:
                 forget = tl.load(reset + b * steps + t) != 0
-                z, before = tl.where(forget, 0.0, z), tl.where(forget, 0.0, before)
+                z, here = tl.where(forget, 0.0, z), tl.where(forget, 0.0, here)
             drive = tl.load(x + (b * steps + t) * n + lane, mask=inside, other=0.0)
             m = tl.load(dt + b * steps + t)
-            f0, f1, _, _, f4, _ = _step(a, m, LIMIT, IMPLICIT)
-            z = f0 * z - f1 * before + f4 * drive
+            f0, f1, f2, f3, f4, f5 = _step(a, m, LIMIT, IMPLICIT)
+            z, here = f0 * z - f1 * here + f4 * drive, f2 * z + f3 * here + f5 * drive
             tl.store(row + (i + 1) * n, z, mask=inside)
         tl.debug_barrier()
         for j in range(size):
