@@ -8,7 +8,8 @@ between again, a chunk at a time, into a tile that stays in cache.
 
 The positions of a chunk are made again too, although the forward pass has stored them. The velocity
 alone, driven by stored positions, is an unstable recursion: f0 is 4.4 where A = 3.9 and dt = 0.3,
-so that one last bit, rounded otherwise than on the way forward, would grow to 4.4^32 of itself.
+so that one last bit, rounded otherwise than on the way forward, would grow to 4.4^32 of itself. And
+in the gradients of fast oscillators the two nearly cancel: they must be of one trajectory.
 """
 
 import math
@@ -24,8 +25,9 @@ from longstate.ops.oscillator_scan import CHUNK, Inputs
 from longstate.ops.oscillator_scan.step import STABLE
 
 _LANES = 256
-# rows of a thread: six factors, zeros, a position, and from there on the velocities of a chunk
-_ZEROS, _POSITION, _TILE = 6 * _LANES, 7 * _LANES, 8 * _LANES
+# rows of a thread: six factors, zeros, then the velocities and the positions of a chunk, from
+# those before its first step to those after its last
+_ZEROS, _TILE, _POSITIONS = 6 * _LANES, 7 * _LANES, (CHUNK + 1) * _LANES
 
 
 @apart
@@ -65,13 +67,13 @@ def _advance(f: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> None
 
 @apart
 def _advance_again(
-    f: np.ndarray, before: np.ndarray, y: np.ndarray, x: np.ndarray, z: np.ndarray
-) -> None:
-    # the velocity into its own row, the position in place; the drive stays
+    f: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray, next_z: np.ndarray,
+    next_y: np.ndarray,
+) -> None:  # fmt: skip
     for j in range(z.shape[0]):
-        z_j, y_j, x_j = before[j], y[j], x[j]
-        z[j] = f[j] * z_j - f[_LANES + j] * y_j + f[4 * _LANES + j] * x_j
-        y[j] = f[2 * _LANES + j] * z_j + f[3 * _LANES + j] * y_j + f[5 * _LANES + j] * x_j
+        z_j, y_j, x_j = z[j], y[j], x[j]
+        next_z[j] = f[j] * z_j - f[_LANES + j] * y_j + f[4 * _LANES + j] * x_j
+        next_y[j] = f[2 * _LANES + j] * z_j + f[3 * _LANES + j] * y_j + f[5 * _LANES + j] * x_j
 
 
 @apart
@@ -152,7 +154,7 @@ class Oscillators(NamedTuple):
     implicit: bool
 
     def scratch(rule: "Oscillators") -> np.ndarray:
-        return np.zeros(_TILE + (CHUNK + 1) * _LANES, rule.A.dtype)
+        return np.zeros(_TILE + 2 * _POSITIONS, rule.A.dtype)
 
     def advance(rule: "Oscillators", at: Place, x: np.ndarray, work: np.ndarray) -> None:
         b, t, lo, hi = at.b, at.t, at.lo, at.hi
@@ -169,38 +171,35 @@ class Oscillators(NamedTuple):
             copy(x[b, t, lo:hi], rule.h0[b, 1, lo:hi])
 
     def again(rule: "Oscillators", at: Place, x: np.ndarray, work: np.ndarray) -> None:
-        """Velocities of a chunk: before its first step, then after each."""
+        """The states of a chunk: before its first step, then after each."""
         b, t, lo, hi, size = at.b, at.t, at.lo, at.hi, at.hi - at.lo
         row = _TILE + t % CHUNK * _LANES
-        before, after = work[row : row + size], work[row + _LANES : row + _LANES + size]
-        y = work[_POSITION : _POSITION + size]
+        z, y = work[row : row + size], work[row + _POSITIONS : row + _POSITIONS + size]
+        row += _LANES
+        next_z, next_y = work[row : row + size], work[row + _POSITIONS : row + _POSITIONS + size]
         if t % CHUNK == 0:
-            copy(rule.kept[b, t // CHUNK, lo:hi], before)
+            copy(rule.kept[b, t // CHUNK, lo:hi], z)
             copy(rule.h0[b, 1, lo:hi] if t == 0 else rule.y[b, t - 1, lo:hi], y)
         if at.fresh:
-            before = work[_ZEROS : _ZEROS + size]
-            clear(y)
+            z, y = work[_ZEROS : _ZEROS + size], work[_ZEROS : _ZEROS + size]
         _step(rule.A[lo:hi], rule.dt[b, t], rule.implicit, work)
-        _advance_again(work, before, y, x[b, t, lo:hi], after)
+        _advance_again(work, z, y, x[b, t, lo:hi], next_z, next_y)
 
     def retreat(
         rule: "Oscillators", at: Place, x: np.ndarray, grads: Gradients, work: np.ndarray
     ) -> None:
         b, t, lo, hi, size = at.b, at.t, at.lo, at.hi, at.hi - at.lo
         A, dt, drive, grad_A = rule.A[lo:hi], rule.dt[b, t], x[b, t, lo:hi], grads.A[b, lo:hi]
-        row = _TILE + t % CHUNK * _LANES
-        before, after = work[row : row + size], work[row + _LANES : row + _LANES + size]
-        y = rule.h0[b, 1, lo:hi] if t == 0 else rule.y[b, t - 1, lo:hi]
-        if at.fresh:
-            before, y = work[_ZEROS : _ZEROS + size], work[_ZEROS : _ZEROS + size]
+        row = _TILE + (t % CHUNK + (1 if rule.implicit else 0)) * _LANES
+        z, y = work[row : row + size], work[row + _POSITIONS : row + _POSITIONS + size]
         g_z, g_y = grads.carry[b, 0, lo:hi], grads.carry[b, 1, lo:hi]
         _add(grads.y[b, t, lo:hi], g_y)
         if rule.implicit:
-            grads.dt[b, t, at.part] = _slopes_implicit(
-                A, dt, g_z, g_y, after, rule.y[b, t, lo:hi], drive, grad_A
-            )
+            grads.dt[b, t, at.part] = _slopes_implicit(A, dt, g_z, g_y, z, y, drive, grad_A)
         else:
-            grads.dt[b, t, at.part] = _slopes_turning(A, dt, g_z, g_y, before, y, drive, grad_A)
+            if at.fresh:
+                z, y = work[_ZEROS : _ZEROS + size], work[_ZEROS : _ZEROS + size]
+            grads.dt[b, t, at.part] = _slopes_turning(A, dt, g_z, g_y, z, y, drive, grad_A)
         _step(A, dt, rule.implicit, work)
         _retreat(work, g_z, g_y, drive)
         if at.fresh:

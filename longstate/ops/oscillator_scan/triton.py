@@ -1,9 +1,9 @@
 """Triton. One program per sequence and block of oscillators; time is the loop inside.
 
-Real and imaginary parts are lanes of their own. Positions overwrite the drive in place. The
-velocities of one chunk at a time are made again in the backward pass, into a buffer of `chunk` rows
-for each sequence that stays in the second-level cache. They are made together with the positions,
-though these are stored: the velocity alone is an unstable recursion (see `cpu.py`).
+Real and imaginary parts are lanes of their own. Positions overwrite the drive in place. The states
+of one chunk at a time are made again in the backward pass, into a buffer of `chunk` rows of
+velocities and as many of positions for each sequence, which stays in the second-level cache. Why
+positions too, though they are stored, is said in `cpu.py`.
 """
 
 import triton
@@ -105,13 +105,16 @@ def _backward(
     g_y = tl.load(at_y, mask=inside, other=0.0)
     sum_A = tl.zeros_like(g_z)
     per_row = (steps + chunk - 1) // chunk
-    row = tile + b * (chunk + 1) * n + lane  # the velocity before the chunk, then after each step
+    # velocities, then positions: before the chunk, then after each step
+    rows = (chunk + 1) * n
+    row = tile + 2 * b * rows + lane
     for back in range(per_row):
         first = (per_row - 1 - back) * chunk
         size = tl.minimum(chunk, steps - first)
         z = tl.load(kept + (b * per_row + first // chunk) * n + lane, mask=inside, other=0.0)
+        here = _position(y, h0, b, first, steps, n, lane)
         tl.store(row, z, mask=inside)
-        here = _position(y, h0, b, first, steps, n, lane)  # made again too: see the docstring
+        tl.store(row + rows, here, mask=inside)
         for i in range(size):
             t = first + i
             if HAS_RESET:
@@ -122,6 +125,7 @@ def _backward(
             f0, f1, f2, f3, f4, f5 = _step(a, m, LIMIT, IMPLICIT)
             z, here = f0 * z - f1 * here + f4 * drive, f2 * z + f3 * here + f5 * drive
             tl.store(row + (i + 1) * n, z, mask=inside)
+            tl.store(row + rows + (i + 1) * n, here, mask=inside)
         tl.debug_barrier()
         for j in range(size):
             i = size - 1 - j
@@ -134,11 +138,11 @@ def _backward(
                 forget = tl.load(reset + b * steps + t) != 0
             if IMPLICIT:
                 after = tl.load(row + (i + 1) * n, mask=inside, other=0.0)
-                here = tl.load(y + at, mask=inside, other=0.0)
+                here = tl.load(row + rows + (i + 1) * n, mask=inside, other=0.0)
                 w = (g_z + m * g_y) / (1.0 + m * m * a)
                 to_A, to_dt = -m * w * here, w * drive + g_y * after - a * w * (here + m * after)
             else:
-                before = _position(y, h0, b, t, steps, n, lane)
+                before = tl.load(row + rows + i * n, mask=inside, other=0.0)
                 z = tl.load(row + i * n, mask=inside, other=0.0)
                 if HAS_RESET:
                     z, before = tl.where(forget, 0.0, z), tl.where(forget, 0.0, before)
@@ -183,7 +187,7 @@ def backward_(
     grid = _grid(b, n)
     # One row for each sequence and one column for each program, added up below in a fixed order.
     grad_A, grad_dt = A.new_empty(b, n), A.new_empty(b, t, grid[1])
-    tile = A.new_empty(b, CHUNK + 1, n)
+    tile = A.new_empty(b, 2, CHUNK + 1, n)
     _backward[grid](
         A, dense(s.dt), reals(x), reals(s.h0), flags(s.reset, x), reals(y), kept, reals(grad_y),
         reals(carry), tile, grad_A, grad_dt, t, n, CHUNK,
