@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from longstate.layers._difference import difference
+from longstate.ops._transforms import can_look
 
 State = Any
 """A tensor, or a tuple, list or dict of states. The first axis of every tensor is the batch."""
@@ -184,8 +185,8 @@ def check_step(
 def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
     if dt.shape != u.shape[:2]:
         raise ValueError(f"{name} expects dt of shape {tuple(u.shape[:2])}; got {tuple(dt.shape)}")
-    # Looking at values would stop a compiled graph and wait for a GPU.
-    if not torch.compiler.is_compiling() and dt.device.type == "cpu":
+    # Looking at values would stop a compiled graph or a transform, and wait for a GPU.
+    if can_look() and dt.device.type == "cpu":
         with torch.no_grad():
             if not bool(((dt >= 0) & (dt < torch.inf)).all()):
                 raise ValueError(f"{name} expects every dt to be finite and at least 0")

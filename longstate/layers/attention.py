@@ -20,8 +20,8 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from longstate.layers._attend import attend
 from longstate.layers._base import Layer, State, check_call, full_precision
 from longstate.ops._double import widen
 
@@ -135,12 +135,9 @@ class Attention(Layer):
             before = torch.arange(old, device=q.device).expand(len(q), -1)
             q, k = _turn(q, place), _turn(k, torch.cat([before, place], 1))
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if old == 0 and mask is None and reset is None and self.window is None:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            seen = self._seen(place, old, length, mask, reset)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
-        return y.transpose(1, 2)
+        plain = old == 0 and mask is None and reset is None and self.window is None
+        seen = None if plain else self._seen(place, old, length, mask, reset)
+        return attend(q, k, v, seen).transpose(1, 2)
 
     def _seen(
         self,

@@ -214,7 +214,11 @@ def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
     return _loop(*s[:8], None, None)
 
 
+def _restore(s: Inputs, states: Tensor) -> dict[str, Tensor]:
+    return {"h0": states if s.impl == "triton" else states[:, 0].flatten(0, 1)}
+
+
 _scan = register(
     "chunk_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states", unsaved="h0",
+    returns="y last", saves="states", copied="h0", restore=_restore,
 )  # fmt: skip
