@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from longstate.layers._attend import attend
 from longstate.layers._base import Layer, State, check_call, full_precision
 from longstate.ops._double import widen
+from longstate.ops._transforms import can_look
 
 _BASE = 10_000.0  # of the longest wavelength over the shortest, as in RoFormer
 
@@ -192,7 +193,10 @@ class Attention(Layer):
         there = torch.cat([there, new], dim=1)
         order = there.long().argsort(dim=1, stable=True)  # what is there moves to the end
         there = there.gather(1, order)
-        size = int(there.any(0).sum()) if self.window is None else self.window - 1
+        if self.window is not None:
+            size = self.window - 1
+        else:
+            size = int(there.any(0).sum()) if can_look() else whole
         order, there = order[:, whole - size :, None, None], there[:, whole - size :]
         order = order.expand(-1, -1, *k.shape[2:])
         k, v = (torch.where(there[..., None, None], x.gather(1, order), 0) for x in (k, v))

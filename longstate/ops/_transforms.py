@@ -31,3 +31,17 @@ def transformed(values: tuple[Any, ...]) -> bool:
 def can_look() -> bool:
     """Whether Python may look at values: not in a compiled graph, nor in a transform."""
     return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def batched(*tensors: Tensor | None) -> bool:
+    """Whether `torch.func.vmap` runs over one of these tensors."""
+    return in_transform() and any(x is not None and _batched(x) for x in tensors)
+
+
+def _batched(x: Tensor) -> bool:
+    inside = torch._C._functorch
+    while inside.is_functorch_wrapped_tensor(x):
+        if inside.is_batchedtensor(x):
+            return True
+        x = inside.get_unwrapped(x)
+    return False

@@ -73,7 +73,9 @@ def test_transforms(call, inputs):
         assert_close(found, wanted)
     several = torch.stack([first, 2 * first])
     alone = [plain(x, *rest) for x in several]
-    assert_close(vmap(lambda x: fast(x, *rest))(several), tuple(map(torch.stack, zip(*alone, strict=True))))
+    assert_close(
+        vmap(lambda x: fast(x, *rest))(several), tuple(map(torch.stack, zip(*alone, strict=True)))
+    )
     gradients = torch.stack([grad(of(plain))(x) for x in several])
     assert_close(vmap(grad(of(fast)))(several), gradients)
 
@@ -103,15 +105,17 @@ def test_an_input_given_twice_has_second_derivatives(call, inputs):
         total = real_sum(call(impl, **other, **flags))
         used = list(shapes.values())
         found = torch.autograd.grad(total, used, create_graph=True)
-        return torch.autograd.grad(
-            sum(torch.real(g * g.conj()).sum() for g in found), used
-        )
+        return torch.autograd.grad(sum(torch.real(g * g.conj()).sum() for g in found), used)
 
     assert_close(hessian_product("cpu"), hessian_product("reference"))
 
 
 def test_a_start_without_gradient_may_change_before_second_derivatives():
-    u, dt, A = randn(1, 40, 3, seed=1), torch.ones(1, 40, 3).double() / 9, -torch.ones(3, 2).double()
+    u, dt, A = (
+        randn(1, 40, 3, seed=1),
+        torch.ones(1, 40, 3).double() / 9,
+        -torch.ones(3, 2).double(),
+    )
     b, c = randn(2, 1, 40, 2, seed=2)
     h0 = randn(1, 3, 2, seed=3)
 
