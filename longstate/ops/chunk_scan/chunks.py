@@ -81,7 +81,7 @@ def forward(
     log_a, weight, own = (cut.cut(v.to(dtype)).contiguous() for v in (log_a, weight, own))
     all_decays, weights = decays(log_a), Weights(weight, own, D.to(dtype))
     y = on_large_pages(torch.empty(x.shape, dtype=x.dtype, device=x.device))
-    last = torch.empty_like(h0)
+    last = torch.empty_like(h0, memory_format=torch.contiguous_format)
     slots = cut.chunks if keep else cut.tile
     states = h0.new_empty(cut.blocks if keep else 1, slots + 1, cut.rows, *h0.shape[1:])
     on_large_pages(states)
