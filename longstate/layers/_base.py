@@ -36,7 +36,7 @@ class Layer(nn.Module):
     d_model: int
     dynamics: tuple[str, ...] = ()
     """Names of the parameters that set decays, frequencies and step sizes. They train with their
-    own, lower learning rate and without weight decay."""
+    own, lower learning rate and without weight decay, and are never narrower than float32."""
     own_gate: bool = False
     """Whether the layer ends in a projection of its own, so that a block need not add one."""
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
@@ -119,6 +119,21 @@ class Layer(nn.Module):
         call = as_options(dt, mask, reset, rate)
         y, state = self(u[:, None], state, **call)
         return y[:, 0], state
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Layer":
+        """Moves and converts. `dynamics` stay in float32 where the rest becomes narrower: rounded
+        steps and frequencies are those of another system."""
+        given = [self._parameters.get(name) for name in self.dynamics]
+        own = [x for p in given if p is not None for x in (p, p.grad) if x is not None]
+
+        def convert(x: Tensor) -> Tensor:
+            y = fn(x)
+            if not any(x is known for known in own) or torch.finfo(y.dtype).bits >= 32:
+                return y
+            return x.to(y.device, torch.float32)
+
+        super()._apply(convert, recurse)
+        return self
 
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}"
