@@ -4,6 +4,7 @@ A kernel reads memory, where neither a tangent nor a batch of `vmap` is to be fo
 fit into a transform, such as looking at values, asks here too.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ def transformed(values: tuple[Any, ...]) -> bool:
 def can_look() -> bool:
     """Whether Python may look at values: not in a compiled graph, nor in a transform."""
     return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether all of `x` is, by its sum: quick, and rarely wrong about numbers near the largest."""
+    x = x.detach()
+    return math.isfinite((torch.view_as_real(x) if x.is_complex() else x).sum())
 
 
 def batched(*tensors: Tensor | None) -> bool:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._transforms import can_look, is_finite
+
 _CHUNK = 64  # samples; balances the Toeplitz product (k) with the states (2n)
 
 
@@ -35,7 +37,33 @@ def chunked(
     u: Tensor, kernel: Tensor, into: Tensor, outof: Tensor, carry: Callable[[Tensor], Tensor],
     advance: Callable[[Tensor, Tensor], Tensor], h0: Tensor, lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The four products. `carry` runs the recurrence between chunks, `advance` A^steps h."""
+    """The four products. `carry` runs the recurrence between chunks, `advance` A^steps h.
+
+    A product multiplies what comes later by 0, which a NaN survives. So on a CPU samples that are
+    not finite are left out and make the outputs from there on NaN, in their channel and row.
+    """
+
+    def run(u: Tensor) -> tuple[Tensor, Tensor]:
+        return _products(u, kernel, into, outof, carry, advance, h0, lengths)
+
+    if lengths is not None:
+        there = torch.arange(u.shape[1], device=u.device) < lengths[:, None]
+        u = torch.where(there[..., None], u, 0)
+    if u.device.type != "cpu":
+        return run(u)
+    if can_look():
+        y, last = run(u)
+        if is_finite(last):  # it holds something of every sample
+            return y, last
+    spoiled = (0 * u).cumsum(1)  # 0, and NaN from the first sample that is not finite
+    y, last = run(torch.where(u.isfinite(), u, 0))
+    return y + spoiled, last + spoiled[:, -1, :, None]
+
+
+def _products(
+    u: Tensor, kernel: Tensor, into: Tensor, outof: Tensor, carry: Callable[[Tensor], Tensor],
+    advance: Callable[[Tensor, Tensor], Tensor], h0: Tensor, lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     b, t, d = u.shape
     kernel, into, outof = kernel.to(u.dtype), into.to(h0.dtype), outof.to(h0.dtype)
     k = into.shape[0]
