@@ -8,6 +8,7 @@ Axes: b batch, h heads, t time of the queries, s time of the keys, p channels pe
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,15 +62,19 @@ class _TwiceDifferentiable(torch.autograd.Function):
     """y as it is. Where its gradient is to be differentiated, that is the plain form's."""
 
     @staticmethod
-    def forward(ctx, y, q, k, v, seen):
+    def forward(
+        ctx: Any, y: Tensor, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(q, k, v, seen)
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if not torch.is_grad_enabled():
             return grad, None, None, None, None
         q, k, v, seen = ctx.saved_tensors
-        x = [v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for v in (q, k, v)]
-        found = torch.autograd.grad(_plain(*x, seen), x, grad, create_graph=True)
+        q, k, v = (
+            x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in (q, k, v)
+        )
+        found = torch.autograd.grad(_plain(q, k, v, seen), (q, k, v), grad, create_graph=True)
         return None, *found, None

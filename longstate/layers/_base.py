@@ -267,8 +267,8 @@ def by_steps(
     """A sequence one sample at a time: slow, but nothing depends on values."""
     outputs = []
     for t in range(u.shape[1]):
-        here = (None if x is None else x[:, t] for x in (dt, mask, reset))
-        y, state = layer.step(u[:, t], state, **as_options(*here, rate))
+        now = [None if x is None else x[:, t] for x in (dt, mask, reset)]
+        y, state = layer.step(u[:, t], state, **as_options(now[0], now[1], now[2], rate))
         outputs.append(y)
     return torch.stack(outputs, dim=1), state
 

@@ -64,7 +64,7 @@ def derivatives(
 
 def _view(x: Tensor | None) -> Tensor | None:
     """`x` as a variable of its own, also where one tensor is given in two places."""
-    if not differentiable(x):
+    if x is None or not differentiable(x):
         return x
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
@@ -72,9 +72,11 @@ def _view(x: Tensor | None) -> Tensor | None:
 def _gradients(
     pairs: Sequence[tuple[Tensor, Tensor | None]], wanted: Tensors, create_graph: bool
 ) -> Tensors:
+    """Of the results, each with its weight, in `wanted`, none of which is None."""
     if not pairs:
         return [None] * len(wanted)
     results, weights = zip(*pairs, strict=True)
+    known = [x for x in wanted if x is not None]
     return torch.autograd.grad(
-        results, wanted, weights, create_graph=create_graph, allow_unused=True
+        results, known, weights, create_graph=create_graph, allow_unused=True
     )

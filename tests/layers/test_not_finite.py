@@ -68,8 +68,6 @@ def test_a_state_that_is_not_finite_spoils_its_own_row(name):
     assert_close(found[ROW, 2:], y[ROW, 2:])
 
 
-
-
 @pytest.mark.parametrize("name", ["s4-legs", "mamba2", "mamba3-rational", "attention"])
 def test_also_in_a_compiled_graph_and_in_transforms(name):
     torch.manual_seed(0)

@@ -1,8 +1,7 @@
-"""Whether ops say what they give: the empty results that a compiler plans with, against real ones."""
+"""What a compiler is told of the results of an op, against the results."""
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
