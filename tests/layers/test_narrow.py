@@ -73,3 +73,23 @@ def test_only_projections_and_signals_are_rounded(name):
     with torch.autocast("cpu", torch.bfloat16):
         plain = copy.deepcopy(rounded)(u)[0]
     assert_within_reference_error(y, exact, plain)
+
+
+@every_layer
+def test_backward_within_autocast(name):
+    """PyTorch advises against it, and people do it: as good as a backward outside."""
+    layer = made(name)
+    wide = copy.deepcopy(layer).double()
+    u = torch.randn(2, 30, layer.d_model)
+
+    def gradients(layer, u, within):
+        u = u.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=u.dtype == torch.float32):
+            y, _ = layer(u)
+            loss = y.to(u.dtype).square().sum()
+            if within:
+                return torch.autograd.grad(loss, u)[0]
+        return torch.autograd.grad(loss, u)[0]
+
+    exact, plain = gradients(wide, u.double(), False), gradients(layer, u, False)
+    assert_within_reference_error(gradients(layer, u, True).bfloat16(), exact, plain.bfloat16())
