@@ -103,6 +103,21 @@ def test_jacobians_and_vmap(make):
         assert_close(first, layer.step(u[:, 0], state)[0])
 
 
+@every_layer
+def test_no_rows_and_no_samples(make):
+    layer, parameters, u = made(make)
+
+    def row(u):
+        return functional_call(layer, parameters, (u[None],))[0][0]
+
+    assert vmap(row)(u[:0]).shape == u[:0].shape
+    none = torch.zeros(2, 0, TIME, layer.d_model, dtype=u.dtype)
+    each = vmap(grad(lambda p, u: loss(layer, p, u)), (None, 0))(parameters, none)
+    assert all(not g.any() for g in each.values())
+    with pytest.raises(ValueError, match="without samples"):
+        vmap(row)(u[:, :0])
+
+
 def test_what_cannot_be_batched_is_refused():
     layer, mask = S4D(3, d_state=4, bidirectional=True), torch.ones(2, 1, 5, dtype=torch.bool)
     with pytest.raises(NotImplementedError, match="vmap over a mask or a reset"):

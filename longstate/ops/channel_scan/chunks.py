@@ -74,7 +74,8 @@ def _products(
 
     # rows j of `into` reversed: sample j of a chunk is k - 1 - j steps from its end
     to_state = _as_real(into.flip(0).permute(1, 0, 2))  # (d, k, n or 2n)
-    inflow = torch.bmm(u_chunks, to_state).view(d, b, chunks, -1).permute(1, 2, 0, 3)
+    inflow = torch.bmm(u_chunks, to_state).view(d, b, chunks, to_state.shape[2])
+    inflow = inflow.permute(1, 2, 0, 3)
     inflow = as_complex(inflow, into)[:, :full].contiguous()
     if full:
         starts = torch.cat([h0[:, None], carry(inflow)], dim=1)  # state before chunk 0 .. full
@@ -82,7 +83,9 @@ def _products(
         starts = h0[:, None]
 
     from_state = _as_real(outof.permute(1, 2, 0).transpose(1, 2)).mT  # (d, n or 2n, k)
-    flat = _as_real(starts[:, :chunks]).permute(2, 0, 1, 3).reshape(d, b * chunks, -1)
+    flat = (
+        _as_real(starts[:, :chunks]).permute(2, 0, 1, 3).reshape(d, b * chunks, to_state.shape[2])
+    )
     y = torch.baddbmm(torch.bmm(u_chunks, _toeplitz(kernel)), flat, from_state)
     y = y.view(d, b, chunks * k).permute(1, 2, 0)[:, :t]
 
@@ -119,4 +122,4 @@ def _as_real(x: Tensor) -> Tensor:
 def as_complex(x: Tensor, like: Tensor) -> Tensor:
     if not like.is_complex():
         return x
-    return torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_complex(x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2))
