@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from longstate.layers._difference import difference
+from longstate.ops._transforms import can_look
 
 State = Any
 """A tensor, or a tuple, list or dict of states. The first axis of every tensor is the batch."""
@@ -35,7 +36,7 @@ class Layer(nn.Module):
     d_model: int
     dynamics: tuple[str, ...] = ()
     """Names of the parameters that set decays, frequencies and step sizes. They train with their
-    own, lower learning rate and without weight decay."""
+    own, lower learning rate and without weight decay, and are never narrower than float32."""
     own_gate: bool = False
     """Whether the layer ends in a projection of its own, so that a block need not add one."""
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
@@ -119,6 +120,21 @@ class Layer(nn.Module):
         y, state = self(u[:, None], state, **call)
         return y[:, 0], state
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Layer":
+        """Moves and converts. `dynamics` stay in float32 where the rest becomes narrower: rounded
+        steps and frequencies are those of another system."""
+        given = [self._parameters.get(name) for name in self.dynamics]
+        own = [x for p in given if p is not None for x in (p, p.grad) if x is not None]
+
+        def convert(x: Tensor) -> Tensor:
+            y = fn(x)
+            if not any(x is known for known in own) or torch.finfo(y.dtype).bits >= 32:
+                return y
+            return x.to(y.device, torch.float32)
+
+        super()._apply(convert, recurse)
+        return self
+
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}"
 
@@ -184,8 +200,8 @@ def check_step(
 def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
     if dt.shape != u.shape[:2]:
         raise ValueError(f"{name} expects dt of shape {tuple(u.shape[:2])}; got {tuple(dt.shape)}")
-    # Looking at values would stop a compiled graph and wait for a GPU.
-    if not torch.compiler.is_compiling() and dt.device.type == "cpu":
+    # Looking at values would stop a compiled graph or a transform, and wait for a GPU.
+    if can_look() and dt.device.type == "cpu":
         with torch.no_grad():
             if not bool(((dt >= 0) & (dt < torch.inf)).all()):
                 raise ValueError(f"{name} expects every dt to be finite and at least 0")
@@ -237,6 +253,24 @@ def of_no_rows(layer: Layer, u: Tensor) -> tuple[Tensor, State]:
     zero = u.new_zeros(1, 1, u.shape[2]) + u.sum()
     y, state = layer.forward(zero)
     return y[:0].expand(u.shape), tree_map(lambda s: s[:0].clone(), state)
+
+
+def by_steps(
+    layer: Layer,
+    u: Tensor,
+    state: State,
+    dt: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    rate: float,
+) -> tuple[Tensor, State]:
+    """A sequence one sample at a time: slow, but nothing depends on values."""
+    outputs = []
+    for t in range(u.shape[1]):
+        now = [None if x is None else x[:, t] for x in (dt, mask, reset)]
+        y, state = layer.step(u[:, t], state, **as_options(now[0], now[1], now[2], rate))
+        outputs.append(y)
+    return torch.stack(outputs, dim=1), state
 
 
 def full_precision(u: Tensor) -> AbstractContextManager:

@@ -20,12 +20,14 @@ from torch.utils.checkpoint import checkpoint
 from longstate.layers._base import (
     Layer,
     State,
+    by_steps,
     check_call,
     check_step,
     full_precision,
     of_no_rows,
 )
 from longstate.ops._ragged import Ragged, run_ragged
+from longstate.ops._transforms import batched
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
 from longstate.ops.zoh_scan import zoh_scan
@@ -66,6 +68,8 @@ class ChannelwiseLayer(Layer):
         self._check_dt(dt)
         if len(u) == 0:
             return of_no_rows(self, u)
+        if not self.bidirectional and batched(mask, reset):
+            return by_steps(self, u, state, dt, mask, reset, rate)
         wide = u.to(self._dtype())
         if mask is not None:  # what is not there may be NaN, and must not reach a gradient
             wide = torch.where(mask[..., None], wide, 0)

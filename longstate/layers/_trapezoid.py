@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from longstate.layers._base import State
 from longstate.ops import chunk_scan
 from longstate.ops._double import widen
+from longstate.ops._transforms import can_look, is_finite
 
 
 class Tokens(NamedTuple):
@@ -106,14 +107,25 @@ def _angles(turn: Tensor, start: Tensor, mask: Tensor | None, reset: Tensor | No
     dtype, turn = turn.dtype, widen(turn)
     if mask is not None:
         turn = torch.where(mask[..., None, None], turn, 0)
-    total = turn.cumsum(1)
     start = widen(start)[:, None]
-    if reset is not None:
-        time = torch.arange(reset.shape[1], device=reset.device)
-        at = torch.where(reset, time, -1).cummax(1).values[..., None, None]  # the last reset
-        before = (total - turn).gather(1, at.clamp(min=0).expand_as(total))
-        start = torch.where(at < 0, start, -before)
-    return (start + total).remainder(2 * torch.pi).to(dtype)
+    if reset is None:
+        return (start + turn.cumsum(1)).remainder(2 * torch.pi).to(dtype)
+    time = torch.arange(reset.shape[1], device=reset.device)
+    at = torch.where(reset, time, -1).cummax(1).values[..., None, None]  # the last reset
+    theta = _since(turn, start, at)
+    if turn.device.type == "cpu" and not (can_look() and is_finite(theta[:, -1])):
+        # no sum but that of its own sequence is to be NaN
+        bad = ~turn.isfinite()
+        spoiled = _since(bad.to(turn), torch.zeros_like(start), at) > 0
+        theta = _since(turn.masked_fill(bad, 0), start, at).masked_fill(spoiled, torch.nan)
+    return theta.remainder(2 * torch.pi).to(dtype)
+
+
+def _since(v: Tensor, start: Tensor, at: Tensor) -> Tensor:
+    """Sums of v (b, t, h, s) from the last reset on, or from `start` where `at` (b, t) is -1."""
+    total = v.cumsum(1)
+    before = (total - v).gather(1, at.clamp(min=0).expand_as(total))
+    return torch.where(at < 0, start, -before) + total
 
 
 def _of_next(v: Tensor, mask: Tensor | None) -> Tensor:

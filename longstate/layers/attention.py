@@ -20,10 +20,11 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from longstate.layers._attend import attend
 from longstate.layers._base import Layer, State, check_call, full_precision
 from longstate.ops._double import widen
+from longstate.ops._transforms import can_look
 
 _BASE = 10_000.0  # of the longest wavelength over the shortest, as in RoFormer
 
@@ -135,12 +136,9 @@ class Attention(Layer):
             before = torch.arange(old, device=q.device).expand(len(q), -1)
             q, k = _turn(q, place), _turn(k, torch.cat([before, place], 1))
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if old == 0 and mask is None and reset is None and self.window is None:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            seen = self._seen(place, old, length, mask, reset)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
-        return y.transpose(1, 2)
+        plain = old == 0 and mask is None and reset is None and self.window is None
+        seen = None if plain else self._seen(place, old, length, mask, reset)
+        return attend(q, k, v, seen).transpose(1, 2)
 
     def _seen(
         self,
@@ -195,7 +193,10 @@ class Attention(Layer):
         there = torch.cat([there, new], dim=1)
         order = there.long().argsort(dim=1, stable=True)  # what is there moves to the end
         there = there.gather(1, order)
-        size = int(there.any(0).sum()) if self.window is None else self.window - 1
+        if self.window is not None:
+            size = self.window - 1
+        else:
+            size = int(there.any(0).sum()) if can_look() else whole
         order, there = order[:, whole - size :, None, None], there[:, whole - size :]
         order = order.expand(-1, -1, *k.shape[2:])
         k, v = (torch.where(there[..., None, None], x.gather(1, order), 0) for x in (k, v))

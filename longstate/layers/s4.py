@@ -116,7 +116,9 @@ class S4(ChannelwiseLayer):
         resolvent = 1 / (1 - half * system.A)
         eye = torch.eye(P.shape[-1], dtype=half.dtype, device=half.device)
         small = eye + 2 * half[..., None] * (P.mH @ (resolvent[..., None] * P)).real
-        w = torch.linalg.solve(small, along(resolvent * x)[..., None])[..., 0]
+        known = along(resolvent * x)
+        # of one shape: vmap batches only one of the two in the wrong way
+        w = torch.linalg.solve(small.expand(*known.shape, -1), known[..., None])[..., 0]
         x = resolvent * (x - half * back(w))
         return 2 * (C * x).real.sum(-1), torch.cat([x.real, x.imag], dim=-1)
 

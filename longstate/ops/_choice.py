@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from longstate.errors import expect as expect
+from longstate.ops._transforms import in_transform
 
 IMPLEMENTATIONS = ("auto", "reference", "cpu", "triton")
 
@@ -67,6 +68,8 @@ def plain(x: Tensor, *others: Tensor | None) -> bool:
     if x.device.type != "cpu" or type(x) not in (Tensor, Parameter):
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
+        return False
+    if in_transform():
         return False
     if not torch.is_grad_enabled():
         return True

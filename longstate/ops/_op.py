@@ -20,7 +20,7 @@ functions get them by name:
 A gradient has the shape and type of its input, so that the backward needs no fake of its own.
 
 The reference runs where the kernels have no answer: when `impl` is "reference", in forward-mode
-differentiation, and inside the transforms of `torch.func`.
+differentiation, inside the transforms of `torch.func`, and for second and higher derivatives.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,9 @@ from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from longstate.ops._second import Tensors, derivatives, differentiable
+from longstate.ops._transforms import transformed
 
 _SCHEMA: dict[Any, str] = {
     Tensor: "Tensor",
@@ -51,6 +53,8 @@ def register(
     returns: str,
     saves: str = "",
     unsaved: str = "",
+    copied: str = "",
+    restore: Callable[..., dict[str, Tensor]] | None = None,
 ) -> Callable[[Any], tuple[Tensor, ...]]:
     """Register `longstate::name` and its backward; returns the function that runs the op.
 
@@ -70,6 +74,11 @@ def register(
             the op that the caller does not see.
         unsaved: names of the inputs that the backward does not read. It gets tensors of their
             shape without memory, and their memory is free after the forward.
+        copied: like `unsaved`, but where a gradient of such an input may be asked for, a copy of it
+            is kept for second derivatives. The input itself may change in place in any case.
+        restore: for second derivatives, the inputs named in `unsaved` and `copied`, from the inputs
+            and the saved results. Those in `unsaved` by operations that PyTorch differentiates, of
+            results that are returned.
 
     Returns:
         The function (inputs) -> the returned results. Its attributes `op` and `backward_op` are the
@@ -84,7 +93,7 @@ def register(
     schema = ", ".join(f"{_SCHEMA[kind]} {key}" for key, kind in hints.items())
     op = torch.library.custom_op(
         f"longstate::{name}",
-        lambda *values: _bare(forward(make(values))),
+        lambda *values: _bare(_unnarrowed(values[0], lambda: forward(make(values)))),
         mutates_args=(),
         schema=f"({schema}) -> ({', '.join(f'Tensor {key}' for key in results)})",
     )
@@ -93,7 +102,7 @@ def register(
     def gradients(*values: Any) -> list[Tensor]:
         """Of every tensor; an empty one where there is none."""
         given, rest = make(values[: len(hints)]), values[len(hints) :]
-        found = backward(given, *rest)
+        found = _unnarrowed(values[0], lambda: backward(given, *rest))
         return [
             found[key].contiguous() if key in found and x is not None else _nothing(values)
             for key, x in zip(tensors, given, strict=False)
@@ -102,7 +111,7 @@ def register(
     def fake_gradients(*values: Any) -> list[Tensor]:
         return [
             torch.empty_like(x, memory_format=torch.contiguous_format)
-            if _differentiable(x)
+            if differentiable(x)
             else _nothing(values)
             for x in values[:count]
         ]
@@ -115,36 +124,76 @@ def register(
         schema=f"({', '.join([schema, *extra])}) -> Tensor[]",
     )
     back.register_fake(fake_gradients)
-    shapes_only = [key in unsaved.split() for key in tensors]
     places = [results.index(key) for key in saved]
     keep = list(hints).index("keep") if "keep" in hints else None
+    unread, copies = [*unsaved.split(), *copied.split()], copied.split()
+
+    def shape_only(key: str, x: Tensor | None) -> bool:
+        """Whether the backward gets an input without its memory."""
+        return key in unread and x is not None and not (key in copies and x.requires_grad)
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         output = _results(output)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[len(returned) :])
         ctx.options = inputs[count:]
-        given = zip(inputs[:count], shapes_only, strict=True)
-        kept = [x.new_empty(()).expand(x.shape) if bare else x for x, bare in given]
+        given = zip(tensors, inputs[:count], strict=True)
+        kept = [x.new_empty(()).expand(x.shape) if shape_only(key, x) else x for key, x in given]
         ctx.save_for_backward(*kept, *(output[i] for i in places))
 
     def differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         values = ctx.saved_tensors  # read once: checkpointing recomputes them for each reading
         given, read = values[:count], values[count:]
         found = back(*given, *ctx.options, *read, *grads[: len(returned)])
-        wanted = [g if _differentiable(x) else None for x, g in zip(given, found, strict=True)]
+        wanted = [g if differentiable(x) else None for x, g in zip(given, found, strict=True)]
         return *wanted, *[None] * len(ctx.options)
 
     op.register_autograd(differentiate, setup_context=setup)
 
+    def setup_back(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.options = inputs[count : len(hints)]
+        ctx.save_for_backward(*inputs[:count], *inputs[len(hints) :])
+
+    def differentiate_back(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+        if reference is None or (unread and restore is None):
+            raise NotImplementedError(f"{name} has no second derivatives")
+        form: Callable[[Any], tuple[Tensor, ...]] = reference
+        values = ctx.saved_tensors
+        end = count + len(saved)
+
+        def inputs_of(known: Tensors) -> Tensors:
+            given = make((*known[:count], *ctx.options))
+            if restore is None:
+                return given[:count]
+            found = restore(given, *known[count:])
+            gone = [shape_only(key, x) for key, x in zip(tensors, values, strict=False)]
+            return [
+                found[key] if bare else x
+                for key, x, bare in zip(tensors, given, gone, strict=False)
+            ]
+
+        def results_of(known: Tensors) -> Tensors:
+            return form(make((*known, *ctx.options)))
+
+        found = _unnarrowed(
+            values[0],
+            lambda: derivatives(results_of, inputs_of, values[:end], values[end:], count, grads),
+        )
+        return *found[:count], *[None] * len(ctx.options), *found[count:]
+
+    back.register_autograd(differentiate_back, setup_context=setup_back)
+
     def run(values: Any) -> tuple[Tensor, ...]:
-        if getattr(values, "impl", None) == "reference" or _transformed(values):
+        if getattr(values, "impl", None) == "reference" or transformed(values):
             if reference is None:
                 raise NotImplementedError(
                     f"{name} has no form for forward-mode differentiation or torch.func; "
                     "use backward() or torch.autograd.grad"
                 )
             return reference(values)
+        if copies and _wants_gradient(tuple(getattr(values, key) for key in copies)):
+            values = values._replace(**{key: getattr(values, key).clone() for key in copies})
         if keep is not None:
             values = (*values[:keep], _wants_gradient(values[:count]), *values[keep + 1 :])
         return _results(op(*values))[: len(returned)]
@@ -166,21 +215,13 @@ def _nothing(values: tuple[Any, ...]) -> Tensor:
     return values[0].new_empty(0)
 
 
-def _differentiable(x: Tensor | None) -> bool:
-    return x is not None and (x.is_floating_point() or x.is_complex())
+def _unnarrowed(x: Tensor, run: Callable[[], Any]) -> Any:
+    """`run()`, where autocast does not narrow its products: a backward may be called within."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return run()
+    with torch.autocast(x.device.type, enabled=False):
+        return run()
 
 
 def _wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-
-
-def _transformed(values: tuple[Any, ...]) -> bool:
-    """Whether a custom op would lose a tangent or a transform of these tensors."""
-    if torch.compiler.is_compiling():
-        return False
-    if torch._C._are_functorch_transforms_active():
-        return True
-    if forward_ad._current_level < 0:
-        return False
-    tensors = [x for x in values if isinstance(x, Tensor)]
-    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from longstate.ops._transforms import batched
+
 State = Any
 """A tensor, or a tuple, list or dict of states, batch first."""
 
@@ -32,6 +34,11 @@ class Ragged:
     def __init__(self, mask: Tensor | None, reset: Tensor | None):
         given = mask if mask is not None else reset
         assert given is not None
+        if batched(mask, reset):
+            raise NotImplementedError(
+                "torch.func.vmap over a mask or a reset would give sequences of different lengths "
+                "here, which it cannot batch: call without vmap, with these rows as a batch"
+            )
         self.keep = torch.ones_like(given) if mask is None else mask
         starts = torch.zeros_like(given) if reset is None else reset
         segment = starts.long().cumsum(1)  # (b, t): 0 continues the carried state

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from longstate.ops._transforms import transformed
 from longstate.systems._numbers import as_tensor, phi, sum_to, widen
 
 
@@ -35,20 +36,25 @@ class Discretization(Protocol):
     def dense(self, A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
 
 
-class _DiagonalHold(torch.autograd.Function):
+def _hold(A: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     """(exp(dt A), dt (exp(dt A) - 1) / (dt A)), evaluated in double precision and rounded once.
 
-    Double precision because the phase dt Im(A) may be hundreds of radians; a Function because the
-    backward pass then keeps `A` and `dt` only, which matters when `dt` has a time axis.
+    Double precision because the phase dt Im(A) may be hundreds of radians.
     """
+    step = widen(dt)
+    z = widen(A) * step
+    dtype = torch.promote_types(A.dtype, dt.dtype)
+    return torch.exp(z).to(dtype), (step * phi(z, 1)).to(dtype)
+
+
+class _DiagonalHold(torch.autograd.Function):
+    """`_hold`, with a backward pass that keeps `A` and `dt` only, which matters when `dt` has a
+    time axis."""
 
     @staticmethod
     def forward(ctx, A, dt):
         ctx.save_for_backward(A, dt)
-        step = widen(dt)
-        z = widen(A) * step
-        dtype = torch.promote_types(A.dtype, dt.dtype)
-        return torch.exp(z).to(dtype), (step * phi(z, 1)).to(dtype)
+        return _hold(A, dt)
 
     @staticmethod
     def backward(ctx, grad_A_bar, grad_scale):
@@ -79,7 +85,8 @@ class ZeroOrderHold:
             A_bar (...) and B_scale (...), so that B_bar = B_scale * B. In float32 both carry one
             rounding and no more, also where |A dt| is tiny or its phase is large.
         """
-        return _DiagonalHold.apply(A, as_tensor(dt, A))
+        hold = _hold if transformed((A, dt)) else _DiagonalHold.apply
+        return hold(A, as_tensor(dt, A))
 
     def dense(
         self,

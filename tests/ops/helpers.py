@@ -88,10 +88,14 @@ def widen(x: Tensor | None) -> Tensor | None:
     return x if x is None or x.dtype == torch.bool else x.to(_wide(x.dtype))
 
 
-def assert_within_budget(call: Call, impl: str, tensors: dict[str, Tensor | None]) -> None:
-    """float32: at most twice the error of the reference, plus one rounding."""
+def assert_within_budget(
+    call: Call, impl: str, tensors: dict[str, Tensor | None], exactly: Call | None = None
+) -> None:
+    """float32: at most twice the error of the reference, plus one rounding; `exactly` gives the
+    results in float64, the reference when None."""
     low = {name: narrow(x) for name, x in tensors.items()}
-    exact = results(call, "reference", {name: widen(x) for name, x in low.items()})
+    wide = {name: widen(x) for name, x in low.items()}
+    exact = results(call if exactly is None else exactly, "reference", wide)
     plain = results(call, "reference", low)
     found = results(call, impl, low)
     for name in exact:

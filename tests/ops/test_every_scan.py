@@ -7,12 +7,13 @@ import torch
 
 from longstate.ops._layout import Rows
 from longstate.ops._numba.scan import rule
-from tests.ops import own_rule
+from tests.ops import own_exponentials, own_rule
 from tests.ops import test_longhorn_scan as longhorn
 from tests.ops import test_selective_scan as selective
 from tests.ops.helpers import (
     assert_equals_reference,
     assert_thread_count_is_invisible,
+    assert_within_budget,
     results,
     strided,
 )
@@ -75,6 +76,15 @@ def test_a_tangent_is_not_lost(call, inputs):
     y = call("cpu", **{first: x.requires_grad_()}, **tensors)[0]
     (gradient,) = torch.autograd.grad((y * w.detach()).sum(), x)
     torch.testing.assert_close((tangent * w.detach()).sum(), (gradient * v).sum())
+
+
+@every_scan
+@pytest.mark.parametrize("b", [1, 2])
+def test_float32_error_budget_of_long_products(call, inputs, b):
+    """Without a reset a state passes through all steps: errors of the decays add up."""
+    tensors = inputs(b=b, t=100, d=20, n=3, without=("reset",))
+    exactly = own_exponentials.exact_call(tensors) if call is selective.call else None
+    assert_within_budget(call, "cpu", tensors, exactly)
 
 
 @every_scan

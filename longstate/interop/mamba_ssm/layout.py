@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from longstate.ops._transforms import transformed
+
 
 class _Swap(torch.autograd.Function):
     @staticmethod
@@ -22,7 +24,8 @@ def swapped(x: Tensor) -> Tensor:
 
     On a CPU row by row: PyTorch transposes two axes ten times faster than it copies three.
     """
-    if x.mT.is_contiguous() or x.device.type != "cpu" or torch.compiler.is_compiling():
+    plain = x.device.type != "cpu" or torch.compiler.is_compiling() or transformed((x,))
+    if plain or x.mT.is_contiguous():
         return x.mT.contiguous()
     return _Swap.apply(x)
 

@@ -136,7 +136,7 @@ def _forward(s: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _fake(s: Inputs) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(s.u, memory_format=torch.contiguous_format), torch.empty_like(s.h0)
+    return s.u.new_empty(s.u.shape), s.h0.new_empty(s.h0.shape)
 
 
 def _backward(s: Inputs, grad_y: Tensor | None, grad_last: Tensor | None) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._transforms import can_look, is_finite
+
 _CHUNK = 64  # samples; balances the Toeplitz product (k) with the states (2n)
 
 
@@ -35,7 +37,33 @@ def chunked(
     u: Tensor, kernel: Tensor, into: Tensor, outof: Tensor, carry: Callable[[Tensor], Tensor],
     advance: Callable[[Tensor, Tensor], Tensor], h0: Tensor, lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The four products. `carry` runs the recurrence between chunks, `advance` A^steps h."""
+    """The four products. `carry` runs the recurrence between chunks, `advance` A^steps h.
+
+    A product multiplies what comes later by 0, which a NaN survives. So on a CPU samples that are
+    not finite are left out and make the outputs from there on NaN, in their channel and row.
+    """
+
+    def run(u: Tensor) -> tuple[Tensor, Tensor]:
+        return _products(u, kernel, into, outof, carry, advance, h0, lengths)
+
+    if lengths is not None:
+        there = torch.arange(u.shape[1], device=u.device) < lengths[:, None]
+        u = torch.where(there[..., None], u, 0)
+    if u.device.type != "cpu":
+        return run(u)
+    if can_look():
+        y, last = run(u)
+        if is_finite(last):  # it holds something of every sample
+            return y, last
+    spoiled = (0 * u).cumsum(1)  # 0, and NaN from the first sample that is not finite
+    y, last = run(torch.where(u.isfinite(), u, 0))
+    return y + spoiled, last + spoiled[:, -1, :, None]
+
+
+def _products(
+    u: Tensor, kernel: Tensor, into: Tensor, outof: Tensor, carry: Callable[[Tensor], Tensor],
+    advance: Callable[[Tensor, Tensor], Tensor], h0: Tensor, lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     b, t, d = u.shape
     kernel, into, outof = kernel.to(u.dtype), into.to(h0.dtype), outof.to(h0.dtype)
     k = into.shape[0]
@@ -46,7 +74,8 @@ def chunked(
 
     # rows j of `into` reversed: sample j of a chunk is k - 1 - j steps from its end
     to_state = _as_real(into.flip(0).permute(1, 0, 2))  # (d, k, n or 2n)
-    inflow = torch.bmm(u_chunks, to_state).view(d, b, chunks, -1).permute(1, 2, 0, 3)
+    inflow = torch.bmm(u_chunks, to_state).view(d, b, chunks, to_state.shape[2])
+    inflow = inflow.permute(1, 2, 0, 3)
     inflow = as_complex(inflow, into)[:, :full].contiguous()
     if full:
         starts = torch.cat([h0[:, None], carry(inflow)], dim=1)  # state before chunk 0 .. full
@@ -54,7 +83,9 @@ def chunked(
         starts = h0[:, None]
 
     from_state = _as_real(outof.permute(1, 2, 0).transpose(1, 2)).mT  # (d, n or 2n, k)
-    flat = _as_real(starts[:, :chunks]).permute(2, 0, 1, 3).reshape(d, b * chunks, -1)
+    flat = (
+        _as_real(starts[:, :chunks]).permute(2, 0, 1, 3).reshape(d, b * chunks, to_state.shape[2])
+    )
     y = torch.baddbmm(torch.bmm(u_chunks, _toeplitz(kernel)), flat, from_state)
     y = y.view(d, b, chunks * k).permute(1, 2, 0)[:, :t]
 
@@ -91,4 +122,4 @@ def _as_real(x: Tensor) -> Tensor:
 def as_complex(x: Tensor, like: Tensor) -> Tensor:
     if not like.is_complex():
         return x
-    return torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_complex(x.reshape(*x.shape[:-1], x.shape[-1] // 2, 2))

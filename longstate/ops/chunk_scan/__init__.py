@@ -12,8 +12,9 @@ are never subtracted from one another, so exp(-1000) between two samples costs n
 elsewhere; a backward of its own recomputes the matrices of each chunk and keeps at most the states
 between chunks.
 
-Values that are not finite spread to the whole chunk of `CHUNK` samples they fall in, as they do in
-any product with a triangular matrix.
+A sample that is not finite reaches its own output and later ones of its row, up to a reset. Away
+from CPUs it spreads to the whole chunk of `CHUNK` samples, as in any product with a triangular
+matrix.
 
 Axes: b batch, t time, h heads, p channels per head, n state, g groups (heads of a group share B
 and C).
@@ -214,7 +215,11 @@ def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
     return _loop(*s[:8], None, None)
 
 
+def _restore(s: Inputs, states: Tensor) -> dict[str, Tensor]:
+    return {"h0": states if s.impl == "triton" else states[:, 0].flatten(0, 1)}
+
+
 _scan = register(
     "chunk_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states", unsaved="h0",
+    returns="y last", saves="states", copied="h0", restore=_restore,
 )  # fmt: skip

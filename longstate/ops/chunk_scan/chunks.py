@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.ops._layout import on_large_pages
+from longstate.ops._transforms import is_finite
 from longstate.ops.chunk_scan.decay import Decays, decays, matrix, paths_through
+from longstate.ops.chunk_scan.spoiled import clean
 
 _TILE = {"cpu": 2**17}  # entries of L in a tile: half a MiB of float32
 _TILE_ELSEWHERE = 2**25
@@ -76,12 +78,25 @@ def forward(
     h0: Tensor, k: int, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (b, t, h, p), last (b, h, p, n), and if `keep` the states before every chunk."""
+    y, last, states = _forward(x, log_a, weight, own, B, C, D, h0, k, keep)
+    if x.device.type != "cpu" or is_finite(last):  # which holds something of every sample
+        return y, last, states
+    c = clean(x, log_a, weight, B, h0)
+    y, last, _ = _forward(c.x, c.log_a, c.weight, own, c.B, C, D, c.h0, k, False)
+    y.masked_fill_(c.outputs, torch.nan)
+    return y, last.masked_fill_(c.last[..., None], torch.nan), states
+
+
+def _forward(
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor, k: int, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     cut = Tiling(x, B.shape[2], k)
     dtype = h0.dtype
     log_a, weight, own = (cut.cut(v.to(dtype)).contiguous() for v in (log_a, weight, own))
     all_decays, weights = decays(log_a), Weights(weight, own, D.to(dtype))
     y = on_large_pages(torch.empty(x.shape, dtype=x.dtype, device=x.device))
-    last = torch.empty_like(h0)
+    last = torch.empty_like(h0, memory_format=torch.contiguous_format)
     slots = cut.chunks if keep else cut.tile
     states = h0.new_empty(cut.blocks if keep else 1, slots + 1, cut.rows, *h0.shape[1:])
     on_large_pages(states)

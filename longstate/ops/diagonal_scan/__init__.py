@@ -93,7 +93,15 @@ def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
     return reference.forward(s)
 
 
+def _restore(s: Inputs, h: Tensor) -> dict[str, Tensor]:
+    start = torch.zeros_like(h[:, 0]) if s.h0 is None else s.h0
+    before = torch.cat([start[:, None], h[:, :-1]], dim=1)
+    if s.reset is not None:
+        before = torch.where(s.reset[..., None], 0, before)
+    return {"x": h - s.a * before}
+
+
 _scan = register(
     "diagonal_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="h last", saves="h", unsaved="x",
+    returns="h last", saves="h", unsaved="x", restore=_restore,
 )  # fmt: skip

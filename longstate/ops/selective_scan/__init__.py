@@ -200,7 +200,11 @@ def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
     return reference.forward(s)
 
 
+def _restore(s: Inputs, states: Tensor) -> dict[str, Tensor]:
+    return {"h0": states[:, 0].mT}
+
+
 _scan = register(
     "selective_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states", unsaved="h0",
+    returns="y last", saves="states", copied="h0", restore=_restore,
 )  # fmt: skip

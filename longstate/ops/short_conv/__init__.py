@@ -94,7 +94,7 @@ def _sources(
     # can be filled takes the positions of the skipped ones, and nobody reads it.
     order = torch.arange(past + t + 1, device=x.device).repeat(x.shape[0], 1)
     rank = torch.where(kept, past + count - 1, past + t)
-    order.scatter_(1, rank, time[past:].expand_as(rank))
+    order = order.scatter(1, rank, time[past:].expand_as(rank))
     first = (count - 1).clamp(min=0)
     sources = order.gather(1, (first[..., None] + window).flatten(1)).view(*count.shape, -1)
     ends = order.gather(1, count[:, -1:] + window[:past])
