@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from longstate.ops._layout import CHUNK, dense, flags
-from longstate.ops._triton_math import sigmoid
+from longstate.ops._triton import sigmoid
 from longstate.ops.longhorn_scan import Inputs
 
 _LANES = 32  # channels per program: one warp

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from longstate.ops._layout import compute_dtype, dense
-from longstate.ops._triton_math import sigmoid
+from longstate.ops._triton import sigmoid
 from longstate.ops.short_conv import Inputs
 
 _STEPS, _LANES = 16, 64
