@@ -17,6 +17,7 @@ functions are in a `Functions`:
 `at` is the place of a block at a step. A reset is the engine's: `h` and `g` are zeros there.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import triton
@@ -38,8 +39,10 @@ class Functions(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a scan has whatever its rule."""
+    """A rule, and what a scan has whatever its rule."""
 
+    call: Functions
+    rule: Any
     steps: Any
     n: Any
     chunk: Any  # steps from one `recall` to the next
@@ -64,29 +67,29 @@ class Place(NamedTuple):
 
 
 @triton.jit
-def _place(frame: Frame, t: tl.tensor) -> Place:
+def _place(f: Frame, t: tl.tensor) -> Place:
     b = tl.program_id(0).to(tl.int64)
-    lane = tl.program_id(1) * frame.LANES + tl.arange(0, frame.LANES)
-    row = b * frame.steps + t
+    lane = tl.program_id(1) * f.LANES + tl.arange(0, f.LANES)
+    row = b * f.steps + t
     fresh = None
-    if frame.reset is not None:
-        fresh = tl.load(frame.reset + row) != 0
-    return Place(b, t, row, lane, lane < frame.n, frame.steps, frame.n, row * frame.n + lane, fresh)
+    if f.reset is not None:
+        fresh = tl.load(f.reset + row) != 0
+    return Place(b, t, row, lane, lane < f.n, f.steps, f.n, row * f.n + lane, fresh)
 
 
 @triton.jit
-def _load_state(x: tl.tensor, frame: Frame, at: Place) -> tl.tuple:
-    if frame.PLANAR:
+def _load_state(x: tl.tensor, f: Frame, at: Place) -> tl.tuple:
+    if f.PLANAR:
         first = x + 2 * at.b * at.n + at.lane
         z = tl.load(first, mask=at.inside, other=0.0)
         return z, tl.load(first + at.n, mask=at.inside, other=0.0)
     else:
-        return load(x, at.b * at.n + at.lane, at.inside, frame.PARTS)
+        return load(x, at.b * at.n + at.lane, at.inside, f.PARTS)
 
 
 @triton.jit
-def _store_state(x: tl.tensor, frame: Frame, at: Place, h: tl.tuple) -> None:
-    if frame.PLANAR:
+def _store_state(x: tl.tensor, f: Frame, at: Place, h: tl.tuple) -> None:
+    if f.PLANAR:
         first = x + 2 * at.b * at.n + at.lane
         tl.store(first, h[0], mask=at.inside)
         tl.store(first + at.n, h[1], mask=at.inside)
@@ -118,51 +121,45 @@ def sum_lanes(x: tl.tensor, out: tl.tensor, at: Place) -> None:
 
 
 @triton.jit
-def _forward(f: Functions, rule: tl.tuple, frame: Frame, state: tl.tensor, last: tl.tensor) -> None:
-    start = _place(frame, 0)
-    c = f.constants(rule, start)
-    h = _load_state(state, frame, start)
-    x = f.read(rule, start)
-    for t in range(frame.steps):
-        following = f.read(rule, _place(frame, tl.minimum(t + 1, frame.steps - 1)))
-        at = _place(frame, t)
-        h = f.advance(rule, at, c, x, forget(at, h))
+def _forward(f: Frame, state: tl.tensor, last: tl.tensor) -> None:
+    start = _place(f, 0)
+    c = f.call.constants(f.rule, start)
+    h = _load_state(state, f, start)
+    x = f.call.read(f.rule, start)
+    for t in range(f.steps):
+        following = f.call.read(f.rule, _place(f, tl.minimum(t + 1, f.steps - 1)))
+        at = _place(f, t)
+        h = f.call.advance(f.rule, at, c, x, forget(at, h))
         x = following
     if last is not None:
-        _store_state(last, frame, start, h)
+        _store_state(last, f, start, h)
 
 
 @triton.jit
 def _backward(
-    f: Functions,
-    rule: tl.tuple,
-    frame: Frame,
-    grads: tl.tuple,
-    carry: tl.tensor,
-    totals: tl.tensor,
-    PARTS: tl.constexpr,
+    f: Frame, grads: tl.tuple, carry: tl.tensor, totals: tl.tensor, PARTS: tl.constexpr
 ) -> None:
-    start = _place(frame, 0)
-    c = f.constants(rule, start)
-    g = _load_state(carry, frame, start)
+    start = _place(f, 0)
+    c = f.call.constants(f.rule, start)
+    g = _load_state(carry, f, start)
     total = zeros(g[0], PARTS)
-    chunks = tl.cdiv(frame.steps, frame.chunk)
+    chunks = tl.cdiv(f.steps, f.chunk)
     for back in range(chunks):
-        first = (chunks - 1 - back) * frame.chunk
-        size = tl.minimum(frame.chunk, frame.steps - first)
-        if f.again is not None:
-            h = f.recall(rule, _place(frame, first))
+        first = (chunks - 1 - back) * f.chunk
+        size = tl.minimum(f.chunk, f.steps - first)
+        if f.call.again is not None:
+            h = f.call.recall(f.rule, _place(f, first))
             for i in range(size):
-                h = f.again(rule, _place(frame, first + i), c, h)
+                h = f.call.again(f.rule, _place(f, first + i), c, h)
             tl.debug_barrier()
         for j in range(size):
-            at = _place(frame, first + size - 1 - j)
-            g, total = f.retreat(rule, at, c, grads, g, total)
+            at = _place(f, first + size - 1 - j)
+            g, total = f.call.retreat(f.rule, at, c, grads, g, total)
             g = forget(at, g)
-        if f.again is not None:
+        if f.call.again is not None:
             tl.debug_barrier()
-    _store_state(carry, frame, start, g)
-    store(totals, start.b * frame.n + start.lane, total, start.inside)
+    _store_state(carry, f, start, g)
+    store(totals, start.b * f.n + start.lane, total, start.inside)
 
 
 def blocks(n: int) -> int:
@@ -170,13 +167,18 @@ def blocks(n: int) -> int:
     return triton.cdiv(n, _LANES)
 
 
-def _options(f: Functions, *options: Any) -> tuple[Any, ...]:
-    known = Functions(*(None if x is None else tl.constexpr(x) for x in f))
-    return known, *map(tl.constexpr, options)
+def _launch(
+    call: Functions, rule: Any, shape: Sequence[int], reset: Tensor | None, chunk: int,
+    *options: Any,
+) -> tuple[tuple[int, int], Frame]:  # fmt: skip
+    b, t, n = shape
+    known = Functions(*(None if x is None else tl.constexpr(x) for x in call))
+    frame = Frame(known, rule, t, n, chunk, flags(reset), *map(tl.constexpr, (*options, _LANES)))
+    return (b, blocks(n)), frame
 
 
 def scan(
-    f: Functions, rule: Any, shape: tuple[int, int, int], reset: Tensor | None, state: Tensor,
+    call: Functions, rule: Any, shape: Sequence[int], reset: Tensor | None, state: Tensor,
     last: Tensor | None = None, *, parts: int = 1, planar: bool = False,
 ) -> None:  # fmt: skip
     """Run a rule forward.
@@ -188,25 +190,14 @@ def scan(
         last: after the last step; filled. May be `state` itself.
         parts: of a state; 2 if complex.
     """
-    b, t, n = shape
-    known, *options = _options(f, parts, planar, _LANES)
-    frame = Frame(t, n, t, flags(reset), *options)
-    _forward[(b, blocks(n))](known, rule, frame, state, last, num_warps=1)
+    grid, frame = _launch(call, rule, shape, reset, shape[1], parts, planar)
+    _forward[grid](frame, state, last, num_warps=1)
 
 
 def scan_back(
-    f: Functions,
-    rule: Any,
-    shape: tuple[int, int, int],
-    reset: Tensor | None,
-    grads: Any,
-    carry: Tensor,
-    totals: Tensor,
-    *,
-    parts: int = 1,
-    planar: bool = False,
-    chunk: int | None = None,
-) -> None:
+    call: Functions, rule: Any, shape: Sequence[int], reset: Tensor | None, grads: Any,
+    carry: Tensor, totals: Tensor, *, parts: int = 1, planar: bool = False, chunk: int = 0,
+) -> None:  # fmt: skip
     """Run a rule back.
 
     Args:
@@ -215,9 +206,6 @@ def scan_back(
         totals (b, n): filled with the sums over time.
         chunk: steps between two kept states, for rules that have `again`.
     """
-    b, t, n = shape
-    known, *options = _options(f, parts, planar, _LANES)
-    frame = Frame(t, n, chunk or t, flags(reset), *options)
-    _backward[(b, blocks(n))](
-        known, rule, frame, grads, carry, totals, PARTS=totals.numel() // (b * n), num_warps=1
-    )
+    grid, frame = _launch(call, rule, shape, reset, chunk or shape[1], parts, planar)
+    size = totals.numel() // (shape[0] * shape[2])
+    _backward[grid](frame, grads, carry, totals, PARTS=size, num_warps=1)

@@ -22,180 +22,62 @@ A rule is a NamedTuple of what its equation reads. Its functions are in a `Funct
 gradients that others have not. Masks, resets, D and the gate are the engine's.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from longstate.ops._layout import CHUNK, dense
-from longstate.ops._triton import Pointer, flags, sigmoid
-
-_LANES = 32  # channels per program: one warp
-
-
-class Functions(NamedTuple):
-    constants: Any
-    weigh: Any
-    advance: Any
-    retreat: Any
-    finish: Any
-
-
-class Frame(NamedTuple):
-    """What a scan has whatever its rule."""
-
-    steps: Any
-    d: Any
-    n: Any
-    v: Pointer  # b, t, d: the input
-    w: Pointer  # b, t, d: the weight of a sample, before its bias
-    bias: Pointer  # d
-    key: Pointer  # b, t, groups, n
-    query: Pointer
-    D: Pointer  # d
-    z: Pointer  # b, t, d; None: no gate
-    mask: Pointer  # b, t; None: all samples exist
-    reset: Pointer
-    kept: Pointer  # b, chunks, n, d; None: states are not kept
-    GROUPS: Any
-    LANES: Any
-    STATES: Any  # n, rounded up to a power of 2
-
-
-class Gradients(NamedTuple):
-    y: Pointer
-    v: Pointer
-    w: Pointer
-    key: Pointer  # blocks of a group, b, t, groups, n
-    query: Pointer
-    D: Pointer  # b, d
-    bias: Pointer
-    z: Pointer
-    scratch: Pointer  # b, CHUNK, n, d
-
-
-class Place(NamedTuple):
-    """A block of channels."""
-
-    b: Any
-    g: Any
-    rows: Any  # before those of this block, where each block has (b, t) of its own
-    lane: tl.tensor
-    inside: tl.tensor  # channels
-    state: tl.tensor
-    exists: tl.tensor  # states
-    both: tl.tensor  # states by channels
-    pair: tl.tensor  # where they are in (d, n)
-    tile: tl.tensor  # where they are in (n, d)
-
-
-class Drive(NamedTuple):
-    """What drives a step."""
-
-    w: tl.tensor  # d
-    v: tl.tensor  # d
-    key: tl.tensor  # n, 1
-
-
-class Step(NamedTuple):
-    """A step of a block."""
-
-    row: Any  # b * steps + t
-    at: tl.tensor  # of (b, t, d)
-    here: tl.tensor  # channels that have a sample: all or none of a sequence's
+from longstate.ops._triton import flags, sigmoid
+from longstate.ops._triton.tiles import (
+    LANES,
+    Drive,
+    Frame,
+    Functions,
+    Operands,
+    Place,
+    Step,
+    column,
+    forget,
+    place,
+    row,
+    step,
+    vector,
+)  # fmt: skip
 
 
 @triton.jit
-def _place(f: Frame) -> Place:
-    b = tl.program_id(0).to(tl.int64)
-    per = tl.num_programs(1) // f.GROUPS
-    g, size = tl.program_id(1) // per, f.d // f.GROUPS
-    within = (tl.program_id(1) % per) * f.LANES + tl.arange(0, f.LANES)
-    lane, inside = g * size + within, within < size
-    state = tl.arange(0, f.STATES)
-    exists = state < f.n
-    rows = (tl.program_id(1) % per).to(tl.int64) * tl.num_programs(0) * f.steps
-    return Place(
-        b, g, rows, lane, inside, state, exists, exists[:, None] & inside[None, :],
-        lane[None, :] * f.n + state[:, None], state[:, None] * f.d + lane[None, :],
-    )  # fmt: skip
-
-
-@triton.jit
-def _step(f: Frame, at: Place, t: tl.tensor) -> Step:
-    row = at.b * f.steps + t
-    here = at.inside
-    if f.mask is not None:
-        here = here & (tl.load(f.mask + row) != 0)
-    return Step(row, row * f.d + at.lane, here)
-
-
-@triton.jit
-def _row(x: tl.tensor, now: Step, like: tl.tensor) -> tl.tensor:
-    """Channels of x (b, t, d), in the type of `like`; 0 where there is no sample."""
-    return tl.load(x + now.at, mask=now.here, other=0.0).to(like.dtype)
-
-
-@triton.jit
-def _vector(x: tl.tensor, at: Place) -> tl.tensor:
-    return tl.load(x + at.lane, mask=at.inside, other=0.0)
-
-
-@triton.jit
-def _column(f: Frame, x: tl.tensor, at: Place, row: tl.tensor) -> tl.tensor:
-    """Where the states of x (b, t, groups, n) are."""
-    return x + (row * f.GROUPS + at.g) * f.n + at.state
-
-
-@triton.jit
-def _forget(f: Frame, now: Step, h: tl.tensor) -> tl.tensor:
-    if f.reset is not None:
-        h = tl.where(tl.load(f.reset + now.row) != 0, 0.0, h)
-    return h
-
-
-@triton.jit
-def _drive(
-    r: Functions, rule: tl.tuple, f: Frame, at: Place, now: Step, bias: tl.tensor
-) -> tl.tuple:
+def _drive(f: Frame, at: Place, now: Step, bias: tl.tensor) -> tl.tuple:
     """What drives a step, and the slope of its weight."""
-    w, slope = r.weigh(rule, now, _row(f.w, now, bias) + bias)
-    key = tl.load(_column(f, f.key, at, now.row), mask=at.exists, other=0.0)[:, None]
-    return Drive(tl.where(now.here, w, 0.0), _row(f.v, now, bias), key), slope
+    w, slope = f.call.weigh(f.rule, now, row(f.x.w, now, bias) + bias)
+    key = tl.load(column(f, f.x.key, at, now.row), mask=at.exists, other=0.0)[:, None]
+    return Drive(tl.where(now.here, w, 0.0), row(f.x.v, now, bias), key), slope
 
 
 @triton.jit
 def _query(f: Frame, at: Place, now: Step) -> tl.tensor:
-    return tl.load(_column(f, f.query, at, now.row), mask=at.exists, other=0.0)[:, None]
+    return tl.load(column(f, f.x.query, at, now.row), mask=at.exists, other=0.0)[:, None]
 
 
 @triton.jit
-def _forward(
-    r: Functions,
-    rule: tl.tuple,
-    f: Frame,
-    h0: tl.tensor,
-    y: tl.tensor,
-    last: tl.tensor,
-    CHUNK: tl.constexpr,
-) -> None:
-    at = _place(f)
-    c = r.constants(rule, at)
-    D, bias = _vector(f.D, at), _vector(f.bias, at)
-    h = tl.load(h0 + at.b * f.d * f.n + at.pair, mask=at.both, other=0.0)
+def _forward(f: Frame, y: tl.tensor, last: tl.tensor, CHUNK: tl.constexpr) -> None:
+    at = place(f)
+    c = f.call.constants(f.rule, at)
+    D, bias = vector(f.x.D, at), vector(f.x.bias, at)
+    h = tl.load(f.x.h0 + at.b * f.d * f.n + at.pair, mask=at.both, other=0.0)
     chunks = tl.cdiv(f.steps, CHUNK)
     for t in range(f.steps):
         if f.kept is not None:  # noqa: SIM102 (apart, so that nothing is compiled where it is off)
             if t % CHUNK == 0:
                 kept = f.kept + (at.b * chunks + t // CHUNK) * f.n * f.d
                 tl.store(kept + at.tile, h, mask=at.both)
-        now = _step(f, at, t)
-        x, _ = _drive(r, rule, f, at, now, bias)
-        h = r.advance(rule, c, x, _forget(f, now, h))
+        now = step(f, at, t)
+        x, _ = _drive(f, at, now, bias)
+        h = f.call.advance(f.rule, c, x, forget(f, now, h))
         out = tl.sum(h * _query(f, at, now), axis=0) + D * x.v
-        if f.z is not None:
-            gate = _row(f.z, now, bias)
+        if f.x.z is not None:
+            gate = row(f.x.z, now, bias)
             out = out * gate * sigmoid(gate)
         out = tl.where(now.here, out, 0.0)
         tl.store(y + now.at, out.to(y.dtype.element_ty), mask=at.inside)
@@ -204,93 +86,75 @@ def _forward(
 
 @triton.jit
 def _again(
-    r: Functions, rule: tl.tuple, f: Frame, at: Place, c: tl.tensor, bias: tl.tensor,
-    scratch: tl.tensor, first: tl.tensor, size: tl.tensor, CHUNK: tl.constexpr,
+    f: Frame, at: Place, c: tl.tensor, bias: tl.tensor, scratch: tl.tensor, first: tl.tensor,
+    size: tl.tensor, CHUNK: tl.constexpr,
 ) -> None:  # fmt: skip
     """The states before each step of a chunk, from the kept one."""
     chunk = at.b * tl.cdiv(f.steps, CHUNK) + first // CHUNK
     h = tl.load(f.kept + chunk * f.n * f.d + at.tile, mask=at.both, other=0.0)
     for i in range(size):
-        now = _step(f, at, first + i)
-        h = _forget(f, now, h)
+        now = step(f, at, first + i)
+        h = forget(f, now, h)
         tl.store(scratch + i * f.n * f.d, h, mask=at.both)
-        x, _ = _drive(r, rule, f, at, now, bias)
-        h = r.advance(rule, c, x, h)
+        x, _ = _drive(f, at, now, bias)
+        h = f.call.advance(f.rule, c, x, h)
 
 
 @triton.jit
 def _backward(
-    r: Functions,
-    rule: tl.tuple,
-    f: Frame,
-    grads: Gradients,
-    own: tl.tuple,
-    grad_h: tl.tensor,
+    f: Frame, grads: Operands, own: tl.tuple, grad_y: tl.tensor, scratch: tl.tensor,
     CHUNK: tl.constexpr,
-) -> None:
-    at = _place(f)
-    c = r.constants(rule, at)
-    D, bias = _vector(f.D, at), _vector(f.bias, at)
-    carry = grad_h + at.b * f.d * f.n + at.pair
+) -> None:  # fmt: skip
+    at = place(f)
+    c = f.call.constants(f.rule, at)
+    D, bias = vector(f.x.D, at), vector(f.x.bias, at)
+    carry = grads.h0 + at.b * f.d * f.n + at.pair
     g = tl.load(carry, mask=at.both, other=0.0)
     total, sum_D, sum_bias = tl.zeros_like(g), tl.zeros_like(D), tl.zeros_like(bias)
-    scratch = grads.scratch + at.b * CHUNK * f.n * f.d + at.tile
+    scratch += at.b * CHUNK * f.n * f.d + at.tile
     chunks = tl.cdiv(f.steps, CHUNK)
     for back in range(chunks):
         first = (chunks - 1 - back) * CHUNK
         size = tl.minimum(CHUNK, f.steps - first)
-        _again(r, rule, f, at, c, bias, scratch, first, size, CHUNK)
+        _again(f, at, c, bias, scratch, first, size, CHUNK)
         tl.debug_barrier()
         for j in range(size):
             i = size - 1 - j
-            now = _step(f, at, first + i)
-            x, slope = _drive(r, rule, f, at, now, bias)
+            now = step(f, at, first + i)
+            x, slope = _drive(f, at, now, bias)
             query = _query(f, at, now)
             before = tl.load(scratch + i * f.n * f.d, mask=at.both, other=0.0)
-            h = r.advance(rule, c, x, before)
-            g_y = _row(grads.y, now, bias)
-            if f.z is not None:
-                gate = _row(f.z, now, bias)
+            h = f.call.advance(f.rule, c, x, before)
+            g_y = row(grad_y, now, bias)
+            if f.x.z is not None:
+                gate = row(f.x.z, now, bias)
                 s = sigmoid(gate)
                 out = tl.sum(h * query, axis=0) + D * x.v
                 to_gate = tl.where(now.here, g_y * out * (s + gate * (s - s * s)), 0.0)
                 tl.store(grads.z + now.at, to_gate.to(grads.z.dtype.element_ty), mask=at.inside)
                 g_y = g_y * gate * s
             g += g_y[None, :] * query
-            g, to_w, to_v, to_key, total = r.retreat(rule, at, now, c, x, before, g, own, total)
-            to_query, row = tl.sum(g_y[None, :] * h, axis=1), at.rows + now.row
-            tl.store(_column(f, grads.key, at, row), tl.sum(to_key, axis=1), mask=at.exists)
-            tl.store(_column(f, grads.query, at, row), to_query, mask=at.exists)
+            g, to_w, to_v, to_key, total = f.call.retreat(
+                f.rule, at, now, c, x, before, g, own, total
+            )
+            to_query, mine = tl.sum(g_y[None, :] * h, axis=1), at.rows + now.row
+            tl.store(column(f, grads.key, at, mine), tl.sum(to_key, axis=1), mask=at.exists)
+            tl.store(column(f, grads.query, at, mine), to_query, mask=at.exists)
             to_w = tl.where(now.here, to_w * slope, 0.0)
             to_v = tl.where(now.here, to_v + g_y * D, 0.0)
             tl.store(grads.w + now.at, to_w.to(grads.w.dtype.element_ty), mask=at.inside)
             tl.store(grads.v + now.at, to_v.to(grads.v.dtype.element_ty), mask=at.inside)
             sum_D += g_y * x.v
             sum_bias += to_w
-            g = _forget(f, now, g)
+            g = forget(f, now, g)
         tl.debug_barrier()
     tl.store(carry, g, mask=at.both)
     tl.store(grads.D + at.b * f.d + at.lane, sum_D, mask=at.inside)
     tl.store(grads.bias + at.b * f.d + at.lane, sum_bias, mask=at.inside)
-    r.finish(rule, at, own, total)
+    f.call.finish(f.rule, at, own, total)
 
 
-class Operands(NamedTuple):
-    """What an op gives a scan, and its gradients."""
-
-    v: Tensor  # b, t, d
-    w: Tensor
-    key: Tensor  # b, t, n, or b, t, groups, n
-    query: Tensor
-    D: Tensor | None  # d
-    bias: Tensor | None
-    z: Tensor | None
-    h0: Tensor  # b, d, n
-
-
-def scan(
-    r: Functions, rule: Any, x: Operands, mask: Tensor | None, reset: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def scan(call: Functions, rule: Any, x: Operands, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Run a rule forward.
 
     Returns:
@@ -300,65 +164,62 @@ def scan(
     (b, t, d), n = x.v.shape, x.key.shape[-1]
     y, last = x.v.new_empty(b, t, d), x.key.new_empty(b, d, n)
     kept = x.key.new_empty(b, triton.cdiv(t, CHUNK) if keep else 0, n, d)
-    grid, frame = _launch(x, mask, reset, kept if keep else None)
-    _forward[grid](_known(r), rule, frame, dense(x.h0), y, last, CHUNK=CHUNK, num_warps=1)
+    frame = _frame(call, rule, x, kept if keep else None)
+    _forward[_grid(x)](frame, y, last, CHUNK=CHUNK, num_warps=1)
     return y, last, kept
 
 
 def scan_back(
-    r: Functions, rule: Any, x: Operands, mask: Tensor | None, reset: Tensor | None, kept: Tensor,
-    grad_y: Tensor | None, grad_last: Tensor | None, own: Any,
+    call: Functions, rule: Any, x: Operands, kept: Tensor, grad_y: Tensor | None,
+    grad_last: Tensor | None, own: Any,
 ) -> Operands:  # fmt: skip
     """Run a rule back; fills `own`, the rule's NamedTuple of gradients, and returns the others."""
-    (b, t, d), n, wide = x.v.shape, x.key.shape[-1], x.key
-    grid, frame = _launch(x, mask, reset, kept)
-    groups = _groups(x)
+    (b, t, d), n, wide, groups = x.v.shape, x.key.shape[-1], x.key, _groups(x)
     grad_y = x.v.new_zeros(b, t, d) if grad_y is None else dense(grad_y)
-    grad_h = wide.new_zeros(b, d, n)
+    carry = wide.new_zeros(b, d, n)
     if grad_last is not None:
-        grad_h.copy_(grad_last)
-    grad_v, grad_w = x.v.new_empty(b, t, d), x.w.new_empty(b, t, d)
+        carry.copy_(grad_last)
     grad_z = None if x.z is None else x.z.new_empty(b, t, d)
-    grad_key, grad_query = wide.new_empty(2, grid[1] // groups, b, t, groups, n)
-    grad_D, grad_bias = wide.new_empty(2, b, d)
-    grads = Gradients(
-        grad_y, grad_v, grad_w, grad_key, grad_query, grad_D, grad_bias, grad_z,
-        wide.new_empty(b, CHUNK, n, d),
-    )  # fmt: skip
-    _backward[grid](_known(r), rule, frame, grads, own, grad_h, CHUNK=CHUNK, num_warps=1)
-    grad_D, grad_bias = (
-        grad.sum(0).to((wide if given is None else given).dtype)
-        for grad, given in ((grad_D, x.D), (grad_bias, x.bias))
+    key, query = wide.new_empty(2, blocks(x), b, t, groups, n)
+    D, bias = wide.new_empty(2, b, d)
+    grads = Operands(
+        x.v.new_empty(b, t, d), x.w.new_empty(b, t, d), key, query, D, bias, grad_z, carry
     )
-    grad_key, grad_query = _like(grad_key.sum(0), x.key), _like(grad_query.sum(0), x.query)
-    return Operands(grad_v, grad_w, grad_key, grad_query, grad_D, grad_bias, grad_z, grad_h)
+    scratch = wide.new_empty(b, CHUNK, n, d)
+    _backward[_grid(x)](
+        _frame(call, rule, x, kept), grads, own, grad_y, scratch, CHUNK=CHUNK, num_warps=1
+    )
+    D, bias = (
+        grad.sum(0).to((wide if given is None else given).dtype)
+        for grad, given in ((grads.D, x.D), (grads.bias, x.bias))
+    )
+    key, query = _like(grads.key.sum(0), x.key), _like(grads.query.sum(0), x.query)
+    return grads._replace(key=key, query=query, D=D, bias=bias)
 
 
 def blocks(x: Operands) -> int:
     """Programs for one group of a sequence."""
-    return triton.cdiv(x.v.shape[2] // _groups(x), _LANES)
+    return triton.cdiv(x.v.shape[2] // _groups(x), LANES)
 
 
 def _groups(x: Operands) -> int:
     return max(p.shape[2] if p.dim() == 4 else 1 for p in (x.key, x.query))
 
 
-def _known(r: Functions) -> Functions:
-    return Functions(*map(tl.constexpr, r))
+def _grid(x: Operands) -> tuple[int, int]:
+    return len(x.v), _groups(x) * blocks(x)
 
 
-def _launch(
-    x: Operands, mask: Tensor | None, reset: Tensor | None, kept: Tensor | None
-) -> tuple[tuple[int, int], Frame]:
-    (b, t, d), n, groups = x.v.shape, x.key.shape[-1], _groups(x)
-    D, bias = (x.key.new_zeros(d) if p is None else dense(p.to(x.key.dtype)) for p in (x.D, x.bias))
+def _frame(call: Functions, rule: Any, x: Operands, kept: Tensor | None) -> Frame:
+    (_, t, d), n, groups, kind = x.v.shape, x.key.shape[-1], _groups(x), x.key.dtype
+    D, bias = (x.key.new_zeros(d) if p is None else dense(p.to(kind)) for p in (x.D, x.bias))
     key, query = (_by_group(p, groups) for p in (x.key, x.query))
-    options = map(tl.constexpr, (groups, _LANES, triton.next_power_of_2(n)))
-    frame = Frame(
-        t, d, n, dense(x.v), dense(x.w), bias, key, query, D, None if x.z is None else dense(x.z),
-        flags(mask), flags(reset), kept, *options,
-    )  # fmt: skip
-    return (b, groups * blocks(x)), frame
+    z = None if x.z is None else dense(x.z)
+    given = Operands(
+        dense(x.v), dense(x.w), key, query, D, bias, z, dense(x.h0), flags(x.mask), flags(x.reset)
+    )
+    options = map(tl.constexpr, (groups, LANES, triton.next_power_of_2(n)))
+    return Frame(Functions(*map(tl.constexpr, call)), rule, given, t, d, n, kept, *options)
 
 
 def _by_group(x: Tensor, groups: int) -> Tensor:
@@ -367,7 +228,7 @@ def _by_group(x: Tensor, groups: int) -> Tensor:
 
 
 def _like(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient in the form of `x`, from (b, t, g, n)."""
+    """Gradient in the form of `x`, from (b, t, groups, n)."""
     if x.dim() == 3:
         return grad.sum(2)
     return grad.sum(2, keepdim=True) if x.shape[2] < grad.shape[2] else grad

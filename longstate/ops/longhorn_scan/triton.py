@@ -13,16 +13,8 @@ from torch import Tensor
 
 from longstate.ops._layout import dense
 from longstate.ops._triton import Pointer, sigmoid
-from longstate.ops._triton.scan import (
-    Drive,
-    Functions,
-    Operands,
-    Place,
-    Step,
-    blocks,
-    scan,
-    scan_back,
-)
+from longstate.ops._triton.scan import blocks, scan, scan_back
+from longstate.ops._triton.tiles import Drive, Functions, Operands, Place, Step
 from longstate.ops.longhorn_scan import Inputs
 
 
@@ -91,11 +83,11 @@ _FUNCTIONS = Functions(_constants, _weigh, _advance, _retreat, _finish)
 
 def _parts(s: Inputs) -> tuple[Longhorn, Operands]:
     rule = Longhorn(dense(s.size), tl.constexpr(s.beta_sigmoid), tl.constexpr(s.exact))
-    return rule, Operands(s.x, s.beta, s.k, s.q, s.D, s.beta_bias, s.z, s.h0)
+    return rule, Operands(s.x, s.beta, s.k, s.q, s.D, s.beta_bias, s.z, s.h0, s.mask, s.reset)
 
 
 def forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return scan(_FUNCTIONS, *_parts(s), s.mask, s.reset, s.keep)
+    return scan(_FUNCTIONS, *_parts(s), s.keep)
 
 
 def backward(
@@ -103,7 +95,7 @@ def backward(
 ) -> dict[str, Tensor | None]:
     rule, operands = _parts(s)
     grads = Gradients(s.k.new_empty(blocks(operands), *s.size.shape))
-    found = scan_back(_FUNCTIONS, rule, operands, s.mask, s.reset, states, grad_y, grad_last, grads)
+    found = scan_back(_FUNCTIONS, rule, operands, states, grad_y, grad_last, grads)
     return {
         "x": found.v, "beta": found.w, "k": found.key, "q": found.query, "size": grads.size.sum(0),
         "D": found.D, "z": found.z, "h0": found.h0, "beta_bias": found.bias,

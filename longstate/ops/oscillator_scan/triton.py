@@ -22,7 +22,7 @@ from longstate.ops._triton.lanes import (
     scan,
     scan_back,
     sum_lanes,
-)
+)  # fmt: skip
 from longstate.ops.oscillator_scan import CHUNK, Inputs
 from longstate.ops.oscillator_scan.step import STABLE
 

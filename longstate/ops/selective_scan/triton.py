@@ -11,15 +11,8 @@ from torch import Tensor
 
 from longstate.ops._layout import dense
 from longstate.ops._triton import Pointer, sigmoid, softplus
-from longstate.ops._triton.scan import (
-    Drive,
-    Functions,
-    Operands,
-    Place,
-    Step,
-    scan,
-    scan_back,
-)
+from longstate.ops._triton.scan import scan, scan_back
+from longstate.ops._triton.tiles import Drive, Functions, Operands, Place, Step
 from longstate.ops.selective_scan import Inputs
 
 
@@ -75,19 +68,19 @@ _FUNCTIONS = Functions(_constants, _weigh, _advance, _retreat, _finish)
 
 
 def _parts(s: Inputs) -> tuple[Selective, Operands]:
-    rule = Selective(dense(s.A), *s.A.shape, tl.constexpr(s.dt_softplus))
-    return rule, Operands(s.u, s.dt, s.B, s.C, s.D, s.dt_bias, s.z, s.h0)
+    rule = Selective(dense(s.A), s.A.shape[0], s.A.shape[1], tl.constexpr(s.dt_softplus))
+    return rule, Operands(s.u, s.dt, s.B, s.C, s.D, s.dt_bias, s.z, s.h0, s.mask, s.reset)
 
 
 def forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return scan(_FUNCTIONS, *_parts(s), s.mask, s.reset, s.keep)
+    return scan(_FUNCTIONS, *_parts(s), s.keep)
 
 
 def backward(
     s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
 ) -> dict[str, Tensor | None]:
     grads = Gradients(s.A.new_empty(len(s.u), *s.A.shape))
-    found = scan_back(_FUNCTIONS, *_parts(s), s.mask, s.reset, states, grad_y, grad_last, grads)
+    found = scan_back(_FUNCTIONS, *_parts(s), states, grad_y, grad_last, grads)
     return {
         "u": found.v, "dt": found.w, "A": grads.A.sum(0), "B": found.key, "C": found.query,
         "D": found.D, "z": found.z, "h0": found.h0, "dt_bias": found.bias,

@@ -24,7 +24,7 @@ from longstate.ops._triton.lanes import (
     scan,
     scan_back,
     sum_lanes,
-)
+)  # fmt: skip
 from longstate.ops.zoh_scan import Inputs, pole_rows
 
 
