@@ -150,7 +150,8 @@ def _backward(
         if f.call.again is not None:
             h = f.call.recall(f.rule, _place(f, first))
             for i in range(size):
-                h = f.call.again(f.rule, _place(f, first + i), c, h)
+                at = _place(f, first + i)
+                h = f.call.again(f.rule, at, c, forget(at, h))
             tl.debug_barrier()
         for j in range(size):
             at = _place(f, first + size - 1 - j)

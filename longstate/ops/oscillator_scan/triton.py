@@ -1,8 +1,9 @@
 """Triton: the rules of the oscillators, for the engine in `ops/_triton/lanes.py`.
 
-Real and imaginary parts are lanes of their own. Positions overwrite the drive in place. The
-velocities of one chunk at a time are made again in the backward pass, into a buffer of `CHUNK` rows
-for each sequence that stays in the second-level cache.
+Real and imaginary parts are lanes of their own. Positions overwrite the drive in place. The states
+of one chunk at a time are made again in the backward pass, into a tile of velocities and positions
+for each sequence, which stays in the second-level cache. Why positions too, though they are stored,
+is said in `cpu.py`.
 """
 
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ class Oscillators(NamedTuple):
     # on the way back
     y: Pointer = None  # b, t, n: positions
     h0: Pointer = None  # b, 2, n
-    tile: Pointer = None  # b, CHUNK + 1, n: velocities before a chunk and after each of its steps
+    tile: Pointer = None  # b, 2, CHUNK + 1, n: states before a chunk and after each of its steps
     IMPLICIT: Any = None
     chunk: Any = CHUNK
 
@@ -115,42 +116,46 @@ def _kept(rule: Oscillators, at: Place) -> tl.tensor:
 
 
 @triton.jit
-def _velocity(rule: Oscillators, at: Place) -> tl.tensor:
-    """Where the velocity before a step is in the tile. That after it is in the next row."""
-    return rule.tile + (at.b * (rule.chunk + 1) + at.t % rule.chunk) * at.n + at.lane
+def _advanced(rule: Oscillators, A: tl.tensor, given: tl.tuple, h: tl.tuple) -> tl.tuple:
+    x, m = given
+    f0, f1, f2, f3, f4, f5 = _step(A, m, rule.IMPLICIT)
+    return f0 * h[0] - f1 * h[1] + f4 * x, f2 * h[0] + f3 * h[1] + f5 * x
 
 
 @triton.jit
-def _position(rule: Oscillators, at: Place) -> tl.tensor:
-    """y before a step."""
-    return before(rule.y, rule.h0 + (at.b + 1) * at.n, at, 1)[0]
+def _tile(rule: Oscillators, at: Place) -> tl.tuple:
+    """Where the state before a step is. That after it is in the next rows."""
+    rows = rule.chunk + 1
+    z = rule.tile + (2 * at.b * rows + at.t % rule.chunk) * at.n + at.lane
+    return z, z + rows * at.n
 
 
 @triton.jit
 def _advance(rule: Oscillators, at: Place, A: tl.tensor, given: tl.tuple, h: tl.tuple) -> tl.tuple:
-    x, m = given
     if at.t % rule.chunk == 0:
         tl.store(_kept(rule, at), h[0], mask=at.inside)
-    f0, f1, f2, f3, f4, f5 = _step(A, m, rule.IMPLICIT)
-    y = f2 * h[0] + f3 * h[1] + f5 * x
+    z, y = _advanced(rule, A, given, h)
     tl.store(rule.x + at.at, y, mask=at.inside)
-    return f0 * h[0] - f1 * h[1] + f4 * x, y
+    return z, y
 
 
 @triton.jit
 def _recall(rule: Oscillators, at: Place) -> tl.tuple:
+    at_z, at_y = _tile(rule, at)
     z = tl.load(_kept(rule, at), mask=at.inside, other=0.0)
-    tl.store(_velocity(rule, at), z, mask=at.inside)
-    return (z,)
+    y = before(rule.y, rule.h0 + (at.b + 1) * at.n, at, 1)[0]
+    tl.store(at_z, z, mask=at.inside)
+    tl.store(at_y, y, mask=at.inside)
+    return z, y
 
 
 @triton.jit
 def _again(rule: Oscillators, at: Place, A: tl.tensor, h: tl.tuple) -> tl.tuple:
-    x, m = _read(rule, at)
-    f0, f1, _, _, f4, _ = _step(A, m, rule.IMPLICIT)
-    z = f0 * forget(at, h)[0] - f1 * _position(rule, at) + f4 * x
-    tl.store(_velocity(rule, at) + at.n, z, mask=at.inside)
-    return (z,)
+    at_z, at_y = _tile(rule, at)
+    z, y = _advanced(rule, A, _read(rule, at), h)
+    tl.store(at_z + at.n, z, mask=at.inside)
+    tl.store(at_y + at.n, y, mask=at.inside)
+    return z, y
 
 
 @triton.jit
@@ -159,14 +164,14 @@ def _retreat(
 ) -> tl.tuple:
     x, m = _read(rule, at)
     g_z, g_y = g[0], g[1] + _row(grads.y, at.at, at)
+    at_z, at_y = _tile(rule, at)
     if rule.IMPLICIT:
-        after = _row(_velocity(rule, at), at.n, at)
-        y = _row(rule.y, at.at, at)
+        after, y = _row(at_z, at.n, at), _row(at_y, at.n, at)
         w = (g_z + m * g_y) / (1.0 + m * m * A)
         to_A, to_dt = -m * w * y, w * x + g_y * after - A * w * (y + m * after)
     else:
-        z = forget(at, (_row(_velocity(rule, at), 0, at),))[0]
-        to_A, to_dt = _slopes_turning(A, m, (g_z, g_y), z, _position(rule, at), x)
+        z, y = forget(at, (_row(at_z, 0, at), _row(at_y, 0, at)))
+        to_A, to_dt = _slopes_turning(A, m, (g_z, g_y), z, y, x)
     sum_lanes(to_dt, grads.dt, at)
     f0, f1, f2, f3, f4, f5 = _step(A, m, rule.IMPLICIT)
     tl.store(rule.x + at.at, f4 * g_z + f5 * g_y, mask=at.inside)
@@ -195,7 +200,7 @@ def backward_(
     # One row for each sequence and one column for each program, added up below in a fixed order.
     grad_A, grad_dt = A.new_empty(b, n), A.new_empty(b, t, blocks(n))
     rule = Oscillators(
-        A, dense(s.dt), reals(x), kept, reals(y), reals(s.h0), A.new_empty(b, CHUNK + 1, n),
+        A, dense(s.dt), reals(x), kept, reals(y), reals(s.h0), A.new_empty(b, 2, CHUNK + 1, n),
         tl.constexpr(s.implicit),
     )  # fmt: skip
     grads = Gradients(reals(grad_y), grad_dt)
