@@ -16,6 +16,13 @@ def check_flags(b: int, t: int, **flags: Tensor | None) -> None:
             raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(flag)}")
 
 
+def check_shapes(expected: tuple[int, ...], **tensors: Tensor | None) -> None:
+    """Raise ValueError unless each tensor is None or of this shape."""
+    for name, x in tensors.items():
+        if x is not None and x.shape != expected:
+            raise ValueError(f"{name} must be {expected}; got {shape_of(x)}")
+
+
 def common_type(*tensors: Tensor | None) -> torch.dtype:
     """The promoted type of the tensors, float32 at least."""
     dtype = torch.float32
