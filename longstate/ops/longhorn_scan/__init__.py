@@ -27,10 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import check_flags, check_shapes, implementation, where_kept
+from longstate.ops._arguments import check_flags, check_shapes, register_steered, where_kept
 from longstate.ops._choice import choose_for_length, expect, shape_of
-from longstate.ops._layout import CHUNK, compute_dtype
-from longstate.ops._op import register
+from longstate.ops._layout import compute_dtype
 
 
 def longhorn_scan(
@@ -142,29 +141,4 @@ class Inputs(NamedTuple):
     impl: str
 
 
-def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return implementation("longhorn_scan", s.impl).forward(s)
-
-
-def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    (b, t, d), n = s.x.shape, s.k.shape[2]
-    states = s.k.new_empty(b, (t + CHUNK - 1) // CHUNK if s.keep else 0, n, d)
-    return s.x.new_empty(s.x.shape), s.h0.new_empty(s.h0.shape), states
-
-
-def _backward(
-    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
-) -> dict[str, Tensor]:
-    return implementation("longhorn_scan", s.impl).backward(s, states, grad_y, grad_last)
-
-
-def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
-    from longstate.ops.longhorn_scan import reference
-
-    return reference.forward(s)
-
-
-_scan = register(
-    "longhorn_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states", unsaved="h0",
-)  # fmt: skip
+_scan = register_steered("longhorn_scan", Inputs)

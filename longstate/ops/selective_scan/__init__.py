@@ -19,10 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import check_flags, check_shapes, implementation, where_kept
+from longstate.ops._arguments import check_flags, check_shapes, register_steered, where_kept
 from longstate.ops._choice import choose_for_length, expect, shape_of
-from longstate.ops._layout import CHUNK, compute_dtype
-from longstate.ops._op import register
+from longstate.ops._layout import compute_dtype
 
 
 def selective_scan(
@@ -163,29 +162,4 @@ class Inputs(NamedTuple):
         return max(x.shape[2] if x.dim() == 4 else 1 for x in (self.B, self.C))
 
 
-def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return implementation("selective_scan", s.impl).forward(s)
-
-
-def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    (b, t, d), n = s.u.shape, s.A.shape[1]
-    states = s.A.new_empty(b, (t + CHUNK - 1) // CHUNK if s.keep else 0, n, d)
-    return s.u.new_empty(s.u.shape), s.h0.new_empty(s.h0.shape), states
-
-
-def _backward(
-    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
-) -> dict[str, Tensor]:
-    return implementation("selective_scan", s.impl).backward(s, states, grad_y, grad_last)
-
-
-def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
-    from longstate.ops.selective_scan import reference
-
-    return reference.forward(s)
-
-
-_scan = register(
-    "selective_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states", unsaved="h0",
-)  # fmt: skip
+_scan = register_steered("selective_scan", Inputs)
