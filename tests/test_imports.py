@@ -92,13 +92,10 @@ def test_only_cpu_files_import_numba():
 
 
 def test_only_triton_files_import_triton():
-    """`triton.py`, its kernels where it has many (`triton_*.py`), and `_triton_math`."""
-    for module, allowed in (
-        ("triton", {"ops/_triton_math.py"}),
-        ("longstate.ops._triton_math", set()),
-    ):
-        strangers = {p for p in users_of(module) if not re.search(r"/triton(_\w+)?\.py$", p)}
-        assert strangers <= allowed
+    """`triton.py`, its kernels where it has many (`triton_*.py`), and the base of all kernels."""
+    for module in ("triton", "longstate.ops._triton"):
+        allowed = r"ops/(.*/triton(_\w+)?|_triton/\w+)\.py"
+        assert {p for p in users_of(module) if not re.fullmatch(allowed, p)} == set()
 
 
 def test_only_train_imports_distributed():

@@ -11,6 +11,7 @@ Axes: b batch, t time, d channels, n state.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -40,6 +41,15 @@ from longstate.systems import (
 )
 
 _BLOCK = 64  # samples of irregular time whose states are held at once
+
+
+def check_one_way(layer: Any) -> None:
+    """Raise ValueError if a layer is bidirectional and so has no step."""
+    if layer.bidirectional:
+        raise ValueError(
+            f"{type(layer).__name__}(bidirectional=True) needs the whole sequence and has no step; "
+            "build it with bidirectional=False to stream"
+        )
 
 
 class ChannelwiseLayer(Layer):
@@ -95,11 +105,7 @@ class ChannelwiseLayer(Layer):
         reset: Bool[Tensor, " b"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
-        if self.bidirectional:
-            raise ValueError(
-                f"{type(self).__name__}(bidirectional=True) needs the whole sequence and has no "
-                "step; build it with bidirectional=False to stream"
-            )
+        check_one_way(self)
         state = check_step(self, u, state, dt, mask, reset, rate)
         self._check_dt(dt)
         wide = u.to(self._dtype())

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
-from longstate.layers._channelwise import complex_parameter, log_uniform
+from longstate.layers._channelwise import check_one_way, complex_parameter, log_uniform
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
 from longstate.ops._ragged import Ragged
@@ -167,11 +167,7 @@ class S5(Layer):
         reset: Bool[Tensor, " b"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
-        if self.bidirectional:
-            raise ValueError(
-                "S5(bidirectional=True) needs the whole sequence and has no step; build it with "
-                "bidirectional=False to stream"
-            )
+        check_one_way(self)
         return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def _scan(self, u, state, dt, mask, reset, rate):

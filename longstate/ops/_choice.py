@@ -2,6 +2,7 @@
 
 import importlib.util
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
@@ -16,7 +17,15 @@ IMPLEMENTATIONS = ("auto", "reference", "cpu", "triton")
 
 @lru_cache(maxsize=1)
 def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    """Whether there is a Triton whose kernels take named tuples: 3.3 or later."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    for package in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
+        try:
+            return tuple(int(part) for part in version(package).split(".")[:2]) >= (3, 3)
+        except PackageNotFoundError:
+            continue
+    return True  # built by hand
 
 
 def choose(impl: str, x: Tensor) -> str:
@@ -41,7 +50,7 @@ def choose(impl: str, x: Tensor) -> str:
         raise ValueError(f"impl='cpu' runs on CPU tensors; the input is on {x.device}")
     if impl == "triton":
         if not has_triton():
-            raise ValueError("impl='triton' needs the triton package: pip install longstate[gpu]")
+            raise ValueError("impl='triton' needs triton 3.3 or later: pip install longstate[gpu]")
         if device != "cuda" and not _interpreting():
             raise ValueError(f"impl='triton' runs on CUDA tensors; the input is on {x.device}")
     return impl

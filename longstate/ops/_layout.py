@@ -37,13 +37,6 @@ def reals(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
-def flags(reset: Tensor | None, like: Tensor) -> Tensor:
-    """`reset` (b, t) as bytes; one byte that nobody reads when None."""
-    if reset is None:
-        return torch.zeros(1, 1, dtype=torch.uint8, device=like.device)
-    return dense(reset).view(torch.uint8)
-
-
 class Rows(NamedTuple):
     """The memory of a tensor (b, t, d) as one flat array; in it, the steps from batch to batch and
     from time to time.

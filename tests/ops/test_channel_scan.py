@@ -146,6 +146,13 @@ def test_nan_reaches_what_follows_and_nothing_else():
     assert torch.equal(y.isnan(), hit)
 
 
+def test_there_is_no_triton_kernel(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    u, A, B, C, _ = diagonal_case(4)
+    with pytest.raises(ValueError, match="no Triton kernel"):
+        diagonal_channel_scan(u, A, B, C, impl="triton")
+
+
 def test_refusals():
     u, A, B, C, h0 = diagonal_case(4)
     with pytest.raises(ValueError, match="channels"):
@@ -154,5 +161,7 @@ def test_refusals():
         diagonal_channel_scan(u, A, B, C, h0[:1])
     with pytest.raises(ValueError, match="impl must be"):
         diagonal_channel_scan(u, A, B, C, impl="magic")
+    with pytest.raises(ValueError, match="impl='triton'"):
+        diagonal_channel_scan(u, A, B, C, impl="triton")
     with pytest.raises(ValueError, match="differ"):
         diagonal_channel_scan(u, A, B.real, C)

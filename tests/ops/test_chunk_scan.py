@@ -8,6 +8,7 @@ from longstate.ops.chunk_scan import chunk_scan, chunks
 from longstate.testing import assert_within_reference_error
 from tests.golden import assert_parity, golden
 from tests.ops.helpers import (
+    assert_bitwise,
     assert_equals_reference,
     narrow,
     randn,
@@ -109,6 +110,11 @@ def test_chunks_are_the_recurrence(t, g):
     assert_equals_reference(call, "chunks", case(t, g=g))
     assert_equals_reference(call, "chunks", case(t, g=g) | PLAIN | {"h0": None})
     assert_equals_reference(call, "chunks", case(t, g=g) | flags(2, t))
+
+
+def test_cpu_is_the_products():
+    tensors = case(65) | flags(2, 65)
+    assert_bitwise(results(call, "cpu", tensors), results(call, "chunks", tensors))
 
 
 @pytest.mark.parametrize("entries", [1, 4 * 64**2, 2 * 4 * 64**2, 2**20])
@@ -291,4 +297,4 @@ def test_refusals():
     with pytest.raises(ValueError, match="no time steps"):
         chunk_scan(**at_times(v, slice(0)))
     with pytest.raises(ValueError, match="impl must be"):
-        chunk_scan(**v, impl="cpu")
+        chunk_scan(**v, impl="magic")

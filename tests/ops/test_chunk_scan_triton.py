@@ -157,47 +157,6 @@ def test_triton_under_its_interpreter(code):
     assert run_python(code, TRITON_INTERPRET="1").strip() == "same"
 
 
-# The interpreter knows no types that change in a loop, no layouts and no limits of memory.
-COMPILED = """
-import torch
-from triton.backends.compiler import GPUTarget
-from triton.runtime.driver import driver
-from triton.runtime.jit import JITFunction
-
-class Absent:
-    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
-    get_current_device = staticmethod(lambda: 0)
-    get_current_stream = staticmethod(lambda device: 0)
-
-driver.set_active(Absent())
-run, shared = JITFunction.run, {}
-
-def compile_only(self, *args, grid, warmup, **options):
-    kernel = run(self, *args, grid=grid, warmup=True, **options)
-    shared[self.fn.__name__] = kernel.metadata.shared
-
-JITFunction.run = compile_only
-from longstate.ops.chunk_scan import triton
-from tests.ops.test_chunk_scan import ORDER, case
-from tests.ops.test_chunk_scan_triton import ROUNDED
-v = case(64, b=1, h=16, g=1, p=64, n=128)
-v = [v[k].bfloat16() if k in ROUNDED else v[k].float() for k in ORDER]
-y, last = triton.forward(*v, 64)
-triton.backward(*v, y, last, 64)
-print(len(shared), max(shared.values()))
-"""
-
-
-def test_triton_compiles_for_a_gpu(tmp_path):
-    """And a program needs no more shared memory than the smallest of recent GPUs give it."""
-    pytest.importorskip("triton")
-    kernels, memory = run_python(
-        COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path)
-    ).split()
-    assert int(kernels) == 5
-    assert int(memory) <= 99 * 1024
-
-
 def on_gpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: x.cuda() for k, x in tensors.items()}
 

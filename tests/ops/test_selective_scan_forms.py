@@ -1,5 +1,6 @@
 """selective_scan: the CPU and GPU forms against the reference; precision, threads, processes."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -200,6 +201,15 @@ def test_forward_keeps_no_states_without_gradients():
         *tensors, None, None, h0, None, None, None, True, False, "cpu"
     )[2]
     assert kept.numel() == 0
+
+
+def test_constant_vectors_are_not_copied_to_every_step():
+    from longstate.ops._numba.tiles import by_group
+
+    B = randn(5, 3)
+    rows = by_group(B.expand(2, 9, 5, 3), 5)
+    assert rows.shape == (2, 9, 5, 3)
+    assert np.shares_memory(rows, B.numpy())
 
 
 # Triton

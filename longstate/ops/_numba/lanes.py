@@ -21,15 +21,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numba.extending import overload
 from torch import Tensor
 
-from longstate.ops._layout import flags
 from longstate.ops._numba.compiled import FAST, apart, kernel_for
 from longstate.ops._numba.threads import parallel_for
+from longstate.ops._numba.tiles import flags
 
-_CPU = torch.empty(0)
 _OPTIONS: Any = {"forceinline": True, "_nrt": False, "error_model": "numpy", "fastmath": FAST}
 
 
@@ -101,7 +99,7 @@ def _forward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray) -> N
         b, part = block // parts, block % parts
         lo, hi = part * frame.lanes, min((part + 1) * frame.lanes, frame.n)
         for t in range(frame.steps):
-            fresh = frame.has_reset and frame.reset[b, t] != 0
+            fresh = frame.has_reset and frame.reset[b, t]
             _advance(rule, Place(b, part, lo, hi, t, fresh), x, work)
 
 
@@ -114,10 +112,10 @@ def _backward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray, gra
         for first in range((frame.steps - 1) // frame.chunk * frame.chunk, -1, -frame.chunk):
             last = min(first + frame.chunk, frame.steps)
             for t in range(first, last):
-                fresh = frame.has_reset and frame.reset[b, t] != 0
+                fresh = frame.has_reset and frame.reset[b, t]
                 _again(rule, Place(b, part, lo, hi, t, fresh), x, work)
             for t in range(last - 1, first - 1, -1):
-                fresh = frame.has_reset and frame.reset[b, t] != 0
+                fresh = frame.has_reset and frame.reset[b, t]
                 _retreat(rule, Place(b, part, lo, hi, t, fresh), x, grads, work)
 
 
@@ -153,8 +151,8 @@ def scan(
         chunk: steps between two kept states, for rules that have `again`.
     """
     kind: type = type(rule)
-    (b, steps), marks = x.shape[:2], flags(reset, _CPU).numpy()
-    frame = Frame(steps, n, lanes, chunk or steps, marks, reset is not None)
+    b, steps = x.shape[:2]
+    frame = Frame(steps, n, lanes, chunk or steps, flags(reset), reset is not None)
     forward, backward = _loops(kind)
     if grads is None:
         parallel_for(forward, b * parts(n, lanes), work, rule, frame, x)

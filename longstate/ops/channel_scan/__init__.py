@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from longstate.ops._arguments import check_flags, implementation
-from longstate.ops._choice import expect, shape_of
+from longstate.ops._choice import choose, expect, shape_of
 from longstate.ops._double import widen
 from longstate.ops._op import register
 from longstate.ops._ragged import run_ragged
@@ -53,7 +53,8 @@ def diagonal_channel_scan(
         reset (b, t): bool. True forgets the state before that sample, masked or not.
         lengths (b): int, in the place of a mask and a reset. Samples from `lengths` on are
             padding: the state stops there. Outputs at padding are without meaning.
-        impl: "auto" (Numba on a CPU, chunks elsewhere), "reference" (a loop), "cpu" or "chunks".
+        impl: "auto" (Numba on a CPU, matrix products elsewhere), "reference" (a loop) or "cpu".
+            "chunks" takes the matrix products on any device.
 
     Returns:
         y (b, t, d) and the state after the last sample (b, d, n). Differentiable in
@@ -65,14 +66,11 @@ def diagonal_channel_scan(
     h0 = _check(u, A, A, B, C, h0)
     if mask is not None or reset is not None:
         return _by_sequences(diagonal_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
-    if impl == "auto":
-        impl = "cpu" if u.device.type == "cpu" else "chunks"
+    impl = _choose(impl, u)
     if impl == "reference":
         return reference.diagonal(u, A, B, C, h0, lengths)
     if impl == "chunks":
         return _diagonal_chunks(u, A, B, C, h0, lengths)
-    expect(impl == "cpu", f"impl must be auto, reference, cpu or chunks; got {impl!r}")
-    expect(u.device.type == "cpu", f"impl='cpu' runs on CPU tensors; the input is on {u.device}")
     if lengths is None:
         lengths = torch.full((u.shape[0],), u.shape[1])
     if A.is_complex():
@@ -82,6 +80,13 @@ def diagonal_channel_scan(
     A, B, C, h0 = (x.to(wide) for x in (A, B, C, h0))
     y, last = _scan(Inputs(u, A, B, C, h0, lengths))
     return y, last.real
+
+
+def _choose(impl: str, u: Tensor) -> str:
+    """ "reference", "cpu" or "chunks", the matrix products."""
+    found = impl if impl == "chunks" else choose(impl, u)
+    expect(impl != "triton", "channel scans have no Triton kernel; use impl='auto'")
+    return "chunks" if impl == "auto" and found != "cpu" else found
 
 
 def _diagonal_chunks(
@@ -171,7 +176,7 @@ def dense_channel_scan(
         A (d, n, n): real state matrix of one step. Powers of it are formed, so it should not be
             far from stable.
         B, C (d, n), h0 (b, d, n), mask, reset (b, t), lengths (b): as in `diagonal_channel_scan`.
-        impl: "auto" (chunks) or "reference" (a loop).
+        impl: "auto", "reference" (a loop) or "cpu". All but the loop are matrix products.
 
     Returns:
         y (b, t, d) and the state after the last sample (b, d, n).
@@ -179,9 +184,8 @@ def dense_channel_scan(
     h0 = _check(u, A[..., 0], A, B, C, h0)
     if mask is not None or reset is not None:
         return _by_sequences(dense_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
-    if impl == "reference":
+    if _choose(impl, u) == "reference":
         return reference.dense(u, A, B, C, h0, lengths)
-    expect(impl == "auto", f"impl must be auto or reference; got {impl!r}")
 
     k = chunk_length(u.shape[1])
     squares = [widen(A)]  # A^(2^i), the last of them A^k

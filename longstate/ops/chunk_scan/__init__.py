@@ -60,10 +60,10 @@ def chunk_scan(
         D (h): of the input in the output. 0 when None.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         mask (b, t): bool. False skips a step: the state stays, y there is 0.
-        impl: "auto" (triton on CUDA, chunks elsewhere and for float64), "reference" (a loop),
-            "chunks" (PyTorch's matrix products, on any device) or "triton". Under "auto", a single
+        impl: "auto", "reference" (a loop), "cpu" (PyTorch's matrix products) or "triton". Under
+            "auto", float64 and devices without a kernel take the matrix products, too, and a single
             step on a CPU goes to a kernel of its own, or to the reference if a gradient is wanted.
-            Not with a mask or a reset.
+            Not with a mask or a reset. "chunks" is an older name for the products on any device.
 
     Returns:
         y (b, t, h, p) in the type of `x`, and the last state (b, h, p, n), float32 at least.
@@ -105,12 +105,10 @@ def _loop(
 
 
 def _choose(impl: str, x: Tensor, dtype: torch.dtype) -> str:
-    names = ("auto", "reference", "chunks", "triton")
-    expect(impl in names, f"impl must be one of {', '.join(names)}; got {impl!r}")
-    if impl == "auto":
-        fast = choose(impl, x) == "triton" and dtype != torch.float64
-        return "triton" if fast else "chunks"
-    return choose(impl, x) if impl == "triton" else impl
+    """ "reference", "triton" or "chunks", the matrix products."""
+    found = impl if impl == "chunks" else choose(impl, x)
+    products = found == "cpu" or (impl == "auto" and (found != "triton" or dtype == torch.float64))
+    return "chunks" if products else found
 
 
 def _by_chunks(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from longstate.ops._layout import dense
 from longstate.ops.chunk_scan import triton_kernels as kernels
+from longstate.ops.chunk_scan.triton_tiles import Frame, Rows
 
 _COLUMNS = 32  # of the state at a time
 _HEADS = 8  # of a group in one program
@@ -63,61 +64,51 @@ def _largest(kind: tl.dtype, precision: str, x: Tensor) -> tuple[int, int]:
 
 
 class _Plan(NamedTuple):
-    """Attributes:
-    sizes: steps, heads, groups, p, n.
-    chunks, in_p, in_n: numbers of chunks, and of tiles of p and n.
-    options: of every kernel.
-    """
-
-    sizes: tuple[int, ...]
+    frame: Frame
     chunks: int
-    in_p: int
+    in_p: int  # tiles of p and n
     in_n: int
-    options: dict
+    options: dict  # of every kernel
 
 
-def _plan(x: Tensor, B: Tensor, C: Tensor, state: Tensor, k: int) -> _Plan:
+def _plan(
+    x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    h0: Tensor, k: int,
+) -> _Plan:  # fmt: skip
     (_, t, h, p), (g, n) = x.shape, B.shape[2:]
-    kind, precision = _products(x, B, C, state)
+    kind, precision = _products(x, B, C, h0)
     chunk, tile = _largest(kind, precision, x)
     chunk = min(k, chunk)
     P, N = (
         min(most, max(16, triton.next_power_of_2(size)))
         for most, size in ((tile, p), (_COLUMNS, n))
     )
-    options = {"CHUNK": chunk, "P": P, "N": N, "TYPE": kind, "PRECISION": precision}
-    options |= {"num_warps": 4, "num_stages": 2}
+    log_a, weight, own, D = (dense(v.to(h0.dtype)) for v in (log_a, weight, own, D))
+    known = [tl.constexpr(v) for v in (chunk, P, N, kind, precision)]
+    frame = Frame(_rows(x), _rows(B), _rows(C), log_a, weight, own, D, t, h, g, p, n, *known)
     count = triton.cdiv
-    return _Plan((t, h, g, p, n), count(t, chunk), count(p, P), count(n, N), options)
+    options = {"num_warps": 4, "num_stages": 2}
+    return _Plan(frame, count(t, chunk), count(p, P), count(n, N), options)
 
 
-class _Rows(NamedTuple):
-    """Samples (b, t, heads, size) and how far apart they are, so that part of a projection is read
-    in place."""
-
-    data: Tensor
-    step: int
-
-
-def _rows(v: Tensor) -> _Rows:
+def _rows(v: Tensor) -> Rows:
     _, t, heads, size = v.shape
     step = v.stride(1)
     if v.stride() == (t * step, step, size, 1) and not v.is_neg():
-        return _Rows(v, step)
-    return _Rows(dense(v), heads * size)
+        return Rows(v, step)
+    return Rows(dense(v), heads * size)
 
 
 def _carry(
-    plan: _Plan, v: _Rows, w: _Rows, log_a: Tensor, weight: Tensor, first: Tensor,
-    dtype: torch.dtype, back: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    plan: _Plan, v: Rows, w: Rows, first: Tensor, dtype: torch.dtype, back: bool
+) -> tuple[Tensor, Tensor]:
     """States, or their gradients, between chunks (b, c, h, p, n), and the one at the far end."""
+    first = dense(first)
     b, h, p, n = first.shape
     kept, last = first.new_empty(b, plan.chunks, h, p, n, dtype=dtype), torch.empty_like(first)
     kernels.carry[(b * h, plan.in_p, plan.in_n)](
-        v.data, w.data, log_a, weight, first, kept, last, v.step, w.step, *plan.sizes,
-        BACK=back, **plan.options,
-    )  # fmt: skip
+        plan.frame, v, w, first, kept, last, BACK=back, **plan.options
+    )
     return kept, last
 
 
@@ -130,16 +121,13 @@ def forward(
     h0: Tensor, k: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (b, t, h, p) and the last state, in chunks of at most `k` samples, a power of 2 from 16."""
-    plan, wide = _plan(x, B, C, h0, k), h0.dtype
-    log_a, weight, own, D, h0 = (dense(v.to(wide)) for v in (log_a, weight, own, D, h0))
-    xs, Bs, Cs = _rows(x), _rows(B), _rows(C)
-    operand = torch.bfloat16 if plan.options["TYPE"] == tl.bfloat16 else wide
-    states, last = _carry(plan, xs, Bs, log_a, weight, h0, operand, back=False)
+    plan = _plan(x, log_a, weight, own, B, C, D, h0, k)
+    operand = torch.bfloat16 if plan.frame.TYPE.value == tl.bfloat16 else h0.dtype
+    states, last = _carry(plan, plan.frame.x, plan.frame.B, h0, operand, back=False)
     y = x.new_empty(x.shape)
     kernels.outputs[(len(x) * plan.chunks * x.shape[2], plan.in_p)](
-        xs.data, log_a, weight, own, Bs.data, Cs.data, D, states, y,
-        xs.step, Bs.step, Cs.step, *plan.sizes, **plan.options,
-    )  # fmt: skip
+        plan.frame, states, y, **plan.options
+    )
     return y, last
 
 
@@ -148,35 +136,33 @@ def backward(
     h0: Tensor, grad_y: Tensor, grad_last: Tensor, k: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, log_a, weight, own, B, C, D and h0."""
-    plan, wide, like = _plan(x, B, C, h0, k), h0.dtype, (log_a, weight, own, D)
-    log_a, weight, own, D, h0, grad_last = (
-        dense(v.to(wide)) for v in (log_a, weight, own, D, h0, grad_last)
-    )
-    xs, dys, Bs, Cs = _rows(x), _rows(grad_y), _rows(B), _rows(C)
-    states, _ = _carry(plan, xs, Bs, log_a, weight, h0, wide, back=False)
-    grad_states, grad_h0 = _carry(plan, dys, Cs, log_a, weight, grad_last, wide, back=True)
-    between = (states, grad_states)
-    data, steps = zip(xs, dys, Bs, Cs, strict=True)
-    sizes, (b, t, h, _), g = (*steps, *plan.sizes), x.shape, B.shape[2]
-    chunks, in_p, options = plan.chunks, plan.in_p, plan.options
+    plan, wide = _plan(x, log_a, weight, own, B, C, D, h0, k), h0.dtype
+    frame, chunks, in_p, in_n, options = plan
+    dys, (b, t, h, _), g, chunk = _rows(grad_y), x.shape, B.shape[2], frame.CHUNK.value
+    states, _ = _carry(plan, frame.x, frame.B, h0, wide, back=False)
+    grad_states, grad_h0 = _carry(plan, dys, frame.C, grad_last.to(wide), wide, back=True)
 
-    dx, leaving = x.new_empty(x.shape), D.new_empty(in_p, b, t, h)
-    ends = (leaving, torch.empty_like(leaving), D.new_empty(in_p, b, chunks, h))
+    def empty(*shape: int) -> Tensor:
+        return h0.new_empty(shape)
+
+    dx = x.new_empty(x.shape)
+    ends = kernels.Ends(empty(in_p, b, t, h), empty(in_p, b, t, h), empty(in_p, b, chunks, h))
     kernels.input_gradients[(b * chunks * h, in_p)](
-        *data, log_a, weight, own, D, *between, dx, *ends, *sizes, **options
+        frame, dys, states, grad_states, dx, ends, **options
     )
     parts = triton.cdiv(h // g, _HEADS)
-    small = [torch.empty_like(v) for v in (log_a, weight, own)] + [D.new_empty(b, chunks, h)]
-    dCB = D.new_empty(parts, b, chunks, g, options["CHUNK"], options["CHUNK"])
+    small = kernels.Weights(empty(b, t, h), empty(b, t, h), empty(b, t, h), empty(b, chunks, h))
+    dCB = empty(parts, b, chunks, g, chunk, chunk)
     kernels.pair_gradients[(b * chunks * g, parts)](
-        *data, log_a, weight, own, *map(_total, ends), *small, dCB, *sizes,
-        HEADS=_HEADS, **options | {"num_warps": 8},
+        frame, dys, kernels.Ends(*map(_total, ends)), small, dCB, HEADS=_HEADS,
+        **options | {"num_warps": 8},
     )  # fmt: skip
     shared = [v.new_empty(parts, *v.shape, dtype=v.dtype if parts == 1 else wide) for v in (B, C)]
-    kernels.shared_gradients[(b * chunks * g, parts, plan.in_n)](
-        *data, log_a, weight, *between, dCB, *shared, *sizes, HEADS=_HEADS, **options
+    kernels.shared_gradients[(b * chunks * g, parts, in_n)](
+        frame, dys, states, grad_states, dCB, *shared, HEADS=_HEADS, **options
     )
     dB, dC = (_total(v).to(like.dtype) for v, like in zip(shared, (B, C), strict=True))
-    small[-1] = small[-1].sum((0, 1))
-    d_log_a, d_weight, d_own, dD = (v.to(w.dtype) for v, w in zip(small, like, strict=True))
+    small = small._replace(D=small.D.sum((0, 1)))
+    given = (log_a, weight, own, D)
+    d_log_a, d_weight, d_own, dD = (v.to(w.dtype) for v, w in zip(small, given, strict=True))
     return dx, d_log_a, d_weight, d_own, dB, dC, dD, grad_h0

@@ -27,10 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import implementation
+from longstate.ops._arguments import check_flags, check_shapes, register_steered, where_kept
 from longstate.ops._choice import choose_for_length, expect, shape_of
-from longstate.ops._layout import CHUNK, compute_dtype
-from longstate.ops._op import register
+from longstate.ops._layout import compute_dtype
 
 
 def longhorn_scan(
@@ -87,15 +86,13 @@ def longhorn_scan(
         h0 = torch.zeros(*x.shape[::2], k.shape[2], dtype=wide, device=x.device)
     h0, k, q = h0.to(wide), k.to(wide), q.to(wide)
     if mask is not None:  # so that what padding holds reaches no sum
-        k = torch.where(mask[..., None], k, torch.zeros_like(k))
-        q = torch.where(mask[..., None], q, torch.zeros_like(q))
+        k, q = where_kept(mask, k), where_kept(mask, q)
+    exact = update == "exact"
     if impl == "step":
         from longstate.ops.longhorn_scan import cpu_step
 
-        exact = update == "exact"
         return cpu_step.forward(x, beta, k, q, D, z, h0, beta_bias, beta_sigmoid, exact)
     size = k.square().sum(-1)
-    exact = update == "exact"
     y, last = _scan(
         Inputs(
             x, beta, k, q, size, D, z, h0, beta_bias, mask, reset, beta_sigmoid, exact, False, impl
@@ -114,18 +111,10 @@ def _check(x: Tensor, beta: Tensor, k: Tensor, q: Tensor, **options: Tensor | No
         raise ValueError(f"k must be ({b}, {t}, state); got {shape_of(k)}")
     if q.shape != k.shape:
         raise ValueError(f"q must be {tuple(k.shape)}, as k is; got {shape_of(q)}")
-    for name, p in (("beta", beta), ("z", options["z"])):
-        if p is not None and p.shape != (b, t, d):
-            raise ValueError(f"{name} must be {(b, t, d)}; got {shape_of(p)}")
-    for name, p in ((key, options[key]) for key in ("D", "beta_bias")):
-        if p is not None and p.shape != (d,):
-            raise ValueError(f"{name} must be ({d},); got {shape_of(p)}")
-    h0 = options["h0"]
-    if h0 is not None and h0.shape != (b, d, k.shape[2]):
-        raise ValueError(f"h0 must be {(b, d, k.shape[2])}; got {shape_of(h0)}")
-    for name, p in ((key, options[key]) for key in ("mask", "reset")):
-        if p is not None and (p.shape != (b, t) or p.dtype != torch.bool):
-            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(p)}")
+    check_shapes((b, t, d), beta=beta, z=options["z"])
+    check_shapes((d,), D=options["D"], beta_bias=options["beta_bias"])
+    check_shapes((b, d, k.shape[2]), h0=options["h0"])
+    check_flags(b, t, mask=options["mask"], reset=options["reset"])
 
 
 class Inputs(NamedTuple):
@@ -152,33 +141,4 @@ class Inputs(NamedTuple):
     impl: str
 
 
-def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return implementation("longhorn_scan", s.impl).forward(s)
-
-
-def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    (b, t, d), n = s.x.shape, s.k.shape[2]
-    states = s.k.new_empty(b, (t + CHUNK - 1) // CHUNK if s.keep else 0, n, d)
-    return s.x.new_empty(s.x.shape), s.h0.new_empty(s.h0.shape), states
-
-
-def _backward(
-    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
-) -> dict[str, Tensor]:
-    return implementation("longhorn_scan", s.impl).backward(s, states, grad_y, grad_last)
-
-
-def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
-    from longstate.ops.longhorn_scan import reference
-
-    return reference.forward(s)
-
-
-def _restore(s: Inputs, states: Tensor) -> dict[str, Tensor]:
-    return {"h0": states[:, 0].mT}
-
-
-_scan = register(
-    "longhorn_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states", copied="h0", restore=_restore,
-)  # fmt: skip
+_scan = register_steered("longhorn_scan", Inputs)

@@ -23,6 +23,19 @@ from longstate.ops._numba.tiles import LANES, Frame, Place, row, vector, workspa
 from longstate.ops.longhorn_scan import Inputs
 
 
+class Given(NamedTuple):
+    """What both rules read."""
+
+    x: Rows
+    beta: Rows
+    k: np.ndarray  # b, t, n
+    q: np.ndarray
+    size: np.ndarray  # b, t: |k|^2
+    D: np.ndarray  # blocks, 64
+    beta_bias: np.ndarray
+    squash: bool
+
+
 class Tiles(NamedTuple):
     """Of each step and channel."""
 
@@ -114,16 +127,7 @@ class KeptDiagonal(NamedTuple):
 
 
 @rule(coupled=False, tiles=tiles, begin=begin, finish=finish)
-class Diagonal(NamedTuple):
-    x: Rows
-    beta: Rows
-    k: np.ndarray  # b, t, n
-    q: np.ndarray
-    size: np.ndarray  # b, t: |k|^2
-    D: np.ndarray  # blocks, 64
-    beta_bias: np.ndarray
-    squash: bool
-
+class Diagonal(Given):
     @kernel
     def keep(rule: "Diagonal") -> KeptDiagonal:
         x = workspace(2, CHUNK, rule.k)
@@ -182,16 +186,7 @@ class KeptExact(NamedTuple):
 
 
 @rule(coupled=True, tiles=tiles, begin=begin, finish=finish)
-class Exact(NamedTuple):
-    x: Rows
-    beta: Rows
-    k: np.ndarray  # b, t, n
-    q: np.ndarray
-    size: np.ndarray  # b, t: |k|^2
-    D: np.ndarray  # blocks, 64
-    beta_bias: np.ndarray
-    squash: bool
-
+class Exact(Given):
     @kernel
     def keep(rule: "Exact") -> KeptExact:
         x = workspace(2, CHUNK, rule.k)

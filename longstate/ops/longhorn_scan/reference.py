@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._arguments import where_kept
 from longstate.ops._layout import compute_dtype
 from longstate.ops.longhorn_scan import Inputs
 
@@ -13,8 +14,9 @@ def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     x, beta, k, q = s.x.to(wide), s.beta.to(wide), s.k, s.q
     D, z, beta_bias = (None if p is None else p.to(wide) for p in (s.D, s.z, s.beta_bias))
     mask, reset = s.mask, s.reset
-    if mask is not None:  # so that what padding holds reaches no gradient
-        x, beta, z = _hide(x, mask), _hide(beta, mask), None if z is None else _hide(z, mask)
+    # so that what padding holds reaches no gradient
+    x, beta = where_kept(mask, x), where_kept(mask, beta)
+    z = None if z is None else where_kept(mask, z)
     if beta_bias is not None:
         beta = beta + beta_bias
     if s.beta_sigmoid:
@@ -43,7 +45,3 @@ def forward(s: Inputs) -> tuple[Tensor, Tensor]:
         h = following
         outputs.append(y)
     return torch.stack(outputs, dim=1).to(s.x.dtype), h
-
-
-def _hide(x: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask[..., None], x, torch.zeros_like(x))

@@ -1,30 +1,83 @@
-"""Triton. One program per sequence and block of oscillators; time is the loop inside.
+"""Triton: the rules of the oscillators, for the engine in `ops/_triton/lanes.py`.
 
 Real and imaginary parts are lanes of their own. Positions overwrite the drive in place. The states
-of one chunk at a time are made again in the backward pass, into a buffer of `chunk` rows of
-velocities and as many of positions for each sequence, which stays in the second-level cache. Why
-positions too, though they are stored, is said in `cpu.py`.
+of one chunk at a time are made again in the backward pass, into a tile of velocities and positions
+for each sequence, which stays in the second-level cache. Why positions too, though they are stored,
+is said in `cpu.py`.
 """
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from longstate.ops._layout import dense, flags, reals
+from longstate.ops._layout import dense, reals
+from longstate.ops._triton import Pointer, add
+from longstate.ops._triton.lanes import (
+    Functions,
+    Place,
+    before,
+    blocks,
+    forget,
+    scan,
+    scan_back,
+    sum_lanes,
+)  # fmt: skip
 from longstate.ops.oscillator_scan import CHUNK, Inputs
 from longstate.ops.oscillator_scan.step import STABLE
 
-_LANES = 32  # one warp; small, so that a small batch still gives many programs
+_LIMIT = tl.constexpr(STABLE)
+
+
+class Oscillators(NamedTuple):
+    A: Pointer  # n
+    dt: Pointer
+    x: Pointer  # the drive; forward: then the positions
+    kept: Pointer  # b, chunks, n: velocities before each chunk
+    # on the way back
+    y: Pointer = None  # b, t, n: positions
+    h0: Pointer = None  # b, 2, n
+    tile: Pointer = None  # b, 2, CHUNK + 1, n: states before a chunk and after each of its steps
+    IMPLICIT: Any = None
+    chunk: Any = CHUNK
+
+
+class Gradients(NamedTuple):
+    y: Pointer
+    dt: Pointer  # b, t, blocks
 
 
 @triton.jit
-def _step(A, m, LIMIT: tl.constexpr, IMPLICIT: tl.constexpr):
+def _row(x: tl.tensor, at: tl.tensor, lanes: Place) -> tl.tensor:
+    return tl.load(x + at, mask=lanes.inside, other=0.0)
+
+
+@triton.jit
+def _constants(rule: Oscillators, at: Place) -> tl.tensor:
+    return _row(rule.A, at.lane, at)
+
+
+@triton.jit
+def _read(rule: Oscillators, at: Place) -> tl.tuple:
+    return _row(rule.x, at.at, at), tl.load(rule.dt + at.row)
+
+
+@triton.jit
+def _shortened(A: tl.tensor, m: tl.tensor) -> tl.tuple:
+    """The step that stays stable, and whether it is shorter than the one given."""
+    limit = tl.full(A.shape, _LIMIT, A.dtype)
+    cut = A * m * m > limit
+    return tl.where(cut, tl.sqrt(limit / tl.where(cut, A, 1.0)), m), cut
+
+
+@triton.jit
+def _step(A: tl.tensor, m: tl.tensor, IMPLICIT: tl.constexpr) -> tl.tuple:
     """(z, y) -> (f0 z - f1 y + f4 x, f2 z + f3 y + f5 x)."""
     if IMPLICIT:
         s = 1.0 / (1.0 + m * m * A)
         return s, m * s * A, m * s, s, m * s, m * m * s
-    cut = A * m * m > LIMIT
-    dt = tl.where(cut, tl.sqrt(LIMIT / tl.where(cut, A, 1.0)), m)
+    dt, _ = _shortened(A, m)
     half = A * dt * dt * 0.5
     sine = dt * tl.sqrt((1.0 - 0.5 * half) / (1.0 - 0.25 * A))
     cosine, tilt = 1.0 - half, 0.5 * sine * A
@@ -32,10 +85,12 @@ def _step(A, m, LIMIT: tl.constexpr, IMPLICIT: tl.constexpr):
 
 
 @triton.jit
-def _slopes_turning(A, m, LIMIT: tl.constexpr, g_z, g_y, z, y, x):
+def _slopes_turning(
+    A: tl.tensor, m: tl.tensor, g: tl.tuple, z: tl.tensor, y: tl.tensor, x: tl.tensor
+) -> tl.tuple:
     """Of A and of the step; (z, y) is the state before it."""
-    cut = A * m * m > LIMIT
-    dt = tl.where(cut, tl.sqrt(LIMIT / tl.where(cut, A, 1.0)), m)
+    g_z, g_y = g
+    dt, cut = _shortened(A, m)
     half = A * dt * dt * 0.5
     near = 1.0 / (1.0 - 0.25 * A)
     root = tl.sqrt(near / (1.0 - 0.5 * half))
@@ -47,132 +102,90 @@ def _slopes_turning(A, m, LIMIT: tl.constexpr, g_z, g_y, z, y, x):
     # the step given: d sine / dA and d sine / d dt, written so that nothing cancels at dt = 1
     given = by_sine * near * root * dt * (1.0 - dt * dt) * 0.125 - 0.5 * by_cosine * dt * dt
     by_dt = by_sine * root * (1.0 - half) + (2.0 * by_square - by_cosine * A) * dt
-    # the step cut to sqrt(LIMIT / A): the cosine does not move
+    # the step cut to sqrt(STABLE / A): the cosine does not move
     moved = by_sine * sine * near * (A - 2.0) * 0.25 - by_square * dt * dt
     to_A = explicit + tl.where(cut, moved / tl.where(cut, A, 1.0), given)
     return to_A, tl.where(cut, 0.0, by_dt)
 
 
 @triton.jit
-def _forward(
-    A, dt, x, state, reset, kept, steps, n, chunk,
-    LIMIT: tl.constexpr, IMPLICIT: tl.constexpr, HAS_RESET: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    b = tl.program_id(0).to(tl.int64)
-    lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
-    inside = lane < n
-    a = tl.load(A + lane, mask=inside, other=0.0)
-    at_z, at_y = state + 2 * b * n + lane, state + (2 * b + 1) * n + lane
-    z = tl.load(at_z, mask=inside, other=0.0)
-    y = tl.load(at_y, mask=inside, other=0.0)
-    per_row = (steps + chunk - 1) // chunk
-    for t in range(steps):
-        if t % chunk == 0:
-            tl.store(kept + (b * per_row + t // chunk) * n + lane, z, mask=inside)
-        if HAS_RESET:
-            forget = tl.load(reset + b * steps + t) != 0
-            z, y = tl.where(forget, 0.0, z), tl.where(forget, 0.0, y)
-        m = tl.load(dt + b * steps + t)
-        here = x + (b * steps + t) * n + lane
-        drive = tl.load(here, mask=inside, other=0.0)
-        f0, f1, f2, f3, f4, f5 = _step(a, m, LIMIT, IMPLICIT)
-        z, y = f0 * z - f1 * y + f4 * drive, f2 * z + f3 * y + f5 * drive
-        tl.store(here, y, mask=inside)
-    tl.store(at_z, z, mask=inside)
-    tl.store(at_y, y, mask=inside)
+def _kept(rule: Oscillators, at: Place) -> tl.tensor:
+    """Where the velocity before a chunk is kept."""
+    chunk = tl.cdiv(at.steps, rule.chunk) * at.b + at.t // rule.chunk
+    return rule.kept + chunk * at.n + at.lane
 
 
 @triton.jit
-def _position(y, h0, b, t, steps, n, lane):
-    """y before step t."""
-    before = tl.load(y + (b * steps + t - 1) * n + lane, mask=lane < tl.where(t > 0, n, 0), other=0)
-    first = tl.load(h0 + (2 * b + 1) * n + lane, mask=lane < tl.where(t > 0, 0, n), other=0)
-    return before + first
+def _advanced(rule: Oscillators, A: tl.tensor, given: tl.tuple, h: tl.tuple) -> tl.tuple:
+    x, m = given
+    f0, f1, f2, f3, f4, f5 = _step(A, m, rule.IMPLICIT)
+    return f0 * h[0] - f1 * h[1] + f4 * x, f2 * h[0] + f3 * h[1] + f5 * x
 
 
 @triton.jit
-def _backward(
-    A, dt, x, h0, reset, y, kept, grad_y, carry, tile, grad_A, grad_dt, steps, n, chunk,
-    LIMIT: tl.constexpr, IMPLICIT: tl.constexpr, HAS_RESET: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    b = tl.program_id(0).to(tl.int64)
-    lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
-    inside = lane < n
-    a = tl.load(A + lane, mask=inside, other=0.0)
-    at_z, at_y = carry + 2 * b * n + lane, carry + (2 * b + 1) * n + lane
-    # gradients of the state, all later steps included
-    g_z = tl.load(at_z, mask=inside, other=0.0)
-    g_y = tl.load(at_y, mask=inside, other=0.0)
-    sum_A = tl.zeros_like(g_z)
-    per_row = (steps + chunk - 1) // chunk
-    # velocities, then positions: before the chunk, then after each step
-    rows = (chunk + 1) * n
-    row = tile + 2 * b * rows + lane
-    for back in range(per_row):
-        first = (per_row - 1 - back) * chunk
-        size = tl.minimum(chunk, steps - first)
-        z = tl.load(kept + (b * per_row + first // chunk) * n + lane, mask=inside, other=0.0)
-        here = _position(y, h0, b, first, steps, n, lane)
-        tl.store(row, z, mask=inside)
-        tl.store(row + rows, here, mask=inside)
-        for i in range(size):
-            t = first + i
-            if HAS_RESET:
-                forget = tl.load(reset + b * steps + t) != 0
-                z, here = tl.where(forget, 0.0, z), tl.where(forget, 0.0, here)
-            drive = tl.load(x + (b * steps + t) * n + lane, mask=inside, other=0.0)
-            m = tl.load(dt + b * steps + t)
-            f0, f1, f2, f3, f4, f5 = _step(a, m, LIMIT, IMPLICIT)
-            z, here = f0 * z - f1 * here + f4 * drive, f2 * z + f3 * here + f5 * drive
-            tl.store(row + (i + 1) * n, z, mask=inside)
-            tl.store(row + rows + (i + 1) * n, here, mask=inside)
-        tl.debug_barrier()
-        for j in range(size):
-            i = size - 1 - j
-            t = first + i
-            at = (b * steps + t) * n + lane
-            m = tl.load(dt + b * steps + t)
-            drive = tl.load(x + at, mask=inside, other=0.0)
-            g_y += tl.load(grad_y + at, mask=inside, other=0.0)
-            if HAS_RESET:
-                forget = tl.load(reset + b * steps + t) != 0
-            if IMPLICIT:
-                after = tl.load(row + (i + 1) * n, mask=inside, other=0.0)
-                here = tl.load(row + rows + (i + 1) * n, mask=inside, other=0.0)
-                w = (g_z + m * g_y) / (1.0 + m * m * a)
-                to_A, to_dt = -m * w * here, w * drive + g_y * after - a * w * (here + m * after)
-            else:
-                before = tl.load(row + rows + i * n, mask=inside, other=0.0)
-                z = tl.load(row + i * n, mask=inside, other=0.0)
-                if HAS_RESET:
-                    z, before = tl.where(forget, 0.0, z), tl.where(forget, 0.0, before)
-                to_A, to_dt = _slopes_turning(a, m, LIMIT, g_z, g_y, z, before, drive)
-            sum_A += to_A
-            where_dt = (b * steps + t) * tl.num_programs(1) + tl.program_id(1)
-            tl.store(grad_dt + where_dt, tl.sum(tl.where(inside, to_dt, 0.0), axis=0))
-            f0, f1, f2, f3, f4, f5 = _step(a, m, LIMIT, IMPLICIT)
-            tl.store(x + at, f4 * g_z + f5 * g_y, mask=inside)
-            g_z, g_y = f0 * g_z + f2 * g_y, f3 * g_y - f1 * g_z
-            if HAS_RESET:
-                g_z, g_y = tl.where(forget, 0.0, g_z), tl.where(forget, 0.0, g_y)
-        tl.debug_barrier()
-    tl.store(at_z, g_z, mask=inside)
-    tl.store(at_y, g_y, mask=inside)
-    tl.store(grad_A + b * n + lane, sum_A, mask=inside)
+def _tile(rule: Oscillators, at: Place) -> tl.tuple:
+    """Where the state before a step is. That after it is in the next rows."""
+    rows = rule.chunk + 1
+    z = rule.tile + (2 * at.b * rows + at.t % rule.chunk) * at.n + at.lane
+    return z, z + rows * at.n
 
 
-def _grid(b: int, n: int) -> tuple[int, int]:
-    return b, triton.cdiv(n, _LANES)
+@triton.jit
+def _advance(rule: Oscillators, at: Place, A: tl.tensor, given: tl.tuple, h: tl.tuple) -> tl.tuple:
+    if at.t % rule.chunk == 0:
+        tl.store(_kept(rule, at), h[0], mask=at.inside)
+    z, y = _advanced(rule, A, given, h)
+    tl.store(rule.x + at.at, y, mask=at.inside)
+    return z, y
+
+
+@triton.jit
+def _recall(rule: Oscillators, at: Place) -> tl.tuple:
+    at_z, at_y = _tile(rule, at)
+    z = tl.load(_kept(rule, at), mask=at.inside, other=0.0)
+    y = before(rule.y, rule.h0 + (at.b + 1) * at.n, at, 1)[0]
+    tl.store(at_z, z, mask=at.inside)
+    tl.store(at_y, y, mask=at.inside)
+    return z, y
+
+
+@triton.jit
+def _again(rule: Oscillators, at: Place, A: tl.tensor, h: tl.tuple) -> tl.tuple:
+    at_z, at_y = _tile(rule, at)
+    z, y = _advanced(rule, A, _read(rule, at), h)
+    tl.store(at_z + at.n, z, mask=at.inside)
+    tl.store(at_y + at.n, y, mask=at.inside)
+    return z, y
+
+
+@triton.jit
+def _retreat(
+    rule: Oscillators, at: Place, A: tl.tensor, grads: Gradients, g: tl.tuple, total: tl.tuple
+) -> tl.tuple:
+    x, m = _read(rule, at)
+    g_z, g_y = g[0], g[1] + _row(grads.y, at.at, at)
+    at_z, at_y = _tile(rule, at)
+    if rule.IMPLICIT:
+        after, y = _row(at_z, at.n, at), _row(at_y, at.n, at)
+        w = (g_z + m * g_y) / (1.0 + m * m * A)
+        to_A, to_dt = -m * w * y, w * x + g_y * after - A * w * (y + m * after)
+    else:
+        z, y = forget(at, (_row(at_z, 0, at), _row(at_y, 0, at)))
+        to_A, to_dt = _slopes_turning(A, m, (g_z, g_y), z, y, x)
+    sum_lanes(to_dt, grads.dt, at)
+    f0, f1, f2, f3, f4, f5 = _step(A, m, rule.IMPLICIT)
+    tl.store(rule.x + at.at, f4 * g_z + f5 * g_y, mask=at.inside)
+    return (f0 * g_z + f2 * g_y, f3 * g_y - f1 * g_z), add(total, (to_A,))
+
+
+_FUNCTIONS = Functions(_constants, _read, _advance, _retreat, _recall, _again)
 
 
 def forward_(s: Inputs, A: Tensor, x: Tensor, state: Tensor, kept: Tensor) -> None:
     """Overwrites the drive `x` with positions, `state` with the last, and fills `kept`."""
-    b, t, n = *x.shape[:2], A.shape[0]
-    _forward[_grid(b, n)](
-        A, dense(s.dt), reals(x), reals(state), flags(s.reset, x), kept, t, n, CHUNK,
-        LIMIT=STABLE, IMPLICIT=s.implicit, HAS_RESET=s.reset is not None, LANES=_LANES,
-        num_warps=1,
-    )  # fmt: skip
+    shape, h0 = (*x.shape[:2], A.shape[0]), reals(state)
+    rule = Oscillators(A, dense(s.dt), reals(x), kept, IMPLICIT=tl.constexpr(s.implicit))
+    scan(_FUNCTIONS, rule, shape, s.reset, h0, h0, planar=True)
 
 
 def backward_(
@@ -184,14 +197,14 @@ def backward_(
     with that of `h0`.
     """
     b, t, n = *x.shape[:2], A.shape[0]
-    grid = _grid(b, n)
     # One row for each sequence and one column for each program, added up below in a fixed order.
-    grad_A, grad_dt = A.new_empty(b, n), A.new_empty(b, t, grid[1])
-    tile = A.new_empty(b, 2, CHUNK + 1, n)
-    _backward[grid](
-        A, dense(s.dt), reals(x), reals(s.h0), flags(s.reset, x), reals(y), kept, reals(grad_y),
-        reals(carry), tile, grad_A, grad_dt, t, n, CHUNK,
-        LIMIT=STABLE, IMPLICIT=s.implicit, HAS_RESET=s.reset is not None, LANES=_LANES,
-        num_warps=1,
+    grad_A, grad_dt = A.new_empty(b, n), A.new_empty(b, t, blocks(n))
+    rule = Oscillators(
+        A, dense(s.dt), reals(x), kept, reals(y), reals(s.h0), A.new_empty(b, 2, CHUNK + 1, n),
+        tl.constexpr(s.implicit),
     )  # fmt: skip
+    grads = Gradients(reals(grad_y), grad_dt)
+    scan_back(
+        _FUNCTIONS, rule, (b, t, n), s.reset, grads, reals(carry), grad_A, planar=True, chunk=CHUNK
+    )
     return grad_A.sum(0), grad_dt.sum(-1)

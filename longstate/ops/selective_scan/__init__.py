@@ -19,10 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import implementation
+from longstate.ops._arguments import check_flags, check_shapes, register_steered, where_kept
 from longstate.ops._choice import choose_for_length, expect, shape_of
-from longstate.ops._layout import CHUNK, compute_dtype
-from longstate.ops._op import register
+from longstate.ops._layout import compute_dtype
 
 
 def selective_scan(
@@ -84,7 +83,7 @@ def selective_scan(
         h0 = torch.zeros(u.shape[0], *A.shape, dtype=state_dtype, device=u.device)
     h0 = h0.to(state_dtype)
     if mask is not None:  # so that what padding holds reaches no sum
-        B, C = _masked(B, mask), _masked(C, mask)
+        B, C = (x if x.dim() == 2 else where_kept(mask, x) for x in (B, C))
     if impl == "step":
         from longstate.ops.selective_scan import cpu_step
 
@@ -96,13 +95,6 @@ def selective_scan(
         Inputs(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, dt_softplus, False, impl)
     )
     return y, last
-
-
-def _masked(x: Tensor, mask: Tensor) -> Tensor:
-    if x.dim() == 2:
-        return x
-    kept = mask[:, :, None] if x.dim() == 3 else mask[:, :, None, None]
-    return torch.where(kept, x, torch.zeros_like(x))
 
 
 def _by_channel(x: Tensor, u: Tensor) -> Tensor:
@@ -125,9 +117,7 @@ def _check(
     if A.dim() != 2 or A.shape[0] != d:
         raise ValueError(f"A must be ({d}, state); got {shape_of(A)}")
     n = A.shape[1]
-    for name, x in (("dt", dt), ("z", options["z"])):
-        if x is not None and x.shape != (b, t, d):
-            raise ValueError(f"{name} must be {(b, t, d)}; got {shape_of(x)}")
+    check_shapes((b, t, d), dt=dt, z=options["z"])
     for name, x in (("B", B), ("C", C)):
         grouped = x.dim() == 4 and x.shape[2] > 0 and d % x.shape[2] == 0
         if x.shape not in ((d, n), (b, t, n)) and not (
@@ -141,15 +131,9 @@ def _check(
         B.dim() != 4 or C.dim() != 4 or B.shape[2] == C.shape[2],
         "B and C must have equal numbers of groups",
     )
-    for name, x in ((key, options[key]) for key in ("D", "dt_bias")):
-        if x is not None and x.shape != (d,):
-            raise ValueError(f"{name} must be ({d},); got {shape_of(x)}")
-    h0 = options["h0"]
-    if h0 is not None and h0.shape != (b, d, n):
-        raise ValueError(f"h0 must be {(b, d, n)}; got {shape_of(h0)}")
-    for name, x in ((key, options[key]) for key in ("mask", "reset")):
-        if x is not None and (x.shape != (b, t) or x.dtype != torch.bool):
-            raise ValueError(f"{name} must be a bool tensor {(b, t)}; got {shape_of(x)}")
+    check_shapes((d,), D=options["D"], dt_bias=options["dt_bias"])
+    check_shapes((b, d, n), h0=options["h0"])
+    check_flags(b, t, mask=options["mask"], reset=options["reset"])
 
 
 class Inputs(NamedTuple):
@@ -178,33 +162,4 @@ class Inputs(NamedTuple):
         return max(x.shape[2] if x.dim() == 4 else 1 for x in (self.B, self.C))
 
 
-def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return implementation("selective_scan", s.impl).forward(s)
-
-
-def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    (b, t, d), n = s.u.shape, s.A.shape[1]
-    states = s.A.new_empty(b, (t + CHUNK - 1) // CHUNK if s.keep else 0, n, d)
-    return s.u.new_empty(s.u.shape), s.h0.new_empty(s.h0.shape), states
-
-
-def _backward(
-    s: Inputs, states: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
-) -> dict[str, Tensor]:
-    return implementation("selective_scan", s.impl).backward(s, states, grad_y, grad_last)
-
-
-def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
-    from longstate.ops.selective_scan import reference
-
-    return reference.forward(s)
-
-
-def _restore(s: Inputs, states: Tensor) -> dict[str, Tensor]:
-    return {"h0": states[:, 0].mT}
-
-
-_scan = register(
-    "selective_scan", Inputs, _forward, _fake, _backward, _reference,
-    returns="y last", saves="states", copied="h0", restore=_restore,
-)  # fmt: skip
+_scan = register_steered("selective_scan", Inputs)

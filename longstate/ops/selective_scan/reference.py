@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longstate.ops._arguments import where_kept
 from longstate.ops._layout import compute_dtype
 from longstate.ops.selective_scan import Inputs
 
@@ -13,8 +14,9 @@ def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     u, dt = s.u.to(wide), s.dt.to(wide)
     D, z, dt_bias = (None if x is None else x.to(wide) for x in (s.D, s.z, s.dt_bias))
     mask, reset = s.mask, s.reset
-    if mask is not None:  # so that what padding holds reaches no gradient
-        u, dt, z = _hide(u, mask), _hide(dt, mask), None if z is None else _hide(z, mask)
+    # so that what padding holds reaches no gradient
+    u, dt = where_kept(mask, u), where_kept(mask, dt)
+    z = None if z is None else where_kept(mask, z)
     if dt_bias is not None:
         dt = dt + dt_bias
     if s.dt_softplus:
@@ -41,10 +43,6 @@ def forward(s: Inputs) -> tuple[Tensor, Tensor]:
         h = following
         outputs.append(y)
     return torch.stack(outputs, dim=1).to(s.u.dtype), h
-
-
-def _hide(x: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask[..., None], x, torch.zeros_like(x))
 
 
 def _per_channel(x: Tensor, u: Tensor) -> Tensor:

@@ -4,109 +4,154 @@ On the way back the gradient before the activation is written once. Then every i
 the outputs that read it: no atomic additions, so the result is the same every time.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from longstate.ops._layout import compute_dtype, dense
-from longstate.ops._triton_math import sigmoid
+from longstate.ops._triton import Pointer, sigmoid
 from longstate.ops.short_conv import Inputs
 
 _STEPS, _LANES = 16, 64
 
 
+class Frame(NamedTuple):
+    """What both directions read."""
+
+    x: Pointer
+    taps: Pointer  # b, k - 1, d
+    weight: Pointer  # d, k
+    bias: Pointer  # d
+    sources: Pointer  # b or 1, t, k
+    source_batch: Any  # 0 when all sequences share their sources
+    steps: Any
+    d: Any
+
+
+class Place(NamedTuple):
+    """A block of steps and channels."""
+
+    b: Any
+    t: tl.tensor
+    within: tl.tensor  # steps that exist
+    lane: tl.tensor
+    inside: tl.tensor  # channels that exist
+
+
 @triton.jit
-def _inputs(x, taps, s, b, lane, inside, steps, d, past, WIDE: tl.constexpr):
-    """Rows of taps and x at positions `s`; zeros where a position is negative."""
-    old = (s >= 0) & (s < past)
-    new = s >= past
-    before = tl.load(
-        taps + (b * past + s)[:, None] * d + lane[None, :],
-        mask=old[:, None] & inside[None, :], other=0.0,
-    )  # fmt: skip
-    now = tl.load(
-        x + (b * steps + s - past)[:, None] * d + lane[None, :],
-        mask=new[:, None] & inside[None, :], other=0.0,
-    )  # fmt: skip
-    return before.to(WIDE) + now.to(WIDE)
+def _place(steps: tl.tensor, d: tl.tensor, STEPS: tl.constexpr, LANES: tl.constexpr) -> Place:
+    t = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
+    lane = tl.program_id(2) * LANES + tl.arange(0, LANES)
+    return Place(tl.program_id(0).to(tl.int64), t, t < steps, lane, lane < d)
+
+
+@triton.jit
+def _rows(x: tl.tensor, row: tl.tensor, here: tl.tensor, d: tl.tensor, at: Place) -> tl.tensor:
+    """Rows of a matrix (..., d); zeros where not `here`."""
+    place = x + row[:, None] * d + at.lane[None, :]
+    return tl.load(place, mask=here[:, None] & at.inside[None, :], other=0.0)
+
+
+@triton.jit
+def _write(x: tl.tensor, row: tl.tensor, value: tl.tensor, d: tl.tensor, at: Place) -> None:
+    place, here = x + row[:, None] * d + at.lane[None, :], at.within[:, None] & at.inside[None, :]
+    tl.store(place, value.to(x.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def _vector(x: tl.tensor, lane: tl.tensor, at: Place) -> tl.tensor:
+    return tl.load(x + lane, mask=at.inside, other=0.0)[None, :]
+
+
+@triton.jit
+def _source(f: Frame, at: Place, k: tl.constexpr, WIDTH: tl.constexpr) -> tl.tensor:
+    """Where tap `k` reads; -1: nowhere. Where the last tap is there is the sample itself."""
+    place = f.sources + at.b * f.source_batch + at.t * WIDTH + k
+    return tl.load(place, mask=at.within, other=-1)
+
+
+@triton.jit
+def _inputs(f: Frame, at: Place, k: tl.constexpr, WIDTH: tl.constexpr) -> tl.tensor:
+    """What tap `k` reads, from the taps or from x."""
+    s, past = _source(f, at, k, WIDTH), WIDTH - 1
+    wide = f.weight.dtype.element_ty
+    before = _rows(f.taps, at.b * past + s, (s >= 0) & (s < past), f.d, at)
+    now = _rows(f.x, at.b * f.steps + s - past, s >= past, f.d, at)
+    return before.to(wide) + now.to(wide)
+
+
+@triton.jit
+def _convolve(
+    f: Frame, at: Place, WIDTH: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr
+) -> tl.tensor:
+    zeros = tl.zeros((STEPS, LANES), f.weight.dtype.element_ty)
+    acc = _vector(f.bias, at.lane, at) + zeros
+    for k in tl.static_range(WIDTH):
+        acc += _inputs(f, at, k, WIDTH) * _vector(f.weight, at.lane * WIDTH + k, at)
+    return acc
 
 
 @triton.jit
 def _forward(
-    x, weight, bias, taps, sources, source_batch, y, steps, d,
+    f: Frame, y: tl.tensor,
     WIDTH: tl.constexpr, SILU: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    b = tl.program_id(0).to(tl.int64)
-    t = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
-    lane = tl.program_id(2) * LANES + tl.arange(0, LANES)
-    inside, within = lane < d, t < steps
-    wide = weight.dtype.element_ty
-    acc = tl.load(bias + lane, mask=inside, other=0.0)[None, :] + tl.zeros((STEPS, LANES), wide)
-    s = t * 0 - 1
-    for k in tl.static_range(WIDTH):
-        s = tl.load(sources + b * source_batch + t * WIDTH + k, mask=within, other=-1)
-        row = _inputs(x, taps, s, b, lane, inside, steps, d, WIDTH - 1, wide)
-        acc += row * tl.load(weight + lane * WIDTH + k, mask=inside, other=0.0)[None, :]
+) -> None:  # fmt: skip
+    at = _place(f.steps, f.d, STEPS, LANES)
+    acc = _convolve(f, at, WIDTH, STEPS, LANES)
     if SILU:
         acc = acc * sigmoid(acc)
-    acc = tl.where((s >= 0)[:, None], acc, 0.0)  # the newest input is missing: a masked sample
-    at = (b * steps + t)[:, None] * d + lane[None, :]
-    tl.store(y + at, acc.to(y.dtype.element_ty), mask=within[:, None] & inside[None, :])
+    present = _source(f, at, WIDTH - 1, WIDTH) >= 0  # not masked
+    _write(y, at.b * f.steps + at.t, tl.where(present[:, None], acc, 0.0), f.d, at)
 
 
 @triton.jit
 def _backward_weight(
-    grad_y, x, weight, bias, taps, sources, source_batch, grad_acc, grad_weight, grad_bias,
-    steps, d,
+    f: Frame, grad_y: tl.tensor, grad_acc: tl.tensor, grad_weight: tl.tensor, grad_bias: tl.tensor,
     WIDTH: tl.constexpr, SILU: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    b = tl.program_id(0).to(tl.int64)
-    t = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
-    lane = tl.program_id(2) * LANES + tl.arange(0, LANES)
-    inside, within = lane < d, t < steps
-    wide = weight.dtype.element_ty
-    newest = tl.load(sources + b * source_batch + t * WIDTH + WIDTH - 1, mask=within, other=-1)
-    at = (b * steps + t)[:, None] * d + lane[None, :]
-    here = (newest >= 0)[:, None] & inside[None, :]
-    g = tl.load(grad_y + at, mask=here, other=0.0).to(wide)
+) -> None:  # fmt: skip
+    at = _place(f.steps, f.d, STEPS, LANES)
+    present = _source(f, at, WIDTH - 1, WIDTH) >= 0
+    here = present[:, None] & at.inside[None, :]
+    g = _rows(grad_y, at.b * f.steps + at.t, present, f.d, at).to(f.weight.dtype.element_ty)
     if SILU:
-        acc = tl.load(bias + lane, mask=inside, other=0.0)[None, :] + tl.zeros((STEPS, LANES), wide)
-        for k in tl.static_range(WIDTH):
-            s = tl.load(sources + b * source_batch + t * WIDTH + k, mask=within, other=-1)
-            row = _inputs(x, taps, s, b, lane, inside, steps, d, WIDTH - 1, wide)
-            acc += row * tl.load(weight + lane * WIDTH + k, mask=inside, other=0.0)[None, :]
+        acc = _convolve(f, at, WIDTH, STEPS, LANES)
         gate = sigmoid(acc)
         g = tl.where(here, g * (gate + acc * (gate - gate * gate)), 0.0)
-    tl.store(grad_acc + at, g, mask=within[:, None] & inside[None, :])
-    part = b * tl.num_programs(1) + tl.program_id(1)
-    tl.store(grad_bias + part * d + lane, tl.sum(g, axis=0), mask=inside)
+    _write(grad_acc, at.b * f.steps + at.t, g, f.d, at)
+    part = at.b * tl.num_programs(1) + tl.program_id(1)
+    tl.store(grad_bias + part * f.d + at.lane, tl.sum(g, axis=0), mask=at.inside)
     for k in tl.static_range(WIDTH):
-        s = tl.load(sources + b * source_batch + t * WIDTH + k, mask=within, other=-1)
-        row = _inputs(x, taps, s, b, lane, inside, steps, d, WIDTH - 1, wide)
-        to_weight = tl.sum(tl.where(here, g * row, 0.0), axis=0)
-        tl.store(grad_weight + (part * WIDTH + k) * d + lane, to_weight, mask=inside)
+        to_weight = tl.sum(tl.where(here, g * _inputs(f, at, k, WIDTH), 0.0), axis=0)
+        tl.store(grad_weight + (part * WIDTH + k) * f.d + at.lane, to_weight, mask=at.inside)
+
+
+class Back(NamedTuple):
+    """What the gradient of the inputs reads."""
+
+    grad_acc: Pointer  # b, t, d
+    weight: Pointer
+    readers: Pointer  # b or 1, positions, k
+    reader_batch: Any
+    steps: Any
+    positions: Any
+    d: Any
 
 
 @triton.jit
 def _backward_input(
-    grad_acc, weight, readers, reader_batch, grad, steps, positions, d,
-    WIDTH: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    b = tl.program_id(0).to(tl.int64)
-    s = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
-    lane = tl.program_id(2) * LANES + tl.arange(0, LANES)
-    inside, within = lane < d, s < positions
-    acc = tl.zeros((STEPS, LANES), weight.dtype.element_ty)
+    f: Back, grad: tl.tensor, WIDTH: tl.constexpr, STEPS: tl.constexpr, LANES: tl.constexpr
+) -> None:
+    at = _place(f.positions, f.d, STEPS, LANES)
+    acc = tl.zeros((STEPS, LANES), f.weight.dtype.element_ty)
     for k in tl.static_range(WIDTH):
-        t = tl.load(readers + b * reader_batch + s * WIDTH + k, mask=within, other=-1)
-        g = tl.load(
-            grad_acc + (b * steps + t)[:, None] * d + lane[None, :],
-            mask=(t >= 0)[:, None] & inside[None, :], other=0.0,
-        )  # fmt: skip
-        acc += g * tl.load(weight + lane * WIDTH + k, mask=inside, other=0.0)[None, :]
-    at = (b * positions + s)[:, None] * d + lane[None, :]
-    tl.store(grad + at, acc.to(grad.dtype.element_ty), mask=within[:, None] & inside[None, :])
+        place = f.readers + at.b * f.reader_batch + at.t * WIDTH + k
+        t = tl.load(place, mask=at.within, other=-1)
+        g = _rows(f.grad_acc, at.b * f.steps + t, t >= 0, f.d, at)
+        acc += g * _vector(f.weight, at.lane * WIDTH + k, at)
+    _write(grad, at.b * f.positions + at.t, acc, f.d, at)
 
 
 def _grid(b: int, t: int, d: int) -> tuple[int, int, int]:
@@ -124,44 +169,39 @@ def _readers(sources: Tensor, positions: int) -> Tensor:
     return table[:, :positions].contiguous()
 
 
-def _wide(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    dtype = compute_dtype(x, weight)
-    bias = weight.new_zeros(len(weight)) if bias is None else bias
-    return dense(weight.to(dtype)), dense(bias.to(dtype))
+def _frame(s: Inputs) -> tuple[Frame, dict[str, Any]]:
+    """What both directions read, and their options."""
+    (_, t, d), dtype, sources = s.x.shape, compute_dtype(s.x, s.weight), dense(s.sources)
+    weight = dense(s.weight.to(dtype))
+    bias = weight.new_zeros(d) if s.bias is None else dense(s.bias.to(dtype))
+    frame = Frame(dense(s.x), dense(s.taps), weight, bias, sources, _stride(sources), t, d)
+    options = {"WIDTH": s.weight.shape[1], "STEPS": _STEPS, "LANES": _LANES}
+    return frame, options
+
+
+def _stride(x: Tensor) -> int:
+    return x.stride(0) if len(x) > 1 else 0
 
 
 def forward(s: Inputs) -> Tensor:
-    b, t, d = s.x.shape
-    y = s.x.new_empty(b, t, d)
-    sources = dense(s.sources)
-    _forward[_grid(b, t, d)](
-        dense(s.x), *_wide(s.x, s.weight, s.bias), dense(s.taps), sources,
-        sources.stride(0) if len(sources) > 1 else 0, y, t, d,
-        WIDTH=s.weight.shape[1], SILU=s.silu, STEPS=_STEPS, LANES=_LANES,
-    )  # fmt: skip
+    y = s.x.new_empty(s.x.shape)
+    frame, options = _frame(s)
+    _forward[_grid(*s.x.shape)](frame, y, SILU=s.silu, **options)
     return y
 
 
 def backward(s: Inputs, grad_y: Tensor) -> dict[str, Tensor]:
     (b, t, d), width = s.x.shape, s.weight.shape[1]
-    positions = t + width - 1
-    weight, bias = _wide(s.x, s.weight, s.bias)
-    sources = dense(s.sources)
-    grid = _grid(b, t, d)
-    grad_acc = weight.new_empty(b, t, d)
-    grad_weight = weight.new_empty(b * grid[1], width, d)
-    grad_bias = weight.new_empty(b * grid[1], d)
+    (frame, options), positions, grid = _frame(s), t + width - 1, _grid(b, t, d)
+    grad_acc = frame.weight.new_empty(b, t, d)
+    grad_weight = frame.weight.new_empty(b * grid[1], width, d)
+    grad_bias = frame.weight.new_empty(b * grid[1], d)
     _backward_weight[grid](
-        dense(grad_y), dense(s.x), weight, bias, dense(s.taps), sources,
-        sources.stride(0) if len(sources) > 1 else 0, grad_acc, grad_weight, grad_bias, t, d,
-        WIDTH=width, SILU=s.silu, STEPS=_STEPS, LANES=_LANES,
-    )  # fmt: skip
-    readers = _readers(sources, positions)
-    grad = s.x.new_empty(b, positions, d)
-    _backward_input[_grid(b, positions, d)](
-        grad_acc, weight, readers, readers.stride(0) if len(readers) > 1 else 0,
-        grad, t, positions, d, WIDTH=width, STEPS=_STEPS, LANES=_LANES,
-    )  # fmt: skip
+        frame, dense(grad_y), grad_acc, grad_weight, grad_bias, SILU=s.silu, **options
+    )
+    readers, grad = _readers(frame.sources, positions), s.x.new_empty(b, positions, d)
+    back = Back(grad_acc, frame.weight, readers, _stride(readers), t, positions, d)
+    _backward_input[_grid(b, positions, d)](back, grad, **options)
     return {
         "x": grad[:, width - 1 :].contiguous(),
         "weight": grad_weight.sum(0).T.contiguous().to(s.weight.dtype),
