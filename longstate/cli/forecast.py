@@ -124,7 +124,7 @@ def predict(
     Needs a forecaster."""
     import warnings
 
-    from longstate._files import write_whole
+    from longstate._files import is_stream, write_whole
     from longstate.cli._runs import open_forecaster
     from longstate.cli.show import say
     from longstate.train import forecast_csv, read_csv
@@ -140,4 +140,5 @@ def predict(
         sys.stdout.write(text)
         return
     write_whole(out, text)
-    say(f"{len(forecast)} rows are in {out}")
+    if not is_stream(out):
+        say(f"{len(forecast)} rows are in {out}")
