@@ -58,11 +58,11 @@ class Copy:
     def edit(self, factor: int) -> None:
         (self.ops / "_shared.py").write_text(SHARED.format(factor=factor))
 
-    def run(self, **environment: str) -> Found:
+    def run(self, *before: str, **environment: str) -> Found:
         clean = {key: v for key, v in os.environ.items() if not key.startswith("NUMBA_")}
         clean |= {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", RUN],
+            [*before, sys.executable, "-W", "ignore", "-c", RUN],
             cwd=self.folder, env=clean | environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -116,3 +116,34 @@ def test_numba_cache_dir_is_respected(copy, tmp_path):
     found = copy.run(NUMBA_CACHE_DIR=str(tmp_path / "chosen"))
     assert found.folder.startswith(str(tmp_path / "chosen"))
     assert copy.run(NUMBA_CACHE_DIR=str(tmp_path / "chosen")).hits == 1
+
+
+def test_a_chosen_folder_that_cannot_be_written(copy, tmp_path):
+    copy.block()
+    (tmp_path / "file").write_text("")
+    nowhere = str(tmp_path / "file")
+    found = copy.run(HOME=nowhere, XDG_CACHE_HOME=nowhere, NUMBA_CACHE_DIR=f"{nowhere}/cache")
+    assert found[:2] == (2, 0)
+    assert found.said.count("NUMBA_CACHE_DIR") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the rights of Linux")
+def test_folders_that_another_user_may_not_write(copy, tmp_path):
+    """As in a container: root itself is kept from writing by taking its capabilities."""
+    home = tmp_path / "home"
+    home.mkdir()
+    folders = [home, copy.folder, *(p for p in copy.folder.rglob("*") if p.is_dir())]
+    without_rights = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    if os.getuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root can write anywhere")
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        before = without_rights if os.getuid() == 0 else []
+        found = copy.run(*before, HOME=str(home), XDG_CACHE_HOME=str(home / "cache"))
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert found[:2] == (2, 0)
+    assert found.said.count("NUMBA_CACHE_DIR") == 1
+    assert not list(copy.folder.rglob("__pycache__"))

@@ -149,6 +149,7 @@ def announced(compile_: Callable[..., Any]) -> Callable[..., Any]:
 def _announce(done: threading.Event) -> None:
     began = time.monotonic()
     if not done.wait(_ANNOUNCE_AFTER):
-        print("longstate: compiling a CPU kernel (once; cached on disk) ...", file=sys.stderr)
+        kept = "" if _announce_no_cache.cache_info().currsize else " (once; cached on disk)"
+        print(f"longstate: compiling a CPU kernel{kept} ...", file=sys.stderr)
         done.wait()
         print(f"longstate: compiled in {time.monotonic() - began:.0f} s", file=sys.stderr)
