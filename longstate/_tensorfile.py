@@ -2,14 +2,25 @@
 
 One file, so tensors and facts cannot disagree; written whole or not at all; no pickle, so a file
 from a stranger runs no code.
+
+A digest in the header covers the facts and every tensor, so that a file which was changed by
+accident is refused: CRC-32 of each tensor's bytes, and BLAKE2 over those, the names, types, shapes
+and facts. A processor core reads 1 to 3 GB/s for it, faster than disks write and about as fast as
+they read; tensors are shared out over up to 8 threads. It is no signature: who means to change a
+file can write a new digest. Files of versions without one are read; files of other libraries have
+no place for one.
 """
 
+import hashlib
 import json
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from longstate._files import refuse_gguf, write_whole
@@ -17,6 +28,18 @@ from longstate.errors import InputError
 
 FORMAT = 1
 """Raised when older files can no longer be read, or would mean something else."""
+OURS, DIGEST = "longstate", "longstate digest"
+_METHOD = "crc32"  # stands beside the facts, so that a file whose digest got lost is noticed
+_FIELDS = {"format", "kind", "facts", "digest"}
+
+
+class _Content(NamedTuple):
+    """What is in a file. `header` is empty in a file that is not ours."""
+
+    header: dict[str, Any]
+    text: str
+    digest: str | None
+    tensors: dict[str, Tensor]
 
 
 def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -31,9 +54,11 @@ def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[st
     Raises:
         InputError: it cannot be written; what was there before is unchanged.
     """
-    header = json.dumps({"format": FORMAT, "kind": kind, "facts": facts})
+    header = {"format": FORMAT, "kind": kind, "digest": _METHOD, "facts": facts}
+    text = json.dumps(header)
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_whole(path, safetensors.torch.save(whole, metadata={"longstate": header}))
+    metadata = {OURS: text, DIGEST: _digest(text, whole)}
+    write_whole(path, safetensors.torch.save(whole, metadata=metadata))
 
 
 def kind_of(path: str | Path) -> str | None:
@@ -44,50 +69,38 @@ def kind_of(path: str | Path) -> str | None:
     """
     if not Path(path).is_file():
         return None
-    return _open(Path(path), read=False)[0].get("kind")
+    kind = _open(Path(path), read=False).header.get("kind")
+    return kind if isinstance(kind, str) else None
 
 
 def facts_of(path: str | Path) -> dict[str, Any]:
-    """The facts in a file of ours, without its tensors; empty where there are none.
+    """The facts in a file of ours, without its tensors and unchecked; empty where there are none.
 
     Raises:
         InputError: it is cut short, or no safetensors file.
     """
-    facts = _open(Path(path), read=False)[0].get("facts")
+    facts = _open(Path(path), read=False).header.get("facts")
     return facts if isinstance(facts, dict) else {}
-
-
-def _open(path: Path, read: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Our header, empty in a file that is not ours; and the tensors, copied, if they are read."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("longstate", "null"))
-            names = file.keys() if read else []
-            tensors = {name: file.get_tensor(name).clone() for name in names}
-    except (safetensors.SafetensorError, json.JSONDecodeError) as e:
-        refuse_gguf(path)
-        raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
-    return header if isinstance(header, dict) else {}, tensors
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file. The tensors are copies: they outlive it, whatever becomes of it.
 
     Raises:
-        InputError: missing, cut short, of another kind or format version, or not ours.
+        InputError: missing, cut short, changed, of another kind or format version, or not ours.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a longstate {kind} file")
     if not path.is_file():
         raise InputError(f"{path} does not exist")
-    header, tensors = _open(path, read=True)
+    found = _open(path, read=True)
+    header = found.header
     if header.get("kind") != kind:
         other = header.get("kind")
         raise InputError(
-            f"{path} is not a longstate {kind} file" + (f" but a {other} file" if other else "")
+            f"{path} is not a longstate {kind} file"
+            + (f" but a {other} file" if isinstance(other, str) else "")
         )
     if header.get("format") != FORMAT:
         raise InputError(
@@ -96,4 +109,53 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
         )
     if not isinstance(header.get("facts"), dict):
         raise InputError(f"{path} is damaged: its header holds no facts")
-    return tensors, header["facts"]
+    _check_digest(path, found)
+    return found.tensors, header["facts"]
+
+
+def _open(path: Path, read: bool) -> _Content:
+    """The header; and the tensors, copied, if they are read."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            text = metadata.get(OURS, "null")
+            header = json.loads(text)
+            names = file.keys() if read else []
+            tensors = {name: file.get_tensor(name).clone() for name in names}
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+    except (safetensors.SafetensorError, ValueError, RecursionError, RuntimeError) as e:
+        refuse_gguf(path)
+        raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
+    header = header if isinstance(header, dict) else {}
+    return _Content(header, text, metadata.get(DIGEST), tensors)
+
+
+def _check_digest(path: Path, found: _Content) -> None:
+    header = found.header
+    unknown = sorted(header.keys() - _FIELDS)
+    if unknown:
+        raise InputError(
+            f"{path} is damaged or of a later version: its header has an unknown {unknown[0]!r}"
+        )
+    if "digest" not in header and found.digest is None:
+        return  # of a version that wrote none
+    if header.get("digest") != _METHOD or found.digest != _digest(found.text, found.tensors):
+        raise InputError(
+            f"{path} is damaged: its contents are not what was written (the digest differs)"
+        )
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    names = sorted(tensors)
+    total = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        sums = threads.map(lambda name: zlib.crc32(_bytes(tensors[name])), names)
+        for name, found in zip(names, sums, strict=True):
+            t = tensors[name]
+            total.update(f"\n{name} {t.dtype} {tuple(t.shape)} {found}".encode("utf-8", "replace"))
+    return total.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data

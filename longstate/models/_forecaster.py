@@ -21,18 +21,19 @@ d channels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
+from longstate._facts import read
 from longstate.errors import InputError
 from longstate.layers._base import Layer
-from longstate.models._saving import describe_layer, fill, make_layer
+from longstate.models._saving import build, check_blocks, describe_layer, layer_maker
 from longstate.models._scale import Scale
 from longstate.models._spec import ForecastSpec
 from longstate.models._stack import Stack, repeat
@@ -104,6 +105,16 @@ class Line(nn.Module):
         return torch.baddbmm(self.bias[:, None], features, self.weight).permute(1, 2, 0)
 
 
+@dataclass(frozen=True)
+class _ModelFacts:
+    """What the file of a `ForecastModel` says of it."""
+
+    spec: dict[str, Any]
+    layers: list[dict[str, Any]]
+    d_model: int
+    dropout: float
+
+
 class ForecastModel(nn.Module):
     """Raw units in, raw units out.
 
@@ -169,17 +180,23 @@ class ForecastModel(nn.Module):
         Raises:
             InputError: it is no such file, or damaged.
         """
-        tensors, facts = tensorfile.load(path, "forecast model")
-        layers = iter(facts["layers"])
-        self = cls(
-            ForecastSpec.of(facts["spec"]),
-            lambda _: make_layer(next(layers)),
-            d_model=facts["d_model"],
-            n_layers=len(facts["layers"]),
-            dropout=facts["dropout"],
-        )
-        fill(self, tensors, path)
-        return self
+        tensors, raw = tensorfile.load(path, "forecast model")
+        facts = read(_ModelFacts, raw, f"the description in {path}")
+        spec = ForecastSpec.of(facts.spec, f"{path}: spec")
+        makers = [layer_maker(x, f"{path}: layers[{i}]") for i, x in enumerate(facts.layers)]
+        check_blocks(len(makers), tensors, path)
+
+        def make() -> ForecastModel:
+            layers = iter(makers)
+            return cls(
+                spec,
+                lambda _: next(layers)(),
+                d_model=facts.d_model,
+                n_layers=len(makers),
+                dropout=facts.dropout,
+            )
+
+        return build(make, tensors, path)
 
     def forward(self, window: Window) -> Forecast:
         point, quantiles = self.scaled(window)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
+from longstate._facts import check_arguments
 from longstate.errors import InputError, near
 from longstate.layers import Layer
 from longstate.layers._renamed import options_today
@@ -182,3 +183,4 @@ def _check_options(name: str, layer: type[Layer], given: object) -> None:
     for option in given:
         if option not in known:
             raise InputError(f"{name!r} has no option {option!r}; {near(str(option), known)}")
+    check_arguments(layer.__init__, given, repr(name))

@@ -1,34 +1,109 @@
 """Models and layers in one safetensors file each: the weights, and in the header what they are."""
 
 import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
+from longstate._facts import check_arguments, mapping, value_of
 from longstate.errors import InputError
 from longstate.layers._base import Layer
+from longstate.layers._renamed import options_today
 from longstate.models._language_spec import LanguageSpec
 from longstate.models._stack import layer_class
 
 if TYPE_CHECKING:
     from longstate.models._language import LanguageModel
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def fill(module: nn.Module, tensors: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Give a module the weights of a file.
+
+def build(make: Callable[[], Module], tensors: dict[str, Tensor], path: str | Path) -> Module:
+    """The module that a description makes, with the weights of its file, in evaluation mode.
+
+    It is made without memory at first, so that a description which does not fit its file costs
+    nothing.
+
+    Args:
+        make: makes the module; called twice.
+        tensors: the file's.
+        path: the file.
 
     Raises:
-        InputError: they are not the module's.
+        InputError: no such module can be made, the tensors are not the module's, or hold numbers
+            that are not finite.
     """
     try:
-        module.load_state_dict(tensors)
-    except RuntimeError as e:
-        reason = str(e).splitlines()[-1].strip()
-        raise InputError(f"{path} is damaged or of another version: {reason}") from None
-    module.eval()
+        with torch.device("meta"):
+            expected = make().state_dict()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as e:
+        raise InputError(f"{path} describes a model that cannot be made: {_line(e)}") from None
+    check_tensors(tensors, expected, path)
+    for name, tensor in tensors.items():
+        if not _finite(tensor):
+            raise InputError(f"{path} cannot be used: its {name} holds numbers that are not finite")
+    module = make()
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path
+) -> None:
+    """Refuse tensors of other names, shapes or kinds than those of `expected`.
+
+    Raises:
+        InputError: names the first one.
+    """
+    end = "the file is damaged, or its description is not that of its tensors"
+    for name, want in expected.items():
+        if name not in tensors:
+            raise InputError(f"{path} lacks the tensor {name}; {end}")
+        have = tensors[name]
+        if have.shape != want.shape:
+            raise InputError(
+                f"{path}: {name} has shape {tuple(have.shape)}, its description makes it "
+                f"{tuple(want.shape)}; {end}"
+            )
+        if (have.is_floating_point(), have.is_complex()) != (
+            want.is_floating_point(), want.is_complex(),
+        ):  # fmt: skip
+            raise InputError(f"{path}: {name} is of type {have.dtype}, not {want.dtype}; {end}")
+    for name in tensors:
+        if name not in expected:
+            raise InputError(f"{path} has a tensor {name} that its model lacks; {end}")
+
+
+def check_blocks(declared: int, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse another number of blocks than the tensors are of, before any is made.
+
+    Raises:
+        InputError: says both numbers.
+    """
+    places = (re.search(r"(?:^|\.)blocks\.(\d+)\.", name) for name in tensors)
+    found = len({place[1] for place in places if place is not None})
+    if found != declared:
+        raise InputError(
+            f"{path} describes a model of {declared:,} blocks and holds tensors of {found:,}; the "
+            "file is damaged"
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    least, most = torch.aminmax(real if real.element_size() > 1 else real.float())
+    return bool(torch.isfinite(least)) and bool(torch.isfinite(most))
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
 
 
 def read_language_model(path: str | Path) -> "tuple[LanguageModel, dict[str, Any]]":
@@ -41,9 +116,12 @@ def read_language_model(path: str | Path) -> "tuple[LanguageModel, dict[str, Any
 
     kind = "model" if tensorfile.kind_of(path) == "model" else "language"  # an older name
     tensors, facts = tensorfile.load(path, kind)
-    model = LanguageModel(LanguageSpec.from_json(json.dumps(facts.get("spec"))))
-    fill(model, tensors, path)
-    return model, facts
+    try:
+        spec = LanguageSpec.from_json(json.dumps(facts.get("spec")))
+    except InputError as e:
+        raise InputError(f"{path} is damaged or of a later version: {e}") from None
+    check_blocks(len(spec.layers), tensors, path)
+    return build(lambda: LanguageModel(spec), tensors, path), facts
 
 
 def write_language_model(path: str | Path, model: "LanguageModel", facts: dict[str, Any]) -> None:
@@ -81,9 +159,23 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
         raise InputError(f"JSON cannot hold the arguments of {name}: {made_with}") from None
 
 
-def make_layer(facts: dict[str, Any]) -> Layer:
-    """A new layer from what `describe_layer` gave."""
-    return layer_class(facts["class"])(**facts["arguments"])
+def layer_maker(facts: object, what: str) -> Callable[[], Layer]:
+    """Makes a new layer from what `describe_layer` gave.
+
+    Args:
+        facts: from a file.
+        what: they describe, to begin a sentence with.
+
+    Raises:
+        InputError: they describe no layer.
+    """
+    given = mapping(facts, what)
+    for name in given.keys() ^ {"class", "arguments"}:
+        raise InputError(f"{what} {'has an unknown' if name in given else 'lacks the'} {name!r}")
+    kind = layer_class(value_of(given["class"], str, f"{what}.class"))
+    arguments = options_today(kind.__name__, mapping(given["arguments"], f"{what}.arguments"))
+    check_arguments(kind.__init__, arguments, what)
+    return lambda: kind(**arguments)
 
 
 def save_layer(layer: Layer, path: str | Path) -> None:
@@ -102,6 +194,4 @@ def load_layer(path: str | Path) -> Layer:
         InputError: it is no such file, or damaged.
     """
     tensors, facts = tensorfile.load(path, "layer")
-    layer = make_layer(facts["layer"])
-    fill(layer, tensors, path)
-    return layer
+    return build(layer_maker(facts.get("layer"), f"the layer in {path}"), tensors, path)

@@ -1,13 +1,14 @@
 """What a forecast is made from and for: columns, lengths, the time step."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from longstate._facts import mapping, read
+from longstate.errors import InputError, expect
 from longstate.models._block import Gate
 from longstate.models._calendar import Calendar
+from longstate.models._scale import TRANSFORMS
 
 DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0
 LARGEST = 1e100  # of a value, so that sums of squares stay finite
@@ -32,6 +33,9 @@ class ForecastSpec:
             did not write it, it is "glu".
         lower, upper: no forecast lies beyond. None: no bound.
         transform: of the targets before they are scaled: "none", "log1p" or "box-cox".
+
+    Raises:
+        InputError: a value is out of its range.
     """
 
     targets: tuple[str, ...]
@@ -49,17 +53,49 @@ class ForecastSpec:
     upper: float | None = None
     transform: str = "none"
 
+    def __post_init__(self) -> None:
+        for name in ("window", "horizon", "season"):
+            value = getattr(self, name)
+            expect(value >= 1, f"{name} must be at least 1 row; got {value}")
+        columns = (*self.targets, *self.covariates, *self.known)
+        expect(len(self.targets) > 0, "targets must name at least one column")
+        expect(len(set(self.targets)) == len(self.targets), "targets must not name a column twice")
+        expect(self.time not in columns, f"the time {self.time!r} is also another column")
+        rising = all(
+            a < b for a, b in zip((0.0, *self.quantiles), (*self.quantiles, 1.0), strict=True)
+        )
+        expect(rising, f"quantiles must rise between 0 and 1; got {list(self.quantiles)}")
+        for cycle in self.cycles:
+            expect(cycle in CYCLES, f"there is no cycle {cycle!r}; there is {', '.join(CYCLES)}")
+        expect(
+            self.transform in TRANSFORMS,
+            f"transform must be one of {', '.join(TRANSFORMS)}; got {self.transform!r}",
+        )
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            expect(value is None or abs(value) <= LARGEST, f"{name} must be finite; got {value}")
+        if self.lower is not None and self.upper is not None:
+            expect(self.lower < self.upper, "lower must be below upper")
+
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> "ForecastSpec":
-        """From JSON, also of runs whose step stood alone: their times are without a zone."""
-        raw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+    def of(cls, facts: object, what: str = "the description of a forecast") -> "ForecastSpec":
+        """From JSON, also of runs whose step stood alone: their times are without a zone.
+
+        Args:
+            facts: field -> value.
+            what: where it is from, to begin a sentence with.
+
+        Raises:
+            InputError: a field is missing, unknown or wrong.
+        """
+        raw = mapping(facts, what)
         if "step" in raw:
-            step, raw["cycles"] = raw.pop("step"), raw.pop("calendar")
+            step, raw["cycles"] = raw.pop("step"), raw.pop("calendar", ())
             raw["calendar"] = None if step is None else {"step": step, "form": "mixed"}
-        if raw["calendar"] is not None:
-            found = raw["calendar"]
-            raw["calendar"] = Calendar(**{**found, "holidays": tuple(found.get("holidays", ()))})
-        return cls(**raw)
+        spec = read(cls, raw, what)
+        if spec.calendar is not None:
+            check_calendar(spec.calendar)
+        return spec
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,3 +137,27 @@ def calendar_features(times: np.ndarray | None, cycles: tuple[str, ...], rows: i
             phase = 2 * np.pi * k * np.mod(seconds, period) / period
             columns += [np.sin(phase), np.cos(phase)]
     return np.stack(columns, axis=1)
+
+
+def check_calendar(calendar: Calendar) -> None:
+    """Refuse a calendar from a file that no series can have.
+
+    Raises:
+        InputError: names what is wrong.
+    """
+    import pandas as pd
+
+    stamp = pd.Timestamp(0) if calendar.dated else 0
+    try:
+        days = np.busdaycalendar(calendar.weekdays, np.array(calendar.holidays, "M8[D]"))
+        expect(len(days.weekmask) == 7 and bool(days.weekmask.any()), "no day is worked")
+        if calendar.zone is not None:
+            stamp = pd.Timestamp(0, tz=calendar.zone)
+        if calendar.even:
+            calendar.anchored(pd.Index([stamp])).index_of(pd.Index([stamp]))
+        elif calendar.anchor is not None:
+            calendar.untext(calendar.anchor)
+    except InputError as e:
+        raise InputError(f"the calendar is wrong: {e}") from None
+    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, OSError) as e:
+        raise InputError(f"the calendar is wrong: {e}") from None

@@ -1,6 +1,7 @@
 """The rows that a stream of forecasts keeps, on disk."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,26 @@ import torch
 from torch import Tensor
 
 from longstate import _tensorfile as tensorfile
+from longstate._facts import read
 from longstate.errors import InputError
 from longstate.models import Calendar, ForecastModel
-from longstate.stream._identity import describe, difference
-from longstate.stream._saving import _check
+from longstate.models._spec import check_calendar
+from longstate.stream._identity import check_identity, describe, difference
+from longstate.stream._saving import load_checked
 
 _KIND = "forecast stream"
 _PARTS = ("past", "future", "doubtful")
 _COLUMNS = ("target", "observed", "covariates", "known")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of the rows in it: see `save_rows`."""
+
+    module: dict[str, Any]
+    calendar: Calendar
+    count: int
+    times: dict[str, list[str | None]]
 
 
 def save_rows(
@@ -51,7 +64,7 @@ def save_rows(
             for part in _PARTS
         },
     }
-    tensorfile.save(path, _KIND, tensors, {**facts, "check": _check(facts, tensors)})
+    tensorfile.save(path, _KIND, tensors, facts)
 
 
 def load_rows(
@@ -62,21 +75,37 @@ def load_rows(
     Raises:
         InputError: the file is missing, damaged, or belongs to another model.
     """
-    tensors, facts = tensorfile.load(path, _KIND)
-    check = facts.pop("check", None)
-    if check != _check(facts, tensors):
-        raise InputError(f"{path} is damaged: its contents are not what was written")
-    differs = difference(facts["module"], describe(model))
+    tensors, raw = load_checked(path, _KIND)
+    facts = read(_Facts, raw, f"the description in {path}")
+    check_identity(facts.module, f"{path}: module")
+    differs = difference(facts.module, describe(model))
     if differs:
         raise InputError(f"{path} {differs}")
-    saved = facts["calendar"]
-    calendar = Calendar(**{**saved, "holidays": tuple(saved["holidays"])})
+    check_calendar(facts.calendar)
+    wrong = InputError(f"{path} is damaged: its rows are not those of this model")
+    if facts.times.keys() != set(_PARTS) or facts.count < 0:
+        raise wrong
     rows: dict[str, list[tuple[Any, ...]]] = {}
     for part in _PARTS:
-        times = [None if t is None else _stamp(calendar, t) for t in facts["times"][part]]
-        arrays = [tensors[f"{part}/{column}"].numpy() for column in _COLUMNS] if times else []
+        written = facts.times[part]
+        try:
+            times = [None if t is None else _stamp(facts.calendar, t) for t in written]
+        except (ValueError, TypeError, OverflowError):
+            raise wrong from None
+        columns = [tensors.get(f"{part}/{name}") for name in _COLUMNS] if times else []
+        if any(
+            c is None or c.shape != _shape(model, n, len(times)) for n, c in zip(_COLUMNS, columns)
+        ):
+            raise wrong
+        arrays = [c.numpy() for c in columns if c is not None]
         rows[part] = list(zip(times, *arrays, strict=True)) if times else []
-    return calendar, facts["count"], rows
+    return facts.calendar, facts.count, rows
+
+
+def _shape(model: ForecastModel, column: str, rows: int) -> tuple[int, int]:
+    spec = model.spec
+    widths = {"covariates": len(spec.covariates), "known": len(spec.known)}
+    return rows, widths.get(column, len(spec.targets))
 
 
 def _stamp(calendar: Calendar, text: str) -> Any:

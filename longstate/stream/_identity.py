@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longstate._facts import read, value_of
+
 _BLOCK = 1 << 16
 
 
@@ -34,6 +36,24 @@ def describe(module: nn.Module) -> dict[str, Any]:
                 seen[id(tensor)] = digest(tensor)
             weights[_eager(name)] = [list(tensor.shape), seen[id(tensor)]]
     return {"settings": _settings(module), "weights": weights}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Identity:
+    settings: dict[str, Any]
+    weights: dict[str, tuple[list[int], str]]
+
+
+def check_identity(identity: object, what: str) -> None:
+    """Refuse what a file calls an identity, and is none.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+    found = read(_Identity, identity, what)
+    for name in ("class", *found.settings):
+        if name.split(".")[-1] == "class":
+            value_of(found.settings.get(name), str, f"{what}.settings.{name}")
 
 
 def difference(saved: dict[str, Any], here: dict[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ device and of any batch, and into nothing else.
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
+from longstate._facts import read as read_facts
 from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.stream._earlier import today
-from longstate.stream._identity import describe, difference
+from longstate.stream._identity import check_identity, describe, difference
 from longstate.stream._tree import fit, flatten
 
 _KIND = "state"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of the state in it: what it belongs to, the type of each tensor, and the
+    samples that it has seen."""
+
+    module: dict[str, Any]
+    types: dict[str, str]
+    position: int
 
 
 def save_state(path: str | Path, module: nn.Module, state: State, *, position: int = 0) -> None:
@@ -41,7 +53,7 @@ def save_state(path: str | Path, module: nn.Module, state: State, *, position: i
     types = {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items()}
     tensors = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
     facts = {"module": describe(module), "types": types, "position": position}
-    tensorfile.save(path, _KIND, tensors, {**facts, "check": _check(facts, tensors)})
+    tensorfile.save(path, _KIND, tensors, facts)
 
 
 def load_state(path: str | Path, module: nn.Module) -> State:
@@ -56,15 +68,25 @@ def load_state(path: str | Path, module: nn.Module) -> State:
 
 def read(path: str | Path, module: nn.Module) -> tuple[State, int]:
     """A state and its position; see `load_state`."""
-    tensors, facts = tensorfile.load(path, _KIND)
-    check = facts.pop("check", None)
-    if check != _check(facts, tensors):
-        raise InputError(f"{path} is damaged: its contents are not what was written")
-    differs = difference(today(facts["module"]), today(describe(module)))
+    tensors, raw = load_checked(path, _KIND)
+    facts = read_facts(_Facts, raw, f"the description in {path}")
+    check_identity(facts.module, f"{path}: module")
+    differs = difference(today(facts.module), today(describe(module)))
     if differs:
         raise InputError(f"{path} {differs}")
-    tensors = {name: _typed(t, facts["types"][name]) for name, t in tensors.items()}
-    return fit(module, tensors), facts["position"]
+    if facts.types.keys() != tensors.keys() or facts.position < 0:
+        raise InputError(f"{path} is damaged: its description is not that of its tensors")
+    tensors = {name: _typed(t, facts.types[name]) for name, t in tensors.items()}
+    return fit(module, tensors), facts.position
+
+
+def load_checked(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `longstate._tensorfile.load`, also of versions that put their digest among the facts."""
+    tensors, facts = tensorfile.load(path, kind)
+    check = facts.pop("check", None)
+    if check is not None and check != _check(facts, tensors):
+        raise InputError(f"{path} is damaged: its contents are not what was written")
+    return tensors, facts
 
 
 def _real(t: Tensor) -> Tensor:
@@ -73,11 +95,12 @@ def _real(t: Tensor) -> Tensor:
 
 
 def _typed(t: Tensor, name: str) -> Tensor:
-    return torch.view_as_complex(t) if name.startswith("complex") else t
+    pairs = name.startswith("complex") and t.is_floating_point() and t.shape[-1:] == (2,)
+    return torch.view_as_complex(t) if pairs else t
 
 
 def _check(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """A hash of all that is in the file: safetensors has none of its own."""
+    """The digest of files of earlier versions."""
     total = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         total.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

@@ -11,14 +11,16 @@ import pandas as pd
 import torch
 
 from longstate._environment import environment
+from longstate._facts import read
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
-from longstate.models._saving import fill
+from longstate.models._saving import build, check_blocks
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._forecast_frame import check_reach, forecast_frame, table_for
+from longstate.train._forecast_record import ForecastRecord
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._history import Evaluated, TrainingHistory
@@ -197,27 +199,24 @@ class Forecaster:
         """Read what `save` wrote, or the folder that `fit(out=...)` wrote."""
         path = Path(path)
         path = path / MODEL if path.is_dir() else path
-        tensors, facts = checkpoint.load(path, "forecaster")
-        facts = renamed(facts)
-        spec = ForecastSpec.of(facts.pop("spec"))
-        for name, tensor in tensors.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise InputError(
-                    f"{path} cannot be used: its {name} holds numbers that are not finite"
-                )
+        tensors, raw = checkpoint.load(path, "forecaster")
+        facts = renamed(raw)
+        found = read(ForecastRecord, facts, f"the description in {path}")
+        spec = ForecastSpec.of(found.spec, f"{path}: spec")
+        check_blocks(found.size.n_layers, tensors, path)
         self = cls(
             spec.horizon,
             window=spec.window,
-            layers=facts.pop("layers"),
+            layers=found.layers,
             quantiles=spec.quantiles,
             season=spec.season,
-            size=Size(**facts.pop("size")),
-            training=Training(**facts.pop("training")),
-            seed=facts.pop("seed"),
+            size=found.size,
+            training=found.training,
+            seed=found.seed,
         )
-        self._model = self._build(spec)
-        fill(self._model, tensors, path)
-        self.facts = facts
+        self._model = build(lambda: self._build(spec), tensors, path)
+        settings = ("spec", "layers", "size", "training", "seed")
+        self.facts = {name: value for name, value in facts.items() if name not in settings}
         return self
 
     def _build(self, spec: ForecastSpec) -> ForecastModel:

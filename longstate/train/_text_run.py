@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from longstate._facts import mapping, read, value_of
 from longstate._files import missing, write_whole
 from longstate.errors import InputError
 from longstate.models import LanguageModel
@@ -79,10 +80,14 @@ class TextHistory:
     def from_facts(cls, facts: object) -> "TextHistory | None":
         """None where that is no history."""
         try:
-            rows = [{**row, "train_loss": row["train_loss"] or math.nan} for row in facts["looks"]]  # type: ignore[index]
-            looks = tuple(TextLook(**row) for row in rows)
-            return cls(looks, facts["ended"], facts["seconds"]) if looks else None  # type: ignore[index]
-        except (TypeError, KeyError):
+            given = mapping(facts, "history")
+            rows = value_of(given.get("looks"), list[dict[str, Any]], "looks")
+            looks = [
+                read(TextLook, {**row, "train_loss": row.get("train_loss") or math.nan}, "a look")
+                for row in rows
+            ]
+            return read(cls, {**given, "looks": looks}, "history") if looks else None
+        except InputError:
             return None
 
 
@@ -186,7 +191,8 @@ def read_run(path: str | Path) -> tuple[LanguageModel, Tokens, dict[str, Any], T
             f"{file} holds a language model without its tokens; longstate.LanguageModel.load "
             "reads it"
         )
-    tokens = load_tokens("bytes" if facts["tokens"] == "bytes" else file.parent / TOKENIZER)
+    named = value_of(facts["tokens"], str, f"{file}: tokens")
+    tokens = load_tokens("bytes" if named == "bytes" else file.parent / TOKENIZER)
     beside = {name: _json(file.with_name(f"{name}.json")) for name in ("settings", "history")}
     settings = facts.get("settings") or (beside["settings"] if file.name == MODEL else {})
     history = beside["history"] if file.name == MODEL else facts.get("history")

@@ -1,0 +1,44 @@
+"""What the file of a forecaster says of it, beside its weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from longstate.errors import expect
+from longstate.train._history import TrainingHistory
+from longstate.train._settings import Size, Training
+
+
+@dataclass(frozen=True)
+class ForecastRecord:
+    """A forecaster's description and the record of its training.
+
+    Args:
+        spec: of the forecast; `ForecastSpec.of` reads it.
+        layers, size, training, seed: as `Forecaster` takes them.
+        history: of the training.
+        seen_rows: rows of training and validation. seen_digest: of these rows.
+        seen_until: the last of their times, where there are times.
+        split: shares of training, validation and test.
+        notes: what was found in the data, in sentences.
+        environment: versions that it was trained with.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    spec: dict[str, Any]
+    layers: str
+    size: Size
+    training: Training
+    seed: int
+    history: TrainingHistory
+    seen_rows: int
+    seen_digest: str
+    seen_until: str | None
+    split: tuple[float, ...]
+    notes: tuple[str, ...]
+    environment: dict[str, str]
+
+    def __post_init__(self) -> None:
+        expect(self.seen_rows >= 0, f"seen_rows must be at least 0; got {self.seen_rows}")
+        expect(len(self.history.looks) > 0, "history must hold at least one look")
