@@ -92,13 +92,15 @@ def load_rows(
             times = [None if t is None else _stamp(facts.calendar, t) for t in written]
         except (ValueError, TypeError, OverflowError):
             raise wrong from None
-        columns = [tensors.get(f"{part}/{name}") for name in _COLUMNS] if times else []
-        if any(
-            c is None or c.shape != _shape(model, n, len(times)) for n, c in zip(_COLUMNS, columns)
-        ):
-            raise wrong
-        arrays = [c.numpy() for c in columns if c is not None]
-        rows[part] = list(zip(times, *arrays, strict=True)) if times else []
+        if not times:
+            rows[part] = []
+            continue
+        columns = {name: tensors.get(f"{part}/{name}") for name in _COLUMNS}
+        for name, column in columns.items():
+            if column is None or column.shape != _shape(model, name, len(times)):
+                raise wrong
+        arrays = [column.numpy() for column in columns.values() if column is not None]
+        rows[part] = list(zip(times, *arrays, strict=True))
     return facts.calendar, facts.count, rows
 
 

@@ -7,53 +7,31 @@ print(model.generate("Once upon a time"))
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from longstate._facts import read
-from longstate.errors import InputError, expect
+from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, pieces
 from longstate.train._loop import Progress
 from longstate.train._patterns import layer_names
 from longstate.train._settings import TextTraining
 from longstate.train._text_fit import Files, fit_text, loop_settings, opened, total_steps
 from longstate.train._text_run import (
+    Made,
     TextHistory,
     TextLook,
     TextRun,
     read_run,
+    settings_of,
     write_model,
     write_tokenizer,
 )
 from longstate.train._text_task import TextScore, TextTask, score_text
 from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
-_T = TypeVar("_T")
 CONTEXT = 1024
 """Tokens of a window, where nothing else is known."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Made:
-    """Settings of a run that are neither its model's nor its training's."""
-
-    seed: int = 0
-    context: int | None = None
-
-    def __post_init__(self) -> None:
-        expect(self.seed >= 0, f"seed must be at least 0; got {self.seed}")
-        expect(
-            self.context is None or self.context >= 1,
-            f"context must be at least 1; got {self.context}",
-        )
-
-
-def _part(kind: type[_T], settings: dict[str, Any], path: str | Path) -> _T:
-    """The settings of a run's file that are fields of `kind`."""
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    found = {name: value for name, value in settings.items() if name in names}
-    return read(kind, found, f"the settings in {path}")
 
 
 class TextModel:
@@ -292,8 +270,8 @@ class TextModel:
             InputError: there is no such run or file, or it is damaged.
         """
         model, tokens, settings, history = read_run(path)
-        training = _part(TextTraining, settings, path)
-        made = _part(_Made, settings, path)
+        training = settings_of(TextTraining, settings, path)
+        made = settings_of(Made, settings, path)
         self = cls(
             model.spec.layers,
             d_model=model.spec.d_model,

@@ -13,13 +13,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from longstate._facts import mapping, read, value_of
 from longstate._files import missing, write_whole
-from longstate.errors import InputError
+from longstate.errors import InputError, expect
 from longstate.models import LanguageModel
 from longstate.models._saving import read_language_model, write_language_model
 from longstate.train._history import Evaluated
@@ -30,6 +30,7 @@ from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
+_T = TypeVar("_T")
 _KEPT = 1 << 13  # tokens of the validation part that stay beside the model, to measure it on
 
 
@@ -198,6 +199,30 @@ def read_run(path: str | Path) -> tuple[LanguageModel, Tokens, dict[str, Any], T
     history = beside["history"] if file.name == MODEL else facts.get("history")
     settings = renamed(settings if isinstance(settings, dict) else {})
     return model, tokens, settings, TextHistory.from_facts(history)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Settings of a run that are neither its model's nor its training's."""
+
+    seed: int = 0
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.seed >= 0, f"seed must be at least 0; got {self.seed}")
+        context = self.context
+        expect(context is None or context >= 1, f"context must be at least 1; got {context}")
+
+
+def settings_of(kind: type[_T], settings: dict[str, Any], path: str | Path) -> _T:
+    """The settings of a run's file that are fields of `kind`.
+
+    Raises:
+        InputError: one is of another type, or out of its range.
+    """
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    found = {name: value for name, value in settings.items() if name in names}
+    return read(kind, found, f"the settings in {path}")
 
 
 def _json(path: Path) -> Any:
