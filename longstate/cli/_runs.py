@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from longstate.models import ForecastModel
     from longstate.train import Forecaster, TextModel
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + the number of the signal, as shells have it."""
+
 Run = Annotated[
     Path,
     typer.Argument(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from longstate.cli._options import numbers, with_settings
-from longstate.cli._runs import Run
+from longstate.cli._runs import INTERRUPTED, Run
 from longstate.train import Size, Training
 
 Data = Annotated[
@@ -111,6 +111,8 @@ def train(
     page = reports.write(reports.describe(forecaster, evaluation, str(out)), out / "report.html")
     show_evaluation(evaluation)
     say(f"The run is in {out}, the report is {page}")
+    if history.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
 def predict(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from longstate.cli._options import with_settings
-from longstate.cli._runs import Run
+from longstate.cli._runs import INTERRUPTED, Run
 from longstate.errors import InputError
 from longstate.train import TextTraining
 
@@ -53,6 +53,8 @@ def train(
     with Shown(training.minutes) as shown:
         model.fit(files, out=out, show=shown.step, looked=shown.look, encoded=shown.encoded)
     shown.ended(model, out)
+    if model.history is not None and model.history.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
 def generate(
@@ -96,7 +98,7 @@ def generate(
             rate.write(clean(text))
     except KeyboardInterrupt:
         rate.close()
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     rate.close()
 
 

@@ -1,10 +1,37 @@
-"""The checkpoints of training: `longstate._tensorfile`, and an optimiser's moments by name."""
+"""The folder of a run, and the checkpoints of training in it: `longstate._tensorfile`, and an
+optimiser's moments by name."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from longstate._files import remove_parts
+from longstate._lock import only_writer
 from longstate._tensorfile import load as load
 from longstate._tensorfile import save as save
+from longstate.errors import InputError
+from longstate.models._saving import check_tensors
+
+MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+
+
+@contextlib.contextmanager
+def run_folder(out: str | Path | None) -> Iterator[None]:
+    """Keep other trainings out of a run's folder; None keeps nothing.
+
+    Raises:
+        InputError: another training writes into it, or it cannot be made.
+    """
+    if out is None:
+        yield
+        return
+    with only_writer(out):
+        for name in (MODEL, CHECKPOINT):
+            remove_parts(Path(out) / name)
+        yield
 
 
 def pack_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -17,15 +44,46 @@ def pack_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def unpack_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
+    path: str | Path,
+) -> None:
+    """Put weights, moments and the random state of a checkpoint back.
+
+    Raises:
+        InputError: they are not those of this model.
+    """
+    weights = part(tensors, "model")
+    check_tensors(weights, model.state_dict(), path)
+    moments = part(tensors, "optimiser")
+    if moments:  # there are none before the first step
+        check_tensors(moments, _moments(optimiser), path)
+    random = tensors.get("random", torch.empty(0))
+    if random.shape != torch.get_rng_state().shape or random.dtype != torch.uint8:
+        raise InputError(f"{path} is damaged: it holds no random state that PyTorch could take")
+    model.load_state_dict(weights)
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimiser/"):
-            _, index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = value
+    for key, value in moments.items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    torch.set_rng_state(random)
+
+
+def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What AdamW keeps of each parameter, by the names of `pack_optimiser`."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    return {
+        f"{i}/{name}": torch.empty(() if name == "step" else p.shape, device="meta")
+        for i, p in enumerate(parameters)
+        for name in ("step", "exp_avg", "exp_avg_sq")
+    }
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix/`, without it."""
-    return {k.removeprefix(prefix + "/"): v for k, v in tensors.items() if k.startswith(prefix)}
+    return {
+        k.removeprefix(prefix + "/"): v for k, v in tensors.items() if k.startswith(prefix + "/")
+    }

@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 
 from longstate._environment import environment
-from longstate._facts import read
+from longstate._facts import read, value_of
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
 from longstate.models._saving import build, check_blocks
 from longstate.train import _checkpoint as checkpoint
+from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._forecast_frame import check_reach, forecast_frame, table_for
@@ -24,7 +25,7 @@ from longstate.train._forecast_record import ForecastRecord
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._history import Evaluated, TrainingHistory
-from longstate.train._loop import Keeping, Progress, train
+from longstate.train._loop import Keeping, Progress, TrainingFacts, train
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
 from longstate.train._prepare import Bounds, identity_of, plan, solve
@@ -32,8 +33,6 @@ from longstate.train._settings import Size, Training
 from longstate.train._table import Columns, Table, make_table
 from longstate.train._time_step import Timing
 from longstate.train._windows import Split, Windows
-
-MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 
 class Forecaster:
@@ -136,23 +135,21 @@ class Forecaster:
         spec, parts = plan(
             table, self.horizon, self.window, self.season, self.quantiles, split, bounds
         )
-        spec = dataclasses.replace(spec, gate=self._gate(out))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self._model = self._build(spec)
-        notes = self._fit(table, spec, parts, out, show)
-        self._model.eval()
         seen = parts.validation
-        self.facts |= {
+        facts = {
             "seen_rows": seen,
             "seen_digest": table.digest(seen),
             "seen_until": None if table.times is None else table.label(seen - 1),
             "split": list(split),
-            "notes": [*remarks, *table.notes, *notes],
+            "notes": [*remarks, *table.notes],
             "environment": environment(),
         }
-        if out is not None:
-            self.save(Path(out) / MODEL)
+        with checkpoint.run_folder(out):
+            spec = dataclasses.replace(spec, gate=self._gate(out))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self._model = self._build(spec)
+            self._fit(table, spec, parts, out, show, facts)
         return self
 
     def predict(self, frame: Data) -> pd.DataFrame:
@@ -234,7 +231,9 @@ class Forecaster:
         """What stands behind each layer: what a stopped run has, otherwise what the layer needs."""
         path = None if out is None else Path(out) / CHECKPOINT
         if path is not None and path.exists():
-            return checkpoint.load(path, "training")[1]["identity"].get("gate", ADDED["gate"])
+            facts = read(TrainingFacts, checkpoint.load(path, "training")[1], f"{path}")
+            gate = facts.identity.get("gate", ADDED["gate"])
+            return value_of(gate, Gate, f"the gate in {path}")
         gates = {resolve("auto", layer_class(name)) for name in self.layers}
         return gates.pop() if len(gates) == 1 else "auto"
 
@@ -245,10 +244,14 @@ class Forecaster:
         parts: Split,
         out: str | Path | None,
         show: Callable[[Progress], None] | None,
-    ) -> list[str]:
+        facts: dict[str, Any],
+    ) -> None:
         training = Windows(table, spec, 0, parts.train)
         validation = Windows(table, spec, parts.train, parts.validation)
         constant = solve(self.model, training, validation, parts.train)
+        more = [
+            f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
+        ]
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
         identity = {
             "data": table.digest(table.rows)[:16],
@@ -261,13 +264,16 @@ class Forecaster:
         }
         identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
         path = None if out is None else Path(out) / CHECKPOINT
-        history = train(
-            task, self.training, seed=self.seed, keeping=Keeping(path, identity), show=show
-        )
-        self.facts = {"history": dataclasses.asdict(history)}
-        return [
-            f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
-        ]
+
+        def ended(history: TrainingHistory) -> None:
+            self.model.eval()
+            notes = [*facts["notes"], *more]
+            self.facts = {**facts, "history": dataclasses.asdict(history), "notes": notes}
+            if out is not None:
+                self.save(Path(out) / MODEL)
+
+        keeping = Keeping(path, identity)
+        train(task, self.training, seed=self.seed, keeping=keeping, show=show, ended=ended)
 
     def _table(self, data: Data) -> Table:
         return table_for(data, self.model.spec)

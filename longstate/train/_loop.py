@@ -7,11 +7,8 @@ in the checkpoint.
 
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,13 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longstate._facts import read
 from longstate.errors import InputError
+from longstate.models._saving import check_tensors
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._diagnose import describe_nonfinite
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._optim import make_optimiser, set_rate
 from longstate.train._settings import Training
+from longstate.train._stopping import stop_signals
 
 
 class Task(Protocol):
@@ -64,6 +64,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class TrainingFacts:
+    """What a checkpoint says of itself: what it belongs to, and a `Progress`."""
+
+    identity: dict[str, Any]
+    progress: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Keeping:
     """Where and how often the run is written down.
 
@@ -89,8 +97,12 @@ def train(
     keeping: Keeping = Keeping(),
     show: Callable[[Progress], None] | None = None,
     looked: Callable[[Progress], None] | None = None,
+    ended: Callable[[TrainingHistory], None] | None = None,
 ) -> TrainingHistory:
     """Train `task.model`, which ends with the best weights that were found.
+
+    Ctrl-C, SIGTERM and SIGHUP end it early, with a checkpoint; see `stop_signals` for what then
+    comes of the process.
 
     Args:
         task: model, batches and losses.
@@ -99,13 +111,14 @@ def train(
         keeping: where checkpoints go. One that is there is continued.
         show: called after each step.
         looked: called after each evaluation on the validation part, with the weights evaluated.
+        ended: called at the end with the best weights, also when a signal ends the process.
 
     Raises:
         InputError: a loss or gradient is not finite; the checkpoint is of another run or cannot be
             read or written.
     """
     optimiser = make_optimiser(task.model, settings)
-    with torch.random.fork_rng(devices=[]), _interrupts() as interrupted:
+    with torch.random.fork_rng(devices=[]), stop_signals() as interrupted:
         torch.manual_seed(seed)
         best = _copy(task.model)
         progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
@@ -144,9 +157,12 @@ def train(
                 looked(progress)
         if interrupted.is_set():
             _save(task.model, optimiser, progress, best, keeping)
-    task.model.load_state_dict(best)
-    ended = progress.ended or "interrupted"
-    return TrainingHistory(tuple(progress.looks), progress.best_step, ended, progress.seconds)
+        task.model.load_state_dict(best)
+        how = progress.ended or "interrupted"
+        history = TrainingHistory(tuple(progress.looks), progress.best_step, how, progress.seconds)
+        if ended is not None:
+            ended(history)
+    return history
 
 
 def _step(
@@ -229,40 +245,22 @@ def _save(
 def _resume(
     model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, keeping: Keeping
 ) -> dict[str, Tensor]:
-    assert keeping.path is not None
-    tensors, facts = checkpoint.load(keeping.path, "training")
-    saved, now = renamed(facts["identity"]), renamed(keeping.identity)
+    path = keeping.path
+    assert path is not None
+    tensors, raw = checkpoint.load(path, "training")
+    facts = read(TrainingFacts, raw, f"the description in {path}")
+    saved, now = renamed(facts.identity), renamed(keeping.identity)
     for name in now | saved:
         theirs, ours = saved.get(name, ADDED.get(name)), now.get(name)
         name = name.replace("_", " ")
         if theirs != ours:
             raise InputError(
-                f"{keeping.path} belongs to another run: its {name} is {theirs}, here it is "
+                f"{path} belongs to another run: its {name} is {theirs}, here it is "
                 f"{ours}; choose another folder"
             )
-    model.load_state_dict(checkpoint.part(tensors, "model"))
-    checkpoint.unpack_optimiser(optimiser, tensors)
-    torch.set_rng_state(tensors["random"])
-    for name, value in facts["progress"].items():
-        setattr(progress, name, value)
-    progress.looks = [Evaluated(**look) for look in facts["progress"]["looks"]]
-    return checkpoint.part(tensors, "best")
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the loop to stop after this step; the second stops at once."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-
-    def first(signum: int, frame: Any) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, first)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
+    found = read(Progress, facts.progress, f"the progress in {path}")
+    best = checkpoint.part(tensors, "best")
+    check_tensors(best, model.state_dict(), path)
+    checkpoint.restore(model, optimiser, tensors, path)
+    vars(progress).update(vars(found))
+    return best

@@ -6,10 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from longstate.errors import InputError
+from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._corpus import Corpus, open_corpus
+from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._settings import TextTraining, Training
-from longstate.train._text_run import CHECKPOINT, MODEL, TextHistory, TextRun
+from longstate.train._text_run import TextHistory, TextRun
 from longstate.train._tokens import Tokens
 
 LOOKS = 10
@@ -59,18 +61,25 @@ def fit_text(
     """
     out = run.out
     keeping = Keeping(None if out is None else out / CHECKPOINT, run.identity())
+    histories: list[TextHistory] = []
+
+    def ended(found: TrainingHistory) -> None:
+        histories.append(run.history(found.looks, found.ended, found.seconds))
+        run.save(found.best_step)
+        run.write_history(histories[0])
+
     try:
-        found = train(run.task, settings, seed=seed, keeping=keeping, show=show, looked=run.look)
+        train(
+            run.task, settings,
+            seed=seed, keeping=keeping, show=show, looked=run.look, ended=ended,
+        )  # fmt: skip
     except InputError as e:
         if "stopped at step" in str(e) and out is not None and (out / MODEL).exists():
             raise InputError(
                 f"{e}; {out} holds the best weights before that; a lower learning_rate often helps"
             ) from None
         raise
-    history = run.history(found.looks, found.ended, found.seconds)
-    run.save(found.best_step)
-    run.write_history(history)
-    return history
+    return histories[0]
 
 
 def total_steps(training: TextTraining, corpus: Corpus, context: int) -> int:

@@ -13,6 +13,7 @@ import torch
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, pieces
+from longstate.train._checkpoint import run_folder
 from longstate.train._loop import Progress
 from longstate.train._patterns import layer_names
 from longstate.train._settings import TextTraining
@@ -151,7 +152,7 @@ class TextModel:
             training = self.training = dataclasses.replace(training, minutes=minutes)
         self._tokens = load_tokens(self.tokenizer)
         folder = None if out is None else Path(out)
-        with opened(files, text, self._tokens, folder, encoded) as corpus:
+        with run_folder(folder), opened(files, text, self._tokens, folder, encoded) as corpus:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 spec = LanguageSpec(self.tokens.size, self.d_model, self.layers)

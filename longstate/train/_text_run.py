@@ -22,13 +22,12 @@ from longstate._files import missing, write_whole
 from longstate.errors import InputError, expect
 from longstate.models import LanguageModel
 from longstate.models._saving import read_language_model, write_language_model
+from longstate.train._checkpoint import MODEL
 from longstate.train._history import Evaluated
 from longstate.train._loop import Progress
 from longstate.train._old_names import renamed
 from longstate.train._text_task import TextTask
 from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
-
-MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 _T = TypeVar("_T")
 _KEPT = 1 << 13  # tokens of the validation part that stay beside the model, to measure it on
