@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from longstate.errors import InputError, near
 
 T = TypeVar("T")
-_LONGEST = 60  # characters of a wrong value that a sentence quotes
+_LONGEST = 120  # characters of a wrong value that a sentence quotes
 
 
 def read(kind: type[T], facts: object, what: str) -> T:
@@ -128,9 +128,13 @@ def _several(value: object, origin: Any, kinds: tuple[Any, ...], hint: Any, what
 
 def _expect(good: bool, value: object, hint: Any, what: str) -> None:
     if not good:
-        shown = repr(value)
-        shown = shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "..."
-        raise InputError(f"{what} must be {_words(hint)}; got {shown}")
+        raise InputError(f"{what} must be {_words(hint)}; got {shortened(value)}")
+
+
+def shortened(value: object) -> str:
+    """A value as a sentence may quote it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def _words(hint: Any) -> str:

@@ -34,11 +34,12 @@ _FIELDS = {"format", "kind", "facts", "digest"}
 
 
 class _Content(NamedTuple):
-    """What is in a file. `header` is empty in a file that is not ours."""
+    """What is in a file: its header, empty in a file that is not ours; the digest that it names,
+    and the one that its contents have; its tensors."""
 
     header: dict[str, Any]
-    text: str
-    digest: str | None
+    named: str | None
+    digest: str
     tensors: dict[str, Tensor]
 
 
@@ -121,14 +122,16 @@ def _open(path: Path, read: bool) -> _Content:
             text = metadata.get(OURS, "null")
             header = json.loads(text)
             names = file.keys() if read else []
-            tensors = {name: file.get_tensor(name).clone() for name in names}
+            there = {name: file.get_tensor(name) for name in names}
+            digest = _digest(text, there) if DIGEST in metadata else ""
+            tensors = {name: t.clone() for name, t in there.items()}
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     except (safetensors.SafetensorError, ValueError, RecursionError, RuntimeError) as e:
         refuse_gguf(path)
         raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
     header = header if isinstance(header, dict) else {}
-    return _Content(header, text, metadata.get(DIGEST), tensors)
+    return _Content(header, metadata.get(DIGEST), digest, tensors)
 
 
 def _check_digest(path: Path, found: _Content) -> None:
@@ -138,9 +141,9 @@ def _check_digest(path: Path, found: _Content) -> None:
         raise InputError(
             f"{path} is damaged or of a later version: its header has an unknown {unknown[0]!r}"
         )
-    if "digest" not in header and found.digest is None:
+    if "digest" not in header and found.named is None:
         return  # of a version that wrote none
-    if header.get("digest") != _METHOD or found.digest != _digest(found.text, found.tensors):
+    if header.get("digest") != _METHOD or found.named != found.digest:
         raise InputError(
             f"{path} is damaged: its contents are not what was written (the digest differs)"
         )

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
 from longstate._facts import read
-from longstate.errors import InputError
+from longstate.errors import InputError, expect
 from longstate.layers._base import Layer
 from longstate.models._saving import build, check_blocks, describe_layer, layer_maker
 from longstate.models._scale import Scale
@@ -113,6 +113,10 @@ class _ModelFacts:
     layers: list[dict[str, Any]]
     d_model: int
     dropout: float
+
+    def __post_init__(self) -> None:
+        expect(self.d_model >= 1, f"d_model must be at least 1; got {self.d_model}")
+        expect(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1; got {self.dropout}")
 
 
 class ForecastModel(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
-from longstate._facts import check_arguments
+from longstate._facts import check_arguments, read
 from longstate.errors import InputError, near
 from longstate.layers import Layer
 from longstate.layers._renamed import options_today
@@ -169,7 +169,7 @@ class LanguageSpec:
         options = facts.get("options", {})
         if isinstance(options, Mapping) and all(isinstance(o, Mapping) for o in options.values()):
             options = {name: options_today(name, given) for name, given in options.items()}
-        return cls(**{**facts, "options": options})
+        return read(cls, {**facts, "options": options}, "the description of a language model")
 
 
 def _is_int(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,7 +40,8 @@ def build(make: Callable[[], Module], tensors: dict[str, Tensor], path: str | Pa
             that are not finite.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that the tensors will not have
             expected = make().state_dict()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as e:
         raise InputError(f"{path} describes a model that cannot be made: {_line(e)}") from None

@@ -159,5 +159,5 @@ def check_calendar(calendar: Calendar) -> None:
             calendar.untext(calendar.anchor)
     except InputError as e:
         raise InputError(f"the calendar is wrong: {e}") from None
-    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, OSError) as e:
+    except (ValueError, TypeError, LookupError, ArithmeticError, OSError) as e:
         raise InputError(f"the calendar is wrong: {e}") from None

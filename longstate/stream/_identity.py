@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longstate._facts import read, value_of
+from longstate._facts import read, shortened, value_of
 
 _BLOCK = 1 << 16
 
@@ -67,7 +67,8 @@ def difference(saved: dict[str, Any], here: dict[str, Any]) -> str | None:
             where = "its module" if key in theirs else "the module here"
             return f"belongs to another {name}: only {where} has {key}"
         if theirs[key] != ours[key]:
-            return f"belongs to another {name}: its {key} is {theirs[key]!r}, here {ours[key]!r}"
+            values = shortened(theirs[key]), shortened(ours[key])
+            return f"belongs to another {name}: its {key} is {values[0]}, here {values[1]}"
     theirs, ours = saved["weights"], here["weights"]
     for key in _keys_of(theirs, ours):
         shapes = [tuple(w[key][0]) if key in w else "missing" for w in (theirs, ours)]
