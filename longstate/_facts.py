@@ -89,8 +89,12 @@ def value_of(value: object, hint: Any, what: str) -> Any:
         }
     elif dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else read(hint, value, what)  # type: ignore[arg-type]
-    elif hint in (int, float):
-        good = isinstance(value, (int, hint)) and not isinstance(value, bool)
+    elif hint is float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        good = good and (isinstance(value, float) or abs(value) < 2**1000)  # type: ignore[arg-type]
+        value = float(value) if good else value  # type: ignore[arg-type]
+    elif hint is int:
+        good = isinstance(value, int) and not isinstance(value, bool)
     else:
         good = isinstance(value, type(None) if hint is None else hint)
     _expect(good, value, hint, what)

@@ -11,6 +11,7 @@ from longstate.models._calendar import Calendar
 from longstate.models._scale import TRANSFORMS
 
 DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0
+MOST_ROWS = 10**9  # of a window, a horizon or a season
 LARGEST = 1e100  # of a value, so that sums of squares stay finite
 # Harmonics of each cycle. The window itself holds the fine shape of a day; these place it.
 CYCLES = {"day": (DAY, 3), "week": (WEEK, 3), "year": (YEAR, 2)}
@@ -56,7 +57,7 @@ class ForecastSpec:
     def __post_init__(self) -> None:
         for name in ("window", "horizon", "season"):
             value = getattr(self, name)
-            expect(value >= 1, f"{name} must be at least 1 row; got {value}")
+            expect(1 <= value <= MOST_ROWS, f"{name} must be 1 to {MOST_ROWS:,} rows; got {value}")
         columns = (*self.targets, *self.covariates, *self.known)
         expect(len(self.targets) > 0, "targets must name at least one column")
         expect(len(set(self.targets)) == len(self.targets), "targets must not name a column twice")
@@ -65,6 +66,7 @@ class ForecastSpec:
             a < b for a, b in zip((0.0, *self.quantiles), (*self.quantiles, 1.0), strict=True)
         )
         expect(rising, f"quantiles must rise between 0 and 1; got {list(self.quantiles)}")
+        expect(self.time is not None or not self.cycles, "cycles need a column with the time")
         for cycle in self.cycles:
             expect(cycle in CYCLES, f"there is no cycle {cycle!r}; there is {', '.join(CYCLES)}")
         expect(

@@ -200,6 +200,7 @@ class Forecaster:
         facts = renamed(raw)
         found = read(ForecastRecord, facts, f"the description in {path}")
         spec = ForecastSpec.of(found.spec, f"{path}: spec")
+        found.check_until(spec)
         check_blocks(found.size.n_layers, tensors, path)
         self = cls(
             spec.horizon,

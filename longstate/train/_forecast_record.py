@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from longstate.errors import expect
+from longstate.errors import InputError, expect
+from longstate.models import ForecastSpec
 from longstate.train._history import TrainingHistory
 from longstate.train._settings import Size, Training
 
@@ -42,3 +43,12 @@ class ForecastRecord:
     def __post_init__(self) -> None:
         expect(self.seen_rows >= 0, f"seen_rows must be at least 0; got {self.seen_rows}")
         expect(len(self.history.looks) > 0, "history must hold at least one look")
+
+    def check_until(self, spec: ForecastSpec) -> None:
+        """Refuse a `seen_until` that is no time of the forecast's calendar."""
+        if self.seen_until is None or spec.calendar is None:
+            return
+        try:
+            spec.calendar.untext(self.seen_until)
+        except (ValueError, TypeError, ArithmeticError) as e:
+            raise InputError(f"seen_until is no time: {e}") from None
