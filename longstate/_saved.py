@@ -87,6 +87,7 @@ def _checkpoint(folder: Path) -> "LanguageModel":
     """Of transformers or mamba-ssm, our own models in the form of transformers included."""
     from longstate.interop import load_language_model
     from longstate.interop.checkpoints.weights import read_json
+    from longstate.models._saving import finite
 
     if read_json(folder / CONFIG).get("model_type") != "longstate":
         return load_language_model(folder)
@@ -97,7 +98,15 @@ def _checkpoint(folder: Path) -> "LanguageModel":
             f"{folder} was written by transformers, which is not installed; pip install "
             "'longstate[hf]' brings it"
         ) from None
-    return LongstateForCausalLM.from_pretrained(folder).to_longstate().eval()
+    try:
+        model = LongstateForCausalLM.from_pretrained(folder).to_longstate().eval()
+    except Exception as e:  # the library raises whatever a wrong field leads to
+        reason = str(e).partition("\n")[0][:200] or type(e).__name__
+        raise InputError(f"{folder} cannot be loaded: {reason}") from None
+    for name, tensor in model.state_dict().items():
+        if not finite(tensor):
+            raise InputError(f"{folder}: {name} holds numbers that are not finite")
+    return model
 
 
 def save(

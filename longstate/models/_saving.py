@@ -47,7 +47,7 @@ def build(make: Callable[[], Module], tensors: dict[str, Tensor], path: str | Pa
         raise InputError(f"{path} describes a model that cannot be made: {_line(e)}") from None
     check_tensors(tensors, expected, path)
     for name, tensor in tensors.items():
-        if not _finite(tensor):
+        if not finite(tensor):
             raise InputError(f"{path} cannot be used: its {name} holds numbers that are not finite")
     module = make()
     module.load_state_dict(tensors)
@@ -96,7 +96,8 @@ def check_blocks(declared: int, tensors: Mapping[str, Tensor], path: str | Path)
         )
 
 
-def _finite(tensor: Tensor) -> bool:
+def finite(tensor: Tensor) -> bool:
+    """Whether every number of a tensor is; read once, without a copy."""
     if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor

@@ -243,3 +243,39 @@ def test_a_gguf_file_is_named(tmp_path):
         for load in (load_language_model, longstate.load):
             with pytest.raises(InputError, match=r"mamba\.gguf is a GGUF file, .*config\.json"):
                 load(path)
+
+
+@pytest.mark.parametrize("name", [["a"], {"a": 1}, None, 3, "../a", ""])
+def test_an_index_whose_names_are_no_files(name, folder):
+    os.remove(folder / "model.safetensors")
+    index = {"weight_map": {"backbone.norm_f.weight": "model.safetensors", "x": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="which is no file beside it"):
+        load_language_model(folder)
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse"])
+def test_a_pickle_with_a_tensor_without_numbers(kind, ssm):
+    weights = torch.load(ssm / "pytorch_model.bin", weights_only=True)
+    name = "backbone.norm_f.weight"
+    value = weights[name]
+    weights[name] = value.to("meta") if kind == "meta" else value.to_sparse()
+    torch.save(weights, ssm / "pytorch_model.bin")
+    with pytest.raises(InputError, match=f"'{name}' has no plain numbers in the file"):
+        load_language_model(ssm)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(value, folder):
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    name = "backbone.norm_f.weight"
+    weights[name][1] = value
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=f"{name} holds numbers that are not finite"):
+        load_language_model(folder)
+
+
+def test_sizes_that_no_memory_holds(folder):
+    edit(folder, hidden_size=10**9, vocab_size=10**9)
+    with pytest.raises(InputError, match="describes a model that cannot be made"):
+        load_language_model(folder)

@@ -28,6 +28,7 @@ from longstate.interop.checkpoints import mamba_ssm, transformers
 from longstate.interop.checkpoints.config import Config
 from longstate.interop.checkpoints.weights import read_json, read_weights
 from longstate.models import LanguageModel
+from longstate.models._saving import finite
 
 Dialect = Literal["transformers", "mamba-ssm"]
 
@@ -67,8 +68,12 @@ def load_language_model(path: str | Path, dtype: torch.dtype | None = None) -> L
     if dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise InputError(f"dtype must be a floating-point type of 16 bits or more; got {dtype}")
     spec = _SIDES[dialect].read(Config(values, source))
-    with torch.device("meta"):  # no memory, and no draw of random numbers
-        model = LanguageModel(spec)
+    try:
+        with torch.device("meta"):  # no memory, and no draw of random numbers
+            model = LanguageModel(spec)
+    except RuntimeError as e:
+        reason = str(e).partition("\n")[0][:200]
+        raise InputError(f"{source} describes a model that cannot be made: {reason}") from None
     tensors = _match(model, dialect, read_weights(folder), folder)
     # Copies: the files may change while the model lives.
     own = {name: t.to(_type(name, t, dtype), copy=True) for name, t in tensors.items()}
@@ -177,6 +182,8 @@ def _match(
                 f"{folder}: {key} is of type {found[key].dtype}; float16, bfloat16, float32 or "
                 "float64 is needed"
             )
+        if not finite(found[key]):
+            raise InputError(f"{folder}: {key} holds numbers that are not finite")
     for key in found:
         if key not in wanted and not (key == "lm_head.weight" and model.spec.tie):
             raise InputError(

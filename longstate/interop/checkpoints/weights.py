@@ -16,6 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from longstate._facts import shortened
 from longstate.errors import InputError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -60,9 +61,10 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     if not isinstance(places, dict) or not places:
         raise InputError(f"{index} has no weight_map, which says where each tensor is")
     tensors: dict[str, Tensor] = {}
+    for name in places.values():
+        if not isinstance(name, str) or not name or Path(name).name != name:
+            raise InputError(f"{index} names {shortened(name)}, which is no file beside it")
     for name in dict.fromkeys(places.values()):
-        if not isinstance(name, str) or Path(name).name != name:
-            raise InputError(f"{index} names {name!r}, which is no file beside it")
         if not (index.parent / name).is_file():
             raise InputError(f"{index.parent / name} is missing; {index.name} names it")
         shard = _read(index.parent / name)
@@ -108,6 +110,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     for name, value in whole.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise InputError(
-                f"{path} must hold tensors by name; {name!r} is of type {type(value).__name__}"
+                f"{path} must hold tensors by name; {shortened(name)} is of type "
+                f"{type(value).__name__}"
+            )
+        if value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized:
+            raise InputError(
+                f"{path}: {shortened(name)} has no plain numbers in the file: it is "
+                f"{value.layout} on {value.device}"
             )
     return dict(whole)
