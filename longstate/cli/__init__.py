@@ -1,18 +1,46 @@
 """The command line: parse, call, print. Nothing is computed here.
 
-Every mistake of the caller's is one sentence on standard error and exit code 2.
+Every mistake of the caller's is one sentence on standard error and exit code 2. An output that
+cannot be written is 1, Ctrl-C is 130, and SIGTERM and SIGHUP during a training are 143 and 129.
 """
 
+import contextlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
-from longstate.cli import bench, cite, convert, demo, forecast, memory, runs, stream, text
+from longstate.cli import (
+    _terminal,
+    bench,
+    cite,
+    convert,
+    demo,
+    forecast,
+    memory,
+    runs,
+    stream,
+    text,
+)
+from longstate.cli._runs import INTERRUPTED
 from longstate.errors import InputError
 
 _VERSION = "Print the version and exit."
+
+
+class _Commands(typer.core.TyperGroup):
+    """Ctrl-C ends any command with its exit code, and nothing is printed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -39,7 +67,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from longstate import __version__
 
-        print(f"longstate {__version__}")
+        _terminal.write(f"longstate {__version__}\n")
         raise typer.Exit
 
 
@@ -55,13 +83,50 @@ def _top(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    code = 1
+    try:
+        _terminal.prepare()
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _close_output()  # whoever was reading has left
+        return code or 1
+    except OSError as error:
+        _close_output()
+        what = error.filename or "the output"
+        _complain(f"{what} cannot be used: {error.strerror or error}")
+        ended = error.__context__  # a hang-up: its terminal has gone too
+        return ended.code if isinstance(ended, SystemExit) and isinstance(ended.code, int) else 1
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         app(arguments, prog_name="longstate", standalone_mode=True)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
-    except BrokenPipeError:
-        return 1  # whoever was reading has left
+    except MemoryError:
+        _complain("there is not enough memory for this; smaller sizes need less")
+        return 2
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        _complain("there is not enough memory for this; smaller sizes need less")
+        return 2
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 0
     return 0
+
+
+def _complain(sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        _terminal.note(f"error: {sentence}")
+
+
+def _close_output() -> None:
+    """What could not be written would be tried once more when Python ends."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()

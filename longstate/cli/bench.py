@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from longstate.cli._terminal import show_table, visible, write
 
+if TYPE_CHECKING:
     from longstate.bench import Result, Row
     from longstate.bench._measure import Progress
 
@@ -56,7 +56,7 @@ def bench(
         found = run(settings, ops=_names(ops), layers=_names(layers), show=show)
     _show(found)
     if json or not sys.stdout.isatty():
-        print(found.to_json())
+        write(found.to_json() + "\n")
     if any(row.wrong for row in found.rows):
         raise typer.Exit(1)
 
@@ -91,6 +91,7 @@ def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
 
 
 def _show(found: "Result") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=False, highlight=False)
@@ -98,7 +99,7 @@ def _show(found: "Result") -> None:
         console = Console(stderr=True, width=_WIDTH, highlight=False)
 
     def say(sentence: str) -> None:
-        console.print(sentence, markup=False)
+        console.print(visible(sentence), markup=False)
 
     s, limits = found.settings, found.limits
     threads = "1 thread" if s.threads == 1 else f"{s.threads} threads"
@@ -111,7 +112,8 @@ def _show(found: "Result") -> None:
     say(", ".join(f"{name} {found.environment[name]}" for name in versions))
     say(f"limits: matrix products {products} GFLOP/s; bandwidth {limits.bandwidth / 1e9:,.1f} GB/s")
     say("bandwidth, products: shares of these limits; what counts: pydoc longstate.bench")
-    console.print(_table(found))
+    head = ("", "ms", "middle half", "tokens/s", "bandwidth", "products")
+    show_table("", head, _rows(found), console=console, box=SIMPLE_HEAD)
     if any((row.bandwidth_fraction(limits) or 0) > 1 for row in found.rows):
         say("Above 100 % of bandwidth: the operands stay in the cache, which memory cannot match.")
     for note in dict.fromkeys(f"{row.name}: {row.note}" for row in found.rows if row.note):
@@ -125,23 +127,15 @@ def _show(found: "Result") -> None:
         )
 
 
-def _table(found: "Result") -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-    table.add_column("")
-    for title in ("ms", "middle half", "tokens/s", "bandwidth", "products"):
-        table.add_column(title, justify="right", no_wrap=True)
-    previous = None
+def _rows(found: "Result") -> list[list[str]]:
+    rows: list[list[str]] = []
+    name = ""
     for row in found.rows:
-        if previous is not None and row.kind != previous.kind:
-            table.add_section()
-        if previous is None or row.name != previous.name:
-            table.add_row(row.name)
-        table.add_row(f"  {row.mode}", *_cells(row, found))
-        previous = row
-    return table
+        if row.name != name:
+            rows.append([row.name])
+            name = row.name
+        rows.append([f"  {row.mode}", *_cells(row, found)])
+    return rows
 
 
 def _cells(row: "Row", found: "Result") -> list[str]:

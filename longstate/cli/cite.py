@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from longstate.cli._terminal import write
+
 
 def cite(
     names: Annotated[
@@ -15,8 +17,8 @@ def cite(
     from longstate._citations import PAPERS, cite
 
     if names:
-        print("\n\n".join(cite(name) for name in names))
+        write("\n\n".join(cite(name) for name in names) + "\n")
         return
     for name, paper in PAPERS.items():
-        print(f"{name.lower():12s} {paper.title} ({paper.year})")
-    print(f"{'longstate':12s} this library")
+        write(f"{name.lower():12s} {paper.title} ({paper.year})\n")
+    write(f"{'longstate':12s} this library\n")

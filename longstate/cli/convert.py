@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from longstate.cli._terminal import say
 from longstate.errors import InputError
 
 
@@ -21,7 +22,6 @@ def convert(
     """Write a Mamba, Mamba-2 or FalconMamba model for another library, and check it."""
     from longstate import load
     from longstate.cli._runs import kind_of
-    from longstate.cli.show import say
     from longstate.interop import convert_language_model
     from longstate.models import LanguageModel
     from longstate.train import TextModel

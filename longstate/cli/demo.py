@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstate.cli._terminal import say
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,7 +22,7 @@ def demo(
     """Train a small forecaster on a year of real data, score it, and write a report."""
     from longstate import datasets, reports
     from longstate._files import write_whole
-    from longstate.cli.show import progress_bar, say, show_evaluation
+    from longstate.cli.show import progress_bar, show_evaluation
     from longstate.train._forecast import MODEL
 
     frame = datasets.nyc_airports()

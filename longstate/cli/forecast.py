@@ -1,7 +1,6 @@
 """Commands that train and use a forecaster. They import what they need when they run, so that
 `longstate --help` answers at once."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from longstate.cli._options import numbers, with_settings
 from longstate.cli._runs import INTERRUPTED, Run
+from longstate.cli._terminal import note, say, write
 from longstate.train import Size, Training
 
 Data = Annotated[
@@ -70,7 +70,7 @@ def train(
     levels, shares = numbers("--quantiles", quantiles), numbers("--split", split)
     from longstate import reports
     from longstate._files import write_whole
-    from longstate.cli.show import progress_bar, say, show_evaluation
+    from longstate.cli.show import progress_bar, show_evaluation
     from longstate.train import Forecaster, read_csv
 
     frame = read_csv(data)
@@ -102,8 +102,8 @@ def train(
             out=out,
             show=show,
         )
-    for note in forecaster.facts["notes"]:
-        say(note)
+    for remark in forecaster.facts["notes"]:
+        say(remark)
     history = forecaster.history
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
     evaluation = forecaster.evaluate(frame)
@@ -128,18 +128,17 @@ def predict(
 
     from longstate._files import is_stream, write_whole
     from longstate.cli._runs import open_forecaster
-    from longstate.cli.show import say
     from longstate.train import forecast_csv, read_csv
 
     forecaster = open_forecaster(run, "predict")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they stand in the notes
         forecast = forecaster.predict(read_csv(data))
-    for note in forecast.attrs["notes"]:
-        print(note, file=sys.stderr)
+    for remark in forecast.attrs["notes"]:
+        note(remark)
     text = forecast_csv(forecast, forecaster.model.spec)
     if out is None:
-        sys.stdout.write(text)
+        write(text)
         return
     write_whole(out, text)
     if not is_stream(out):

@@ -1,10 +1,11 @@
 """`longstate certify` and `longstate memory`: what no input can do, and what is kept."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from longstate.cli._terminal import say, write
 
 if TYPE_CHECKING:
     from longstate.memory import Certificate
@@ -39,7 +40,7 @@ def certify(
     ] = (1.0, 1.0),
 ) -> None:
     """Prove what no input can make a model do. Exit code 1 where a claim fails."""
-    from longstate.cli.show import say, show_certificate, working
+    from longstate.cli.show import show_certificate, working
     from longstate.memory import certify, layers_of
     from longstate.reports._subject import open_subject
 
@@ -50,7 +51,7 @@ def certify(
             subject.model, read, attack=attack, radius=radius, dt=dt, progress=show
         )
     if json:
-        sys.stdout.write(found.to_json() + "\n")
+        write(found.to_json() + "\n")
     else:
         show_certificate(found)
         say(found.sentence)
@@ -64,7 +65,7 @@ def memory(
     out: Annotated[Path, typer.Option(help="Page to write.")] = Path("memory.html"),
 ) -> None:
     """Show what the layers of a model remember: a table, and a report to open in a browser."""
-    from longstate.cli.show import say, show_layers, working
+    from longstate.cli.show import show_layers, working
     from longstate.memory import layers_of
     from longstate.reports import memory as report
     from longstate.reports._subject import open_subject

@@ -41,14 +41,14 @@ def evaluate(run: Run, data: Data) -> None:
 def info(run: Run) -> None:
     """Show what a run is, what it was made of, and how it was trained."""
     from longstate import load
-    from longstate.cli.show import show_facts, show_model
-    from longstate.cli.show_text import show_text_facts
+    from longstate.cli.show import show_forecaster, show_model
+    from longstate.cli.show_text import show_text
     from longstate.train import Forecaster, TextModel
 
     found = load(run)
     if isinstance(found, Forecaster):
-        show_facts(run, found)
+        show_forecaster(run, found)
     elif isinstance(found, TextModel):
-        show_text_facts(run, found)
+        show_text(run, found)
     else:
         show_model(run, found)

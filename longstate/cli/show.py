@@ -12,17 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 from torch import nn
 
+from longstate.cli._terminal import say, show_facts, show_table, visible
 from longstate.layers import Layer
 from longstate.memory import Certificate
 from longstate.reports.memory import MemoryReport
 from longstate.train import Forecaster, ForecastEvaluation, Progress
-
-
-def say(sentence: str) -> None:
-    Console(soft_wrap=True).print(escape(sentence), highlight=False)
 
 
 @contextmanager
@@ -73,7 +69,7 @@ def working(what: str, total: int) -> Iterator[Callable[[str], None]]:
     def show(part: str) -> None:
         nonlocal begun
         begun += 1
-        bar.update(task, completed=begun, part=escape(part))
+        bar.update(task, completed=begun, part=escape(visible(part)))
 
     later.start()
     try:
@@ -87,18 +83,16 @@ def working(what: str, total: int) -> Iterator[Callable[[str], None]]:
 def show_evaluation(evaluation: ForecastEvaluation) -> None:
     e = evaluation
     title = (
-        f"{escape(', '.join(e.targets))}: {e.windows} windows, horizon {e.horizon}, "
-        f"{e.first} to {e.last}"
+        f"{', '.join(e.targets)}: {e.windows} windows, horizon {e.horizon}, {e.first} to {e.last}"
     )
-    table = Table(title=title, caption="errors in units of the training part's deviation")
-    table.add_column("method")
-    for name in ("MSE", "MAE", "MSE, first step", "MSE, last step"):
-        table.add_column(name, justify="right")
+    head = ("method", "MSE", "MAE", "MSE, first step", "MSE, last step")
+    rows = []
     for s in e.scores:
         figures = (s.mse, s.mae, s.mse_by_step[0], s.mse_by_step[-1])
         name = f"seasonal naive ({e.season} rows)" if s.method == "seasonal naive" else s.method
-        table.add_row(name, *(f"{x:.4f}" for x in figures))
-    Console().print(table)
+        rows.append([name, *(f"{x:.4f}" for x in figures)])
+    caption = "errors in units of the training part's deviation"
+    show_table(title, head, rows, caption=caption)
     if e.quantiles:
         found = ", ".join(
             f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles
@@ -108,7 +102,7 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
         say(sentence)
 
 
-def show_facts(run: Path, forecaster: Forecaster) -> None:
+def show_forecaster(run: Path, forecaster: Forecaster) -> None:
     spec, facts, history = forecaster.model.spec, forecaster.facts, forecaster.history
     trained = sum(p.numel() for p in forecaster.model.parameters())
     rows = {
@@ -127,7 +121,7 @@ def show_facts(run: Path, forecaster: Forecaster) -> None:
         "has seen": f"{facts['seen_rows']} rows" + _until(facts["seen_until"]),
         **{f"made with {k}": v for k, v in facts["environment"].items()},
     }
-    show_rows(str(run), rows)
+    show_facts(str(run), rows)
     for note in facts["notes"]:
         say(note)
 
@@ -142,15 +136,7 @@ def show_model(run: Path, model: nn.Module) -> None:
     }
     spec = getattr(model, "spec", None)
     rows |= {} if spec is None else settings(spec)
-    show_rows(str(run), rows)
-
-
-def show_rows(title: str, rows: dict[str, str]) -> None:
-    """A table of names and values."""
-    table = Table(title=escape(title), show_header=False)
-    for name, value in rows.items():
-        table.add_row(escape(name), escape(value))
-    Console().print(table)
+    show_facts(str(run), rows)
 
 
 def settings(values: Any) -> dict[str, str]:
@@ -165,24 +151,16 @@ def _until(time: str | None) -> str:
 
 def show_certificate(found: Certificate) -> None:
     head, body = found.rows()
-    table = Table()
-    for i, name in enumerate(head[1:]):
-        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=i > 0)
+    rows: list[list[str]] = []
     layer = ""
     for name, *cells in body:
         if name != layer:
-            table.add_section()
-            table.add_row(f"[bold]{escape(name)}[/bold]")
+            rows.append([name])
             layer = name
-        table.add_row(*map(escape, cells))
-    Console().print(table)
+        rows.append(cells)
+    show_table("", head[1:], rows, right=2)
 
 
 def show_layers(found: MemoryReport) -> None:
     head, body = found.rows()
-    table = Table(title=f"{escape(found.name)}, reading {escape(found.what)}")
-    for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i > 1 else "left")
-    for row in body:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+    show_table(f"{found.name}, reading {found.what}", head, body, right=2)

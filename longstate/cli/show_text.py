@@ -6,11 +6,10 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from longstate.cli.show import show_rows
+from longstate.cli._terminal import note, say, show_facts, visible, write
 from longstate.models import LanguageModel, generate
 from longstate.train import ByteTokens, Progress, TextLook, TextModel, TextScore, Tokens
 
@@ -36,7 +35,6 @@ class Shown:
         console = Console(stderr=True)
         self.bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("training", total=1.0, note="")
-        self.out = Console(soft_wrap=True)
 
     def __enter__(self) -> "Shown":
         return self
@@ -64,7 +62,7 @@ class Shown:
         self.bar.update(self.task, completed=min(done, 1.0), note=note)
 
     def look(self, look: TextLook, model: LanguageModel, tokens: Tokens) -> None:
-        self.say(
+        say(
             f"step {look.step:6,}  {look.passes:6.2f} passes  "
             f"{look.bits_per_byte:.4f} bits per byte  perplexity {look.perplexity:,.2f}"
         )
@@ -76,24 +74,21 @@ class Shown:
         (row,) = generate(
             model, [start], max_tokens=SAMPLE, temperature=0.8, decode=tokens.decode, seed=seed
         )
-        text = printable(row.text).strip()
-        self.out.print("\n".join(f"    | {line}" for line in text.splitlines()), markup=False)
+        for line in visible(row.text, "\n\t").strip().split("\n"):
+            say(f"    | {line}")
         self.sampled = time.monotonic()
-
-    def say(self, sentence: str) -> None:
-        self.out.print(escape(sentence), highlight=False)
 
     def ended(self, model: TextModel, out: Path) -> None:
         history = model.history
         assert history is not None
-        self.say(
+        say(
             f"Training ended ({history.ended}) after {history.seconds:.0f} s; best at step "
             f"{history.best.step:,}: {history.best.bits_per_byte:.4f} bits per byte of validation "
             "text."
         )
         if history.ended == "interrupted":
-            self.say("Run the same command again to go on.")
-        self.say(f"The run is in {out}. Next: longstate generate {out}")
+            say("Run the same command again to go on.")
+        say(f"The run is in {out}. Next: longstate generate {out}")
 
 
 class Rate:
@@ -113,41 +108,30 @@ class Rate:
         self.count += 1
         if text:
             self.last = text
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            write(text)
 
     def close(self) -> None:
         """End the line on a terminal, and print the speed on standard error."""
         if sys.stdout.isatty() and not self.last.endswith("\n"):
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            write("\n")
         if self.count < 2:
             return
         seconds = max(time.monotonic() - self.first, 1e-9)
-        print(
+        note(
             f"{self.count} tokens, {(self.count - 1) / seconds:.0f} tokens per second, after "
-            f"{self.first - self.began:.2f} s for {self.prompt} of the prompt",
-            file=sys.stderr,
+            f"{self.first - self.began:.2f} s for {self.prompt} of the prompt"
         )
-
-
-def printable(text: str) -> str:
-    """The text without the characters that would control a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def show_score(name: str, score: TextScore) -> None:
     """One line on how well a model predicts a text."""
-    Console(soft_wrap=True).print(
-        escape(
-            f"{name}: {score.bits_per_byte:.4f} bits per byte, perplexity {score.perplexity:,.2f} "
-            f"per token, over {score.tokens:,} tokens and {score.bytes:,} bytes."
-        ),
-        highlight=False,
+    say(
+        f"{name}: {score.bits_per_byte:.4f} bits per byte, perplexity {score.perplexity:,.2f} "
+        f"per token, over {score.tokens:,} tokens and {score.bytes:,} bytes."
     )
 
 
-def show_text_facts(run: Path, text: TextModel) -> None:
+def show_text(run: Path, text: TextModel) -> None:
     """A table of what a text model is and how it was trained."""
     made, history = text.settings(), text.history
     coding = (
@@ -170,4 +154,4 @@ def show_text_facts(run: Path, text: TextModel) -> None:
             f"{history.seconds:.0f} s; {history.ended or 'not ended'}"
         )
         rows["best"] = f"{best.bits_per_byte:.4f} bits per byte, at step {best.step:,}"
-    show_rows(str(run), rows)
+    show_facts(str(run), rows)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longstate.cli._runs import Run
+from longstate.cli._terminal import input_lines, note, write
 from longstate.errors import InputError, near
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def stream(
     forecasts = ForecastStream(model)
     if state is not None and state.exists():
         forecasts.load(state)
-    print(_csv(_header(model.spec)), flush=True)
-    for line in forecast_lines(forecasts, sys.stdin.buffer, state):
-        print(line, flush=True)
+    write(_csv(_header(model.spec)) + "\n")
+    for line in forecast_lines(forecasts, input_lines(), state):
+        write(line + "\n")
 
 
 def forecast_lines(
@@ -73,14 +73,14 @@ def forecast_lines(
         except _Header:
             raise
         except InputError as error:
-            print(f"line {number}: {error}; skipped", file=sys.stderr, flush=True)
+            note(f"line {number}: {error}; skipped")
             continue
         finally:
             if state is not None:
                 stream.save(state)
         if streamed is not None:
             if streamed.note is not None:
-                print(f"line {number}: {streamed.note}", file=sys.stderr, flush=True)
+                note(f"line {number}: {streamed.note}")
             yield _csv(_values(streamed))
 
 

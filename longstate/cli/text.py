@@ -1,6 +1,5 @@
 """`longstate train text` and `longstate generate`. They import what they need when they run."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from longstate.cli._options import with_settings
 from longstate.cli._runs import INTERRUPTED, Run
+from longstate.cli._terminal import input_lines
 from longstate.errors import InputError
 from longstate.train import TextTraining
 
@@ -78,12 +78,11 @@ def generate(
     """Continue a text on standard output; tokens per second go to standard error. Needs a language
     model."""
     from longstate.cli._runs import open_text_model
-    from longstate.cli.show_text import Rate, printable
+    from longstate.cli.show_text import Rate
 
     model = open_text_model(run, "generate")
     prompt = _standard_input() if prompt == "-" else prompt
     rate = Rate(len(model.tokens.encode(prompt)))
-    clean = printable if sys.stdout.isatty() else str
     try:
         for text in model.stream(
             prompt,
@@ -95,7 +94,7 @@ def generate(
             stop_strings=stop_strings,
             seed=seed,
         ):
-            rate.write(clean(text))
+            rate.write(text)
     except KeyboardInterrupt:
         rate.close()
         raise typer.Exit(INTERRUPTED) from None
@@ -103,7 +102,7 @@ def generate(
 
 
 def _standard_input() -> str:
-    raw = sys.stdin.buffer.read()
+    raw = b"".join(input_lines())
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as e:

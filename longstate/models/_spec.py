@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from longstate._facts import mapping, read
-from longstate.errors import InputError, expect
+from longstate.errors import expect
 from longstate.models._block import Gate
 from longstate.models._calendar import Calendar
 from longstate.models._scale import TRANSFORMS
@@ -96,6 +96,8 @@ class ForecastSpec:
             raw["calendar"] = None if step is None else {"step": step, "form": "mixed"}
         spec = read(cls, raw, what)
         if spec.calendar is not None:
+            from longstate.models._time_text import check_calendar
+
             check_calendar(spec.calendar)
         return spec
 
@@ -139,27 +141,3 @@ def calendar_features(times: np.ndarray | None, cycles: tuple[str, ...], rows: i
             phase = 2 * np.pi * k * np.mod(seconds, period) / period
             columns += [np.sin(phase), np.cos(phase)]
     return np.stack(columns, axis=1)
-
-
-def check_calendar(calendar: Calendar) -> None:
-    """Refuse a calendar from a file that no series can have.
-
-    Raises:
-        InputError: names what is wrong.
-    """
-    import pandas as pd
-
-    stamp = pd.Timestamp(0) if calendar.dated else 0
-    try:
-        days = np.busdaycalendar(calendar.weekdays, np.array(calendar.holidays, "M8[D]"))
-        expect(len(days.weekmask) == 7 and bool(days.weekmask.any()), "no day is worked")
-        if calendar.zone is not None:
-            stamp = pd.Timestamp(0, tz=calendar.zone)
-        if calendar.even:
-            calendar.anchored(pd.Index([stamp])).index_of(pd.Index([stamp]))
-        elif calendar.anchor is not None:
-            calendar.untext(calendar.anchor)
-    except InputError as e:
-        raise InputError(f"the calendar is wrong: {e}") from None
-    except (ValueError, TypeError, LookupError, ArithmeticError, OSError) as e:
-        raise InputError(f"the calendar is wrong: {e}") from None

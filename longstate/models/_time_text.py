@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from longstate.errors import InputError, expect
 from longstate.models._calendar import Calendar
 
 LONGEST = 100  # characters; no date is longer, and reading much longer text takes for ever
@@ -147,3 +148,23 @@ def _strftime(stamp: pd.Timestamp, form: str) -> str:
         offset = stamp.strftime("%z")
         form = form.replace("%z", f"{offset[:3]}:{offset[3:]}")
     return stamp.strftime(form)
+
+
+def check_calendar(calendar: Calendar) -> None:
+    """Refuse a calendar from a file that no series can have.
+
+    Raises:
+        InputError: names what is wrong.
+    """
+    stamp = pd.Timestamp(0) if calendar.dated else 0
+    try:
+        days = np.busdaycalendar(calendar.weekdays, np.array(calendar.holidays, "M8[D]"))
+        expect(len(days.weekmask) == 7 and bool(days.weekmask.any()), "no day is worked")
+        if calendar.zone is not None:
+            stamp = pd.Timestamp(0, tz=calendar.zone)
+        if calendar.even:
+            calendar.anchored(pd.Index([stamp])).index_of(pd.Index([stamp]))
+        elif calendar.anchor is not None:
+            calendar.untext(calendar.anchor)
+    except (ValueError, TypeError, LookupError, ArithmeticError, OSError) as e:
+        raise InputError(f"the calendar is wrong: {e}") from None

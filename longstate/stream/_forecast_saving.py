@@ -14,7 +14,7 @@ from longstate import _tensorfile as tensorfile
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.models import Calendar, ForecastModel
-from longstate.models._spec import check_calendar
+from longstate.models._time_text import check_calendar
 from longstate.stream._identity import check_identity, describe, difference
 from longstate.stream._saving import load_checked
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from longstate.cli import main
-from longstate.cli.show_text import printable
+from longstate.cli._terminal import visible
 from longstate.models import LanguageModel, LanguageSpec, generate
 from longstate.train import TextModel
 from tests.train.text_helpers import LETTERS, make_tokenizer, words
@@ -157,7 +157,7 @@ def test_an_interrupted_training_goes_on(tmp_path):
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGINT)
     said, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert process.returncode == 130, err
     assert b"Training ended (interrupted)" in said
     assert b"Run the same command again to go on." in said
     TextModel.load(out)
@@ -218,4 +218,4 @@ def test_mistakes_get_one_sentence(arguments, message, run, capfd, tmp_path, mon
 
 
 def test_a_terminal_is_not_steered():
-    assert printable("a\x1b[31m\tb\n\x07é日") == "a\ufffd[31m\tb\n\ufffdé日"
+    assert visible("a\x1b[31m\tb\n\x07é日", "\n\t") == "a\\x1b[31m\tb\n\\x07é日"

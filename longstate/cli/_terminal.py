@@ -1,0 +1,179 @@
+"""What commands read and print: on terminals of any width and encoding, on outputs that are full or
+closed.
+
+Names come from files of strangers: what would control a terminal is shown as an escape. Text that
+an output cannot encode is escaped too. Data that goes into a pipe or a file is UTF-8, unless
+PYTHONIOENCODING says otherwise.
+"""
+
+import contextlib
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from longstate.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.box import Box
+    from rich.console import Console
+
+
+def prepare() -> None:
+    """Make the standard streams fit for use. A closed one stands in for a place that swallows all,
+    so that no file that is opened later takes its number."""
+    with contextlib.suppress(OSError):
+        for number in (0, 1, 2):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        set_up = getattr(stream, "reconfigure", None)
+        if set_up is not None:
+            set_up(errors="backslashreplace")
+            if not stream.isatty() and "PYTHONIOENCODING" not in os.environ:
+                set_up(encoding="utf-8")
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text with escapes for characters that would control a terminal or cannot be seen.
+
+    Args:
+        text: from anywhere.
+        keep: characters that stay, such as a line break.
+    """
+    return "".join(
+        c
+        if c.isprintable() or c in keep or unicodedata.category(c) == "Zs"
+        else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def say(sentence: str) -> None:
+    """A line on standard output."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(soft_wrap=True).print(escape(visible(sentence)), highlight=False)
+
+
+def note(sentence: str) -> None:
+    """A line on standard error, at once."""
+    print(visible(sentence), file=sys.stderr, flush=True)
+
+
+def write(text: str) -> None:
+    """Data on standard output, at once; on a terminal without what would control it."""
+    sys.stdout.write(visible(text, "\n\t") if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def input_lines() -> Iterator[bytes]:
+    """The lines of standard input.
+
+    Raises:
+        InputError: it is closed or cannot be read.
+    """
+    if sys.stdin is None:
+        raise InputError("standard input is closed; give it a file or a pipe to read")
+    try:
+        yield from sys.stdin.buffer
+    except OSError as e:
+        raise InputError(f"standard input cannot be read: {e.strerror or e}") from None
+
+
+def show_table(
+    title: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    caption: str = "",
+    right: int = 1,
+    console: "Console | None" = None,
+    box: "Box | None" = None,
+) -> None:
+    """A table, or a list where that is too wide for the console: no figure is ever cut.
+
+    Args:
+        title: above it; an empty text for none.
+        head: names of the columns, the first of what stands in the rows.
+        rows: cells; a row of one cell begins a section.
+        caption: below it.
+        right: columns from this one on are figures, and stand at the right.
+        console: to print on; standard output if None.
+        box: lines of the table.
+    """
+    from rich import box as boxes
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console() if console is None else console
+    cells = [[visible(cell) for cell in row] for row in rows]
+    full = [row for row in cells if len(row) > 1]
+    widths = [
+        max([len(word) for word in name.split()] + [_width(row[i]) for row in full] + [1])
+        for i, name in enumerate(head)
+    ]
+    if sum(widths) + 3 * len(widths) + 1 > console.width:
+        _show_list(console, visible(title), head, cells, caption)
+        return
+    table = Table(
+        title=escape(visible(title)) or None,
+        caption=escape(caption) or None,
+        box=boxes.HEAVY_HEAD if box is None else box,
+    )
+    for i, (name, width) in enumerate(zip(head, widths, strict=True)):
+        table.add_column(name, justify="right" if i >= right else "left", min_width=width)
+    for row in cells:
+        if len(row) == 1:
+            table.add_section()
+            table.add_row(f"[bold]{escape(row[0])}[/bold]")
+        else:
+            table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def _show_list(
+    console: "Console", title: str, head: Sequence[str], rows: list[list[str]], caption: str
+) -> None:
+    lines = [title] if title else []
+    for row in rows:
+        lines.append(row[0])
+        named = zip(head[1:], row[1:], strict=False)
+        lines += [f"  {name}: {cell}" if name else f"  {cell}" for name, cell in named if cell]
+    for line in [*lines, *([caption] if caption else [])]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_facts(title: str, rows: dict[str, str]) -> None:
+    """Names and values: a table, or a list on a narrow console."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    shown = {visible(name): visible(value) for name, value in rows.items()}
+    names = max(map(_width, shown), default=0)
+    if console.width < 2 * names or console.width < 60:
+        _show_list(console, visible(title), ["", ""], [[f"{n}: {v}"] for n, v in shown.items()], "")
+        return
+    table = Table(title=escape(visible(title)), show_header=False)
+    table.add_column(min_width=names)
+    table.add_column(overflow="fold")
+    for name, value in shown.items():
+        table.add_row(escape(name), escape(value))
+    console.print(table)
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
