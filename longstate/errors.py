@@ -1,6 +1,7 @@
 """What is wrong with what came from outside: a file, a column, a setting. One clear sentence."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 
@@ -24,3 +25,15 @@ def expect(condition: bool, message: str) -> None:
     """Raise `InputError(message)`, which is a ValueError, unless `condition`."""
     if not condition:
         raise InputError(message)
+
+
+SEEDS = 2**63
+"""Seeds are below this number."""
+
+
+def expect_whole(name: str, value: object, least: int = 1, most: int = 10**9) -> None:
+    """Raise `InputError` unless `value` is a whole number from `least` to `most`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:  # type: ignore[operator]
+        range_ = f"of at least {least}" if whole and value < least else f"from {least} to {most:,}"  # type: ignore[operator]
+        raise InputError(f"{name} must be a whole number {range_}; got {value!r}")

@@ -186,7 +186,7 @@ WRONG = {
     ),
     "split sum": (case(split="0.5,0.5,0.5"), "split must be three positive shares"),
     "epochs": (case(epochs="0"), "epochs must be a whole number of at least 1; got 0"),
-    "horizon": (case(horizon="0"), "horizon must be at least 1 row; got 0"),
+    "horizon": (case(horizon="0"), "horizon must be a whole number of at least 1; got 0"),
 }
 
 

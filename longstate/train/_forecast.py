@@ -26,10 +26,11 @@ from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._loop import Keeping, Progress, TrainingFacts, train
+from longstate.train._memory import check_memory
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
 from longstate.train._prepare import Bounds, identity_of, plan, solve
-from longstate.train._settings import Size, Training
+from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Columns, Table, make_table
 from longstate.train._time_step import Timing
 from longstate.train._windows import Split, Windows
@@ -63,9 +64,7 @@ class Forecaster:
         training: Training = Training(),  # noqa: B008
         seed: int = 0,
     ):
-        for name, value in (("horizon", horizon), ("window", window), ("season", season)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1 row; got {value}")
+        check_sizes(horizon=horizon, window=window, season=season, seed=seed)
         if any(not 0 < q < 1 for q in quantiles) or len(set(quantiles)) < len(quantiles):
             raise InputError(
                 f"quantiles must be different numbers between 0 and 1; got {list(quantiles)}"
@@ -148,6 +147,7 @@ class Forecaster:
             spec = dataclasses.replace(spec, gate=self._gate(out))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
+                check_memory(lambda: self._build(spec))
                 self._model = self._build(spec)
             self._fit(table, spec, parts, out, show, facts)
         return self

@@ -6,7 +6,7 @@ The command line makes an option of every field here, with the text of its docst
 import math
 from dataclasses import dataclass
 
-from longstate.errors import InputError
+from longstate.errors import SEEDS, InputError, expect_whole
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,29 @@ class TextTraining:
             raise InputError("give steps or epochs, not both")
 
 
+_MOST = {
+    "d_model": 10**6, "d_state": 10**6, "n_layers": 1000, "batch_size": 2**16, "epochs": 100_000,
+}  # fmt: skip
+
+
 def _counts(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if value is not None:
+            expect_whole(name, value, most=_MOST.get(name, 10**9))
+
+
+def check_sizes(**sizes: object) -> None:
+    """Refuse sizes of a model that no training could use; those of `Size`, `context` and `seed`.
+
+    Raises:
+        InputError: names the first one.
+    """
+    for name, value in sizes.items():
+        if name == "seed":
+            expect_whole(name, value, 0, SEEDS - 1)
+        elif value is not None:
+            expect_whole(name, value, most=_MOST.get(name, 10**9))
 
 
 def _positive(settings: object, *names: str) -> None:

@@ -15,8 +15,9 @@ from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, pieces
 from longstate.train._checkpoint import run_folder
 from longstate.train._loop import Progress
+from longstate.train._memory import check_memory
 from longstate.train._patterns import layer_names
-from longstate.train._settings import TextTraining
+from longstate.train._settings import TextTraining, check_sizes
 from longstate.train._text_fit import Files, fit_text, loop_settings, opened, total_steps
 from longstate.train._text_run import (
     Made,
@@ -65,10 +66,7 @@ class TextModel:
         training: TextTraining = TextTraining(),  # noqa: B008
         seed: int = 0,
     ):
-        least = {"d_model": (d_model, 1), "context": (context, 1), "seed": (seed, 0)}
-        for name, (value, at_least) in least.items():
-            if value < at_least:
-                raise InputError(f"{name} must be at least {at_least}; got {value}")
+        check_sizes(d_model=d_model, n_layers=n_layers, context=context, seed=seed)
         self.layers = layer_names(layers, n_layers)
         self.d_model, self.n_layers = d_model, len(self.layers)
         self.context: int | None = context
@@ -156,6 +154,7 @@ class TextModel:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 spec = LanguageSpec(self.tokens.size, self.d_model, self.layers)
+                check_memory(lambda: LanguageModel(spec))
                 self._model = LanguageModel(spec)
             context = self.context or CONTEXT
             steps = total_steps(training, corpus, context)

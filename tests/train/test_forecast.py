@@ -219,8 +219,11 @@ def test_other_data_in_the_same_folder_is_refused(frame, tmp_path):
 
 
 WRONG = {
-    "horizon": (lambda f: forecaster(0), "horizon must be at least 1 row; got 0"),
-    "window": (lambda f: forecaster(window=-1), "window must be at least 1 row; got -1"),
+    "horizon": (lambda f: forecaster(0), "horizon must be a whole number of at least 1; got 0"),
+    "window": (
+        lambda f: forecaster(window=-1),
+        "window must be a whole number of at least 1; got -1",
+    ),
     "quantiles": (
         lambda f: forecaster(quantiles=(0.1, 1.5)),
         "quantiles must be different numbers",

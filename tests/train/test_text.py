@@ -154,15 +154,15 @@ def test_a_pattern_of_layers_repeats():
     [
         ({"layers": "mambo"}, "there is no layer 'mambo'; did you mean 'mamba'"),
         ({"layers": "mamba,,s4d"}, "there is no layer ''"),
-        ({"context": 0}, "context must be at least 1; got 0"),
-        ({"n_layers": 0}, "n_layers must be at least 1; got 0"),
+        ({"context": 0}, "context must be a whole number of at least 1; got 0"),
+        ({"n_layers": 0}, "n_layers must be a whole number of at least 1; got 0"),
         ({"layers": "4"}, "layers must be names, such as 'mamba,s4d'; got '4'"),
         ({"layers": "s4d,mamba"}, "2 layers need n_layers of at least 2; got 1"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1; got 0"),
         ({"minutes": -1.0}, "minutes must be a number above 0; got -1.0"),
         ({"learning_rate": math.nan}, "learning_rate must be a number above 0; got nan"),
         ({"steps": 1, "epochs": 1.0}, "steps or epochs, not both"),
-        ({"seed": -1}, "seed must be at least 0; got -1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
     ],
 )
 def test_settings_out_of_range(wrong, message):

@@ -1,0 +1,46 @@
+"""Whether a model of some sizes can be trained here: asked before any of it is made."""
+
+import os
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from longstate.errors import InputError
+
+_COPIES = 5  # weights, gradients, two moments, and the best weights so far
+
+
+def check_memory(make: Callable[[], nn.Module]) -> None:
+    """Refuse a model whose training needs more memory than the machine has.
+
+    Args:
+        make: makes the model; called on PyTorch's meta device, which holds no numbers.
+
+    Raises:
+        InputError: no such model can be made, or it is too large. Says what is needed.
+    """
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tensors = [*(model := make()).parameters(), *model.buffers()]
+    except (RuntimeError, TypeError, OverflowError) as e:
+        reason = str(e).partition("\n")[0][:200]
+        raise InputError(f"no model of these sizes can be made: {reason}") from None
+    needed = _COPIES * sum(t.numel() * t.element_size() for t in tensors)
+    there = _installed()
+    if there is not None and needed > there:
+        raise InputError(
+            f"a model of these sizes has {sum(t.numel() for t in tensors):,} numbers, and training "
+            f"needs {needed / 2**30:,.0f} GiB for them; this machine has {there / 2**30:,.0f} GiB: "
+            "choose a smaller d_model, n_layers or d_state"
+        )
+
+
+def _installed() -> int | None:
+    """Bytes of memory in this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
