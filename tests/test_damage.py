@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,3 +183,84 @@ def test_every_edited_description_is_refused_or_holds(kind, made, tmp_path):
             wrong.append((where, what, repr(e)))
     assert not wrong, "\n".join(str(w)[:300] for w in wrong[:20])
     assert refusals > 5
+
+
+def test_every_edited_checkpoint_of_a_training_is_refused_or_goes_on(made, tmp_path):
+    path, _ = made[0]["training"]
+    tensors, facts = tensorfile.load(path, "training")
+    target, wrong = tmp_path / "run" / path.name, []
+
+    def goes_on(tensors, facts):
+        tensorfile.save(target, "training", tensors, facts)
+        try:
+            forecaster(tmp_path / "run")
+        except InputError as e:
+            return str(e)
+        except Exception as e:
+            wrong.append(repr(e)[:300])
+        return None
+
+    assert goes_on(tensors, facts) is None
+    progress = [
+        ("progress", name) for name in ("epoch", "step", "looks", "best_loss", "ended", "total")
+    ]
+    for where in (("identity",), ("identity", "gate"), ("progress",), *progress):
+        for what in ("gone", None, "x", [], 1.5):
+            goes_on(tensors, edited(facts, where, what))
+    assert not wrong
+    for name in tensors:
+        assert goes_on({n: t for n, t in tensors.items() if n != name}, facts), name
+        assert goes_on({**tensors, name: torch.zeros(3, 5)}, facts), name
+
+
+@pytest.mark.parametrize("kind", ["forecaster", "text", "language", "forecast model", "layer"])
+def test_weights_that_are_not_finite(kind, made, tmp_path):
+    path, read = made[0][kind]
+    tensors, facts = tensorfile.load(path, tensorfile.kind_of(path))
+    for value in (float("nan"), float("-inf")):
+        for name in list(tensors)[:6]:
+            if not tensors[name].numel():
+                continue
+            bad = {**tensors, name: tensors[name].clone()}
+            bad[name].view(-1)[-1] = value
+            tensorfile.save(tmp_path / "model", tensorfile.kind_of(path), bad, facts)
+            assert f"its {name} holds numbers that are not finite" in refused(
+                read, tmp_path / "model"
+            )
+
+
+def test_a_description_of_a_giant_takes_no_memory(made, tmp_path):
+    """Under a limit that the giant would break; also from the command line, in every command."""
+    pytest.importorskip("resource")
+    path, _ = made[0]["forecaster"]
+    tensors, facts = tensorfile.load(path, "forecaster")
+    giants = [
+        edited(facts, ("size", "d_model"), 10**6), edited(facts, ("size", "n_layers"), 1000),
+        edited(facts, ("size", "d_state"), 10**6), edited(facts, ("spec", "window"), 10**9),
+        edited(facts, ("spec", "horizon"), 10**9),
+    ]  # fmt: skip
+    files = []
+    for i, giant in enumerate(giants):
+        files.append(str(tmp_path / f"{i}.safetensors"))
+        tensorfile.save(files[-1], "forecaster", tensors, giant)
+    code = (
+        "import resource, sys\n"
+        "from longstate.cli import main\n"
+        "main(['info', sys.argv[1]])\n"
+        "most = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most + 2**28,) * 2)\n"
+        "for path in sys.argv[3:]:\n"
+        "    for command in (['info', path], ['predict', path, sys.argv[2]], "
+        "['evaluate', path, sys.argv[2]], ['stream', path], ['certify', path], ['memory', path]):\n"
+        "        assert main(command) == 2, command"
+    )
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("needs /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(made[1]), *files],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 6 * len(files)
+    assert all(line.startswith("error: ") for line in said)

@@ -51,8 +51,8 @@ class Settings:
             raise InputError(
                 f"threads must be from 1 to {most}, as this machine has; got {self.threads}"
             )
-        if not 0 < self.seconds < math.inf:
-            raise InputError(f"seconds must be positive; got {self.seconds:g}")
+        if not 0 < self.seconds <= 3600:
+            raise InputError(f"seconds must be above 0 and at most 3600; got {self.seconds:g}")
         if self.dtype not in DTYPES:
             raise InputError(f"there is no dtype {self.dtype!r}; {near(self.dtype, DTYPES)}")
         try:

@@ -139,7 +139,8 @@ def check_split(split: Sequence[float]) -> None:
     """Raises:
     InputError: these are not three positive shares that add up to 1.
     """
-    if len(split) != 3 or min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
+    positive = all(share > 0 for share in split)  # which a nan is not
+    if len(split) != 3 or not positive or not abs(sum(split) - 1) <= 1e-6:
         raise InputError(
             "split must be three positive shares of training, validation and test that add up to "
             f"1, such as 0.7,0.1,0.2; got {','.join(f'{s:g}' for s in split)}"

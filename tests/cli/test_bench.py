@@ -71,7 +71,7 @@ def test_a_terminal_is_spared_the_json_unless_it_asks(capfd, monkeypatch):
         (["--layers", "S4,"], "there is no layer '' to measure; there is 'S4', "),
         (["--length", "0"], "length must be at least 1; got 0"),
         (["--threads", "0"], "threads must be from 1 to"),
-        (["--seconds", "-1"], "seconds must be positive; got -1"),
+        (["--seconds", "-1"], "seconds must be above 0 and at most 3600; got -1"),
         (["--dtype", "bf16"], "there is no dtype 'bf16'; did you mean 'bfloat16'"),
         (["--device", "gpu"], "device 'gpu' cannot be used here"),
     ],

@@ -1,0 +1,68 @@
+"""Numbers out of range, for every numeric option: exit code 2 and one sentence, at once."""
+
+import pytest
+
+from longstate.cli import main
+from tests.saved import frame
+
+BIG, NO = str(10**20), ("-1", "0")
+REALS = ("-1", "0", "nan", "inf", "-inf")
+FORECAST = {
+    **dict.fromkeys(("horizon", "window", "season", "d-model", "n-layers", "d-state"), (*NO, BIG)),
+    **dict.fromkeys(("epochs", "batch-size", "windows-per-epoch", "patience"), (*NO, BIG)),
+    **dict.fromkeys(("minutes", "learning-rate", "dynamics-rate"), REALS),
+    "weight-decay": ("-1", "nan", "inf"),
+    "dropout": ("-1", "1", "nan"),
+    "lower": ("nan", "inf"),
+    "upper": ("nan", "-inf"),
+    "seed": ("-1", BIG),
+    "split": ("nan,nan,nan", "inf,0,0", "0.5,0.5", "1,1,-1", ""),
+    "quantiles": ("nan", "0", "1", "inf", "0.1,0.1"),
+}
+TEXT = {
+    **dict.fromkeys(("d-model", "n-layers", "context", "batch-size", "steps"), (*NO, BIG)),
+    **dict.fromkeys(("epochs", "minutes", "learning-rate", "dynamics-rate"), REALS),
+    "weight-decay": ("-1", "nan", "inf"),
+    "seed": ("-1", BIG),
+}
+CASES = [
+    (command, name, value)
+    for command, options in (("forecast", FORECAST), ("text", TEXT))
+    for name, values in options.items()
+    for value in values
+] + [
+    ("forecast", "d-model", "1000000000"),
+    ("forecast", "d-model", "1000000"),  # more than a machine has
+    ("forecast", "n-layers", "1000000"),
+    ("forecast", "d-state", "1000000000"),
+    ("text", "d-model", "1000000000"),
+    ("text", "n-layers", "1000000"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("numbers")
+    frame().to_csv(folder / "data.csv", index=False)
+    (folder / "a.txt").write_text("to be or not to be\n" * 50)
+    return {"forecast": folder / "data.csv", "text": folder / "a.txt"}
+
+
+@pytest.mark.parametrize(("command", "name", "value"), CASES)
+def test_a_number_out_of_range(command, name, value, data, tmp_path, capsys):
+    options = {"out": str(tmp_path / "run")}
+    if command == "forecast":
+        options |= {"target": "y", "horizon": "4", "window": "12", "epochs": "1"}
+    options[name] = value
+    words = [f"--{option}={x}" for option, x in options.items()]
+    assert main(["train", command, str(data[command]), *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e20"])
+def test_a_timing_that_takes_for_ever(value, capsys):
+    assert main(["bench", "--layers", "mamba", f"--seconds={value}"]) == 2
+    assert "seconds must be above 0 and at most 3600" in capsys.readouterr().err
