@@ -94,6 +94,7 @@ class ForecastSpec:
         if "step" in raw:
             step, raw["cycles"] = raw.pop("step"), raw.pop("calendar", ())
             raw["calendar"] = None if step is None else {"step": step, "form": "mixed"}
+            raw["cycles"] = () if step is None else raw["cycles"]
         spec = read(cls, raw, what)
         if spec.calendar is not None:
             from longstate.models._time_text import check_calendar

@@ -103,7 +103,7 @@ class TextTraining:
 
 
 _MOST = {
-    "d_model": 10**6, "d_state": 10**6, "n_layers": 1000, "batch_size": 2**16, "epochs": 100_000,
+    "d_model": 10**6, "d_state": 10**6, "n_layers": 1000, "batch_size": 2**16, "epochs": 10**6,
 }  # fmt: skip
 
 

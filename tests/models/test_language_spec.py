@@ -72,7 +72,7 @@ def test_layers_that_cannot_be_made_are_refused():
     for options, message in (
         ({"s4d": {"bidirectional": True}}, "must not see the future"),
         ({"s4d": {"d_state": 3}}, "no layer 's4d' can be made"),
-        ({"s4d": {"d_state": "many"}}, "no layer 's4d' can be made"),
+        ({"s4d": {"d_state": "many"}}, "d_state must be a whole number; got 'many'"),
     ):
         with pytest.raises(InputError, match=message):
             LanguageModel(LanguageSpec(11, 8, ("s4d",), options))
