@@ -40,7 +40,7 @@ def build(make: Callable[[], Module], tensors: dict[str, Tensor], path: str | Pa
             that are not finite.
     """
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes that the tensors will not have
             expected = make().state_dict()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as e:

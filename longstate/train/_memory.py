@@ -16,13 +16,14 @@ def check_memory(make: Callable[[], nn.Module]) -> None:
     """Refuse a model whose training needs more memory than the machine has.
 
     Args:
-        make: makes the model; called on PyTorch's meta device, which holds no numbers.
+        make: makes the model; called on PyTorch's meta device, which holds no numbers. The random
+            state is as it was.
 
     Raises:
         InputError: no such model can be made, or it is too large. Says what is needed.
     """
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tensors = [*(model := make()).parameters(), *model.buffers()]
     except (RuntimeError, TypeError, OverflowError) as e:

@@ -1,8 +1,10 @@
 """Numbers out of range, for every numeric option: exit code 2 and one sentence, at once."""
 
 import pytest
+import torch
 
 from longstate.cli import main
+from longstate.train._memory import check_memory
 from tests.saved import frame
 
 BIG, NO = str(10**20), ("-1", "0")
@@ -66,3 +68,11 @@ def test_a_number_out_of_range(command, name, value, data, tmp_path, capsys):
 def test_a_timing_that_takes_for_ever(value, capsys):
     assert main(["bench", "--layers", "mamba", f"--seconds={value}"]) == 2
     assert "seconds must be above 0 and at most 3600" in capsys.readouterr().err
+
+
+def test_asking_for_memory_draws_no_random_numbers():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    check_memory(lambda: torch.nn.Linear(4, 4, device="cpu"))
+    assert torch.equal(torch.rand(1), expected)
