@@ -70,3 +70,13 @@ def test_is_analysed_in_double_precision(layer):
     values = [v for v in vars(trace).values() if isinstance(v, torch.Tensor)]
     assert all(v.dtype == torch.float64 for v in [*values, *(trace.conv or ())])
     assert not trace.states().requires_grad
+
+
+def test_a_step_decays_and_erases():
+    """(diag(1/2, 1/2) - 1/4 w w') h of h = (2, 4) and w = (1, 1): (1, 2) less 6 / 4 of w."""
+    one = torch.ones(1, 1, 1, dtype=torch.float64)
+    both = torch.ones(1, 1, 1, 2, dtype=torch.float64)
+    start = torch.tensor([[[2.0, 4.0]]], dtype=torch.float64)
+    trace = Trace(0 * one, 0.5 * both, one, both, both, start, one[0, 0], erase=0.25 * one)
+    assert trace.carry(0, start).tolist() == [[[-0.5, 0.5]]]
+    assert trace.states().tolist() == [[[[-0.5, 0.5]]]]
