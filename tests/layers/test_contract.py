@@ -180,6 +180,16 @@ def test_a_rate_that_is_none_is_named(make, rate):
         make()(torch.zeros(1, 2, 4), rate=rate)
 
 
+@pytest.mark.parametrize("make", [lambda: S5(4), lambda: S4D(4), lambda: LinOSS(4), lambda: Mamba(4)])
+@pytest.mark.parametrize("wrong", [-1.0, float("inf"), float("nan")])
+def test_a_time_that_is_none_is_named(make, wrong):
+    dt = torch.tensor([[1.0, wrong]])
+    with pytest.raises(ValueError, match="expects every dt to be finite and at least 0"):
+        make()(torch.zeros(1, 2, 4), dt=dt)
+    with pytest.raises(ValueError, match="expects every dt to be finite and at least 0"):
+        make().step(torch.zeros(1, 4), None, dt=dt[:, 1])
+
+
 def test_bidirectional_layers_take_no_rows_too():
     for layer in (S4D(4, bidirectional=True), S5(4, bidirectional=True)):
         y, state = layer(torch.zeros(0, 5, 4))

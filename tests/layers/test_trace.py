@@ -9,9 +9,11 @@ from longstate.systems import Trace
 LAYERS = {
     "falcon mamba": lambda: FalconMamba(8, d_state=3),
     "mamba": lambda: Mamba(8, d_state=3),
+    "mamba, limits": lambda: Mamba(8, d_state=3, dt_limit=(0.01, 0.03)),
     "longhorn, diagonal": lambda: Longhorn(8, d_state=3),
     "longhorn, exact": lambda: Longhorn(8, d_state=3, variant="exact"),
     "mamba2": lambda: Mamba2(8, d_state=4, d_head=4, n_groups=2),
+    "mamba2, limits": lambda: Mamba2(8, d_state=4, d_head=4, dt_limit=(0.01, 0.03)),
     "mamba3": lambda: Mamba3(8, d_state=4, d_head=4, n_groups=2),
 }
 
