@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from longstate.layers import DSS, S4, S4D, S5, LinOSS, Mamba, Mamba2, Mamba3
+from longstate.layers._trapezoid import _angles
+from longstate.testing import assert_within_reference_error
 
 WITHOUT_PROJECTIONS = {
     "s4": lambda: S4(4, d_state=6),
@@ -38,3 +40,11 @@ def test_a_rate_keeps_its_digits_beside_a_narrow_input(make):
     layer, u = make(), torch.randn(2, 9, 4).bfloat16()
     found, expected = layer(u, rate=1.1), layer(u, dt=torch.full((2, 9), 1.1))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_angles_of_a_long_sequence_keep_their_digits():
+    """A sum of 20,000 turns is over 10,000 in size, where float32 has steps of a thousandth."""
+    turn = torch.rand(1, 20_000, 1, 1, generator=torch.Generator().manual_seed(0))
+    found = _angles(turn, torch.zeros(1, 1, 1), None, None)
+    exact = turn.double().cumsum(1).remainder(2 * torch.pi)
+    assert_within_reference_error(found.cos(), exact.cos(), exact.float().cos())

@@ -224,7 +224,7 @@ def test_a_state_of_another_size_is_refused():
     layer = S4D(3, d_state=4)
     fits = layer.init_state(2)
     for wrong in (fits[:, :, :1], torch.cat([fits, fits], 2), fits.to(torch.complex128)):
-        with pytest.raises(InputError, match="keeps \\(2, 3, 2\\) torch.complex64"):
+        with pytest.raises(InputError, match=r"keeps \(2, 3, 2\) torch\.complex64"):
             Stream(layer, wrong)
 
 

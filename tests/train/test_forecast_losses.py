@@ -74,7 +74,9 @@ def test_a_long_validation_part_is_a_mean_over_the_windows_looked_at(monkeypatch
     task = task_of(Training())
     n = len(task.validation)
     picked = np.linspace(0, n - 1, 7).astype(int)
-    losses = [float(forecast_loss(task.model, task.validation.batch(picked[[i]]))) for i in range(7)]
+    losses = [
+        float(forecast_loss(task.model, task.validation.batch(picked[[i]]))) for i in range(7)
+    ]
     assert n > 7
     assert_close(torch.tensor(task.validate()), torch.tensor(np.mean(losses)).float())
 
