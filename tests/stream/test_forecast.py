@@ -87,6 +87,17 @@ def test_a_row_without_its_known_columns_has_those_announced(frame):
     assert forecasts[0] == forecasts[1]
 
 
+@pytest.mark.parametrize(("text", "number"), [("True", 1.0), (" false", 0.0)])
+def test_true_is_one(text, number, plain, frame):
+    forecasts = []
+    for value in (text, number):
+        stream = ForecastStream(plain.model)
+        for row in rows(frame[:30]):
+            streamed = stream.push({**row, "x": value})
+        forecasts.append(streamed.forecast.point.tolist())
+    assert forecasts[0] == forecasts[1]
+
+
 def test_the_first_row_must_be_complete(frame):
     """With two targets, one of which is missing in the first row: there is nothing to hold."""
     forecaster = Forecaster(4, window=30, size=TINY, training=QUICK).fit(frame, ["y", "x"])

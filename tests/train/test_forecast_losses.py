@@ -96,6 +96,19 @@ def test_the_spread_before_training_is_that_of_validation():
     assert ((share - torch.tensor(LEVELS)).abs() <= 1 / len(validation)).all()
 
 
+def test_the_spread_leaves_gaps_out():
+    model, train, validation = setting(holed(), LEVELS)
+    solve(model, train, validation, 200)
+    batch = validation.batch(np.arange(len(validation)))
+    assert not batch.present.all()
+    errors = (model.scale(batch.future) - model.scaled_line(batch.window)).numpy()
+    for step in range(4):
+        for column in range(2):
+            here = batch.present[:, step, column].numpy()
+            expected = np.quantile(errors[here, step, column], LEVELS)
+            assert_close(model.spread[step, column], torch.from_numpy(expected).float())
+
+
 @pytest.mark.parametrize(("shift", "share"), [(1e3, 1.0), (-1e3, 0.0)])
 @torch.no_grad()
 def test_coverage_is_the_share_of_truth_at_or_below(shift, share):
