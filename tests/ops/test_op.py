@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from longstate.ops._choice import choose
+from longstate.ops._layout import array, rows
 from longstate.ops._op import register
 from tests.ops.helpers import randn
 
@@ -167,3 +168,9 @@ def test_a_named_implementation_is_refused_on_another_device(name, monkeypatch):
     with pytest.raises(ValueError, match=f"impl='{name}' runs on .* the input is on xpu:1"):
         choose(name, elsewhere)
     assert choose("auto", elsewhere) == choose("reference", elsewhere) == "reference"
+
+
+def test_a_lazy_negation_is_resolved_before_a_kernel_reads():
+    x = randn(2, 3, 4)
+    assert rows(torch._neg_view(x)).data.tolist() == (-x).flatten().tolist()
+    assert array(torch._neg_view(x)).tolist() == (-x).tolist()
