@@ -83,10 +83,11 @@ def test_number_of_threads_does_not_show(call, inputs):
 
 
 @every_scan
-def test_what_is_not_finite_stays_in_its_row(call, inputs):
+@pytest.mark.parametrize("name", ["input", "z"])
+def test_what_is_not_finite_stays_in_its_row(call, inputs, name):
     """Two threads, so that one takes a short block of row 1 after a full one of row 2."""
     tensors = inputs(b=3, t=64, d=70, without=("mask", "reset"))
-    first = next(iter(tensors))
+    first = next(iter(tensors)) if name == "input" else name
     spoilt = tensors[first].clone()
     spoilt[2, [5, 40]] = torch.nan
     before = torch.get_num_threads()
@@ -97,9 +98,9 @@ def test_what_is_not_finite_stays_in_its_row(call, inputs):
         )
     finally:
         torch.set_num_threads(before)
-    for name, x in found.items():
+    for key, x in found.items():
         if len(x) == 3:  # rows of the batch; parameters are shared by all
-            torch.testing.assert_close(x[:2], expected[name][:2], rtol=0, atol=0)
+            torch.testing.assert_close(x[:2], expected[key][:2], rtol=0, atol=0)
             assert torch.equal(x.isfinite()[:2], torch.ones_like(x[:2], dtype=torch.bool))
 
 
