@@ -46,14 +46,15 @@ class Trace:
 
     Args:
         x (b, t, c): what enters the recurrence.
-        decay (b, t, c, n): how much of each state is left after a step, before `erase`.
+        decay (b, t, c, n): how much of each state is left after a step, but for `erase`.
         gain (b, t, c): weight of x in the state.
         write (b, t, c, n): direction in which x is written.
         read (b, t, c, n): direction in which the state is read.
         start (b, c, n): state before the first sample.
         skip (c): weight of x in y beside the state.
         own (b, t, c): weight of x in its own y. `gain` when None.
-        erase (b, t, c): share of the state along `write` that is removed. None: nothing.
+        erase (b, t, c): share of the state along `write` that is removed: a step leaves
+            (diag(decay) - erase write write') h. None: nothing.
         conv: what made x, from a sequence's beginning. None: nothing did.
         gate (b, t, c): factor of y on its way out, norms included. None: no gate.
 

@@ -112,3 +112,11 @@ def test_refuses_time_and_a_state_of_unequal_lengths():
     _, state = layer(u)
     with pytest.raises(ValueError, match="as many keys as values"):
         layer(u, {**state, "v": state["v"][:, 1:]})
+
+
+def test_a_state_of_other_heads_is_named():
+    layer, u = make(), noise(2, 3, 8)
+    _, state = layer(u)
+    wrong = {**state, "k": state["k"].repeat(1, 1, 2, 1), "v": state["v"].repeat(1, 1, 2, 1)}
+    with pytest.raises(ValueError, match=r"state\['k'\] to be float64 \(2, \*, 2, 4\)"):
+        layer(u, wrong)

@@ -1,5 +1,7 @@
 """Mamba and Longhorn against their equations, their authors' names, and what a step means."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -136,3 +138,18 @@ def test_options_are_checked():
         Mamba(4, dt_rank=0)
     with pytest.raises(ValueError, match="variant"):
         Longhorn(4, variant="best")
+
+
+@pytest.mark.parametrize(("learned", "limited"), [(1.0, 0.05), (0.02, 0.02), (1e-3, 0.01)])
+def test_limits_are_those_of_the_learned_step_and_not_of_time(learned, limited):
+    torch.manual_seed(0)
+    with_limits, without = Mamba(8, dt_limit=(0.01, 0.05)).double(), Mamba(8).double()
+    without.load_state_dict(with_limits.state_dict())
+    with torch.no_grad():
+        for layer, step in ((with_limits, learned), (without, limited)):
+            layer.dt_proj.weight.zero_()
+            layer.dt_proj.bias.fill_(math.log(math.expm1(step)))  # softplus of it is the step
+    u = torch.randn(2, 9, 8, dtype=torch.float64)
+    dt = 10 * torch.rand(2, 9, dtype=torch.float64)
+    assert_close(with_limits(u, dt=dt), without(u, dt=dt))
+    assert_close(with_limits(u), without(u))

@@ -114,7 +114,8 @@ def test_sampling_bound_is_nearly_attained():
     for _ in range(200):
         h = math.exp(-rate * largest) * h + largest
         assert h <= bound
-    assert h == pytest.approx(bound, rel=1e-9)
+    # A step rounds once, and the roundings before it fade as the state does.
+    assert bound - h <= 2.0**-52 * bound / (1 - math.exp(-rate * largest))
 
 
 def test_longhorn_grows_like_the_root_of_time_and_no_faster():

@@ -19,11 +19,11 @@ def test_water_fills(distortion):
     level = torch.full((4,), r.water).double().minimum(v.double())
     torch.testing.assert_close(r.distortion, level)
     expected = sum(0.5 * math.log2(x / r.water) for x in v.tolist() if x > r.water)
-    assert r.bits == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(r.bits, expected)
 
 
 def test_one_gaussian():
-    assert gaussian_rd(torch.tensor([2.0]), 0.5).bits == pytest.approx(1.0, rel=1e-12)
+    assert gaussian_rd(torch.tensor([2.0]), 0.5).bits == 1
 
 
 def test_an_error_as_large_as_the_source_needs_nothing():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 import longstate
+from longstate.ops._numba import compiled
 
 SHARED = """
 from longstate.ops._numba import inlined
@@ -116,3 +117,10 @@ def test_numba_cache_dir_is_respected(copy, tmp_path):
     found = copy.run(NUMBA_CACHE_DIR=str(tmp_path / "chosen"))
     assert found.folder.startswith(str(tmp_path / "chosen"))
     assert copy.run(NUMBA_CACHE_DIR=str(tmp_path / "chosen")).hits == 1
+
+
+def test_another_version_of_numba_is_seen(monkeypatch):
+    before = compiled.digest.__wrapped__()
+    assert compiled.digest.__wrapped__() == before
+    monkeypatch.setattr(compiled.numba, "__version__", "0.0")
+    assert compiled.digest.__wrapped__() != before

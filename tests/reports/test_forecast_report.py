@@ -5,12 +5,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from longstate import reports
 from longstate.errors import InputError
 from longstate.reports._memory_figures import layer_memory
 from longstate.reports._units import duration, marks, steps
 from longstate.systems import DenseSystem
+from longstate.testing import assert_within_reference_error
 from tests.reports.samples import evaluation, one_example, report, score, system
 
 HOSTILE = (
@@ -181,21 +183,25 @@ def test_rows_without_times_are_numbers():
     assert "8010" in [t.strip() for t in reader.text]  # a tick, not a year
 
 
+def of_float32(found, exact):
+    """For the comparison in reduced precision: the values of a system of float32."""
+    exact = torch.from_numpy(exact)
+    return torch.from_numpy(found).float(), exact, exact.float()
+
+
 def test_memory_of_a_known_system():
     found = layer_memory("x", system(0.9), 64)
-    np.testing.assert_allclose(
-        found.time_constants, -1 / np.log(np.float32([0.9, 0.45])), rtol=1e-6
-    )
+    slow, fast = (float(np.float32(a)) for a in (0.9, 0.45))  # the system is of float32
+    assert_close(found.time_constants, -1 / np.log([slow, fast]))
     lags = np.arange(64)
-    np.testing.assert_allclose(found.strength, 0.9**lags + 0.45**lags, rtol=1e-4)
-    energy = np.cumsum((0.9**lags + 0.45**lags) ** 2)
+    response = slow**lags + fast**lags
+    assert_within_reference_error(*of_float32(found.strength, response))
+    energy = np.cumsum(response**2)
     assert found.half == np.searchsorted(energy, 0.5 * energy[-1])
     assert found.most == np.searchsorted(energy, 0.99 * energy[-1])
     dense = layer_memory("x", system(0.9).to_dense(), 64)
-    np.testing.assert_allclose(
-        np.sort(dense.time_constants), np.sort(found.time_constants), rtol=1e-5
-    )
-    np.testing.assert_allclose(dense.strength, found.strength, rtol=1e-4)
+    assert_close(np.sort(dense.time_constants), np.sort(found.time_constants))
+    assert_within_reference_error(*of_float32(dense.strength, response))
 
 
 def test_memory_that_never_fades():

@@ -73,6 +73,43 @@ def test_known_columns_come_first_and_the_row_again(frame):
             assert_predicts(streamed, forecaster, ahead)
 
 
+def test_a_row_without_its_known_columns_has_those_announced(frame):
+    model = fit(frame, known="z").model
+    seen = rows(frame)
+    forecasts = []
+    for again in ({}, {"z": ""}):
+        stream = ForecastStream(model)
+        for row in seen[:34]:
+            stream.push({**row, "y": ""})
+        for row in seen[:30]:
+            streamed = stream.push({**row, **again})
+        forecasts.append(streamed.forecast.point.tolist())
+    assert forecasts[0] == forecasts[1]
+
+
+@pytest.mark.parametrize(("text", "number"), [("True", 1.0), (" false", 0.0)])
+def test_true_is_one(text, number, plain, frame):
+    forecasts = []
+    for value in (text, number):
+        stream = ForecastStream(plain.model)
+        for row in rows(frame[:30]):
+            streamed = stream.push({**row, "x": value})
+        forecasts.append(streamed.forecast.point.tolist())
+    assert forecasts[0] == forecasts[1]
+
+
+def test_the_first_row_must_be_complete(frame):
+    """With two targets, one of which is missing in the first row: there is nothing to hold."""
+    forecaster = Forecaster(4, window=30, size=TINY, training=QUICK).fit(frame, ["y", "x"])
+    holed = frame[:31].copy()
+    holed.loc[0, "y"] = np.nan
+    stream = ForecastStream(forecaster.model)
+    streamed = [stream.push(row) for row in rows(holed)]
+    assert [x is None for x in streamed] == [True] * 30 + [False]
+    expected = forecaster.predict(holed)[["y", "x"]].to_numpy()
+    assert streamed[-1].forecast.point[0].tolist() == expected.tolist()
+
+
 def test_a_file_for_prediction_can_be_streamed(frame):
     forecaster = fit(frame, known="z")
     ahead = frame[:60].copy()

@@ -213,3 +213,22 @@ def test_bytes_go_there_and_back():
 def test_nothing_is_learnt_from_no_files(tmp_path):
     with pytest.raises(InputError, match="there are no files"):
         tiny(steps=1).fit([], out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(("size", "bytes_each"), [(1 << 16, 2), ((1 << 16) + 1, 4)])
+def test_a_token_takes_as_many_bytes_as_the_largest_needs(size, bytes_each, tmp_path):
+    class Largest:
+        """Every letter is the largest token."""
+
+        numbers = range(size)
+
+        def encode(self, text):
+            return [size - 1] * len(text)
+
+        def decode(self, tokens):
+            return "x" * len(tokens)
+
+    Largest.size = size
+    found = open_corpus([words(tmp_path / "text", 9)], Largest(), tmp_path / "run")
+    assert set(everything(found).tolist()) == {size - 1}
+    assert (tmp_path / "run" / "tokens.bin").stat().st_size == bytes_each * found.tokens
