@@ -195,7 +195,7 @@ def test_what_cannot_be_opened_or_saved_is_one_sentence(tmp_path):
             longstate.load(tmp_path / name)
     for thing, message in (
         (torch.nn.Linear(2, 2), "cannot save a Linear; a Forecaster, a TextModel"),
-        (type("Mine", (S4D,), {})(4), "Mine is no layer of longstate.layers"),
+        (type("Mine", (S4D,), {})(4), "Mine is not a layer of longstate.layers"),
     ):
         with pytest.raises(InputError, match=message):
             longstate.save(thing, tmp_path / "out")

@@ -1,11 +1,11 @@
-"""What S4, S4D and DSS share: one linear system for each channel, constant in time.
+"""Base of S4, S4D and DSS: one linear, time-invariant system for each channel.
 
-A layer of this kind is a parameterisation. It says what its systems are (`system`) and how to run
-them (`_scan`); this file turns that into the contract of `Layer`, in one direction or in both.
+A layer of this kind is a parameterisation. It defines its systems (`system`) and how to run them
+(`_scan`); this file implements the contract of `Layer` with these, in one direction or in both.
 
     y_t = sum_{l >= 0} K_l u_{t-l}  (+ sum_{l >= 0} K'_l u_{t+1+l} when bidirectional)  + D u_t
 
-The backward kernel K' is strictly anti-causal: the present sample belongs to K.
+The backward kernel K' is strictly anti-causal: the current sample belongs to K.
 
 Axes: b batch, t time, d channels, n state.
 """
@@ -37,7 +37,7 @@ from longstate.systems import (
     ZeroOrderHold,
 )
 
-_BLOCK = 64  # samples of irregular time whose states are held at once
+_BLOCK = 64  # samples of irregular time whose states are in memory at once
 
 
 class ChannelwiseLayer(Layer):
@@ -67,7 +67,7 @@ class ChannelwiseLayer(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         wide = u.to(self._dtype())
-        if mask is not None:  # what is not there may be NaN, and must not reach a gradient
+        if mask is not None:  # masked samples may be NaN, which must not reach a gradient
             wide = torch.where(mask[..., None], wide, 0)
         with full_precision(u):
             if self.bidirectional:
@@ -120,7 +120,7 @@ class ChannelwiseLayer(Layer):
         rate: float,
         direction: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """Outputs without D u, and the state; `direction` picks from a bidirectional C."""
+        """Outputs without D u, and the state; `direction` selects from a bidirectional C."""
         raise NotImplementedError
 
     def _advance(
@@ -135,7 +135,7 @@ class ChannelwiseLayer(Layer):
         lengths = None if ragged is None else ragged.lengths
         start = self._zero_state(u.shape[0])
         ahead, _ = self._scan(u, start, None, lengths, rate=rate, direction=0)
-        # padding comes first when time runs backwards, and leaves the zero state as it is
+        # in reversed time padding comes first, and does not change the zero state
         back, _ = self._scan(u.flip(1), start, None, None, rate=rate, direction=1)
         y = ahead + nn.functional.pad(back.flip(1)[:, 1:], (0, 0, 0, 1))
         return y if ragged is None else ragged.join(y)
@@ -229,7 +229,7 @@ class DiagonalLayer(ChannelwiseLayer):
         return torch.cat(outputs, dim=1), state
 
     def _irregular_block(self, u, state, dt, rate):
-        """Every state of a block is formed, (b, t, d, n), and formed again for the gradient."""
+        """All states of a block, (b, t, d, n), are computed, and again for the gradient."""
         A, B, C = matrices(self.continuous_system())
         steps = self._steps(rate)[:, None]
         dt, start = dt.to(u.dtype), state.flatten(1)

@@ -1,11 +1,11 @@
-"""How much a linear layer can amplify: three gains, each proved for all inputs.
+"""How much a linear layer can amplify: three gains, each for all inputs.
 
-    H2          energy of the impulse response, its root: the gain from white noise to its output
-    H-infinity  the largest singular value of the frequency response: energy in to energy out
-    l1          the largest row sum of |impulse response|: amplitude in to amplitude out
+    H2          square root of the energy of the impulse response: gain for white noise
+    H-infinity  largest singular value of the frequency response: gain of energy
+    l1          largest row sum of |impulse response|: gain of amplitude
 
-All of the whole operator: of a bidirectional layer both directions together, whose largest values
-may meet at one frequency. `longstate.memory._h_infinity` and `_response` have the bounds.
+Each is of the whole operator: for a bidirectional layer of both directions together, whose maxima
+may be at the same frequency. The bounds are in `longstate.memory._h_infinity` and `_response`.
 
 Axes: n poles, i inputs, o outputs, f frequencies, any leading batch axes (channels).
 """
@@ -38,8 +38,8 @@ class Gains(Result):
         h2 (...): exact.
         h_infinity, h_infinity_below (...): certified upper and lower bounds of the same number.
         peak (...): angular frequency, in radians per sample, at which the lower one is attained.
-        l1, l1_below (...): certified upper and lower bounds: what lies beyond the lags that were
-            summed, and rounding, is between them.
+        l1, l1_below (...): certified upper and lower bounds. They differ by the part beyond the
+            summed lags, and by rounding.
     """
 
     h2: Float[Tensor, "*batch"]
@@ -70,7 +70,7 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
     """The gains of a discrete, stable system, direct path included.
 
     Args:
-        system: discrete. Leading axes are channels, each with gains of its own.
+        system: discrete. Leading axes are channels, each with its own gains.
         tolerance: relative distance of the two bounds of H-infinity at which to stop.
 
     Raises:
@@ -88,13 +88,13 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
     peaks = _peaks(ahead, behind, tolerance, high.shape)
     low = torch.tensor([p.low for p in peaks], dtype=torch.float64).reshape(high.shape)
     above = torch.tensor([p.high for p in peaks], dtype=torch.float64).reshape(high.shape)
-    # |G(w)| is at most the length of its entries, each of which is at most its sum over all lags
+    # |G(w)| is at most the norm of its entries, and each entry is at most its sum over all lags
     above = torch.minimum(above, torch.linalg.vector_norm(found + rest, dim=-1))
     return Gains(
         kind="certified",
         scope="all inputs, both directions together" if both else "all inputs",
-        sentence=f"In the worst channel no input's energy grows by more than a factor "
-        f"{digits(float(above.max()) ** 2)}, and no amplitude by more than "
+        sentence=f"In the worst channel the energy of any input grows at most by a factor of "
+        f"{digits(float(above.max()) ** 2)}, and its amplitude by "
         f"{digits(float(high.max()))}.",
         h2=energy.clamp(min=0).sqrt().expand(high.shape),
         h_infinity=above,
@@ -106,8 +106,8 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
 
 
 def _energy(system: System) -> Tensor:
-    """Of the impulse response (...)."""
-    P, _ = gramians(system)  # refuses what has no gains
+    """Energy (...) of the impulse response."""
+    P, _ = gramians(system)  # raises for systems without gains
     _, B, C = real_matrices(system)
     D = system.D.detach().double().cpu()
     own = (C @ P @ C.mT).diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -145,7 +145,7 @@ def _flat(v: Tensor, batch: torch.Size, axes: int) -> Tensor:
 
 
 def _poles(system: DiagonalSystem, batch: torch.Size) -> list[Poles]:
-    real_matrices(system)  # refuses a complex system without conjugates
+    real_matrices(system)  # raises for a complex system without conjugates
     A, B, C = (v.detach().cpu().to(torch.complex128) for v in (system.A, system.B, system.C))
     if system.conjugate:
         A = torch.cat([A, A.conj()], dim=-1)
@@ -155,7 +155,7 @@ def _poles(system: DiagonalSystem, batch: torch.Size) -> list[Poles]:
 
 
 def _matrices(system: System, batch: torch.Size) -> tuple[list[Matrices], Tensor]:
-    """And a bound of the sum of the powers of A (channels)."""
+    """Real matrices of each channel, and a bound (channels) of the sum of the powers of A."""
     A, B, C = real_matrices(system)
     powers = Powers(A)
     total = _flat(powers.total(powers.growth()[0])[..., None], batch, 1)[:, 0]

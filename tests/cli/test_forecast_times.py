@@ -93,7 +93,7 @@ def test_stream_says_what_it_skips_and_what_is_thin(folder):
     out, err, _ = stream(run, "\n".join([*lines[:31], far, *lines[31:40], *lines[54:56]]))
     assert len(out) == 1 + 30 - 23 + 9 + 2
     assert err[0].startswith("line 32: the time 2099-01-02 06:00:00 lies 657457 steps after")
-    assert err[0].endswith("it waits for a row that goes on from it; skipped")
+    assert err[0].endswith("it is held until a row follows it; skipped")
     assert err[1:] == [
         "line 42: Of the 24 rows that the forecast sees, 14 are missing.",
         "line 43: Of the 24 rows that the forecast sees, 14 are missing.",

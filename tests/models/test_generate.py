@@ -88,7 +88,7 @@ def test_a_state_before_the_prompts(model):
     assert generate(model, [[7, 8]] * 2, state=state, max_tokens=9) == generate(
         model, whole, max_tokens=9
     )
-    with pytest.raises(InputError, match="the state is of 2 rows, the prompts are 1"):
+    with pytest.raises(InputError, match="state must have one row for each of 1 prompts; got 2"):
         generate(model, [[7]], state=state)
 
 

@@ -32,7 +32,7 @@ def test_spec_round_trip():
         ({"layers": "mamba"}, "one name per block"),
         ({"layers": 3}, "one name per block"),
         ({"layers": ("mamab",)}, "there is no layer 'mamab'; did you mean 'mamba'"),
-        ({"options": {"s4d": {}}}, "options are for 's4d', which is no layer of this model"),
+        ({"options": {"s4d": {}}}, "options are for 's4d', which is not a layer of this model"),
         ({"options": {"mamba": {"dstate": 3}}}, "no option 'dstate'; did you mean 'd_state'"),
         ({"options": {"mamba": 3}}, "options of 'mamba' must be a mapping"),
         ({"options": 3}, "options must map"),

@@ -152,7 +152,7 @@ def test_a_long_silence_costs_no_more_than_a_window(plain, frame):
     for row in rows(frame[:40]):
         stream.push(row)
     later = {"date": "2424-01-01 00:00:00", "y": "20", "x": "0"}
-    with pytest.raises(InputError, match="more than the window of 30 rows; it waits for a row"):
+    with pytest.raises(InputError, match="more than the window of 30 rows; it is held until a row"):
         stream.push(later)
     streamed = stream.push({**later, "date": "2424-01-01 01:00:00"})
     assert np.isfinite(streamed.forecast.point).all()

@@ -51,7 +51,7 @@ def test_one_wrong_time_costs_one_row(at, wrong, plain, frame):
     seen.loc[at, "date"] = wrong
     last, refused = push_all(ForecastStream(plain.model), seen)
     assert len(refused) == 1
-    assert "more than the window of 24 rows; it waits for a row that goes on from it" in refused[0]
+    assert "more than the window of 24 rows; it is held until a row follows it" in refused[0]
     if at == 40:
         assert_predicts(last, plain, seen.drop(index=40))
     assert last.origin == seen["date"].iloc[-1]

@@ -114,7 +114,7 @@ def test_files_that_cannot_be_used(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     for path, message in (
         (tmp_path / "nvoel.txt", r"there is no file .*nvoel\.txt; did you mean .*/novel\.txt\?"),
-        (tmp_path / "none" / "x", "there is no file .*, nor a folder"),
+        (tmp_path / "none" / "x", "there is no file .*; the folder .* does not exist"),
         (empty, "empty is empty; there is nothing to learn"),
         (tmp_path, "is a folder; give the text files in it"),
         (tmp_path / "pipe", "is not a regular file"),
