@@ -7,8 +7,9 @@ Between past and future: the effective state size at position i is the entropy r
 the operator that maps inputs up to i to outputs from i on (Parnichkun et al., ICML 2025). Its
 singular values sigma do not depend on coordinates. They come from two n x n sums for each channel,
 
-    P_i = sum over s <= i of v v', v: effect of input s on state i   sigma^2 = eigenvalues of P_i
-    Q_i Q_i = sum over t >= i of w w', w: effect of state i on output t
+    P_i = sum over s <= i of v v'      v: effect of input s on state i
+    Q_i = sum over t >= i of w w'      w: effect of state i on output t
+    sigma^2 = eigenvalues of P_i Q_i
 
 and not from a matrix of the size of the sequence. For a linear system this is the Hankel spectrum.
 

@@ -1,6 +1,6 @@
-"""The training loop: one, and readable from top to bottom.
+"""The training loop of all models.
 
-It can be stopped at any moment and goes on where it was, bit for bit on the CPU: the order of the
+It can be stopped at any time and continued, with bit-identical results on the CPU: the order of the
 windows depends only on the seed and the epoch, and weights, moments, random state and position are
 in the checkpoint.
 """
@@ -30,13 +30,13 @@ from longstate.train._settings import Training
 
 
 class Task(Protocol):
-    """What is learnt. The loop knows nothing of series or text."""
+    """The interface between the loop and a task, such as forecasting or language modelling."""
 
     @property
     def model(self) -> nn.Module: ...
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """Indices of each batch, in order; depends on nothing but the seed and `epoch`."""
+        """Indices of each batch, in order; a function of the seed and `epoch` only."""
 
     def loss(self, indices: np.ndarray) -> Tensor:
         """Mean loss of one batch."""
@@ -47,7 +47,7 @@ class Task(Protocol):
 
 @dataclass
 class Progress:
-    """Where the run is. All of it is in the checkpoint."""
+    """The position of the run. All of it is in the checkpoint."""
 
     total: int
     epoch: int = 0
@@ -65,12 +65,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where and how often the run is written down.
+    """Where and how often checkpoints are written.
 
     Args:
-        path: the checkpoint file; None keeps nothing.
-        identity: data and settings; a checkpoint of another identity is refused.
-        seconds: time between checkpoints within an epoch. One is written after each epoch anyway.
+        path: the checkpoint file; None writes nothing.
+        identity: data and settings; a checkpoint with another identity is refused.
+        seconds: time between checkpoints in an epoch. One is also written after each epoch.
     """
 
     path: Path | None = None
@@ -90,15 +90,16 @@ def train(
     show: Callable[[Progress], None] | None = None,
     looked: Callable[[Progress], None] | None = None,
 ) -> TrainingHistory:
-    """Train `task.model`, which ends with the best weights that were found.
+    """Train `task.model`. At the end it has the best weights on the validation part.
 
     Args:
         task: model, batches and losses.
         settings: lengths and rates.
         seed: of dropout; the task has its own for the order of the windows.
-        keeping: where checkpoints go. One that is there is continued.
+        keeping: checkpoints. An existing one is continued.
         show: called after each step.
-        looked: called after each evaluation on the validation part, with the weights evaluated.
+        looked: called after each evaluation on the validation part; the model has the evaluated
+            weights then.
 
     Raises:
         InputError: a loss or gradient is not finite; the checkpoint is of another run or cannot be
@@ -171,7 +172,7 @@ def _step(
 
 
 def _place(progress: Progress, settings: Training) -> int:
-    """Where the step stands in the schedule: by the clock where that will end the run first."""
+    """The position of the step in the schedule; by time if the time limit ends the run first."""
     if settings.minutes is None:
         return progress.step
     share = min(1.0, progress.seconds / (60 * settings.minutes))
@@ -251,7 +252,7 @@ def _resume(
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the loop to stop after this step; the second stops at once."""
+    """The first Ctrl-C stops the loop after the current step; the second stops at once."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
