@@ -117,7 +117,7 @@ def test_a_language_model_is_saved_and_loaded(tmp_path):
         assert loaded.spec == model.spec
         assert not loaded.training
         assert same(loaded, model)
-    with pytest.raises(InputError, match="not those of its spec: a model that was prepared"):
+    with pytest.raises(InputError, match="do not fit its spec: a model that was prepared"):
         longstate.prepare_for_decoding(model).save(tmp_path / "fast.safetensors")
     assert not (tmp_path / "fast.safetensors").exists()
     with pytest.raises(InputError, match="holds a language model without its tokens"):

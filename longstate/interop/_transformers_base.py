@@ -54,9 +54,12 @@ class Past:
 class LongstatePreTrained(PreTrainedModel):
     """Base of both classes: initialisation, loading, weight decay marks and checkpointing."""
 
-    config: LongstateConfig base_model_prefix = "model" supports_gradient_checkpointing = True
-    _is_stateful = True  # it cannot go back to an earlier token, so generate refuses speculative
-    decoding _no_split_modules = ["Block"]  # noqa: RUF012 _input_embed_layer = "embedding"
+    config: LongstateConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _is_stateful = True  # no way back to an earlier token, so no speculative decoding
+    _no_split_modules = ["Block"]  # noqa: RUF012
+    _input_embed_layer = "embedding"
 
     def post_init(self) -> None:
         super().post_init()

@@ -21,6 +21,7 @@ from longstate.memory._gramians import System, real_matrices
 from longstate.memory._plot import draw
 from longstate.memory._result import Result
 from longstate.systems import Convolution, Trace
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,7 +178,7 @@ def choose_channels(trace: Trace, channels: list[int]) -> Trace:
 def _toeplitz(system: System, length: int) -> Tensor:
     """(..., o, i, t, s) from the impulse response."""
     A, B, C = real_matrices(system)
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], C.shape[:-2], D.shape[:-2])
     _check_size(batch.numel() * D.shape[-1] * D.shape[-2] * length * length)
     moved, kernel = B, []

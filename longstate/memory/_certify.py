@@ -112,10 +112,10 @@ def _sentence(claims: list[Claim], count: int) -> str:
         )
     growth = float(growth_of(claims).amax()) if growth_of(claims).numel() else 1.0
     if growth <= 1:
-        said = f"None of the {count} layers can expand a state (2-norm), for any input."
+        said = f"No layer (of {count}) can expand a state (2-norm), for any input."
     else:
         said = (
-            f"Each of the {count} layers finally forgets, or keeps a state that cannot expand; "
+            f"Each layer (of {count}) finally forgets, or keeps a state that cannot expand; "
             f"before that a state may grow up to {digits(growth)} times (2-norm)."
         )
     vacuous = [c for c in claims if c.note.startswith("no practical bound")]

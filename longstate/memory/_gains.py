@@ -25,6 +25,7 @@ from longstate.memory._powers import Powers
 from longstate.memory._response import row_sums
 from longstate.memory._result import Result, digits
 from longstate.systems import DiagonalSystem, TwoSidedSystem
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,14 +110,14 @@ def _energy(system: System) -> Tensor:
     """Energy (...) of the impulse response."""
     P, _ = gramians(system)  # raises for systems without gains
     _, B, C = real_matrices(system)
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     own = (C @ P @ C.mT).diagonal(dim1=-2, dim2=-1).sum(-1)
     return own + (2 * (C @ B) * D + D * D).sum((-2, -1))
 
 
 def _peaks(ahead: System, behind: System | None, tolerance: float, batch: torch.Size) -> list[Peak]:
     """H-infinity of every channel."""
-    D = _flat(ahead.D.detach().double().cpu(), batch, 2)
+    D = _flat(in_float64(ahead.D), batch, 2)
     if isinstance(ahead, DiagonalSystem) and (behind is None or isinstance(behind, DiagonalSystem)):
         first, second = _poles(ahead, batch), None if behind is None else _poles(behind, batch)
         return [

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
+from longstate.systems._numbers import in_float64
 
 System = DiagonalSystem | DPLRSystem | DenseSystem
 
@@ -47,7 +48,7 @@ def gramians(system: System, length: int | None = None) -> Gramians:
     if length is not None and length < 1:
         raise InputError(f"length must be at least 1; got {length}")
     if isinstance(system, DiagonalSystem):
-        A, B, C = (_double(v) for v in (system.A, system.B, system.C))
+        A, B, C = (in_float64(v) for v in (system.A, system.B, system.C))
         if system.conjugate:
             return _of_pairs(A, B, C, length)
         if not any(v.is_complex() for v in (A, B, C)):
@@ -72,15 +73,10 @@ def real_matrices(system: System) -> tuple[Tensor, Tensor, Tensor]:
         InputError: the system is complex and has no conjugate pairs.
     """
     dense = system.to_dense()
-    A, B, C = (_double(v) for v in (dense.A, dense.B, dense.C))
+    A, B, C = (in_float64(v) for v in (dense.A, dense.B, dense.C))
     if any(v.is_complex() for v in (A, B, C)):
         raise InputError("the system is complex; only real inputs and outputs can be analysed")
     return A, B, C
-
-
-def _double(v: Tensor) -> Tensor:
-    v = v.detach().cpu()
-    return v.to(torch.complex128) if v.is_complex() else v.double()
 
 
 def _sums(a: Tensor, b: Tensor, length: int | None) -> Tensor:

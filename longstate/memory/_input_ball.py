@@ -15,6 +15,7 @@ from torch import nn
 from longstate.errors import InputError
 from longstate.memory._recording import Found
 from longstate.memory._selective_bounds import Ball
+from longstate.systems._numbers import in_float64
 
 
 def ball_of(layer: Found, radius: float | None, confirmed: bool | None) -> Ball:
@@ -44,8 +45,8 @@ def ball_of(layer: Found, radius: float | None, confirmed: bool | None) -> Ball:
         )
     weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
     return Ball(
-        one if weight is None else weight.detach().double().cpu(),
-        zero if bias is None else bias.detach().double().cpu(),
+        one if weight is None else in_float64(weight),
+        zero if bias is None else in_float64(bias),
         math.sqrt(d),
     )
 

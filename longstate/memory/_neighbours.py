@@ -26,6 +26,7 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.memory._result import Result
+from longstate.systems._numbers import in_float64
 
 _MOST_DIMENSIONS = 3
 _MARGIN = 0.5  # nats below the cap
@@ -110,7 +111,7 @@ def infonce(scores: Float[Tensor, "b k k"]) -> Shared:
         raise InputError(
             f"scores must be (b, k, k) with b and k at least 2; got {tuple(scores.shape)}"
         )
-    v = scores.detach().double().cpu()
+    v = in_float64(scores)
     if not bool(v.isfinite().all()):
         raise InputError("scores hold NaN or infinity")
     k = v.shape[1]
@@ -137,7 +138,7 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"x and y must be (s, m) and (s, n); got {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    x, y = x.detach().double().cpu(), y.detach().double().cpu()
+    x, y = in_float64(x), in_float64(y)
     if not bool(x.isfinite().all() and y.isfinite().all()):
         raise InputError("x or y holds NaN or infinity")
     return x, y

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from longstate.errors import InputError
 from longstate.memory._plot import draw
 from longstate.memory._result import Result
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +99,7 @@ def probe(
     """
     if not labels:
         raise InputError("labels is empty; give at least one label")
-    x = states.detach().double().cpu().flatten(1)
+    x = in_float64(states).flatten(1)
     if not bool(x.isfinite().all()):
         raise InputError("states hold NaN or infinity; `watch` finds where they come from")
     if not 0 < held_out < 1:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.memory._result import Result, digits
+from longstate.systems._numbers import in_float64
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,7 +51,7 @@ def gaussian_rd(variance: Float[Tensor, " n"], distortion: float) -> GaussianRat
     Raises:
         InputError: there is no number, a variance is negative or not finite, or D is not above 0.
     """
-    v = variance.detach().double().cpu().flatten()
+    v = in_float64(variance).flatten()
     if not len(v) or not bool(((v >= 0) & v.isfinite()).all()):
         raise InputError("variance must hold at least one number, all finite and at least 0")
     if not 0 < distortion < float("inf"):
@@ -124,7 +125,7 @@ def blahut_arimoto(
         InputError: p is not a distribution, d does not fit it or is not finite, or the slope is not
             above 0.
     """
-    p, d = p.detach().double().cpu(), d.detach().double().cpu()
+    p, d = in_float64(p), in_float64(d)
     if p.dim() != 1 or not bool((p >= 0).all()) or abs(float(p.sum()) - 1) > 1e-5:
         raise InputError("p must hold probabilities: one axis, at least 0, with sum 1")
     if d.dim() != 2 or len(d) != len(p) or not bool(d.isfinite().all()):

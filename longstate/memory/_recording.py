@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.systems import Trace
+from longstate.systems._numbers import in_float64
 
 Data = Tensor | Callable[[], object]
 """One input of a model, tokens (b, t) or u (b, t, d), or a function that runs it."""
@@ -134,10 +135,10 @@ def _recorded(f: Found, u: Tensor, normed: tuple[Tensor, Tensor] | None) -> Reco
     if not bool(u.isfinite().all()):
         raise InputError(f"{f.name} got NaN or infinity on this data; `watch` finds the source")
     same = normed is not None and _same(u, normed[1])
-    wide = u.double().cpu()
+    wide = in_float64(u)
     with torch.no_grad():
         if same and normed is not None:
-            wide = widened(f.norm)(normed[0].double().cpu())
+            wide = widened(f.norm)(in_float64(normed[0]))
         trace = widened(f.layer).trace(wide).double()
     return Recorded(trace, same, wide)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from longstate.memory._gramians import System, real_matrices
 from longstate.memory._powers import _UNIT, Bounded, Powers
 from longstate.systems import DiagonalSystem
+from longstate.systems._numbers import in_float64
 
 _BLOCK = 6  # a block has 2^6 lags
 _BLOCKS = 1 << 11  # largest number of blocks: 131,072 lags
@@ -40,7 +41,7 @@ def row_sums(system: System) -> Sums:
 def _diagonal(system: DiagonalSystem) -> Sums:
     dtype = torch.complex128 if system.conjugate else torch.float64
     a, B, C = (v.detach().cpu().to(dtype) for v in (system.A, system.B, system.C))
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     if system.conjugate:
         C = 2 * C
     size = a.abs()
@@ -69,7 +70,7 @@ def _dense(system: System) -> Sums:
     that follow from it. So the rounding errors of all columns are summed, and multiplied once.
     """
     A, B, C = real_matrices(system)
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     batch = torch.broadcast_shapes(*(v.shape[:-2] for v in (A, B, C, D)))
     A, B, C, D = (v.expand(*batch, *v.shape[-2:]) for v in (A, B, C, D))
     powers = Powers(A)

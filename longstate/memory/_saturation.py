@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from longstate.memory._recording import widened
 from longstate.memory._timescales import timescales
+from longstate.systems._numbers import in_float64
 
 _FROZEN = 1e-4  # a state is frozen if it never loses more than this share in a step
 _EMPTY = 0.01  # a state is empty if it never keeps more than this share in a step
@@ -102,7 +103,7 @@ class Extremes:
         mask = kwargs.get("mask")
         wide = widened(layer)
         with torch.no_grad():
-            u = u.detach().double().cpu()
+            u = in_float64(u)
             if mask is not None:
                 mask = mask.cpu()
                 u = u.masked_fill(~mask[..., None], 0)
@@ -119,7 +120,7 @@ def _rows(state: Any, start: int, stop: int) -> Any:
         return None
     return tree_map(
         lambda v: (
-            (v.detach().double() if v.is_floating_point() else v.detach()).cpu()[start:stop]
+            (in_float64(v) if v.is_floating_point() else v.detach().cpu())[start:stop]
             if isinstance(v, Tensor)
             else v
         ),

@@ -23,6 +23,7 @@ from longstate.memory._gramians import System
 from longstate.memory._plot import draw
 from longstate.memory._result import Result, digits
 from longstate.systems import DiagonalSystem, Trace
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +91,7 @@ def timescales(memory: System | Trace, *, reference: int | None = None) -> Times
                 "this layer mixes its states at every step, so single states have no time scale; "
                 "average_contraction measures how fast the whole state forgets"
             )
-        exponent = memory.decay.detach().double().cpu().abs().log().mean((0, 1))
+        exponent = in_float64(memory.decay).abs().log().mean((0, 1))
         scope = "this data"
     else:
         if not memory.discrete:
@@ -110,9 +111,8 @@ def timescales(memory: System | Trace, *, reference: int | None = None) -> Times
 def eigenvalues(system: System) -> Tensor:
     """Eigenvalues of A (..., n), in float64, on the CPU."""
     if isinstance(system, DiagonalSystem):
-        A = system.A.detach().cpu()
-        return A.to(torch.complex128) if A.is_complex() else A.double()
-    return torch.linalg.eigvals(system.to_dense().A.detach().cpu().to(torch.complex128))
+        return in_float64(system.A)
+    return torch.linalg.eigvals(in_float64(system.to_dense().A))
 
 
 def _sentence(steps: Tensor, reference: int | None) -> str:

@@ -26,6 +26,12 @@ def as_tensor(dt: Tensor | float, like: Tensor) -> Tensor:
     return torch.tensor(dt, dtype=like.real.dtype, device=like.device)
 
 
+def in_float64(x: Tensor) -> Tensor:
+    """`x` in float64 or complex128 on the CPU, detached, for analysis."""
+    x = x.detach().cpu()
+    return x.to(torch.complex128) if x.is_complex() else x.double()
+
+
 def sum_to(grad: Tensor, like: Tensor) -> Tensor:
     """Undo broadcasting, and the conversion from real to complex, in a gradient."""
     if not like.is_complex() and grad.is_complex():

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longstate.ops import diagonal_scan
+from longstate.systems._numbers import in_float64
 from longstate.systems._shapes import expect
 
 
@@ -102,9 +103,9 @@ class Trace:
         """A copy in float64 on the CPU, for analysis."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         conv = values.pop("conv")
-        wide = {k: v.detach().double().cpu() for k, v in values.items() if v is not None}
+        wide = {k: in_float64(v) for k, v in values.items() if v is not None}
         if conv is not None:
-            conv = Convolution(*(v.detach().double().cpu() for v in conv))
+            conv = Convolution(*(in_float64(v) for v in conv))
         return replace(self, **wide, conv=conv)
 
     def carry(self, t: int, h: Float[Tensor, "b c n *k"]) -> Float[Tensor, "b c n *k"]:

@@ -172,7 +172,7 @@ def test_a_norm_after_the_layer_limits_nothing():
     model, u = After(Mamba(8, d_state=2), nn.RMSNorm(8)), 50 * torch.randn(2, 20, 8)
     with pytest.raises(InputError, match=r"mixer.* radius"):
         certify(model)
-    with pytest.raises(InputError, match="does not get what the norm"):
+    with pytest.raises(InputError, match="is not the output of the norm"):
         certify(model, u)
     trace = record(model, u)["mixer"]
     x = model.mixer.trace(u).x.double()

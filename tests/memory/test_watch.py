@@ -70,7 +70,7 @@ def test_the_arithmetic_of_a_layer_is_blamed_on_the_layer():
         model(tokens())
     trouble = seen.result().forward
     assert (trouble.layer, trouble.type, trouble.token) == ("blocks.1.mixer", "Mamba", 0)
-    assert "handed to blocks.1.mixer.out_proj" in trouble.where
+    assert "passed to blocks.1.mixer.out_proj" in trouble.where
     assert "parameter D" in trouble.where
 
 
@@ -82,7 +82,7 @@ def test_bad_input_is_the_callers():
         layer(u)
     trouble = seen.result().forward
     assert (trouble.value, trouble.row, trouble.token) == ("NaN", 1, 4)
-    assert "what it was given" in trouble.where
+    assert "in its input" in trouble.where
 
 
 def test_masked_samples_may_be_anything():

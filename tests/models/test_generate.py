@@ -211,7 +211,7 @@ def test_logits_that_are_not_finite_are_explained():
     model = make("mamba", "s4d")
     with torch.no_grad():
         model.blocks[0].mixer.A_log[2, 1] = torch.nan
-    with pytest.raises(InputError, match=r"not finite: neither is blocks\.0\.mixer\.A_log"):
+    with pytest.raises(InputError, match=r"not finite, because blocks\.0\.mixer\.A_log"):
         generate(model, [[1]])
     model = make("mamba", "s4d")
     _, state = model.prefill(torch.tensor([[1]]))
@@ -221,7 +221,7 @@ def test_logits_that_are_not_finite_are_explained():
     model = make("mamba")
     with torch.no_grad():
         model.norm.weight.fill_(1e38)
-    with pytest.raises(InputError, match="though the weights and the states are"):
+    with pytest.raises(InputError, match="although the weights and the states are"):
         generate(model, [[1]])
 
 

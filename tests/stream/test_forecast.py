@@ -156,7 +156,7 @@ def test_a_long_silence_costs_no_more_than_a_window(plain, frame):
         stream.push(later)
     streamed = stream.push({**later, "date": "2424-01-01 01:00:00"})
     assert np.isfinite(streamed.forecast.point).all()
-    assert streamed.note == "Of the 30 rows that the forecast sees, 28 are missing."
+    assert streamed.note == "Of the 30 rows that the forecast reads, 28 are missing."
 
 
 def test_knows_nothing_of_training():

@@ -70,8 +70,8 @@ def test_a_window_of_gaps_is_said(plain, frame):
     for row in rows(frame[:40]):
         stream.push(row)
     streamed = stream.push(rows(frame[55:56])[0])
-    assert streamed.note == "Of the 24 rows that the forecast sees, 15 are missing."
-    with pytest.raises(InputError, match="24 rows that a forecast sees, 23 are missing"):
+    assert streamed.note == "Of the 24 rows that the forecast reads, 15 are missing."
+    with pytest.raises(InputError, match="24 rows that a forecast reads, 23 are missing"):
         stream.push(rows(frame[79:80])[0])
     assert stream.push(rows(frame[80:81])[0]).note.endswith("22 are missing.")
 

@@ -176,7 +176,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path, monkeypatch):
         load_tokens(tmp_path)
     path.write_text("{}")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(InputError, match=r"pip install 'longstate\[text\]' brings it"):
+    with pytest.raises(InputError, match=r"install it with pip install 'longstate\[text\]'"):
         load_tokens(path)
     monkeypatch.undo()
     pytest.importorskip("tokenizers", reason="needs the extra `text`")

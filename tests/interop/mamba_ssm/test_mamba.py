@@ -170,7 +170,7 @@ def test_autocast_keeps_scan_and_state_wide():
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="dt_init is random or constant; got 'zero'"):
+    with pytest.raises(InputError, match="dt_init must be 'random' or 'constant'; got 'zero'"):
         Mamba(8, dt_init="zero")
     with pytest.raises(InputError, match="dt_min must be in"):
         Mamba(8, dt_min=0.2)
