@@ -145,23 +145,15 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         mask = existing_tokens(attention_mask, given, before)
         if labels is None and isinstance(logits_to_keep, int) and logits_to_keep == 1:
             x = last_of_each_row(x, mask)
-        found = self._logits(x)
-        loss = None
+        logits, loss = self._logits(x), None
         if labels is not None:
-            reset = first_tokens(position_ids, given, mask)
+            labels = predicted_labels(labels, given, mask, first_tokens(position_ids, given, mask))
             loss = self.loss_function(
-                found,
-                predicted_labels(labels, given, mask, reset),
-                self.config.vocab_size,
-                num_items_in_batch=num_items_in_batch,
+                logits, labels, self.config.vocab_size, num_items_in_batch=num_items_in_batch
             )
-        if isinstance(logits_to_keep, Tensor):
-            found = found[:, logits_to_keep]
-        elif logits_to_keep:
-            found = found[:, -logits_to_keep:]
         output = CausalLMOutputWithPast(
             loss=loss,
-            logits=found,
+            logits=_kept(logits, logits_to_keep),
             past_key_values=inner.past_key_values,
             hidden_states=inner.hidden_states,
         )
@@ -192,6 +184,13 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
     def _reorder_cache(self, past: Past, beam_idx: Tensor) -> Past:
         """The states in the order of the selected beams."""
         return Past(tree_map(lambda s: s.index_select(0, beam_idx), past.states), past.length)
+
+
+def _kept(logits: Tensor, which: int | Tensor) -> Tensor:
+    """The last `which` of logits (b, t, v) along time, all for 0; or those at the indices."""
+    if isinstance(which, Tensor):
+        return logits[:, which]
+    return logits[:, -which:] if which else logits
 
 
 def _tied_head(embedding: nn.Embedding) -> nn.Linear:

@@ -221,6 +221,19 @@ def as_options(
     return call if rate == 1 else {**call, "rate": rate}
 
 
+def no_step(layer: Layer) -> ValueError:
+    """The error of `step` for a bidirectional layer."""
+    return ValueError(
+        f"{type(layer).__name__}(bidirectional=True) needs the whole sequence and has no step; "
+        "build it with bidirectional=False to stream"
+    )
+
+
+def zero_masked(u: Tensor, mask: Tensor | None) -> Tensor:
+    """`u` (b, t, d) or (b, d), 0 where the mask is False. Masked samples may be NaN."""
+    return u if mask is None else u.masked_fill(~mask[..., None], 0)
+
+
 def scaled(u: Tensor, dt: Tensor | None, rate: float) -> Tensor | None:
     """The time before each sample (b, t) at another `rate`; None is 1 everywhere."""
     if rate == 1:

@@ -23,6 +23,7 @@ from longstate.layers._base import (
     check_call,
     check_step,
     full_precision,
+    no_step,
     of_no_rows,
 )
 from longstate.ops._ragged import Ragged, run_ragged
@@ -92,10 +93,7 @@ class ChannelwiseLayer(Layer):
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
         if self.bidirectional:
-            raise ValueError(
-                f"{type(self).__name__}(bidirectional=True) needs the whole sequence and has no "
-                "step; build it with bidirectional=False to stream"
-            )
+            raise no_step(self)
         state = check_step(self, u, state, dt, mask, reset, rate)
         self._check_dt(dt)
         wide = u.to(self._dtype())

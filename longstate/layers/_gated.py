@@ -66,6 +66,14 @@ class RMSNorm(nn.Module):
         return v * (v.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
 
 
+def short_conv_weights(channels: int, taps: int) -> nn.Conv1d:
+    """The weights of a short convolution, with the names of the published models.
+
+    `longstate.ops.short_conv` runs it, because here past inputs are a part of the state.
+    """
+    return nn.Conv1d(channels, channels, taps, groups=channels, padding=taps - 1)
+
+
 def initial_step_bias(n: int, dt_min: float, dt_max: float) -> Tensor:
     """b (n) such that softplus(b) is log-uniform in [dt_min, dt_max], and at least 1e-4."""
     dt = log_uniform((n,), dt_min, dt_max).exp().clamp(min=_SMALLEST_STEP)

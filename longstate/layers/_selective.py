@@ -24,8 +24,9 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
     scaled,
+    zero_masked,
 )
-from longstate.layers._gated import traced_conv
+from longstate.layers._gated import short_conv_weights, traced_conv
 from longstate.ops import short_conv
 from longstate.systems import Selection, Trace
 
@@ -51,10 +52,7 @@ class SelectiveLayer(Layer):
         self.d_model, self.d_state = d_model, d_state
         self.d_inner, self.rank = expand * d_model, rank
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
-        # holds the taps' weights; short_conv runs them, because past inputs are state here
-        self.conv1d = nn.Conv1d(
-            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1
-        )
+        self.conv1d = short_conv_weights(self.d_inner, d_conv)
         self.x_proj = nn.Linear(self.d_inner, self.rank + 2 * d_state, bias=False)
         self.D = nn.Parameter(torch.ones(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
@@ -81,8 +79,7 @@ class SelectiveLayer(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         x, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
         with full_precision(u):
             x, taps = short_conv(
@@ -90,9 +87,7 @@ class SelectiveLayer(Layer):
                 activation="silu", mask=mask, reset=reset,
             )  # fmt: skip
         y, ssm = self._scan(x, z, self._steering(x), state["ssm"], dt, mask, reset)
-        y = self.out_proj(y)
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(self.out_proj(y), mask)
         return y.to(u.dtype), {"taps": taps.to(state["taps"].dtype), "ssm": ssm}
 
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:

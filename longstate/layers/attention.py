@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._base import Layer, State, check_call, full_precision, zero_masked
 from longstate.ops._double import widen
 
 _BASE = 10_000.0  # ratio of the longest wavelength to the shortest, as in RoFormer
@@ -104,8 +104,7 @@ class Attention(Layer):
                 "Attention expects as many keys as values in its state; got "
                 f"{tuple(state['k'].shape)} and {tuple(state['v'].shape)}"
             )
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         qkv = self.in_proj(u.to(self.in_proj.weight.dtype)).to(state["k"].dtype)
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, self.d_head)).unbind(2)
         with full_precision(u):
@@ -114,8 +113,7 @@ class Attention(Layer):
             y = self._attend(q, k, v, old, length, mask, reset)
             after = self._kept(k, v, old, length, mask, reset)
         y = self.out_proj(y.flatten(2).to(self.out_proj.weight.dtype))
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(y, mask)
         return y.to(u.dtype), after
 
     def _attend(

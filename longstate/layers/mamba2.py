@@ -32,11 +32,13 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
     scaled,
+    zero_masked,
 )
 from longstate.layers._gated import (
     GatedRMSNorm,
     heads,
     initial_step_bias,
+    short_conv_weights,
     step_limits,
     trace_of_heads,
     traced_conv,
@@ -88,8 +90,7 @@ class Mamba2(Layer):
         inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
         self._sizes = [inner, convolved, self.n_heads]
         self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
-        # holds the taps' weights; short_conv runs them, because past inputs are state here
-        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1)
+        self.conv1d = short_conv_weights(convolved, d_conv)
         self.dt_bias = nn.Parameter(initial_step_bias(self.n_heads, dt_min, dt_max))
         self.A_log = nn.Parameter(torch.empty(self.n_heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.n_heads))
@@ -119,8 +120,7 @@ class Mamba2(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         z, convolved, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
         with full_precision(u):
             convolved, taps = short_conv(
@@ -133,9 +133,7 @@ class Mamba2(Layer):
                 x, log_a, B, C, state["ssm"], weight=step, D=self.D, mask=mask, reset=reset
             )
             y = self.norm(y.flatten(2), z)
-        y = self.out_proj(y)
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(self.out_proj(y), mask)
         return y.to(u.dtype), {"taps": taps.to(self._dtype()), "ssm": ssm}
 
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:

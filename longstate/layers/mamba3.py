@@ -36,6 +36,7 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
     scaled,
+    zero_masked,
 )
 from longstate.layers._gated import RMSNorm, beside, heads, initial_step_bias, trace_of_heads
 from longstate.layers._trapezoid import Tokens, advance, as_scan, scan
@@ -129,14 +130,12 @@ class Mamba3(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         z, tokens = self._project(u, dt)
         with full_precision(u):
             y, state = scan(tokens, self.D, state, mask, reset)
         y = self.out_proj((y.flatten(2) * F.silu(z)).to(self.B_norm.weight.dtype))
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(y, mask)
         return y.to(u.dtype), state
 
     def step(
@@ -153,8 +152,7 @@ class Mamba3(Layer):
         dt = scaled(u, dt, rate)
         if reset is not None:
             state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
-        if mask is not None:
-            u = u.masked_fill(~mask[:, None], 0)
+        u = zero_masked(u, mask)
         z, tokens = self._project(u, dt)
         with full_precision(u):
             y, after = advance(tokens, self.D, state)

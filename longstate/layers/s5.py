@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
+from longstate.layers._base import Layer, State, check_call, full_precision, no_step, of_no_rows
 from longstate.layers._channelwise import complex_parameter, log_uniform
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
@@ -169,10 +169,7 @@ class S5(Layer):
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
         if self.bidirectional:
-            raise ValueError(
-                "S5(bidirectional=True) needs the whole sequence and has no step; build it with "
-                "bidirectional=False to stream"
-            )
+            raise no_step(self)
         return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def _scan(self, u, state, dt, mask, reset, rate):

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from longstate.memory._result import Kind, Result, digits
+from longstate._numbers import number
+from longstate.memory._result import Kind, Result
 
 
 class Claim(NamedTuple):
@@ -71,7 +72,7 @@ class Certificate(Result):
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         def text(x: float | None) -> str:
-            return "-" if x is None else digits(x)
+            return "-" if x is None else number(x)
 
         marks = {True: "holds", False: "FAILS", None: ""}
         body = [

@@ -18,12 +18,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._certificate import Certificate, Claim
 from longstate.memory._input_ball import ball_of
 from longstate.memory._linear_claims import growth_of, linear_claims
 from longstate.memory._recording import Data, Found, Recorded, find_layers, others, record_inputs
-from longstate.memory._result import digits
 from longstate.memory._selective_claims import selective_claims
 
 
@@ -90,8 +90,8 @@ def _selective(
         longest = float(recorded.inputs.norm(dim=-1).max())
         if longest > radius * (1 + 1e-9):
             raise InputError(
-                f"{f.name} got an input of length {digits(longest)} on this data, longer than "
-                f"radius={digits(radius)}; pass one that holds"
+                f"{f.name} got an input of length {number(longest)} on this data, longer than "
+                f"radius={number(radius)}; pass one that holds"
             )
     return selective_claims(f.name, f.layer, ball, recorded, attacked=attack, dt=dt)
 
@@ -116,7 +116,7 @@ def _sentence(claims: list[Claim], count: int) -> str:
     else:
         said = (
             f"Each layer (of {count}) finally forgets, or keeps a state that cannot expand; "
-            f"before that a state may grow up to {digits(growth)} times (2-norm)."
+            f"before that a state may grow up to {number(growth)} times (2-norm)."
         )
     vacuous = [c for c in claims if c.note.startswith("no practical bound")]
     if vacuous:

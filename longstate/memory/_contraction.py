@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
+from longstate._numbers import number
 from longstate.errors import InputError
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import Trace
 
 SHORTEST = 16  # least number of samples for an average
@@ -37,8 +38,8 @@ class Contraction(Result):
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         body = [
-            ["predicted", digits(self.exponent), f"{digits(self.low)} .. {digits(self.high)}"],
-            ["measured", digits(self.coupled), ""],
+            ["predicted", number(self.exponent), f"{number(self.low)} .. {number(self.high)}"],
+            ["measured", number(self.coupled), ""],
         ]
         return ["exponent per step", "", "interval"], body
 

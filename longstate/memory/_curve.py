@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._gramians import System, gramians, real_matrices
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ class MemoryCurve(Result):
         flat = self.bits.reshape(-1, self.bits.shape[-1])
         shown = sorted({*range(min(8, flat.shape[1])), *(2**i for i in range(40))})
         body = [
-            [str(k), *(digits(float(f(flat[:, k]))) for f in (torch.median, torch.min, torch.max))]
+            [str(k), *(number(float(f(flat[:, k]))) for f in (torch.median, torch.min, torch.max))]
             for k in shown
             if k < flat.shape[1]
         ]

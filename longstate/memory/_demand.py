@@ -12,8 +12,9 @@ sequences.)
 import math
 from dataclasses import dataclass
 
+from longstate._numbers import number
 from longstate.errors import InputError
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,7 +24,7 @@ class Bits(Result):
     bits: float
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        return ["", "bits"], [["", digits(self.bits)]]
+        return ["", "bits"], [["", number(self.bits)]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,7 +34,7 @@ class ErrorRate(Result):
     error: float
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        return ["", "error"], [["", digits(self.error)]]
+        return ["", "error"], [["", number(self.error)]]
 
 
 def fano(conditional_bits: float, alphabet: int) -> ErrorRate:

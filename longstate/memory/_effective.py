@@ -23,9 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.memory._gramians import factor
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import Trace
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class EffectiveState(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         along = self.along.mean(0)
         shown = range(0, len(along), max(1, len(along) // 12))
-        body = [[str(int(self.positions[i])), digits(float(along[i]))] for i in shown]
+        body = [[str(int(self.positions[i])), number(float(along[i]))] for i in shown]
         return ["position", "effective numbers"], body
 
     def plot(self) -> "Figure":
@@ -87,7 +88,7 @@ def effective_state(trace: Trace, *, positions: int = 64) -> EffectiveState:
     return EffectiveState(
         kind="exact",
         scope="this data",
-        sentence=f"Of the {trace.d_state} numbers of the state about {digits(float(along.mean()))} "
+        sentence=f"Of the {trace.d_state} numbers of the state about {number(float(along.mean()))} "
         "carry information from the past of this data to its future.",
         positions=at,
         along=along,

@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.memory._gramians import System, gramians, real_matrices
 from longstate.memory._grid_bound import by_grid
 from longstate.memory._h_infinity import Matrices, Peak, Poles, by_matrices, by_poles
 from longstate.memory._plot import draw
 from longstate.memory._powers import Powers
 from longstate.memory._response import row_sums
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import DiagonalSystem, TwoSidedSystem
 from longstate.systems._numbers import in_float64
 
@@ -53,7 +54,7 @@ class Gains(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         names = {"H2": self.h2, "H-infinity": self.h_infinity, "l1": self.l1}
         body = [
-            [name, digits(float(v.median())), digits(float(v.max()))] for name, v in names.items()
+            [name, number(float(v.median())), number(float(v.max()))] for name, v in names.items()
         ]
         return ["gain", "median", "largest"], body
 
@@ -95,8 +96,8 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
         kind="certified",
         scope="all inputs, both directions together" if both else "all inputs",
         sentence=f"In the worst channel the energy of any input grows at most by a factor of "
-        f"{digits(float(above.max()) ** 2)}, and its amplitude by "
-        f"{digits(float(high.max()))}.",
+        f"{number(float(above.max()) ** 2)}, and its amplitude by "
+        f"{number(float(high.max()))}.",
         h2=energy.clamp(min=0).sqrt().expand(high.shape),
         h_infinity=above,
         h_infinity_below=low,

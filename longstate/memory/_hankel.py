@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.memory._gramians import System, factor, gramians
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ class HankelSpectrum(Result):
         body = [
             [
                 str(i + 1),
-                *(digits(float(f(flat[:, i]))) for f in (torch.median, torch.min, torch.max)),
+                *(number(float(f(flat[:, i]))) for f in (torch.median, torch.min, torch.max)),
             ]
             for i in range(n)
         ]

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from longstate._numbers import number
 from longstate.memory._certificate import Claim
-from longstate.memory._result import digits
 
 
 def largest(layer: Any) -> tuple[float, str]:
@@ -37,5 +37,5 @@ def bounded(claim: Claim, layer: Any) -> Claim:
     if claim.certified == float("inf"):
         note = "no practical bound"
     else:
-        note = f"no practical bound: the largest {name} is {digits(limit)}"
+        note = f"no practical bound: the largest {name} is {number(limit)}"
     return claim._replace(holds=None, note=note)

@@ -104,25 +104,7 @@ def probe(
         raise InputError("states hold NaN or infinity; `watch` finds where they come from")
     if not 0 < held_out < 1:
         raise InputError(f"held_out must lie between 0 and 1; got {held_out}")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x), generator=generator)
-    scores, least = [], len(x)
-    seen: dict[
-        bytes, Tensor
-    ] = {}  # components, by the set of samples that have a label: usually all
-    for name, label in labels.items():
-        if progress is not None:
-            progress(name)
-        y = _checked(name, label, len(x))[order]
-        there = y >= 0
-        if int(there.sum()) < _FEWEST:
-            raise InputError(f"label {name!r} has {int(there.sum())} samples; {_FEWEST} are needed")
-        y, kept = y[there], there.numpy().tobytes()
-        cut = len(y) - round(held_out * len(y))
-        if kept not in seen:
-            seen[kept] = _components(x[order][there], cut)
-        scores.append(_score(seen[kept], y, cut, seed))
-        least = min(least, len(y) - cut)
+    scores, least = _scores(x, labels, held_out, seed, progress)
     bits, linear, network, errors, entropy = (
         torch.tensor(v, dtype=torch.float64) for v in zip(*scores, strict=True)
     )
@@ -142,6 +124,36 @@ def probe(
         entropy=entropy,
         samples=least,
     )
+
+
+def _scores(
+    x: Tensor,
+    labels: Mapping[str, Tensor],
+    held_out: float,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> tuple[list[tuple[float, ...]], int]:
+    """`_score` for each label, and the least number of held-out samples."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(x), generator=generator)
+    scores: list[tuple[float, ...]] = []
+    least = len(x)
+    # components, by the set of samples that have a label: usually all
+    seen: dict[bytes, Tensor] = {}
+    for name, label in labels.items():
+        if progress is not None:
+            progress(name)
+        y = _checked(name, label, len(x))[order]
+        there = y >= 0
+        if int(there.sum()) < _FEWEST:
+            raise InputError(f"label {name!r} has {int(there.sum())} samples; {_FEWEST} are needed")
+        y, kept = y[there], there.numpy().tobytes()
+        cut = len(y) - round(held_out * len(y))
+        if kept not in seen:
+            seen[kept] = _components(x[order][there], cut)
+        scores.append(_score(seen[kept], y, cut, seed))
+        least = min(least, len(y) - cut)
+    return scores, least
 
 
 def by_lag(tokens: Int[Tensor, "b t"], lags: list[int]) -> dict[str, Tensor]:

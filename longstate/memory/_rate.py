@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems._numbers import in_float64
 
 
@@ -37,7 +38,7 @@ class GaussianRate(Result):
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         pairs = zip(self.per_number.tolist(), self.distortion.tolist(), strict=True)
-        body = [[str(i), digits(b), digits(d)] for i, (b, d) in enumerate(pairs)]
+        body = [[str(i), number(b), number(d)] for i, (b, d) in enumerate(pairs)]
         return ["number", "bits", "squared error"], body
 
 
@@ -99,7 +100,7 @@ class DiscreteRate(Result):
     channel: Float[Tensor, "x y"]
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        body = [[digits(self.distortion), digits(self.bits), f"{self.gap:.1e}"]]
+        body = [[number(self.distortion), number(self.bits), f"{self.gap:.1e}"]]
         return ["distortion", "bits", "gap"], body
 
 

@@ -100,12 +100,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
-
-
-def digits(x: float) -> str:
-    """A number with four digits, as a person writes it."""
-    if x == 0 or not math.isfinite(x):
-        return "0" if x == 0 else f"{x}"
-    if 0 < 1 - x < 5e-5:  # a decay, of which only the rest tells anything
-        return f"1 - {1 - x:.2g}"
-    return f"{x:,.0f}" if 1000 <= abs(x) < 1e6 else f"{x:.4g}"

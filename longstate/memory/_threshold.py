@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._gramians import System, gramians, real_matrices
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import DenseSystem
 
 
@@ -42,7 +43,7 @@ class EventThreshold(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         names = {"|u| / |x|": self.ratio, "V, at most times": self.shrink, "|x| / |u|": self.limit}
         body = [
-            [name, *(digits(float(f(v.flatten()))) for f in (torch.median, torch.min, torch.max))]
+            [name, *(number(float(f(v.flatten()))) for f in (torch.median, torch.min, torch.max))]
             for name, v in names.items()
         ]
         return ["", "median", "lowest", "highest"], body
@@ -81,7 +82,7 @@ def event_threshold(system: System, theta: float = 0.5) -> EventThreshold:
     return EventThreshold(
         kind="certified",
         scope="all inputs",
-        sentence=f"If an input is at most {digits(least)} times as long as the state, no state "
+        sentence=f"If an input is at most {number(least)} times as long as the state, no state "
         "grows, in the norm of its Lyapunov function.",
         ratio=ratio,
         shrink=1 - (1 - theta) / high,

@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._gramians import System
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import DiagonalSystem, Trace
 from longstate.systems._numbers import in_float64
 
@@ -56,7 +57,7 @@ class Timescales(Result):
         flat = self.steps.flatten().sort().values
         at = {"shortest": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "longest": 1.0}
         last = len(flat) - 1
-        body = [[name, digits(float(flat[round(q * last)]))] for name, q in at.items()]
+        body = [[name, number(float(flat[round(q * last)]))] for name, q in at.items()]
         return ["states", "steps"], body
 
     def plot(self) -> "Figure":
@@ -118,8 +119,8 @@ def eigenvalues(system: System) -> Tensor:
 def _sentence(steps: Tensor, reference: int | None) -> str:
     flat = steps.flatten().sort().values
     text = (
-        f"Half of the states forget within {digits(float(flat[(len(flat) - 1) // 2]))} steps; the "
-        f"slowest reaches {digits(float(flat[-1]))} steps back"
+        f"Half of the states forget within {number(float(flat[(len(flat) - 1) // 2]))} steps; the "
+        f"slowest reaches {number(float(flat[-1]))} steps back"
     )
     if reference is None:
         return text + "."

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from longstate._nonfinite import first_bad
-from longstate.memory._result import Result, digits
+from longstate._numbers import number
+from longstate.memory._result import Result
 from longstate.memory._saturation import Extremes, Forgetting, of_linear
 
 
@@ -77,8 +78,8 @@ class Watched(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         def text(x: float | tuple[float, float] | None) -> str:
             if isinstance(x, tuple):
-                return f"{digits(x[0])} .. {digits(x[1])}"
-            return "-" if x is None else digits(x)
+                return f"{number(x[0])} .. {number(x[1])}"
+            return "-" if x is None else number(x)
 
         body = [
             [

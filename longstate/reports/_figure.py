@@ -15,11 +15,11 @@ from typing import Any
 from zlib import crc32
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from longstate._numbers import number
 from longstate.reports._markup import Markup, element
 
 _NAMES = (
@@ -148,17 +148,8 @@ def legend(ax: Axes, columns: int = 4) -> None:
         )  # fmt: skip
 
 
-def number(x: float) -> str:
-    """A number as a person writes it: 0.001, 0.25, 12, 3,400."""
-    if x == 0 or not np.isfinite(x):
-        return "0" if x == 0 else "∞" if x > 0 else "–"
-    if abs(x) >= 1000:
-        return f"{x:,.0f}"
-    return np.format_float_positional(x, precision=3, unique=True, fractional=False, trim="-")
-
-
 def log_axis(axis: matplotlib.axis.Axis) -> None:
     """Ticks at powers of ten, written out."""
     axis.set_major_locator(LogLocator(numticks=7))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: number(x)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 3, exponent=False)))
     axis.set_minor_locator(NullLocator())

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from longstate._files import write_whole
 from longstate.reports import _forecast_figures as figures
-from longstate.reports._markup import Markup, element, page, table
-from longstate.reports._memory_figures import (
+from longstate.reports._forecast_memory import (
     System,
     impulse_figure,
     memories,
     memory_table,
     time_scale_figure,
 )
+from longstate.reports._markup import Markup, element, page, table
 from longstate.reports._units import short_time, steps
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._history import TrainingHistory

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from longstate._numbers import number
 from longstate.memory import Certificate
-from longstate.memory._result import digits
 from longstate.reports._memory_examine import Measured, MemoryReport
 
 _ENOUGH = 0.99  # of the sum of a channel's Hankel singular values that a smaller state keeps
@@ -167,6 +167,6 @@ def _size(count: float) -> str:
     """Bytes, as a person writes them."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{digits(count)} {unit}"
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{number(count)} {unit}"
         count /= 1024
-    return f"{digits(count)} GiB"
+    return f"{number(count)} GiB"

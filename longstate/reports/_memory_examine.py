@@ -38,7 +38,7 @@ from longstate.memory import (
     widened,
 )
 from longstate.memory._attention import choose_channels
-from longstate.reports._memory_figures import chosen
+from longstate.reports._forecast_memory import chosen
 from longstate.reports._subject import Reading, Subject
 from longstate.systems import Trace
 

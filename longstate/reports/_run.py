@@ -6,7 +6,7 @@ from typing import Any
 from longstate._environment import environment
 from longstate.models._calendar import seconds
 from longstate.reports._forecast import ForecastReport
-from longstate.reports._memory_figures import System
+from longstate.reports._forecast_memory import System
 from longstate.train import Forecaster, ForecastEvaluation
 
 

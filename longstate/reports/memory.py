@@ -5,12 +5,12 @@ from pathlib import Path
 
 from longstate._files import write_whole
 from longstate.memory import KINDS
-from longstate.reports import _memory_pictures as pictures
+from longstate.reports import _memory_figures as figures
+from longstate.reports._forecast_memory import chosen
 from longstate.reports._markup import Markup, element, page, table
 from longstate.reports._memory_advice import advice
 from longstate.reports._memory_examine import MemoryReport as MemoryReport
 from longstate.reports._memory_examine import examine as examine
-from longstate.reports._memory_figures import chosen
 
 
 def headline(report: MemoryReport) -> str:
@@ -107,16 +107,16 @@ def _layers(report: MemoryReport) -> Markup:
 def _pictures(report: MemoryReport) -> Markup | None:
     unit, length, layers = report.unit, report.length, report.layers
     drawn = []
-    if some := pictures.has(layers, "scales"):
-        drawn.append(pictures.strips_figure(some, unit, length))
-    if some := pictures.has(layers, "known"):
-        drawn.append(pictures.probe_figure(some, unit))
-    if some := pictures.has(layers, "curve"):
-        drawn.append(pictures.curve_figure(some, unit, length))
-    if some := pictures.has(layers, "spectrum"):
-        drawn.append(pictures.hankel_figure(some))
-    if some := pictures.has(layers, "effective"):
-        drawn.append(pictures.effective_figure(some, unit))
+    if some := figures.has(layers, "scales"):
+        drawn.append(figures.strips_figure(some, unit, length))
+    if some := figures.has(layers, "known"):
+        drawn.append(figures.probe_figure(some, unit))
+    if some := figures.has(layers, "curve"):
+        drawn.append(figures.curve_figure(some, unit, length))
+    if some := figures.has(layers, "spectrum"):
+        drawn.append(figures.hankel_figure(some))
+    if some := figures.has(layers, "effective"):
+        drawn.append(figures.effective_figure(some, unit))
     if not drawn:
         return None
     return element(
@@ -127,10 +127,10 @@ def _pictures(report: MemoryReport) -> Markup | None:
 
 
 def _attention(report: MemoryReport) -> Markup | None:
-    some = pictures.has(report.layers, "attention")
+    some = figures.has(report.layers, "attention")
     if not some:
         return None
-    drawn = [pictures.attention_figure(m, report.unit, report.words) for _, m in chosen(some)]
+    drawn = [figures.attention_figure(m, report.unit, report.words) for _, m in chosen(some)]
     return element(
         "section",
         element("h2", "Where they look"),

@@ -124,13 +124,8 @@ class Forecaster:
         Raises:
             InputError: data, settings or folder cannot be used.
         """
-        data = as_frame(frame)
-        when = None if time is None else str(time)
-        target = only_column(data, when) if target is None else target
-        parts_of = names_of(target), names_of(covariates), names_of(known)
-        data, when, remarks = find_time(data, when, (*parts_of[0], *parts_of[1], *parts_of[2]))
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
-        table = make_table(data, Columns(*parts_of, when), timing=timing)
+        table, remarks = _training_table(frame, target, covariates, known, time, timing)
         bounds = Bounds(lower, upper, transform)
         spec, parts = plan(
             table, self.horizon, self.window, self.season, self.quantiles, split, bounds
@@ -290,3 +285,20 @@ class Forecaster:
                 "for training and validation"
             )
         return row
+
+
+def _training_table(
+    frame: Data,
+    target: Names | None,
+    covariates: Names,
+    known: Names,
+    time: str | int | None,
+    timing: Timing,
+) -> tuple[Table, tuple[str, ...]]:
+    """The table of `Forecaster.fit`, and notes on the choice of the time column."""
+    data = as_frame(frame)
+    when = None if time is None else str(time)
+    target = only_column(data, when) if target is None else target
+    roles = names_of(target), names_of(covariates), names_of(known)
+    data, when, remarks = find_time(data, when, (*roles[0], *roles[1], *roles[2]))
+    return make_table(data, Columns(*roles, when), timing=timing), remarks

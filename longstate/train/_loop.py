@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -110,44 +110,67 @@ def train(
         torch.manual_seed(seed)
         best = _copy(task.model)
         progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
+        run = _Run(task, settings, optimiser, progress, keeping)
         if keeping.path is not None and keeping.path.exists():
             best = _resume(task.model, optimiser, progress, keeping)
-        started, saved = time.monotonic() - progress.seconds, time.monotonic()
+        started = time.monotonic() - progress.seconds
         if not progress.looks:
             best = _look(task, progress, best)
-            _save(task.model, optimiser, progress, best, keeping)
+            _save(run, best)
             if looked is not None:
                 looked(progress)
         while not progress.ended:
-            out_of_time = False
-            for batch in task.epoch(progress.epoch)[progress.batch :]:
-                set_rate(optimiser, _place(progress, settings), progress.total)
-                _step(task, optimiser, progress, batch)
-                progress.seconds = time.monotonic() - started
-                if show is not None:
-                    show(progress)
-                out_of_time = settings.minutes is not None and (
-                    progress.seconds > 60 * settings.minutes
-                )
-                if out_of_time or interrupted.is_set():
-                    break
-                if time.monotonic() - saved > keeping.seconds:
-                    _save(task.model, optimiser, progress, best, keeping)
-                    saved = time.monotonic()
+            out_of_time = _epoch(run, best, started, interrupted, show)
             if interrupted.is_set():
                 break
             best = _look(task, progress, best)
             progress.epoch, progress.batch = progress.epoch + 1, 0
             progress.ended = _ending(progress, settings, out_of_time)
-            _save(task.model, optimiser, progress, best, keeping)
-            saved = time.monotonic()
+            _save(run, best)
             if looked is not None:
                 looked(progress)
         if interrupted.is_set():
-            _save(task.model, optimiser, progress, best, keeping)
+            _save(run, best)
     task.model.load_state_dict(best)
     ended = progress.ended or "interrupted"
     return TrainingHistory(tuple(progress.looks), progress.best_step, ended, progress.seconds)
+
+
+class _Run(NamedTuple):
+    """The parts of one run."""
+
+    task: Task
+    settings: Training
+    optimiser: torch.optim.Optimizer
+    progress: Progress
+    keeping: Keeping
+
+
+def _epoch(
+    run: _Run,
+    best: dict[str, Tensor],
+    started: float,
+    interrupted: threading.Event,
+    show: Callable[[Progress], None] | None,
+) -> bool:
+    """Take the remaining steps of the epoch, unless time runs out (returns True) or an interrupt
+    comes. `started` is the time at which the whole run would have started."""
+    task, settings, optimiser, progress, keeping = run
+    saved = time.monotonic()
+    for batch in task.epoch(progress.epoch)[progress.batch :]:
+        set_rate(optimiser, _place(progress, settings), progress.total)
+        _step(task, optimiser, progress, batch)
+        progress.seconds = time.monotonic() - started
+        if show is not None:
+            show(progress)
+        if settings.minutes is not None and progress.seconds > 60 * settings.minutes:
+            return True
+        if interrupted.is_set():
+            break
+        if time.monotonic() - saved > keeping.seconds:
+            _save(run, best)
+            saved = time.monotonic()
+    return False
 
 
 def _step(
@@ -210,21 +233,15 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _save(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-    best: dict[str, Tensor],
-    keeping: Keeping,
-) -> None:
-    if keeping.path is None:
+def _save(run: _Run, best: dict[str, Tensor]) -> None:
+    if run.keeping.path is None:
         return
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors = {f"model/{k}": v for k, v in run.task.model.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in best.items()}
-    tensors |= checkpoint.pack_optimiser(optimiser)
+    tensors |= checkpoint.pack_optimiser(run.optimiser)
     tensors["random"] = torch.get_rng_state()
-    facts = {"identity": keeping.identity, "progress": dataclasses.asdict(progress)}
-    checkpoint.save(keeping.path, "training", tensors, facts)
+    facts = {"identity": run.keeping.identity, "progress": dataclasses.asdict(run.progress)}
+    checkpoint.save(run.keeping.path, "training", tensors, facts)
 
 
 def _resume(

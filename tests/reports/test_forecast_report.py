@@ -8,7 +8,7 @@ import torch
 
 from longstate import reports
 from longstate.errors import InputError
-from longstate.reports._memory_figures import layer_memory
+from longstate.reports._forecast_memory import layer_memory
 from longstate.reports._units import duration, marks, steps
 from longstate.systems import DenseSystem
 from tests.reports.samples import evaluation, one_example, report, score, system

@@ -97,12 +97,7 @@ def decode(
     if streamer is not None:
         streamer.put(input_ids.cpu())
     while sequences.shape[1] < max_length:
-        at = params.seqlen_offset
-        positions = torch.full_like(new, at) if at else None
-        logits = model(
-            new, position_ids=positions, inference_params=params, num_last_tokens=1
-        ).logits[:, -1, :vocab_size]
-        params.seqlen_offset += new.shape[1]
+        logits = _next_logits(model, new, params)[:, :vocab_size]
         scores.append(logits)
         if teacher_outputs is not None and teacher_outputs.shape[1] > sequences.shape[1]:
             drawn = teacher_outputs[:, sequences.shape[1]]
@@ -118,6 +113,15 @@ def decode(
     if streamer is not None:
         streamer.end()
     return Generated(sequences, tuple(scores) if output_scores else None)
+
+
+def _next_logits(model: nn.Module, new: Tensor, params: InferenceParams) -> Tensor:
+    """Logits (b, v) after the tokens new (b, t); the states in `params` are updated."""
+    at = params.seqlen_offset
+    positions = torch.full_like(new, at) if at else None
+    found = model(new, position_ids=positions, inference_params=params, num_last_tokens=1)
+    params.seqlen_offset += new.shape[1]
+    return found.logits[:, -1]
 
 
 def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -116,10 +116,7 @@ class Mamba2(StatefulLayer):
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
         self.dt_bias = nn.Parameter(step_bias(self.nheads, dt_min, dt_max, dt_init_floor, **like))
-        low, high = A_init_range
-        expect(0 < low <= high, f"A_init_range must be a range above 0; got {A_init_range}")
-        rates = torch.empty(self.nheads, dtype=torch.float32, device=device).uniform_(low, high)
-        self.A_log = nn.Parameter(rates.log().to(dtype))
+        self.A_log = nn.Parameter(_log_rates(self.nheads, A_init_range, device).to(dtype))
         self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else self.nheads, device=device))
         if rmsnorm:
             self.norm = RMSNorm(
@@ -218,6 +215,13 @@ class Mamba2(StatefulLayer):
 
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}, d_state={self.d_state}, headdim={self.headdim}"
+
+
+def _log_rates(n: int, limits: tuple[float, float], device: torch.device | str | None) -> Tensor:
+    """Logarithms (n) of decay rates, drawn uniformly from a range."""
+    low, high = limits
+    expect(0 < low <= high, f"A_init_range must be a range above 0; got {limits}")
+    return torch.empty(n, dtype=torch.float32, device=device).uniform_(low, high).log()
 
 
 def _sizes(d_inner: int, d_ssm: int, headdim: int, ngroups: int, d_state: int) -> Sizes:
