@@ -1,6 +1,6 @@
-"""What the linear layers of a forecaster remember, for its report: a table and two pictures.
+"""The memory of a forecaster's linear layers, for its report: a table and two figures.
 
-Everything here is a property of `layer.system()`, so it holds for every input.
+All of it is a property of `layer.system()`, so it holds for every input.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,14 @@ _SHOWN = 4  # layers in a picture; a deeper model shows its first, its last and 
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """How one linear layer answers a single impulse. `kind` is exact, for all inputs.
+    """The impulse response of one linear layer. Exact, for all inputs.
 
     Args:
         name: of the layer.
         time_constants (n): of every state, in steps; see `longstate.memory.timescales`.
         strength (t): root mean square of the impulse response over its channels, at each lag. The
-            feed-through D, which remembers nothing, is left out.
-        half, most: lags within which 50 % and 99 % of the energy of the first t lags lie.
+            feed-through D, which is no memory, is left out.
+        half, most: lags that contain 50 % and 99 % of the energy of the first t lags.
     """
 
     name: str
@@ -44,7 +44,7 @@ class LayerMemory:
 
 
 def layer_memory(name: str, system: System, length: int) -> LayerMemory:
-    """Read a discrete system.
+    """The memory of a discrete system.
 
     Raises:
         ValueError: the system is continuous; its time constants have no step.
@@ -54,7 +54,7 @@ def layer_memory(name: str, system: System, length: int) -> LayerMemory:
     with torch.no_grad():
         system = replace(system, D=torch.zeros_like(system.D))
         constants = timescales(system).steps.flatten()
-        # an eigenvalue this near the unit circle is one on it, but for its rounding
+        # an eigenvalue this close to the unit circle is on it, up to rounding
         on_circle = 1 / (constants.numel() * torch.finfo(constants.dtype).eps)
         constants = torch.where(constants < on_circle, constants, torch.inf)
         response = system.impulse_response(length).abs().double()
@@ -76,7 +76,7 @@ def memories(systems: Mapping[str, System], window: int) -> list[LayerMemory]:
 
 def memory_table(layers: list[LayerMemory], interval: float | None) -> Markup:
     head = (
-        "layer", "median time constant", "slowest", "half of the answer within", "99 % within",
+        "layer", "median time constant", "slowest", "half of the response within", "99 % within",
     )  # fmt: skip
     rows = []
     for layer in layers:
@@ -99,7 +99,7 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
     def paint(ax: Axes) -> None:
         for i, layer in chosen(layers):
             top = layer.strength.max() or 1.0
-            # A zero has no place on a log axis.
+            # Zeros cannot be drawn on a logarithmic axis.
             relative = np.where(layer.strength > 0, layer.strength / top, np.nan)
             ax.plot(np.arange(1, length + 1), relative, label=short(layer.name), **line_style(i))
         ax.set(xscale="log", yscale="log", xlim=(1, length), xlabel="samples back, 1 is the newest")
@@ -109,11 +109,11 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
         _finish(ax, window, interval)
 
     return draw(
-        "What is left of one sample",
+        "Response to one sample",
         "Line chart of the strength of each layer's impulse response against the lag.",
         "exact",
         "For all inputs: the root mean square over channels of each linear layer's impulse "
-        "response. What the layers do to each other through nonlinearities is not in it.",
+        "response. The nonlinear interaction of the layers is not included.",
         paint,
     )
 
@@ -149,7 +149,7 @@ def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | 
 
 
 def chosen(layers: Sequence[T]) -> list[tuple[int, T]]:
-    """At most four of them, each with the number of its line."""
+    """At most four layers, each with the number of its line style."""
     if len(layers) <= _SHOWN:
         return list(enumerate(layers))
     picks = np.unique(np.linspace(0, len(layers) - 1, _SHOWN).round().astype(int))

@@ -1,4 +1,4 @@
-"""Pictures of the memory report. Each says what kind of number it shows, and for what."""
+"""Figures of the memory report. Each shows the kind and the scope of its numbers."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from longstate.reports._forecast_memory import chosen, line_style, short
 from longstate.reports._markup import Markup
 from longstate.reports._memory_examine import FLOOR, LETTERS, SEQUENCES, Measured
 
-_DOTS = 300  # in a strip
-_FAINTEST = 1e-6  # of the largest Hankel singular value: the end of the axis
-_DECADES = 4  # of hidden attention that are shown
+_DOTS = 300  # most dots in a strip
+_FAINTEST = 1e-6  # end of the axis, as a share of the largest Hankel singular value
+_DECADES = 4  # decades of hidden attention that are shown
 _CHUNK = 8  # tokens that share a label
-_INK = (0.36, 0.55, 0.86)  # seen on a light page and on a dark one
+_INK = (0.36, 0.55, 0.86)  # visible on a light and on a dark page
 
 
 def has(layers: Sequence[Measured], what: str) -> list[Measured]:
@@ -34,7 +34,7 @@ def _caption(results: Sequence[Result], text: str) -> tuple[str, str]:
 def hankel_figure(layers: Sequence[Measured]) -> Markup:
     spectra = [m.spectrum.values for m in layers if m.spectrum is not None]
     top = max(max(float(v.max()) for v in spectra), 1e-300)
-    least = top * _FAINTEST  # far below it a value is rounding, and would set the axis
+    least = top * _FAINTEST  # smaller values are rounding errors, and would determine the axis
 
     def paint(ax: Axes) -> None:
         for i, m in chosen(layers):
@@ -54,7 +54,7 @@ def hankel_figure(layers: Sequence[Measured]) -> Markup:
     kind, caption = _caption(
         [m.spectrum for m in layers if m.spectrum is not None],
         "Hankel singular values of each linear layer, median over channels and the middle 80 %: "
-        "what passes from all past inputs through the best directions to all future outputs. "
+        "the gain from all past inputs through the best directions to all future outputs. "
         "Directions far below the first are hardly used.",
     )
     return draw(
@@ -81,10 +81,9 @@ def curve_figure(layers: Sequence[Measured], unit: str, length: int | None) -> M
         _mark(ax, length)
 
     kind, caption = _caption(
-        [m.curve for m in layers if m.curve is not None],
-        f"Bits that the best channel's state holds about the input so many {unit} ago, if it is "
-        f"read with the rounding of {FLOOR}. A curve, not a total: the total of any linear state "
-        "is its size.",
+        [m.curve for m in layers if m.curve is not None], f"Bits that the best channel's state holds
+        about the input at each distance in {unit}, if it is " f"read with the rounding of {FLOOR}.
+        A curve, not a total: the total of any linear state " "is its size.",
     )
     return draw(
         "Memory curve of the linear layers",
@@ -127,7 +126,7 @@ def probe_figure(layers: Sequence[Measured], unit: str) -> Markup:
 
 
 def strips_figure(layers: Sequence[Measured], unit: str, length: int | None) -> Markup:
-    """One strip for each layer, a dot for each state."""
+    """A strip for each layer with a dot for each state."""
     shuffle = np.random.default_rng(0)
 
     def paint(ax: Axes) -> None:
@@ -146,7 +145,7 @@ def strips_figure(layers: Sequence[Measured], unit: str, length: int | None) -> 
 
     kind, caption = _caption(
         [m.scales for m in layers if m.scales is not None],
-        "A dot for each state (evenly thinned where there are many): how far back it reaches. "
+        "A dot for each state (a regular selection if there are many): how far back it reaches. "
         + ("" if length is None else f"The line is the training length, {length:,} {unit}."),
     )
     if len({m.scales.scope for m in layers if m.scales is not None}) > 1:
@@ -173,8 +172,8 @@ def effective_figure(layers: Sequence[Measured], unit: str) -> Markup:
 
     kind, caption = _caption(
         [m.effective for m in layers if m.effective is not None],
-        "Effective state size: how many numbers carry something from what was read before that "
-        "position to what comes out after it. Near both ends there is little to carry.",
+        "Effective state size: how many numbers carry information from the inputs before that "
+        "position to the outputs after it. Near both ends there is little information to carry.",
     )
     return draw(
         "The state in use along the text",
@@ -210,10 +209,10 @@ def attention_figure(m: Measured, unit: str, words: Sequence[str] = ()) -> Marku
 
     kind, caption = _caption(
         [m.attention],
-        f"How much each earlier input weighs in each output, mean over channels: opaque is the "
+        f"The weight of each earlier input in each output, mean over channels: opaque is the "
         f"largest weight, {number(top)}, and each step of the scale is a tenth of the one before. "
         + (f"Each label is the text of the {_CHUNK} {unit} from its mark on. " if told else "")
-        + "Times its input, this matrix is what the layer computes.",
+        + "This matrix times the input is the output of the layer.",
     )
     return draw(
         f"Hidden attention of {m.name}",
@@ -226,20 +225,20 @@ def attention_figure(m: Measured, unit: str, words: Sequence[str] = ()) -> Marku
 
 
 def _scale(ax: Axes) -> None:
-    """What each opacity means, above the picture."""
+    """A scale of the opacities, above the picture."""
     for i in range(_DECADES + 1):
         ax.plot([], [], "s", color=_INK, alpha=max(1 - i / _DECADES, 0.02), label=f"{10.0**-i:g}")
     legend(ax, _DECADES + 1)
 
 
 def visible(text: str) -> str:
-    """Text on one line, what cannot be seen written as a sign."""
+    """Text on one line, with visible signs for invisible characters."""
     signs = {"\n": "\u21b5", "\t": "\u21e5", "\r": ""}
     return "".join(signs.get(c, c if c.isprintable() else "\u00b7") for c in text)[:16]
 
 
 def _tinted(strength: np.ndarray) -> np.ndarray:
-    """One colour, its opacity the strength: it needs neither a light nor a dark page."""
+    """One colour with the strength as its opacity, for light and dark pages."""
     image = np.empty((*strength.shape, 4))
     image[..., :3] = _INK
     image[..., 3] = strength
@@ -247,7 +246,7 @@ def _tinted(strength: np.ndarray) -> np.ndarray:
 
 
 def _mark(ax: Axes, length: int | None) -> None:
-    """Ticks written out, and the length of training."""
+    """Ticks without exponents, and a line at the training length."""
     log_axis(ax.xaxis)
     low, high = ax.get_xlim()
     if length is not None and low < length < high:

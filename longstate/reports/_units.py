@@ -1,4 +1,4 @@
-"""Steps of a series in words: 24 steps of an hour are a day."""
+"""Durations in words: 24 steps of an hour are a day."""
 
 from longstate._numbers import number
 
@@ -13,7 +13,7 @@ _UNITS = (
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit of which there are at least two, and weeks only where they are whole."""
+    """A duration in the largest unit with a count of at least two; weeks only for whole numbers."""
     for name, size in reversed(_UNITS):
         count = seconds / size
         if name == "week" and count != round(count):
@@ -36,7 +36,7 @@ def steps(count: float, interval: float | None) -> str:
 
 
 def marks(low: float, high: float, interval: float | None) -> list[tuple[float, str]]:
-    """Round times between `low` and `high` steps: where each lies, in steps, and its name."""
+    """Round times between `low` and `high` steps: position in steps, and name."""
     if interval is None:
         return []
     round_times = (
@@ -48,7 +48,7 @@ def marks(low: float, high: float, interval: float | None) -> list[tuple[float, 
 
 
 def short_time(time: str) -> str:
-    """An ISO time without seconds that say nothing."""
+    """An ISO time without zero seconds."""
     time = time.replace("T", " ").removesuffix(".000")
     return time[:-3] if time.count(":") == 2 and time.endswith(":00") else time
 

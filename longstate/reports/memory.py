@@ -1,4 +1,4 @@
-"""One self-contained HTML page about what a model remembers: opens offline, runs no script."""
+"""One self-contained HTML page about a model's memory: opens offline, without scripts."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ from longstate.reports._memory_examine import examine as examine
 
 
 def headline(report: MemoryReport) -> str:
-    """What the certificate says, and how far back the states reach."""
+    """The result of the certificate, and how far back the states reach."""
     parts = []
     if report.certificate is not None:
         count = len({c.layer for c in report.certificate.claims})
@@ -50,7 +50,7 @@ def render(report: MemoryReport) -> str:
 
 
 def write(report: MemoryReport, path: str | Path) -> Path:
-    """Write the page; `path` holds the old one or the whole new one, never a part.
+    """Write the page, atomically.
 
     Returns:
         The absolute path of the page.
@@ -84,9 +84,7 @@ def _advice(report: MemoryReport) -> Markup:
     for found in advice(report):
         command = [" ", element("code", found.command)] if found.command else []
         lines.append(element("li", found.text, *command))
-    return element(
-        "section", element("h2", "What to do about it"), element("ul", *lines), class_="advice"
-    )
+    return element("section", element("h2", "Advice"), element("ul", *lines), class_="advice")
 
 
 def _layers(report: MemoryReport) -> Markup:
@@ -97,8 +95,8 @@ def _layers(report: MemoryReport) -> Markup:
         table(tuple(head), [tuple(row) for row in body]),
         element(
             "p",
-            "In use: share of the state's directions through which anything passes, by the entropy "
-            "of their (Hankel) singular values.",
+            "In use: share of the state's directions that are in use, by the entropy of their "
+            "(Hankel) singular values.",
             class_="note",
         ),
     )
@@ -133,7 +131,7 @@ def _attention(report: MemoryReport) -> Markup | None:
     drawn = [figures.attention_figure(m, report.unit, report.words) for _, m in chosen(some)]
     return element(
         "section",
-        element("h2", "Where they look"),
+        element("h2", "Hidden attention"),
         element("div", *drawn, class_="figures"),
     )
 
@@ -144,14 +142,14 @@ def _certificate(report: MemoryReport) -> Markup | None:
     head, body = report.certificate.rows()
     return element(
         "section",
-        element("h2", "What no input can change"),
+        element("h2", "Bounds for all inputs"),
         element("p", report.certificate.sentence),
         element(
             "p",
-            "All inputs: proved for everything that the layer's norm lets through. Attack: the "
-            "worst that a search found. Data: the worst that was seen. They must come in this "
-            "order. A model that has learned to hold a value has inputs that freeze its state, so "
-            "a certified retention without practical limit is no fault.",
+            "All inputs: proved for all possible outputs of the layer's norm. Attack: the worst "
+            "value of a search. Data: the worst value on the data. They must be in this order. A "
+            "model that has learned to hold a value has inputs that freeze its state, so a "
+            "certified retention without a practical limit is not an error.",
             class_="note",
         ),
         table(tuple(head), [tuple(row) for row in body]),
@@ -180,4 +178,4 @@ def _facts(report: MemoryReport) -> Markup:
 
 def _footer() -> Markup:
     said = "; ".join(f"{kind.replace('_', ' ')}: {text}" for kind, text in KINDS.items())
-    return element("footer", f"Each picture says what kind of number it shows. {said}.")
+    return element("footer", f"Each picture shows the kind of its numbers. {said}.")

@@ -68,14 +68,14 @@ def test_says_everything_that_it_was_given():
     page, reader = read(report())
     text = " ".join(" ".join(reader.text).split())
     for part in (
-        "the model makes a 50.0 % smaller squared error than ridge",
+        "the model has a 50.0 % smaller squared error than ridge",
         "Tested on 1,611 windows",
         "seasonal naive",
         "Error by distance into the future",
-        "Are the bands honest?",
+        "Calibration of the quantiles",
         "temperature, from 2013-10-20 22:00",
         "Loss while training",
-        "What is left of one sample",
+        "Response to one sample",
         "Time scales of the states",
         "PyTorch 2.13.0",
         "covariates none",
@@ -134,7 +134,7 @@ def test_the_same_report_is_the_same_page():
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (0.1, "makes a 50.0 % smaller squared error than ridge"),
+        (0.1, "has a 50.0 % smaller squared error than ridge"),
         (0.2, "equals ridge, the best of the simple methods"),
         (0.21, "does not beat ridge: its squared error is 5.0 % larger. Use ridge."),
     ],
@@ -149,7 +149,7 @@ def test_headline_without_a_rival():
     alone = replace(evaluation(), scores=(score("model", 0.1),))
     assert reports.headline(alone).endswith("the model's mean squared error is 0.1879.")
     perfect = replace(evaluation(), scores=(score("model", 0.1), score("ridge", 0.0)))
-    assert "ridge, which makes no error" in reports.headline(perfect)
+    assert "ridge, which has no error" in reports.headline(perfect)
 
 
 def test_least_that_an_evaluation_can_hold():

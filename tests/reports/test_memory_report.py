@@ -47,7 +47,7 @@ def test_of_a_text_model_everything_is_there(made):
     assert made.length == 32
     text = " ".join(Reader(memory.render(made)).text)
     for part in (
-        "What no input can change",
+        "Bounds for all inputs",
         "Time scales",
         "Memory curve of the linear layers",
         "Memory curve of the text model",
@@ -146,7 +146,7 @@ def test_the_first_box_says_what_to_do_with_figures(made):
     numbers = sum(m.states for m in made.layers)
     assert f"{numbers:,} numbers" in found[0].text
     page = memory.render(made)
-    assert page.index("What to do about it") < page.index("The layers")
+    assert page.index("<h2>Advice") < page.index("The layers")
     assert "blocks.0.mixer" in " ".join(f.text for f in found)
     values = made.layers[1].spectrum.values
     share = values.cumsum(-1) / values.sum(-1, keepdim=True)
