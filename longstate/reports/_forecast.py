@@ -175,9 +175,11 @@ def _memory(report: ForecastReport) -> Markup | None:
         "section",
         element("h2", "What the layers remember"),
         element(
-            "p", "Each layer is a linear system, so its memory is known exactly. If the time
-            constants " "are much shorter than the window, the layer does not use the older part of
-            the window.", class_="note",
+            "p",
+            "Each layer is a linear system, so its memory is known exactly. If the time constants "
+            "are much shorter than the window, the layer does not use the older part of the "
+            "window.",
+            class_="note",
         ),
         memory_table(layers, report.interval),
         element(

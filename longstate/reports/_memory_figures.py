@@ -81,9 +81,10 @@ def curve_figure(layers: Sequence[Measured], unit: str, length: int | None) -> M
         _mark(ax, length)
 
     kind, caption = _caption(
-        [m.curve for m in layers if m.curve is not None], f"Bits that the best channel's state holds
-        about the input at each distance in {unit}, if it is " f"read with the rounding of {FLOOR}.
-        A curve, not a total: the total of any linear state " "is its size.",
+        [m.curve for m in layers if m.curve is not None],
+        f"Bits that the best channel's state holds about the input at each distance ({unit}), if "
+        f"it is read with the rounding of {FLOOR}. The total over all lags is the same for all "
+        "linear states of this size.",
     )
     return draw(
         "Memory curve of the linear layers",
@@ -116,11 +117,11 @@ def probe_figure(layers: Sequence[Measured], unit: str) -> Markup:
         "Memory curve of the text model",
         "Line chart of bits about the token at each lag, from held-out probes.",
         known[0].kind.replace("_", " "),
-        f"On {SEQUENCES} sequences of letters drawn at random from the {LETTERS} commonest of the "
-        f"data, so that nothing can be guessed from its neighbours; up to the standard error "
+        f"On {SEQUENCES} sequences of letters drawn at random from the {LETTERS} most common ones "
+        f"of the data, so that nothing can be guessed from its neighbours; up to the standard error "
         f"(shaded), {samples} sequences held out. The state, with the newest few that a "
-        "short convolution keeps, knows at least this much; the dashed "
-        f"line is all there is to know, log2 {LETTERS} bits.",
+        "short convolution keeps, holds at least this much information; the dashed line is the "
+        f"information of a letter, log2 {LETTERS} bits.",
         paint,
     )
 
