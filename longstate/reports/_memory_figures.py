@@ -83,8 +83,8 @@ def curve_figure(layers: Sequence[Measured], unit: str, length: int | None) -> M
     kind, caption = _caption(
         [m.curve for m in layers if m.curve is not None],
         f"Bits that the best channel's state holds about the input at each distance ({unit}), if "
-        f"it is read with the rounding of {FLOOR}. The total over all lags is the same for all "
-        "linear states of this size.",
+        f"it is read with the rounding of {FLOOR}. Only the curve distinguishes states: without "
+        "noise, the sum of the memory coefficients of any linear state is its size.",
     )
     return draw(
         "Memory curve of the linear layers",
@@ -118,8 +118,8 @@ def probe_figure(layers: Sequence[Measured], unit: str) -> Markup:
         "Line chart of bits about the token at each lag, from held-out probes.",
         known[0].kind.replace("_", " "),
         f"On {SEQUENCES} sequences of letters drawn at random from the {LETTERS} most common ones "
-        f"of the data, so that nothing can be guessed from its neighbours; up to the standard error "
-        f"(shaded), {samples} sequences held out. The state, with the newest few that a "
+        f"of the data, so that no letter can be guessed from its neighbours; up to the standard "
+        f"error (shaded), {samples} sequences held out. The state, with the newest few that a "
         "short convolution keeps, holds at least this much information; the dashed line is the "
         f"information of a letter, log2 {LETTERS} bits.",
         paint,

@@ -18,16 +18,21 @@ from longstate.models._saving import fill
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import check_reach, forecast_frame, table_for
+from longstate.train._forecast_frame import (
+    check_reach,
+    forecast_frame,
+    table_for,
+    training_table,
+)
 from longstate.train._forecast_task import ForecastTask
-from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
+from longstate.train._frame import Data, Names
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
 from longstate.train._prepare import Bounds, identity_of, plan, solve
 from longstate.train._settings import Size, Training
-from longstate.train._table import Columns, Table, make_table
+from longstate.train._table import Table
 from longstate.train._time_step import Timing
 from longstate.train._windows import Split, Windows
 
@@ -125,7 +130,7 @@ class Forecaster:
             InputError: data, settings or folder cannot be used.
         """
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
-        table, remarks = _training_table(frame, target, covariates, known, time, timing)
+        table, remarks = training_table(frame, target, covariates, known, time, timing)
         bounds = Bounds(lower, upper, transform)
         spec, parts = plan(
             table, self.horizon, self.window, self.season, self.quantiles, split, bounds
@@ -285,20 +290,3 @@ class Forecaster:
                 "for training and validation"
             )
         return row
-
-
-def _training_table(
-    frame: Data,
-    target: Names | None,
-    covariates: Names,
-    known: Names,
-    time: str | int | None,
-    timing: Timing,
-) -> tuple[Table, tuple[str, ...]]:
-    """The table of `Forecaster.fit`, and notes on the choice of the time column."""
-    data = as_frame(frame)
-    when = None if time is None else str(time)
-    target = only_column(data, when) if target is None else target
-    roles = names_of(target), names_of(covariates), names_of(known)
-    data, when, remarks = find_time(data, when, (*roles[0], *roles[1], *roles[2]))
-    return make_table(data, Columns(*roles, when), timing=timing), remarks

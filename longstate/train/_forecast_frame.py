@@ -7,8 +7,26 @@ import pandas as pd
 from longstate.errors import InputError
 from longstate.models import Forecast, ForecastSpec
 from longstate.models._time_text import present, texts
-from longstate.train._frame import Data, as_frame, find_time
+from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._table import Columns, Table, make_table
+from longstate.train._time_step import Timing
+
+
+def training_table(
+    frame: Data,
+    target: Names | None,
+    covariates: Names,
+    known: Names,
+    time: str | int | None,
+    timing: Timing,
+) -> tuple[Table, tuple[str, ...]]:
+    """The table of `Forecaster.fit`, and notes on the choice of the time column."""
+    data = as_frame(frame)
+    when = None if time is None else str(time)
+    target = only_column(data, when) if target is None else target
+    roles = names_of(target), names_of(covariates), names_of(known)
+    data, when, remarks = find_time(data, when, (*roles[0], *roles[1], *roles[2]))
+    return make_table(data, Columns(*roles, when), timing=timing), remarks
 
 
 def table_for(data: Data, spec: ForecastSpec) -> Table:
