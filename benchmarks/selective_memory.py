@@ -127,7 +127,7 @@ def resident(name: str, batch: int, own_pages: bool = False) -> float:
 
 
 def tracked(name: str, batch: int) -> tuple[float, Counter[tuple[str, float]]]:
-    """The peak in units, and what was there then: how many buffers of which maker and size."""
+    """The peak in units, and its contents: number of buffers by source and size."""
     work, data = case(name), inputs(T, batch)
     work(*inputs(32))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -139,7 +139,7 @@ def tracked(name: str, batch: int) -> tuple[float, Counter[tuple[str, float]]]:
         if size > 0:
             live[address] = op, size
             now += size
-        elif address in live:  # else it was made before
+        elif address in live:  # otherwise it was allocated before
             now -= live.pop(address)[1]
         if now > peak:
             peak, then = now, list(live.values())

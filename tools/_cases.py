@@ -201,13 +201,13 @@ OPS: dict[str, tuple[str, Callable[[Draw, Sizes], Arguments]]] = {
     "longhorn_scan, exact": ("longhorn_scan", _longhorn("exact")),
     "short_conv": ("short_conv", _short_conv),
 }
-"""Name of the case: the op in `longstate.ops`, and what makes all of its arguments."""
+"""Name of the case -> the op in `longstate.ops`, and the function that makes its arguments."""
 
 OPTIONAL = {
     "h0", "mask", "reset", "lengths", "D", "z", "dt_bias", "beta_bias", "bias", "taps", "own",
     "activation",
 }  # fmt: skip
-"""Arguments that are optional wherever they exist."""
+"""Arguments that are optional in all ops that have them."""
 
 _OPTIONAL_IN = {"chunk_scan": {"weight"}, "oscillator_scan": {"dt"}}
 
@@ -264,7 +264,7 @@ LAYERS: dict[str, tuple[str, Arguments]] = {
         {"d_state": 8, "headdim": 8, "n_groups": 2, "activation": "softplus"},
     ),
 }
-"""Name of the case: the class in `longstate.layers`, and its options."""
+"""Name of the case -> the class in `longstate.layers`, and its options."""
 
 WITHOUT_DT = {"S4", "Longhorn, diagonal", "Longhorn, exact"}
 

@@ -47,8 +47,9 @@ def tree(folder_or_revision: str) -> Iterator[Path]:
 
 def kernel_cache(folder: Path) -> Path:
     """The folder of a tree's compiled kernels, kept between runs. Numba's cache does not notice
-    edits in files that a kernel inlines, so a tree with other sources has another cache.""" digest
-    = hashlib.sha256() for path in sorted((folder / "longstate" / "ops").rglob("*.py")):
+    edits in files that a kernel inlines, so a tree with other sources has another cache."""
+    digest = hashlib.sha256()
+    for path in sorted((folder / "longstate" / "ops").rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return Path(tempfile.gettempdir()) / f"longstate-kernels-{digest.hexdigest()[:16]}"
 
@@ -101,7 +102,7 @@ class Worker:
 def answer_questions(answer: Any) -> None:
     """Be a worker: `answer` each line that comes in until there are no more."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else prints goes to standard error
+    os.dup2(2, 1)  # other output goes to standard error
     for line in sys.stdin:
         out.write(json.dumps(answer(json.loads(line))) + "\n")
         out.flush()

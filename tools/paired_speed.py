@@ -109,7 +109,7 @@ def _layer_runs(name: str) -> dict[str, Callable[[], object]]:
 
 
 def answer(question: list[Any]) -> Any:
-    """Of a worker: ["open", kind, name, threads] gives the modes, [mode, calls] seconds of one."""
+    """Worker: ["open", kind, name, threads] gives the modes, [mode, calls] the seconds of a call."""
     global _runs
     if question[0] == "open":
         _, kind, name, threads = question
@@ -118,7 +118,7 @@ def answer(question: list[Any]) -> Any:
         return list(_runs)
     mode, calls = question
     run = _runs[mode]
-    run()  # pays for what the other process has left in the caches
+    run()  # refills the caches after the other process
     began = time.perf_counter()
     for _ in range(calls):
         run()

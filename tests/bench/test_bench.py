@@ -1,4 +1,4 @@
-"""What is measured is right first, counted as documented, and kept when interrupted."""
+"""Results are checked before they are timed, counted as documented, and kept after an interrupt."""
 
 import inspect
 import json

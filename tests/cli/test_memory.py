@@ -1,4 +1,4 @@
-"""The commands as a person or a gate runs them: tables, one line of JSON, exit codes."""
+"""The memory commands: tables, one line of JSON, exit codes."""
 
 import json
 

@@ -174,7 +174,7 @@ def test_names_and_shapes_are_the_authors():
 
 
 def test_projections_come_in_the_authors_order():
-    """z, x, B, C, dt, a, trap, angle: silence one after another."""
+    """Set z, x, B, C, dt, a, trap, angle to zero, one after another."""
     layer = make()
     sizes = [16, 16, 6, 6, 4, 4, 4, 1]
     assert layer.in_proj.out_features == sum(sizes)

@@ -1,4 +1,4 @@
-"""Certificates must be sound: no input, however found, may break one."""
+"""Certificates are sound: no input violates one."""
 
 import json
 import math
@@ -155,7 +155,7 @@ def test_linoss_that_never_forgets_fails_the_gate():
 
 
 def test_an_unstable_system_shows_its_eigenvalue():
-    """The modulus is what it is, and the gate shuts."""
+    """The modulus is 1, and the claim fails."""
 
     class Growing(nn.Module):
         def system(self):
@@ -258,7 +258,7 @@ def test_rounding_of_a_narrow_norm_breaks_no_certificate():
 
 
 def test_an_adapter_inside_a_layer_is_not_overlooked():
-    """Its weight shows the matrix below it only; a certificate of that would not hold."""
+    """Its weight is only the base matrix, so a certificate from it would be wrong."""
 
     class Adapted(nn.Linear):
         def forward(self, x):

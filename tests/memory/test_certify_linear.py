@@ -1,4 +1,4 @@
-"""Certificates of linear layers against what the layer itself does: impulses, sinusoids, powers.
+"""Certificates of linear layers against the layer itself: impulses, sinusoids, powers.
 
 Nothing here looks at how a bound was come by. Each is attacked by running the layer, and each must
 be near what the attack reaches: a bound that is too low, and a search that is too weak, both fail.
@@ -32,7 +32,7 @@ def claim(result, words):
 
 
 def response(layer):
-    """What a sample does to every output, earlier ones too: (2 HALF, o, i), by the layer."""
+    """The effect of a sample on all outputs, earlier ones too: (2 HALF, o, i), from the layer."""
     d = layer.d_model
     u = torch.zeros(d, 2 * HALF, d, dtype=torch.float64)
     u[range(d), HALF, range(d)] = 1

@@ -1,4 +1,4 @@
-"""Certificates of selective layers: what they take for granted, and a search against them."""
+"""Certificates of selective layers: their assumptions, and a search for violations."""
 
 import math
 
@@ -56,7 +56,7 @@ class After(Spheres):
 
 
 class Gamma(nn.Module):
-    """An RMSNorm of somebody else, whose scale is called gamma."""
+    """An RMSNorm of another library, with a scale named gamma."""
 
     def __init__(self, d):
         super().__init__()
@@ -96,7 +96,7 @@ def hill_climb(layer, ball, measure, *, length=40, tries=8, rounds=60):
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_search_that_knows_no_bound_stays_below_them(name, seed):
-    """Largest state, weakest decay: climbed on the layer, not on what the bounds are made of."""
+    """Largest state and weakest decay, by gradients of the layer itself and not of the bounds."""
     layer = trained_like(LAYERS[name], seed)
     ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), math.sqrt(6))
     s = cast(layer.selection(), torch.float64)
@@ -126,7 +126,7 @@ def test_what_certify_reports_as_attacked_is_what_its_witness_does(name):
 
 
 def test_data_that_is_worse_than_the_search_is_the_attack(monkeypatch):
-    """The three numbers are in order whatever the search finds: here it looks the wrong way."""
+    """The three numbers are in order for any result of the search: here it maximises the wrong sign."""
     monkeypatch.setattr(search, "_polish", lambda layer, s, ball, z, chosen: -z)
     layer, u = trained_like(LAYERS["mamba"], 1), torch.randn(4, 30, 6).double()
     u = 2 * nn.functional.normalize(u, dim=-1)

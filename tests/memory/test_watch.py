@@ -1,4 +1,4 @@
-"""A watch names the layer and the token, and leaves no trace in the model."""
+"""A watch names the layer and the token, and does not change the model."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_names_the_layer_and_the_token(token):
 
 
 def test_the_arithmetic_of_a_layer_is_blamed_on_the_layer():
-    """Rates that overflow: the scan makes NaN, and hands it to out_proj."""
+    """Rates that overflow: the scan produces NaN and passes it to out_proj."""
     model = make(("mamba", "mamba"))
     with torch.no_grad():
         model.blocks[1].mixer.D.fill_(3e38)

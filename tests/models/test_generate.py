@@ -1,4 +1,4 @@
-"""Generation: what is drawn, when it ends, and that company changes nothing."""
+"""Generation: drawn tokens, ends, and independence of the rows."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def tokens(results):
 
 
 def by_hand(model, prompt, count):
-    """The likeliest token, from the whole text anew each time."""
+    """The most likely token, computed from the whole text in each step."""
     text = list(prompt)
     for _ in range(count):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A description of a language model: what it refuses, and how it is written down."""
+"""A description of a language model: errors, and its JSON."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: no error, no request to anywhere, something to see."""
+"""The report in a real browser: no errors, no requests, visible figures."""
 
 import json
 import re

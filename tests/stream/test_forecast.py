@@ -29,7 +29,7 @@ def rows(frame):
 
 
 def assert_predicts(streamed, forecaster, frame):
-    """Exactly what `predict` says of the same data."""
+    """The stream gives exactly the forecasts of `predict` on the same data."""
     expected = forecaster.predict(frame)
     point, quantiles = streamed.forecast
     assert point[0, :, 0].tolist() == expected["y"].tolist()
