@@ -109,7 +109,7 @@ def _layer_runs(name: str) -> dict[str, Callable[[], object]]:
 
 
 def answer(question: list[Any]) -> Any:
-    """Worker: ["open", kind, name, threads] gives the modes, [mode, calls] the seconds of a call."""
+    """Worker: ["open", kind, name, threads] gives the modes, [mode, calls] seconds of a call."""
     global _runs
     if question[0] == "open":
         _, kind, name, threads = question

@@ -95,7 +95,7 @@ def _layers(report: MemoryReport) -> Markup:
         table(tuple(head), [tuple(row) for row in body]),
         element(
             "p",
-            "In use: share of the state's directions that are in use, by the entropy of their "
+            "In use: the effective share of the state's directions, by the entropy of their "
             "(Hankel) singular values.",
             class_="note",
         ),

@@ -1,4 +1,4 @@
-"""Every family, with and without `accelerate_transformers`: the same results, with longstate's kernels."""
+"""Every family, with and without `accelerate_transformers`: the same results by other kernels."""
 
 import pytest
 import torch

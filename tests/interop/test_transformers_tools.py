@@ -1,4 +1,4 @@
-"""Longstate's models in other tools: accelerate, Trainer, PEFT, programs that do not import longstate."""
+"""Longstate's models in other tools: accelerate, Trainer, PEFT, other programs."""
 
 import os
 import subprocess

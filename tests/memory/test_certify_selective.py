@@ -126,7 +126,7 @@ def test_what_certify_reports_as_attacked_is_what_its_witness_does(name):
 
 
 def test_data_that_is_worse_than_the_search_is_the_attack(monkeypatch):
-    """The three numbers are in order for any result of the search: here it maximises the wrong sign."""
+    """The three numbers are in order for any result of the search; here it has the wrong sign."""
     monkeypatch.setattr(search, "_polish", lambda layer, s, ball, z, chosen: -z)
     layer, u = trained_like(LAYERS["mamba"], 1), torch.randn(4, 30, 6).double()
     u = 2 * nn.functional.normalize(u, dim=-1)
