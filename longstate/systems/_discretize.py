@@ -3,7 +3,7 @@
     x'(t) = A x(t) + B u(t)      becomes      x_k = A_bar x_{k-1} + B_bar u_k
 
     zero-order hold        A_bar = exp(dt A)                      B_bar = A^{-1} (A_bar - I) B
-    generalized bilinear   A_bar = (I - a dt A)^{-1} (I + (1 - a) dt A)
+    generalised bilinear   A_bar = (I - a dt A)^{-1} (I + (1 - a) dt A)
                            B_bar = (I - a dt A)^{-1} dt B
                            a = 0 forward Euler, 1/2 bilinear (Tustin), 1 backward Euler
 
