@@ -209,7 +209,7 @@ def _inner(
 
 
 def _check_block(xz, conv_weight, x_proj, delta_proj, A, B, C) -> tuple[int, int, list[int]]:
-    """b, t, and the rows of `x_proj` for the step, B and C; 0 for a given B or C."""
+    """b, t, and the numbers of rows of `x_proj` for the step, and for B and C if not given."""
     expect_axes("xz", xz, "batch, 2 channels, time")
     expect_axes("A", A, "channels, state")
     b, d, t = xz.shape[0], len(A), xz.shape[2]

@@ -155,7 +155,7 @@ def scan_heads(
 
 
 def _one_sample(x, steps, A, B, C, D, z, before) -> tuple[Tensor, Tensor]:
-    """`scan_heads` of a single sample, which `chunk_scan` would pad to a block."""
+    """`scan_heads` of a single sample, without chunks."""
     if before is None:
         before = steps.new_zeros(len(x), *x.shape[2:], B.shape[3])
     y, final = one_step(
