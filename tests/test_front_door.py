@@ -48,7 +48,7 @@ def test_every_listed_name_is_there_and_public(name):
             assert getattr(value, "__module__", "longstate").startswith(("longstate", "typing"))
 
 
-def test_looking_around_loads_nothing_heavy():
+def test_dir_loads_nothing_heavy():
     loaded = python(
         "import sys, torch; before = set(sys.modules); import longstate; dir(longstate);"
         "[getattr(longstate, n) for n in ('layers', 'models', 'memory', 'ops', 'systems',"

@@ -147,7 +147,7 @@ def test_a_wrong_result_gets_no_speed(spoil, note, monkeypatch):
         assert row.note.startswith(note)
 
 
-def test_half_the_digits_are_asked_for():
+def test_a_result_needs_half_of_the_digits():
     one, off = [torch.ones(3)], [torch.ones(3, dtype=torch.float64) * (1 + 4e-4)]
     assert largest_error(one, [x.double() for x in one], TINY) == 0
     assert largest_error(one, off, Settings(dtype="bfloat16")) == pytest.approx(4e-4, rel=1e-2)

@@ -117,7 +117,7 @@ def test_a_half_turn_computes_parity():
     assert_close(y[0, 1:, 0, 0], 1.0 - 2.0 * parity.double())
 
 
-def test_angles_do_not_wear_out():
+def test_angles_stay_accurate_after_many_steps():
     """In float32, after so many turns that a plain sum would have lost every digit."""
     t = 4000
     one = torch.ones(1, t, 1)

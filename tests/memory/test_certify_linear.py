@@ -124,7 +124,7 @@ def test_what_is_left_of_a_state_is_a_norm_and_not_an_eigenvalue(name):
     assert growth.certified <= 2 * float(norms.max())
 
 
-def test_a_state_that_grows_on_the_way_is_not_said_never_to_expand():
+def test_a_state_that_grows_first_is_reported_as_growing():
     torch.manual_seed(1)
     found = certify(LinOSS(4, d_state=8))
     assert found.passed

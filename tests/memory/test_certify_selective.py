@@ -180,7 +180,7 @@ def test_a_norm_after_the_layer_limits_nothing():
 
 
 @pytest.mark.parametrize("norm", [nn.RMSNorm, nn.LayerNorm, RMSNorm])
-def test_a_foreign_block_is_believed_when_the_data_shows_it(norm):
+def test_a_foreign_block_is_accepted_if_the_data_confirms_it(norm):
     model, u = Spheres(Mamba(8, d_state=2), norm(8)), torch.randn(2, 20, 8)
     with pytest.raises(InputError, match=r"Spheres.* radius"):
         certify(model)
@@ -251,7 +251,7 @@ def test_a_state_that_its_format_cannot_hold_has_no_practical_bound():
     assert claim(certify(model), "|state|").holds is True
 
 
-def test_a_bound_that_is_contradicted_fails_and_does_not_die(monkeypatch):
+def test_a_contradicted_bound_is_a_failed_claim(monkeypatch):
     from longstate.memory import _selective_claims as claims
 
     monkeypatch.setattr(claims, "state_size", lambda *a: torch.tensor([1e-9]).double())
@@ -261,7 +261,7 @@ def test_a_bound_that_is_contradicted_fails_and_does_not_die(monkeypatch):
     assert "contradicted" in claim(found, "|state|").note
 
 
-def test_longhorn_takes_no_range_of_time_amiss():
+def test_longhorn_accepts_a_range_of_time():
     layer = Longhorn(8, d_state=2)
     assert certify(layer, radius=2.0, dt=(0.5, 2.0)).passed
 

@@ -139,13 +139,13 @@ def test_the_same_report_is_the_same_page():
         (0.21, "does not beat ridge: its squared error is 5.0 % larger. Use ridge."),
     ],
 )
-def test_headline_is_honest(model, says):
+def test_headline_says_whether_the_model_is_better(model, says):
     found = evaluation(model=model)
     assert says in reports.headline(found)
     assert ('<h1 class="good">' in reports.render(reports.ForecastReport(found))) == (model < 0.2)
 
 
-def test_headline_without_a_rival():
+def test_headline_without_a_baseline():
     alone = replace(evaluation(), scores=(score("model", 0.1),))
     assert reports.headline(alone).endswith("the model's mean squared error is 0.1879.")
     perfect = replace(evaluation(), scores=(score("model", 0.1), score("ridge", 0.0)))
@@ -168,7 +168,7 @@ def test_least_that_an_evaluation_can_hold():
     assert page.count("<svg ") == 2
 
 
-def test_a_hopeless_baseline_does_not_flatten_the_picture():
+def test_a_bad_baseline_does_not_compress_the_figure():
     hopeless = replace(evaluation(), scores=(*evaluation().scores[:3], score("ridge", 0.15)))
     assert "Cut off at the top: last value." in reports.render(reports.ForecastReport(hopeless))
     assert "Cut off" not in reports.render(reports.ForecastReport(evaluation()))
@@ -209,7 +209,7 @@ def test_memory_that_never_fades():
     assert "2 states do not fade" in reports.render(made)
 
 
-def test_silent_system():
+def test_system_without_output():
     silent = replace(system(0.0), C=torch.zeros(1, 2))
     assert "<svg" in reports.render(reports.ForecastReport(evaluation(), systems={"s": silent}))
 

@@ -115,7 +115,7 @@ def test_of_a_selective_forecaster_with_and_without_data(tmp_path):
     assert all(c.ordered() for c in found.certificate.claims)
 
 
-def test_a_layer_that_never_forgets_is_told_not_hidden(tmp_path):
+def test_a_layer_that_never_forgets_is_reported(tmp_path):
     model = text_model(("linoss",), options={"linoss": {"variant": "imex"}})
     assert isinstance(model.blocks[0].mixer, LinOSS)
     subject = open_subject(text_run(tmp_path / "run", model))
@@ -175,7 +175,7 @@ def test_a_state_that_is_hardly_used_gets_a_smaller_size(made):
     assert any("2 of 8 of blocks.1.mixer" in f.text for f in dead)
 
 
-def test_a_value_of_nothing_does_not_drag_the_axis(made):
+def test_a_negligible_value_does_not_change_the_axis(made):
     """Values of 1 and of 1e-25: the axis shows those of 1, over a few decades."""
     axes = []
     before = memory_figures.legend
