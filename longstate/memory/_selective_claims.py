@@ -111,7 +111,7 @@ def _average(name: str, trace: Trace | None) -> list[Claim]:
     values = (
         ("mean log decay, slowest state", found.exponent),
         ("its interval's upper end (95 %)", found.high),
-        ("two starts approach, log per step", found.coupled),
+        ("distance of two states, log per step", found.coupled),
     )
     return [Claim(name, what, "estimate", None, None, v, True, None) for what, v in values]
 

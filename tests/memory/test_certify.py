@@ -201,7 +201,7 @@ def test_steps_too_small_for_a_decay_to_show_are_still_in_order():
 
 def test_forgetting_on_average_beside_the_certificate():
     claims = certify(make(("mamba", "longhorn", "s4d")), torch.randint(0, 20, (2, 40))).claims
-    two = [c for c in claims if c.what == "two starts approach, log per step"]
+    two = [c for c in claims if c.what == "distance of two states, log per step"]
     assert [c.layer for c in two] == ["blocks.0.mixer", "blocks.1.mixer"]
     assert all(c.kind == "estimate" and c.certified is None and c.seen < 0 for c in two)
     grow = next(c for c in claims if c.what == "|u| / |state| that cannot make it grow")
