@@ -71,8 +71,8 @@ def test_descriptions_that_cannot_be_read_are_refused(text, message):
 def test_layers_that_cannot_be_made_are_refused():
     for options, message in (
         ({"s4d": {"bidirectional": True}}, "must not see the future"),
-        ({"s4d": {"d_state": 3}}, "no layer 's4d' can be made"),
-        ({"s4d": {"d_state": "many"}}, "no layer 's4d' can be made"),
+        ({"s4d": {"d_state": 3}}, "the layer 's4d' does not accept these options"),
+        ({"s4d": {"d_state": "many"}}, "the layer 's4d' does not accept these options"),
     ):
         with pytest.raises(InputError, match=message):
             LanguageModel(LanguageSpec(11, 8, ("s4d",), options))

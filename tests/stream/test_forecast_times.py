@@ -167,7 +167,7 @@ def test_a_row_that_waits_survives_a_restart(plain, frame, tmp_path):
     first, seen = ForecastStream(plain.model), rows(frame)
     for row in seen[:30]:
         first.push(row)
-    with pytest.raises(InputError, match="it waits"):
+    with pytest.raises(InputError, match="it is held"):
         first.push(seen[100])
     first.save(tmp_path / "state")
     again = ForecastStream(plain.model)

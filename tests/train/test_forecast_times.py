@@ -115,7 +115,7 @@ def test_a_window_with_little_in_it_is_said_and_one_with_nothing_refused():
     with pytest.warns(UserWarning, match="Of the 20 rows that the forecast reads, 14 are missing"):
         forecast = model.predict(frame.drop(index=range(319, 334)))
     assert forecast.attrs["notes"][-1].endswith("14 are missing.")
-    with pytest.raises(InputError, match="19 are missing: nothing but the last was observed"):
+    with pytest.raises(InputError, match="19 are missing: only the last was observed"):
         model.predict(frame.drop(index=range(310, 339)))
 
 
