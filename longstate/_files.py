@@ -1,4 +1,4 @@
-"""Files and folders are written whole or not at all."""
+"""Write files and folders atomically: completely, or not at all."""
 
 import contextlib
 import difflib
@@ -12,13 +12,13 @@ from longstate.errors import InputError
 
 
 def write_whole(path: str | Path, data: bytes | str) -> None:
-    """Write to a temporary name in the same folder, force it to disk, rename.
+    """Write a file atomically: to a temporary name in the same folder, synced, then renamed.
 
-    Whatever happens (full disk, SIGKILL, power cut), `path` holds either what it held before or all
-    of `data`.
+    After any failure (full disk, SIGKILL, power failure), `path` holds either its old content or
+    all of `data`.
 
     Raises:
-        InputError: it cannot be written. `path` is as it was.
+        InputError: the file cannot be written. `path` is unchanged.
     """
     with writing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
@@ -26,8 +26,8 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to fill piece by piece, which becomes `path` once the block has ended without an
-    error; as `write_whole` otherwise."""
+    """Context manager: a file to write in pieces. It becomes `path` when the block ends without an
+    error. Otherwise as `write_whole`."""
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -47,22 +47,22 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def missing(path: str | Path, what: str) -> InputError:
-    """To be raised where there is no `path`; names what its folder has instead, if anything."""
+    """The error for a `path` that does not exist. It names similar files in the same folder."""
     path = Path(path)
     try:
         names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
     except OSError:
-        return InputError(f"there is no {what} {path}, nor a folder {path.parent}")
+        return InputError(f"there is no {what} {path}; the folder {path.parent} does not exist")
     close = difflib.get_close_matches(path.name, names, n=2, cutoff=0.6)
     meant = " or ".join(str(path.with_name(name)) for name in close)
     return InputError(f"there is no {what} {path}" + (f"; did you mean {meant}?" if meant else ""))
 
 
 def refuse_gguf(path: str | Path) -> None:
-    """Name the format of a GGUF file, or of a folder that holds nothing else we could read.
+    """Refuse a GGUF file, and a folder that contains one.
 
     Raises:
-        InputError: it is one.
+        InputError: there is a GGUF file; says which format is needed instead.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
@@ -78,7 +78,7 @@ def refuse_gguf(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` once the block has ended without an error.
+    """Context manager: a folder to fill. It becomes `path` when the block ends without an error.
 
     Raises:
         InputError: `path` is a file or a folder that is not empty, or it cannot be written. Nothing
@@ -90,7 +90,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             kind = "a folder that is not empty" if path.is_dir() else "a file"
             raise InputError(f"{path} is {kind}; nothing is overwritten")
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         part.mkdir(parents=True)
         yield part
         for file in part.iterdir():
@@ -112,7 +112,7 @@ def _sync(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the rename itself survives a power cut, where folders can be synced."""
+    """Sync a folder, so that a rename survives a power failure. POSIX only."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,7 +1,7 @@
 """Tensors and facts in one safetensors file: the facts are JSON in its header.
 
-One file, so tensors and facts cannot disagree; written whole or not at all; no pickle, so a file
-from a stranger runs no code.
+One file, so tensors and facts always belong together. It is written atomically. It contains no
+pickle, so loading an untrusted file runs no code.
 """
 
 import json
@@ -16,20 +16,20 @@ from longstate._files import refuse_gguf, write_whole
 from longstate.errors import InputError
 
 FORMAT = 1
-"""Raised when older files can no longer be read, or would mean something else."""
+"""Version of the format. It increases when older files cannot be read or change their meaning."""
 
 
 def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write a file.
+    """Write a file atomically.
 
     Args:
         path: the file.
         kind: what it holds, such as "model" or "state"; checked on loading.
         tensors: by name.
-        facts: whatever JSON can hold.
+        facts: values that JSON can hold.
 
     Raises:
-        InputError: it cannot be written; what was there before is unchanged.
+        InputError: the file cannot be written; the old file is unchanged.
     """
     header = json.dumps({"format": FORMAT, "kind": kind, "facts": facts})
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
@@ -37,10 +37,10 @@ def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[st
 
 
 def kind_of(path: str | Path) -> str | None:
-    """What a file of ours holds; None where there is no file, or one that is not ours.
+    """The kind of a file of this format. None if there is no file, or if it has another format.
 
     Raises:
-        InputError: it is cut short, or no safetensors file.
+        InputError: it is cut short, or not a safetensors file.
     """
     if not Path(path).is_file():
         return None
@@ -48,17 +48,17 @@ def kind_of(path: str | Path) -> str | None:
 
 
 def facts_of(path: str | Path) -> dict[str, Any]:
-    """The facts in a file of ours, without its tensors; empty where there are none.
+    """The facts in a file of this format, without its tensors; empty if there are none.
 
     Raises:
-        InputError: it is cut short, or no safetensors file.
+        InputError: it is cut short, or not a safetensors file.
     """
     facts = _open(Path(path), read=False)[0].get("facts")
     return facts if isinstance(facts, dict) else {}
 
 
 def _open(path: Path, read: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Our header, empty in a file that is not ours; and the tensors, copied, if they are read."""
+    """The header, empty for a file of another format; and copies of the tensors if `read`."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("longstate", "null"))
@@ -73,10 +73,10 @@ def _open(path: Path, read: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file. The tensors are copies: they outlive it, whatever becomes of it.
+    """Read a file. The tensors are copies: the file may be changed or deleted afterwards.
 
     Raises:
-        InputError: missing, cut short, of another kind or format version, or not ours.
+        InputError: the file is missing, cut short, or of another kind, format or format version.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,8 +1,8 @@
-"""What Mamba and Longhorn share: a short convolution, a gate, and a scan that its input steers.
+"""Base of Mamba and Longhorn: a short convolution, a gate, and an input-dependent scan.
 
     x, z = in_proj(u)                        twice `expand * d_model` channels
     x = silu(conv1d(x))                      causal, each channel by itself
-    step, write, read = x_proj(x)            what steers the scan; `step` through a low rank
+    step, write, read = x_proj(x)            parameters of the scan; `step` has a low rank
     y = scan(x; step, write, read) * silu(z)
     out = out_proj(y)
 
@@ -24,8 +24,9 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
     scaled,
+    zero_masked,
 )
-from longstate.layers._gated import traced_conv
+from longstate.layers._gated import short_conv_weights, traced_conv
 from longstate.ops import short_conv
 from longstate.systems import Selection, Trace
 
@@ -34,7 +35,7 @@ class SelectiveLayer(Layer):
     """Base of selective layers with one state of n numbers for each channel.
 
     State: {"taps": (b, k - 1, d), "ssm": (b, d, n)}. Subclasses define `_scan`, and `_steering`
-    where what steers the scan is not simply read off x.
+    if the parameters of the scan are not simply x_proj(x).
     """
 
     own_gate = True
@@ -51,10 +52,7 @@ class SelectiveLayer(Layer):
         self.d_model, self.d_state = d_model, d_state
         self.d_inner, self.rank = expand * d_model, rank
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
-        # holds the taps' weights; short_conv runs them, because past inputs are state here
-        self.conv1d = nn.Conv1d(
-            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1
-        )
+        self.conv1d = short_conv_weights(self.d_inner, d_conv)
         self.x_proj = nn.Linear(self.d_inner, self.rank + 2 * d_state, bias=False)
         self.D = nn.Parameter(torch.ones(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
@@ -81,8 +79,7 @@ class SelectiveLayer(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         x, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
         with full_precision(u):
             x, taps = short_conv(
@@ -90,15 +87,13 @@ class SelectiveLayer(Layer):
                 activation="silu", mask=mask, reset=reset,
             )  # fmt: skip
         y, ssm = self._scan(x, z, self._steering(x), state["ssm"], dt, mask, reset)
-        y = self.out_proj(y)
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(self.out_proj(y), mask)
         return y.to(u.dtype), {"taps": taps.to(state["taps"].dtype), "ssm": ssm}
 
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
-        """What the recurrence did with `u`, for `longstate.memory`; its channels are inner.
+        """The recurrence on `u` as data, for `longstate.memory`. Its channels are the inner ones.
 
-        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        `out_proj(trace.outputs() * trace.gate)` is the output of a call.
         """
         state = check_call(self, u, state, None, None, None)
         v, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
@@ -107,12 +102,12 @@ class SelectiveLayer(Layer):
         return replace(trace, conv=conv, gate=F.silu(z))
 
     def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Step before its projection (..., r), write and read (..., n)."""
+        """Parameters of the scan: step before its projection (..., r), write and read (..., n)."""
         low, write, read = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
         return low, write, read
 
     def selection(self) -> Selection:
-        """How the layer chooses, for `longstate.memory`."""
+        """The layer's constants, for certificates; see `Selection`."""
         d, conv = self.d_inner, self.conv1d
         zero = conv.weight.new_zeros(d)
         bias = self.in_proj.bias
@@ -131,7 +126,7 @@ class SelectiveLayer(Layer):
         )
 
     def _choose(self, common: Selection) -> Selection:
-        """Add what the subclass does to choose its steps."""
+        """Add the subclass's own constants."""
         return common
 
     def _scan(
@@ -148,5 +143,5 @@ class SelectiveLayer(Layer):
         raise NotImplementedError
 
     def _trace(self, x: Tensor, steering: tuple[Tensor, Tensor, Tensor], h0: Tensor) -> Trace:
-        """As `_scan`, but what the recurrence does rather than its result."""
+        """The recurrence of `_scan` as data."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
     r, B, C = x_proj(x), each divided by its root mean square
     step_t = softplus(dt_proj(r_t)), and so on as in `longstate.layers.mamba`
 
-The norms have no weights; they keep large models stable in training.
+The norms have no weights. They make the training of large models stable.
 
 Zuo, Velikanov, Rhaiem, Chahed, Belkada, Kunsch, Hacid, "Falcon Mamba: The First Competitive
 Attention-free 7B Language Model", 2024, arXiv:2410.05355. Parameter names, shapes and initial
@@ -22,7 +22,7 @@ from longstate.layers.mamba import Mamba
 
 
 class FalconMamba(Mamba):
-    """Mamba with norms on what steers it.
+    """Mamba with norms on step, input and output vectors.
 
     Args:
         d_model: channels in and out.
@@ -66,7 +66,7 @@ class FalconMamba(Mamba):
             return self._norm(low), self._norm(B), self._norm(C)
 
     def _choose(self, common):
-        # what is normalised has a length of at most the root of its size
+        # a normalised vector has a length of at most the square root of its size
         radius = self.rank**0.5 * self.dt_proj.weight.norm(dim=1)
         cap = common.bias.new_full((self.d_state,), self.d_state**0.5)
         steps = {

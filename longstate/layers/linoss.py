@@ -8,19 +8,20 @@ with velocity z = x', discretised with a learned step s in (0, 1) for each oscil
     implicit ("im")               z_t = z_{t-1} + s (B u_t - A x_t)        x_t = x_{t-1} + s z_t
     implicit-explicit ("imex")    z_t = z_{t-1} + s (B u_t - A x_{t-1})    x_t = x_{t-1} + s z_t
 
-"im" loses energy, the faster the oscillator the more: it forgets. "imex" keeps it.
+"im" loses energy, more for faster oscillators: it forgets. "imex" conserves energy.
 
-Irregular time makes the steps s dt. "im" is used as it stands, and dissipates whatever the steps.
-"imex" as it stands would not be stable: each step conserves an energy of its own, and uneven steps
-pump. Here its uneven steps turn the state by the angle of the rule, but along the ellipses of the
-regular step, so that the energy of regular time is kept over any steps; dt = 1 is the paper's rule
-(`longstate.ops.oscillator_scan`). Neither rule is exact in time: cutting a step in two is only
-approximately the same.
+With irregular time the steps are s dt. "im" is used unchanged, and dissipates for all steps. "imex"
+unchanged would not be stable: each step size conserves a different energy, and uneven steps can
+increase it. Here an uneven step rotates the state by the angle of the rule, but along the ellipse
+of the regular step, so that the energy of regular time is conserved for all steps; dt = 1 is the
+paper's rule (`longstate.ops.oscillator_scan`). Neither rule is exact in time: two half steps are
+only approximately one step.
 
 Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025, arXiv:2410.03943. Differs from the paper:
-A is softplus(.) for "im", where the paper's ReLU stops learning at 0, and STABLE sigmoid(.) for
-"imex", which the paper leaves unbounded although it explodes at A s^2 = 4; irregular time, which
-the paper does not have. Norm, activation, dropout and gate of its block live in longstate.models.
+A is softplus(.) for "im", because the gradient of the paper's ReLU is 0 below 0, and
+STABLE sigmoid(.) for "imex", where the paper has no bound although the rule is unstable at
+A s^2 = 4; irregular time is not in the paper. Norm, activation, dropout and gate of its block are
+in longstate.models.
 
 Axes: b batch, t time, d channels, n oscillators.
 """
@@ -108,8 +109,8 @@ class LinOSS(Layer):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """See `Layer`. `rate` is approximate, the better the smaller the steps; the zero-order hold
-        of S4D and S5 is exact."""
+        """See `Layer`. `rate` is approximate, and better for smaller steps; the zero-order hold of
+        S4D and S5 is exact."""
         state = check_call(self, u, state, dt, mask, reset, rate)
         if len(u) == 0:
             return of_no_rows(self, u)
@@ -140,7 +141,7 @@ class LinOSS(Layer):
 
 
 def _steps(u: Tensor, dt: Tensor | None, mask: Tensor | None, rate: float) -> Tensor | None:
-    """The length of each step; no time passes where the mask is False. None is 1 everywhere."""
+    """The length of each step; 0 where the mask is False. None is 1 everywhere."""
     if dt is None and mask is None and rate == 1:
         return None
     dt = u.new_ones(u.shape[:2]) if dt is None else dt.to(u.dtype)

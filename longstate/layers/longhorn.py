@@ -4,14 +4,14 @@
     beta_t = sigmoid(dt_head(r_t))
     y_t = (S_t q_t + D x_t) * silu(z_t)
 
-where r, k, q are read off x; `longstate.layers._selective` has the frame around the scan. Stable
-for every input, without a matrix A.
+where r, k, q are projections of x; `longstate.layers._selective` has the layers around the scan.
+Stable for every input, without a matrix A.
 
 Liu, Wang, Wu, Feng, Stone, Liu, "Longhorn: State Space Models are Amortized Online Learners",
 2024, arXiv:2407.14207. Parameter names, shapes and initial values are those of the authors' code.
-Differs from the paper: `variant="exact"` runs the minimiser itself. What the authors released,
-"diagonal", keeps only the diagonal of its decay, which agrees with the minimiser where the key has
-one component, and elsewhere can leave the objective worse than no update (`longstate.ops`).
+Differs from the paper: `variant="exact"` runs the exact minimiser. The authors' code, "diagonal",
+keeps only the diagonal of its decay. This equals the minimiser if the key has one component, and
+can otherwise leave the objective worse than no update (`longstate.ops`).
 
 Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
@@ -39,7 +39,7 @@ class Longhorn(SelectiveLayer):
 
     Raises:
         ValueError: a size is below 1, `variant` does not exist, or `dt` is given to a call:
-            Longhorn has no step that time could scale. Mamba does.
+            Longhorn has no time step. Mamba has one.
     """
 
     def __init__(
@@ -56,14 +56,11 @@ class Longhorn(SelectiveLayer):
             raise ValueError(f"variant must be 'diagonal' or 'exact'; got {variant!r}")
         self.variant = variant
         self.dt_head = nn.Linear(self.rank, self.d_inner)
-        nn.init.zeros_(self.dt_head.bias)  # beta begins near 1/2
+        nn.init.zeros_(self.dt_head.bias)  # beta starts near 1/2
 
     def _scan(self, x, z, steering, h0, dt, mask, reset):
         if dt is not None:
-            raise ValueError(
-                "Longhorn takes neither dt nor rate: it has no step that time could scale. Mamba "
-                "does"
-            )
+            raise ValueError("Longhorn takes neither dt nor rate: it has no time step. Mamba does")
         low, k, q = steering
         beta = self.dt_head(low)
         with full_precision(x):

@@ -4,15 +4,15 @@
     h_t = exp(step_t A) * h_{t-1} + step_t x_t B_t          A = -exp(A_log), one for each (d, n)
     y_t = (C_t h_t + D x_t) * silu(z_t)
 
-where r, B, C are read off x; `longstate.layers._selective` has the frame around the scan.
+where r, B, C are projections of x; `longstate.layers._selective` has the layers around the scan.
 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", COLM 2024,
 arXiv:2312.00752. Parameter names, shapes and initial values are those of the authors' code. Differs
 from the paper, as that code does: B is discretised by Euler's rule, not by a hold. Differs from
 the code: the projections are built without bias.
 
-Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
-whatever the time between them.
+Irregular time: `dt` multiplies the learned step. The short convolution counts samples and ignores
+the time between them.
 
 Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
@@ -32,7 +32,7 @@ from longstate.systems import Trace
 
 
 class Mamba(SelectiveLayer):
-    """Each channel forgets as fast as the input tells it to.
+    """A layer in which the decay of each channel depends on the input.
 
     Args:
         d_model: channels in and out.
@@ -42,7 +42,7 @@ class Mamba(SelectiveLayer):
         dt_rank: r, rank of the projection that gives the step; None is d_model / 16, rounded up.
         dt_min, dt_max: range of the initial steps.
         dt_limit: smallest and largest learned step; None in the second place is no limit. A
-            smallest step above 0 limits how long anything can be kept.
+            smallest step above 0 limits the memory of the layer.
 
     Raises:
         ValueError: a size is below 1, or the limits are not in order.

@@ -1,6 +1,6 @@
 """Mamba-2: a selective state space model with one decay per head, run as matrix products.
 
-    z, (x, B, C), dt = in_proj(u)            x, B, C then pass a short causal convolution and SiLU
+    z, (x, B, C), dt = in_proj(u)            x, B, C then go through a causal convolution and SiLU
     step = softplus(dt + dt_bias)            within `dt_limit`
     h_t = exp(-exp(A_log) step_t) h_{t-1} + step_t x_t B_t^T        one matrix h for each head
     y_t = h_t C_t + D x_t
@@ -9,10 +9,10 @@
 Dao and Gu, "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured
 State Space Duality", ICML 2024, arXiv:2405.21060. Parameter names, shapes and initial values are
 those of the authors' code. Differs from it: no gated MLP beside the heads, the projections are
-built without bias, D is one number per head; `dt_limit` holds in a pass and in a step alike.
+built without bias, D is one number per head; `dt_limit` applies in `forward` and in `step`.
 
-Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
-whatever the time between them.
+Irregular time: `dt` multiplies the learned step. The short convolution counts samples and ignores
+the time between them.
 
 Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, k taps.
 """
@@ -32,11 +32,13 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
     scaled,
+    zero_masked,
 )
 from longstate.layers._gated import (
     GatedRMSNorm,
     heads,
     initial_step_bias,
+    short_conv_weights,
     step_limits,
     trace_of_heads,
     traced_conv,
@@ -46,7 +48,7 @@ from longstate.systems import Selection, Trace
 
 
 class Mamba2(Layer):
-    """Heads with a matrix state each; how fast a head forgets depends on the input.
+    """Heads with one matrix state each; the decay of a head depends on the input.
 
     State: {"taps": (b, k - 1, h p + 2 g n), "ssm": (b, h, p, n)}.
 
@@ -56,13 +58,13 @@ class Mamba2(Layer):
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
         d_head: p, channels of a head.
-        n_groups: groups of heads with a B and a C of their own.
+        n_groups: number of groups of heads; the heads of a group share B and C.
         dt_min, dt_max: range of the initial steps.
         dt_limit: smallest and largest learned step; None in the second place is no limit.
 
     Raises:
-        ValueError: heads do not fit into the channels, groups into the heads, or the limits are
-            not in order.
+        ValueError: `d_head` does not divide the inner channels, `n_groups` does not divide the
+            heads, or the limits are not in order.
     """
 
     dynamics = ("A_log", "dt_bias")
@@ -88,8 +90,7 @@ class Mamba2(Layer):
         inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
         self._sizes = [inner, convolved, self.n_heads]
         self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
-        # holds the taps' weights; short_conv runs them, because past inputs are state here
-        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1)
+        self.conv1d = short_conv_weights(convolved, d_conv)
         self.dt_bias = nn.Parameter(initial_step_bias(self.n_heads, dt_min, dt_max))
         self.A_log = nn.Parameter(torch.empty(self.n_heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.n_heads))
@@ -119,8 +120,7 @@ class Mamba2(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         z, convolved, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
         with full_precision(u):
             convolved, taps = short_conv(
@@ -133,15 +133,13 @@ class Mamba2(Layer):
                 x, log_a, B, C, state["ssm"], weight=step, D=self.D, mask=mask, reset=reset
             )
             y = self.norm(y.flatten(2), z)
-        y = self.out_proj(y)
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(self.out_proj(y), mask)
         return y.to(u.dtype), {"taps": taps.to(self._dtype()), "ssm": ssm}
 
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
-        """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
+        """The recurrence on `u` as data, for `longstate.memory`; channels of all heads.
 
-        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        `out_proj(trace.outputs() * trace.gate)` is the output of a call.
         """
         state = check_call(self, u, state, None, None, None)
         z, v, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
@@ -153,7 +151,7 @@ class Mamba2(Layer):
         return replace(trace, conv=conv, gate=self.norm.factor(trace.outputs(), z))
 
     def selection(self) -> Selection:
-        """How the layer chooses, for `longstate.memory`."""
+        """The layer's constants, for certificates; see `Selection`."""
         inner, convolved, _ = self._sizes
         W, conv = self.in_proj.weight, self.conv1d
         bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias

@@ -7,12 +7,12 @@
     h_t = alpha_t (h_{t-1} + (1 - lambda_t) step_t x_{t-1} k_{t-1}^T) + lambda_t step_t x_t k_t^T
     y_t = h_t q_t + D x_t             out = out_proj(y * silu(z))
 
-lambda = 1 is Mamba-2's rule, 1/2 the trapezoid. Rotating k and q is rotating the state.
+lambda = 1 is Mamba-2's rule, 1/2 the trapezoid. Rotating k and q is the same as rotating the state.
 
 "Mamba-3", 2026, arXiv:2603.15569, single input, single output. Parameter names, shapes and initial
-values are those of the authors' code. f has been published twice and checkpoints of the two mean
-different models: `variant="softplus"`, and since June 2026 `"rational"`, 1 + x for x >= 0 and
-1 / (1 - x) below. Differs from the code: angles add up in double precision and are kept in
+values are those of the authors' code. There are two published versions of f, and their checkpoints
+are different models: `variant="softplus"`, and since June 2026 `"rational"`, 1 + x for x >= 0 and
+1 / (1 - x) below. Differs from the code: angles are summed in double precision and kept in
 [0, 2 pi); the optional norm before the output projection is left out.
 
 Irregular time: `dt` multiplies the learned step.
@@ -36,6 +36,7 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
     scaled,
+    zero_masked,
 )
 from longstate.layers._gated import RMSNorm, beside, heads, initial_step_bias, trace_of_heads
 from longstate.layers._trapezoid import Tokens, advance, as_scan, scan
@@ -45,7 +46,7 @@ _SLOWEST = 1e-4  # smallest decay rate
 
 
 class Mamba3(Layer):
-    """Heads with a matrix state each, which decays and rotates as the input says.
+    """Heads with one matrix state each; decay and rotation depend on the input.
 
     State: {"angle": (b, h, s), "ssm": (b, h, p, n), "k": (b, h, n), "v": (b, h, p)}; k and v (the
     code's name for x) are those of the last sample.
@@ -55,15 +56,15 @@ class Mamba3(Layer):
         d_state: n, columns of each head's state.
         expand: channels inside, as a multiple of `d_model`.
         d_head: p, channels of a head.
-        n_groups: groups of heads with a B and a C of their own.
+        n_groups: number of groups of heads; the heads of a group share B and C.
         rope_fraction: share of the state's columns that rotate, in pairs of neighbours.
         variant: f, from the projection to a decay rate: "rational" or "softplus". A checkpoint
-            does not say which one it was trained with.
+            does not record which one it was trained with.
         dt_min, dt_max: range of the initial steps.
 
     Raises:
-        ValueError: an option does not exist, heads do not fit into the channels, groups into the
-            heads, or no pair of columns rotates.
+        ValueError: an option does not exist, `d_head` does not divide the inner channels,
+            `n_groups` does not divide the heads, or no pair of columns rotates.
     """
 
     dynamics = ("dt_bias",)
@@ -129,14 +130,12 @@ class Mamba3(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         z, tokens = self._project(u, dt)
         with full_precision(u):
             y, state = scan(tokens, self.D, state, mask, reset)
         y = self.out_proj((y.flatten(2) * F.silu(z)).to(self.B_norm.weight.dtype))
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(y, mask)
         return y.to(u.dtype), state
 
     def step(
@@ -153,8 +152,7 @@ class Mamba3(Layer):
         dt = scaled(u, dt, rate)
         if reset is not None:
             state = {k: torch.where(beside(reset, v), 0, v) for k, v in state.items()}
-        if mask is not None:
-            u = u.masked_fill(~mask[:, None], 0)
+        u = zero_masked(u, mask)
         z, tokens = self._project(u, dt)
         with full_precision(u):
             y, after = advance(tokens, self.D, state)
@@ -165,9 +163,9 @@ class Mamba3(Layer):
         return y.to(u.dtype), after
 
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
-        """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
+        """The recurrence on `u` as data, for `longstate.memory`; channels of all heads.
 
-        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        `out_proj(trace.outputs() * trace.gate)` is the output of a call.
         """
         state = check_call(self, u, state, None, None, None)
         z, tokens = self._project(u, None)
@@ -176,12 +174,12 @@ class Mamba3(Layer):
         return replace(trace, gate=F.silu(z))
 
     def selection(self) -> Selection:
-        """How the layer chooses, for `longstate.memory`."""
+        """The layer's constants, for certificates; see `Selection`."""
         W, inner = self.in_proj.weight, self._sizes[0]
         bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias
         at = 2 * inner + 2 * self.n_groups * self.d_state
         steps, rates = slice(at, at + self.n_heads), slice(at + self.n_heads, at + 2 * self.n_heads)
-        # of each head: normalised, scaled, shifted; rotation keeps the length of pairs
+        # bound for each head: normalised, scaled, shifted; rotation keeps the length of pairs
         cap = self.d_state**0.5 * self.B_norm.weight.abs() + self.B_bias[:, 0].abs()
         pairs = cap[:, : 2 * self.n_angles].unflatten(1, (-1, 2)).norm(dim=2)
         cap = torch.cat([pairs.repeat_interleave(2, dim=1), cap[:, 2 * self.n_angles :]], dim=1)
@@ -232,5 +230,5 @@ class Mamba3(Layer):
         return rate.clamp(min=_SLOWEST)
 
     def _of_heads(self, v: Tensor, bias: Tensor) -> Tensor:
-        """(..., g, n) for each head, shifted: (..., h, n)."""
+        """Repeat (..., g, n) for each head and add the bias: (..., h, n)."""
         return v.repeat_interleave(self.n_heads // self.n_groups, dim=-2) + bias[:, 0]

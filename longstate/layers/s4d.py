@@ -7,8 +7,8 @@ discretised with a learned step for each channel, by zero-order hold or by the b
 
 Gu, Gupta, Goel, Re, "On the Parameterization and Initialization of Diagonal State Space Models",
 NeurIPS 2022, arXiv:2206.11893. Differs from the paper: the convolution is computed as a recurrence
-(longstate.ops.channel_scan), so the state comes for free; the GELU, dropout and output projection
-of the paper's block live in longstate.models.
+(longstate.ops.channel_scan), which also gives the state; the GELU, dropout and output projection
+of the paper's block are in longstate.models.
 
 Axes: b batch, t time, d channels, n stored modes (d_state / 2, or d_state when real).
 """
@@ -43,7 +43,7 @@ class S4D(DiagonalLayer):
     Args:
         d_model: channels in and out.
         d_state: states of each channel; even unless `init` is "real".
-        init: where A and B begin: "lin", "inv", "legs", or "real" (real decays: no oscillation).
+        init: initial A and B: "lin", "inv", "legs", or "real" (real decays, no oscillation).
         variant: "zoh" (exact under changes of rate and for irregular time) or "bilinear".
         dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
         bidirectional: add a kernel that looks ahead. There is no state and no step then.

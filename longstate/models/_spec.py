@@ -1,4 +1,4 @@
-"""What a forecast is made from and for: columns, lengths, the time step."""
+"""The description of a forecaster: columns, lengths, the time step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from longstate.models._block import Gate
 from longstate.models._calendar import Calendar
 
 DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0
-LARGEST = 1e100  # of a value, so that sums of squares stay finite
-# Harmonics of each cycle. The window itself holds the fine shape of a day; these place it.
+LARGEST = 1e100  # largest allowed value, so that sums of squares stay finite
+# Number of harmonics of each cycle. Few suffice: the window shows the detailed shape of a day.
 CYCLES = {"day": (DAY, 3), "week": (WEEK, 3), "year": (YEAR, 2)}
 
 
@@ -24,14 +24,14 @@ class ForecastSpec:
         covariates: columns known up to now.
         known: columns known for the future too.
         time: the column with the times, or None.
-        calendar: how times go on, or None without times.
-        cycles: given as features, of "day", "week", "year"; empty without times.
+        calendar: step and format of the times, or None without times.
+        cycles: cycles that are features: "day", "week", "year"; empty without times.
         window, horizon, season: rows.
         quantiles: levels between 0 and 1, ascending; empty for a point forecast only.
-        gate: what stands behind each layer; see `longstate.models.Block`. In files of versions that
-            did not write it, it is "glu".
-        lower, upper: no forecast lies beyond. None: no bound.
-        transform: of the targets before they are scaled: "none", "log1p" or "box-cox".
+        gate: the part after each layer; see `longstate.models.Block`. "glu" in files of versions
+            that did not write it.
+        lower, upper: bounds of every forecast. None: no bound.
+        transform: applied to the targets before scaling: "none", "log1p" or "box-cox".
     """
 
     targets: tuple[str, ...]
@@ -51,7 +51,7 @@ class ForecastSpec:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "ForecastSpec":
-        """From JSON, also of runs whose step stood alone: their times are without a zone."""
+        """From JSON. Older runs have a step and no calendar: their times are without a zone."""
         raw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
         if "step" in raw:
             step, raw["cycles"] = raw.pop("step"), raw.pop("calendar")
@@ -69,7 +69,7 @@ class ForecastSpec:
 
     @property
     def times(self) -> str:
-        """Where times come from, in words."""
+        """The time column and its step, in words."""
         if self.time is None or self.calendar is None:
             return "row numbers"
         zone = "" if self.calendar.zone is None else f", {self.calendar.zone}"
@@ -86,7 +86,7 @@ def calendar_features(times: np.ndarray | None, cycles: tuple[str, ...], rows: i
     Args:
         times (n): datetime64, or None.
         cycles: names of `CYCLES`.
-        rows: n, for the case without times.
+        rows: n, used without times.
 
     Returns:
         (n, m), float64, m = 2 * harmonics summed over the cycles.

@@ -1,4 +1,4 @@
-"""The rows that a stream of forecasts keeps, on disk."""
+"""Save and load the rows of a stream of forecasts."""
 
 import dataclasses
 from pathlib import Path
@@ -31,9 +31,9 @@ def save_rows(
 
     Args:
         path: the file.
-        module: the model, as `describe` says it.
-        calendar: what the times belong to.
-        count: rows seen so far.
+        module: the model's identity, from `describe`.
+        calendar: of the times.
+        count: number of rows so far.
         rows: (time, target, observed, covariates, known) by part.
     """
     tensors: dict[str, Tensor] = {}
@@ -57,7 +57,7 @@ def save_rows(
 def load_rows(
     path: str | Path, model: ForecastModel
 ) -> tuple[Calendar, int, dict[str, list[tuple[Any, ...]]]]:
-    """The calendar, the number of rows seen, and the rows of each part.
+    """The calendar, the number of rows so far, and the rows of each part.
 
     Raises:
         InputError: the file is missing, damaged, or belongs to another model.
@@ -65,7 +65,7 @@ def load_rows(
     tensors, facts = tensorfile.load(path, _KIND)
     check = facts.pop("check", None)
     if check != _check(facts, tensors):
-        raise InputError(f"{path} is damaged: its contents are not what was written")
+        raise InputError(f"{path} is damaged: its contents have changed since it was written")
     differs = difference(facts["module"], describe(model))
     if differs:
         raise InputError(f"{path} {differs}")

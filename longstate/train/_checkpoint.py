@@ -1,4 +1,4 @@
-"""The checkpoints of training: `longstate._tensorfile`, and an optimiser's moments by name."""
+"""Checkpoints of training, in the format of `longstate._tensorfile`: an optimiser's moments."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from longstate._tensorfile import save as save
 
 
 def pack_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's moments by name; its settings are the caller's to know."""
+    """The optimiser's moments by name, without its settings."""
     state = optimiser.state_dict()["state"]
     return {
         f"optimiser/{index}/{name}": value if isinstance(value, Tensor) else torch.tensor(value)
@@ -27,5 +27,5 @@ def unpack_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix/`, without it."""
+    """The tensors whose names begin with `prefix/`; the prefix is removed."""
     return {k.removeprefix(prefix + "/"): v for k, v in tensors.items() if k.startswith(prefix)}

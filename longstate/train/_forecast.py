@@ -1,4 +1,4 @@
-"""The forecaster for people with a data frame: fit, predict, evaluate, save, load."""
+"""The forecaster, an estimator for data frames: fit, predict, evaluate, save, load."""
 
 import dataclasses
 import warnings
@@ -18,16 +18,21 @@ from longstate.models._saving import fill
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import check_reach, forecast_frame, table_for
+from longstate.train._forecast_frame import (
+    check_reach,
+    forecast_frame,
+    table_for,
+    training_table,
+)
 from longstate.train._forecast_task import ForecastTask
-from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
+from longstate.train._frame import Data, Names
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
 from longstate.train._prepare import Bounds, identity_of, plan, solve
 from longstate.train._settings import Size, Training
-from longstate.train._table import Columns, Table, make_table
+from longstate.train._table import Table
 from longstate.train._time_step import Timing
 from longstate.train._windows import Split, Windows
 
@@ -35,19 +40,19 @@ MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 
 class Forecaster:
-    """Ridge regression plus a state space model for what it leaves over.
+    """Ridge regression plus a state space model for its residual.
 
         Forecaster(horizon=96).fit(frame, target="OT").predict(frame)
 
     Args:
-        horizon: rows to forecast.
-        window: rows seen; None takes 336, or less where the data is short.
-        layers: name of a class in `longstate.layers`, in any case; or several (a list, or with
-            commas between): a pattern that is repeated over the blocks.
+        horizon: number of rows to forecast.
+        window: number of rows that a forecast reads; None takes 336, or less for short data.
+        layers: name of a class in `longstate.layers`, in any case; or several (a list, or
+            separated by commas): a pattern that is repeated over the blocks.
         quantiles: levels besides the mean; empty for none.
         season: rows per season for the seasonal naive baseline; None finds it from the time step.
-        size: of the state space part. training: the loop's settings.
-        seed: of weights, order and dropout.
+        size: of the state space part. training: settings of the training.
+        seed: of weights, order of the windows, and dropout.
     """
 
     def __init__(
@@ -106,30 +111,26 @@ class Forecaster:
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Forecaster":
-        """Train on the first part of `frame`, stop by the second; the third is left for evaluation.
+        """Train on the first part of `frame`; the second part decides when to stop, and the third
+        is for evaluation.
 
         Args:
-            frame: one row per time step, oldest first; a Series or an array will do.
-            target: column or columns to forecast; None where there is only one.
+            frame: one row per time step, oldest first; also a Series or an array.
+            target: column or columns to forecast; None if there is only one.
             covariates: columns known up to now. known: columns known for the future too.
             time: column with the times; None takes an index of times, or the column that is named
                 (date, time, ds, ts, quarter, last_updated...) or written like one.
-            step, zone, holidays: of the times, where the data does not tell; see `Timing`.
+            step, zone, holidays: of the times, if they cannot be found in the data; see `Timing`.
             lower, upper, transform: of the targets; see `Bounds`.
             split: shares of the rows for training, validation and test.
-            out: folder for the checkpoint and the model. A run that was stopped there goes on.
+            out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
 
         Raises:
-            InputError: data, settings or folder cannot be used; one sentence.
+            InputError: data, settings or folder cannot be used.
         """
-        data = as_frame(frame)
-        when = None if time is None else str(time)
-        target = only_column(data, when) if target is None else target
-        parts_of = names_of(target), names_of(covariates), names_of(known)
-        data, when, remarks = find_time(data, when, (*parts_of[0], *parts_of[1], *parts_of[2]))
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
-        table = make_table(data, Columns(*parts_of, when), timing=timing)
+        table, remarks = training_table(frame, target, covariates, known, time, timing)
         bounds = Bounds(lower, upper, transform)
         spec, parts = plan(
             table, self.horizon, self.window, self.season, self.quantiles, split, bounds
@@ -154,7 +155,7 @@ class Forecaster:
         return self
 
     def predict(self, frame: Data) -> pd.DataFrame:
-        """The `horizon` rows after the last row with a target.
+        """Forecast the `horizon` rows after the last row with a target.
 
         Args:
             frame: the columns of training, with at least `window` rows; after them, where columns
@@ -162,10 +163,10 @@ class Forecaster:
 
         Returns:
             The time (or row number) and, for each target, its column and one for each quantile.
-            What was found and mended in the data stands in `attrs["notes"]`, in sentences.
+            `attrs["notes"]` has sentences about corrections of the data.
 
         Raises:
-            InputError: the data cannot be used; nothing but the last row of the window is there.
+            InputError: the data cannot be used, or only the last row of the window is observed.
         """
         table = self._table(frame)
         spec = self.model.spec
@@ -176,7 +177,7 @@ class Forecaster:
         return forecast_frame(table, spec, forecast, lacks)
 
     def evaluate(self, frame: Data) -> ForecastEvaluation:
-        """Score the rows of `frame` that training and validation have not seen."""
+        """Score the rows of `frame` that were not used for training or validation."""
         table = self._table(frame)
         return evaluate(self.model, Windows(table, self.model.spec, self._unseen(table)))
 
@@ -194,7 +195,7 @@ class Forecaster:
 
     @classmethod
     def load(cls, path: str | Path) -> "Forecaster":
-        """Read what `save` wrote, or the folder that `fit(out=...)` wrote."""
+        """Read a file of `save`, or a folder of `fit(out=...)`."""
         path = Path(path)
         path = path / MODEL if path.is_dir() else path
         tensors, facts = checkpoint.load(path, "forecaster")
@@ -232,7 +233,7 @@ class Forecaster:
         )
 
     def _gate(self, out: str | Path | None) -> Gate:
-        """What stands behind each layer: what a stopped run has, otherwise what the layer needs."""
+        """The gate after each layer: that of a stopped run, otherwise the layer's own default."""
         path = None if out is None else Path(out) / CHECKPOINT
         if path is not None and path.exists():
             return checkpoint.load(path, "training")[1]["identity"].get("gate", ADDED["gate"])
@@ -274,7 +275,7 @@ class Forecaster:
         return table_for(data, self.model.spec)
 
     def _unseen(self, table: Table) -> int:
-        """The first row that training and validation have not seen."""
+        """The first row that was not used for training or validation."""
         seen, until = self.facts["seen_rows"], self.facts["seen_until"]
         if until is None or table.times is None:
             known = table.rows >= seen and table.digest(seen) == self.facts["seen_digest"]
@@ -285,7 +286,7 @@ class Forecaster:
         if table.rows - row < self.horizon:
             raise InputError(
                 f"the data ends at {table.label(table.rows - 1)}; an evaluation needs "
-                f"{self.horizon} rows after {until.replace('T', ' ')}, up to which the model has "
-                "seen the series"
+                f"{self.horizon} rows after {until.replace('T', ' ')}, the last time that was used "
+                "for training and validation"
             )
         return row

@@ -74,7 +74,7 @@ def test_the_state_is_what_can_still_be_seen():
 
 
 def test_only_distances_count():
-    """The same samples after a past that a window has forgotten give the same outputs."""
+    """Samples before the window do not change the outputs."""
     layer, u = make(window=3), noise(1, 8, 8)
     _, state = layer(noise(1, 50, 8, seed=2))
     far, _ = layer(u, state)

@@ -1,4 +1,4 @@
-"""Every layer keeps the contract; a layer that breaks a clause is caught."""
+"""Every layer satisfies the contract; a layer that violates a clause is found."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Mamba and Longhorn against their equations, their authors' names, and what a step means."""
+"""Mamba and Longhorn against their equations; names of parameters; the meaning of a step."""
 
 import math
 
@@ -19,7 +19,7 @@ def make(layer, **options):
 
 
 def steered(layer, u):
-    """x, z and what x says of the scan, from the published definition."""
+    """x, z and the parameters of the scan, from the published definition."""
     x, z = (u @ layer.in_proj.weight.T).chunk(2, dim=-1)
     x = F.silu(layer.conv1d(x.mT)[..., : u.shape[1]].mT)
     n = layer.d_state
@@ -44,7 +44,7 @@ def mamba_by_the_equations(layer, u, normalise=lambda v: v):
 
 
 def longhorn_by_the_objective(layer, u):
-    """The minimiser from its normal equations, solved afresh for every sample and channel."""
+    """The minimiser from its normal equations, solved for every sample and channel."""
     x, z, low, k, q = steered(layer, u)
     beta = torch.sigmoid(layer.dt_head(low))
     h, states = u.new_zeros(len(u), layer.d_inner, layer.d_state), []

@@ -1,4 +1,4 @@
-"""Mamba-2 against its equations, its authors' names, and what a step size means."""
+"""Mamba-2 against its equations; names of parameters; the meaning of a step size."""
 
 from dataclasses import replace
 
@@ -95,7 +95,7 @@ def test_no_time_leaves_the_matrix_state_alone():
 
 
 class Scaled(nn.Module):
-    """Stands for LoRA or quantisation: it has no weight of its own."""
+    """A replacement for LoRA or quantised layers, without its own weight."""
 
     def __init__(self, inner):
         super().__init__()

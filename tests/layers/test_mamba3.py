@@ -151,7 +151,7 @@ def test_a_half_turn_computes_parity():
     assert_close(y[0, 1:, 0, 0], 1.0 - 2.0 * parity.double())
 
 
-def test_angles_do_not_wear_out():
+def test_angles_stay_accurate_after_many_steps():
     """In float32, after so many turns that a plain sum would have lost every digit."""
     t = 4000
     one = torch.ones(1, t, 1)
@@ -208,7 +208,7 @@ def test_names_and_shapes_are_the_authors():
 
 
 def test_projections_come_in_the_authors_order():
-    """z, x, B, C, dt, a, trap, angle: silence one after another."""
+    """Set z, x, B, C, dt, a, trap, angle to zero, one after another."""
     layer = make()
     sizes = [16, 16, 6, 6, 4, 4, 4, 1]
     assert layer.in_proj.out_features == sum(sizes)

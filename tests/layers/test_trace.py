@@ -1,4 +1,4 @@
-"""A trace says what the recurrence did: from it alone, the layer's output."""
+"""The output of a layer follows from its trace alone."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Estimators against Gaussian pairs, of which the truth is known; and their caps."""
+"""Estimators against Gaussian pairs with a known true value; and their caps."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Generation: what is drawn, when it ends, and that company changes nothing."""
+"""Generation: drawn tokens, ends, and independence of the rows."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def tokens(results):
 
 
 def by_hand(model, prompt, count):
-    """The likeliest token, from the whole text anew each time."""
+    """The most likely token, computed from the whole text in each step."""
     text = list(prompt)
     for _ in range(count):
         with torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_state_before_the_prompts(model):
     assert generate(model, [[7, 8]] * 2, state=state, max_tokens=9) == generate(
         model, whole, max_tokens=9
     )
-    with pytest.raises(InputError, match="the state is of 2 rows, the prompts are 1"):
+    with pytest.raises(InputError, match="state must have one row for each of 1 prompts; got 2"):
         generate(model, [[7]], state=state)
 
 
@@ -240,7 +240,7 @@ def test_logits_that_are_not_finite_are_explained():
     model = make("mamba", "s4d")
     with torch.no_grad():
         model.blocks[0].mixer.A_log[2, 1] = torch.nan
-    with pytest.raises(InputError, match=r"not finite: neither is blocks\.0\.mixer\.A_log"):
+    with pytest.raises(InputError, match=r"not finite, because blocks\.0\.mixer\.A_log"):
         generate(model, [[1]])
     model = make("mamba", "s4d")
     _, state = model.prefill(torch.tensor([[1]]))
@@ -250,7 +250,7 @@ def test_logits_that_are_not_finite_are_explained():
     model = make("mamba")
     with torch.no_grad():
         model.norm.weight.fill_(1e38)
-    with pytest.raises(InputError, match="though the weights and the states are"):
+    with pytest.raises(InputError, match="although the weights and the states are"):
         generate(model, [[1]])
 
 

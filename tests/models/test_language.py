@@ -270,7 +270,7 @@ def test_wrong_calls_are_refused():
         "got 11$": lambda: model.step(tokens[:, 0] * 0 + 11, state),
         "mask to be a bool tensor": lambda: model(tokens, mask=flag[:, :-1]),
         "reset to be a bool tensor": lambda: model.prefill(tokens, reset=flag.long()),
-        "2 blocks; the state is of 1": lambda: model(tokens, state[:1]),
+        "2 blocks; got a state for 1 block": lambda: model(tokens, state[:1]),
         "a list of 2 states, one for each block; got 3": lambda: model(tokens, 3),
         r"state\['taps'\] to be .* for a batch of 3": lambda: model(tokens, model.init_state(2)),
         "state to be a dict of taps, ssm": lambda: model.step(tokens[:, 0], state[::-1]),

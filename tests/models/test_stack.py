@@ -119,7 +119,7 @@ def test_says_what_is_wrong():
 
 
 def test_text_from_a_hybrid_whose_state_grows():
-    """Each row as if alone, though the prompts leave states of other lengths."""
+    """Each row as if alone, although prompts give states of different lengths."""
     torch.manual_seed(0)
     options = {"mamba": {"d_state": 3}, "attention": {"n_heads": 2}}
     model = LanguageModel(LanguageSpec(11, 8, ("mamba", "attention"), options)).eval()

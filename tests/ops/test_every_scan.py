@@ -1,4 +1,4 @@
-"""What every input-steered scan must do, in one table: a line for each rule."""
+"""Tests of all input-dependent scans, in one table with a line for each rule."""
 
 from typing import NamedTuple
 

@@ -71,7 +71,7 @@ class Copy:
         return Found(int(value), int(hits), folder, done.stderr)
 
     def block(self) -> None:
-        """Nothing can be written beside the sources, whoever runs this."""
+        """Make writing beside the sources impossible, also for root."""
         for folder in (self.ops, self.ops / "_numba"):
             (folder / "__pycache__").write_text("a file, and no folder")
 

@@ -1,4 +1,4 @@
-"""A sample that a mask skips does not exist: the scans over states, each against itself without."""
+"""A masked sample has no effect: scans with masked samples against scans without these samples."""
 
 import pytest
 import torch

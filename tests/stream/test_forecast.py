@@ -29,7 +29,7 @@ def rows(frame):
 
 
 def assert_predicts(streamed, forecaster, frame):
-    """Exactly what `predict` says of the same data."""
+    """The stream gives exactly the forecasts of `predict` on the same data."""
     expected = forecaster.predict(frame)
     point, quantiles = streamed.forecast
     assert point[0, :, 0].tolist() == expected["y"].tolist()
@@ -189,11 +189,11 @@ def test_a_long_silence_costs_no_more_than_a_window(plain, frame):
     for row in rows(frame[:40]):
         stream.push(row)
     later = {"date": "2424-01-01 00:00:00", "y": "20", "x": "0"}
-    with pytest.raises(InputError, match="more than the window of 30 rows; it waits for a row"):
+    with pytest.raises(InputError, match="more than the window of 30 rows; it is held until a row"):
         stream.push(later)
     streamed = stream.push({**later, "date": "2424-01-01 01:00:00"})
     assert np.isfinite(streamed.forecast.point).all()
-    assert streamed.note == "Of the 30 rows that the forecast sees, 28 are missing."
+    assert streamed.note == "Of the 30 rows that the forecast reads, 28 are missing."
 
 
 def test_knows_nothing_of_training():

@@ -114,7 +114,7 @@ def test_files_that_cannot_be_used(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     for path, message in (
         (tmp_path / "nvoel.txt", r"there is no file .*nvoel\.txt; did you mean .*/novel\.txt\?"),
-        (tmp_path / "none" / "x", "there is no file .*, nor a folder"),
+        (tmp_path / "none" / "x", "there is no file .*; the folder .* does not exist"),
         (empty, "empty is empty; there is nothing to learn"),
         (tmp_path, "is a folder; give the text files in it"),
         (tmp_path / "pipe", "is not a regular file"),
@@ -176,7 +176,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path, monkeypatch):
         load_tokens(tmp_path)
     path.write_text("{}")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(InputError, match=r"pip install 'longstate\[text\]' brings it"):
+    with pytest.raises(InputError, match=r"install it with pip install 'longstate\[text\]'"):
         load_tokens(path)
     monkeypatch.undo()
     pytest.importorskip("tokenizers", reason="needs the extra `text`")
