@@ -268,24 +268,6 @@ def of_no_rows(layer: Layer, u: Tensor) -> tuple[Tensor, State]:
     return y[:0].expand(u.shape), tree_map(lambda s: s[:0].clone(), state)
 
 
-def by_steps(
-    layer: Layer,
-    u: Tensor,
-    state: State,
-    dt: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    rate: float,
-) -> tuple[Tensor, State]:
-    """A sequence one sample at a time: slow, but nothing depends on values."""
-    outputs = []
-    for t in range(u.shape[1]):
-        now = [None if x is None else x[:, t] for x in (dt, mask, reset)]
-        y, state = layer.step(u[:, t], state, **as_options(now[0], now[1], now[2], rate))
-        outputs.append(y)
-    return torch.stack(outputs, dim=1), state
-
-
 def full_precision(u: Tensor) -> AbstractContextManager:
     """Context in which autocast does not narrow decays, states and their products."""
     if not torch.is_autocast_enabled(u.device.type):

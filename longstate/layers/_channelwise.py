@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from longstate.layers._base import (
     Layer,
     State,
-    by_steps,
+    as_options,
     check_call,
     check_step,
     full_precision,
@@ -41,6 +41,24 @@ from longstate.systems import (
 )
 
 _BLOCK = 64  # samples of irregular time whose states are in memory at once
+
+
+def by_steps(
+    layer: Layer,
+    u: Tensor,
+    state: State,
+    dt: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    rate: float,
+) -> tuple[Tensor, State]:
+    """A sequence one sample at a time: slow, but nothing depends on values."""
+    outputs = []
+    for t in range(u.shape[1]):
+        now = [None if x is None else x[:, t] for x in (dt, mask, reset)]
+        y, state = layer.step(u[:, t], state, **as_options(now[0], now[1], now[2], rate))
+        outputs.append(y)
+    return torch.stack(outputs, dim=1), state
 
 
 class ChannelwiseLayer(Layer):
