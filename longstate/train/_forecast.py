@@ -185,9 +185,8 @@ class Forecaster:
 
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
-        new = copy.copy(self)
-        new._model = model
-        new._made = [describe_layer(block.mixer) for block in model.backbone.each_block()]
+        new, blocks = copy.copy(self), model.backbone.each_block()
+        new._model, new._made = model, [describe_layer(block.mixer) for block in blocks]
         return new
 
     def save(self, path: str | Path) -> None:
@@ -234,11 +233,11 @@ class Forecaster:
 
     def _build(self, spec: ForecastSpec) -> ForecastModel:
         size, made = self.size, iter(self._made or ())
-        names = layer_names(self.layers, size.n_layers)
-        layers: Any = [partial(layer_class(name), d_state=size.d_state) for name in names]
-        if self._made is not None:
-            layers = lambda _: make_layer(next(made))  # noqa: E731
-        sizes: Any = {k: getattr(size, k) for k in ("d_model", "n_layers", "dropout")}
+        layers: Any = lambda _: make_layer(next(made))  # noqa: E731
+        if self._made is None:
+            names = layer_names(self.layers, size.n_layers)
+            layers = [partial(layer_class(name), d_state=size.d_state) for name in names]
+        sizes: Any = {"d_model": size.d_model, "n_layers": size.n_layers, "dropout": size.dropout}
         return ForecastModel(spec, layers, **sizes)
 
     def _gate(self, out: str | Path | None) -> Gate:
