@@ -12,7 +12,7 @@ from longstate.compress import _models as models
 from longstate.compress._allocate import Allocation, even, sensitivities, spend, within
 from longstate.compress._data import Batch, Data, batches_of, exchanged, nats, outputs, share
 from longstate.compress._linear import LinearPlan
-from longstate.compress._measure import collect, errors, need_data
+from longstate.compress._observed import collect, errors, need_data
 from longstate.compress._oscillators import OscillatorPlan
 from longstate.compress._plan import Made, Plan, d_state_of, state_bytes
 from longstate.compress._report import (
