@@ -21,7 +21,18 @@ from tests.train.helpers import QUICK, TINY, hourly
 from tests.train.text_helpers import LETTERS, tiny
 
 PACKAGES = [
-    *("bench", "datasets", "interop", "layers", "memory", "models", "ops", "reports", "stream"),
+    *(
+        "bench",
+        "compress",
+        "datasets",
+        "interop",
+        "layers",
+        "memory",
+        "models",
+        "ops",
+        "reports",
+        "stream",
+    ),
     *("systems", "testing", "train"),
 ]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from longstate.cli import bench, cite, convert, demo, forecast, memory, runs, stream, text
+from longstate.cli import bench, cite, convert, demo, forecast, memory, reduce, runs, stream, text
 from longstate.errors import InputError
 
 _VERSION = "Print the version and exit."
@@ -32,6 +32,7 @@ app.command()(convert.convert)
 app.command()(bench.bench)
 app.command()(memory.certify)
 app.command()(memory.memory)
+app.command()(reduce.reduce)
 app.command()(cite.cite)
 
 

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from torch import nn
 
+from longstate.compress import Reduction
 from longstate.layers import Layer
 from longstate.memory import Certificate
 from longstate.reports.memory import MemoryReport
@@ -176,6 +177,21 @@ def show_certificate(found: Certificate) -> None:
             layer = name
         table.add_row(*map(escape, cells))
     Console().print(table)
+
+
+def show_reduction(found: Reduction) -> None:
+    head, body = found.rows()
+    table = Table()
+    for name in head[1:-1]:
+        table.add_column(name, justify="left" if name == "type" else "right")
+    for name, *cells, _ in body:
+        table.add_section()
+        table.add_row(f"[bold]{escape(name)}[/bold]")
+        table.add_row(*map(escape, cells))
+    Console().print(table)
+    for name, *_, note in body:
+        if note:
+            say(f"{name}: {note}")
 
 
 def show_layers(found: MemoryReport) -> None:

@@ -272,6 +272,14 @@ def matrices(
     return system.A, system.B[..., 0], C[..., 0, :]
 
 
+def undone(system: DiagonalSystem, rule: Discretization, log_dt: Tensor) -> tuple[Tensor, Tensor]:
+    """The continuous A (d, n) of a recurrence, and the C (..., d, n) that goes with B = 1."""
+    A_bar, B, C = matrices(system)
+    step = log_dt.detach().to(A_bar.real.dtype).exp()[:, None]
+    A = rule.undo(A_bar, step)
+    return A, C * B / rule.diagonal(A, step)[1]
+
+
 def log_uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:
     """Logarithms of numbers drawn log-uniformly from [low, high]: initial step sizes."""
     if not 0 < low <= high:

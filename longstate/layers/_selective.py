@@ -10,7 +10,9 @@ Axes: b batch, t time, d channels (inside: expand * d_model), n state, r rank, k
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,25 +29,38 @@ from longstate.layers._base import (
     zero_masked,
 )
 from longstate.layers._gated import short_conv_weights, traced_conv
+from longstate.layers._projected import columns_and_state, option
+from longstate.layers._resized import resized
 from longstate.ops import short_conv
 from longstate.systems import Selection, Trace
+
+S = TypeVar("S", bound="SelectiveLayer")
 
 
 class SelectiveLayer(Layer):
     """Base of selective layers with one state of n numbers for each channel.
 
-    State: {"taps": (b, k - 1, d), "ssm": (b, d, n)}. Subclasses define `_scan`, and `_steering`
-    if the parameters of the scan are not simply x_proj(x).
+    State: {"taps": (b, k - 1, d), "ssm": (b, d, n)}. Subclasses define `_scan`, and `_read` if the
+    parameters of the scan are not simply x_proj(x). With `d_state=(m, n)` m columns of write and
+    read are computed; the state has those in `columns`.
     """
 
     own_gate = True
+    columns: Tensor | None
 
     def __init__(
-        self, d_model: int, *, d_state: int, d_conv: int, expand: int, dt_rank: int | None = None
+        self,
+        d_model: int,
+        *,
+        d_state: int | Sequence[int],
+        d_conv: int,
+        expand: int,
+        dt_rank: int | None = None,
     ):
         super().__init__()
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
-        sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "dt_rank": rank}
+        self._columns, d_state = columns_and_state(d_state)
+        sizes = {"d_conv": d_conv, "expand": expand, "dt_rank": rank}
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
@@ -53,7 +68,9 @@ class SelectiveLayer(Layer):
         self.d_inner, self.rank = expand * d_model, rank
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
         self.conv1d = short_conv_weights(self.d_inner, d_conv)
-        self.x_proj = nn.Linear(self.d_inner, self.rank + 2 * d_state, bias=False)
+        self.x_proj = nn.Linear(self.d_inner, self.rank + 2 * self._columns, bias=False)
+        kept = torch.arange(d_state) if d_state < self._columns else None
+        self.register_buffer("columns", kept)
         self.D = nn.Parameter(torch.ones(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
@@ -103,8 +120,27 @@ class SelectiveLayer(Layer):
 
     def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Parameters of the scan: step before its projection (..., r), write and read (..., n)."""
-        low, write, read = self.x_proj(x).split([self.rank, self.d_state, self.d_state], dim=-1)
+        low, write, read = self._read(x)
+        return low, self._kept(write), self._kept(read)
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`_steering` with every column that is computed."""
+        low, write, read = self.x_proj(x).split([self.rank, self._columns, self._columns], dim=-1)
         return low, write, read
+
+    def _kept(self, v: Tensor) -> Tensor:
+        """The columns (..., n) that the state has."""
+        return v if self.columns is None else v.index_select(-1, self.columns)
+
+    def _of_columns(self: S, kept: list[int]) -> S:
+        """A copy whose state has these columns of its own; all stay computed, for what reads them
+        all."""
+        new = resized(self, d_state=option(self._columns, len(kept)))
+        if len(kept) < self._columns:
+            at = torch.tensor(kept, device=self.D.device)
+            new.columns = at if self.columns is None else self.columns[at]
+        new.d_state = len(kept)
+        return new
 
     def selection(self) -> Selection:
         """The layer's constants, for certificates; see `Selection`."""
@@ -121,7 +157,7 @@ class SelectiveLayer(Layer):
                 inner=d,
                 shift=zero,
                 rate=None,
-                write=self.x_proj.weight[self.rank : self.rank + self.d_state],
+                write=self._kept(self.x_proj.weight[self.rank :][: self._columns].mT).mT,
             )
         )
 

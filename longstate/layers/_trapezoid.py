@@ -18,9 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.layers._base import State
+from longstate.layers._projected import project
 from longstate.ops import chunk_scan
 from longstate.ops._double import widen
 from longstate.ops._transforms import can_look, is_finite
+
+Projection = tuple[Tensor, Tensor] | None
+"""W and V (h, n, r), by which the rotated k and q are multiplied. None: they stay."""
 
 
 class Tokens(NamedTuple):
@@ -53,10 +57,16 @@ def rotate(v: Tensor, theta: Tensor) -> Tensor:
     return torch.cat((turned.flatten(-2), v[..., 2 * s :]), dim=-1)
 
 
-def advance(new: Tokens, D: Tensor, state: State) -> tuple[Tensor, State]:
+def _along(new: Tokens, theta: Tensor, by: Projection) -> tuple[Tensor, Tensor]:
+    """k and q as the recurrence has them, for angles theta."""
+    k, q = rotate(new.k, theta), rotate(new.q, theta)
+    return (k, q) if by is None else project(k, q, *by)
+
+
+def advance(new: Tokens, D: Tensor, state: State, by: Projection = None) -> tuple[Tensor, State]:
     """y (b, h, p) of one sample, and the next state."""
     theta = (state["angle"] + new.turn).remainder(2 * torch.pi)
-    k, q = rotate(new.k, theta), rotate(new.q, theta)
+    k, q = _along(new, theta, by)
     second = ((1 - new.share) * new.step)[..., None] * state["v"]
     before = state["ssm"] + second[..., None] * state["k"][..., None, :]
     v, log_a, k, q, share = (x[:, None] for x in (new.v, new.log_a, k, q, new.share * new.step))
@@ -65,7 +75,12 @@ def advance(new: Tokens, D: Tensor, state: State) -> tuple[Tensor, State]:
 
 
 def scan(
-    new: Tokens, D: Tensor, state: State, mask: Tensor | None, reset: Tensor | None
+    new: Tokens,
+    D: Tensor,
+    state: State,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    by: Projection = None,
 ) -> tuple[Tensor, State]:
     """y (b, t, h, p) of a sequence, and the state after it.
 
@@ -74,8 +89,9 @@ def scan(
         D (h): weight of v in y.
         state: before the sequence.
         mask (b, t), reset (b, t): bool, as in `Layer`.
+        by: of k and q.
     """
-    k, q, first, weight, h0, theta = as_scan(new, state, mask, reset)
+    k, q, first, weight, h0, theta = as_scan(new, state, mask, reset, by)
     y, ssm = chunk_scan(
         new.v, new.log_a, k, q, h0, weight=weight, own=first, D=D, mask=mask, reset=reset
     )
@@ -89,12 +105,12 @@ def scan(
 
 
 def as_scan(
-    new: Tokens, state: State, mask: Tensor | None, reset: Tensor | None
+    new: Tokens, state: State, mask: Tensor | None, reset: Tensor | None, by: Projection = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The arguments of a plain scan: k and q rotated, the first part of each weight, the whole
     weight, the state with the pending sample included, and the angles."""
     theta = _angles(new.turn, state["angle"], mask, reset)
-    k, q = rotate(new.k, theta), rotate(new.q, theta)
+    k, q = _along(new, theta, by)
     second = _of_next((1 - new.share) * new.step, mask)  # (b, 1 + t, h)
     waiting = second[:, 0, :, None] * state["v"]
     h0 = state["ssm"] + waiting[..., None] * state["k"][..., None, :]

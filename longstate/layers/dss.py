@@ -25,7 +25,9 @@ from longstate.layers._channelwise import (
     complex_normal,
     complex_parameter,
     log_uniform,
+    undone,
 )
+from longstate.layers._resized import put, resized
 from longstate.systems import DiagonalSystem, ZeroOrderHold, s4d_legs
 
 _SMALLEST = 1e-7  # the paper's guard where e^{z length} passes through 1
@@ -86,6 +88,17 @@ class DSS(DiagonalLayer):
         C = torch.view_as_complex(self.w.to(dtype))
         D = self.D.to(dtype)[:, None, None]
         return DiagonalSystem(A, B[..., None], C[..., None, :], D, conjugate=True)
+
+    def with_system(self, system: DiagonalSystem) -> "DSS":
+        """A layer like this one that runs another recurrence of any size; see `S4D.with_system`."""
+        new = resized(self, d_state=2 * system.d_state)
+        new.d_state = 2 * system.d_state
+        A, weight = undone(system, self._rule(), self.log_dt)
+        decay = (-A.real).log() if self.variant == "exp" else A.real
+        if self.length is not None:
+            weight = weight / self._normaliser(A, self.length)
+        put(new, decay=decay, frequency=A.imag, w=weight)
+        return new
 
     def _normaliser(self, A: Tensor, length: int) -> Tensor:
         """1 / (e^{z length} - 1): with it the weights of a mode sum to 1 / lambda."""

@@ -34,10 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
+from longstate.layers._resized import put, resized
 from longstate.ops import oscillator_scan
 from longstate.ops._drive import read
 from longstate.ops.oscillator_scan import STABLE, oscillator_step
-from longstate.systems import DenseSystem
+from longstate.systems import DenseSystem, DiagonalSystem
 
 
 class LinOSS(Layer):
@@ -94,6 +95,45 @@ class LinOSS(Layer):
             discrete=True,
         )
 
+    def modes(self) -> DiagonalSystem:
+        """The recurrence of regular samples as conjugate pairs, two for each oscillator: the real
+        part of its position, and the imaginary part. "im" only.
+
+        x_t = sum over l of g_l f_{t-l} of a force f, g_l = Im(p^{l+1}) / sqrt(A s^2), where the
+        pole p = (1 + i sqrt(A s^2)) / (1 + A s^2).
+
+        Raises:
+            ValueError: the variant is "imex", whose poles are on the unit circle.
+        """
+        if self.variant != "im":
+            raise ValueError("only LinOSS(variant='im') forgets, and has modes that die out")
+        a, B = self._folded()
+        C = self._complex(self.C)
+        pole, weight = oscillation(a)
+        into = torch.cat([B.real, B.imag]) * weight.repeat(2)[:, None]
+        out = torch.cat([C.real, -C.imag], dim=1).to(pole.dtype)
+        D = torch.diag(self.D.to(a.dtype))
+        return DiagonalSystem(pole.repeat(2), into, out, D, conjugate=True, discrete=True)
+
+    def with_oscillators(
+        self, a: Float[Tensor, " n"], force: Float[Tensor, "n2 d"], read: Float[Tensor, "d n2"]
+    ) -> "LinOSS":
+        """A layer like this one ("im") with other oscillators.
+
+        Args:
+            a (n): A s^2 of each.
+            force (2 n, d): B s^2, the real parts, then the imaginary parts.
+            read (d, 2 n): what the real parts of the positions add to y, then the imaginary parts.
+        """
+        n = len(a)
+        new = resized(self, d_state=n)
+        new.d_state = n
+        # only A s^2 and B s^2 count: every s is 1/2
+        put(new, frequency=_before_softplus(4 * a), step_size=torch.zeros_like(a))
+        put(new, B=4 * torch.complex(*force.chunk(2)))
+        put(new, C=torch.complex(*read.chunk(2, dim=1)).conj())
+        return new
+
     def init_state(self, batch: int) -> State:
         """Zero (b, 2, n): velocity, in units of a step, and position."""
         dtype = torch.promote_types(self._dtype(), torch.complex64)
@@ -148,6 +188,19 @@ def _steps(u: Tensor, dt: Tensor | None, mask: Tensor | None, rate: float) -> Te
     if mask is not None:
         dt = torch.where(mask, dt, 0)
     return dt * rate
+
+
+def oscillation(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Pole and weight w of oscillators with A s^2 = a, by the implicit rule: positions after an
+    impulse are 2 Re(w pole^l)."""
+    root = a.sqrt()
+    pole = torch.complex(torch.ones_like(a), root) / (1 + a)
+    return pole, -0.5j * pole / root
+
+
+def _before_softplus(y: Tensor) -> Tensor:
+    """x with softplus(x) = y."""
+    return y + torch.log(-torch.expm1(-y))
 
 
 def _uniform(*shape: int) -> Tensor:

@@ -26,6 +26,8 @@ from torch.nn import functional as F
 
 from longstate.layers._base import full_precision
 from longstate.layers._gated import initial_step_bias, step_limits
+from longstate.layers._projected import check_columns
+from longstate.layers._resized import put, resized
 from longstate.layers._selective import SelectiveLayer
 from longstate.ops import selective_scan
 from longstate.systems import Trace
@@ -69,6 +71,24 @@ class Mamba(SelectiveLayer):
         self.dt_proj.bias = nn.Parameter(initial_step_bias(self.d_inner, dt_min, dt_max))
         rates = torch.arange(1, d_state + 1, dtype=torch.float32)
         self.A_log = nn.Parameter(rates.log().repeat(self.d_inner, 1))
+
+    def with_states(self, columns: Sequence[int]) -> "Mamba":
+        """A copy that has these columns of the state, and computes no others: what it writes and
+        reads in them is what this layer does.
+
+        Raises:
+            ValueError: a column is not there, or twice.
+        """
+        kept = check_columns(self, columns, self.d_state)
+        new = resized(self, d_state=len(kept))
+        r, n = self.rank, self.d_state
+        rows = [*range(r), *(r + i for i in kept), *(r + n + i for i in kept)]
+        put(new, A_log=self.A_log[:, kept])
+        weight = nn.Parameter(self.x_proj.weight.detach()[rows].clone())
+        new.x_proj.weight = weight.requires_grad_(self.x_proj.weight.requires_grad)
+        new.x_proj.out_features = len(rows)
+        new.d_state = new._columns = len(kept)
+        return new
 
     def _scan(self, x, z, steering, h0, dt, mask, reset):
         low, B, C = steering

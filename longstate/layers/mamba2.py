@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,6 +43,15 @@ from longstate.layers._gated import (
     trace_of_heads,
     traced_conv,
 )
+from longstate.layers._projected import (
+    StateProjection,
+    check_columns,
+    columns_and_state,
+    option,
+    projected,
+    selection_of,
+)
+from longstate.layers._resized import resized
 from longstate.ops import chunk_scan, short_conv
 from longstate.systems import Selection, Trace
 
@@ -54,7 +63,8 @@ class Mamba2(Layer):
 
     Args:
         d_model: channels in and out.
-        d_state: n, columns of each head's state.
+        d_state: n, columns of each head's state. (n, r): B and C have n columns, and the state has
+            r, which `projection` makes of them.
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
         d_head: p, channels of a head.
@@ -69,12 +79,13 @@ class Mamba2(Layer):
 
     dynamics = ("A_log", "dt_bias")
     own_gate = True
+    projection: StateProjection | None
 
     def __init__(
         self,
         d_model: int,
         *,
-        d_state: int = 128,
+        d_state: int | Sequence[int] = 128,
         d_conv: int = 4,
         expand: int = 2,
         d_head: int = 64,
@@ -85,9 +96,10 @@ class Mamba2(Layer):
     ):
         super().__init__()
         self.dt_limit = step_limits(dt_limit)
-        self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
+        columns, self.d_state = columns_and_state(d_state)
+        self.d_model, self._columns, self.n_groups = d_model, columns, n_groups
         self.d_head, self.n_heads = d_head, heads(expand * d_model, d_head, n_groups)
-        inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
+        inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * columns
         self._sizes = [inner, convolved, self.n_heads]
         self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
         self.conv1d = short_conv_weights(convolved, d_conv)
@@ -96,6 +108,9 @@ class Mamba2(Layer):
         self.D = nn.Parameter(torch.ones(self.n_heads))
         self.norm = GatedRMSNorm(inner, n_groups)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
+        kept = self.d_state < columns
+        made = StateProjection(n_groups, columns, self.d_state) if kept else None
+        self.register_module("projection", made)
 
     def init_state(self, batch: int) -> State:
         """Zero taps and zero matrices."""
@@ -155,7 +170,10 @@ class Mamba2(Layer):
         inner, convolved, _ = self._sizes
         W, conv = self.in_proj.weight, self.conv1d
         bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias
-        written = torch.arange(inner, inner + self.n_groups * self.d_state, device=W.device)
+        at, n = self.n_groups * self._columns, self._columns
+        write = torch.eye(convolved, dtype=W.dtype, device=W.device)[inner : inner + at]
+        if self.projection is not None:
+            write = (self.projection.write.mT.to(W) @ write.unflatten(0, (-1, n))).flatten(0, 1)
         return Selection(
             into=W[inner : inner + convolved],
             offset=bias[inner : inner + convolved],
@@ -166,21 +184,59 @@ class Mamba2(Layer):
             shift=self.dt_bias + bias[inner + convolved :],
             rate=self.A_log.exp()[:, None],
             direct=W[inner + convolved :],
-            write=torch.eye(convolved, dtype=W.dtype, device=W.device)[written],
+            write=write,
             limit=self.dt_limit,
             groups=self.n_groups,
         )
 
+    def with_states(self, columns: Int[Tensor, "g r"]) -> "Mamba2":
+        """A copy whose groups have these columns of the state.
+
+        Raises:
+            ValueError: a column is not there, or twice.
+        """
+        g, n = self.n_groups, self.d_state
+        kept = torch.tensor([check_columns(self, row, n) for row in columns.tolist()])
+        if self.projection is not None:
+            one = selection_of(kept, n)
+            return self.with_projection(one, one)
+        r, inner = kept.shape[1], self._sizes[0]
+        new = resized(self, d_state=r)
+        at = [(first + i * n + kept[i]).tolist() for first in (0, g * n) for i in range(g)]
+        rows = [*range(inner), *(inner + j for row in at for j in row)]  # of what is convolved
+        new._sizes = [inner, len(rows), self.n_heads]
+        every = [*range(inner), *(inner + j for j in rows)]
+        every += range(inner + self._sizes[1], sum(self._sizes))
+        _take(new.in_proj, every, "out_features")
+        _take(new.conv1d, rows, "out_channels")
+        new.conv1d.in_channels = new.conv1d.groups = len(rows)
+        new.d_state = new._columns = r
+        return new
+
+    def with_projection(
+        self, write: Float[Tensor, "g n r"], read: Float[Tensor, "g n r"]
+    ) -> "Mamba2":
+        """A copy whose state is h W in place of h, and read along V' C: a head's output changes by
+        h (I - W V') C, whatever the input.
+
+        Args:
+            write, read (g, n, r): W and V of each group.
+        """
+        r = write.shape[2]
+        new = resized(self, d_state=option(self._columns, r))
+        new.projection = projected(self.projection, write, read, self.in_proj.weight)
+        new.d_state = r
+        return new
+
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (..., h, p), B and C (..., g, n)."""
-        groups = self.n_groups * self.d_state
+        """x (..., h, p), B and C (..., g, n), or (..., g, r) where they are projected."""
+        groups = self.n_groups * self._columns
         inner = self._sizes[0]
         x, B, C = convolved.split([inner, groups, groups], dim=-1)
-        return (
-            x.unflatten(-1, (self.n_heads, self.d_head)),
-            B.unflatten(-1, (self.n_groups, self.d_state)),
-            C.unflatten(-1, (self.n_groups, self.d_state)),
-        )
+        B, C = (v.unflatten(-1, (self.n_groups, self._columns)) for v in (B, C))
+        if self.projection is not None:
+            B, C = self.projection(B, C)
+        return x.unflatten(-1, (self.n_heads, self.d_head)), B, C
 
     def _step_sizes(self, step: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
         """Steps and logarithms of decays (..., h)."""
@@ -193,3 +249,11 @@ class Mamba2(Layer):
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
+
+
+def _take(part: nn.Linear | nn.Conv1d, rows: list[int], size: str) -> None:
+    """Keep these rows of the weight and of the bias."""
+    for name, old in list(part.named_parameters()):
+        new = nn.Parameter(old.detach()[rows].clone(), requires_grad=old.requires_grad)
+        setattr(part, name, new)
+    setattr(part, size, len(rows))

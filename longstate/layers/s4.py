@@ -26,9 +26,20 @@ from longstate.layers._channelwise import (
     complex_parameter,
     log_uniform,
     matrices,
+    undone,
 )
+from longstate.layers._resized import put, resized
 from longstate.ops.channel_scan import dense_channel_scan
-from longstate.systems import Bilinear, DenseSystem, DPLRSystem, diagonalize, fout, legs, legt
+from longstate.systems import (
+    Bilinear,
+    DenseSystem,
+    DiagonalSystem,
+    DPLRSystem,
+    diagonalize,
+    fout,
+    legs,
+    legt,
+)
 
 _INITIAL = {"legs": legs, "legt": legt, "fout": fout}
 
@@ -88,6 +99,20 @@ class S4(ChannelwiseLayer):
         """The recurrence that the layer runs, in real coordinates (Re x, Im x)."""
         steps = 2 * self._half_steps(rate)[:, 0]
         return self.continuous_system().discretize(Bilinear(), steps)
+
+    def with_system(self, system: DiagonalSystem) -> "S4":
+        """A layer like this one that runs a diagonal recurrence with conjugate pairs: S4 whose
+        low-rank part P is zero. See `S4D.with_system`."""
+        n = 2 * system.d_state
+        new = resized(self, d_state=n)
+        new.d_state = n
+        A, weight = undone(system, Bilinear(), self.log_dt)
+        rank = self.P.shape[-2]
+        zero = self.P.new_zeros(*A.shape, rank, 2)
+        put(
+            new, log_decay=(-A.real).log(), frequency=A.imag, P=zero, B=torch.ones_like(A), C=weight
+        )
+        return new
 
     def _zero_state(self, batch: int) -> Tensor:
         shape = (batch, self.d_model, self.d_state)

@@ -23,7 +23,9 @@ from longstate.layers._channelwise import (
     complex_normal,
     complex_parameter,
     log_uniform,
+    undone,
 )
+from longstate.layers._resized import put, resized
 from longstate.systems import (
     Bilinear,
     DiagonalSystem,
@@ -94,6 +96,25 @@ class S4D(DiagonalLayer):
         return DiagonalSystem(
             A, B[..., None], C[..., None, :], D, conjugate=self.frequency is not None
         )
+
+    def with_system(self, system: DiagonalSystem) -> "S4D":
+        """A layer like this one that runs another recurrence, of any size.
+
+        Args:
+            system: discrete, with |A| < 1, of the batch axes of `system()`: A (d, n), B (d, n, 1),
+                C (d, 1, n) or (2, d, 1, n). Pairs where this layer has pairs; D stays as it is.
+
+        Other steps than the regular one see the slowest A that fits.
+        """
+        real = self.frequency is None
+        n = system.d_state
+        new = resized(self, d_state=n if real else 2 * n)
+        new.d_state = n if real else 2 * n
+        A, weight = undone(system, self._rule(), self.log_dt)
+        put(new, log_decay=(-A.real).log(), B=torch.ones_like(A), C=weight)
+        if not real:
+            put(new, frequency=A.imag)
+        return new
 
     def _rule(self) -> ZeroOrderHold | Bilinear:
         return ZeroOrderHold() if self.variant == "zoh" else Bilinear()

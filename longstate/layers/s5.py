@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from longstate.layers._base import Layer, State, check_call, full_precision, no_step, of_no_rows
 from longstate.layers._channelwise import complex_parameter, log_uniform
+from longstate.layers._resized import put, resized
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
 from longstate.ops._ragged import Ragged
@@ -105,6 +106,28 @@ class S5(Layer):
         s = self.continuous_system()
         A, scale = self._rule().diagonal(s.A, self._steps(rate))
         return DiagonalSystem(A, scale[:, None] * s.B, s.C, s.D, conjugate=True, discrete=True)
+
+    def with_system(self, system: DiagonalSystem) -> "S5":
+        """A layer like this one that runs another recurrence, of any size.
+
+        Args:
+            system: discrete, with |A| < 1 and conjugate pairs: A (n), B (n, d), C (d, n) or (2, d,
+                n). D stays as it is.
+
+        Other steps than the regular one see the slowest A that fits.
+        """
+        n = system.d_state
+        new = resized(self, d_state=2 * n, n_blocks=1)
+        new.d_state = 2 * n
+        step = self.log_dt.detach().to(system.A.real.dtype).mean().exp()
+        A = self._rule().undo(system.A, step)
+        into = system.B / self._rule().diagonal(A, step)[1][:, None]
+        # only the product of B and C counts; of equal length they learn alike
+        out = system.C if system.C.dim() == 2 else system.C.flatten(0, 1)
+        scale = (into.norm(dim=1) / out.norm(dim=0).clamp(min=1e-30)).clamp(min=1e-30).sqrt()
+        put(new, log_dt=step.log().expand(n), log_decay=(-A.real).log(), frequency=A.imag)
+        put(new, B=into / scale[:, None], C=system.C * scale)
+        return new
 
     def two_sided(self, rate: float = 1.0) -> TwoSidedSystem:
         """Both directions as one operator, for `longstate.memory`.

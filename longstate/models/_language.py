@@ -108,7 +108,7 @@ class LanguageModel(Trunk):
         super().__init__()
         self.spec = spec
         self.embedding = nn.Embedding(spec.rows, spec.d_model)
-        self.blocks = nn.ModuleList(_block(spec, name) for name in spec.layers)
+        self.blocks = nn.ModuleList(_block(spec, i) for i in range(len(spec.layers)))
         self.norm = make_norm(spec.norm, spec.d_model, spec.norm_eps)
         self.head: nn.Module | None = (
             None if spec.tie else nn.Linear(spec.d_model, spec.rows, bias=False)
@@ -248,8 +248,8 @@ def tied_logits(x: Tensor, embedding: nn.Module, spec: LanguageSpec) -> Tensor:
     return wide(F.linear(x, rows)[..., : spec.vocab_size])
 
 
-def _block(spec: LanguageSpec, name: str) -> Block:
-    mixer = spec.make_layer(name)
+def _block(spec: LanguageSpec, number: int) -> Block:
+    mixer = spec.make_layer(number)
     _adapt(mixer, spec)
     return Block(mixer, norm=spec.norm, eps=spec.norm_eps, gate=spec.gate)
 

@@ -25,8 +25,9 @@ class LanguageSpec:
         d_model: channels between the blocks.
         layers: names of the mixing layers, one per block: `("mamba", "mamba", "s4d") * 8`. Any
             layer of `longstate.layers`, in any case.
-        options: constructor options of each kind of layer by name: `{"mamba": {"d_state": 16}}`.
-            Values that JSON can hold.
+        options: constructor options of each kind of layer by name, and of single blocks by their
+            number, which take precedence: `{"mamba": {"d_state": 16}, "3": {"d_state": 8}}`. Values
+            that JSON can hold.
         norm: "rms" or "layer", before every block and at the end.
         norm_eps: added to the mean square in every norm with weights, those inside layers included.
         gate: "auto", "glu", "mlp" or "none": the part after every layer; see
@@ -90,9 +91,11 @@ class LanguageSpec:
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must map layers to their options; got {self.options!r}")
         for name, given in self.options.items():
-            if name not in classes:
+            block = name.isdecimal() and int(name) < len(names)
+            if not block and name not in classes:
                 raise InputError(f"options are for {name!r}, which is not a layer of this model")
-            _check_options(name, classes[name], given)
+            kind = names[int(name)] if block else name
+            _check_options(kind, classes[kind], given)
         try:
             plain = json.loads(json.dumps(dict(self.options), allow_nan=False))
         except (TypeError, ValueError) as e:
@@ -114,14 +117,19 @@ class LanguageSpec:
         """Rows of the embedding: the vocabulary, padded to a multiple of `vocab_multiple`."""
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
-    def make_layer(self, name: str) -> Layer:
-        """A new layer for a block called `name` in `layers`.
+    def options_of(self, block: int) -> dict[str, Any]:
+        """The constructor options of the layer in one block, by its number."""
+        return {**self.options.get(self.layers[block], {}), **self.options.get(str(block), {})}
+
+    def make_layer(self, block: int) -> Layer:
+        """A new layer for a block, by its number.
 
         Raises:
             InputError: the options do not fit the layer, or each other.
         """
+        name = self.layers[block]
         try:
-            layer = layer_class(name)(self.d_model, **self.options.get(name, {}))
+            layer = layer_class(name)(self.d_model, **self.options_of(block))
         except (TypeError, ValueError, RuntimeError) as e:
             raise InputError(f"the layer {name!r} does not accept these options: {e}") from None
         if getattr(layer, "bidirectional", False):
@@ -167,7 +175,11 @@ class LanguageSpec:
         """Read the fields as this or an earlier version wrote them."""
         options = facts.get("options", {})
         if isinstance(options, Mapping) and all(isinstance(o, Mapping) for o in options.values()):
-            options = {name: options_today(name, given) for name, given in options.items()}
+            names = facts.get("layers", ())
+            kinds = {str(i): str(name) for i, name in enumerate(names)}
+            options = {
+                str(n): options_today(kinds.get(str(n), str(n)), o) for n, o in options.items()
+            }
         return cls(**{**facts, "options": options})
 
 

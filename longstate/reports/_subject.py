@@ -44,6 +44,7 @@ class Subject:
         length: of its training sequences, in these units. None: unknown.
         folder: its folder, which may contain a tokenizer.
         forecaster: the forecaster of the model, if any.
+        found: the object that `longstate.load` returned.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject:
     length: int | None
     folder: Path
     forecaster: Forecaster | None = None
+    found: object = None
 
     @property
     def vocabulary(self) -> int | None:
@@ -121,13 +123,14 @@ def open_subject(path: str | Path) -> Subject:
     found = load(path)
     name, folder = str(path), path if path.is_dir() else path.parent
     if isinstance(found, Forecaster):
-        return Subject(name, found.model, "rows", found.model.spec.window, folder, found)
+        window = found.model.spec.window
+        return Subject(name, found.model, "rows", window, folder, found, found)
     if isinstance(found, TextModel):
-        return Subject(name, found.model, "tokens", found.context, folder)
+        return Subject(name, found.model, "tokens", found.context, folder, found=found)
     if isinstance(found, ForecastModel):
-        return Subject(name, found, "rows", found.spec.window, folder)
+        return Subject(name, found, "rows", found.spec.window, folder, found=found)
     unit = "tokens" if isinstance(found, LanguageModel) else "samples"
-    return Subject(name, found, unit, None, folder)
+    return Subject(name, found, unit, None, folder, found=found)
 
 
 def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Reading:

@@ -26,6 +26,8 @@ from torch import Tensor
 from longstate.ops._transforms import transformed
 from longstate.systems._numbers import as_tensor, phi, sum_to, widen
 
+_LEAST = 1e-30  # of a decay whose logarithm is taken
+
 
 @runtime_checkable
 class Discretization(Protocol):
@@ -34,6 +36,8 @@ class Discretization(Protocol):
     def diagonal(self, A: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
 
     def dense(self, A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
+
+    def undo(self, A_bar: Tensor, dt: Tensor | float) -> Tensor: ...
 
 
 def _hold(A: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +95,14 @@ class ZeroOrderHold:
         hold = _hold if transformed((A, dt)) else _DiagonalHold.apply
         return hold(A, as_tensor(dt, A))
 
+    def undo(
+        self, A_bar: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> Shaped[Tensor, "*batch"]:
+        """The A (...) of the least |Im(dt A)| that `diagonal` turns into A_bar; a zero, which no A
+        gives, counts as 1e-30."""
+        small = A_bar.abs() < _LEAST
+        return torch.log(torch.where(small, _LEAST, A_bar)) / as_tensor(dt, A_bar)
+
     def dense(
         self,
         A: Shaped[Tensor, "*batchA n n"],
@@ -128,6 +140,12 @@ class GeneralizedBilinear:
         """For a diagonal A; see `ZeroOrderHold.diagonal`."""
         return _moebius(A, as_tensor(dt, A), self.alpha)
 
+    def undo(
+        self, A_bar: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> Shaped[Tensor, "*batch"]:
+        """The A (...) that `diagonal` turns into A_bar."""
+        return _undo_moebius(A_bar, as_tensor(dt, A_bar), self.alpha)
+
     def dense(
         self,
         A: Shaped[Tensor, "*batchA n n"],
@@ -148,6 +166,12 @@ class Bilinear:
         """For a diagonal A; see `ZeroOrderHold.diagonal`."""
         return _moebius(A, as_tensor(dt, A), 0.5)
 
+    def undo(
+        self, A_bar: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> Shaped[Tensor, "*batch"]:
+        """The A (...) that `diagonal` turns into A_bar."""
+        return _undo_moebius(A_bar, as_tensor(dt, A_bar), 0.5)
+
     def dense(
         self,
         A: Shaped[Tensor, "*batchA n n"],
@@ -164,6 +188,10 @@ def _moebius(A: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     z = widen(A) * dt
     denominator = 1 - alpha * z
     return ((1 + (1 - alpha) * z) / denominator).to(dtype), (dt / denominator).to(dtype)
+
+
+def _undo_moebius(A_bar: Tensor, dt: Tensor, alpha: float) -> Tensor:
+    return (A_bar - 1) / (dt * (1 - alpha + alpha * A_bar))
 
 
 def _moebius_dense(A: Tensor, B: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The forecaster, an estimator for data frames: fit, predict, evaluate, save, load."""
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from longstate._environment import environment
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
-from longstate.models._saving import fill
+from longstate.models._saving import describe_layer, fill, make_layer
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
@@ -80,6 +81,7 @@ class Forecaster:
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
         self.facts: dict[str, Any] = {}
+        self._made: list[dict[str, Any]] | None = None  # layers, where `size` does not tell
         self._model: ForecastModel | None = None
 
     @property
@@ -181,6 +183,12 @@ class Forecaster:
         table = self._table(frame)
         return evaluate(self.model, Windows(table, self.model.spec, self._unseen(table)))
 
+    def with_model(self, model: ForecastModel) -> "Forecaster":
+        """A copy that forecasts by another model of the same columns and lengths."""
+        new, blocks = copy.copy(self), model.backbone.each_block()
+        new._model, new._made = model, [describe_layer(block.mixer) for block in blocks]
+        return new
+
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file."""
         facts = {
@@ -189,6 +197,7 @@ class Forecaster:
             "size": dataclasses.asdict(self.size),
             "training": dataclasses.asdict(self.training),
             "seed": self.seed,
+            **({} if self._made is None else {"made": self._made}),
             **self.facts,
         }
         checkpoint.save(Path(path), "forecaster", dict(self.model.state_dict()), facts)
@@ -216,21 +225,20 @@ class Forecaster:
             training=Training(**facts.pop("training")),
             seed=facts.pop("seed"),
         )
+        self._made = facts.pop("made", None)
         self._model = self._build(spec)
         fill(self._model, tensors, path)
         self.facts = facts
         return self
 
     def _build(self, spec: ForecastSpec) -> ForecastModel:
-        size = self.size
-        names = layer_names(self.layers, size.n_layers)
-        return ForecastModel(
-            spec,
-            [partial(layer_class(name), d_state=size.d_state) for name in names],
-            d_model=size.d_model,
-            n_layers=size.n_layers,
-            dropout=size.dropout,
-        )
+        size, made = self.size, iter(self._made or ())
+        layers: Any = lambda _: make_layer(next(made))  # noqa: E731
+        if self._made is None:
+            names = layer_names(self.layers, size.n_layers)
+            layers = [partial(layer_class(name), d_state=size.d_state) for name in names]
+        sizes: Any = {"d_model": size.d_model, "n_layers": size.n_layers, "dropout": size.dropout}
+        return ForecastModel(spec, layers, **sizes)
 
     def _gate(self, out: str | Path | None) -> Gate:
         """The gate after each layer: that of a stopped run, otherwise the layer's own default."""
@@ -261,8 +269,8 @@ class Forecaster:
             "layers": ",".join(self.layers),
             "seed": self.seed,
         }
-        identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
         path = None if out is None else Path(out) / CHECKPOINT
+        identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
         history = train(
             task, self.training, seed=self.seed, keeping=Keeping(path, identity), show=show
         )

@@ -1,9 +1,6 @@
-"""The text model, an estimator for text: fit, generate, score, save, load.
+"""The text model, an estimator for text: fit, generate, score, save, load."""
 
-model = TextModel("mamba,s4d", d_model=128).fit("book.txt", minutes=5)
-print(model.generate("Once upon a time"))
-"""
-
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -247,6 +244,12 @@ class TextModel:
         model = self.model
         with opened(files, text, self.tokens) as corpus:
             return score_text(model, corpus, self.context or CONTEXT)
+
+    def with_model(self, model: LanguageModel) -> "TextModel":
+        """A copy that has another model of the same tokens."""
+        new = copy.copy(self)
+        new._model = model
+        return new
 
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file; a tokenizer is copied into the file's folder.

@@ -47,6 +47,10 @@ LAYERS = {
     "mamba3-softplus": lambda: Mamba3(
         8, d_state=7, d_head=4, n_groups=2, rope_fraction=0.9, variant="softplus"
     ),
+    "falcon-mamba-columns": lambda: FalconMamba(6, d_state=(5, 3)),
+    "longhorn-columns": lambda: Longhorn(6, d_state=(5, 3)),
+    "mamba2-projected": lambda: Mamba2(8, d_state=(5, 3), d_head=4, n_groups=2),
+    "mamba3-projected": lambda: Mamba3(8, d_state=(8, 3), d_head=4, n_groups=2),
     "attention": lambda: Attention(8, n_heads=2),
     "attention-no-positions": lambda: Attention(6, n_heads=2, positions="none"),
     "attention-window": lambda: Attention(8, n_heads=2, window=6),
@@ -54,6 +58,7 @@ LAYERS = {
 }
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"),
+    "longhorn-columns",
     *(name for name in LAYERS if name.startswith("attention")),
 }
 

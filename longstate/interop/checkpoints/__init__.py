@@ -201,6 +201,7 @@ def _write(model: LanguageModel, folder: Path, dialect: str) -> None:
     kinds = sorted(set(model.spec.layers))
     if len(kinds) > 1:
         raise InputError(f"{dialect} has no models that mix {' and '.join(kinds)} layers")
+    _check_sizes(model, dialect)
     config = _SIDES[dialect].write(model)
     if any(block.gate is not None for block in model.each_block()):
         raise InputError(
@@ -220,6 +221,23 @@ def _write(model: LanguageModel, folder: Path, dialect: str) -> None:
     except (safetensors.SafetensorError, RuntimeError) as e:
         raise InputError(f"the weights cannot be written: {e}") from None
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_sizes(model: LanguageModel, dialect: str) -> None:
+    """One description holds for all layers of the other library, and none of its layers computes
+    more columns than its state has."""
+    spec = model.spec
+    made = [spec.options_of(i) for i in range(len(spec.layers))]
+    odd = next((i for i, options in enumerate(made) if options != made[0]), None)
+    if odd is not None:
+        raise InputError(
+            f"{dialect} has no models whose layers differ: block 0 has {made[0]}, block {odd} has "
+            f"{made[odd]}; reduce all layers to one size (allocation='uniform')"
+        )
+    if isinstance(made[0].get("d_state"), list):
+        raise InputError(
+            f"{dialect} has no layers with a projected state (d_state={made[0]['d_state']})"
+        )
 
 
 def _compare(model: LanguageModel, again: LanguageModel) -> None:
