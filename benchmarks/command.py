@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """For a script that has options to add.
+    """A parser to which a script can add options.
 
     Args:
         doc: the docstring of the script.
@@ -19,13 +19,13 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 @contextmanager
 def peers(name: str, doc: str | None, packages: str) -> Iterator[None]:
-    """Around the imports of packages that longstate does not need.
+    """Context manager for the import of packages that longstate does not need.
 
-    Where one is missing, `--help` works all the same, and anything else ends with a sentence.
+    If one is missing, `--help` still works, and otherwise the script exits with a message.
 
     Args:
         name: `__name__` of the script. doc: its docstring.
-        packages: what pip has to install.
+        packages: names for `pip install`.
     """
     try:
         yield

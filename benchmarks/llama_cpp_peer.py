@@ -1,4 +1,4 @@
-"""Mamba in llama.cpp, with the weights of one of our models, through a GGUF file.
+"""Mamba in llama.cpp, with the weights of a model of longstate, through a GGUF file.
 
 Needs `llama-cpp-python` and `gguf`.
 """
@@ -92,7 +92,7 @@ class LlamaCpp:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
 
     def logits(self, tokens: list[int]) -> np.ndarray:
-        """Feed tokens; logits (v) after the last of them."""
+        """Read tokens; returns the logits (v) after the last one."""
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         batch = llama_cpp.llama_batch_get_one(array, len(tokens))
         assert llama_cpp.llama_decode(self.context, batch) == 0

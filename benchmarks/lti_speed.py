@@ -1,4 +1,4 @@
-"""Speed and memory of the time-invariant family, against peers and against its own limits.
+"""Speed and memory of the time-invariant layers, compared with peers and with their limits.
 
     python benchmarks/lti_speed.py            needs `pip install jax` beside longstate
 

@@ -2,8 +2,9 @@
 
     python benchmarks/mamba_block.py            d_model 768, expand 2, d_state 16, length 1024
 
-The limit of such a layer is its four projections (Mamba-2 and Mamba-3: two, and the products inside
-the chunks, see chunk_scan.py). Each layer is first compared with its recurrence in float64.
+The limit of such a layer is the time of its four projections (Mamba-2 and Mamba-3: two, and the
+products inside the chunks, see chunk_scan.py). Each layer is first compared with its recurrence in
+float64.
 """
 
 import torch

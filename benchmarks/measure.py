@@ -1,7 +1,7 @@
-"""What the benchmarks share: interleaved timing, ratios with spread, peak memory, the machine.
+"""Common parts of the benchmarks: interleaved timing, ratios with spread, peak memory, the machine.
 
-Candidates run in turn, round after round, so that a busy machine disturbs them alike; a ratio is
-taken within each round, and reported as the median with the range of the middle half.
+Candidates run in turn, round after round, so that other load affects all of them; a ratio is
+computed within each round, and reported as the median with the range of the middle half.
 """
 
 import datetime
@@ -22,8 +22,8 @@ RESULTS = Path(__file__).parent / "results"
 def rounds(candidates: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, list[float]]:
     """Seconds of each candidate in each round, after one round that is not counted.
 
-    In its turn a candidate runs twice and the second run counts: the first also pays for the state
-    in which the one before it has left caches and memory.
+    In each round a candidate runs twice and the second run is timed, so that the caches do not
+    contain data of the previous candidate.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(repeats + 1):
@@ -40,7 +40,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> str:
     """Median of the ratios within rounds, and the middle half of them."""
     values = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
     low, _, high = (
-        # of the values that were seen: with few rounds the default guesses beyond them
+        # inclusive: with few rounds the default extrapolates beyond the values
         statistics.quantiles(values, n=4, method="inclusive")
         if len(values) > 1
         else (values[0],) * 3
@@ -56,20 +56,20 @@ def ms(times: list[float]) -> str:
 def peak_mib(code: str) -> float:
     """Growth of the peak resident memory, in MiB, while `work()` of `code` runs the second time.
 
-    `code` runs in a process of its own and defines `work`; the first call compiles and warms up on
-    whatever `prepare` (small) returns, the second runs on what `prepare` (full) returns.
+    `code` runs in a separate process and defines `work` and `prepare`. The first call compiles and
+    warms up on the result of `prepare(small=True)`, the second runs on that of
+    `prepare(small=False)`.
     """
     script = f"""
 import pathlib, resource
 def peak():
-    # where there is one, the peak of this program: ru_maxrss begins with that of the one that
-    # started it
+    # if available, the peak of this program only: ru_maxrss includes that of the parent process
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def forget_peak():
-    # on Linux the peak falls back to what is resident now: making the data may have taken more
+    # on Linux the peak is reset to the resident size: making the data may have needed more
     path = pathlib.Path("/proc/self/clear_refs")
     if path.exists():
         path.write_text("5")
@@ -89,7 +89,7 @@ print(peak() - before)
 
 
 def machine() -> str:
-    """One line on where and with what this ran."""
+    """One line about the machine and the versions."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
@@ -104,7 +104,7 @@ def machine() -> str:
 
 
 def save(name: str, text: str) -> Path:
-    """Print a result and keep it as a dated file."""
+    """Print a result and save it as a dated file."""
     print(text)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.date.today()}_{name}.md"

@@ -3,21 +3,23 @@
     python benchmarks/selective_memory.py     needs `pip install mambapy transformers`; ten minutes
 
 The unit is one tensor (b, t, d_inner) in float32, at the shape of mamba-130m: d_model 768, d_inner
-1536, d_state 16, length 1024, batch 1. Inputs, parameters and the gradient of the output are there
-before and do not count.
+1536, d_state 16, length 1024, batch 1. Inputs, parameters and the gradient of the output exist
+before and are not counted.
 
 Matrix-product buffers are the inputs and outputs of the four products and the gradients of all of
-them, weights included. `products` below is a block of these alone: each buffer is made when its
-product or its source is due, written once, and dropped when its last reader is done, readers
-between the products included (the convolution's backward still reads what in_proj made). Nothing is
-made early, and nothing kept that no product made or takes. Its peak is subtracted.
+them, weights included. `products` below is a block with these alone: each buffer is created when
+its product or its source needs it, written once, and freed after its last use, including uses
+between the products (the convolution's backward still reads the output of in_proj). Nothing is
+created early, and nothing is kept that is not an input or an output of a product. Its peak is
+subtracted.
 
-Three measurements. Tracked: what PyTorch's allocator held at once, by the profiler, with a list of
-what that was. Resident: growth of the peak of a fresh process, median of three. What it has beyond
-tracked is of two kinds: what the matrix library and the kernels allocate for themselves, and freed
-memory that malloc has not given back and that nothing else fitted into. So a third measurement:
-resident where malloc (glibc's) gives every tensor pages of its own, which leaves the first kind.
-From each the peak of the products alone, measured in the same way, is subtracted.
+There are three measurements. Tracked: the memory of PyTorch's allocator, from the profiler, with a
+list of its contents. Resident: growth of the peak of a new process, median of three. It is larger
+than tracked for two reasons: memory that the matrix library and the kernels allocate themselves,
+and freed memory that malloc has not returned and that could not be used again. So the third
+measurement is resident with malloc (glibc) set to give every tensor its own pages, which contains
+only the first part. From each the peak of the products alone, measured in the same way, is
+subtracted.
 """
 
 import json
@@ -69,7 +71,7 @@ def inputs(t: int, batch: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def products(layer: Mamba, u: Tensor, g: Tensor) -> list[Tensor]:
-    """The block's products and their gradients; ones stand in for what the rest would write."""
+    """The block's products and their gradients; ones replace the results of the other ops."""
     inner, rank, length = layer.d_inner, layer.rank, u.shape[0] * u.shape[1]
     W_in, W_x, W_dt, W_out = (
         getattr(layer, name).weight.detach()
@@ -125,7 +127,7 @@ def resident(name: str, batch: int, own_pages: bool = False) -> float:
 
 
 def tracked(name: str, batch: int) -> tuple[float, Counter[tuple[str, float]]]:
-    """The peak in units, and what was there then: how many buffers of which maker and size."""
+    """The peak in units, and its contents: number of buffers by source and size."""
     work, data = case(name), inputs(T, batch)
     work(*inputs(32))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -137,7 +139,7 @@ def tracked(name: str, batch: int) -> tuple[float, Counter[tuple[str, float]]]:
         if size > 0:
             live[address] = op, size
             now += size
-        elif address in live:  # else it was made before
+        elif address in live:  # otherwise it was allocated before
             now -= live.pop(address)[1]
         if now > peak:
             peak, then = now, list(live.values())
@@ -145,7 +147,7 @@ def tracked(name: str, batch: int) -> tuple[float, Counter[tuple[str, float]]]:
 
 
 def allocations(recorded: profile) -> list[tuple[int, int, str]]:
-    """Address, size (negative: freed) and maker, in the order of time."""
+    """Address, size (negative: freed) and source, in order of time."""
     found = []
     waiting = [(e, ()) for e in recorded.profiler.kineto_results.experimental_event_tree()]
     while waiting:
@@ -158,7 +160,7 @@ def allocations(recorded: profile) -> list[tuple[int, int, str]]:
 
 
 def maker(above: tuple[str, ...]) -> str:
-    """The op that asked for it: one of ours, a product, or whatever it was."""
+    """The op that allocated it: an op of longstate, a product, or another one."""
     known = [x for x in above if x.startswith("longstate::") or x in ("aten::mm", "aten::addmm")]
     op = (known or [x for x in above if x.startswith("aten::")] or ["?"])[0]
     back = any("autograd::engine" in x for x in above) and not op.endswith("_backward")

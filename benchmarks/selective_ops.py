@@ -1,13 +1,13 @@
-"""The selective family's CPU kernels against the machine's own limits, measured in the same run.
+"""The CPU kernels of the selective layers against the limits of the machine, in the same run.
 
     python benchmarks/selective_ops.py            threads 1 and 2; about a minute
 
 The shape is a block of mamba-130m: 768 model channels, 1536 inner, 16 states, 1024 steps, batch 1.
 Limits: PyTorch's matrix product (GFLOP/s), its copy of an array of the same size as an operand and
-of one far larger than the caches (GB/s), and the block's own four matrix products, forward and
+of one much larger than the caches (GB/s), and the block's four matrix products, forward and
 backward (ms). A kernel's bytes are its operands read once and its results written once; its
-operations are those it must carry out, a fused multiply-add counted as two, exp as the 15 of its
-polynomial, recomputed states included.
+operations are the necessary ones: a fused multiply-add counts as two, exp as the 15 of its
+polynomial, and recomputed states are included.
 """
 
 import json
@@ -32,7 +32,7 @@ def randn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def operands(dtype: torch.dtype) -> dict[str, Tensor]:
-    """As a block hands them over: x and z are halves of one projection."""
+    """Operands as in a block: x and z are halves of one projection."""
     x, z = randn(B, T, 2 * D, dtype=dtype).detach().chunk(2, dim=-1)
     return {
         "x": x.requires_grad_(),
@@ -49,7 +49,7 @@ def operands(dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def ops(p: dict[str, Tensor]):
-    """Name, forward, and what it is differentiated in."""
+    """Name, forward, and the tensors whose gradients are computed."""
     scan = [p[k] for k in ("u", "dt", "B", "C", "D", "z", "bias")]
     yield (
         "short_conv + SiLU",

@@ -2,14 +2,14 @@
 
     python benchmarks/selective_peers.py      needs `pip install mambapy transformers`; 15 minutes
 
-Forward and backward, in the input and every parameter, float32, batch 1, d_state 16, expand 2;
-where nothing else is said, the shape of mamba-130m and mamba2-130m (d_model 768, 24 heads of 64).
+Forward and backward, for the input and every parameter, float32, batch 1, d_state 16, expand 2; by
+default the shape of mamba-130m and mamba2-130m (d_model 768, 24 heads of 64).
 1. The layer against mambapy's block, and the scan alone: against mambapy's whole scan (discretise,
-   pscan, read) and against its pscan on discretised tensors that are already there. Beside the
-   layer, its four matrix products alone: no layer can be faster.
+   pscan, read) and against its pscan on existing discretised tensors. The time of the layer's four
+   matrix products alone is the lower limit.
 2. The layer against the mixer of transformers, which without mamba_ssm runs a loop over time, or
-   mambapy's pscan if its configuration says `use_mambapy`. Which of the two ran is read off the
-   graph. With `kernels` or `mamba_ssm` installed it might run something else: the script refuses.
+   mambapy's pscan if its configuration says `use_mambapy`. The graph shows which of the two ran.
+   With `kernels` or `mamba_ssm` installed it might run other code: then the script stops.
 3. Mamba-2 against the mixer of transformers, in chunks of 256 steps, its default and that of
    mamba2-130m, and of 64, which suit a CPU better.
 
@@ -65,7 +65,7 @@ def inputs(t: int, d_model: int) -> tuple[Tensor, Tensor]:
 
 
 def largest_difference(ours: Run, theirs: Run) -> float:
-    """Over outputs and gradients, each relative to its own largest entry."""
+    """Largest difference of outputs and gradients, each relative to its largest entry."""
     pairs = list(zip(ours(), theirs(), strict=True))
     return max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
 
@@ -89,7 +89,7 @@ def transformers_mixer(layer: Mamba, use_mambapy: bool) -> MambaMixer:
 
 
 def runs_pscan(y: Tensor) -> bool:
-    """Whether mambapy's scan made `y`, by the graph behind it."""
+    """Whether `y` comes from mambapy's scan, according to its graph."""
     seen, waiting = set(), [y.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -100,17 +100,17 @@ def runs_pscan(y: Tensor) -> bool:
 
 
 def alone_with_transformers() -> None:
-    """Refuse to go on where transformers might run other code than its own."""
+    """Stop if transformers might run other code than its own."""
     for package in ("mamba_ssm", "causal_conv1d", "kernels"):
         found = importlib.util.find_spec(package)
         assert found is None, f"{package} is installed: transformers may run it in place of its own"
-    transformers.logging.set_verbosity_error()  # it says that mamba_ssm would be faster
+    transformers.logging.set_verbosity_error()  # hides its hint that mamba_ssm would be faster
 
 
 def contest(
     shape: str, ours: Run, peers: dict[str, tuple[Run, str]], unequal=(), repeats: int = ROUNDS
 ) -> list[str]:
-    """A row for each peer (run, goal); those in `unequal` return something else than `ours`."""
+    """A row for each peer (run, goal); the results of those in `unequal` are not compared."""
     differences = {}
     for name, (run, _) in peers.items():
         if name not in unequal:

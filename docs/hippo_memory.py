@@ -1,4 +1,4 @@
-"""Draw docs/figures/hippo_memory.svg: a past held in a few numbers, as it grows.
+"""Draw docs/figures/hippo_memory.svg: a growing past, approximated by a few numbers.
 
 Run `python docs/hippo_memory.py` from the repository's root.
 """
@@ -18,7 +18,7 @@ COLOURS = {8: "#d1495b", 32: "#00798c"}
 
 
 def signal() -> torch.Tensor:
-    """Smooth, without a period, and with a jolt in the middle of the first third."""
+    """A smooth signal without a period, with a step in the middle of the first third."""
     x = torch.arange(1, SAMPLES + 1, dtype=torch.float64) / SAMPLES
     waves = torch.sin(9 * x) + 0.6 * torch.sin(23 * x + 1) + 0.35 * torch.sin(41 * x**1.3)
     return waves + 1.3 * torch.exp(-(((x - 0.17) / 0.025) ** 2))

@@ -1,8 +1,8 @@
-"""Make the two pages in docs/examples/: what a forecaster and a small text model remember.
+"""Make the two pages in docs/examples/: the memory reports of a forecaster and a small text model.
 
 Run `longstate demo` and then `python docs/memory_examples.py longstate-demo TEXT` from the
-repository's root, where TEXT is a file to learn from: the committed page is of the 1.1 MB of
-Shakespeare's plays that are known as tinyshakespeare. Takes about four minutes on two cores.
+repository's root, where TEXT is a text file for training: the committed page used tinyshakespeare,
+1.1 MB of Shakespeare's plays. It takes about four minutes on two cores.
 """
 
 import json
@@ -24,7 +24,7 @@ STEPS, ROWS, CONTEXT = 600, 8, 256
 
 
 def train(text: torch.Tensor) -> LanguageModel:
-    """Two Mamba layers on the first nine tenths, bytes as they are."""
+    """Train two Mamba layers on the bytes of the first nine tenths of a text."""
     torch.manual_seed(0)
     model = LanguageModel(LanguageSpec(vocab_size=256, d_model=64, layers=("mamba", "mamba")))
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)

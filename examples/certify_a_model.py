@@ -1,6 +1,6 @@
-"""What no input can make a model do: proved, attacked, and seen on data, side by side.
+"""Bounds of a model for all inputs: proved, found by an attack, and seen on data.
 
-`longstate certify` does the same for a run or a checkpoint, and its exit code makes it a gate.
+`longstate certify` does the same for a run or a checkpoint; its exit code can be used in scripts.
 """
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ certificate = certify(model, tokens)
 print(certificate.table())
 print(f"every claim holds: {certificate.passed}")
 
-# A claim that rises is an upper bound: certified >= attacked >= seen.
+# A rising claim is an upper bound: certified >= attacked >= seen.
 claims = [c for c in certificate.claims if c.seen is not None and c.certified is not None]
 figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
 for i, claim in enumerate(claims):

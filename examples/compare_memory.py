@@ -1,6 +1,7 @@
-"""How much does each layer know of the past before it has learned anything? Bits about each lag.
+"""The memory of layers before training: bits about each lag.
 
-Read in half precision, a state cannot hold everything: where a layer starts decides what it keeps.
+Read in half precision, a state holds a limited amount. The initial values of a layer decide what it
+holds.
 """
 
 import matplotlib.pyplot as plt

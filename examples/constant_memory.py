@@ -1,6 +1,6 @@
-"""A million samples through a model, in memory that does not depend on how many there are.
+"""Process a million samples in constant memory.
 
-A state holds numbers, not a past: it is as large after a million samples as after one.
+A state has a fixed size: it is as large after a million samples as after one.
 """
 
 import matplotlib.pyplot as plt
@@ -12,11 +12,11 @@ from longstate.stream import Stream
 
 torch.manual_seed(0)
 layer = Mamba(d_model=4, d_state=8)
-stream = Stream(layer, chunk=8192)  # what is pushed at once is cut to this many samples
+stream = Stream(layer, chunk=8192)  # longer inputs are cut into pieces of this length
 
 
 def signal(start: int, length: int) -> torch.Tensor:
-    """A file or a socket would stand here."""
+    """Stands for a file or a socket."""
     t = torch.arange(start, start + length)[None, :, None]
     return torch.sin(t * torch.tensor([0.1, 0.011, 0.0013, 0.00017]))
 

@@ -1,7 +1,7 @@
-"""One model in three formats: ours, that of transformers, that of mamba-ssm.
+"""One model in three formats: longstate, transformers, mamba-ssm.
 
-Neither library is needed. A converted folder is loaded again and compared, bit for bit, before it
-gets its name.
+Neither of the other libraries is needed. A converted folder is loaded again and compared, bit for
+bit, before it gets its final name.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Generate with weights in 8 bits: a quarter of the memory, nearly the same text.
+"""Generate with weights in 8 bits: a quarter of the memory, almost the same text.
 
-A step reads every weight once, so it takes about as long as reading the weights takes.
+A step reads every weight once, so its time is about the time to read the weights.
 """
 
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ prompts = [b"state space models", b"run anywhere"]
 
 
 def linear_bytes(module: torch.nn.Module) -> int:
-    """Bytes of the linear layers' weights, which a step reads from end to end."""
+    """Bytes of the linear layers' weights, all of which a step reads."""
     kinds = ("Linear", "PanelLinear")
     found = [m for m in module.modules() if type(m).__name__ in kinds]
     tensors = [t for m in found for t in (*m.parameters(), *m.buffers())]
@@ -28,7 +28,7 @@ with torch.no_grad():
 
 names, sizes, errors = ["float32", "bfloat16", "int8"], [], []
 for name in names:
-    fast = prepare_for_decoding(model, name)  # a copy; the model stays as it is
+    fast = prepare_for_decoding(model, name)  # a copy; the model is not changed
     with torch.no_grad():
         error = (fast(tokens)[0].double() - exact).norm() / exact.norm()
     sizes.append(linear_bytes(fast) / 1e6)

@@ -1,4 +1,4 @@
-"""Which layer, and which token, first made a number that is not finite?"""
+"""Find the layer and the token that produced the first number that is not finite."""
 
 import matplotlib.pyplot as plt
 import torch
@@ -11,7 +11,7 @@ model = LanguageModel(LanguageSpec(vocab_size=64, d_model=16, layers=("mamba",) 
 tokens = torch.randint(1, 64, (1, 60))
 tokens[0, 41] = 7
 with torch.no_grad():
-    model.embedding.weight[7] = float("inf")  # as a diverged training would leave it
+    model.embedding.weight[7] = float("inf")  # as after a diverged training
 
 with watch(model) as seen, torch.no_grad():
     logits, _ = model(tokens)

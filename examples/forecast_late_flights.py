@@ -1,4 +1,4 @@
-"""How many flights will leave late? Train, score honestly, forecast, write a report."""
+"""How many flights will leave late? Train, evaluate, forecast, and write a report."""
 
 import matplotlib.pyplot as plt
 
@@ -13,7 +13,7 @@ forecaster = Forecaster(
     horizon=12,
     window=48,
     size=Size(d_model=16, n_layers=1, d_state=16),
-    # A taste; leave it out for the real thing.
+    # A short training for this example; leave this out for better forecasts.
     training=Training(epochs=2, windows_per_epoch=1024, learning_rate=5e-3),
 )
 forecaster.fit(
@@ -28,7 +28,7 @@ for score in evaluation.scores:
     print(f"{score.method:15s} MSE {score.mse:.4f}   MAE {score.mae:.4f}")
 print(reports.headline(evaluation, interval=3600.0))
 
-# To forecast, add rows for the future with what is known of it.
+# To forecast, add rows for the future with the columns that are known in advance.
 now = frame.tail(200).copy()
 now.loc[now.index[-12:], ["late", *COVARIATES]] = float("nan")
 print(forecaster.predict(now).head(3).to_string(index=False))

@@ -1,7 +1,7 @@
-"""A sensor that skips samples: tell the layer how much time has passed, and it loses nothing.
+"""A sensor that skips samples: with the time between samples, the layer's output is exact.
 
-The signal stays put between samples, which is what the zero-order hold assumes, so the layer's
-output on the samples that remain is exactly what it would have been on all of them.
+The signal is constant between samples, as the zero-order hold assumes. So the layer's output on the
+remaining samples is exactly the same as with all samples.
 """
 
 import matplotlib.pyplot as plt

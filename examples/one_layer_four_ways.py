@@ -1,4 +1,4 @@
-"""A whole pass, pieces, single samples and packed sequences: the same layer, the same numbers."""
+"""A whole pass, pieces, single samples and packed sequences give the same results."""
 
 import matplotlib.pyplot as plt
 import torch

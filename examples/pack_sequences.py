@@ -1,7 +1,7 @@
-"""Sequences of different lengths in one row: no padding, and none sees another.
+"""Sequences of different lengths in one row, without padding and independent of each other.
 
-Padding to the longest wastes work on samples that do not exist. With `reset`, sequences follow each
-other in one row, and each gets what it would get alone.
+Padding to the longest sequence wastes computation. With `reset`, sequences follow each other in one
+row, and each has the same outputs as alone.
 """
 
 import matplotlib.pyplot as plt

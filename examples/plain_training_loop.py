@@ -1,7 +1,8 @@
 """A layer in a plain PyTorch model and a plain training loop.
 
-The task is to repeat what came 30 samples ago. A layer names the parameters that decide how long it
-remembers in `dynamics`: they get a smaller learning rate and no weight decay, as in the papers.
+The task is to repeat the sample of 30 steps ago. `dynamics` has the names of the parameters that
+determine the memory of a layer: they get a smaller learning rate and no weight decay, as in the
+papers.
 """
 
 import matplotlib.pyplot as plt

@@ -1,4 +1,4 @@
-"""Forecast each time a row comes in, stop, and go on from a file where it stopped."""
+"""Forecast after each new row, stop, and continue from a file."""
 
 import matplotlib.pyplot as plt
 
@@ -17,7 +17,7 @@ forecaster = Forecaster(
 forecaster.fit(frame, target="temperature")
 forecaster.save("temperature.safetensors")
 
-# Another process, another day: the file holds the model and everything that belongs to it.
+# Another process, another day: the file contains the model and all its settings.
 stream = ForecastStream(Forecaster.load("temperature.safetensors").model)
 rows = frame.tail(120).astype(str).to_dict("records")
 

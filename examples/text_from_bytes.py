@@ -1,7 +1,7 @@
-"""Learn a small language from its text, byte by byte, and write it.
+"""Learn a small language from its text, byte by byte, and generate it.
 
-Every sentence is article, adjective, noun, verb, article, noun. Which words it draws cannot be
-known, so no model can need fewer bits than the draws are worth: the dotted line.
+Every sentence is article, adjective, noun, verb, article, noun. The words are drawn at random, so
+no model can need fewer bits than the entropy of the draws: the dotted line.
 """
 
 import math

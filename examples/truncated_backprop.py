@@ -1,4 +1,4 @@
-"""Train on one sequence that is too long to keep: carry the state, cut the gradient."""
+"""Train on one very long sequence: carry the state, and cut the gradient."""
 
 import matplotlib.pyplot as plt
 import torch
@@ -21,7 +21,7 @@ for chunk, target in zip(u.split(512, dim=1), wanted.split(512, dim=1), strict=T
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-    state = tree_map(torch.Tensor.detach, state)  # this line is the truncation
+    state = tree_map(torch.Tensor.detach, state)  # the truncation
     losses.append(loss.item())
 
 print(f"loss on the first chunks {sum(losses[:4]) / 4:.3f}, on the last {sum(losses[-4:]) / 4:.3f}")

@@ -1,4 +1,4 @@
-"""A time-invariant layer is a linear system: take it out of the layer and look at its memory."""
+"""A time-invariant layer is a linear system: get the system and analyse its memory."""
 
 import matplotlib.pyplot as plt
 import torch
@@ -9,7 +9,7 @@ torch.manual_seed(0)
 layer = S4D(d_model=16, d_state=64, dt_min=1e-3, dt_max=1e-1)
 
 with torch.no_grad():
-    system = layer.system()  # a value: A, B, C, D, and nothing of the layer
+    system = layer.system()  # a dataclass with A, B, C, D, independent of the layer
     constants = -1 / system.A.abs().log()
     energy = system.impulse_response(4096).square().sum(dim=(0, 2, 3))
 

@@ -1,4 +1,4 @@
-"""A layer of your own under the contract of all the others: a leaky average for each channel.
+"""A layer of your own with the contract of all layers: a leaky average for each channel.
 
 h_t = a h_{t-1} + (1 - a) u_t,  y_t = h_t        0 < a < 1 by construction
 """
@@ -30,7 +30,7 @@ class LeakyAverage(Layer):
             raise ValueError("LeakyAverage takes regular samples; dt must be None")
         a = torch.sigmoid(self.logit)
         keep = torch.ones(u.shape[:2], dtype=torch.bool) if mask is None else mask
-        # A masked sample decays nothing and adds nothing, whatever it holds, NaN included.
+        # A masked sample has no effect, also if it is NaN.
         decay = torch.where(keep[..., None], a, 1.0)
         x = (1 - a) * torch.where(keep[..., None], u, 0.0)
         h, state = diagonal_scan(x=x, a=decay, h0=state, reset=reset)
@@ -46,7 +46,7 @@ def try_it(layer: type[Layer]) -> str:
 
 
 class Forgetful(LeakyAverage):
-    """A mistake that is easy to make: the carried state is not used."""
+    """A common mistake: the carried state is not used."""
 
     def forward(self, u, state=None, **flags):
         return super().forward(u, None, **flags)

@@ -1,7 +1,7 @@
 """State space sequence models that run anywhere PyTorch runs, and show what they remember.
 
-Public names are listed in `__init__.pyi`. They load what they need on first use, so that
-`import longstate` costs nothing.
+Public names are listed in `__init__.pyi`. Each is imported on first use, so that
+`import longstate` is fast.
 """
 
 from longstate._lazy import lazy

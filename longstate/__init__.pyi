@@ -1,4 +1,5 @@
 from longstate import bench as bench
+from longstate import compress as compress
 from longstate import datasets as datasets
 from longstate import interop as interop
 from longstate import layers as layers
@@ -13,6 +14,7 @@ from longstate import train as train
 from longstate._citations import cite as cite
 from longstate._saved import load as load
 from longstate._saved import save as save
+from longstate.compress import reduce as reduce
 from longstate.errors import InputError as InputError
 from longstate.models import ForecastModel as ForecastModel
 from longstate.models import LanguageModel as LanguageModel

@@ -7,7 +7,7 @@ from longstate.errors import InputError, near
 
 
 class Paper(NamedTuple):
-    """What BibTeX needs. `venue` is None where only the preprint is cited."""
+    """The fields of a BibTeX entry. `venue` is None where only the preprint is cited."""
 
     key: str
     title: str
@@ -173,7 +173,7 @@ def cite(name: str) -> str:
         name: a layer ("s4d", "Mamba2"), "hippo" or "longstate". Case and hyphens do not matter.
 
     Raises:
-        InputError: nothing of that name can be cited; the message names what is near.
+        InputError: there is no citation of this name; the message names similar ones.
     """
     from longstate import __version__
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def environment() -> dict[str, str]:
-    """Name -> value, in the order in which a reader wants them. Nothing that names a person."""
+    """Name -> value, the most important first. It contains no user name and no host name."""
     import torch
 
     import longstate

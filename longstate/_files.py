@@ -130,22 +130,22 @@ def _take_over(part: Path, before: os.stat_result) -> None:
 
 
 def missing(path: str | Path, what: str) -> InputError:
-    """To be raised where there is no `path`; names what its folder has instead, if anything."""
+    """The error for a `path` that does not exist. It names similar files in the same folder."""
     path = Path(path)
     try:
         names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
     except OSError:
-        return InputError(f"there is no {what} {path}, nor a folder {path.parent}")
+        return InputError(f"there is no {what} {path}; the folder {path.parent} does not exist")
     close = difflib.get_close_matches(path.name, names, n=2, cutoff=0.6)
     meant = " or ".join(str(path.with_name(name)) for name in close)
     return InputError(f"there is no {what} {path}" + (f"; did you mean {meant}?" if meant else ""))
 
 
 def refuse_gguf(path: str | Path) -> None:
-    """Name the format of a GGUF file, or of a folder that holds nothing else we could read.
+    """Refuse a GGUF file, and a folder that contains one.
 
     Raises:
-        InputError: it is one.
+        InputError: there is a GGUF file; says which format is needed instead.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
@@ -161,7 +161,7 @@ def refuse_gguf(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` once the block has ended without an error.
+    """Context manager: a folder to fill. It becomes `path` when the block ends without an error.
 
     Raises:
         InputError: `path` is a file or a folder that is not empty, or it cannot be written. Nothing
@@ -194,7 +194,7 @@ def _sync(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the rename itself survives a power cut, where folders can be synced."""
+    """Sync a folder, so that a rename survives a power failure. POSIX only."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Public names of a package that load what they need on first use.
+"""Public names of a package, imported on first use.
 
 The stub `__init__.pyi` beside a package's `__init__.py` is the table: type checkers read it, and so
 does `lazy`.
@@ -14,7 +14,7 @@ from typing import Any
 
 def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """The `__getattr__`, the `__dir__` and the `__all__` of a package, given its `__name__`."""
-    stub = ast.parse(pkgutil.get_data(package, "__init__.pyi") or b"")  # from a zip file, too
+    stub = ast.parse(pkgutil.get_data(package, "__init__.pyi") or b"")  # works in a zip file too
     home = {
         alias.name: node.module
         for node in stub.body
@@ -33,8 +33,8 @@ def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], l
 
 
 def public(namespace: Mapping[str, Any]) -> list[str]:
-    """For the `__dir__` of a package that imports its public names at once: neither modules nor
-    names with an underscore."""
+    """The public names of a namespace, for a package's `__dir__`: no modules, and no names that
+    begin with an underscore."""
     return sorted(
         name
         for name, value in namespace.items()

@@ -1,4 +1,4 @@
-"""Which of several named tensors is the first to hold NaN or infinity."""
+"""Find the first of several named tensors that holds NaN or infinity."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -44,16 +44,16 @@ class _Content(NamedTuple):
 
 
 def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write a file.
+    """Write a file atomically.
 
     Args:
         path: the file.
         kind: what it holds, such as "model" or "state"; checked on loading.
         tensors: by name.
-        facts: whatever JSON can hold.
+        facts: values that JSON can hold.
 
     Raises:
-        InputError: it cannot be written; what was there before is unchanged.
+        InputError: the file cannot be written; the old file is unchanged.
     """
     header = {"format": FORMAT, "kind": kind, "digest": _METHOD, "facts": facts}
     text = json.dumps(header)
@@ -63,10 +63,10 @@ def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[st
 
 
 def kind_of(path: str | Path) -> str | None:
-    """What a file of ours holds; None where there is no file, or one that is not ours.
+    """The kind of a file of this format. None if there is no file, or if it has another format.
 
     Raises:
-        InputError: it is cut short, or no safetensors file.
+        InputError: it is cut short, or not a safetensors file.
     """
     if not Path(path).is_file():
         return None
@@ -78,14 +78,14 @@ def facts_of(path: str | Path) -> dict[str, Any]:
     """The facts in a file of ours, without its tensors and unchecked; empty where there are none.
 
     Raises:
-        InputError: it is cut short, or no safetensors file.
+        InputError: it is cut short, or not a safetensors file.
     """
     facts = _open(Path(path), read=False).header.get("facts")
     return facts if isinstance(facts, dict) else {}
 
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file. The tensors are copies: they outlive it, whatever becomes of it.
+    """Read a file. The tensors are copies: the file may be changed or deleted afterwards.
 
     Raises:
         InputError: missing, cut short, changed, of another kind or format version, or not ours.

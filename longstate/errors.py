@@ -1,4 +1,4 @@
-"""What is wrong with what came from outside: a file, a column, a setting. One clear sentence."""
+"""Errors about input from outside: a file, a column, a setting."""
 
 import difflib
 import numbers

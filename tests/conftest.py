@@ -1,4 +1,4 @@
-"""What every test gets."""
+"""Fixtures of all tests."""
 
 import signal
 import sys
@@ -66,7 +66,7 @@ def _poisoned(allocate):
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch):
-    """Memory that an op allocates is full of NaN, so that an unwritten output cannot pass."""
+    """Fill the memory that an op allocates with NaN, so that an unwritten output fails a test."""
     for owner, name in (
         (torch, "empty"),
         (torch, "empty_like"),

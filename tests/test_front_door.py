@@ -21,7 +21,18 @@ from tests.train.helpers import QUICK, TINY, hourly
 from tests.train.text_helpers import LETTERS, tiny
 
 PACKAGES = [
-    *("bench", "datasets", "interop", "layers", "memory", "models", "ops", "reports", "stream"),
+    *(
+        "bench",
+        "compress",
+        "datasets",
+        "interop",
+        "layers",
+        "memory",
+        "models",
+        "ops",
+        "reports",
+        "stream",
+    ),
     *("systems", "testing", "train"),
 ]
 
@@ -48,7 +59,7 @@ def test_every_listed_name_is_there_and_public(name):
             assert getattr(value, "__module__", "longstate").startswith(("longstate", "typing"))
 
 
-def test_looking_around_loads_nothing_heavy():
+def test_dir_loads_nothing_heavy():
     loaded = python(
         "import sys, torch; before = set(sys.modules); import longstate; dir(longstate);"
         "[getattr(longstate, n) for n in ('layers', 'models', 'memory', 'ops', 'systems',"
@@ -117,7 +128,7 @@ def test_a_language_model_is_saved_and_loaded(tmp_path):
         assert loaded.spec == model.spec
         assert not loaded.training
         assert same(loaded, model)
-    with pytest.raises(InputError, match="not those of its spec: a model that was prepared"):
+    with pytest.raises(InputError, match="do not fit its spec: a model that was prepared"):
         longstate.prepare_for_decoding(model).save(tmp_path / "fast.safetensors")
     assert not (tmp_path / "fast.safetensors").exists()
     with pytest.raises(InputError, match="holds a language model without its tokens"):
@@ -195,7 +206,7 @@ def test_what_cannot_be_opened_or_saved_is_one_sentence(tmp_path):
             longstate.load(tmp_path / name)
     for thing, message in (
         (torch.nn.Linear(2, 2), "cannot save a Linear; a Forecaster, a TextModel"),
-        (type("Mine", (S4D,), {})(4), "Mine is no layer of longstate.layers"),
+        (type("Mine", (S4D,), {})(4), "Mine is not a layer of longstate.layers"),
     ):
         with pytest.raises(InputError, match=message):
             longstate.save(thing, tmp_path / "out")

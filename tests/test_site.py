@@ -197,8 +197,8 @@ def test_links_outside_are_plain_links(site):
         assert not styles.search(text), page
 
 
-def test_the_tour_is_awake(tmp_path):
-    """What the tests above must find if it were there."""
+def test_the_browser_test_finds_errors(tmp_path):
+    """Errors that the tests above must find."""
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "bad.html").write_text(

@@ -1,8 +1,9 @@
-"""Inputs for every op and layer, the same in any source tree: seeded, and handed over by keyword.
+"""Seeded inputs for every op and layer, the same in any source tree, passed by keyword.
 
-`OPS` and `LAYERS` map names to makers. An op's maker gets a `Draw` and sizes and returns all
-arguments that the op has; a case then leaves some of them out. An argument that a tree does not
-know by this name is renamed by `call`, so trees with other orders or names compare.
+`OPS` and `LAYERS` map names to functions that make inputs. The function of an op gets a `Draw` and
+sizes and returns all arguments of the op; a case then leaves some of them out. `call` renames
+arguments that have another name in a tree, so that trees with other orders or names can be
+compared.
 """
 
 import importlib
@@ -34,7 +35,7 @@ class Draw:
         self.generator = torch.Generator().manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
-        # drawn in double, so that float32 and float64 get the same numbers but for rounding
+        # drawn in float64, so that float32 and float64 get the same numbers up to rounding
         return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -200,13 +201,13 @@ OPS: dict[str, tuple[str, Callable[[Draw, Sizes], Arguments]]] = {
     "longhorn_scan, exact": ("longhorn_scan", _longhorn("exact")),
     "short_conv": ("short_conv", _short_conv),
 }
-"""Name of the case: the op in `longstate.ops`, and what makes all of its arguments."""
+"""Name of the case -> the op in `longstate.ops`, and the function that makes its arguments."""
 
 OPTIONAL = {
     "h0", "mask", "reset", "lengths", "D", "z", "dt_bias", "beta_bias", "bias", "taps", "own",
     "activation",
 }  # fmt: skip
-"""Arguments that are optional wherever they exist."""
+"""Arguments that are optional in all ops that have them."""
 
 _OPTIONAL_IN = {"chunk_scan": {"weight"}, "oscillator_scan": {"dt"}}
 
@@ -218,12 +219,12 @@ def optional(op: str, arguments: Arguments) -> set[str]:
 
 
 def find_op(name: str) -> Callable[..., Any] | None:
-    """The op of this name in the tree that this process imports, None where there is none."""
+    """The op of this name in the imported tree, None if there is none."""
     return getattr(importlib.import_module("longstate.ops"), name, None)
 
 
 def call(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Call by keyword, in the words of this tree."""
+    """Call by keyword, with the names of this tree."""
     known = inspect.signature(function).parameters
     given = dict(arguments)
     if "lengths" in given and "lengths" not in known:
@@ -235,7 +236,7 @@ def call(function: Callable[..., Any], arguments: Arguments) -> Any:
 
 
 def accepted(op: Callable[..., Any]) -> set[str]:
-    """Names of arguments that `call` can hand to an op."""
+    """Names of arguments that `call` can pass to an op."""
     names = set(inspect.signature(op).parameters)
     return names | {"lengths"} if "mask" in names else names
 
@@ -263,7 +264,7 @@ LAYERS: dict[str, tuple[str, Arguments]] = {
         {"d_state": 8, "headdim": 8, "n_groups": 2, "activation": "softplus"},
     ),
 }
-"""Name of the case: the class in `longstate.layers`, and its options."""
+"""Name of the case -> the class in `longstate.layers`, and its options."""
 
 WITHOUT_DT = {"S4", "Longhorn, diagonal", "Longhorn, exact"}
 
@@ -271,7 +272,7 @@ _LATER_WORDS = {"headdim": "d_head"}  # and `variant` for what a layer calls its
 
 
 def make_layer(name: str, d_model: int, **more: Any) -> torch.nn.Module | None:
-    """A seeded layer of the tree that this process imports, None where there is none."""
+    """A seeded layer of the imported tree, None if there is none."""
     kind, options = LAYERS[name]
     layer = getattr(importlib.import_module("longstate.layers"), kind, None)
     if layer is None:

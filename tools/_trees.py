@@ -1,8 +1,8 @@
-"""What `bit_identity.py` and `paired_speed.py` share: two source trees, a process in each.
+"""Common parts of `bit_identity.py` and `paired_speed.py`: two source trees, one process for each.
 
-A tree is a folder that holds `longstate/`. A worker process imports longstate from one tree, while
-the cases come from this folder, so that both trees meet the same inputs. The first line that a
-worker prints after a command line is its answer, in JSON.
+A tree is a folder that contains `longstate/`. A worker process imports longstate from one tree. The
+cases come from this folder, so that both trees get the same inputs. The first line that a worker
+prints after a command line is its answer, in JSON.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ CHECKOUT = HERE.parent
 
 @contextlib.contextmanager
 def revision(name: str) -> Iterator[Path]:
-    """A folder with the source of a git revision; gone afterwards."""
+    """Context manager: a temporary folder with the source of a git revision."""
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(
             ["git", "-C", str(CHECKOUT), "archive", "--format=tar", name, "longstate"],
@@ -36,7 +36,7 @@ def revision(name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def tree(folder_or_revision: str) -> Iterator[Path]:
-    """A folder as it is, or the source of a git revision."""
+    """Context manager: a folder, or the source of a git revision."""
     folder = Path(folder_or_revision)
     if (folder / "longstate").is_dir():
         yield folder.resolve()
@@ -46,8 +46,8 @@ def tree(folder_or_revision: str) -> Iterator[Path]:
 
 
 def kernel_cache(folder: Path) -> Path:
-    """Where a tree's compiled kernels stay from run to run. Numba's cache does not see edits in
-    files that a kernel inlines, so a tree with other sources has another cache."""
+    """The folder of a tree's compiled kernels, kept between runs. Numba's cache does not notice
+    edits in files that a kernel inlines, so a tree with other sources has another cache."""
     digest = hashlib.sha256()
     for path in sorted((folder / "longstate" / "ops").rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
@@ -55,8 +55,8 @@ def kernel_cache(folder: Path) -> Path:
 
 
 class Worker:
-    """A process of `script` that has longstate from `folder`, and its kernels from and to `cache`.
-    Answers one line for each line."""
+    """A process of `script` with longstate from `folder` and compiled kernels in `cache`. It
+    answers each line with one line."""
 
     def __init__(self, folder: Path, script: str, threads: int, cache: Path):
         environment = os.environ | {
@@ -72,7 +72,7 @@ class Worker:
         )  # fmt: skip
 
     def send(self, question: Any) -> None:
-        """Let it begin on a question, a plain JSON value."""
+        """Send a question, a JSON value. The process starts to work on it."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
@@ -102,7 +102,7 @@ class Worker:
 def answer_questions(answer: Any) -> None:
     """Be a worker: `answer` each line that comes in until there are no more."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else prints goes to standard error
+    os.dup2(2, 1)  # other output goes to standard error
     for line in sys.stdin:
         out.write(json.dumps(answer(json.loads(line))) + "\n")
         out.flush()

@@ -4,15 +4,15 @@
     python tools/bit_identity.py --old PATH --new PATH         two folders that hold longstate/
     python tools/bit_identity.py --only zoh_scan LinOSS        only cases whose name contains a word
 
-Both trees get the same seeded inputs, each in a process of its own, by keyword, so that the order
-of arguments may differ. Cases: each op with all of its arguments, with none of the optional ones,
+Both trees get the same seeded inputs by keyword, each in its own process, so that the order of
+arguments may differ. Cases: each op with all of its arguments, with none of the optional ones,
 and with each of them left out; lengths 1, 7, 64 and 300; float32 and float64 (bfloat16 where an op
 computes in wider numbers); with and without gradients; on 1 and on 2 threads. The bytes of all
 results are compared. A case that raises must raise the same kind of error in both trees.
 
-Both trees compile all their kernels anew. With `--warm` both then load them from disk: LLVM may
-give an inner function other last bits within a kernel than alone, and which of the two runs depends
-on whether the kernel was compiled in this process. So a cold tree is not compared with a warm one.
+Both trees compile all their kernels again. With `--warm` both then load them from disk: LLVM may
+round an inner function differently inside a kernel than alone, and which of the two runs depends on
+whether the kernel was compiled in this process. So a cold tree is not compared with a warm one.
 
 Prints a table of cases that are identical, and the names of tensors that are not. Exit status 1 on
 any difference. An op or layer that only one tree has is listed and does not count as a difference.
@@ -90,7 +90,7 @@ def op_choices(op: str, arguments: Arguments) -> dict[str, set[str]]:
 
 
 def run_op(name: str, dtype: str, length: int, common: list[str]) -> dict[str, Hashes]:
-    """All cases of an op with the arguments in `common`, those that both trees know."""
+    """All cases of an op with the arguments in `common`, which both trees have."""
     op_name, make = OPS[name]
     op = find_op(op_name)
     if op is None:
@@ -172,7 +172,7 @@ def attempt(run: Any) -> Hashes:
 
 
 def names(kind: str, name: str) -> list[str]:
-    """What this tree accepts; empty where it has no such op or layer."""
+    """Arguments that this tree accepts; empty if it has no such op or layer."""
     if kind == "layer":
         return ["u"] if make_layer(name, 24) is not None else []
     op = find_op(OPS[name][0])
@@ -180,7 +180,7 @@ def names(kind: str, name: str) -> list[str]:
 
 
 def answer(question: list[Any]) -> Any:
-    """Of a worker: to [kind, name], and to [kind, name, dtype, length, threads, arguments]."""
+    """A worker's answer to [kind, name], or to [kind, name, dtype, length, threads, arguments]."""
     kind, name, *rest = question
     if not rest:
         return names(kind, name)
@@ -202,7 +202,7 @@ def rows(words: list[str]) -> Iterable[tuple[str, str, list[str]]]:
 def compare(
     old: Worker, new: Worker, kind: str, name: str, dtype: str, common: list[str]
 ) -> tuple[int, list[str]]:
-    """Number of compared tensors, and what differs."""
+    """Number of compared tensors, and names of those that differ."""
     count, differ = 0, []
     for length in LENGTHS:
         for threads in (1, 2):

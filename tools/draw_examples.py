@@ -1,9 +1,9 @@
-"""Run the examples and keep what they draw and print, for the gallery of the site.
+"""Run the examples and store their pictures and their output, for the gallery of the site.
 
     python tools/draw_examples.py [NAME ...]
 
 Writes examples/figures/NAME.svg and NAME.txt. `tests/test_examples.py` runs the examples too, and
-says when what is kept no longer shows what the code does.
+fails if the stored files are out of date.
 """
 
 import os
@@ -18,7 +18,7 @@ FIGURES = EXAMPLES / "figures"
 
 
 def run(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run one example in a folder of its own, as a reader would, with the gallery's colours."""
+    """Run one example in a separate folder, with the colours of the gallery."""
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     settings = {
         "MPLBACKEND": "Agg",

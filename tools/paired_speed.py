@@ -4,10 +4,10 @@
     python tools/paired_speed.py --old PATH --new PATH         two folders that hold longstate/
     python tools/paired_speed.py --only Mamba --threads 2      only rows whose name contains a word
 
-One process for each tree lives as long as the run. In every round the old tree runs a row and then
-the new one, so that a busy machine disturbs both alike. A row prints the median times, the ratio of
-the medians (new / old), and the middle half of the ratios within rounds. Rows above `--limit` are
-marked, and the exit status is then 1. Run it alone: what else runs spoils ratios too.
+There is one process for each tree. In every round the old tree runs a row and then the new one, so
+that other load affects both. A row prints the median times, the ratio of the medians (new / old),
+and the middle half of the ratios within rounds. Rows above `--limit` are marked, and the exit
+status is then 1. Run it on an idle machine: other load also changes ratios.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 LIMIT = 1.03
-SECONDS = 0.1  # of one turn, about
+SECONDS = 0.1  # approximate time of one turn
 FLAGS = {"mask", "reset", "lengths"}
 
 _SELECTIVE = Sizes(b=1, t=1024, d=1536, n=16)
@@ -109,7 +109,7 @@ def _layer_runs(name: str) -> dict[str, Callable[[], object]]:
 
 
 def answer(question: list[Any]) -> Any:
-    """Of a worker: ["open", kind, name, threads] gives the modes, [mode, calls] seconds of one."""
+    """Worker: ["open", kind, name, threads] gives the modes, [mode, calls] seconds of a call."""
     global _runs
     if question[0] == "open":
         _, kind, name, threads = question
@@ -118,7 +118,7 @@ def answer(question: list[Any]) -> Any:
         return list(_runs)
     mode, calls = question
     run = _runs[mode]
-    run()  # pays for what the other process has left in the caches
+    run()  # refills the caches after the other process
     began = time.perf_counter()
     for _ in range(calls):
         run()

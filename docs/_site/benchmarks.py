@@ -26,21 +26,21 @@ def index(results: list[Path]) -> str:
     return f"""# Benchmarks
 
 Every figure in these documents comes from a dated file that a script of `benchmarks/` wrote. A
-script compares outputs first, and then lets the contestants take turns in one run. A file names the
-processor, the versions and the command, and gives spreads beside medians.
+script compares outputs first, and then runs all candidates in turn. A file contains the processor,
+the versions, the command, medians and their spread.
 
 | what | newest | before |
 | --- | --- | --- |
 {chr(10).join(rows)}
 
-On your machine, `longstate bench` measures every op and layer, and says which share of the
-machine's own limits each reaches: see [the commands](api/commands.md#longstate-bench).
+On your machine, `longstate bench` measures every op and layer, and shows which share of the
+machine's limits each reaches: see [the commands](api/commands.md#longstate-bench).
 [Contributing](contributing.md#benchmarks) lists the scripts and what they need.
 """
 
 
 def with_tables(markdown: str, root: Path) -> str:
-    """Put the table in the place of a line `[Table: HEADING](../benchmarks/results/FILE)`."""
+    """Replace a line `[Table: HEADING](../benchmarks/results/FILE)` by the table."""
 
     def quote(match: re.Match) -> str:
         text = (root / "benchmarks" / "results" / match[2]).read_text("utf-8")

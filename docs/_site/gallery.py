@@ -64,8 +64,8 @@ def index(root: Path) -> str:
     lines = [
         "# Gallery",
         "",
-        "Short programs, one idea each. They are in `examples/`, need no data from outside, and",
-        "run in seconds on two CPU cores.",
+        "Short programs, one idea each. They are in `examples/`, need no external data, and run",
+        "in seconds on two CPU cores.",
     ]
     for group, names in ORDER.items():
         lines += ["", f"## {group}", "", '<div class="gallery">']

@@ -1,4 +1,4 @@
-"""What the site has beside the pages in docs/: pages made from other files, links, formulas.
+"""Additions to the pages in docs/: pages from other files, links, formulas.
 
 mkdocs calls the functions named `on_...`. Nothing here runs when the package is used.
 """
@@ -66,7 +66,7 @@ in Python, and `longstate cite` alone lists the names.
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links to files of the repository lead to the pages that are made from them."""
+    """Replace links to files of the repository by links to the pages made from them."""
     up = "../" * page.file.src_uri.count("/")
     if page.file.src_uri == "api/commands.md":
         markdown += commands.sections()
@@ -98,7 +98,7 @@ PAGES_OF = {
 
 
 def on_page_content(html, page, config, files):
-    """Formulas become MathML, which browsers draw themselves; wide tables scroll by themselves."""
+    """Convert formulas to MathML, and make wide tables scroll."""
 
     def formula(match: re.Match) -> str:
         inline, text = match[1] == "span", re.sub(r"&(lt|gt|amp);", _character, match[2].strip())

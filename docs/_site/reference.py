@@ -1,4 +1,4 @@
-"""The pages of the reference name what comes first; the other public names follow by themselves."""
+"""Pages of the reference list some names; the other public names are added automatically."""
 
 import importlib
 import re
@@ -10,7 +10,7 @@ INTERNAL = {"Blocks", "layer_class", "layers_of", "repeat", "widened"}
 
 
 def with_rest(markdown: str) -> str:
-    """Put what is missing in the place of a line `<!-- the rest of PACKAGE -->`."""
+    """Replace a line `<!-- the rest of PACKAGE -->` by the names that are not listed."""
     named = set(_NAMED.findall(markdown))
     return _REST.sub(lambda match: "\n".join(_rest(match[1], named)), markdown)
 

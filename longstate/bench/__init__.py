@@ -1,21 +1,21 @@
-"""How fast the ops and layers run on this machine, and how near to what it can do at all.
+"""Measure the speed of ops and layers on this machine, and compare it with the machine's limits.
 
 A row is one op or layer in one mode: "forward" (without gradients), "forward+backward" (gradients
 of every operand and parameter, from one of y), and for layers "step" (one sample for each sequence,
 under a state). Its `ms` is the median of repeated calls, with the middle half of them beside it.
 
-Nothing is timed before it is right. On a small shape, in the type and on the device to be timed,
-outputs and all gradients of an op are compared with its reference, those of a layer with its own
-steps, both in float64 on the CPU. A result with less than half the digits of its type, or one that
-is not finite at the full shape, gets no speed.
+Results are checked before they are timed. On a small shape, in the type and on the device to be
+timed, outputs and all gradients of an op are compared with its reference, those of a layer with its
+own steps, both in float64 on the CPU. If a result has less than half the digits of its type, or is
+not finite at the full shape, no speed is reported.
 
 Fractions of the bandwidth limit: least bytes / time / bandwidth. Least bytes are
     forward             operands and parameters read once, y and the last state written once
     forward+backward    besides: operands, parameters and the gradient of y read, gradients written
     step                parameters, sample and state read once, y and the next state written once
-so everything in between (activations, states, workspace) is not counted. The limit is the fastest
-of a copy, a sum and a triad of arrays far larger than the caches. Small operands that stay in the
-cache may go beyond it: a fraction above 1 says so.
+Intermediate values (activations, states, workspace) are not counted. The limit is the fastest of a
+copy, a sum and a triad of arrays much larger than the caches. Small operands that stay in the cache
+may be faster; then the fraction is above 1.
 
 Fractions of the matrix-product limit: the time that the products would take at the limit, over the
 time taken. Products are counted as PyTorch dispatches them (projections, einsum, ...), each at the
@@ -24,8 +24,8 @@ backward counts as twice the forward and nothing that is computed again counts. 
 arithmetic is counted: a scan has no products and no such fraction. The limit is a large square
 product.
 
-Limits are measured before and after the rows, and the better counts; `moved` is by how much the one
-that differed most differed, a sign of a machine that is busy with something else.
+Limits are measured before and after the rows, and the better value is used. `moved` is the largest
+relative difference between the two; a large value means that the machine was busy.
 
 The JSON line: `environment`, `settings`, `device_name`, `limits` (`products_gflops` by type,
 `bandwidth_gbs`, `transfers_gbs` by kind, `moved`), `complete` (false after an interrupt), and for
@@ -39,7 +39,7 @@ every row
     products                operations by type, and
     product_fraction        null where there are none
     error                   of the check, relative to the largest value of each tensor
-    wrong, note             refused because of the check; why there is no speed
+    wrong, note             whether the check failed; why there is no speed
 """
 
 from longstate._lazy import public as _public

@@ -43,7 +43,7 @@ def subjects() -> list[Subject]:
 def _subject(
     cls: type[Layer], update: str = "", *, heads: bool = False, small: int = 36
 ) -> Subject:
-    """`heads`: whether it has some; `small`: channels of the check (twice 36 are more than 64)."""
+    """`heads`: whether it has heads; `small`: channels of the check (2 * 36 is above 64)."""
 
     def make(settings: Settings, draw: Draw) -> Layer:
         options: dict = {"variant": update} if update else {}
@@ -101,6 +101,6 @@ def _step(layer: Layer, u: torch.Tensor) -> Mode:
         with torch.no_grad():
             return layer.step(sample, state)
 
-    # the next state is as large as the state
+    # the next state has the size of the state
     moved = size(layer.parameters()) + 2 * size([sample]) + 2 * size(tree_leaves(state))
     return Mode("step", shapes_of({"u": sample}), step, len(sample), moved)

@@ -1,4 +1,4 @@
-"""Measure what was asked for, row by row, until it is done or interrupted."""
+"""Measure the requested ops and layers, row by row, until finished or interrupted."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,9 +28,9 @@ class Row:
         shapes: of its operands.
         error: largest error of the check, relative to the largest value.
         timing: seconds of a call.
-        tokens, bytes: samples taken and bytes moved at least by a call.
+        tokens, bytes: samples of a call, and the least bytes that it must move.
         products: operations of its matrix products, by type.
-        wrong: whether it was refused because its result is wrong.
+        wrong: whether the check failed.
         note: why there is no timing.
     """
 
@@ -72,14 +72,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """Of a run.
+    """The result of a run.
 
     Attributes:
-        settings: it ran with.
+        settings: of the run.
         environment: versions and processors.
-        device_name: of the processor or accelerator.
-        limits: of the machine, the better of before and after.
-        limits_moved: by how much they differed; None when the run was interrupted.
+        device_name: name of the processor or accelerator.
+        limits: of the machine, the better of two measurements.
+        limits_moved: largest relative difference of the two; None when the run was interrupted.
         rows: in the order measured.
         complete: False when it was interrupted.
     """
@@ -93,7 +93,7 @@ class Result:
     complete: bool
 
     def to_json(self) -> str:
-        """One line; `longstate.bench` has the keys."""
+        """One line of JSON; the keys are documented in `longstate.bench`."""
         found = {
             "environment": self.environment,
             "settings": asdict(self.settings),
@@ -111,7 +111,7 @@ class Result:
 
 
 class Progress(NamedTuple):
-    """Rows done and to do, and what is being done now."""
+    """Number of finished rows and of all rows, and the current work."""
 
     done: int
     total: int
@@ -130,10 +130,10 @@ def run(
 ) -> Result:
     """Measure ops and layers by name; everything when no name is given.
 
-    An interrupt (Ctrl-C) ends it and keeps what was measured.
+    An interrupt (Ctrl-C) ends the run; rows measured so far are kept.
 
     Args:
-        settings: where, with what, at which size.
+        settings: device, type and sizes.
         ops: names of functions in `longstate.ops`, or of their folders.
         layers: names of classes in `longstate.layers`.
         show: called before each piece of work.
@@ -188,7 +188,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _measure(subject: Subject, settings: Settings, say: Callable[[str], None]) -> Iterator[Row]:
-    """A row for every mode. What fails says so, whatever it raised, and the others go on."""
+    """A row for every mode. A failure of any kind gives a row with a note; the others continue."""
     left = list(subject.modes)
     error = None
     try:

@@ -1,4 +1,4 @@
-"""The ops, with operands as the layers hand them over, and their references.
+"""The ops, with the operands that layers pass to them, and their references.
 
 Sizes, besides batch b, length t and d = d_model: in a selective block D = 2 d channels, 16 states,
 4 taps, heads of 64 channels with 128 states; 32 complex modes (64 real states) for each channel of
@@ -30,7 +30,7 @@ from longstate.layers._channelwise import matrices
 _MODES, _STATES, _COLUMNS, _TAPS = 32, 16, 128, 4
 
 Operands = dict[str, Any]
-"""Arguments by name; tensors are differentiated."""
+"""Arguments by name; gradients are taken of all tensors."""
 
 
 def _diagonal_scan(draw: Draw, s: Settings) -> Operands:
@@ -144,7 +144,7 @@ def _subject(
     plain = partial(op, impl="reference")
 
     def check(settings: Settings) -> float:
-        # longer than a chunk of 64 samples, and inside wider than a tile of 64 channels
+        # longer than a chunk of 64 samples, with inner channels wider than a tile of 64
         small = replace(settings, batch=2, length=70, d_model=36)
         given = _leaves(operands(Draw(small), small))
         wide = {k: exact(v) if isinstance(v, Tensor) else v for k, v in given.items()}

@@ -1,15 +1,15 @@
-"""How many operations the matrix products of a call are, by type.
+"""Count the operations of the matrix products of a call, by type.
 
-Counted as PyTorch dispatches them, and so for everything that is made of them: `matmul`, `einsum`,
-`Linear`, their gradients. It cannot see into the ops of this package; of those with products inside
-the count is what their equations need,
+Products are counted as PyTorch dispatches them, which includes `matmul`, `einsum`, `Linear` and
+their gradients. The ops of this package are not dispatched; for those with products inside, the
+count follows from their equations,
 
     chunk_scan        C B^T and M x in every chunk of k samples; into the state, and out of it:
                       2 b t (g k n + h k p + 2 h p n)
     zoh_scan,         the drive B u, complex B: 2 b t d 2n; real B: 2 b t d n
     oscillator_scan
 
-and twice that backward. What a backward pass computes again is not counted: it is no merit.
+and twice that for the backward pass. Recomputation in a backward pass is not counted.
 
 An addition is one operation and a multiplication is one; complex ones are counted in real numbers.
 """
@@ -71,7 +71,9 @@ class ProductCounter(TorchDispatchMode):
         self.operations: Counter[torch.dtype] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        count = _COUNTS.get(func.name().split(".")[0].rstrip("_"))  # in place and out= too
+        count = _COUNTS.get(
+            func.name().split(".")[0].rstrip("_")
+        )  # includes in-place and out= variants
         if count is not None:
             operations, dtype = count(*args)
             self.operations[dtype] += operations

@@ -1,4 +1,4 @@
-"""Where, with what and at which size to measure; operands of that size."""
+"""The settings of a run: device, type and sizes; and random operands of these sizes."""
 
 import math
 import os
@@ -19,16 +19,16 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one run.
+    """Settings of one run.
 
     Attributes:
         batch: sequences.
-        length: samples of each.
-        d_model: channels of a layer; ops run as they do inside one (Mamba's: twice as many).
+        length: samples of each sequence.
+        d_model: channels of a layer; ops have the sizes inside a layer (Mamba's: twice as many).
         dtype: of inputs and parameters, a name in `DTYPES`.
         device: as PyTorch names it.
         threads: processors to use.
-        seconds: spent on each timing at least, after warming up.
+        seconds: minimum time for each timing, after warming up.
 
     Raises:
         InputError: a value cannot be used here.
@@ -68,7 +68,7 @@ class Settings:
 
     @property
     def d_head(self) -> int:
-        """Channels of a head: 64, or the next below that divides."""
+        """Channels of a head: the largest divisor that is at most 64."""
         return next(p for p in range(64, 0, -1) if self.d_inner % p == 0)
 
 
@@ -86,19 +86,19 @@ class Draw:
         return self.like(low + (high - low) * torch.rand(*shape, generator=self._generator))
 
     def half(self, *shape: int) -> Tensor:
-        """One half of a wider projection, as x and its gate are in a block."""
+        """One half of a wider tensor, as x and its gate are halves of one projection."""
         return self.normal(*shape[:-1], 2 * shape[-1])[..., : shape[-1]]
 
     def complex_normal(self, *shape: int) -> Tensor:
         return self.like(torch.complex(*torch.randn(2, *shape, generator=self._generator)))
 
     def decays(self, *shape: int) -> Tensor:
-        """Complex, inside the unit circle."""
+        """Complex numbers inside the unit circle."""
         radius, angle = torch.rand(2, *shape, generator=self._generator)
         return self.like(torch.polar(0.9 + 0.099 * radius, math.pi * angle))
 
     def like(self, x: Tensor) -> Tensor:
-        """`x` on the device in the type in use; complex numbers are never narrower than 64 bits."""
+        """`x` on the device, in the type of the run; complex numbers have at least 64 bits."""
         dtype = self.dtype
         if x.is_complex():
             dtype = torch.complex128 if dtype == torch.float64 else torch.complex64

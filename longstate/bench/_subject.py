@@ -1,4 +1,4 @@
-"""What is measured: an op or a layer, how to check it, and the calls to time."""
+"""The subject of a measurement: an op or a layer, its check, and the calls to time."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Call = Callable[[], Any]
 
 
 class WrongResult(Exception):
-    """A result that deserves no speed."""
+    """A wrong result; no speed is reported for it."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Mode:
         name: "forward", "forward+backward" or "step".
         shapes: of the operands, by name.
         run: the call.
-        tokens: samples that it takes.
-        bytes: that it must move at least.
+        tokens: number of samples.
+        bytes: least number of bytes to move.
     """
 
     name: str
@@ -73,7 +73,7 @@ def size(tensors: Iterable[Tensor]) -> int:
 def forward_and_backward(
     call: Call, operands: dict[str, Tensor], parameters: Iterable[Tensor], tokens: int
 ) -> list[Mode]:
-    """The two modes of everything that can be differentiated."""
+    """The modes "forward" and "forward+backward"."""
     leaves = [*operands.values(), *parameters]
     shapes = shapes_of(operands)
 

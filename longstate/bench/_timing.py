@@ -1,4 +1,4 @@
-"""Times of repeated calls, and the limits of the machine that they are compared with."""
+"""Time repeated calls, and measure the limits of the machine."""
 
 import platform
 import statistics
@@ -12,10 +12,10 @@ import torch
 
 from longstate.bench._settings import DTYPES, Settings
 
-_SHORTEST = 0.002  # seconds of one timing: far above what a clock and a GPU's answer take
-_LONG_ENOUGH = 0.05  # seconds of one product that is large enough to show the limit
-_LARGEST = 8192  # rows of it at most
-_ARRAY = 128 * 2**20  # bytes, well above any cache that one array could stay in
+_SHORTEST = 0.002  # seconds of one timing: much longer than the overhead of clock and GPU
+_LONG_ENOUGH = 0.05  # seconds of one product that is large enough to reach the limit
+_LARGEST = 8192  # most rows of that product
+_ARRAY = 128 * 2**20  # bytes, much larger than any cache
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def repeat(call: Callable[[], object], device: str, seconds: float) -> Timing:
         return (clock() - began) / calls
 
     calls = 1
-    while calls * timing(calls) < _SHORTEST:  # the first one also brings the operands near
+    while (
+        calls * timing(calls) < _SHORTEST
+    ):  # the first one also loads the operands into the caches
         calls *= 4
     times: list[float] = []
     while (spent := calls * sum(times)) < seconds or (len(times) < 3 and spent < 5 * seconds):
@@ -57,7 +59,7 @@ def repeat(call: Callable[[], object], device: str, seconds: float) -> Timing:
 
 
 def _clock(device: str) -> Callable[[], float]:
-    """Seconds, once the device has done what it was given."""
+    """A clock in seconds that waits until the device has finished."""
     if torch.device(device).type == "cpu":
         return perf_counter
 
@@ -70,11 +72,11 @@ def _clock(device: str) -> Callable[[], float]:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the machine can do at best.
+    """The limits of the machine.
 
     Attributes:
         products: operations per second of a large square matrix product, by type.
-        transfers: bytes per second of arrays far larger than the caches, by what was done.
+        transfers: bytes per second for arrays much larger than the caches, by kind of transfer.
     """
 
     products: dict[str, float]
@@ -85,7 +87,7 @@ class Limits:
         return max(self.transfers.values())
 
     def better(self, other: "Limits") -> "Limits":
-        """The larger of both, for each."""
+        """The larger of both values, for each limit."""
 
         def larger(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
             return {name: max(a[name], b[name]) for name in a}
@@ -95,13 +97,13 @@ class Limits:
         )
 
     def moved(self, other: "Limits") -> float:
-        """By how much of itself the limit that differs most differs."""
+        """The largest relative difference of a limit."""
         ours, theirs = (x.products | {"": x.bandwidth} for x in (self, other))
         return max(abs(ours[k] - theirs[k]) / max(ours[k], theirs[k]) for k in ours)
 
 
 def limits(settings: Settings) -> Limits:
-    """Measure them, with the threads in use."""
+    """Measure the limits, with the current number of threads."""
     products = {}
     for name in ("float32", "float64", settings.dtype):
         try:
@@ -136,7 +138,7 @@ def _transfers(settings: Settings) -> dict[str, float]:
 
 
 def device_name(device: str) -> str:
-    """Of the processor or the accelerator."""
+    """Name of the processor or the accelerator."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

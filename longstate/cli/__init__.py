@@ -19,6 +19,7 @@ from longstate.cli import (
     demo,
     forecast,
     memory,
+    reduce,
     runs,
     stream,
     text,
@@ -60,6 +61,7 @@ app.command()(convert.convert)
 app.command()(bench.bench)
 app.command()(memory.certify)
 app.command()(memory.memory)
+app.command()(reduce.reduce)
 app.command()(cite.cite)
 
 

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bar
 from torch import nn
 
 from longstate.cli._terminal import say, show_facts, show_table, visible
+from longstate.compress import Reduction
 from longstate.layers import Layer
 from longstate.memory import Certificate
 from longstate.reports.memory import MemoryReport
@@ -159,6 +160,15 @@ def show_certificate(found: Certificate) -> None:
             layer = name
         rows.append(cells)
     show_table("", head[1:], rows, right=2)
+
+
+def show_reduction(found: Reduction) -> None:
+    head, body = found.rows()
+    rows = [row for name, *cells, _ in body for row in ([name], cells)]
+    show_table("", head[1:-1], rows)
+    for name, *_, remark in body:
+        if remark:
+            say(f"{name}: {remark}")
 
 
 def show_layers(found: MemoryReport) -> None:

@@ -1,4 +1,4 @@
-"""Series that ship inside the package, so that the demo and the examples need no network."""
+"""Series that are part of the package, so that the demo and the examples need no network."""
 
 from importlib.resources import files as _files
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ def nyc_airports() -> "pd.DataFrame":
     """Hourly departures from New York's three airports in 2013, and the weather.
 
     Columns:
-        time: start of the hour in UTC, without a time zone. Every hour has a row: 8,760.
+        time: start of the hour in UTC, without a time zone. There are 8,760 rows, one per hour.
         scheduled: departures planned for the hour. The timetable is known in advance.
         late: departures that left in the hour, 15 minutes or more behind their schedule.
         cancelled: planned for the hour and cancelled.

@@ -1,4 +1,4 @@
-"""Other libraries' names, checkpoints and models, run by this library."""
+"""Use names, checkpoints and models of other libraries with this library."""
 
 from longstate._lazy import lazy
 

@@ -1,4 +1,4 @@
-"""A language model without its head under the calls of `transformers`, and what both classes share.
+"""A language model without its head as a model of `transformers`, and the base of both classes.
 
 Axes: b batch, t time, d channels.
 """
@@ -24,7 +24,7 @@ from longstate.layers._base import State
 from longstate.models import Block, LanguageModel, LanguageSpec
 from longstate.models._language import Trunk, wide
 
-# where the head of a model with weights of its own was in files of earlier versions
+# name of an untied head in files of earlier versions
 register_checkpoint_conversion_mapping(
     LongstateConfig.model_type, [WeightRenaming("model.head.weight", "lm_head.weight")], True
 )
@@ -32,13 +32,13 @@ register_checkpoint_conversion_mapping(
 
 @dataclass
 class Past:
-    """What a model has read: `past_key_values` of an output, and of a later call.
+    """The states after some tokens: `past_key_values` of an output, and of a later call.
 
-    No call changes it, so that one past can be continued many times.
+    It is never changed in place, so that it can be continued several times.
 
     Args:
         states: one for each block, batch first.
-        length: tokens read, padding included.
+        length: number of tokens read, padding included.
     """
 
     states: list[State]
@@ -47,17 +47,17 @@ class Past:
     is_croppable = False
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens read; `generate` asks under this name."""
+        """Number of tokens read. `generate` calls this method."""
         return self.length
 
 
 class LongstatePreTrained(PreTrainedModel):
-    """What both classes share: how they are initialised, loaded, marked and recomputed."""
+    """Base of both classes: initialisation, loading, weight decay marks and checkpointing."""
 
     config: LongstateConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _is_stateful = True  # no way back to an earlier token: generate refuses to speculate
+    _is_stateful = True  # no way back to an earlier token, so no speculative decoding
     _no_split_modules = ["Block"]  # noqa: RUF012
     _input_embed_layer = "embedding"
 
@@ -67,11 +67,11 @@ class LongstatePreTrained(PreTrainedModel):
         mark_no_weight_decay(self)
 
     def init_weights(self) -> None:
-        """Nothing: a `LanguageModel` is made with its initial values."""
+        """Does nothing: a `LanguageModel` is built with its initial values."""
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """Give what a checkpoint lacks the values of a new model; transformers names it."""
+        """Initialise weights that a checkpoint lacks; transformers lists them."""
         lacking = {
             name: p
             for name, p in self.named_parameters()
@@ -81,11 +81,11 @@ class LongstatePreTrained(PreTrainedModel):
         new = dict(fresh.named_parameters(remove_duplicate=False))
         for name, p in lacking.items():
             p.copy_(new[name])
-        mark_no_weight_decay(self)  # loading has put other tensors in their places
+        mark_no_weight_decay(self)  # loading has replaced the tensors
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
-        """Nothing: the file beside the weights imports this class, so none is copied there."""
+        """Does nothing: the file beside the weights imports this class, so no code is copied."""
 
     def resize_token_embeddings(
         self,
@@ -93,7 +93,7 @@ class LongstatePreTrained(PreTrainedModel):
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> nn.Embedding:
-        """Another number of tokens, as for every model of transformers; no row is left unused."""
+        """Change the number of tokens, as for every model of transformers; without unused rows."""
         embedding = super().resize_token_embeddings(
             new_num_tokens, pad_to_multiple_of, mean_resizing
         )
@@ -110,7 +110,7 @@ class LongstatePreTrained(PreTrainedModel):
         gradient_checkpointing_func: Any = checkpoint,
         every_n_layers: int = 1,
     ) -> None:
-        """Have blocks compute again in the backward pass, instead of keeping what they computed."""
+        """Recompute blocks in the backward pass instead of storing intermediate values."""
         if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
             raise InputError("checkpointing a longstate model needs use_reentrant=False")
         model = next(m for m in self.modules() if isinstance(m, LongstateModel))
@@ -122,16 +122,16 @@ class LongstatePreTrained(PreTrainedModel):
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        """The first call of `generate` has no past; its output has."""
+        """False: the first call of `generate` needs no cache; its output has one."""
         return False
 
 
 class LongstateModel(Trunk, LongstatePreTrained):
-    """A `LanguageModel` without its head, under the calls that transformers makes: `AutoModel`.
+    """A `LanguageModel` without its head, for `AutoModel` of transformers.
 
     Args:
         config: sizes and layers.
-        model: whose embedding, blocks and norm are shared and not copied; a new one when None.
+        model: its embedding, blocks and norm are shared and not copied. None: a new model.
     """
 
     _keys_to_ignore_on_load_unexpected = ["lm_head"]  # noqa: RUF012
@@ -156,18 +156,17 @@ class LongstateModel(Trunk, LongstatePreTrained):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
-        """What the head reads, and what has been read.
+        """The input of the head, and the states.
 
         Args: as for `LongstateForCausalLM.forward`.
 
         Returns:
             last_hidden_state (b, t, d): of the type of the weights; 0 at padding.
-            past_key_values: what has been read.
-            hidden_states: where they were asked for, what entered each block, and
-                last_hidden_state.
+            past_key_values: the states.
+            hidden_states: if requested, the input of each block, and last_hidden_state.
         """
         if output_attentions:
-            raise InputError("a longstate model gives no attentions: leave output_attentions out")
+            raise InputError("a longstate model has no attentions: leave output_attentions out")
         if not isinstance(past_key_values, Past | None):
             raise InputError(
                 "past_key_values must come from an earlier output of this model; got "
@@ -201,8 +200,8 @@ class LongstateModel(Trunk, LongstatePreTrained):
         reset: Tensor | None,
         seen: list[Tensor] | None,
     ) -> tuple[Tensor, list[State]]:
-        """x (b, t, d) after the last norm, and the states. given: tokens (b, t), or what stands in
-        for their embeddings, (b, t, d)."""
+        """x (b, t, d) after the last norm, and the states. given: tokens (b, t), or vectors that
+        replace their embeddings, (b, t, d)."""
         if given.is_floating_point() and given.dim() == 3:
             if given.shape[2] != self.config.d_model:
                 raise InputError(
@@ -230,9 +229,9 @@ class LongstateModel(Trunk, LongstatePreTrained):
 
 
 def new_model(spec: LanguageSpec) -> LanguageModel:
-    """A new model, its weights of the default type, which transformers sets to the one asked for.
+    """A new model with weights of the default type, which transformers sets to the requested type.
 
-    What sets decays and steps is never narrower than float32: it needs the digits.
+    Parameters of decays and steps are never narrower than float32, because they need the precision.
     """
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)

@@ -1,4 +1,4 @@
-"""What a language model is made of, as `transformers` keeps it: in `config.json`."""
+"""The description of a language model as a config of `transformers`: `config.json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields
@@ -13,8 +13,8 @@ from longstate.errors import InputError
 from longstate.models import LanguageSpec
 from longstate.models._language_spec import FORMAT
 
-# What a saved folder has for programs that do not import longstate. They ask their user for
-# trust_remote_code=True, and then run this file; it needs longstate to be installed.
+# A file in a saved folder, for programs that do not import longstate. With trust_remote_code=True
+# they run this file; it needs longstate to be installed.
 _FILE = "longstate_auto.py"
 _CODE = """# The classes of an installed longstate, for the Auto classes of transformers.
 from longstate.interop import LongstateConfig, LongstateForCausalLM, LongstateModel
@@ -28,7 +28,7 @@ _TOKENS = ("bos_token", "eos_tokens", "pad_token")  # transformers has its own n
 
 
 class LongstateConfig(PreTrainedConfig):
-    """The fields of `LanguageSpec`, which explains them; tokens by the names transformers has.
+    """The fields of `LanguageSpec`; special tokens have the names of transformers.
 
     Raises:
         InputError: a value is out of range, a layer or an option does not exist, or the format is
@@ -36,7 +36,7 @@ class LongstateConfig(PreTrainedConfig):
     """
 
     model_type = "longstate"
-    has_no_defaults_at_init = True  # older versions would make one without arguments
+    has_no_defaults_at_init = True  # older versions of transformers would call it without arguments
     attribute_map = {"hidden_size": "d_model", "tie_word_embeddings": "tie"}  # noqa: RUF012
 
     vocab_size: int
@@ -62,13 +62,13 @@ class LongstateConfig(PreTrainedConfig):
 
     @property
     def num_hidden_layers(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return len(self.layers)
 
     def save_pretrained(
         self, save_directory: str | PathLike[Any], push_to_hub: bool = False, **rest: Any
     ) -> None:
-        """`config.json`, and the file that lets other programs find these classes."""
+        """Write `config.json`, and the file with which other programs find these classes."""
         self.auto_map = dict(_AUTO)
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,18 +77,18 @@ class LongstateConfig(PreTrainedConfig):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
-        """Nothing: the file beside the weights imports this class, so none is copied there."""
+        """Does nothing: the file beside the weights imports this class, so no code is copied."""
 
     @classmethod
     def from_spec(cls, spec: LanguageSpec) -> "LongstateConfig":
-        """The config of a model that exists."""
+        """The config of an existing model."""
         facts = asdict(spec)
         bos, ends, pad = (facts.pop(name) for name in _TOKENS)
         end = ends[0] if len(ends) == 1 else list(ends) or None
         return cls(**facts, bos_token_id=bos, eos_token_id=end, pad_token_id=pad)
 
     def spec(self) -> LanguageSpec:
-        """What a `LanguageModel` is made of."""
+        """The description of the `LanguageModel`."""
         if self.format != FORMAT:
             raise InputError(
                 f"this model's config.json is of format {self.format!r}; this version of longstate "

@@ -1,4 +1,4 @@
-"""What the masks, positions and labels of transformers mean for a `LanguageModel`.
+"""Convert masks, positions and labels of transformers to arguments of a `LanguageModel`.
 
 Axes: b batch, t time, d channels.
 """
@@ -13,7 +13,7 @@ def the_input(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     """The one of the two that was given.
 
     Raises:
-        InputError: both or none was.
+        InputError: both or neither were given.
     """
     if input_ids is not None and inputs_embeds is None:
         return input_ids
@@ -28,7 +28,7 @@ def existing_tokens(given: Tensor | None, inputs: Tensor, before: int) -> Tensor
     Args:
         given: attention_mask, (b, t), or (b, before + t).
         inputs: tokens (b, t), or vectors (b, t, d).
-        before: tokens that were read earlier.
+        before: number of tokens that were read earlier.
     """
     if given is None or inputs.dim() < 2:
         return None
@@ -52,7 +52,7 @@ def first_tokens(position_ids: Tensor | None, inputs: Tensor, mask: Tensor | Non
     """A bool tensor (b, t), True where a text begins: where the position is 0.
 
     Raises:
-        InputError: positions do not go up by 1 from 0, so that it is unknown where texts begin.
+        InputError: positions do not increase by 1 from 0, so that it is unknown where texts begin.
     """
     if position_ids is None:
         return None
@@ -73,7 +73,7 @@ def first_tokens(position_ids: Tensor | None, inputs: Tensor, mask: Tensor | Non
             wrong = (row[:, 1:] != row[:, :-1] + 1) & (row[:, 1:] != 0)
             if bool(wrong.any()):
                 raise InputError(
-                    "position_ids must go up by 1 within a text and be 0 where one begins; got "
+                    "position_ids must increase by 1 within a text and be 0 where one begins; got "
                     f"{int(row[:, 1:][wrong][0])} after {int(row[:, :-1][wrong][0])}"
                 )
     begins = positions == 0
@@ -83,7 +83,7 @@ def first_tokens(position_ids: Tensor | None, inputs: Tensor, mask: Tensor | Non
 def predicted_labels(
     labels: Tensor, inputs: Tensor, mask: Tensor | None, reset: Tensor | None
 ) -> Tensor:
-    """Labels (b, t), with -100 where a token is not predicted from the one before it.
+    """Labels (b, t), with -100 for tokens that are not predicted from the previous token.
 
     Args:
         labels (b, t): as given.
@@ -104,10 +104,10 @@ def predicted_labels(
 
 
 def last_of_each_row(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x (b, 1, d) at the last token that exists in each row of x (b, t, d).
+    """x (b, 1, d) at the last unmasked token in each row of x (b, t, d).
 
     Raises:
-        InputError: a row has none.
+        InputError: a row has no unmasked token.
     """
     if mask is None:
         return x[:, -1:]
@@ -122,5 +122,5 @@ def last_of_each_row(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _can_look(x: Tensor) -> bool:
-    """Looking at values would stop a compiled graph; a meta tensor has none."""
+    """Whether values can be read: not in a compiled graph, and not of a meta tensor."""
     return not torch.compiler.is_compiling() and not x.is_meta

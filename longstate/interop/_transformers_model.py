@@ -1,15 +1,15 @@
-"""Our language models as models of `transformers`: `AutoModelForCausalLM`, `generate`, Trainer.
+"""Language models of longstate in `transformers`: `AutoModelForCausalLM`, `generate`, Trainer.
 
     register_transformers()
     LongstateForCausalLM.from_longstate(model).save_pretrained("folder")
     model = AutoModelForCausalLM.from_pretrained("folder")
     model.to_longstate()                                        # the LanguageModel
 
-A program that has longstate installed but does not import it opens the same folder with
-`trust_remote_code=True`. PEFT, TRL, lm-eval and pipelines take these models as they take any other.
-`attention_mask` says which tokens exist, wherever the padding is: each row of a padded batch gives
-what it gives alone, in training and in `generate`, padded on the left or on the right.
-`position_ids` that go back to 0 begin another text, so that several can be packed into one row.
+A program in an environment with longstate that does not import it loads the same folder with
+`trust_remote_code=True`. PEFT, TRL, lm-eval and pipelines work with these models as with others.
+`attention_mask` marks padding, in any place: each row of a padded batch gives the same result as
+the row alone, in training and in `generate`, padded on the left or on the right. A position of 0 in
+`position_ids` begins another text, so that several texts can be packed into one row.
 
 Axes: b batch, t time, v vocabulary, d channels.
 """
@@ -40,9 +40,10 @@ from longstate.models._language import logits, tied_logits
 
 
 def register_transformers() -> None:
-    """Let `AutoConfig`, `AutoModel` and `AutoModelForCausalLM` know model_type "longstate".
+    """Register model_type "longstate" for `AutoConfig`, `AutoModel` and `AutoModelForCausalLM`.
 
-    Harmless twice. Trainer then leaves parameters that are marked `_no_weight_decay` without decay.
+    It can be called several times. Trainer then applies no weight decay to parameters marked with
+    `_no_weight_decay`.
 
     Raises:
         ImportError: transformers is not installed.
@@ -55,12 +56,12 @@ def register_transformers() -> None:
 class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
     """A `LanguageModel` with the methods that transformers, Trainer, PEFT and lm-eval call.
 
-    `model` is the model without its head, `lm_head` the head; where the weights are tied it holds
-    those of the embedding.
+    `model` is the model without its head, `lm_head` the head; with tied weights it has those of the
+    embedding.
 
     Args:
         config: sizes and layers.
-        model: with its weights, which are shared and not copied; a new one when None.
+        model: its weights are shared and not copied. None: a new model.
     """
 
     accepts_loss_kwargs = True
@@ -80,9 +81,9 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         """Wrap a model that was trained or loaded; its modules are shared and not copied.
 
         Args:
-            model: from `longstate.train.text.load`, `longstate.interop.load_language_model`, or
-                anywhere. One that was prepared for decoding generates and is evaluated, but save
-                the one that it was made from.
+            model: any `LanguageModel`, for example from `longstate.load` or
+                `longstate.interop.load_language_model`. A model that was prepared for decoding can
+                generate and be evaluated, but not saved; save the original model.
         """
         return cls(LongstateConfig.from_spec(model.spec), model).train(model.training)
 
@@ -106,29 +107,29 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         return_dict: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Logits, loss, and what has been read.
+        """Logits, loss, and the states.
 
         Args:
             input_ids (b, t): tokens.
-            attention_mask (b, t): 1 where a token exists, 0 at padding; bool, whole or
-                floating-point. With a past, columns for its tokens may precede.
-            position_ids (b, t): a text begins where they are 0; after that they go up by 1.
-            past_key_values: of an earlier output; nothing when None.
-            inputs_embeds (b, t, d): in place of `input_ids`, what their embeddings would be.
-            labels (b, t): the tokens; -100 is not predicted, and neither is padding, nor anything
-                from padding, nor the first token of a text from the text before it.
-            use_cache: whether to return the past. None: unless in training mode.
-            output_attentions: refused; there are none.
-            output_hidden_states: whether to return what entered each block.
-            logits_to_keep: 1 gives those after the last token of each row that exists, wherever the
-                padding is; 0 all; n the last n; or indices.
+            attention_mask (b, t): 1 for tokens, 0 at padding; bool, integer or floating-point. With
+                a past, columns for its tokens may come first.
+            position_ids (b, t): a text begins where they are 0; then they increase by 1.
+            past_key_values: of an earlier output. None: zero states.
+            inputs_embeds (b, t, d): embeddings, instead of `input_ids`.
+            labels (b, t): the tokens; the loss leaves out -100, padding, the token after padding,
+                and the first token of a text after another one.
+            use_cache: whether to return the states. None: unless in training mode.
+            output_attentions: refused, because there are none.
+            output_hidden_states: whether to return the input of each block.
+            logits_to_keep: 1 gives the logits after the last unmasked token of each row; 0 all;
+                n the last n; or indices.
             return_dict: False gives a tuple.
-            num_items_in_batch: what the summed loss is divided by, in place of a mean.
+            num_items_in_batch: divisor of the summed loss, instead of a mean.
 
         Returns:
-            loss: mean over the predicted tokens, in nats, where labels were given.
+            loss: mean over the predicted tokens, in nats, if labels were given.
             logits (b, t, v): float32 at least; 0 at padding.
-            past_key_values: what has been read.
+            past_key_values: the states.
             hidden_states: see `LongstateModel.forward`.
 
         Raises:
@@ -144,23 +145,15 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         mask = existing_tokens(attention_mask, given, before)
         if labels is None and isinstance(logits_to_keep, int) and logits_to_keep == 1:
             x = last_of_each_row(x, mask)
-        found = self._logits(x)
-        loss = None
+        logits, loss = self._logits(x), None
         if labels is not None:
-            reset = first_tokens(position_ids, given, mask)
+            labels = predicted_labels(labels, given, mask, first_tokens(position_ids, given, mask))
             loss = self.loss_function(
-                found,
-                predicted_labels(labels, given, mask, reset),
-                self.config.vocab_size,
-                num_items_in_batch=num_items_in_batch,
+                logits, labels, self.config.vocab_size, num_items_in_batch=num_items_in_batch
             )
-        if isinstance(logits_to_keep, Tensor):
-            found = found[:, logits_to_keep]
-        elif logits_to_keep:
-            found = found[:, -logits_to_keep:]
         output = CausalLMOutputWithPast(
             loss=loss,
-            logits=found,
+            logits=_kept(logits, logits_to_keep),
             past_key_values=inner.past_key_values,
             hidden_states=inner.hidden_states,
         )
@@ -168,8 +161,7 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         return output if as_dict else output.to_tuple()
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Where the weights are tied but are two by now, as adapters leave them, the embedding's
-        count."""
+        """Logits. If an adapter has separated tied weights, those of the embedding are used."""
         embedding, head = self.model.embedding, self.lm_head
         tied = self.config.tie and type(head) is nn.Linear and not head.weight.is_meta
         one = type(embedding) is nn.Embedding and embedding.weight is head.weight
@@ -185,14 +177,20 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         position_ids: Any = None,
         **kwargs: Any,  # under this name: generate then asks forward what it takes
     ) -> dict[str, Any]:
-        """As for every model. `stop_strings` need a tokenizer, and other models need positions;
-        this one does not."""
+        """As for every model, without the positions that other models need."""
         prepare: Any = GenerationMixin.prepare_inputs_for_generation
         return prepare(self, input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
     def _reorder_cache(self, past: Past, beam_idx: Tensor) -> Past:
-        """The past of each beam's best continuation."""
+        """The states in the order of the selected beams."""
         return Past(tree_map(lambda s: s.index_select(0, beam_idx), past.states), past.length)
+
+
+def _kept(logits: Tensor, which: int | Tensor) -> Tensor:
+    """The last `which` of logits (b, t, v) along time, all for 0; or those at the indices."""
+    if isinstance(which, Tensor):
+        return logits[:, which]
+    return logits[:, -which:] if which else logits
 
 
 def _tied_head(embedding: nn.Embedding) -> nn.Linear:

@@ -1,8 +1,8 @@
-"""Weights that accelerate keeps on a disk or in another memory, and brings for each call.
+"""Weights that accelerate keeps on a disk or in another memory, and loads for each call.
 
-Its hooks bring the weights of a module when that module is called. Our layers give weights of the
-modules inside them, such as `conv1d`, to a kernel without calling those modules, and take their
-device for that of a new state.
+Its hooks load the weights of a module when that module is called. The layers of longstate pass
+weights of inner modules, such as `conv1d`, to a kernel without calling these modules, and create
+states on the device of these weights. So the weights must be loaded before.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from torch import nn
 
 
 def is_offloaded(module: nn.Module) -> bool:
-    """Whether weights are elsewhere until a module is called."""
+    """Whether weights are loaded only when a module is called."""
     return any(p.is_meta for p in module.parameters())
 
 
 @contextmanager
 def weights_in_place(module: nn.Module) -> Iterator[None]:
-    """All weights inside `module` are where it runs, until the end of the block."""
+    """Context manager: all weights inside `module` are on its device."""
     hooked: list[tuple[nn.Module, Any]] = [
         (m, m._hf_hook) for m in module.modules() if "_hf_hook" in vars(m)
     ]

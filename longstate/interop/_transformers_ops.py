@@ -1,10 +1,10 @@
-"""What the modeling files of `transformers` call between their projections, on our ops.
+"""The functions that modeling files of `transformers` call between projections, by longstate's ops.
 
-Argument names, shapes and results are those of the functions they stand for. A function that does
-not cover a call gives NotImplemented, and the caller takes the original.
+Argument names, shapes and results are those of the replaced functions. A function that does not
+support a call returns NotImplemented, and the caller uses the original.
 
 Differs from the originals: steps, decays and states are float32 also in a bfloat16 model, as in the
-CUDA kernels of these models; a scan begins with the state that `beginning_with` sets.
+CUDA kernels of these models; a scan starts from the state that `beginning_with` sets.
 
 Axes: b batch, t time, d channels, k taps, n state, h heads, p channels per head, g groups.
 """
@@ -31,7 +31,7 @@ _first_states: ContextVar[Iterator[Tensor] | None] = ContextVar("first_states", 
 
 @contextmanager
 def beginning_with(state: Tensor) -> Iterator[None]:
-    """Scans inside begin with `state` (b, d, n), or one after the other with (b, heads, d, n)."""
+    """Context manager: scans start from `state` (b, d, n), or in turn from (b, heads, d, n)."""
     token = _first_states.set(iter(state.unbind(1) if state.dim() == 4 else (state,)))
     try:
         yield
@@ -40,7 +40,7 @@ def beginning_with(state: Tensor) -> Iterator[None]:
 
 
 def no_fused_layer(*_: Any, **__: Any) -> None:
-    """A whole layer in one call: only GPU packages have that, and for None the layer goes on."""
+    """A fused layer, which only GPU packages have. None makes the mixer use the other functions."""
 
 
 def causal_conv1d_fn(
@@ -73,7 +73,7 @@ def selective_scan_fn(
 ) -> Any:
     """hidden_states, dt, z (b, d, t), A (d, n), B, C (b, n, t) -> (b, d, t), last state (b, d, n).
 
-    The other `options` choose between ways to compute the same.
+    The other `options` do not change the result.
     """
     if _packed(options):
         return NotImplemented
@@ -112,7 +112,7 @@ def chunk_scan_fn(
     """hidden_states (b, t, h, p), dt (b, t, h), A (h), B, C (b, t, g, n) -> (b, t, h, p), and the
     last state (b, h, p, n).
 
-    Time is cut into chunks of our own size: `chunk_size` does not change the result.
+    The size of the chunks is chosen by the op: `chunk_size` does not change the result.
     """
     if _packed(options) or options.get("z") is not None:
         return NotImplemented
@@ -136,7 +136,7 @@ def causal_conv1d_update(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Any:
-    """hidden_states (b, d, 1) goes into conv_state (b, d, k), in place -> (b, d, 1)."""
+    """hidden_states (b, d, 1) -> (b, d, 1); conv_state (b, d, k) is updated in place."""
     if activation not in (None, *_SILU) or hidden_states.shape[-1] != 1:
         return NotImplemented
     if _differentiates(hidden_states, conv_state, weight):
@@ -193,10 +193,10 @@ def selective_state_update(
 
 
 def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Tensor) -> Any:
-    """One token (b, 1, d) through the whole mixer of Mamba, states in place."""
+    """One token (b, 1, d) through the whole mixer of Mamba; states are updated in place."""
     if torch.is_grad_enabled():
         return NotImplemented
-    # past nn.Module's own look-up, which for so many weights takes as long as a product
+    # without nn.Module's attribute look-up, which takes as long as a product for so many weights
     layers, own = mixer._modules, mixer._parameters
     into, steering, dt, out = (
         _plain(layers[name], nn.Linear) for name in ("in_proj", "x_proj", "dt_proj", "out_proj")
@@ -230,7 +230,7 @@ def mamba_step(mixer: Any, hidden_states: Tensor, conv_state: Tensor, state: Ten
 
 
 def _plain(layer: Any, kind: type[nn.Module]) -> dict[str, Any] | None:
-    """Weight and bias of a layer on the CPU that is nothing but these: no adapter, no hook."""
+    """Weight and bias of a plain layer on the CPU, without adapters and hooks; otherwise None."""
     if type(layer) is not kind or "forward" in vars(layer):
         return None
     if layer._forward_hooks or layer._forward_pre_hooks:
@@ -242,14 +242,14 @@ def _plain(layer: Any, kind: type[nn.Module]) -> dict[str, Any] | None:
 
 
 def _one_per_head(x: Tensor | None, axes: int) -> bool:
-    """Whether `x` holds one number for all of its last `axes`, as `expand` makes it."""
+    """Whether `x` is constant along its last `axes`, as a result of `expand`."""
     if x is None:
         return True
     return all(x.stride(axis) == 0 or x.shape[axis] == 1 for axis in range(-axes, 0))
 
 
 def _packed(options: dict[str, Any]) -> bool:
-    """Whether several sequences share a row: the originals say what that needs."""
+    """Whether several sequences are packed into a row; then the originals are used."""
     return any(options.get(name) is not None for name in _PACKING)
 
 

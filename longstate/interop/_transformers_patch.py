@@ -1,14 +1,14 @@
-"""`accelerate_transformers()`: the Mamba-family models of `transformers` on our kernels.
+"""`accelerate_transformers()`: Mamba-family models of `transformers` with longstate's kernels.
 
 The modeling files of transformers take their scans and convolutions from the packages `mamba_ssm`
-and `causal_conv1d` when these can be imported, whatever the device of the tensors, and are plain
-PyTorch otherwise. All ten families call the same few functions, by their name in the modeling file.
-Those names are what is replaced here, and the `forward` of the Mamba-1 mixers, where the state of
-an earlier call is seen. No model, config or weight is touched, so that models which exist already
-are accelerated too, and `undo()` leaves nothing behind.
+and `causal_conv1d` if these can be imported, for tensors on any device, and use plain PyTorch
+otherwise. All ten families call the same few functions, by their name in the modeling file. These
+names are replaced here, and the `forward` of the Mamba-1 mixers, where the state of an earlier call
+is available. Models, configs and weights are not changed, so existing models are accelerated too,
+and `undo()` restores everything.
 
-Supports transformers 5.15 to 5.23, and later ones whose modeling files still have these functions;
-with those, a mixer is left to take single tokens in its own way, and a warning says so.
+Supports transformers 5.15 to 5.23, and later versions whose modeling files still have these
+functions; with those, mixers process single tokens with their own code, and a warning is given.
 """
 
 import functools
@@ -68,20 +68,21 @@ _LAST_KNOWN = (5, 23)
 
 _lock = threading.RLock()
 _replaced: list[tuple[Any, str, Any]] = []
-"""Owner, name and original of everything that is replaced now; empty when nothing is."""
+"""Owner, name and original of each replaced function; empty if nothing is replaced."""
 
 
 class Acceleration:
-    """What `accelerate_transformers()` returns: a way back, and a context manager.
+    """The result of `accelerate_transformers()`: has `undo()`, and is a context manager.
 
-    Leaving the context undoes what this call has done: nothing, where an earlier one still holds.
+    The end of the context undoes the changes of this call. If an earlier call is still active, this
+    call has changed nothing.
     """
 
     def __init__(self) -> None:
         self._began = _begin()
 
     def undo(self) -> None:
-        """Put everything back that is in place now, whichever call did it. Harmless twice."""
+        """Restore the originals, also those replaced by another call. It can be called twice."""
         _end()
 
     def __enter__(self) -> "Acceleration":
@@ -94,22 +95,22 @@ class Acceleration:
 
 
 def accelerate_transformers() -> Acceleration:
-    """Run the Mamba-family models of `transformers` on our kernels, from now on.
+    """Run the Mamba-family models of `transformers` with longstate's kernels.
 
     Mamba, FalconMamba, Jamba, Zamba; Mamba-2, Bamba, Zamba2, FalconH1, GraniteMoeHybrid and
-    Nemotron-H: training, prefill and decoding, of models made before and after this call. On a CPU
-    always; on a CUDA device if Triton is installed and none of `mamba_ssm`, `causal_conv1d` and
-    `kernels` is. Elsewhere, under `torch.export`, and for packed sequences (`seq_idx`),
-    transformers' own code runs. Calling it again changes nothing.
+    Nemotron-H: training, prefill and decoding, of models created before and after this call. On a
+    CPU always; on a CUDA device if Triton is installed and none of `mamba_ssm`, `causal_conv1d` and
+    `kernels` is. On other devices, under `torch.export`, and for packed sequences (`seq_idx`),
+    transformers' own code runs. Another call changes nothing.
 
     Outputs and gradients are those of transformers to 1e-5 of their largest value in float32. With
-    bfloat16 they come nearer to the exact ones, because steps, decays and states are float32. One
-    thing is mended: a Mamba-1 model (the first four) that reads its input in several pieces goes on
-    from the state in its cache, where transformers begins each piece of two tokens or more at zero.
-    One is lost: gradients of gradients.
+    bfloat16 they are closer to the exact values, because steps, decays and states are float32. One
+    error is corrected: a Mamba-1 model (the first four) that reads its input in several pieces
+    continues from the state in its cache, where transformers starts each piece of two or more
+    tokens from zero. Gradients of gradients are not supported.
 
     Returns:
-        A handle with `undo()`; as a context manager it undoes what this call has done.
+        A handle with `undo()`; as a context manager it undoes the changes of this call.
 
     Raises:
         ImportError: transformers is not installed, or its modeling files do not have what 5.15 to
@@ -119,11 +120,11 @@ def accelerate_transformers() -> Acceleration:
 
 
 def _begin() -> bool:
-    """Replace everything, unless that is so already. Returns whether it was done now."""
+    """Replace all functions, unless this has been done. Returns whether it was done now."""
     with _lock:
         if _replaced:
             return False
-        replacements = list(_replacements())  # all of them are found before one is put in place
+        replacements = list(_replacements())  # all are found before the first is replaced
         for owner, name, original, ours in replacements:
             _replaced.append((owner, name, original))
             setattr(owner, name, ours)
@@ -160,17 +161,17 @@ def _replacements() -> Iterator[tuple[Any, str, Any, Any]]:
                 yield mixer, "forward", mixer.forward, _goes_on(mixer.forward, steps)
     except (ImportError, AttributeError) as different:
         raise ImportError(
-            "accelerate_transformers() knows the modeling files of transformers 5.15 to 5.23; "
+            "accelerate_transformers() supports the modeling files of transformers 5.15 to 5.23; "
             f"{version} is installed, where {different}"
         ) from different
 
 
 def _is_known(version: str) -> bool:
-    """Whether we have read this version's mixers, which a step of our own stands for as a whole."""
+    """Whether the mixers of this version were checked: `mamba_step` replaces a whole mixer."""
     known = tuple(int(part) for part in version.split(".")[:2]) <= _LAST_KNOWN
     if not known:
         warnings.warn(
-            f"transformers {version} is newer than this longstate knows: single tokens are less "
+            f"transformers {version} is newer than this longstate supports: single tokens are less "
             "accelerated",
             stacklevel=6,
         )
@@ -178,19 +179,19 @@ def _is_known(version: str) -> bool:
 
 
 def _check_arguments(name: str, original: Callable[..., Any], ours: Callable[..., Any]) -> None:
-    """Raise unless `original` takes, in this order, what `ours` takes."""
+    """Raise unless `original` has the arguments of `ours`, in the same order."""
 
     def named(function: Callable[..., Any]) -> list[str]:
         parameters = inspect.signature(function).parameters.values()
         return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     theirs, expected = named(original), named(ours)
-    if theirs and theirs[: len(expected)] != expected:  # none are seen through `kernels`
+    if theirs and theirs[: len(expected)] != expected:  # functions of `kernels` show no arguments
         raise ImportError(f"{name} takes {', '.join(theirs)}")
 
 
 def _devices() -> tuple[str, ...]:
-    """Where we have a kernel, and transformers, with what is installed, has none."""
+    """Devices with a kernel of longstate, but without an installed one for transformers."""
     theirs = any(map(_is_installed, ("mamba_ssm", "causal_conv1d", "kernels")))
     return ("cpu", "cuda") if has_triton() and not theirs else ("cpu",)
 
@@ -207,7 +208,7 @@ def _on(
     original: Callable[..., Any],
     exporting: Callable[[], bool],
 ) -> Callable[..., Any]:
-    """`ours` on `devices`, `original` everywhere else and where ours does not cover the call."""
+    """`ours` on `devices`; `original` on others, and for calls that `ours` does not support."""
 
     def function(*args: Any, **options: Any) -> Any:
         x = args[0] if args else next(iter(options.values()))
@@ -225,7 +226,7 @@ def _on(
 
 
 def _goes_on(forward: Callable[..., Any], steps: bool) -> Callable[..., Any]:
-    """`forward` of a Mamba-1 mixer that begins where its cache ends, and with a step of its own."""
+    """`forward` of a Mamba-1 mixer that continues from its cache; `mamba_step` for one token."""
 
     @functools.wraps(forward)
     def function(

@@ -1,8 +1,8 @@
-"""Which parameters weight decay leaves alone, and Trainer that follows it.
+"""Parameters without weight decay, and a Trainer that respects them.
 
-Decay would pull the time scales of a layer towards a value that means nothing. The published code
-of Mamba marks such parameters with `_no_weight_decay = True`; Trainer of transformers goes by names
-and by PyTorch's LayerNorm, and so would decay them.
+Weight decay would pull the time scales of a layer towards an arbitrary value. The published code of
+Mamba marks such parameters with `_no_weight_decay = True`; Trainer of transformers uses names and
+PyTorch's LayerNorm instead, and would decay them.
 """
 
 from functools import wraps
@@ -23,7 +23,7 @@ def mark_no_weight_decay(model: nn.Module) -> None:
 
 
 def honour_marks() -> None:
-    """Have every Trainer leave out parameters that are marked. Other models: as before."""
+    """Make every Trainer exclude marked parameters from weight decay."""
     from transformers.trainer import Trainer
 
     inner = Trainer.get_decay_parameter_names

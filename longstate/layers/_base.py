@@ -35,10 +35,10 @@ class Layer(nn.Module):
 
     d_model: int
     dynamics: tuple[str, ...] = ()
-    """Names of the parameters that set decays, frequencies and step sizes. They train with their
-    own, lower learning rate and without weight decay, and are never narrower than float32."""
+    """Names of the parameters that set decays, frequencies and step sizes. They are trained with a
+    separate, lower learning rate and without weight decay, and are never narrower than float32."""
     own_gate: bool = False
-    """Whether the layer ends in a projection of its own, so that a block need not add one."""
+    """Whether the layer ends in its own output projection, so that a block need not add one."""
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(
@@ -76,30 +76,30 @@ class Layer(nn.Module):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """A whole sequence, or the next piece of one.
+        """Process a whole sequence, or the next piece of one.
 
         Args:
             u (b, t, d): input. float16 and bfloat16 are widened inside; y comes back in u's type.
             state: what an earlier call returned, or `init_state(b)`. Zero when None. It is never
-                changed in place, so you may go back to it. It is differentiable; truncated
-                back-propagation is `state = tree_map(Tensor.detach, state)`.
+                changed in place, so it can be used again. It is differentiable; for truncated
+                back-propagation call `state = tree_map(Tensor.detach, state)`.
             dt (b, t): time since the previous sample, as a multiple of the regular interval; at
                 least 0. None means 1 everywhere.
-            mask (b, t): bool. A False sample does not exist, wherever it is: it changes neither the
-                state nor anything after it, its `dt` does not pass, and y there is 0.
+            mask (b, t): bool. A False sample is skipped, wherever it is: it does not change the
+                state or any later output, its `dt` is ignored, and y there is 0.
             reset (b, t): bool. True clears the state before that sample (masked or not), so that
                 several sequences can be packed into one row.
             rate: the sampling interval as a multiple of the one that the layer was trained with,
                 above 0: 2 runs a model of a 16 kHz signal at 8 kHz. The same as `dt = rate` at
-                every sample; where both are given they multiply. S4 takes it although it takes no
-                dt.
+                every sample; if both are given, they are multiplied. S4 accepts `rate` although it
+                accepts no `dt`.
 
         Returns:
             y (b, t, d), and the state after the last sample.
 
         Raises:
             ValueError: an argument does not fit; or `dt`, or a `rate` other than 1, is given to a
-                layer that has no step which time could scale.
+                layer without a time step.
         """
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class Layer(nn.Module):
         reset: Bool[Tensor, " b"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
-        """One sample. Layers with a cheaper way than a sequence of length 1 override this."""
+        """Process one sample. Layers override this where it can be faster than `forward`."""
 
         dt, mask, reset = (None if x is None else x[:, None] for x in (dt, mask, reset))
         call = as_options(dt, mask, reset, rate)
@@ -148,10 +148,10 @@ def check_call(
     reset: Tensor | None,
     rate: float = 1.0,
 ) -> State:
-    """Refuse what does not fit, in one sentence; return the state, zero when None was given.
+    """Check the arguments of a call. Returns the state, zero when None was given.
 
     Raises:
-        ValueError: naming the argument, what came and what was expected.
+        ValueError: names the argument, the value and what was expected.
     """
     name = type(layer).__name__
     if u.dim() != 3 or u.shape[2] != layer.d_model:
@@ -200,7 +200,7 @@ def check_step(
 def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
     if dt.shape != u.shape[:2]:
         raise ValueError(f"{name} expects dt of shape {tuple(u.shape[:2])}; got {tuple(dt.shape)}")
-    # Looking at values would stop a compiled graph or a transform, and wait for a GPU.
+    # Reading values would break a compiled graph or a transform, and synchronise with a GPU.
     if can_look() and dt.device.type == "cpu":
         with torch.no_grad():
             if not bool(((dt >= 0) & (dt < torch.inf)).all()):
@@ -208,18 +208,18 @@ def _check_dt(name: str, u: Tensor, dt: Tensor) -> None:
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Refuse what is no finite number above 0."""
+    """Check that `rate` is a finite number above 0."""
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
         raise ValueError(f"{name} expects rate to be a finite number above 0; got {rate!r}")
 
 
 def check_state(layer: Layer, state: State, batch: int) -> None:
-    """Refuse a state that is not one of this layer's for `batch` rows.
+    """Check that a state has the structure, shapes and types of this layer's, for `batch` rows.
 
     Raises:
-        ValueError: naming the first place that differs.
+        ValueError: names the first place that differs.
     """
-    empty = layer.init_state(0)  # making a full one would take longer than a step
+    empty = layer.init_state(0)  # a state of the full batch would take longer than a step
     wrong = difference(state, empty, batch, layer.grows)
     if wrong is not None:
         where = "state" + "".join(f"[{key!r}]" for key in wrong.path)
@@ -232,9 +232,22 @@ def check_state(layer: Layer, state: State, batch: int) -> None:
 def as_options(
     dt: Tensor | None, mask: Tensor | None, reset: Tensor | None, rate: float
 ) -> dict[str, Any]:
-    """Options of a call. `rate` only where it is not 1: a layer may do without."""
+    """Options of a call. `rate` is left out when it is 1: a layer need not accept it."""
     call: dict[str, Any] = {"dt": dt, "mask": mask, "reset": reset}
     return call if rate == 1 else {**call, "rate": rate}
+
+
+def no_step(layer: Layer) -> ValueError:
+    """The error of `step` for a bidirectional layer."""
+    return ValueError(
+        f"{type(layer).__name__}(bidirectional=True) needs the whole sequence and has no step; "
+        "build it with bidirectional=False to stream"
+    )
+
+
+def zero_masked(u: Tensor, mask: Tensor | None) -> Tensor:
+    """`u` (b, t, d) or (b, d), 0 where the mask is False. Masked samples may be NaN."""
+    return u if mask is None else u.masked_fill(~mask[..., None], 0)
 
 
 def scaled(u: Tensor, dt: Tensor | None, rate: float) -> Tensor | None:
@@ -249,28 +262,10 @@ def _wide(u: Tensor) -> torch.dtype:
 
 
 def of_no_rows(layer: Layer, u: Tensor) -> tuple[Tensor, State]:
-    """What a batch without rows gives: the result for one row of zeros, without that row."""
+    """The result for a batch without rows: that for one row of zeros, with the row removed."""
     zero = u.new_zeros(1, 1, u.shape[2]) + u.sum()
     y, state = layer.forward(zero)
     return y[:0].expand(u.shape), tree_map(lambda s: s[:0].clone(), state)
-
-
-def by_steps(
-    layer: Layer,
-    u: Tensor,
-    state: State,
-    dt: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    rate: float,
-) -> tuple[Tensor, State]:
-    """A sequence one sample at a time: slow, but nothing depends on values."""
-    outputs = []
-    for t in range(u.shape[1]):
-        now = [None if x is None else x[:, t] for x in (dt, mask, reset)]
-        y, state = layer.step(u[:, t], state, **as_options(now[0], now[1], now[2], rate))
-        outputs.append(y)
-    return torch.stack(outputs, dim=1), state
 
 
 def full_precision(u: Tensor) -> AbstractContextManager:
@@ -281,13 +276,13 @@ def full_precision(u: Tensor) -> AbstractContextManager:
 
 
 def _remembering(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that keeps its arguments in `_made_with`, so that a saved layer can be made
-    again. Where a class calls its parent's constructor, the arguments are those of the class."""
+    """Wrap a constructor: it keeps its arguments in `_made_with`, so that a saved layer can be
+    built again. If a class calls its parent's constructor, the class's own arguments are kept."""
 
     @functools.wraps(init)
     def wrapper(self: "Layer", *args: Any, **options: Any) -> None:
         if "_made_with" not in vars(self):
-            with suppress(TypeError):  # wrong arguments: `init` says what is wrong with them
+            with suppress(TypeError):  # wrong arguments: `init` raises a better message
                 given = inspect.signature(init).bind(self, *args, **options).arguments
                 vars(self)["_made_with"] = dict(list(given.items())[1:])
         init(self, *args, **options)

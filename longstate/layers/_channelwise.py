@@ -1,17 +1,16 @@
-"""What S4, S4D and DSS share: one linear system for each channel, constant in time.
+"""Base of S4, S4D and DSS: one linear, time-invariant system for each channel.
 
-A layer of this kind is a parameterisation. It says what its systems are (`system`) and how to run
-them (`_scan`); this file turns that into the contract of `Layer`, in one direction or in both.
+A layer of this kind is a parameterisation. It defines its systems (`system`) and how to run them
+(`_scan`); this file implements the contract of `Layer` with these, in one direction or in both.
 
     y_t = sum_{l >= 0} K_l u_{t-l}  (+ sum_{l >= 0} K'_l u_{t+1+l} when bidirectional)  + D u_t
 
-The backward kernel K' is strictly anti-causal: the present sample belongs to K.
+The backward kernel K' is strictly anti-causal: the current sample belongs to K.
 
 Axes: b batch, t time, d channels, n state.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,10 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from longstate.layers._base import (
     Layer,
     State,
-    by_steps,
+    as_options,
     check_call,
     check_step,
     full_precision,
+    no_step,
     of_no_rows,
 )
 from longstate.ops._ragged import Ragged, run_ragged
@@ -40,16 +40,25 @@ from longstate.systems import (
     ZeroOrderHold,
 )
 
-_BLOCK = 64  # samples of irregular time whose states are held at once
+_BLOCK = 64  # samples of irregular time whose states are in memory at once
 
 
-def check_one_way(layer: Any) -> None:
-    """Raise ValueError if a layer is bidirectional and so has no step."""
-    if layer.bidirectional:
-        raise ValueError(
-            f"{type(layer).__name__}(bidirectional=True) needs the whole sequence and has no step; "
-            "build it with bidirectional=False to stream"
-        )
+def by_steps(
+    layer: Layer,
+    u: Tensor,
+    state: State,
+    dt: Tensor | None,
+    mask: Tensor | None,
+    reset: Tensor | None,
+    rate: float,
+) -> tuple[Tensor, State]:
+    """A sequence one sample at a time: slow, but nothing depends on values."""
+    outputs = []
+    for t in range(u.shape[1]):
+        now = [None if x is None else x[:, t] for x in (dt, mask, reset)]
+        y, state = layer.step(u[:, t], state, **as_options(now[0], now[1], now[2], rate))
+        outputs.append(y)
+    return torch.stack(outputs, dim=1), state
 
 
 class ChannelwiseLayer(Layer):
@@ -81,7 +90,7 @@ class ChannelwiseLayer(Layer):
         if not self.bidirectional and batched(mask, reset):
             return by_steps(self, u, state, dt, mask, reset, rate)
         wide = u.to(self._dtype())
-        if mask is not None:  # what is not there may be NaN, and must not reach a gradient
+        if mask is not None:  # masked samples may be NaN, which must not reach a gradient
             wide = torch.where(mask[..., None], wide, 0)
         with full_precision(u):
             if self.bidirectional:
@@ -105,7 +114,8 @@ class ChannelwiseLayer(Layer):
         reset: Bool[Tensor, " b"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
-        check_one_way(self)
+        if self.bidirectional:
+            raise no_step(self)
         state = check_step(self, u, state, dt, mask, reset, rate)
         self._check_dt(dt)
         wide = u.to(self._dtype())
@@ -130,7 +140,7 @@ class ChannelwiseLayer(Layer):
         rate: float,
         direction: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """Outputs without D u, and the state; `direction` picks from a bidirectional C."""
+        """Outputs without D u, and the state; `direction` selects from a bidirectional C."""
         raise NotImplementedError
 
     def _advance(
@@ -145,7 +155,7 @@ class ChannelwiseLayer(Layer):
         lengths = None if ragged is None else ragged.lengths
         start = self._zero_state(u.shape[0])
         ahead, _ = self._scan(u, start, None, lengths, rate=rate, direction=0)
-        # padding comes first when time runs backwards, and leaves the zero state as it is
+        # in reversed time padding comes first, and does not change the zero state
         back, _ = self._scan(u.flip(1), start, None, None, rate=rate, direction=1)
         y = ahead + nn.functional.pad(back.flip(1)[:, 1:], (0, 0, 0, 1))
         return y if ragged is None else ragged.join(y)
@@ -239,7 +249,7 @@ class DiagonalLayer(ChannelwiseLayer):
         return torch.cat(outputs, dim=1), state
 
     def _irregular_block(self, u, state, dt, rate):
-        """Every state of a block is formed, (b, t, d, n), and formed again for the gradient."""
+        """All states of a block, (b, t, d, n), are computed, and again for the gradient."""
         A, B, C = matrices(self.continuous_system())
         steps = self._steps(rate)[:, None]
         dt, start = dt.to(u.dtype), state.flatten(1)
@@ -260,6 +270,14 @@ def matrices(
     """A, B (d, n) and C (d, n) of single-input, single-output systems."""
     C = system.C if direction is None else system.C[direction]
     return system.A, system.B[..., 0], C[..., 0, :]
+
+
+def undone(system: DiagonalSystem, rule: Discretization, log_dt: Tensor) -> tuple[Tensor, Tensor]:
+    """The continuous A (d, n) of a recurrence, and the C (..., d, n) that goes with B = 1."""
+    A_bar, B, C = matrices(system)
+    step = log_dt.detach().to(A_bar.real.dtype).exp()[:, None]
+    A = rule.undo(A_bar, step)
+    return A, C * B / rule.diagonal(A, step)[1]
 
 
 def log_uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:

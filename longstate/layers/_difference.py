@@ -1,4 +1,4 @@
-"""Where a state is not one of a layer's."""
+"""Find the first difference between a state and the state that a layer expects."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ _NODES = (dict, list, tuple)  # torch.compile cannot follow `list | tuple`
 
 
 class Difference(NamedTuple):
-    """Where a state is not what it should be: the way there, what is there, what should be."""
+    """A difference: the path to it, what was found, what was expected."""
 
     path: Path
     found: str
@@ -18,14 +18,14 @@ class Difference(NamedTuple):
 
 
 def difference(have: Any, want: Any, batch: int, grows: bool, path: Path = ()) -> Difference | None:
-    """The first place where a state differs from what is wanted; None if it does not.
+    """The first place where a state differs from the expected one; None if there is none.
 
     Args:
         have: a state.
-        want: one of the right structure, types and device, of any batch.
-        batch: rows that `have` should have.
+        want: a state of the right structure, types and device, for any batch.
+        batch: number of rows that `have` should have.
         grows: whether axis 1 may have any length.
-        path: the way to `have` from the whole state.
+        path: path to `have` from the whole state.
     """
     if isinstance(want, Tensor):
         if isinstance(have, Tensor) and _alike(have, want, batch, grows):
@@ -61,7 +61,7 @@ def _alike(have: Tensor, want: Tensor, batch: int, grows: bool) -> bool:
 
 
 def _kind(x: object, device: torch.device | None = None) -> str:
-    """What something is, in a few words."""
+    """A short description of a value."""
     if isinstance(x, Tensor):
         where = "" if device is None or x.device == device else f" on {x.device}, not on {device}"
         return f"{_plain(x.dtype)} {tuple(x.shape)}{where}"

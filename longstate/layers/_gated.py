@@ -1,6 +1,6 @@
-"""What the selective layers with heads share: a gated norm, initial steps, small helpers.
+"""Parts that the selective layers with heads share: a gated norm, initial steps, small helpers.
 
-Axes: d channels, g groups of channels; ... anything before.
+Axes: d channels, g groups of channels; ... any leading axes.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class GatedRMSNorm(nn.Module):
 
     Args:
         d: channels.
-        n_groups: consecutive groups of channels, each with a mean square of its own.
+        n_groups: number of groups of consecutive channels, each with its own mean square.
         eps: added to the mean square.
     """
 
@@ -32,14 +32,14 @@ class GatedRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d))
 
     def forward(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """In float32 at least; the result is of the type of the weights."""
+        """Computed in float32 at least; the result has the type of the weights."""
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         v = (y.to(wide) * F.silu(z.to(wide))).unflatten(-1, (self.n_groups, -1))
         v = v * (v.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         return v.flatten(-2).to(self.weight.dtype) * self.weight
 
     def factor(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """What y is multiplied with in all: gate, norm and weight."""
+        """The total factor of y: gate, norm and weight."""
         v = (y * F.silu(z)).unflatten(-1, (self.n_groups, -1))
         rms = (v.square().mean(-1, keepdim=True) + self.eps).rsqrt().expand_as(v)
         return F.silu(z) * rms.flatten(-2) * self.weight
@@ -66,6 +66,14 @@ class RMSNorm(nn.Module):
         return v * (v.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight
 
 
+def short_conv_weights(channels: int, taps: int) -> nn.Conv1d:
+    """The weights of a short convolution, with the names of the published models.
+
+    `longstate.ops.short_conv` runs it, because here past inputs are a part of the state.
+    """
+    return nn.Conv1d(channels, channels, taps, groups=channels, padding=taps - 1)
+
+
 def initial_step_bias(n: int, dt_min: float, dt_max: float) -> Tensor:
     """b (n) such that softplus(b) is log-uniform in [dt_min, dt_max], and at least 1e-4."""
     dt = log_uniform((n,), dt_min, dt_max).exp().clamp(min=_SMALLEST_STEP)
@@ -73,7 +81,11 @@ def initial_step_bias(n: int, dt_min: float, dt_max: float) -> Tensor:
 
 
 def heads(inner: int, d_head: int, n_groups: int) -> int:
-    """Number of heads, if it comes out even."""
+    """Number of heads.
+
+    Raises:
+        ValueError: `d_head` does not divide `inner`, or `n_groups` does not divide the heads.
+    """
     if inner % d_head:
         raise ValueError(f"d_head must divide expand * d_model = {inner}; got {d_head}")
     if (inner // d_head) % n_groups:
@@ -82,7 +94,11 @@ def heads(inner: int, d_head: int, n_groups: int) -> int:
 
 
 def step_limits(pair: Sequence[float | None]) -> tuple[float, float | None]:
-    """Smallest and largest step, if they are in order."""
+    """Smallest and largest step.
+
+    Raises:
+        ValueError: they are not in order.
+    """
     least, most = pair if len(pair) == 2 else (None, None)
     if least is None or least < 0 or (most is not None and not most >= least):
         raise ValueError(
@@ -100,12 +116,12 @@ def trace_of_heads(
     x: Tensor, log_a: Tensor, gain: Tensor, B: Tensor, C: Tensor, h0: Tensor, D: Tensor,
     own: Tensor | None = None,
 ) -> Trace:  # fmt: skip
-    """Heads as channels: x (b, t, h, p), log_a, gain, own (b, t, h), B and C (b, t, h, n), h0
-    (b, h, p, n), D (h)."""
+    """A trace with one channel for each channel of each head, from x (b, t, h, p), log_a, gain, own
+    (b, t, h), B and C (b, t, h, n), h0 (b, h, p, n), D (h)."""
     p, n = h0.shape[2:]
 
     def each(v: Tensor) -> Tensor:
-        """(b, t, h, ...) for each channel of a head: (b, t, h p, ...)."""
+        """Repeat (b, t, h, ...) for each channel of a head: (b, t, h p, ...)."""
         return v[:, :, :, None].expand(-1, -1, -1, p, *v.shape[3:]).flatten(2, 3)
 
     return Trace(
@@ -117,7 +133,7 @@ def trace_of_heads(
 def traced_conv(
     v: Tensor, conv: nn.Conv1d, taps: Tensor, channels: int
 ) -> tuple[Tensor, Convolution]:
-    """SiLU of the convolution (b, t, d), and how it made the first `channels` of it."""
+    """SiLU of the convolution (b, t, d), and the record of its first `channels` channels."""
     weight = conv.weight[:, 0]
     plain, _ = short_conv(v, weight, conv.bias, taps)
     bias = plain.new_zeros(len(weight)) if conv.bias is None else conv.bias

@@ -1,7 +1,7 @@
-"""Options of layers that were called otherwise before, for files of earlier versions.
+"""Options of layers that earlier versions named differently.
 
-What an earlier version wrote is put into today's words as it is read, by whoever reads it. Python
-calls use today's words only.
+Names in files of earlier versions are translated when the files are read. Python calls accept the
+current names only.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ _RENAMED = {
 
 
 def option_today(layer: str, option: str) -> str:
-    """Today's word for an option of a layer, whose name may be in any case."""
+    """The current name of an option of a layer. The layer's name may be in any case."""
     return _RENAMED.get(layer.lower(), {}).get(option, option)
 
 
 def options_today(layer: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer's options in today's words."""
+    """A layer's options under their current names."""
     return {option_today(layer, name): value for name, value in options.items()}

@@ -5,12 +5,13 @@
     out = out_proj(y)
 
 Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762. Positions are rotary
-(Su et al., "RoFormer", 2021, arXiv:2104.09864), so that only the distance of two samples counts, or
-there are none: next to a layer with a recurrence attention does without.
+(Su et al., "RoFormer", 2021, arXiv:2104.09864), so that only the distance of two samples matters,
+or absent: next to a recurrent layer attention does not need them.
 
-The state is the keys and values of what can still be seen, newest last. With `window=None` that is
-everything, and the state grows with the input: of the contract, "a state holds no sequence" does
-not hold then. With a window it has a fixed size, and all of the contract holds.
+The state holds the keys and values that later samples can still see, newest last. With
+`window=None` these are all, and the state grows with the input: then the clause "a state holds no
+sequence" of the contract does not hold. With a window the state has a fixed size, and all clauses
+hold.
 
 Axes: b batch, t time, d channels, h heads, p channels per head, s samples in the state.
 """
@@ -22,28 +23,29 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longstate.layers._attend import attend
-from longstate.layers._base import Layer, State, check_call, full_precision
+from longstate.layers._base import Layer, State, check_call, full_precision, zero_masked
 from longstate.ops._double import widen
 from longstate.ops._transforms import can_look
 
-_BASE = 10_000.0  # of the longest wavelength over the shortest, as in RoFormer
+_BASE = 10_000.0  # ratio of the longest wavelength to the shortest, as in RoFormer
 
 
 class Attention(Layer):
-    """Every sample looks at itself and at those before it.
+    """Every sample attends to itself and to earlier samples.
 
-    State: {"k", "v": (b, s, h, p), "length": (b)}. `length` says how many of the s are samples of
-    that row, the last ones; the others are 0.
+    State: {"k", "v": (b, s, h, p), "length": (b)}. The last `length` of the s entries of a row are
+    samples; the others are 0.
 
     Args:
         d_model: channels in and out.
-        n_heads: h; divides `d_model`, and leaves an even number of channels where positions rotate.
-        window: samples that a sample sees, itself included; None is all.
+        n_heads: h; divides `d_model`. With rotary positions each head needs an even number of
+            channels.
+        window: samples that a sample attends to, itself included; None is all.
         positions: "rotary" or "none".
 
     Raises:
         ValueError: an option does not exist, heads do not fit into the channels, or `dt` or `rate`
-            is given to a call: attention counts samples and knows no time.
+            is given to a call: attention counts samples and has no time step.
     """
 
     own_gate = True
@@ -78,7 +80,7 @@ class Attention(Layer):
         return self.window is None
 
     def init_state(self, batch: int) -> State:
-        """Nothing seen yet."""
+        """No keys and no values."""
         weight = self.out_proj.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         size = 0 if self.window is None else self.window - 1
@@ -96,18 +98,14 @@ class Attention(Layer):
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
         if dt is not None or rate != 1:
-            raise ValueError(
-                "Attention takes neither dt nor rate: it counts samples and knows no time. Mamba "
-                "does"
-            )
+            raise ValueError("Attention takes neither dt nor rate: it has no time step. Mamba does")
         state = check_call(self, u, state, dt, mask, reset)
         if state["k"].shape != state["v"].shape:
             raise ValueError(
                 "Attention expects as many keys as values in its state; got "
                 f"{tuple(state['k'].shape)} and {tuple(state['v'].shape)}"
             )
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         qkv = self.in_proj(u.to(self.in_proj.weight.dtype)).to(state["k"].dtype)
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, self.d_head)).unbind(2)
         with full_precision(u):
@@ -116,8 +114,7 @@ class Attention(Layer):
             y = self._attend(q, k, v, old, length, mask, reset)
             after = self._kept(k, v, old, length, mask, reset)
         y = self.out_proj(y.flatten(2).to(self.out_proj.weight.dtype))
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(y, mask)
         return y.to(u.dtype), after
 
     def _attend(
@@ -148,7 +145,7 @@ class Attention(Layer):
         mask: Tensor | None,
         reset: Tensor | None,
     ) -> Tensor:
-        """Which samples (b, t, s + t) each one sees: itself always, so that none sees nothing."""
+        """Which samples (b, t, s + t) each one attends to. Always itself, so no row is empty."""
         b, t = place.shape
         slots = torch.arange(old, device=place.device)
         time = torch.arange(t, device=place.device)
@@ -175,13 +172,13 @@ class Attention(Layer):
         mask: Tensor | None,
         reset: Tensor | None,
     ) -> State:
-        """The state after these keys and values (b, s + t, h, p): what the next sample can see."""
+        """The state after these keys and values (b, s + t, h, p): those the next sample can see."""
         b, whole = k.shape[:2]
         length = length.detach()
         if mask is None and reset is None:
             size = whole if self.window is None else self.window - 1
             length = (length + (whole - old)).clamp(max=size)
-            if size < whole:  # a view would hold all of them
+            if size < whole:  # a view would keep all of them in memory
                 k, v = k[:, whole - size :].clone(), v[:, whole - size :].clone()
             return {"k": k, "v": v, "length": length}
         there = torch.arange(old, device=k.device) >= old - length[:, None]
@@ -191,7 +188,7 @@ class Attention(Layer):
             there = there & (part[:, -1:] == 0)
             new = new & (part == part[:, -1:])
         there = torch.cat([there, new], dim=1)
-        order = there.long().argsort(dim=1, stable=True)  # what is there moves to the end
+        order = there.long().argsort(dim=1, stable=True)  # unmasked samples move to the end
         there = there.gather(1, order)
         if self.window is not None:
             size = self.window - 1
@@ -204,14 +201,14 @@ class Attention(Layer):
 
 
 def _places(mask: Tensor | None, u: Tensor) -> Tensor:
-    """The number of each sample (b, t), those that do not exist left out."""
+    """The number of each sample (b, t); masked samples are not counted."""
     if mask is None:
         return torch.arange(u.shape[1], device=u.device).expand(len(u), -1)
     return mask.long().cumsum(1) - 1
 
 
 def _turn(v: Tensor, place: Tensor) -> Tensor:
-    """Channels i and i + p / 2 of v (b, t, h, p) by the angle place * _BASE^(-2 i / p)."""
+    """Rotate channels i and i + p / 2 of v (b, t, h, p) by the angle place * _BASE^(-2 i / p)."""
     half = v.shape[-1] // 2
     speed = _BASE ** -(torch.arange(half, device=v.device, dtype=widen(v).dtype) / half)
     angle = place[..., None].to(speed.dtype) * speed

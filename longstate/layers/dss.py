@@ -5,12 +5,12 @@
 
 Gupta, Gu, Berant, "Diagonal State Spaces are as Effective as Structured State Spaces",
 NeurIPS 2022, arXiv:2203.14343. The exp form is S4D under the zero-order hold with B = 1. The
-softmax form normalises each mode over `length` samples, so that Re(lambda) > 0 is allowed; with the
-length fixed it is a recurrence too, and can be streamed for that many samples.
+softmax form normalises each mode over `length` samples, so that Re(lambda) > 0 is allowed. With
+a fixed length it is a recurrence too, and can be streamed for that many samples.
 
-Differs from the paper: a factor of 2, as everywhere here, for the stored half of the conjugate
+Differs from the paper: a factor of 2, as in all layers here, for the stored half of the conjugate
 pairs; the length of the softmax is an option of the layer and not the length of the batch, so
-that the same layer gives the same output in pieces.
+that the output does not depend on how the input is cut into pieces.
 
 Axes: b batch, t time, d channels, n stored modes (d_state / 2).
 """
@@ -25,7 +25,9 @@ from longstate.layers._channelwise import (
     complex_normal,
     complex_parameter,
     log_uniform,
+    undone,
 )
+from longstate.layers._resized import put, resized
 from longstate.systems import DiagonalSystem, ZeroOrderHold, s4d_legs
 
 _SMALLEST = 1e-7  # the paper's guard where e^{z length} passes through 1
@@ -38,12 +40,12 @@ class DSS(DiagonalLayer):
         d_model: channels in and out.
         d_state: states of each channel; even.
         variant: "exp", or "softmax" with `length`.
-        length: samples over which the softmax normalises: the longest sequence in view.
+        length: samples over which the softmax normalises: the longest sequence that is used.
         dt_min, dt_max: range of the initial steps.
         bidirectional: add a kernel that looks ahead. There is no state and no step then.
 
     Raises:
-        ValueError: an option does not exist, or `length` is missing or needless.
+        ValueError: an option does not exist, or `length` is missing or not needed.
     """
 
     dynamics = ("log_dt", "decay", "frequency")
@@ -87,10 +89,21 @@ class DSS(DiagonalLayer):
         D = self.D.to(dtype)[:, None, None]
         return DiagonalSystem(A, B[..., None], C[..., None, :], D, conjugate=True)
 
+    def with_system(self, system: DiagonalSystem) -> "DSS":
+        """A layer like this one that runs another recurrence of any size; see `S4D.with_system`."""
+        new = resized(self, d_state=2 * system.d_state)
+        new.d_state = 2 * system.d_state
+        A, weight = undone(system, self._rule(), self.log_dt)
+        decay = (-A.real).log() if self.variant == "exp" else A.real
+        if self.length is not None:
+            weight = weight / self._normaliser(A, self.length)
+        put(new, decay=decay, frequency=A.imag, w=weight)
+        return new
+
     def _normaliser(self, A: Tensor, length: int) -> Tensor:
         """1 / (e^{z length} - 1): with it the weights of a mode sum to 1 / lambda."""
         z = A * self.log_dt.to(A.real.dtype).exp()[:, None] * length
-        grows = z.real > 0  # then e^{-z length} is the small one
+        grows = z.real > 0  # then e^{-z length} is the small number
         small = torch.where(grows, -z, z)
         x = torch.expm1(small)
         reciprocal = x.conj() / (x.abs().square() + _SMALLEST)

@@ -8,19 +8,20 @@ with velocity z = x', discretised with a learned step s in (0, 1) for each oscil
     implicit ("im")               z_t = z_{t-1} + s (B u_t - A x_t)        x_t = x_{t-1} + s z_t
     implicit-explicit ("imex")    z_t = z_{t-1} + s (B u_t - A x_{t-1})    x_t = x_{t-1} + s z_t
 
-"im" loses energy, the faster the oscillator the more: it forgets. "imex" keeps it.
+"im" loses energy, more for faster oscillators: it forgets. "imex" conserves energy.
 
-Irregular time makes the steps s dt. "im" is used as it stands, and dissipates whatever the steps.
-"imex" as it stands would not be stable: each step conserves an energy of its own, and uneven steps
-pump. Here its uneven steps turn the state by the angle of the rule, but along the ellipses of the
-regular step, so that the energy of regular time is kept over any steps; dt = 1 is the paper's rule
-(`longstate.ops.oscillator_scan`). Neither rule is exact in time: cutting a step in two is only
-approximately the same.
+With irregular time the steps are s dt. "im" is used unchanged, and dissipates for all steps. "imex"
+unchanged would not be stable: each step size conserves a different energy, and uneven steps can
+increase it. Here an uneven step rotates the state by the angle of the rule, but along the ellipse
+of the regular step, so that the energy of regular time is conserved for all steps; dt = 1 is the
+paper's rule (`longstate.ops.oscillator_scan`). Neither rule is exact in time: two half steps are
+only approximately one step.
 
 Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025, arXiv:2410.03943. Differs from the paper:
-A is softplus(.) for "im", where the paper's ReLU stops learning at 0, and STABLE sigmoid(.) for
-"imex", which the paper leaves unbounded although it explodes at A s^2 = 4; irregular time, which
-the paper does not have. Norm, activation, dropout and gate of its block live in longstate.models.
+A is softplus(.) for "im", because the gradient of the paper's ReLU is 0 below 0, and
+STABLE sigmoid(.) for "imex", where the paper has no bound although the rule is unstable at
+A s^2 = 4; irregular time is not in the paper. Norm, activation, dropout and gate of its block are
+in longstate.models.
 
 Axes: b batch, t time, d channels, n oscillators.
 """
@@ -33,10 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
+from longstate.layers._resized import put, resized
 from longstate.ops import oscillator_scan
 from longstate.ops._drive import read
 from longstate.ops.oscillator_scan import STABLE, oscillator_step
-from longstate.systems import DenseSystem
+from longstate.systems import DenseSystem, DiagonalSystem
 
 
 class LinOSS(Layer):
@@ -93,6 +95,45 @@ class LinOSS(Layer):
             discrete=True,
         )
 
+    def modes(self) -> DiagonalSystem:
+        """The recurrence of regular samples as conjugate pairs, two for each oscillator: the real
+        part of its position, and the imaginary part. "im" only.
+
+        x_t = sum over l of g_l f_{t-l} of a force f, g_l = Im(p^{l+1}) / sqrt(A s^2), where the
+        pole p = (1 + i sqrt(A s^2)) / (1 + A s^2).
+
+        Raises:
+            ValueError: the variant is "imex", whose poles are on the unit circle.
+        """
+        if self.variant != "im":
+            raise ValueError("only LinOSS(variant='im') forgets, and has modes that die out")
+        a, B = self._folded()
+        C = self._complex(self.C)
+        pole, weight = oscillation(a)
+        into = torch.cat([B.real, B.imag]) * weight.repeat(2)[:, None]
+        out = torch.cat([C.real, -C.imag], dim=1).to(pole.dtype)
+        D = torch.diag(self.D.to(a.dtype))
+        return DiagonalSystem(pole.repeat(2), into, out, D, conjugate=True, discrete=True)
+
+    def with_oscillators(
+        self, a: Float[Tensor, " n"], force: Float[Tensor, "n2 d"], read: Float[Tensor, "d n2"]
+    ) -> "LinOSS":
+        """A layer like this one ("im") with other oscillators.
+
+        Args:
+            a (n): A s^2 of each.
+            force (2 n, d): B s^2, the real parts, then the imaginary parts.
+            read (d, 2 n): what the real parts of the positions add to y, then the imaginary parts.
+        """
+        n = len(a)
+        new = resized(self, d_state=n)
+        new.d_state = n
+        # only A s^2 and B s^2 count: every s is 1/2
+        put(new, frequency=_before_softplus(4 * a), step_size=torch.zeros_like(a))
+        put(new, B=4 * torch.complex(*force.chunk(2)))
+        put(new, C=torch.complex(*read.chunk(2, dim=1)).conj())
+        return new
+
     def init_state(self, batch: int) -> State:
         """Zero (b, 2, n): velocity, in units of a step, and position."""
         dtype = torch.promote_types(self._dtype(), torch.complex64)
@@ -108,8 +149,8 @@ class LinOSS(Layer):
         reset: Bool[Tensor, "b t"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """See `Layer`. `rate` is approximate, the better the smaller the steps; the zero-order hold
-        of S4D and S5 is exact."""
+        """See `Layer`. `rate` is approximate, and better for smaller steps; the zero-order hold of
+        S4D and S5 is exact."""
         state = check_call(self, u, state, dt, mask, reset, rate)
         if len(u) == 0:
             return of_no_rows(self, u)
@@ -140,13 +181,26 @@ class LinOSS(Layer):
 
 
 def _steps(u: Tensor, dt: Tensor | None, mask: Tensor | None, rate: float) -> Tensor | None:
-    """The length of each step; no time passes where the mask is False. None is 1 everywhere."""
+    """The length of each step; 0 where the mask is False. None is 1 everywhere."""
     if dt is None and mask is None and rate == 1:
         return None
     dt = u.new_ones(u.shape[:2]) if dt is None else dt.to(u.dtype)
     if mask is not None:
         dt = torch.where(mask, dt, 0)
     return dt * rate
+
+
+def oscillation(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Pole and weight w of oscillators with A s^2 = a, by the implicit rule: positions after an
+    impulse are 2 Re(w pole^l)."""
+    root = a.sqrt()
+    pole = torch.complex(torch.ones_like(a), root) / (1 + a)
+    return pole, -0.5j * pole / root
+
+
+def _before_softplus(y: Tensor) -> Tensor:
+    """x with softplus(x) = y."""
+    return y + torch.log(-torch.expm1(-y))
 
 
 def _uniform(*shape: int) -> Tensor:

@@ -4,24 +4,26 @@
     beta_t = sigmoid(dt_head(r_t))
     y_t = (S_t q_t + D x_t) * silu(z_t)
 
-where r, k, q are read off x; `longstate.layers._selective` has the frame around the scan. Stable
-for every input, without a matrix A.
+where r, k, q are projections of x; `longstate.layers._selective` has the layers around the scan.
+Stable for every input, without a matrix A.
 
 Liu, Wang, Wu, Feng, Stone, Liu, "Longhorn: State Space Models are Amortized Online Learners",
 2024, arXiv:2407.14207. Parameter names, shapes and initial values are those of the authors' code.
-Differs from the paper: `variant="exact"` runs the minimiser itself. What the authors released,
-"diagonal", keeps only the diagonal of its decay, which agrees with the minimiser where the key has
-one component, and elsewhere can leave the objective worse than no update (`longstate.ops`).
+Differs from the paper: `variant="exact"` runs the exact minimiser. The authors' code, "diagonal",
+keeps only the diagonal of its decay. This equals the minimiser if the key has one component, and
+can otherwise leave the objective worse than no update (`longstate.ops`).
 
 Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from longstate.layers._base import full_precision
+from longstate.layers._projected import check_columns
 from longstate.layers._selective import SelectiveLayer
 from longstate.ops import longhorn_scan
 from longstate.systems import Trace
@@ -32,21 +34,22 @@ class Longhorn(SelectiveLayer):
 
     Args:
         d_model: channels in and out.
-        d_state: n, size of a key, and states of each channel.
+        d_state: n, size of a key, and states of each channel. (m, n): of the m components of a key,
+            which set the step, the state has n.
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
         variant: "diagonal", as released, or "exact", the true minimiser.
 
     Raises:
         ValueError: a size is below 1, `variant` does not exist, or `dt` is given to a call:
-            Longhorn has no step that time could scale. Mamba does.
+            Longhorn has no time step. Mamba has one.
     """
 
     def __init__(
         self,
         d_model: int,
         *,
-        d_state: int = 16,
+        d_state: int | Sequence[int] = 16,
         d_conv: int = 4,
         expand: int = 2,
         variant: Literal["diagonal", "exact"] = "diagonal",
@@ -56,27 +59,40 @@ class Longhorn(SelectiveLayer):
             raise ValueError(f"variant must be 'diagonal' or 'exact'; got {variant!r}")
         self.variant = variant
         self.dt_head = nn.Linear(self.rank, self.d_inner)
-        nn.init.zeros_(self.dt_head.bias)  # beta begins near 1/2
+        nn.init.zeros_(self.dt_head.bias)  # beta starts near 1/2
+
+    def with_states(self, columns: Sequence[int]) -> "Longhorn":
+        """A copy that has these columns of the state. The key is computed whole, as its length sets
+        the step. Of the "diagonal" form what is left stays what it was; the "exact" form couples
+        the columns of a state, so that there it changes."""
+        return self._of_columns(check_columns(self, columns, self.d_state))
+
+    def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._read(x)  # with the whole key, which `_weights` needs
+
+    def _weights(self, low: Tensor, k: Tensor) -> Tensor:
+        """beta, such that beta / (1 + beta |kept key|^2) is the step of the whole key."""
+        beta = self.dt_head(low).sigmoid()
+        left_out = k.square().sum(-1, keepdim=True) - self._kept(k).square().sum(-1, keepdim=True)
+        return beta / (1 + beta * left_out.clamp(min=0))
 
     def _scan(self, x, z, steering, h0, dt, mask, reset):
         if dt is not None:
-            raise ValueError(
-                "Longhorn takes neither dt nor rate: it has no step that time could scale. Mamba "
-                "does"
-            )
+            raise ValueError("Longhorn takes neither dt nor rate: it has no time step. Mamba does")
         low, k, q = steering
-        beta = self.dt_head(low)
+        whole = self.columns is None
+        beta = self.dt_head(low) if whole else self._weights(low, k)
         with full_precision(x):
             return longhorn_scan(
-                x, beta, k, q, self.D, z, h0,
-                update=self.variant, beta_sigmoid=True, mask=mask, reset=reset,
+                x, beta, self._kept(k), self._kept(q), self.D, z, h0,
+                update=self.variant, beta_sigmoid=whole, mask=mask, reset=reset,
             )  # fmt: skip
 
     def _trace(self, x, steering, h0):
         low, k, q = steering
         beta = self.dt_head(low).sigmoid()
         rate = beta / (1 + beta * k.square().sum(-1, keepdim=True))
-        k, q = (v[:, :, None].expand(*x.shape, -1) for v in (k, q))
+        k, q = (self._kept(v)[:, :, None].expand(*x.shape, -1) for v in (k, q))
         if self.variant == "exact":
             return Trace(x, torch.ones_like(k), rate, k, q, h0, self.D, erase=rate)
         return Trace(x, 1 - rate[..., None] * k.square(), rate, k, q, h0, self.D)

@@ -4,15 +4,15 @@
     h_t = exp(step_t A) * h_{t-1} + step_t x_t B_t          A = -exp(A_log), one for each (d, n)
     y_t = (C_t h_t + D x_t) * silu(z_t)
 
-where r, B, C are read off x; `longstate.layers._selective` has the frame around the scan.
+where r, B, C are projections of x; `longstate.layers._selective` has the layers around the scan.
 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", COLM 2024,
 arXiv:2312.00752. Parameter names, shapes and initial values are those of the authors' code. Differs
 from the paper, as that code does: B is discretised by Euler's rule, not by a hold. Differs from
 the code: the projections are built without bias.
 
-Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
-whatever the time between them.
+Irregular time: `dt` multiplies the learned step. The short convolution counts samples and ignores
+the time between them.
 
 Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
@@ -26,13 +26,15 @@ from torch.nn import functional as F
 
 from longstate.layers._base import full_precision
 from longstate.layers._gated import initial_step_bias, step_limits
+from longstate.layers._projected import check_columns
+from longstate.layers._resized import put, resized
 from longstate.layers._selective import SelectiveLayer
 from longstate.ops import selective_scan
 from longstate.systems import Trace
 
 
 class Mamba(SelectiveLayer):
-    """Each channel forgets as fast as the input tells it to.
+    """A layer in which the decay of each channel depends on the input.
 
     Args:
         d_model: channels in and out.
@@ -42,7 +44,7 @@ class Mamba(SelectiveLayer):
         dt_rank: r, rank of the projection that gives the step; None is d_model / 16, rounded up.
         dt_min, dt_max: range of the initial steps.
         dt_limit: smallest and largest learned step; None in the second place is no limit. A
-            smallest step above 0 limits how long anything can be kept.
+            smallest step above 0 limits the memory of the layer.
 
     Raises:
         ValueError: a size is below 1, or the limits are not in order.
@@ -69,6 +71,24 @@ class Mamba(SelectiveLayer):
         self.dt_proj.bias = nn.Parameter(initial_step_bias(self.d_inner, dt_min, dt_max))
         rates = torch.arange(1, d_state + 1, dtype=torch.float32)
         self.A_log = nn.Parameter(rates.log().repeat(self.d_inner, 1))
+
+    def with_states(self, columns: Sequence[int]) -> "Mamba":
+        """A copy that has these columns of the state, and computes no others: what it writes and
+        reads in them is what this layer does.
+
+        Raises:
+            ValueError: a column is not there, or twice.
+        """
+        kept = check_columns(self, columns, self.d_state)
+        new = resized(self, d_state=len(kept))
+        r, n = self.rank, self.d_state
+        rows = [*range(r), *(r + i for i in kept), *(r + n + i for i in kept)]
+        put(new, A_log=self.A_log[:, kept])
+        weight = nn.Parameter(self.x_proj.weight.detach()[rows].clone())
+        new.x_proj.weight = weight.requires_grad_(self.x_proj.weight.requires_grad)
+        new.x_proj.out_features = len(rows)
+        new.d_state = new._columns = len(kept)
+        return new
 
     def _scan(self, x, z, steering, h0, dt, mask, reset):
         low, B, C = steering

@@ -1,6 +1,6 @@
 """Mamba-2: a selective state space model with one decay per head, run as matrix products.
 
-    z, (x, B, C), dt = in_proj(u)            x, B, C then pass a short causal convolution and SiLU
+    z, (x, B, C), dt = in_proj(u)            x, B, C then go through a causal convolution and SiLU
     step = softplus(dt + dt_bias)            within `dt_limit`
     h_t = exp(-exp(A_log) step_t) h_{t-1} + step_t x_t B_t^T        one matrix h for each head
     y_t = h_t C_t + D x_t
@@ -9,10 +9,10 @@
 Dao and Gu, "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured
 State Space Duality", ICML 2024, arXiv:2405.21060. Parameter names, shapes and initial values are
 those of the authors' code. Differs from it: no gated MLP beside the heads, the projections are
-built without bias, D is one number per head; `dt_limit` holds in a pass and in a step alike.
+built without bias, D is one number per head; `dt_limit` applies in `forward` and in `step`.
 
-Irregular time: `dt` multiplies the learned step. The taps of the short convolution count samples,
-whatever the time between them.
+Irregular time: `dt` multiplies the learned step. The short convolution counts samples and ignores
+the time between them.
 
 Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, k taps.
 """
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,47 +32,60 @@ from longstate.layers._base import (
     full_precision,
     of_no_rows,
     scaled,
+    zero_masked,
 )
 from longstate.layers._gated import (
     GatedRMSNorm,
     heads,
     initial_step_bias,
+    short_conv_weights,
     step_limits,
     trace_of_heads,
     traced_conv,
 )
+from longstate.layers._projected import (
+    StateProjection,
+    check_columns,
+    columns_and_state,
+    option,
+    projected,
+    selection_of,
+)
+from longstate.layers._resized import resized
 from longstate.ops import chunk_scan, short_conv
 from longstate.systems import Selection, Trace
 
 
 class Mamba2(Layer):
-    """Heads with a matrix state each; how fast a head forgets depends on the input.
+    """Heads with one matrix state each; the decay of a head depends on the input.
 
     State: {"taps": (b, k - 1, h p + 2 g n), "ssm": (b, h, p, n)}.
 
     Args:
         d_model: channels in and out.
-        d_state: n, columns of each head's state.
+        d_state: n, columns of each head's state. (n, r): B and C have n columns, and the state has
+            r, which `projection` makes of them.
         d_conv: taps of the convolution.
         expand: channels inside, as a multiple of `d_model`.
         d_head: p, channels of a head.
-        n_groups: groups of heads with a B and a C of their own.
+        n_groups: number of groups of heads; the heads of a group share B and C.
         dt_min, dt_max: range of the initial steps.
         dt_limit: smallest and largest learned step; None in the second place is no limit.
 
     Raises:
-        ValueError: heads do not fit into the channels, groups into the heads, or the limits are
-            not in order.
+        ValueError: `d_head` does not divide the inner channels, `n_groups` does not divide the
+            heads, or the limits are not in order.
     """
 
     dynamics = ("A_log", "dt_bias")
     own_gate = True
+    projection: StateProjection | None
 
     def __init__(
         self,
         d_model: int,
         *,
-        d_state: int = 128,
+        d_state: int | Sequence[int] = 128,
         d_conv: int = 4,
         expand: int = 2,
         d_head: int = 64,
@@ -83,18 +96,21 @@ class Mamba2(Layer):
     ):
         super().__init__()
         self.dt_limit = step_limits(dt_limit)
-        self.d_model, self.d_state, self.n_groups = d_model, d_state, n_groups
+        columns, self.d_state = columns_and_state(d_state)
+        self.d_model, self._columns, self.n_groups = d_model, columns, n_groups
         self.d_head, self.n_heads = d_head, heads(expand * d_model, d_head, n_groups)
-        inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * d_state
+        inner, convolved = expand * d_model, expand * d_model + 2 * n_groups * columns
         self._sizes = [inner, convolved, self.n_heads]
         self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
-        # holds the taps' weights; short_conv runs them, because past inputs are state here
-        self.conv1d = nn.Conv1d(convolved, convolved, d_conv, groups=convolved, padding=d_conv - 1)
+        self.conv1d = short_conv_weights(convolved, d_conv)
         self.dt_bias = nn.Parameter(initial_step_bias(self.n_heads, dt_min, dt_max))
         self.A_log = nn.Parameter(torch.empty(self.n_heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.n_heads))
         self.norm = GatedRMSNorm(inner, n_groups)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
+        kept = self.d_state < columns
+        made = StateProjection(n_groups, columns, self.d_state) if kept else None
+        self.register_module("projection", made)
 
     def init_state(self, batch: int) -> State:
         """Zero taps and zero matrices."""
@@ -119,8 +135,7 @@ class Mamba2(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0)
+        u = zero_masked(u, mask)
         z, convolved, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
         with full_precision(u):
             convolved, taps = short_conv(
@@ -133,15 +148,13 @@ class Mamba2(Layer):
                 x, log_a, B, C, state["ssm"], weight=step, D=self.D, mask=mask, reset=reset
             )
             y = self.norm(y.flatten(2), z)
-        y = self.out_proj(y)
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0)
+        y = zero_masked(self.out_proj(y), mask)
         return y.to(u.dtype), {"taps": taps.to(self._dtype()), "ssm": ssm}
 
     def trace(self, u: Float[Tensor, "b t d"], state: State = None) -> Trace:
-        """What the recurrence did with `u`, for `longstate.memory`; channels of all heads.
+        """The recurrence on `u` as data, for `longstate.memory`; channels of all heads.
 
-        `out_proj(trace.outputs() * trace.gate)` is what a call gives.
+        `out_proj(trace.outputs() * trace.gate)` is the output of a call.
         """
         state = check_call(self, u, state, None, None, None)
         z, v, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
@@ -153,11 +166,14 @@ class Mamba2(Layer):
         return replace(trace, conv=conv, gate=self.norm.factor(trace.outputs(), z))
 
     def selection(self) -> Selection:
-        """How the layer chooses, for `longstate.memory`."""
+        """The layer's constants, for certificates; see `Selection`."""
         inner, convolved, _ = self._sizes
         W, conv = self.in_proj.weight, self.conv1d
         bias = W.new_zeros(len(W)) if self.in_proj.bias is None else self.in_proj.bias
-        written = torch.arange(inner, inner + self.n_groups * self.d_state, device=W.device)
+        at, n = self.n_groups * self._columns, self._columns
+        write = torch.eye(convolved, dtype=W.dtype, device=W.device)[inner : inner + at]
+        if self.projection is not None:
+            write = (self.projection.write.mT.to(W) @ write.unflatten(0, (-1, n))).flatten(0, 1)
         return Selection(
             into=W[inner : inner + convolved],
             offset=bias[inner : inner + convolved],
@@ -168,21 +184,59 @@ class Mamba2(Layer):
             shift=self.dt_bias + bias[inner + convolved :],
             rate=self.A_log.exp()[:, None],
             direct=W[inner + convolved :],
-            write=torch.eye(convolved, dtype=W.dtype, device=W.device)[written],
+            write=write,
             limit=self.dt_limit,
             groups=self.n_groups,
         )
 
+    def with_states(self, columns: Int[Tensor, "g r"]) -> "Mamba2":
+        """A copy whose groups have these columns of the state.
+
+        Raises:
+            ValueError: a column is not there, or twice.
+        """
+        g, n = self.n_groups, self.d_state
+        kept = torch.tensor([check_columns(self, row, n) for row in columns.tolist()])
+        if self.projection is not None:
+            one = selection_of(kept, n)
+            return self.with_projection(one, one)
+        r, inner = kept.shape[1], self._sizes[0]
+        new = resized(self, d_state=r)
+        at = [(first + i * n + kept[i]).tolist() for first in (0, g * n) for i in range(g)]
+        rows = [*range(inner), *(inner + j for row in at for j in row)]  # of what is convolved
+        new._sizes = [inner, len(rows), self.n_heads]
+        every = [*range(inner), *(inner + j for j in rows)]
+        every += range(inner + self._sizes[1], sum(self._sizes))
+        _take(new.in_proj, every, "out_features")
+        _take(new.conv1d, rows, "out_channels")
+        new.conv1d.in_channels = new.conv1d.groups = len(rows)
+        new.d_state = new._columns = r
+        return new
+
+    def with_projection(
+        self, write: Float[Tensor, "g n r"], read: Float[Tensor, "g n r"]
+    ) -> "Mamba2":
+        """A copy whose state is h W in place of h, and read along V' C: a head's output changes by
+        h (I - W V') C, whatever the input.
+
+        Args:
+            write, read (g, n, r): W and V of each group.
+        """
+        r = write.shape[2]
+        new = resized(self, d_state=option(self._columns, r))
+        new.projection = projected(self.projection, write, read, self.in_proj.weight)
+        new.d_state = r
+        return new
+
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (..., h, p), B and C (..., g, n)."""
-        groups = self.n_groups * self.d_state
+        """x (..., h, p), B and C (..., g, n), or (..., g, r) where they are projected."""
+        groups = self.n_groups * self._columns
         inner = self._sizes[0]
         x, B, C = convolved.split([inner, groups, groups], dim=-1)
-        return (
-            x.unflatten(-1, (self.n_heads, self.d_head)),
-            B.unflatten(-1, (self.n_groups, self.d_state)),
-            C.unflatten(-1, (self.n_groups, self.d_state)),
-        )
+        B, C = (v.unflatten(-1, (self.n_groups, self._columns)) for v in (B, C))
+        if self.projection is not None:
+            B, C = self.projection(B, C)
+        return x.unflatten(-1, (self.n_heads, self.d_head)), B, C
 
     def _step_sizes(self, step: Tensor, dt: Tensor | None) -> tuple[Tensor, Tensor]:
         """Steps and logarithms of decays (..., h)."""
@@ -195,3 +249,11 @@ class Mamba2(Layer):
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
+
+
+def _take(part: nn.Linear | nn.Conv1d, rows: list[int], size: str) -> None:
+    """Keep these rows of the weight and of the bias."""
+    for name, old in list(part.named_parameters()):
+        new = nn.Parameter(old.detach()[rows].clone(), requires_grad=old.requires_grad)
+        setattr(part, name, new)
+    setattr(part, size, len(rows))

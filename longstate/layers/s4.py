@@ -2,14 +2,15 @@
 
     x'(t) = (Lambda - P P*) x(t) + B u(t)        y(t) = 2 Re(C x(t)) + D u(t)
 
-with the HiPPO matrices as its beginning, discretised by the bilinear rule with a learned step for
-each channel. Tying both low-rank factors to P, and Re(Lambda) < 0, keep it stable.
+initialised with the HiPPO matrices, discretised by the bilinear rule with a learned step for each
+channel. It is stable because both low-rank factors are P and Re(Lambda) < 0.
 
 Gu, Goel, Re, "Efficiently Modeling Long Sequences with Structured State Spaces", ICLR 2022,
-arXiv:2111.00396. Differs from the paper: the parameter is C itself and not C (I - A_bar^L), so no
-length is stored in a checkpoint; the layer runs the recurrence in chunks of matrix products
-(longstate.ops.channel_scan), which gives it a state. The paper's own route, a Cauchy kernel and a
-Fourier transform, is `system().impulse_response()` and a convolution; it gives the same numbers.
+arXiv:2111.00396. Differs from the paper: the parameter is C and not C (I - A_bar^L), so no length
+is stored in a checkpoint; the layer runs the recurrence in chunks of matrix products
+(longstate.ops.channel_scan), which gives it a state. The paper computes the impulse response with a
+Cauchy kernel and convolves by a Fourier transform. A convolution with
+`system().impulse_response()` gives the same numbers; the tests compare both.
 
 Axes: b batch, t time, d channels, n state (real coordinates), m = n / 2 stored modes, r rank.
 """
@@ -25,9 +26,20 @@ from longstate.layers._channelwise import (
     complex_parameter,
     log_uniform,
     matrices,
+    undone,
 )
+from longstate.layers._resized import put, resized
 from longstate.ops.channel_scan import dense_channel_scan
-from longstate.systems import Bilinear, DenseSystem, DPLRSystem, diagonalize, fout, legs, legt
+from longstate.systems import (
+    Bilinear,
+    DenseSystem,
+    DiagonalSystem,
+    DPLRSystem,
+    diagonalize,
+    fout,
+    legs,
+    legt,
+)
 
 _INITIAL = {"legs": legs, "legt": legt, "fout": fout}
 
@@ -38,13 +50,13 @@ class S4(ChannelwiseLayer):
     Args:
         d_model: channels in and out.
         d_state: states of each channel; even.
-        init: HiPPO matrix to begin with: "legs", "legt" (rank 2) or "fout".
+        init: initial HiPPO matrix: "legs", "legt" (rank 2) or "fout".
         dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
         bidirectional: add a kernel that looks ahead. There is no state and no step then.
 
     Raises:
-        ValueError: an option does not exist, `d_state` is odd, or `dt` is given to a call: a step
-            of its own for every sample would need a dense matrix for every sample; use S4D.
+        ValueError: an option does not exist, `d_state` is odd, or `dt` is given to a call: a
+            separate step for every sample would need a dense matrix for every sample; use S4D.
     """
 
     dynamics = ("log_dt", "log_decay", "frequency", "P", "B")
@@ -67,7 +79,7 @@ class S4(ChannelwiseLayer):
         A, B, P = (x.expand(d_model, *x.shape) for x in (spectrum.A, spectrum.B, spectrum.P))
         directions = (2,) if bidirectional else ()
         self.log_dt = nn.Parameter(log_uniform((d_model,), dt_min, dt_max))
-        # LegT and FouT have no decay of their own; a little keeps the logarithm finite
+        # the normal parts of LegT and FouT do not decay; a small decay keeps the logarithm finite
         self.log_decay = nn.Parameter((-A.real).clamp(min=1e-4).log().float())
         self.frequency = nn.Parameter(A.imag.float().clone())
         self.P = complex_parameter(P)
@@ -88,6 +100,20 @@ class S4(ChannelwiseLayer):
         steps = 2 * self._half_steps(rate)[:, 0]
         return self.continuous_system().discretize(Bilinear(), steps)
 
+    def with_system(self, system: DiagonalSystem) -> "S4":
+        """A layer like this one that runs a diagonal recurrence with conjugate pairs: S4 whose
+        low-rank part P is zero. See `S4D.with_system`."""
+        n = 2 * system.d_state
+        new = resized(self, d_state=n)
+        new.d_state = n
+        A, weight = undone(system, Bilinear(), self.log_dt)
+        rank = self.P.shape[-2]
+        zero = self.P.new_zeros(*A.shape, rank, 2)
+        put(
+            new, log_decay=(-A.real).log(), frequency=A.imag, P=zero, B=torch.ones_like(A), C=weight
+        )
+        return new
+
     def _zero_state(self, batch: int) -> Tensor:
         shape = (batch, self.d_model, self.d_state)
         return torch.zeros(shape, dtype=self._dtype(), device=self.D.device)
@@ -99,8 +125,8 @@ class S4(ChannelwiseLayer):
     def _advance(self, u, state, dt, rate):
         """The bilinear step by Woodbury's identity, without a matrix.
 
-        (I - A s/2) x = (I + A s/2) x_0 + s B u, of which all but P is diagonal: what P adds follows
-        from w = 2 Re(P* x), a system of r equations.
+        (I - A s/2) x = (I + A s/2) x_0 + s B u. Without P the matrices are diagonal; the part of P
+        follows from w = 2 Re(P* x), a system of r equations.
         """
         system, half = self.continuous_system(), self._half_steps(rate)
         P, B, C = system.P, system.B[..., 0], system.C[..., 0, :]
@@ -128,6 +154,6 @@ class S4(ChannelwiseLayer):
     def _check_dt(self, dt):
         if dt is not None:
             raise ValueError(
-                "S4 takes no dt: a step for every sample would need a dense matrix for every "
-                "sample. S4D takes irregular time; for one new sampling rate, pass rate="
+                "S4 takes no dt: each step size would need its own dense matrix. S4D takes "
+                "irregular time; for one new sampling rate, pass rate="
             )

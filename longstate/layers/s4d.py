@@ -7,8 +7,8 @@ discretised with a learned step for each channel, by zero-order hold or by the b
 
 Gu, Gupta, Goel, Re, "On the Parameterization and Initialization of Diagonal State Space Models",
 NeurIPS 2022, arXiv:2206.11893. Differs from the paper: the convolution is computed as a recurrence
-(longstate.ops.channel_scan), so the state comes for free; the GELU, dropout and output projection
-of the paper's block live in longstate.models.
+(longstate.ops.channel_scan), which also gives the state; the GELU, dropout and output projection
+of the paper's block are in longstate.models.
 
 Axes: b batch, t time, d channels, n stored modes (d_state / 2, or d_state when real).
 """
@@ -23,7 +23,9 @@ from longstate.layers._channelwise import (
     complex_normal,
     complex_parameter,
     log_uniform,
+    undone,
 )
+from longstate.layers._resized import put, resized
 from longstate.systems import (
     Bilinear,
     DiagonalSystem,
@@ -43,7 +45,7 @@ class S4D(DiagonalLayer):
     Args:
         d_model: channels in and out.
         d_state: states of each channel; even unless `init` is "real".
-        init: where A and B begin: "lin", "inv", "legs", or "real" (real decays: no oscillation).
+        init: initial A and B: "lin", "inv", "legs", or "real" (real decays, no oscillation).
         variant: "zoh" (exact under changes of rate and for irregular time) or "bilinear".
         dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
         bidirectional: add a kernel that looks ahead. There is no state and no step then.
@@ -94,6 +96,25 @@ class S4D(DiagonalLayer):
         return DiagonalSystem(
             A, B[..., None], C[..., None, :], D, conjugate=self.frequency is not None
         )
+
+    def with_system(self, system: DiagonalSystem) -> "S4D":
+        """A layer like this one that runs another recurrence, of any size.
+
+        Args:
+            system: discrete, with |A| < 1, of the batch axes of `system()`: A (d, n), B (d, n, 1),
+                C (d, 1, n) or (2, d, 1, n). Pairs where this layer has pairs; D stays as it is.
+
+        Other steps than the regular one see the slowest A that fits.
+        """
+        real = self.frequency is None
+        n = system.d_state
+        new = resized(self, d_state=n if real else 2 * n)
+        new.d_state = n if real else 2 * n
+        A, weight = undone(system, self._rule(), self.log_dt)
+        put(new, log_decay=(-A.real).log(), B=torch.ones_like(A), C=weight)
+        if not real:
+            put(new, frequency=A.imag)
+        return new
 
     def _rule(self) -> ZeroOrderHold | Bilinear:
         return ZeroOrderHold() if self.variant == "zoh" else Bilinear()

@@ -4,16 +4,16 @@
     y(t)  = 2 Re(C x(t)) + D u(t)    one of each conjugate pair is stored; D acts channel by channel
 
 discretised with a learned step for each state, by zero-order hold or by the bilinear rule, and run
-as a scan. Under the zero-order hold an irregular step costs about what a regular one does.
+as a scan. Under the zero-order hold an irregular step costs about as much as a regular one.
 
-Bidirectional: a second scan runs backwards with the same A and B, the present sample included in
-both, and y = 2 Re(C (x_forward, x_backward)) + D u. With irregular time the forward scan moves to a
-sample over the time since the one before; the backward scan over the time to the one after, which
-is 1 for the last.
+Bidirectional: a second scan runs backwards with the same A and B. Both scans include the current
+sample, and y = 2 Re(C (x_forward, x_backward)) + D u. With irregular time a step of the forward
+scan is the time since the previous sample; a step of the backward scan is the time until the next
+sample, which is 1 for the last one.
 
 Smith, Warrington, Linderman, "Simplified State Space Layers for Sequence Modeling", ICLR 2023,
 arXiv:2208.04933. Differs from the paper: Re A = -exp(log_decay), where the paper's is free and
-optionally clipped below 0; norm, activation and dropout of the paper's block live in
+optionally clipped below 0; norm, activation and dropout of the paper's block are in
 longstate.models.
 
 Axes: b batch, t time, d channels, n stored states (d_state / 2).
@@ -27,8 +27,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from longstate.layers._base import Layer, State, check_call, full_precision, of_no_rows
-from longstate.layers._channelwise import check_one_way, complex_parameter, log_uniform
+from longstate.layers._base import Layer, State, check_call, full_precision, no_step, of_no_rows
+from longstate.layers._channelwise import complex_parameter, log_uniform
+from longstate.layers._resized import put, resized
 from longstate.ops import diagonal_scan, zoh_scan
 from longstate.ops._drive import drive, read
 from longstate.ops._ragged import Ragged
@@ -48,8 +49,8 @@ class S5(Layer):
     Args:
         d_model: channels in and out.
         d_state: size of the real state; half as many complex numbers are stored.
-        n_blocks: A begins as this many copies of the HiPPO-LegS normal matrix, each of size
-            d_state / n_blocks. More blocks, slower fastest mode.
+        n_blocks: the initial A has this many copies of the HiPPO-LegS normal matrix, each of size
+            d_state / n_blocks. With more blocks the fastest mode is slower.
         variant: "zoh" (exact under changes of rate and for irregular time, and cheap there)
             or "bilinear" (with irregular time it stores a decay for every sample and state).
         dt_min, dt_max: range of the initial steps, as a fraction of the time constant of A.
@@ -92,7 +93,8 @@ class S5(Layer):
     def continuous_system(self) -> DiagonalSystem:
         """A (n), B (n, d), C (d, n) and D (d, d) of the differential equation, at a step of 1.
 
-        The learned step of each state is not in it: `system` has it. Both directions' C: (2, d, n).
+        The learned step of each state is not included; `system` includes it. Both directions' C:
+        (2, d, n).
         """
         dtype = self._dtype()
         A = torch.complex(-self.log_decay.to(dtype).exp(), self.frequency.to(dtype))
@@ -105,10 +107,32 @@ class S5(Layer):
         A, scale = self._rule().diagonal(s.A, self._steps(rate))
         return DiagonalSystem(A, scale[:, None] * s.B, s.C, s.D, conjugate=True, discrete=True)
 
+    def with_system(self, system: DiagonalSystem) -> "S5":
+        """A layer like this one that runs another recurrence, of any size.
+
+        Args:
+            system: discrete, with |A| < 1 and conjugate pairs: A (n), B (n, d), C (d, n) or (2, d,
+                n). D stays as it is.
+
+        Other steps than the regular one see the slowest A that fits.
+        """
+        n = system.d_state
+        new = resized(self, d_state=2 * n, n_blocks=1)
+        new.d_state = 2 * n
+        step = self.log_dt.detach().to(system.A.real.dtype).mean().exp()
+        A = self._rule().undo(system.A, step)
+        into = system.B / self._rule().diagonal(A, step)[1][:, None]
+        # only the product of B and C counts; of equal length they learn alike
+        out = system.C if system.C.dim() == 2 else system.C.flatten(0, 1)
+        scale = (into.norm(dim=1) / out.norm(dim=0).clamp(min=1e-30)).clamp(min=1e-30).sqrt()
+        put(new, log_dt=step.log().expand(n), log_decay=(-A.real).log(), frequency=A.imag)
+        put(new, B=into / scale[:, None], C=system.C * scale)
+        return new
+
     def two_sided(self, rate: float = 1.0) -> TwoSidedSystem:
         """Both directions as one operator, for `longstate.memory`.
 
-        Both scans of S5 read the present sample: here all of it is in the forward direction.
+        Both scans of S5 read the current sample; here its whole effect is in the forward direction.
 
         Raises:
             ValueError: the layer is not bidirectional.
@@ -167,11 +191,12 @@ class S5(Layer):
         reset: Bool[Tensor, " b"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
-        check_one_way(self)
+        if self.bidirectional:
+            raise no_step(self)
         return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def _scan(self, u, state, dt, mask, reset, rate):
-        """Every state (b, t, n), and the last. No time passes where the mask is False."""
+        """All states (b, t, n), and the last. The step is 0 where the mask is False."""
         if mask is not None:
             dt = mask.to(u.dtype) if dt is None else torch.where(mask, dt, 0)
         if dt is None:
@@ -192,7 +217,7 @@ class S5(Layer):
         ahead, _ = self._scan(u, start, dt, None, None, rate)
         if dt is not None:
             dt = _time_to_next(dt, None if ragged is None else ragged.lengths).flip(1)
-        # padding comes first when time runs backwards, and leaves the zero state as it is
+        # in reversed time padding comes first, and does not change the zero state
         back, _ = self._scan(u.flip(1), start, dt, None, None, rate)
         y = read(ahead, C[0]) + read(back, C[1]).flip(1)
         return y if ragged is None else ragged.join(y)
@@ -215,7 +240,7 @@ class S5(Layer):
 
 
 def _time_to_next(dt: Tensor, lengths: Tensor | None) -> Tensor:
-    """From the time since the sample before to the time until the one after; 1 at the last."""
+    """From the time since the previous sample to the time until the next one; 1 at the last."""
     to_next = torch.cat([dt[:, 1:], torch.ones_like(dt[:, :1])], dim=1)
     if lengths is None:
         return to_next
@@ -228,8 +253,8 @@ def _initial(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A (n), B (n, d) and C (directions, d, n), in the coordinates that make A diagonal.
 
-    B and C are drawn in the real coordinates, with variance 1 / d_state (the fan-in that JAX sees,
-    not the number of inputs), and turned by the eigenvectors.
+    B and C are drawn in the real coordinates, with variance 1 / d_state (the fan-in that JAX uses
+    here, not the number of inputs), and transformed by the eigenvectors.
     """
     spectrum = diagonalize(legs(d_state // n_blocks))
     V = torch.block_diag(*[spectrum.V] * n_blocks)  # d_state, n
@@ -239,6 +264,6 @@ def _initial(
 
 
 def _truncated_normal(*shape: int) -> Tensor:
-    """Normal numbers cut at two standard deviations, of unit variance after the cut."""
+    """Normal numbers truncated at two standard deviations, scaled to unit variance."""
     x = nn.init.trunc_normal_(torch.empty(shape, dtype=torch.float64), a=-2, b=2)
     return x / 0.8796256610342398

@@ -1,7 +1,7 @@
-"""What a state holds: measured, certified. Sees `systems` and `ops` only.
+"""Measure and certify what the state of a layer holds. Imports `systems` and `ops` only.
 
-Layers that do not change with time hand it a system, selective layers a trace. Analysis runs in
-float64 on the CPU, whatever the type and the device of the model.
+Time-invariant layers give a system, selective layers a trace. Analysis runs in float64 on the CPU,
+for every type and device of the model.
 """
 
 from longstate._lazy import public as _public

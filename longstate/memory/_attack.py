@@ -1,8 +1,8 @@
-"""The worst inputs that a search finds for a selective layer, and what the layer does with them.
+"""Search for the worst inputs of a selective layer.
 
-An attack is a sequence of inputs, each of which the norm before the layer can give. Its value is
-what the layer itself does with that sequence, read off its trace in float64: never what the search
-believed. So a search that errs can only make an attack weaker.
+An attack is a sequence of inputs, each of which is a possible output of the norm before the layer.
+Its value is computed by the layer itself on that sequence, from its trace in float64, and not taken
+from the search. So an error in the search can only make an attack weaker.
 
 Axes: d model channels, o steps (channels or heads), k samples of an attack, m sequences.
 """
@@ -18,15 +18,15 @@ from longstate.memory._selective_bounds import Ball, _convolved, _slopes, cast, 
 from longstate.systems import Selection
 
 _ROUNDS, _POLISHED = 12, 24
-_FEW = 4  # steps of which the inputs are tried: those where the search found least
+_FEW = 4  # number of steps whose inputs are tried: those with the least values in the search
 
 
 class Found(NamedTuple):
-    """The worst of one quantity that the layer did.
+    """The worst value found for one quantity.
 
     Attributes:
-        value: what it did, at the last sample of `inputs`.
-        inputs (k, d): what it was given, from a state at rest, at dt = 1.
+        value: at the last sample of `inputs`.
+        inputs (k, d): inputs of the layer, from a zero state, at dt = 1.
     """
 
     value: float
@@ -34,20 +34,20 @@ class Found(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """Of the smallest step, and of the smallest decay exponent (rate times step)."""
+    """Attacks on the smallest step, and on the smallest decay exponent (rate times step)."""
 
     step: Found | None
     exponent: Found
 
 
 def attack(layer: Any, s: Selection, ball: Ball, seen: Recorded | None = None) -> Attack:
-    """Look for the input that makes a step smallest, and the one that makes a decay weakest.
+    """Search for the input with the smallest step, and for the one with the weakest decay.
 
     Args:
         layer: in float64, on the CPU; has `trace`.
-        s: of that layer.
-        ball: what the layer can get.
-        seen: of data, whose worst samples are attacks too.
+        s: the constants of that layer.
+        ball: the possible inputs of the layer.
+        seen: a recording on data, whose worst samples are tried too.
     """
     z, value = _search(s, ball)
     slow = value * rates(s, ball).amin(1)
@@ -68,7 +68,7 @@ def attack(layer: Any, s: Selection, ball: Ball, seen: Recorded | None = None) -
 
 
 def _worst_windows(seen: Recorded, s: Selection) -> list[Tensor]:
-    """The samples (k or fewer, d) that a step of the data depended on, where it was worst."""
+    """The samples (k or fewer, d) on which the worst steps of the data depended."""
     gain, k = seen.trace.gain.unflatten(-1, (len(s.shift), -1)).amin(-1), s.taps.shape[1]  # b t o
     if s.rate_of is None:
         assert s.rate is not None
@@ -83,9 +83,9 @@ def _worst_windows(seen: Recorded, s: Selection) -> list[Tensor]:
 
 
 def replay(layer: Any, s: Selection, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps and decay exponents (m, o) of the last sample of inputs (m, k, d), by the layer.
+    """Steps and decay exponents (m, o) of the last sample of inputs (m, k, d), from the layer.
 
-    A layer that splits its gain shows its steps through its decays only.
+    If the layer splits its gain, the steps follow from the decays only.
     """
     trace = layer.trace(inputs)
     o, eps = len(s.shift), torch.finfo(torch.float64).eps
@@ -102,11 +102,11 @@ def _of(values: Tensor, chosen: Tensor) -> Tensor:
     return values.gather(1, chosen[:, None])[:, 0]
 
 
-@torch.enable_grad()  # it follows gradients, whatever the caller does
+@torch.enable_grad()  # it needs gradients, also if the caller has disabled them
 def _search(s: Selection, ball: Ball) -> tuple[Tensor, Tensor]:
-    """Unit vectors z (o, k, d) of each step's worst input, and about how small the step is (o).
+    """Unit vectors z (o, k, d) of each step's worst input, and the approximate step (o).
 
-    Begins at the input that is worst for the chords of `steps`, and follows the gradient in single
+    Starts at the input that is worst for the chords of `steps`, and follows the gradient in single
     precision.
     """
     k = s.taps.shape[1]
@@ -134,7 +134,7 @@ def _search(s: Selection, ball: Ball) -> tuple[Tensor, Tensor]:
 
 
 def _raw_at(s: Selection, z: Tensor, weight: Tensor, bias: Tensor, radius: float) -> Tensor:
-    """Raw step o for its own inputs z (o, k, d), on the unit sphere."""
+    """The raw step of each o for its inputs z (o, k, d), which are on the unit sphere."""
     assert s.low is not None
     v = (radius * z * weight + bias) @ s.into.T + s.offset  # (o, k, c)
     x = F.silu((v * s.taps.T).sum(1) + s.bias)

@@ -1,10 +1,10 @@
-"""The attention matrix that a recurrent layer hides.
+"""The hidden attention matrix of a recurrent layer.
 
-    y_t = sum over s <= t of M_ts x_s + what is left of the state before the first sample
+    y_t = sum over s <= t of M_ts x_s + contribution of the initial state
     M_ts = read_t . (decay_t * ... * decay_s+1 * write_s) gain_s,  with own_t and skip at s = t
 
-Exact: times its input it is the scan. On request also with the short convolution before the scan
-and the gate after it: given the data, both are linear.
+Exact: the matrix times the input is the output of the scan. Optionally it includes the short
+convolution before the scan and the gate after it, which are linear for given data.
 
 Axes: b batch, t time, s earlier time, c channels, n state, k taps, o outputs, i inputs.
 """
@@ -21,6 +21,7 @@ from longstate.memory._gramians import System, real_matrices
 from longstate.memory._plot import draw
 from longstate.memory._result import Result
 from longstate.systems import Convolution, Trace
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,14 +73,14 @@ def hidden_attention(
     conv: bool = False,
     gate: bool = False,
 ) -> HiddenAttention:
-    """The matrix that takes a layer's input to its output.
+    """The matrix that maps a layer's input to its output.
 
     Args:
         memory: a trace, or a discrete system.
         length: t, for a system; a trace has its own.
-        channels: of a trace, which ones. All when None: b c t^2 numbers.
-        conv: from the input of the convolution that precedes the scan. (Its bias is not in M.)
-        gate: to the output behind the gate.
+        channels: channels of a trace. All when None: b c t^2 numbers.
+        conv: include the convolution before the scan. (Its bias is not part of M.)
+        gate: include the gate after the scan.
 
     Raises:
         InputError: a length is missing or below 1, a channel does not exist, the result is larger
@@ -87,20 +88,20 @@ def hidden_attention(
     """
     if isinstance(memory, Trace):
         weights = _of_trace(memory.double(), channels, conv, gate)
-        scope, what = "this data", "what the layer does with this input"
+        scope, what = "this data", "the output of the layer for this input"
     else:
         if conv or gate or channels is not None:
             raise InputError("conv, gate and channels are for traces; a system has none of them")
         if length is None or length < 1:
             raise InputError(f"a system needs a length of at least 1; got {length}")
         weights, scope = _toeplitz(memory, length), "all inputs"
-        what = "what the layer does with any input"
+        what = "the output of the layer for any input"
     reach = float(_reach(weights).median())
     return HiddenAttention(
         kind="exact",
         scope=scope,
-        sentence=f"Times its input this matrix is {what}; in the median channel it looks "
-        f"{reach:.3g} steps back on average.",
+        sentence=f"This matrix times the input is {what}; in the median channel the mean distance "
+        f"of the weights is {reach:.3g} steps.",
         weights=weights,
     )
 
@@ -137,13 +138,13 @@ def _of_trace(trace: Trace, channels: list[int] | None, conv: bool, gate: bool) 
 
 
 def _through(weights: Tensor, conv: Convolution | None) -> Tensor:
-    """From the convolution's input: M diag(scale) T, T being the taps along the diagonals."""
+    """Include the convolution: M diag(scale) T, where T has the taps on its diagonals."""
     if conv is None:
         raise InputError("this trace has no convolution before its scan")
     weights = weights * conv.scale.mT[..., None, :]
     k, t = conv.taps.shape[1], weights.shape[-1]
     after = torch.zeros_like(weights)
-    for j in range(min(k, t)):  # tap j back
+    for j in range(min(k, t)):  # tap of j samples ago
         after[..., : t - j] += weights[..., j:] * conv.taps[:, k - 1 - j, None, None]
     return after
 
@@ -152,7 +153,7 @@ def choose_channels(trace: Trace, channels: list[int]) -> Trace:
     """Some channels of a trace.
 
     Raises:
-        InputError: one of them does not exist, or there is none.
+        InputError: a channel does not exist, or `channels` is empty.
     """
     c = trace.decay.shape[2]
     if not channels or not all(0 <= i < c for i in channels):
@@ -177,7 +178,7 @@ def choose_channels(trace: Trace, channels: list[int]) -> Trace:
 def _toeplitz(system: System, length: int) -> Tensor:
     """(..., o, i, t, s) from the impulse response."""
     A, B, C = real_matrices(system)
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], C.shape[:-2], D.shape[:-2])
     _check_size(batch.numel() * D.shape[-1] * D.shape[-2] * length * length)
     moved, kernel = B, []

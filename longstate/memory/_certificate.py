@@ -1,4 +1,4 @@
-"""What `certify` returns: claims, each with up to three numbers side by side."""
+"""The result of `certify`: claims, each with up to three numbers."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -6,25 +6,26 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from longstate.memory._result import Kind, Result, digits
+from longstate._numbers import number
+from longstate.memory._result import Kind, Result
 
 
 class Claim(NamedTuple):
-    """One line of a certificate, for the channel where it is worst.
+    """One line of a certificate, for the worst channel.
 
     Attributes:
         layer: name of the layer in the model.
-        what: the claim, in words.
+        what: the quantity, in words.
         kind: of the certified number.
-        certified: for all inputs. None: nothing is certified.
-        attacked: the worst that an attack found.
-        seen: the worst on the data.
-        rising: whether certified >= attacked >= seen, rather than <=.
-        holds: whether it is a good one: stable, bounded. None where there is nothing to hold, and
-            where the number is too large to mean anything (`note` says so).
-        note: what there is to add, in words.
-        witness (k, d): the input with which the attack did it, from a state at rest, at dt = 1;
-            `attacked` is what the layer does at its last sample. None: no such input was kept.
+        certified: value for all inputs. None: nothing is certified.
+        attacked: worst value that an attack found.
+        seen: worst value on the data.
+        rising: whether certified >= attacked >= seen must hold, instead of <=.
+        holds: whether the claim holds, for example stable or bounded. None if there is nothing to
+            check, or if the number is too large to be useful (`note` says so).
+        note: a remark.
+        witness (k, d): input of the attack, from a zero state, at dt = 1; `attacked` is the value
+            of the layer at its last sample. None: no input was kept.
     """
 
     layer: str
@@ -39,14 +40,14 @@ class Claim(NamedTuple):
     witness: Tensor | None = None
 
     def ordered(self) -> bool:
-        """Whether the three numbers come in the order that they must, up to rounding."""
+        """Whether the three numbers are in the required order, up to rounding."""
         numbers = [x for x in (self.certified, self.attacked, self.seen) if x is not None]
         if self.rising:
             numbers = numbers[::-1]
         return all(a <= b * (1 + 1e-9) + 1e-12 for a, b in pairwise(numbers))
 
     def checked(self) -> "Claim":
-        """Itself; or, where an attack or the data contradicts it, as a claim that fails."""
+        """The claim; as a failed one if an attack or the data contradicts it."""
         if self.ordered():
             return self
         return self._replace(
@@ -66,12 +67,12 @@ class Certificate(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether no claim fails. What a gate looks at."""
+        """Whether no claim fails."""
         return all(c.holds is not False for c in self.claims)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         def text(x: float | None) -> str:
-            return "-" if x is None else digits(x)
+            return "-" if x is None else number(x)
 
         marks = {True: "holds", False: "FAILS", None: ""}
         body = [
@@ -84,7 +85,7 @@ class Certificate(Result):
         return ["layer", "claim", "kind", "all inputs", "attack", "data", ""], body
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it; without the witnesses, which are long."""
+        """Values that JSON can hold; without the witnesses, which are long."""
         plain = super().to_dict()
         named = [dict(zip(Claim._fields, c, strict=True)) for c in plain["claims"]]
         for claim in named:

@@ -1,16 +1,16 @@
-"""What a model can never do, whatever it reads: proved, attacked, and seen.
+"""Certify bounds on the layers of a model for all inputs.
 
-For every layer that mixes along time, claims with up to three numbers side by side: what is
-certified for all inputs, what an attack on the layer found, and what was seen on data. They must
-come in this order; a claim where they do not fails. A layer behind a norm is certified for
-everything that the norm lets through, so for every text and every weight before it.
+For every layer that mixes along time there are claims with up to three numbers: the value certified
+for all inputs, the worst value that an attack on the layer found, and the worst value on data. They
+must be in this order; otherwise the claim fails. A layer behind a norm is certified for all
+possible outputs of the norm, and so for every text and all weights before it.
 
 "All inputs" are values at regular samples (dt = 1, rate = 1) unless a range of dt is given: a
-longer time between samples writes more into a state, and none at all freezes it.
+longer time between samples writes more into a state, and a time of 0 leaves it unchanged.
 
-A model that has learned to hold a value has, by design, inputs that freeze its state: contraction
-and memory are one quantity with opposite signs. Read the certificate as boundedness, guaranteed
-non-expansion and how long the layer can possibly retain, not as a margin.
+A model that has learned to hold a value has inputs that leave its state almost unchanged:
+contraction and memory are opposite properties. The certificate states boundedness, guaranteed
+non-expansion and the longest possible retention. It is not a safety margin.
 """
 
 import math
@@ -18,12 +18,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._certificate import Certificate, Claim
 from longstate.memory._input_ball import ball_of
 from longstate.memory._linear_claims import growth_of, linear_claims
 from longstate.memory._recording import Data, Found, Recorded, find_layers, others, record_inputs
-from longstate.memory._result import digits
 from longstate.memory._selective_claims import selective_claims
 
 
@@ -39,21 +39,20 @@ def certify(
     """Certify every layer of a model.
 
     Args:
-        model: a layer, a backbone or a model. Layers are found by their `system` or `selection`; a
-            block with `norm` and `mixer` says what reaches its layer.
+        model: a layer, a backbone or a model. Layers are found by their `system` or `selection`; in
+            a block with `norm` and `mixer` the norm limits the input of the layer.
         data: one input of the model, for the third number: tokens (b, t), or u (b, t, d). Or a
-            function without arguments that runs the model on what it likes.
-        attack: search for bad inputs, for the second number.
-        radius: largest length of one sample's input, for selective layers that no known norm
-            precedes.
+            function without arguments that runs the model.
+        attack: whether to search for bad inputs, for the second number.
+        radius: largest length of one sample's input, for selective layers without a known norm.
         dt: shortest and longest time between two samples, times the `rate` of a call: 1 is the
             regular interval.
         progress: called with each layer's name before it is certified.
 
     Raises:
         InputError: no layer can be certified, a selective layer has neither a known norm nor a
-            radius, the data leaves the radius, dt is no range, a weight is not finite, or an
-            adapter adds to a layer what its weights do not show.
+            radius, the data exceeds the radius, dt is not a range, a weight is not finite, or a
+            layer contains an adapter.
     """
     found = find_layers(model)
     _check(model, found, dt)
@@ -91,8 +90,8 @@ def _selective(
         longest = float(recorded.inputs.norm(dim=-1).max())
         if longest > radius * (1 + 1e-9):
             raise InputError(
-                f"{f.name} got an input of length {digits(longest)} on this data, longer than "
-                f"radius={digits(radius)}; pass one that holds"
+                f"{f.name} got an input of length {number(longest)} on this data, longer than "
+                f"radius={number(radius)}; pass one that holds"
             )
     return selective_claims(f.name, f.layer, ball, recorded, attacked=attack, dt=dt)
 
@@ -100,11 +99,11 @@ def _selective(
 def _left_out(names: list[str]) -> str:
     if not names:
         return ""
-    return f" Not certified, as no system or selection describes it: {', '.join(names)}."
+    return f" Not certified, because it has no system and no selection: {', '.join(names)}."
 
 
 def _sentence(claims: list[Claim], count: int) -> str:
-    """What was proved, or what was not, in words."""
+    """The result in words."""
     failed = [c for c in claims if c.holds is False]
     if failed:
         layers = len({c.layer for c in failed})
@@ -113,11 +112,11 @@ def _sentence(claims: list[Claim], count: int) -> str:
         )
     growth = float(growth_of(claims).amax()) if growth_of(claims).numel() else 1.0
     if growth <= 1:
-        said = f"No layer, of {count}, can expand a state (2-norm), whatever the input."
+        said = f"No layer (of {count}) can expand a state (2-norm), for any input."
     else:
         said = (
-            f"Every layer, of {count}, forgets in the end or keeps a state that cannot expand; on "
-            f"the way a state may grow up to {digits(growth)} times (2-norm)."
+            f"Each layer (of {count}) finally forgets, or keeps a state that cannot expand; "
+            f"before that a state may grow up to {number(growth)} times (2-norm)."
         )
     vacuous = [c for c in claims if c.note.startswith("no practical bound")]
     if vacuous:
@@ -135,22 +134,22 @@ def _check(model: nn.Module, found: list[Found], dt: tuple[float, float]) -> Non
         raise InputError(f"dt must be a shortest and a longest time, at least 0; got {dt!r}")
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor) and not bool(value.isfinite().all()):
-            raise InputError(f"{name} holds NaN or infinity; nothing can be certified of it")
+            raise InputError(f"{name} holds NaN or infinity and cannot be certified")
 
 
 def _nothing(model: nn.Module) -> str:
     name = type(model).__name__
     if type(model).__module__.split(".")[0] in ("transformers", "mamba_ssm"):
         return (
-            f"this {name} is a model of {type(model).__module__.split('.')[0]}, whose layers say "
-            "nothing of themselves; save it with save_pretrained(folder) and certify "
+            f"this {name} is a model of {type(model).__module__.split('.')[0]}, whose layers have "
+            "no system() or selection(); save it with save_pretrained(folder) and certify "
             "longstate.interop.load_language_model(folder)"
         )
     return f"this {name} has no layer that can be certified: none has a system() or a selection()"
 
 
 def _check_parts(name: str, layer: nn.Module) -> None:
-    """Constants are read off weights: whatever else computes inside a layer would go unseen."""
+    """Refuse adapters: constants come from the weights, so other modules would be ignored."""
     if not type(layer).__module__.startswith("longstate."):
         return  # it is its author's to say what it does
     for part, module in layer.named_modules():

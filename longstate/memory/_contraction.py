@@ -1,9 +1,9 @@
-"""How fast a selective layer forgets where it began, on average over data.
+"""How fast a selective layer forgets its initial state, on average over data.
 
-Two runs with the same input forget their different starts exponentially if the mean over time of
-the log of what one step leaves is negative (Brandt 1986; Diaconis and Freedman 1999): an average,
-not a supremum. Of a state with a decay of its own this is the mean of log decay. The coupling test
-runs two starts side by side and measures it.
+Two runs with the same input forget their different initial states exponentially if the mean over
+time of the log of the factor of one step is negative (Brandt 1986; Diaconis and Freedman 1999): an
+average, not a supremum. For a state with its own decay this is the mean of log decay. The coupling
+test runs two initial states and measures how fast they approach each other.
 
 Axes: b batch, t time, c channels, n state.
 """
@@ -13,21 +13,22 @@ from dataclasses import dataclass
 
 import torch
 
+from longstate._numbers import number
 from longstate.errors import InputError
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import Trace
 
-SHORTEST = 16  # samples that can be averaged over
+SHORTEST = 16  # least number of samples for an average
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contraction(Result):
-    """Exponents per step; negative forgets.
+    """Exponents per step; negative ones mean that the layer forgets.
 
     Args:
-        exponent: the slowest state's mean log decay: what is predicted.
-        low, high: interval of it (5 to 95 %), by a bootstrap of blocks of time.
-        coupled: slope measured between two starts.
+        exponent: mean log decay of the slowest state: the prediction.
+        low, high: its interval (5 to 95 %), by a bootstrap of blocks of time.
+        coupled: slope measured between two initial states.
     """
 
     exponent: float
@@ -37,19 +38,19 @@ class Contraction(Result):
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         body = [
-            ["predicted", digits(self.exponent), f"{digits(self.low)} .. {digits(self.high)}"],
-            ["measured", digits(self.coupled), ""],
+            ["predicted", number(self.exponent), f"{number(self.low)} .. {number(self.high)}"],
+            ["measured", number(self.coupled), ""],
         ]
         return ["exponent per step", "", "interval"], body
 
 
 def average_contraction(trace: Trace, *, draws: int = 500, seed: int = 0) -> Contraction:
-    """The exponent with which a layer forgets its start on recorded data.
+    """The exponent with which a layer forgets its initial state on recorded data.
 
     Args:
         trace: at least 16 samples long.
-        draws: of the bootstrap.
-        seed: of the bootstrap and of the two starts.
+        draws: number of draws of the bootstrap.
+        seed: of the bootstrap and of the two initial states.
 
     Raises:
         InputError: the trace is too short.
@@ -57,7 +58,7 @@ def average_contraction(trace: Trace, *, draws: int = 500, seed: int = 0) -> Con
     trace = trace.double()
     b, t, c, n = trace.decay.shape
     if t < SHORTEST:
-        raise InputError(f"{SHORTEST} samples are needed to average over; the trace has {t}")
+        raise InputError(f"an average needs {SHORTEST} samples; the trace has {t}")
     g = torch.Generator().manual_seed(seed)
     gap = torch.randn(b, c, n, generator=g, dtype=torch.float64)
     path, total = [], torch.zeros(b, dtype=torch.float64)
@@ -84,8 +85,8 @@ def average_contraction(trace: Trace, *, draws: int = 500, seed: int = 0) -> Con
     return Contraction(
         kind="estimate",
         scope="this data",
-        sentence=f"Two starts come closer by a factor {math.exp(exponent):.6g} a step, in the "
-        "slowest state.",
+        sentence=f"In the slowest state, the distance of two initial states is multiplied by "
+        f"{math.exp(exponent):.6g} in each step.",
         exponent=exponent,
         low=float(means[round(0.05 * (draws - 1))]),
         high=float(means[round(0.95 * (draws - 1))]),

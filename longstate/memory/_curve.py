@@ -1,15 +1,16 @@
-"""What a linear state still knows about the input of k steps ago, in bits.
+"""Information of a linear state about the input k steps ago, in bits.
 
     x_t = A x_{t-1} + B u_t        u white, Gaussian, of variance 1
-    y_t = x_t + noise              of covariance N: what can be read of the state
+    y_t = x_t + noise              of covariance N: the state as it is read
     I(u_{t-k}; y_t) = -1/2 log2 det(I - M_k' (P + N)^{-1} M_k)        M_k = A^k B
 
 For one input the number under the logarithm is 1 - m_k, where m_k is the memory coefficient of lag
-k (Jaeger 2001). The m_k of a state of n numbers sum to n when nothing is lost to noise, whatever
-the system: a total tells nothing apart, only the curve does (Ballarin, Grigoryeva, Ortega 2023).
+k (Jaeger 2001). Without noise the m_k of a state of n numbers sum to n for every system. So the
+total does not distinguish systems, only the curve does (Ballarin, Grigoryeva, Ortega 2023).
 
-Without noise the bits about one lag are finite, but the bits about the whole past are infinite:
-real numbers hold anything. So a floor must be named, and a number format is one.
+Without noise the bits about one lag are finite, but the bits about the whole past are infinite,
+because real numbers have unlimited precision. So a noise level is needed, for example the rounding
+of a number format.
 
 Axes: k lags, n state, i inputs, any leading batch axes (channels).
 """
@@ -21,16 +22,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._gramians import System, gramians, real_matrices
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = {"fp64": 52, "fp32": 23, "tf32": 10, "fp16": 10, "bf16": 7, "fp8_e4m3": 3, "fp8_e5m2": 2}
-"""Bits of the fraction of each number format."""
+"""Number format -> bits of its fraction."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,9 +44,9 @@ class MemoryCurve(Result):
         total (...): about the whole past, all lags and inputs together. Infinite without noise.
         capacity (...): sum over these lags of the memory coefficients, at most the size of the
             state times the number of inputs it could separate.
-        rank (...): directions of the state that any input reaches, or noise fills, to the precision
-            of float64; what lies below is not counted.
-        noise: the floor, in words.
+        rank (...): number of directions of the state that inputs or noise reach, in the precision
+            of float64; smaller directions are not counted.
+        noise: the noise, in words.
     """
 
     bits: Float[Tensor, "*batch k"]
@@ -54,7 +56,7 @@ class MemoryCurve(Result):
     noise: str
 
     def horizon(self, bits: float) -> Tensor:
-        """Lags (...) up to the last one about which at least `bits` are known; -1 if none."""
+        """The last lag (...) about which at least `bits` are known; -1 if there is none."""
         known = self.bits >= bits
         lags = torch.arange(self.bits.shape[-1]).expand_as(known)
         return torch.where(known, lags, -1).amax(-1)
@@ -63,7 +65,7 @@ class MemoryCurve(Result):
         flat = self.bits.reshape(-1, self.bits.shape[-1])
         shown = sorted({*range(min(8, flat.shape[1])), *(2**i for i in range(40))})
         body = [
-            [str(k), *(digits(float(f(flat[:, k]))) for f in (torch.median, torch.min, torch.max))]
+            [str(k), *(number(float(f(flat[:, k]))) for f in (torch.median, torch.min, torch.max))]
             for k in shown
             if k < flat.shape[1]
         ]
@@ -89,11 +91,11 @@ def memory_curve(system: System, lags: int, *, noise: float | str) -> MemoryCurv
 
     Args:
         system: discrete and stable.
-        lags: how many, from 0 on.
+        lags: number of lags, from 0 on.
         noise: standard deviation of the noise with which each number of the state is read, in units
-            of the state; or a number format, one of `FORMATS`: independent rounding errors of the
-            size that its spacing has at the number's own standard deviation, which is a model of
-            rounding, so that the result is an estimate.
+            of the state; or a number format, one of `FORMATS`. A format is modelled by independent
+            rounding errors with its spacing at the number's standard deviation; the result is then
+            an estimate.
 
     Raises:
         InputError: lags below 1; a negative noise or an unknown format; see also `gramians`.
@@ -108,7 +110,7 @@ def memory_curve(system: System, lags: int, *, noise: float | str) -> MemoryCurv
     moved, bits, known = B.expand(*P.shape[:-1], B.shape[-1]), [], []
     for _ in range(lags):
         seen = moved.mT @ inverse @ moved
-        # in exact arithmetic below 1; above it is rounding, where one lag is known perfectly
+        # at most 1 in exact arithmetic; a value above is a rounding error
         left = torch.linalg.eigvalsh(eye - seen).clamp(min=2.0**-100)
         bits.append(-0.5 * left.log2().sum(-1))
         known.append(seen.diagonal(dim1=-2, dim2=-1).sum(-1))
@@ -142,7 +144,7 @@ def _floor(noise: float | str, P: Tensor) -> tuple[Tensor, str]:
 
 
 def _inverse(P: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """(P + N)^{-1} on the directions that any input reaches, and how many there are."""
+    """(P + N)^{-1} on the directions that inputs reach, and their number."""
     S = P + torch.diag_embed(variance)
     scale = S.diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).rsqrt()
     S = scale[..., :, None] * S * scale[..., None, :]  # so that units do not decide the rank
@@ -157,7 +159,7 @@ def _inverse(P: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 def _joint(P: Tensor, variance: Tensor) -> Tensor:
     """1/2 log2 det(I + N^{-1} P) (...)."""
     size = P.diagonal(dim1=-2, dim2=-1)
-    moves = size > 1e-24 * size.amax(-1, keepdim=True)  # an imaginary part may always be 0
+    moves = size > 1e-24 * size.amax(-1, keepdim=True)  # an imaginary part may be 0 for all times
     if bool((moves & (variance == 0)).any()):
         return torch.full(P.shape[:-2], torch.inf, dtype=P.dtype)
     scale = torch.where(moves, variance.rsqrt(), 0)
@@ -174,8 +176,8 @@ def _sentence(curve: Tensor, label: str) -> str:
     known = torch.nonzero(middle >= 0.01)
     far = int(known[-1]) if len(known) else -1
     if far < 0:
-        return "The median channel knows less than 0.01 bits about any single input."
+        return "The median channel has less than 0.01 bits about any single input."
     return (
-        f"The median channel knows {float(middle[0]):.2f} bits about the present input, and 0.01 "
+        f"The median channel has {float(middle[0]):.2f} bits about the current input, and 0.01 "
         f"bits or more about single inputs up to {far} steps ago (noise: {label})."
     )

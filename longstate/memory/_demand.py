@@ -1,19 +1,20 @@
-"""How many bits a task asks of a state, and how many a measured accuracy proves.
+"""The bits that a task needs in a state, and the bits that a measured accuracy proves.
 
-Fano's inequality ties the error of guessing one of V symbols to what is known about them:
+Fano's inequality relates the error rate of guessing one of V symbols to what is known about them:
 
     H(X | state) <= h(e) + e log2(V - 1)        h: entropy of a coin with probability e
 
-Both directions here are exact inverses of it. (The form with "- 1" in place of -h(e), which papers
-quote, is weaker by up to a bit, and beyond 1 where the alphabet of a token is put for that of a
-sequence.)
+Both functions here are exact inverses of it. (Papers often have "- 1" instead of -h(e). That form
+is weaker by up to one bit, and gives values above 1 if the alphabet of a token is used for
+sequences.)
 """
 
 import math
 from dataclasses import dataclass
 
+from longstate._numbers import number
 from longstate.errors import InputError
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,7 +24,7 @@ class Bits(Result):
     bits: float
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        return ["", "bits"], [["", digits(self.bits)]]
+        return ["", "bits"], [["", number(self.bits)]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,11 +34,11 @@ class ErrorRate(Result):
     error: float
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        return ["", "error"], [["", digits(self.error)]]
+        return ["", "error"], [["", number(self.error)]]
 
 
 def fano(conditional_bits: float, alphabet: int) -> ErrorRate:
-    """The least error with which anybody can guess, given what is not known.
+    """The least possible error rate of guessing, given the missing information.
 
     Args:
         conditional_bits: H(X | state), between 0 and log2(alphabet).
@@ -65,17 +66,17 @@ def fano(conditional_bits: float, alphabet: int) -> ErrorRate:
     return ErrorRate(
         kind="lower_bound",
         scope="every way to guess",
-        sentence=f"Whoever lacks {conditional_bits:.4g} bits about one of {alphabet} symbols errs "
-        f"in at least {100 * error:.4g} % of guesses.",
+        sentence=f"If {conditional_bits:.4g} bits about one of {alphabet} symbols are missing, at "
+        f"least {100 * error:.4g} % of guesses are wrong.",
         error=error,
     )
 
 
 def known_bits(accuracy: float, alphabet: int) -> Bits:
-    """Bits about a uniform symbol that an accuracy proves a state to hold.
+    """The bits about a uniform symbol that a state must hold for an accuracy.
 
     Args:
-        accuracy: share of right guesses of a symbol that is uniform on the alphabet.
+        accuracy: share of correct guesses of a symbol that is uniform on the alphabet.
         alphabet: V, at least 2.
 
     Raises:
@@ -87,9 +88,9 @@ def known_bits(accuracy: float, alphabet: int) -> Bits:
     bits = max(0.0, math.log2(alphabet) - _uncertain(1 - accuracy, alphabet))
     return Bits(
         kind="lower_bound",
-        scope="symbols that are uniform and independent; the accuracy being the true one",
-        sentence=f"To be right in {100 * accuracy:.4g} % of {alphabet} equally likely symbols, a "
-        f"state must hold at least {bits:.4g} bits about each.",
+        scope="uniform and independent symbols; for the true accuracy",
+        sentence=f"To guess {100 * accuracy:.4g} % of {alphabet} equally likely symbols correctly, "
+        f"a state must hold at least {bits:.4g} bits about each.",
         bits=bits,
     )
 
@@ -106,12 +107,12 @@ def _check_alphabet(alphabet: int) -> None:
 
 
 def demand_of_copy(tokens: int, alphabet: int) -> Bits:
-    """To repeat a random sequence; selective copying, with noise between, asks the same."""
+    """Bits to repeat a random sequence. Selective copying, with noise between, needs the same."""
     return _demand(tokens * math.log2(_positive(alphabet)), f"copy {tokens} of {alphabet} symbols")
 
 
 def demand_of_recall(pairs: int, keys: int, values: int) -> Bits:
-    """To answer for `pairs` different keys of `keys` with values of `values`: associative recall.
+    """Bits for associative recall: `pairs` different keys of `keys`, with values of `values`.
 
     Raises:
         InputError: more pairs than keys.
@@ -123,12 +124,12 @@ def demand_of_recall(pairs: int, keys: int, values: int) -> Bits:
 
 
 def demand_of_counter(modulus: int) -> Bits:
-    """To count modulo `modulus`; parity and a flip-flop are 2."""
+    """Bits to count modulo `modulus`; parity and a flip-flop have the modulus 2."""
     return _demand(math.log2(_positive(modulus)), f"count modulo {modulus}")
 
 
 def demand_of_brackets(depth: int, kinds: int = 1) -> Bits:
-    """To close brackets of `kinds` kinds, nested at most `depth` deep: every stack is a state."""
+    """Bits to match brackets of `kinds` kinds, at most `depth` deep: each stack is a state."""
     if depth < 0:
         raise InputError(f"depth must be at least 0; got {depth}")
     stacks = sum(_positive(kinds) ** i for i in range(depth + 1))
@@ -136,17 +137,17 @@ def demand_of_brackets(depth: int, kinds: int = 1) -> Bits:
 
 
 def demand_of_delay(steps: int, bits: float) -> Bits:
-    """To say again what came `steps` ago, in numbers of `bits` bits each."""
+    """Bits to repeat the input of `steps` ago, where each input has `bits` bits."""
     return _demand(steps * bits, f"repeat numbers of {bits:g} bits {steps} steps later")
 
 
 def _demand(bits: float, task: str) -> Bits:
     if bits < 0:
-        raise InputError(f"a task cannot ask for {bits:g} bits")
+        raise InputError(f"a task cannot need {bits:g} bits")
     return Bits(
         kind="exact",
         scope="this task, uniform input, without error",
-        sentence=f"To {task}, a state must tell {2.0**bits:,.6g} cases apart: {bits:.4f} bits."
+        sentence=f"To {task}, a state must distinguish {2.0**bits:,.6g} cases: {bits:.4f} bits."
         if bits < 64
         else f"To {task}, a state must hold {bits:.4f} bits.",
         bits=bits,

@@ -1,16 +1,17 @@
-"""How many numbers of a state are alive: of its values, and of what passes through it.
+"""How many numbers of a state are in use: in its values, and between past and future.
 
-Of the values seen on data, by the eigenvalues v of their covariance: the participation ratio
-(sum v)^2 / sum v^2 and the entropy rank exp(H(v / sum v)). Both change with the units of the state.
+For the values on data, from the eigenvalues v of their covariance: the participation ratio
+(sum v)^2 / sum v^2 and the entropy rank exp(H(v / sum v)). Both depend on the units of the state.
 
-Of what passes: the effective state size at position i is the entropy rank of the block of the
-operator that maps inputs up to i to outputs from i on (Parnichkun et al., ICML 2025); its singular
-values sigma do not depend on coordinates. They come from two n x n sums for each channel,
+Between past and future: the effective state size at position i is the entropy rank of the block of
+the operator that maps inputs up to i to outputs from i on (Parnichkun et al., ICML 2025). Its
+singular values sigma do not depend on coordinates. They come from two n x n sums for each channel,
 
-    P_i = sum over s <= i of (what is left of input s)(...)'      sigma^2 = eigenvalues of P_i Q_i
-    Q_i = sum over t >= i of (how output t reads state i)(...)'
+    P_i = sum over s <= i of v v'      v: effect of input s on state i
+    Q_i = sum over t >= i of w w'      w: effect of state i on output t
+    sigma^2 = eigenvalues of P_i Q_i
 
-never from a matrix of the size of the sequence. For a linear system this is the Hankel spectrum.
+and not from a matrix of the size of the sequence. For a linear system this is the Hankel spectrum.
 
 Axes: b batch, t time, i positions, c channels, n state of a channel.
 """
@@ -22,9 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.memory._gramians import factor
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import Trace
 
 if TYPE_CHECKING:
@@ -33,12 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EffectiveState(Result):
-    """Sizes of the state of a selective layer on recorded data.
+    """Effective sizes of the state of a selective layer on recorded data.
 
     Args:
-        positions (i): samples at which the flow was cut; the state after that sample.
+        positions (i): the samples after which the size was computed.
         along (b, i): effective state size there, summed over the channels.
-        channels (c): mean of it over data and positions, for each channel.
+        channels (c): its mean over data and positions, for each channel.
         participation, entropy_rank: of the covariance of the whole state over the data.
         d_state: numbers that the state holds.
     """
@@ -53,7 +55,7 @@ class EffectiveState(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         along = self.along.mean(0)
         shown = range(0, len(along), max(1, len(along) // 12))
-        body = [[str(int(self.positions[i])), digits(float(along[i]))] for i in shown]
+        body = [[str(int(self.positions[i])), number(float(along[i]))] for i in shown]
         return ["position", "effective numbers"], body
 
     def plot(self) -> "Figure":
@@ -71,7 +73,7 @@ def effective_state(trace: Trace, *, positions: int = 64) -> EffectiveState:
 
     Args:
         trace: of a selective layer.
-        positions: at how many places, evenly spread, the flow is cut. All where there are fewer.
+        positions: number of positions, evenly spaced. All positions if there are fewer.
     """
     trace = trace.double()
     t = trace.length
@@ -86,8 +88,8 @@ def effective_state(trace: Trace, *, positions: int = 64) -> EffectiveState:
     return EffectiveState(
         kind="exact",
         scope="this data",
-        sentence=f"Of the {trace.d_state} numbers of the state about {digits(float(along.mean()))} "
-        "carry something from the past of this data to its future.",
+        sentence=f"Of the {trace.d_state} numbers of the state about {number(float(along.mean()))} "
+        "carry information from the past of this data to its future.",
         positions=at,
         along=along,
         channels=size.mean((0, 1)),

@@ -1,11 +1,11 @@
-"""How much a linear layer can amplify: three gains, each proved for all inputs.
+"""How much a linear layer can amplify: three gains, each for all inputs.
 
-    H2          energy of the impulse response, its root: the gain from white noise to its output
-    H-infinity  the largest singular value of the frequency response: energy in to energy out
-    l1          the largest row sum of |impulse response|: amplitude in to amplitude out
+    H2          square root of the energy of the impulse response: gain for white noise
+    H-infinity  largest singular value of the frequency response: gain of energy
+    l1          largest row sum of |impulse response|: gain of amplitude
 
-All of the whole operator: of a bidirectional layer both directions together, whose largest values
-may meet at one frequency. `longstate.memory._h_infinity` and `_response` have the bounds.
+Each is of the whole operator: for a bidirectional layer of both directions together, whose maxima
+may be at the same frequency. The bounds are in `longstate.memory._h_infinity` and `_response`.
 
 Axes: n poles, i inputs, o outputs, f frequencies, any leading batch axes (channels).
 """
@@ -17,14 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.memory._gramians import System, gramians, real_matrices
 from longstate.memory._grid_bound import by_grid
 from longstate.memory._h_infinity import Matrices, Peak, Poles, by_matrices, by_poles
 from longstate.memory._plot import draw
 from longstate.memory._powers import Powers
 from longstate.memory._response import row_sums
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import DiagonalSystem, TwoSidedSystem
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,8 +40,8 @@ class Gains(Result):
         h2 (...): exact.
         h_infinity, h_infinity_below (...): certified upper and lower bounds of the same number.
         peak (...): angular frequency, in radians per sample, at which the lower one is attained.
-        l1, l1_below (...): certified upper and lower bounds: what lies beyond the lags that were
-            summed, and rounding, is between them.
+        l1, l1_below (...): certified upper and lower bounds. They differ by the part beyond the
+            summed lags, and by rounding.
     """
 
     h2: Float[Tensor, "*batch"]
@@ -52,7 +54,7 @@ class Gains(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         names = {"H2": self.h2, "H-infinity": self.h_infinity, "l1": self.l1}
         body = [
-            [name, digits(float(v.median())), digits(float(v.max()))] for name, v in names.items()
+            [name, number(float(v.median())), number(float(v.max()))] for name, v in names.items()
         ]
         return ["gain", "median", "largest"], body
 
@@ -70,7 +72,7 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
     """The gains of a discrete, stable system, direct path included.
 
     Args:
-        system: discrete. Leading axes are channels, each with gains of its own.
+        system: discrete. Leading axes are channels, each with its own gains.
         tolerance: relative distance of the two bounds of H-infinity at which to stop.
 
     Raises:
@@ -88,14 +90,14 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
     peaks = _peaks(ahead, behind, tolerance, high.shape)
     low = torch.tensor([p.low for p in peaks], dtype=torch.float64).reshape(high.shape)
     above = torch.tensor([p.high for p in peaks], dtype=torch.float64).reshape(high.shape)
-    # |G(w)| is at most the length of its entries, each of which is at most its sum over all lags
+    # |G(w)| is at most the norm of its entries, and each entry is at most its sum over all lags
     above = torch.minimum(above, torch.linalg.vector_norm(found + rest, dim=-1))
     return Gains(
         kind="certified",
         scope="all inputs, both directions together" if both else "all inputs",
-        sentence=f"In the worst channel no input's energy grows by more than a factor "
-        f"{digits(float(above.max()) ** 2)}, and no amplitude by more than "
-        f"{digits(float(high.max()))}.",
+        sentence=f"In the worst channel the energy of any input grows at most by a factor of "
+        f"{number(float(above.max()) ** 2)}, and its amplitude by "
+        f"{number(float(high.max()))}.",
         h2=energy.clamp(min=0).sqrt().expand(high.shape),
         h_infinity=above,
         h_infinity_below=low,
@@ -106,17 +108,17 @@ def gains(system: System | TwoSidedSystem, *, tolerance: float = 1e-3) -> Gains:
 
 
 def _energy(system: System) -> Tensor:
-    """Of the impulse response (...)."""
-    P, _ = gramians(system)  # refuses what has no gains
+    """Energy (...) of the impulse response."""
+    P, _ = gramians(system)  # raises for systems without gains
     _, B, C = real_matrices(system)
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     own = (C @ P @ C.mT).diagonal(dim1=-2, dim2=-1).sum(-1)
     return own + (2 * (C @ B) * D + D * D).sum((-2, -1))
 
 
 def _peaks(ahead: System, behind: System | None, tolerance: float, batch: torch.Size) -> list[Peak]:
     """H-infinity of every channel."""
-    D = _flat(ahead.D.detach().double().cpu(), batch, 2)
+    D = _flat(in_float64(ahead.D), batch, 2)
     if isinstance(ahead, DiagonalSystem) and (behind is None or isinstance(behind, DiagonalSystem)):
         first, second = _poles(ahead, batch), None if behind is None else _poles(behind, batch)
         return [
@@ -145,7 +147,7 @@ def _flat(v: Tensor, batch: torch.Size, axes: int) -> Tensor:
 
 
 def _poles(system: DiagonalSystem, batch: torch.Size) -> list[Poles]:
-    real_matrices(system)  # refuses a complex system without conjugates
+    real_matrices(system)  # raises for a complex system without conjugates
     A, B, C = (v.detach().cpu().to(torch.complex128) for v in (system.A, system.B, system.C))
     if system.conjugate:
         A = torch.cat([A, A.conj()], dim=-1)
@@ -155,7 +157,7 @@ def _poles(system: DiagonalSystem, batch: torch.Size) -> list[Poles]:
 
 
 def _matrices(system: System, batch: torch.Size) -> tuple[list[Matrices], Tensor]:
-    """And a bound of the sum of the powers of A (channels)."""
+    """Real matrices of each channel, and a bound (channels) of the sum of the powers of A."""
     A, B, C = real_matrices(system)
     powers = Powers(A)
     total = _flat(powers.total(powers.growth()[0])[..., None], batch, 1)[:, 0]

@@ -1,12 +1,11 @@
-"""How much of a linear system's past is in its state, and how much of its state is in its future.
+"""The controllability and observability Gramians of a linear system.
 
     P = sum over l of A^l B B' A'^l        covariance of the state under white input of variance 1
     Q = sum over l of A'^l C' C A^l        x' Q x: energy of all outputs that follow from state x
 
-Sums over l from 0 to infinity, or to `length` - 1. For a diagonal system they are closed forms, in
-which no equation is solved: (B B*)_ij / (1 - a_i conj(a_j)). For a dense one the sum is doubled
-again and again. Everything in real coordinates, (Re x, Im x) where the system is complex, and in
-float64.
+The sums are over l from 0 to infinity, or to `length` - 1. For a diagonal system they have a closed
+form: (B B*)_ij / (1 - a_i conj(a_j)). For a dense system the number of terms is doubled repeatedly.
+Everything is in real coordinates, (Re x, Im x) if the system is complex, and in float64.
 
 Axes: n real numbers of the state, i inputs, o outputs, any leading batch axes.
 """
@@ -19,10 +18,11 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
+from longstate.systems._numbers import in_float64
 
 System = DiagonalSystem | DPLRSystem | DenseSystem
 
-_DOUBLINGS = 60  # 2^60 steps: an eigenvalue that still counts then is 1 to machine precision
+_DOUBLINGS = 60  # 2^60 steps: an eigenvalue that still matters then is 1 to machine precision
 
 
 class Gramians(NamedTuple):
@@ -37,18 +37,18 @@ def gramians(system: System, length: int | None = None) -> Gramians:
 
     Args:
         system: discrete, with real inputs and outputs.
-        length: number of steps that count. All of them when None.
+        length: number of steps in the sums. Infinite when None.
 
     Raises:
-        InputError: the system is continuous, or complex without conjugate pairs; without `length`,
-            an eigenvalue has modulus 1 or more, and the sums do not end.
+        InputError: the system is continuous, or complex without conjugate pairs; or `length` is
+            None and an eigenvalue has modulus 1 or more, so that the sums diverge.
     """
     if not system.discrete:
         raise InputError("the system is continuous; call discretize(rule, dt) first")
     if length is not None and length < 1:
         raise InputError(f"length must be at least 1; got {length}")
     if isinstance(system, DiagonalSystem):
-        A, B, C = (_double(v) for v in (system.A, system.B, system.C))
+        A, B, C = (in_float64(v) for v in (system.A, system.B, system.C))
         if system.conjugate:
             return _of_pairs(A, B, C, length)
         if not any(v.is_complex() for v in (A, B, C)):
@@ -59,7 +59,7 @@ def gramians(system: System, length: int | None = None) -> Gramians:
     return Gramians(_doubled(A, B @ B.mT, length), _doubled(A.mT, C.mT @ C, length))
 
 
-_ENDS = 1 - 1e-12  # what lies above cannot be told from 1
+_ENDS = 1 - 1e-12  # a larger modulus cannot be distinguished from 1
 _ENDLESS = (
     "an eigenvalue has modulus 1 (to rounding) or more, so that something is never forgotten and "
     "the sum over all time is infinite; give a length"
@@ -70,18 +70,13 @@ def real_matrices(system: System) -> tuple[Tensor, Tensor, Tensor]:
     """A (..., n, n), B (..., n, i), C (..., o, n), float64, with y = C x + D u real.
 
     Raises:
-        InputError: the system is complex and its conjugate is not there.
+        InputError: the system is complex and has no conjugate pairs.
     """
     dense = system.to_dense()
-    A, B, C = (_double(v) for v in (dense.A, dense.B, dense.C))
+    A, B, C = (in_float64(v) for v in (dense.A, dense.B, dense.C))
     if any(v.is_complex() for v in (A, B, C)):
         raise InputError("the system is complex; only real inputs and outputs can be analysed")
     return A, B, C
-
-
-def _double(v: Tensor) -> Tensor:
-    v = v.detach().cpu()
-    return v.to(torch.complex128) if v.is_complex() else v.double()
 
 
 def _sums(a: Tensor, b: Tensor, length: int | None) -> Tensor:
@@ -92,13 +87,13 @@ def _sums(a: Tensor, b: Tensor, length: int | None) -> Tensor:
             raise InputError(_ENDLESS)
         return 1 / (1 - z)
     left = 1 - z
-    near = left.abs() < 1e-8  # there the quotient loses its digits, and the sum is as good as this
+    near = left.abs() < 1e-8  # there the quotient loses digits, and this form is accurate
     far = torch.where(near, torch.ones_like(left), left)
     return torch.where(near, length - left * (length * (length - 1) / 2), (1 - z**length) / far)
 
 
 def _of_pairs(A: Tensor, B: Tensor, C: Tensor, length: int | None) -> Gramians:
-    """Of y = 2 Re(C x), in coordinates (Re x, Im x)."""
+    """Gramians of y = 2 Re(C x), in coordinates (Re x, Im x)."""
     A, B, C = (v.to(torch.complex128) for v in (A, B, C))
     own = (B @ B.mH) * _sums(A, A.conj(), length)  # E x x*
     cross = (B @ B.mT) * _sums(A, A, length)  # E x x'
@@ -134,7 +129,7 @@ def _doubled(A: Tensor, X: Tensor, length: int | None) -> Tensor:
 
 
 def factor(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """L with L L' = S, for a symmetric S that may be singular: Cholesky's, or by eigenvalues."""
+    """L with L L' = S, for a symmetric, possibly singular S: by Cholesky or by eigenvalues."""
     L, failed = torch.linalg.cholesky_ex(S)
     if bool(failed.any()):
         values, vectors = torch.linalg.eigh(S)

@@ -1,9 +1,9 @@
-"""H-infinity of one input and one output from its impulse response, on a grid, with a proof.
+"""H-infinity of one input and one output from the impulse response, on a grid, with a proof.
 
-A sum of exp(i w l) over |l| <= n has its largest modulus M at some w; at a distance x of it, n x
-at most pi / 2, it is still at least M cos(n x) (M. Riesz). On N equally spaced frequencies some is
-within pi / N of it, so M is at most the largest value on the grid divided by cos(pi n / N). What
-the sum leaves out, and rounding, is added.
+A trigonometric sum over |l| <= n has its largest modulus M at some w; at a distance x from w, with
+n x at most pi / 2, it is at least M cos(n x) (M. Riesz). One of N equally spaced frequencies is
+within pi / N of w, so M is at most the largest value on the grid divided by cos(pi n / N). The
+missing part of the sum, and rounding, are added.
 
 Axes: n state, l lags.
 """
@@ -17,13 +17,13 @@ from longstate.memory._h_infinity import Matrices, Peak
 from longstate.memory._powers import _UNIT, Powers
 from longstate.memory._response import _columns, _perturbed
 
-_LONGEST = 15  # 2^15 lags at most
+_LONGEST = 15  # at most 2^15 lags
 _FINER = 6  # 2^6 frequencies for each lag: a factor 1 / cos(pi / 64), 1.0012
-_ENOUGH = 1e-7  # share of the sum at which the rest is only bounded
+_ENOUGH = 1e-7  # share of the sum below which the rest is bounded instead of summed
 
 
 def by_grid(ahead: Matrices, behind: Matrices | None, D: Tensor) -> Peak:
-    """Bounds for one input and one output; the upper one is infinite where no sum is bounded."""
+    """Bounds for one input and one output; the upper one is infinite if a sum has no bound."""
     first, rest = _kernel(ahead)
     first[0] += D[0, 0]
     second = first.new_zeros(0)
@@ -45,7 +45,7 @@ def by_grid(ahead: Matrices, behind: Matrices | None, D: Tensor) -> Peak:
 
 
 def _kernel(part: Matrices) -> tuple[Tensor, float]:
-    """C A^l B (l), and the sum of what is missing and of what rounding changed."""
+    """C A^l B (l), and a bound of the missing part and of the rounding errors."""
     powers = Powers(part.A)
     total = float(powers.total(powers.growth()[0]))
     X, wrong = part.B, torch.zeros((), dtype=torch.float64)

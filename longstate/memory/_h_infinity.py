@@ -1,17 +1,17 @@
 """H-infinity of one channel: the largest singular value of its frequency response, enclosed.
 
-A diagonal system: the circle is cut into intervals, each with an upper bound from the distance of
-the poles, and the highest are cut again until the bounds meet (branch and bound).
+Diagonal systems: the circle is divided into intervals, each with an upper bound from the distance
+of the poles, and those with the highest bounds are divided again until the bounds meet (branch and
+bound).
 
-Any other: a level g is attained at some frequency if and only if a Hamiltonian matrix has an
-imaginary eigenvalue (Bruinsma and Steinbuch 1990). That finds the peak, but is no proof: rounding
-moves eigenvalues. The proof is a symmetric matrix P (the bounded real lemma) for which
+All others: a level g is attained at some frequency if and only if a Hamiltonian matrix has an
+imaginary eigenvalue (Bruinsma and Steinbuch 1990). This finds the peak, but it is not a proof,
+because of rounding. The proof is a symmetric matrix P (the bounded real lemma) with
 
     g^2 |u|^2 - |y|^2  >=  V(x_k, z_k) - V(x_{k-1}, z_{k-1})       V(w) = w' P w
 
-for all x, z and u, checked for the P and the matrices at hand with the rounding of the check.
-Summed over time the right side is zero. z is the state of the system that runs against time, if
-there is one.
+for all x, z and u. It is checked for the computed P, rounding of the check included. Summed over
+time the right side is zero. z is the state of the system that runs backwards in time, if any.
 
 Axes: n poles or states, i inputs, o outputs, f frequencies.
 """
@@ -26,7 +26,7 @@ from longstate.memory._powers import _UNIT
 
 _ROUNDS, _MOST_INTERVALS = 60, 1 << 14
 _IMAGINARY = 1e-9  # relative real part below which an eigenvalue counts as imaginary
-_WIDER = (1.0, 4.0, 16.0, 64.0)  # times the tolerance: where a proof is tried
+_WIDER = (1.0, 4.0, 16.0, 64.0)  # multiples of the tolerance at which a proof is tried
 
 
 class Peak(NamedTuple):
@@ -54,7 +54,7 @@ class Matrices(NamedTuple):
 
 
 def by_poles(ahead: Poles, behind: Poles | None, D: Tensor, tolerance: float) -> Peak:
-    """Of G(w) = ahead(w) + e^iw behind(-w) + D."""
+    """Bounds for G(w) = ahead(w) + e^iw behind(-w) + D."""
     weight = _lengths(ahead) * ahead.p.abs()  # of the derivative of each term, times distance^2
     angle, size = ahead.p.angle(), ahead.p.abs()
     if behind is not None:
@@ -66,7 +66,7 @@ def by_poles(ahead: Poles, behind: Poles | None, D: Tensor, tolerance: float) ->
         middle, half = (start + stop) / 2, (stop - start) / 2
         value = torch.linalg.matrix_norm(_at(ahead, behind, D, middle), 2)
         steep = (weight / nearest(angle, size, middle, half)).sum(1)
-        rounding = 64 * _UNIT * (steep + value)  # of the frequency and of the poles' own digits
+        rounding = 64 * _UNIT * (steep + value)  # of the frequency and of the poles
         upper = value + half * steep + rounding
         best = int(value.argmax())
         if float(value[best] - rounding[best]) > low:
@@ -86,7 +86,8 @@ def nearest(angle: Tensor, size: Tensor, middle: Tensor, half: Tensor) -> Tensor
         angle, size (n): of the poles.
         middle, half (f): of the arcs, and half of their lengths.
     """
-    turn = torch.remainder(middle[:, None] - angle + math.pi, 2 * math.pi) - math.pi  # short way
+    # the shorter of the two angles
+    turn = torch.remainder(middle[:, None] - angle + math.pi, 2 * math.pi) - math.pi
     off = (turn.abs() - half[:, None]).clamp(min=0)
     return (1 - size) ** 2 + 4 * size * (off / 2).sin().square()
 
@@ -96,7 +97,7 @@ def _lengths(part: Poles) -> Tensor:
 
 
 def _edges(angle: Tensor, size: Tensor) -> Tensor:
-    """Of the first intervals: a grid on half of the circle, denser near the poles."""
+    """Edges of the first intervals: a grid on half of the circle, denser near the poles."""
     near, width = angle.abs(), (1 - size).clamp(min=1e-12)
     around = [(near + k * width).clamp(0, math.pi) for k in (-4, -1, 0, 1, 4)]
     return torch.cat([torch.linspace(0, math.pi, 33, dtype=torch.float64), *around]).unique()
@@ -114,13 +115,13 @@ def _at(ahead: Poles, behind: Poles | None, D: Tensor, w: Tensor) -> Tensor:
 def by_matrices(
     ahead: Matrices, behind: Matrices | None, D: Tensor, total: float, tolerance: float
 ) -> Peak:
-    """Of the same G, for matrices of any kind. The upper bound is infinite if no proof succeeds.
+    """Bounds for the same G, for any matrices. The upper bound is infinite if no proof succeeds.
 
     Args:
-        total: bound of the sum over k of |A^k|, in both directions.
+        total: bound of the sum over k of |A^k|, for both directions.
     """
     low, at = _find_peak(ahead, behind, D, tolerance)
-    low = low * (1 - 1e-9)  # a solved system has lost digits
+    low = low * (1 - 1e-9)  # margin for the rounding errors of the linear solve
     if low == 0:
         return Peak(0.0, math.inf, at)
     for wider in _WIDER:
@@ -134,7 +135,7 @@ def by_matrices(
 def _find_peak(
     ahead: Matrices, behind: Matrices | None, D: Tensor, tolerance: float
 ) -> tuple[float, float]:
-    """Raise the level to the middle of the frequencies that attain it, until none does."""
+    """Raise the level to the response between the frequencies that attain it, until none does."""
 
     def response(part: Matrices, w: Tensor) -> Tensor:
         z = torch.polar(torch.ones_like(w), -w)[:, None, None]
@@ -165,7 +166,7 @@ def _find_peak(
         higher, where = largest((w[1:] + w[:-1]) / 2)
         if higher > low:
             low, at = higher, where
-        if higher <= level:  # a touch, or rounding
+        if higher <= level:  # a tangent point, or rounding
             break
     return low, at
 
@@ -173,9 +174,9 @@ def _find_peak(
 def _continuous(
     ahead: Matrices, behind: Matrices | None, D: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """From the circle to the imaginary axis, z = (1 + s) / (1 - s): x' = A x + B u, y = C x + E u.
+    """Map the circle to the imaginary axis, z = (1 + s) / (1 - s): x' = A x + B u, y = C x + E u.
 
-    Time that runs backwards has the signs of A and B turned.
+    For the backward direction the signs of A and B are reversed.
     """
     A, B, C, E = _moved(ahead.A, ahead.B, ahead.C @ ahead.A, D + ahead.C @ ahead.B)
     if behind is None:
@@ -191,7 +192,7 @@ def _moved(A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _hamiltonian(A: Tensor, B: Tensor, C: Tensor, D: Tensor, level: float, slack: float) -> Tensor:
-    """Whose imaginary eigenvalues are the frequencies at which the level is attained."""
+    """The matrix whose imaginary eigenvalues are the frequencies that attain the level."""
     R = torch.linalg.inv(level**2 * torch.eye(D.shape[1], dtype=A.dtype) - D.mT @ D)
     F, eye = A + B @ R @ D.mT @ C, torch.eye(len(A), dtype=A.dtype)
     weighed = C.mT @ (torch.eye(len(C), dtype=A.dtype) + D @ R @ D.mT) @ C + slack * eye
@@ -201,7 +202,7 @@ def _hamiltonian(A: Tensor, B: Tensor, C: Tensor, D: Tensor, level: float, slack
 def _prove(
     ahead: Matrices, behind: Matrices | None, D: Tensor, level: float, total: float, margin: float
 ) -> float:
-    """A level that is proved, near the one given; infinite if the proof fails."""
+    """A proved level near the one given; infinite if the proof fails."""
     if not math.isfinite(total):
         return math.inf
     A, B, C, E = _continuous(ahead, behind, D)
@@ -213,13 +214,13 @@ def _prove(
     least = _least(ahead, behind, D, P, level)
     if least >= 0:
         return level
-    # what is missing is paid for with the most that states can add up to
+    # a deficit of the check is bounded by the largest sum of the states
     reach = sum(float(torch.linalg.matrix_norm(m.B)) for m in (ahead, behind) if m is not None)
     return math.sqrt(level**2 - least * (1 + (total * reach) ** 2))
 
 
 def _state_gain(ahead: Matrices, behind: Matrices | None) -> float:
-    """About the largest gain from inputs to states: a grid, to choose a slack by."""
+    """Approximate largest gain from inputs to states, on a grid; used to choose a slack."""
     gain = 0.0
     for part in (ahead, behind):
         if part is None:
@@ -234,7 +235,7 @@ def _state_gain(ahead: Matrices, behind: Matrices | None) -> float:
 
 
 def _storage(H: Tensor) -> Tensor:
-    """P, where the stable subspace of H is spanned by (I, P): by the matrix sign of H."""
+    """P such that (I, P) spans the stable subspace of H, by the matrix sign of H."""
     sign, n = H, len(H) // 2
     for _ in range(_ROUNDS):
         inverse = torch.linalg.inv(sign)
@@ -252,8 +253,8 @@ def _storage(H: Tensor) -> Tensor:
 
 
 def _least(ahead: Matrices, behind: Matrices | None, D: Tensor, P: Tensor, level: float) -> float:
-    """Lower bound of the least eigenvalue of level^2 |u|^2 - |y|^2 - V(after) + V(before), as a
-    form in (x_{k-1}, z_k, u_k)."""
+    """Lower bound of the least eigenvalue of level^2 |u|^2 - |y|^2 - V(after) + V(before), a
+    quadratic form in (x_{k-1}, z_k, u_k)."""
     n, i = ahead.B.shape
     m = 0 if behind is None else len(behind.A)
     eye = torch.eye(n + m + i, dtype=P.dtype)

@@ -3,10 +3,11 @@
     sigma_i^2 = eigenvalues of P Q
 
 The i-th value is the gain from all past inputs through the i-th best direction of the state to all
-future outputs, whatever the coordinates. Taking r directions away changes the layer's gain by at
-least sigma_{r+1} and, if they are balanced, by at most twice the sum of those taken (Glover 1984).
+future outputs, in any coordinates. A reduction to r directions changes the layer's gain by at least
+sigma_{r+1}; balanced truncation changes it by at most twice the sum of the removed values (Glover
+1984).
 
-Axes: n values in falling order, any leading batch axes (channels).
+Axes: n values in decreasing order, any leading batch axes (channels).
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.memory._gramians import System, factor, gramians
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HankelSpectrum(Result):
-    """Hankel singular values, and sizes read off them.
+    """Hankel singular values, and sizes computed from them.
 
     Args:
-        values (..., n): falling.
+        values (..., n): in decreasing order.
         participation (...): (sum sigma^2)^2 / sum sigma^4.
         entropy_rank (...): exp of the entropy of the shares sigma / sum sigma.
     """
@@ -39,7 +41,7 @@ class HankelSpectrum(Result):
     entropy_rank: Float[Tensor, "*batch"]
 
     def needed(self, share: float) -> Tensor:
-        """How many directions (...) it takes for `share` of the sum of all values."""
+        """Number of directions (...) that hold `share` of the sum of all values."""
         whole = self.values.sum(-1, keepdim=True)
         return 1 + (self.values.cumsum(-1) < share * whole).sum(-1).clamp(
             max=self.values.shape[-1] - 1
@@ -51,7 +53,7 @@ class HankelSpectrum(Result):
         body = [
             [
                 str(i + 1),
-                *(digits(float(f(flat[:, i]))) for f in (torch.median, torch.min, torch.max)),
+                *(number(float(f(flat[:, i]))) for f in (torch.median, torch.min, torch.max)),
             ]
             for i in range(n)
         ]
@@ -75,7 +77,7 @@ def hankel(system: System, length: int | None = None) -> HankelSpectrum:
 
     Args:
         system: of a layer without input-dependence, `layer.system()`.
-        length: steps of past and of future that count. All when None.
+        length: number of steps of past and of future. All when None.
 
     Raises:
         InputError: see `gramians`.

@@ -1,9 +1,9 @@
-"""What can reach a selective layer: everything that the norm before it lets through, or a radius.
+"""The possible inputs of a selective layer: all outputs of the norm before it, or a radius.
 
-Only norms whose equation is known are trusted, by their type and not by their name: this library's
-RMSNorm, PyTorch's RMSNorm and LayerNorm. A norm of somebody else may scale by `gamma`, or by
-1 + weight. And only in a block that is known to give the layer what its norm put out, or that did
-so on the data: some blocks take the norm after the layer.
+Only norms with a known equation are used, by their type and not by their name: this library's
+RMSNorm, PyTorch's RMSNorm and LayerNorm. Other norms may scale by `gamma`, or by 1 + weight. The
+block must be known to pass the output of its norm to the layer, or must have done so on the data:
+some blocks have the norm after the layer.
 """
 
 import math
@@ -15,19 +15,20 @@ from torch import nn
 from longstate.errors import InputError
 from longstate.memory._recording import Found
 from longstate.memory._selective_bounds import Ball
+from longstate.systems._numbers import in_float64
 
 
 def ball_of(layer: Found, radius: float | None, confirmed: bool | None) -> Ball:
-    """The inputs that the layer can get.
+    """The possible inputs of the layer.
 
     Args:
         layer: with its norm and block.
-        radius: largest length of one sample's input, for a layer whose norm proves nothing.
-        confirmed: whether the layer got what its norm put out when the model read the data. None:
+        radius: largest length of one sample's input, for a layer whose norm gives no bound.
+        confirmed: whether the input of the layer was the output of its norm on the data. None:
             there was no data.
 
     Raises:
-        InputError: there is no radius, and no norm that is known to limit what the layer gets.
+        InputError: there is no radius, and no norm that is known to limit the input.
     """
     d = layer.layer.d_model
     one, zero = torch.ones(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
@@ -44,21 +45,21 @@ def ball_of(layer: Found, radius: float | None, confirmed: bool | None) -> Ball:
         )
     weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
     return Ball(
-        one if weight is None else weight.detach().double().cpu(),
-        zero if bias is None else bias.detach().double().cpu(),
+        one if weight is None else in_float64(weight),
+        zero if bias is None else in_float64(bias),
         math.sqrt(d),
     )
 
 
 def _doubt(layer: Found, confirmed: bool | None) -> str:
-    """Why the norm proves nothing; empty if it does."""
+    """Why the norm gives no bound; empty if it does."""
     norm, name = layer.norm, layer.name
     if norm is None:
         return f"no norm comes before {name}"
     if not _is_known(norm, layer.layer.d_model):
-        return f"the norm beside {name}, a {type(norm).__name__}, is none that is known"
+        return f"the norm beside {name}, a {type(norm).__name__}, has no known bound"
     if confirmed is False:
-        return f"{name} does not get what the norm beside it puts out"
+        return f"the input of {name} is not the output of the norm beside it"
     if confirmed is None and not _is_ours(layer.block, "longstate.models"):
         return (
             f"the block of {name}, a {type(layer.block).__name__}, is not known to put its norm "
@@ -68,7 +69,7 @@ def _doubt(layer: Found, confirmed: bool | None) -> str:
 
 
 def _is_known(norm: nn.Module, d: int) -> bool:
-    """Whether it puts out weight * z + bias with |z| <= sqrt(d)."""
+    """Whether its output is weight * z + bias with |z| <= sqrt(d)."""
     if norm._forward_hooks or nn.utils.parametrize.is_parametrized(norm):
         return False
     if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
@@ -81,5 +82,5 @@ def _is_known(norm: nn.Module, d: int) -> bool:
 
 
 def _is_ours(module: Any, package: str) -> bool:
-    """Whether its class is defined in a package of this library (not only derived from one)."""
+    """Whether its class is defined in this library's `package`; a derived class is not enough."""
     return f"{type(module).__module__}.".startswith(f"{package}.")

@@ -1,12 +1,12 @@
 """What a linear layer can never do: claims from its system.
 
-Eigenvalues say whether a state is forgotten in the end. What is left after k steps, and how far a
-state may grow before, is a norm: here the 2-norm of the state in real coordinates, (Re x, Im x)
-where it is complex. In the coordinates of a diagonal system (S4D, S5, DSS) the two are the same.
+Eigenvalues decide whether a state is finally forgotten. The part left after k steps, and the growth
+before, are norms: here the 2-norm of the state in real coordinates, (Re x, Im x) if it is complex.
+For a diagonal system (S4D, S5, DSS) norms and moduli of eigenvalues are the same.
 
-Gains are of regular samples. A state whose step is never 1 to rounding is proved to fade; one that
-cannot be told from 1 counts as never forgotten, and so does one whose decay rounds to 1 in the type
-that the layer runs in.
+Gains are for regular samples. A state whose modulus is below 1 by more than rounding is proved to
+fade. One that cannot be distinguished from 1 counts as never forgotten, and so does one whose decay
+rounds to 1 in the type in which the layer runs.
 """
 
 import math
@@ -25,8 +25,8 @@ from longstate.memory._threshold import event_threshold
 from longstate.memory._timescales import eigenvalues
 from longstate.systems import DiagonalSystem, TwoSidedSystem
 
-KEPT = 0.01  # of a state; what is left when it counts as forgotten
-_SUMMABLE = 1 - 1e-12  # a modulus above it leaves sums over all time without digits
+KEPT = 0.01  # share of a state below which it counts as forgotten
+_SUMMABLE = 1 - 1e-12  # with a larger modulus, sums over all time have no correct digits
 
 
 class Fading(NamedTuple):
@@ -36,7 +36,7 @@ class Fading(NamedTuple):
         size: largest |eigenvalue|.
         forgets: whether every state is proved to go to zero.
         growth: certified and found largest |A^k|.
-        steps: certified and found number of steps until 1 % is left for good.
+        steps: certified and found number of steps after which at most 1 % is left.
     """
 
     size: float
@@ -73,7 +73,7 @@ def _of_fading(name: str, f: Fading, narrow: float, format_name: str) -> list[Cl
     if f.forgets and narrow >= 1:
         note = f"in {format_name}, as the layer runs, it is 1 or more: nothing is forgotten"
     elif not f.forgets and f.size <= 1:
-        note = "cannot be told from 1: nothing is forgotten"
+        note = "cannot be distinguished from 1: nothing is forgotten"
     size = 1.0 if not f.forgets and abs(f.size - 1) < 1e-9 else f.size
     grown, found = f.growth
     return [
@@ -109,7 +109,7 @@ def _of_gains(name: str, both: System | TwoSidedSystem, system: System) -> list[
 
 
 def _endless(name: str) -> list[Claim]:
-    """Of a system that forgets so slowly that its sums have no digits in float64."""
+    """Claims of a system that forgets too slowly for sums in float64."""
     return [
         Claim(name, what, "upper_bound", math.inf, None, None, True, True)
         for what in ("gain of energy (H-infinity)", "gain of amplitude (l1)")
@@ -119,7 +119,7 @@ def _endless(name: str) -> list[Claim]:
 def _fading(system: System) -> Fading:
     values = eigenvalues(system).abs()
     size = float(values.max())
-    if isinstance(system, DiagonalSystem):  # each state by itself: norms are moduli
+    if isinstance(system, DiagonalSystem):  # each state separately: norms are moduli
         forgets = size < 1 - 4 * _UNIT
         lost = -math.log(size) if size > 0 else math.inf
         steps = float(math.ceil(math.log(1 / KEPT) / lost * (1 + 1e-9))) if forgets else math.inf
@@ -142,8 +142,8 @@ def _narrow_size(layer: Any) -> float:
 
 
 def _irregular(name: str, wide: Any, dt: tuple[float, float]) -> list[Claim]:
-    """Of a diagonal system whose steps lie between two: the modulus of each of its states, as a
-    function of the step, is largest at one of the ends (zero-order hold and bilinear rule)."""
+    """Claims of a diagonal system for a range of steps. The modulus of each state, as a function of
+    the step, is largest at one end of the range (zero-order hold and bilinear rule)."""
     systems = [wide.system(rate=v) if v > 0 else None for v in dt]
     if not all(s is None or isinstance(s, DiagonalSystem) for s in systems):
         return []

@@ -1,18 +1,18 @@
-"""Mutual information of samples, where no label and no closed form is at hand. Last resorts.
+"""Estimates of mutual information from samples, if there are no labels and no closed form.
 
 `ksg` counts neighbours (Kraskov, Stoegbauer, Grassberger 2004, first estimator):
 
     I = psi(k) + psi(S) - mean of psi(n_x + 1) + psi(n_y + 1)
 
-n_x: samples whose x lies nearer than the k-th neighbour in (x, y), by the largest coordinate. With
-more than three dimensions the space is too empty for it, and it is refused: project first.
+n_x: number of samples whose x is nearer than the k-th neighbour in (x, y), in the maximum norm.
+With more than three dimensions it is inaccurate, and refused: project first.
 
-`infonce` scores pairs that belong together against pairs that do not (van den Oord et al. 2018):
+`infonce` compares scores of pairs that belong together with other pairs (van den Oord et al. 2018):
 
     I >= log2 K + mean over i of log2 (f(x_i, y_i) / sum over j of f(x_i, y_j))
 
-a lower bound for any f that was not fitted to these samples, and never above log2 K, however large
-the truth is. So near that cap it says nothing, and it is refused there.
+a lower bound for any f that was not fitted to these samples. It is never above log2 K, so near that
+cap it gives no information, and is refused.
 
 Axes: s samples, m and n dimensions, k samples of a batch.
 """
@@ -26,20 +26,21 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.memory._result import Result
+from longstate.systems._numbers import in_float64
 
 _MOST_DIMENSIONS = 3
 _MARGIN = 0.5  # nats below the cap
-_ROWS = 256  # of distances at once
+_ROWS = 256  # rows of distances at once
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shared(Result):
-    """Bits that two things say about each other.
+    """Mutual information.
 
     Args:
         bits: the value.
-        error: standard error of it; NaN where none is known.
-        cap: what the method can say at most, in bits.
+        error: its standard error; NaN if unknown.
+        cap: largest value that the method can give, in bits.
     """
 
     bits: float
@@ -56,12 +57,12 @@ def ksg(x: Float[Tensor, "s m"], y: Float[Tensor, "s n"], *, neighbours: int = 4
     """Estimate of I(x; y) from independent samples.
 
     Args:
-        x (s, m), y (s, n): m + n at most 3. Scale them alike: distances are compared.
-        neighbours: k. More of them: less noise, more bias.
+        x (s, m), y (s, n): m + n at most 3. They need equal scales, because distances are compared.
+        neighbours: k. A larger k gives less noise and more bias.
 
     Raises:
-        InputError: too many dimensions, too few samples, values that are not finite, or samples
-            that are equal, which a density has not.
+        InputError: too many dimensions, too few samples, values that are not finite, or equal
+            samples.
     """
     x, y = _checked(x, y)
     s, d = len(x), x.shape[1] + y.shape[1]
@@ -74,11 +75,11 @@ def ksg(x: Float[Tensor, "s m"], y: Float[Tensor, "s n"], *, neighbours: int = 4
         raise InputError(f"neighbours must lie between 1 and half of the {s} samples")
     total = 0.0
     for i in range(0, s, _ROWS):
-        # of itself at distance 0: the first of the sorted
+        # the first of the sorted distances is that to itself, 0
         apart_x, apart_y = (_apart(v[i : i + _ROWS], v) for v in (x, y))
         reach = torch.maximum(apart_x, apart_y).kthvalue(neighbours + 1, dim=1).values[:, None]
         if bool((reach == 0).any()):
-            raise InputError("some samples are equal; ksg needs values with a density")
+            raise InputError("some samples are equal; ksg needs continuous values")
         counts = ((v < reach).sum(1).double() for v in (apart_x, apart_y))
         total += float(sum(torch.digamma(n) for n in counts).sum())  # type: ignore[union-attr]
     digamma = torch.digamma(torch.tensor([neighbours, s], dtype=torch.float64)).sum()
@@ -86,8 +87,8 @@ def ksg(x: Float[Tensor, "s m"], y: Float[Tensor, "s n"], *, neighbours: int = 4
     cap = (float(digamma) - 2 * float(torch.digamma(torch.tensor(float(neighbours))))) / math.log(2)
     return Shared(
         kind="estimate",
-        scope=f"this data; {s} samples, taken to be independent",
-        sentence=f"Neighbours suggest {bits:.3f} bits; from so few samples never more than "
+        scope=f"this data; {s} samples, assumed to be independent",
+        sentence=f"The estimate is {bits:.3f} bits; with this number of samples it is at most "
         f"{cap:.2f}.",
         bits=bits,
         error=math.nan,
@@ -110,7 +111,7 @@ def infonce(scores: Float[Tensor, "b k k"]) -> Shared:
         raise InputError(
             f"scores must be (b, k, k) with b and k at least 2; got {tuple(scores.shape)}"
         )
-    v = scores.detach().double().cpu()
+    v = in_float64(scores)
     if not bool(v.isfinite().all()):
         raise InputError("scores hold NaN or infinity")
     k = v.shape[1]
@@ -124,7 +125,7 @@ def infonce(scores: Float[Tensor, "b k k"]) -> Shared:
     bits = min(value, cap) / math.log(2)
     return Shared(
         kind="lower_bound",
-        scope="this data, up to the standard error; a critic not fitted to it",
+        scope="this data, up to the standard error; scores not fitted to it",
         sentence=f"At least {bits:.3f} bits; batches of {k} can show at most {math.log2(k):.2f}.",
         bits=bits,
         error=float(gains.std() / math.sqrt(len(gains))) / math.log(2),
@@ -137,7 +138,7 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"x and y must be (s, m) and (s, n); got {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    x, y = x.detach().double().cpu(), y.detach().double().cpu()
+    x, y = in_float64(x), in_float64(y)
     if not bool(x.isfinite().all() and y.isfinite().all()):
         raise InputError("x or y holds NaN or infinity")
     return x, y

@@ -1,4 +1,4 @@
-"""Pictures that say what sort of number they show."""
+"""Figures of results, with the kind of the numbers in the title."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def draw(
     result: Result, title: str, x: str, y: str, paint: Callable[[Any], None], *, wide: bool = False
 ) -> "Figure":
-    """A figure with one pair of axes; the kind and the scope stand under the title."""
+    """A figure with one pair of axes; kind and scope are below the title."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0 if wide else 5.5, 3.6), layout="constrained")

@@ -1,13 +1,13 @@
-"""How large the powers of a state matrix are, in the 2-norm, rounding included.
+"""Bounds on the powers of a state matrix, in the 2-norm, rounding included.
 
-Eigenvalues say what is left of a state in the end only. On the way a state may first grow (LinOSS
-turns a position into a velocity of another size), and what is left after k steps is |A^k|, which
-may be many times |eigenvalue|^k where the eigenvectors are nearly dependent (S4).
+Eigenvalues give the decay of a state for many steps only. A state may first grow (LinOSS turns a
+position into a velocity of another size), and the part left after k steps is |A^k|, which may be
+many times |eigenvalue|^k if the eigenvectors are nearly dependent (S4).
 
-The powers A, A^2, A^4, A^8, ... are squared one from the other. Each product of two computed
-matrices X, Y of true values within e, f of them is within |X| f + e |Y| + e f + n u |X| |Y| of the
-true one (norms of Frobenius where they bound rounding; u is the unit roundoff), so every norm here
-has an upper and a lower bound.
+The powers A, A^2, A^4, A^8, ... are computed by squaring. If X, Y are computed matrices with errors
+e, f, their computed product has an error of at most |X| f + e |Y| + e f + n u |X| |Y| (Frobenius
+norms for the rounding term; u is the unit roundoff), so every norm here has an upper and a lower
+bound.
 
 Axes: n state in real coordinates, any leading batch axes (channels).
 """
@@ -17,14 +17,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_UNIT = 2.0**-52  # twice the unit roundoff of float64: room for the rounding of norms themselves
-_SMALLEST = 1e-18  # what is left when squaring ends
-_MOST = 62  # squarings
-_EVERY = 64  # powers that are looked at one by one for growth
+_UNIT = 2.0**-52  # twice the unit roundoff of float64: margin for the rounding of the norms
+_SMALLEST = 1e-18  # norm of a power at which squaring ends
+_MOST = 62  # most squarings
+_EVERY = 64  # number of powers that are checked one by one for growth
 
 
 class Bounded(NamedTuple):
-    """A computed matrix (..., n, n) and how far from it in the 2-norm the true one is (...)."""
+    """A computed matrix (..., n, n), and a bound (...) of its error in the 2-norm."""
 
     value: Tensor
     error: Tensor
@@ -55,7 +55,7 @@ class Powers:
             if bool((last < _SMALLEST).all()) or not bool((last < 1e100).all()):
                 break
             if bool((self.squares[-1].error > 1).any() & (last > 0.5).any()):
-                break  # rounding is all that is left to see
+                break  # only rounding errors are left
             self.squares.append(self.squares[-1].times(self.squares[-1]))
             self.norms.append(self.squares[-1].high())
         self.envelopes = []
@@ -66,17 +66,17 @@ class Powers:
                 self.norms[j] = torch.minimum(self.norms[j], e.root * e.rate**2.0**j)
 
     def forgets(self) -> Tensor:
-        """Whether it is proved (...) that A^k goes to zero: that some power is below 1."""
+        """Whether it is proved (...) that A^k goes to zero, because some power is below 1."""
         proved = torch.stack(self.norms).amin(0) < 1
         for e in self.envelopes:
             proved = proved | (e.rate < 1) & e.root.isfinite()
         return proved
 
     def total(self, growth: Tensor) -> Tensor:
-        """Upper bound (...) of the sum over k >= 0 of |A^k|; infinite where none is proved.
+        """Upper bound (...) of the sum over k >= 0 of |A^k|; infinite if none is proved.
 
-        The first 2^j terms sum to at most the product of 1 + |A^(2^i)| over i < j, and to 2^j times
-        the largest; the rest is that, again and again, times |A^(2^j)|.
+        The sum of the first 2^j terms is at most the product of 1 + |A^(2^i)| over i < j, and at
+        most 2^j times the largest term; the rest is a geometric series in |A^(2^j)|.
         """
         product = torch.ones_like(self.norms[0])
         best = torch.full_like(product, torch.inf)
@@ -91,22 +91,22 @@ class Powers:
         return best * (1 + 1e-9)
 
     def growth(self) -> tuple[Tensor, Tensor]:
-        """Upper and lower bound (...) of the largest |A^k| over all k >= 0; at least 1, as k = 0.
+        """Upper and lower bound (...) of the largest |A^k| over all k >= 0; at least 1, from k = 0.
 
-        The upper is the root of the condition of a W with A W A' <= W, checked for the W it is: of
-        the eigenvectors, and of the sum of all A^k A'^k.
+        The upper bound is the square root of the condition number of a W with A W A' <= W, which is
+        checked. Two W are tried: from the eigenvectors, and the sum of all A^k A'^k.
         """
         one = torch.ones_like(self.norms[0])
         if bool((self.norms[0] <= 1).all()):
             return one, one
-        # a product of which each factor is at least 1 bounds every power between
+        # a product whose factors are all at least 1 bounds every power between
         high = torch.stack(self.norms).clamp(min=1).prod(0)
         high = torch.where(self.forgets(), high, torch.inf)
         for e in self.envelopes:
             high = torch.minimum(high, e.root)
         high = torch.where(self.norms[0] <= 1, one, high)
         low, power = one, self.squares[0]
-        for _ in range(_EVERY):  # early powers, where growth is
+        for _ in range(_EVERY):  # growth occurs in the first powers
             low = torch.maximum(low, power.low())
             power = power.times(self.squares[0])
         for square in self.squares:
@@ -114,13 +114,12 @@ class Powers:
         return high, low
 
     def steps(self, kept: float, growth: Tensor) -> tuple[Tensor, Tensor]:
-        """Number of steps (...) after which |A^k| stays at most `kept`, and the largest number
-        found at which it is still above, plus 1; both infinite where nothing is proved.
+        """Number of steps (...) after which |A^k| stays at most `kept`, and 1 plus the largest k
+        found with a larger |A^k|; both infinite if nothing is proved.
 
         Args:
             kept: share of a state.
-            growth (...): upper bound of |A^k| over all k, so that k + l steps keep at most growth
-                times what k steps keep.
+            growth (...): upper bound of |A^k| over all k, so that |A^(k+l)| <= growth |A^k|.
         """
         many = torch.full_like(growth, torch.inf)
         proved = torch.where(self.forgets(), self._last(kept, growth), many)
@@ -130,7 +129,7 @@ class Powers:
         return proved, torch.where(self.forgets(), self._last(kept, None), many)
 
     def _last(self, kept: float, growth: Tensor | None) -> Tensor:
-        """1 + some k (...) with |A^k| > kept, such that |A^(k+1)| <= kept was seen."""
+        """1 + a k (...) with |A^k| > kept and |A^(k+1)| <= kept."""
         A = self.squares[0].value
         here = Bounded(
             torch.eye(len_of(A), dtype=A.dtype).expand_as(A), torch.zeros_like(self.norms[0])
@@ -158,7 +157,7 @@ class Powers:
 
 
 def norm2(M: Tensor) -> Tensor:
-    """The 2-norm (...): the root of the largest eigenvalue of M'M, which loses no digits."""
+    """The 2-norm (...): the square root of the largest eigenvalue of M'M, which is accurate."""
     scale = M.abs().amax((-2, -1)).clamp(min=1e-300)
     M = M / scale[..., None, None]  # so that squares neither overflow nor vanish
     return torch.linalg.eigvalsh(M.mT @ M)[..., -1].clamp(min=0).sqrt() * scale
@@ -179,14 +178,14 @@ def _of_eigenvectors(A: Tensor) -> Tensor:
 
 
 class Envelope(NamedTuple):
-    """|A^k| <= root rate^k for all k, where proved; root is infinite where not. Each (...)."""
+    """|A^k| <= root rate^k for all k, if proved; otherwise root is infinite. Each (...)."""
 
     root: Tensor
     rate: Tensor
 
 
 def _envelope(A: Tensor, W: Tensor) -> Envelope:
-    """From A W A' <= rate^2 W, checked for the W at hand: root is that of W's condition number."""
+    """From A W A' <= rate^2 W, which is checked; root is the root of W's condition number."""
     eye = torch.eye(len_of(A), dtype=A.dtype)
     ok = W.isfinite().all(-1).all(-1)
     W = torch.where(ok[..., None, None], (W + W.mT) / 2, eye)

@@ -1,14 +1,15 @@
-"""What a state knows about anything with a name: held-out probes.
+"""Information of a state about labels, from probes on held-out samples.
 
     I(X; h) >= H(X) - cross-entropy of any q(x | h) on samples that q was not fitted to
 
-A valid lower bound, up to the sampling error that is reported with it, whatever the model and the
-probe. Two probes are fitted, linear and a small network; what the second finds beyond the first is
-stored in a way that no linear readout reaches. The one that does better on samples kept aside for
-the choice is the bound.
+This is a valid lower bound, up to the reported sampling error, for every model and every probe. Two
+probes are fitted, a linear one and a small network. What only the network finds is stored in a form
+that no linear readout can use. The probe that is better on separate validation samples gives the
+bound.
 
-What X is matters more than the probe: a state may keep the j-th data token and know nothing of "the
-token 20 steps ago". So labels come by name: by lag, by slot, by group, or by any function.
+The choice of X matters more than the probe: a state may hold the j-th data token and have no
+information about "the token 20 steps ago". So labels have names: by lag, by slot, by group, or by
+any function.
 
 Axes: s samples, m numbers of the state.
 """
@@ -25,12 +26,13 @@ from torch import Tensor, nn
 from longstate.errors import InputError
 from longstate.memory._plot import draw
 from longstate.memory._result import Result
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COMPONENTS = 128  # of the states, by variance, that a probe sees
-_FEWEST = 50  # samples
+_COMPONENTS = 128  # principal components of the states that a probe reads
+_FEWEST = 50  # least number of samples
 _LOST = 0.1  # nats
 
 
@@ -40,11 +42,11 @@ class Probes(Result):
 
     Args:
         labels: names, in the order of the tensors.
-        bits (l): the bound of the probe that was chosen.
-        error (l): standard error of it.
-        linear, network (l): each probe's bound. Below 0 where it did worse than no state at all.
-        entropy (l): of the label itself, which no bound can exceed.
-        samples: that were held out.
+        bits (l): the bound of the selected probe.
+        error (l): its standard error.
+        linear, network (l): the bound of each probe. Below 0 if it is worse than no state.
+        entropy (l): of the label, which no bound can exceed.
+        samples: number of held-out samples.
     """
 
     labels: tuple[str, ...]
@@ -65,13 +67,13 @@ class Probes(Result):
     def plot(self) -> "Figure":
         def paint(ax):
             at = range(len(self.labels))
-            ax.errorbar(at, self.bits, yerr=self.error, fmt="o-", label="known, at least")
+            ax.errorbar(at, self.bits, yerr=self.error, fmt="o-", label="lower bound")
             ax.plot(at, self.entropy, color="0.6", label="of the label")
             ax.set_xticks(list(at), self.labels, rotation=45 if len(self.labels) > 8 else 0)
             ax.set_ylim(bottom=0)
             ax.legend()
 
-        return draw(self, "What the state knows", "", "bits", paint)
+        return draw(self, "Information in the state", "", "bits", paint)
 
 
 def probe(
@@ -85,9 +87,9 @@ def probe(
     """Fit probes from states to labels on some samples, and score them on the others.
 
     Args:
-        states (s, ...): one state for each sample; samples should be independent, one from a
-            sequence, or the error is too small.
-        labels: name -> class (s), integers from 0; -1 where a sample has none.
+        states (s, ...): one state for each sample. Samples should be independent, for example one
+            from each sequence; otherwise the error is too small.
+        labels: name -> class (s), integers from 0; -1 for samples without a label.
         held_out: share of the samples that the probes are scored on.
         seed: of the split and of the network.
         progress: called with each label's name before it is probed.
@@ -96,16 +98,48 @@ def probe(
         InputError: states are not finite, labels do not fit, or fewer than 50 samples have one.
     """
     if not labels:
-        raise InputError("labels is empty; name at least one")
-    x = states.detach().double().cpu().flatten(1)
+        raise InputError("labels is empty; give at least one label")
+    x = in_float64(states).flatten(1)
     if not bool(x.isfinite().all()):
         raise InputError("states hold NaN or infinity; `watch` finds where they come from")
     if not 0 < held_out < 1:
         raise InputError(f"held_out must lie between 0 and 1; got {held_out}")
+    scores, least = _scores(x, labels, held_out, seed, progress)
+    bits, linear, network, errors, entropy = (
+        torch.tensor(v, dtype=torch.float64) for v in zip(*scores, strict=True)
+    )
+    bits = bits.clamp(min=0)
+    best = int(bits.argmax())
+    name = list(labels)[best]
+    return Probes(
+        kind="lower_bound",
+        scope=f"this data, up to the standard error; {least} samples held out",
+        sentence=f"The states hold at least {float(bits[best]):.2f} of the "
+        f"{float(entropy[best]):.2f} bits of {name}, the best of {len(labels)} labels.",
+        labels=tuple(labels),
+        bits=bits,
+        error=errors,
+        linear=linear,
+        network=network,
+        entropy=entropy,
+        samples=least,
+    )
+
+
+def _scores(
+    x: Tensor,
+    labels: Mapping[str, Tensor],
+    held_out: float,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> tuple[list[tuple[float, ...]], int]:
+    """`_score` for each label, and the least number of held-out samples."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(x), generator=generator)
-    scores, least = [], len(x)
-    seen: dict[bytes, Tensor] = {}  # components, by which samples have a label: most often all
+    scores: list[tuple[float, ...]] = []
+    least = len(x)
+    # components, by the set of samples that have a label: usually all
+    seen: dict[bytes, Tensor] = {}
     for name, label in labels.items():
         if progress is not None:
             progress(name)
@@ -119,25 +153,7 @@ def probe(
             seen[kept] = _components(x[order][there], cut)
         scores.append(_score(seen[kept], y, cut, seed))
         least = min(least, len(y) - cut)
-    bits, linear, network, errors, entropy = (
-        torch.tensor(v, dtype=torch.float64) for v in zip(*scores, strict=True)
-    )
-    bits = bits.clamp(min=0)
-    best = int(bits.argmax())
-    name = list(labels)[best]
-    return Probes(
-        kind="lower_bound",
-        scope=f"this data, up to the standard error; {least} samples held out",
-        sentence=f"The states hold at least {float(bits[best]):.2f} of the "
-        f"{float(entropy[best]):.2f} bits of {name}, the best known of {len(labels)}.",
-        labels=tuple(labels),
-        bits=bits,
-        error=errors,
-        linear=linear,
-        network=network,
-        entropy=entropy,
-        samples=least,
-    )
+    return scores, least
 
 
 def by_lag(tokens: Int[Tensor, "b t"], lags: list[int]) -> dict[str, Tensor]:
@@ -176,8 +192,8 @@ def _checked(name: str, label: Tensor, samples: int) -> Tensor:
 
 
 def _score(x: Tensor, y: Tensor, cut: int, seed: int) -> tuple[float, float, float, float, float]:
-    """Bits of the better probe, the linear one and the network, the better one's error, and the
-    entropy."""
+    """Bits of the better probe, of the linear one and of the network, the error of the better one,
+    and the entropy."""
     classes, y = y.unique(return_inverse=True)
     k = len(classes)
     hidden = (lambda: nn.Linear(x.shape[1], k)), (lambda: _network(x.shape[1], k))
@@ -194,7 +210,7 @@ def _score(x: Tensor, y: Tensor, cut: int, seed: int) -> tuple[float, float, flo
         with torch.no_grad():
             log_q = model(x[cut:]).log_softmax(-1)
         gains.append(own + log_q.gather(1, y[cut:, None])[:, 0] / math.log(2))
-    # chosen without a look at the held-out samples, which would favour the luckier of the two
+    # selected without the held-out samples, because that would bias the bound upwards
     better = gains[losses.index(min(losses))]
     error = float(better.std() / math.sqrt(len(better)))
     return (
@@ -204,9 +220,9 @@ def _score(x: Tensor, y: Tensor, cut: int, seed: int) -> tuple[float, float, flo
 
 
 def _components(x: Tensor, cut: int) -> Tensor:
-    """Principal components, standardised; both from the first `cut` samples."""
+    """Standardised principal components; components and scales from the first `cut` samples."""
     mean = x[:cut].mean(0)
-    # of more numbers than samples by their QR factors: the same, and several times faster
+    # with more numbers than samples, the QR factors give the same result several times faster
     Q, R = torch.linalg.qr((x[:cut] - mean).T)
     _, s, v = torch.linalg.svd(R.T, full_matrices=False)
     kept = int(((s > 1e-10 * s[:1].clamp(min=1e-300)).sum()).clamp(min=1, max=_COMPONENTS))
@@ -219,9 +235,9 @@ def _network(m: int, k: int) -> nn.Module:
 
 
 def _fit(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Minimise cross-entropy, with the penalty on weights that does best on a fifth kept aside.
+    """Minimise cross-entropy, with the penalty on weights that is best on a validation fifth.
 
-    It begins at no knowledge: the last layer is zero, so that a useless state scores near 0.
+    The last layer starts at zero, so that a state without information scores near 0.
 
     Returns:
         The cross-entropy on that fifth.
@@ -253,6 +269,6 @@ def _fit(model: nn.Module, x: Tensor, y: Tensor) -> float:
         if loss < best:
             best, chosen = loss, {name: v.clone() for name, v in model.state_dict().items()}
         elif loss > best + _LOST:
-            break  # it learns by heart, and less penalty will not mend that
+            break  # it overfits, and a smaller penalty would not help
     model.load_state_dict(chosen)
     return best

@@ -1,4 +1,4 @@
-"""Rate and distortion: how few bits describe something to within an error.
+"""Rate-distortion: the fewest bits that describe a source to within an error.
 
     R(D) = min I(X; X^)   subject to   E d(X, X^) <= D
 
@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
+from longstate.systems._numbers import in_float64
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,7 +28,7 @@ class GaussianRate(Result):
         bits: R(D), of the whole vector.
         per_number (n): bits of each component.
         distortion (n): error of each component; they sum to D.
-        water: the level below which a component is not described at all.
+        water: variance below which a component is not described.
     """
 
     bits: float
@@ -36,7 +38,7 @@ class GaussianRate(Result):
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         pairs = zip(self.per_number.tolist(), self.distortion.tolist(), strict=True)
-        body = [[str(i), digits(b), digits(d)] for i, (b, d) in enumerate(pairs)]
+        body = [[str(i), number(b), number(d)] for i, (b, d) in enumerate(pairs)]
         return ["number", "bits", "squared error"], body
 
 
@@ -45,12 +47,12 @@ def gaussian_rd(variance: Float[Tensor, " n"], distortion: float) -> GaussianRat
 
     Args:
         variance (n): at least 0.
-        distortion: D, the sum of squared errors that is allowed, above 0.
+        distortion: D, the allowed sum of squared errors, above 0.
 
     Raises:
         InputError: there is no number, a variance is negative or not finite, or D is not above 0.
     """
-    v = variance.detach().double().cpu().flatten()
+    v = in_float64(variance).flatten()
     if not len(v) or not bool(((v >= 0) & v.isfinite()).all()):
         raise InputError("variance must hold at least one number, all finite and at least 0")
     if not 0 < distortion < float("inf"):
@@ -75,7 +77,7 @@ def _water(v: Tensor, distortion: float) -> float:
     if distortion >= float(v.sum()):
         return float(v.max().clamp(min=torch.finfo(v.dtype).tiny))
     v = v.sort().values
-    under = torch.cat([v.new_zeros(1), v.cumsum(0)[:-1]])  # those below a level that lies at v_i
+    under = torch.cat([v.new_zeros(1), v.cumsum(0)[:-1]])  # sum of those below the level v_i
     level = (distortion - under) / torch.arange(len(v), 0, -1, dtype=v.dtype)
     fits = level[level <= v]  # none where D is the whole variance but for rounding
     return float(fits[0] if len(fits) else v[-1])
@@ -86,10 +88,10 @@ class DiscreteRate(Result):
     """One point of the rate-distortion curve of a finite source.
 
     Args:
-        bits: R(D), within `gap` above the truth.
+        bits: R(D), at most `gap` above the true value.
         distortion: D.
         gap: bits between the upper and the lower bound at the last step.
-        channel (x, y): p(y | x) that attains it.
+        channel (x, y): the optimal p(y | x).
     """
 
     bits: float
@@ -98,7 +100,7 @@ class DiscreteRate(Result):
     channel: Float[Tensor, "x y"]
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        body = [[digits(self.distortion), digits(self.bits), f"{self.gap:.1e}"]]
+        body = [[number(self.distortion), number(self.bits), f"{self.gap:.1e}"]]
         return ["distortion", "bits", "gap"], body
 
 
@@ -115,16 +117,16 @@ def blahut_arimoto(
     Args:
         p (x): probabilities of the letters.
         d (x, y): distortion of describing x by y.
-        slope: above 0, in nats per unit of distortion; the larger, the finer.
+        slope: above 0, in nats per unit of distortion; a larger slope gives a smaller distortion.
         tolerance: gap between the bounds at which to stop, in bits.
-        steps: at most so many; if they do not suffice, the result is an upper bound, and says by
-            how much at most.
+        steps: maximum number of iterations; if it is reached, the result is an upper bound, with
+            its largest error in `gap`.
 
     Raises:
-        InputError: p is no distribution, d does not fit it or is not finite, or the slope is not
+        InputError: p is not a distribution, d does not fit it or is not finite, or the slope is not
             above 0.
     """
-    p, d = p.detach().double().cpu(), d.detach().double().cpu()
+    p, d = in_float64(p), in_float64(d)
     if p.dim() != 1 or not bool((p >= 0).all()) or abs(float(p.sum()) - 1) > 1e-5:
         raise InputError("p must hold probabilities: one axis, at least 0, with sum 1")
     if d.dim() != 2 or len(d) != len(p) or not bool(d.isfinite().all()):
@@ -137,7 +139,7 @@ def blahut_arimoto(
     for _ in range(steps):
         joint = log_q - slope * d
         log_z = joint.logsumexp(1)
-        # how much each y would gain: its log is at most 0 where q is best (Csiszar 1974)
+        # gain of each y; its log is at most 0 for the optimal q (Csiszar 1974)
         gain = torch.logsumexp((log_p - log_z)[:, None] - slope * d, 0)
         gap = float(gain.max() - (log_q.exp() * gain.exp() * gain).sum()) / _LN2
         if gap < tolerance:
@@ -151,7 +153,7 @@ def blahut_arimoto(
     return DiscreteRate(
         kind="exact" if gap < tolerance else "upper_bound",
         scope="this source and distortion",
-        sentence=f"{bits:.4g} bits are needed and enough for a mean distortion of "
+        sentence=f"{bits:.4g} bits are necessary and sufficient for a mean distortion of "
         f"{distortion:.4g}, to within {max(gap, 0.0):.1e} bits.",
         bits=bits,
         distortion=distortion,

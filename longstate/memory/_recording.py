@@ -1,4 +1,4 @@
-"""The layers of a model that mix along time, and what the selective ones did with some data.
+"""Find the layers of a model that mix along time, and record the selective ones on some data.
 
 Axes: b batch, t time, d channels.
 """
@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.systems import Trace
+from longstate.systems._numbers import in_float64
 
 Data = Tensor | Callable[[], object]
 """One input of a model, tokens (b, t) or u (b, t, d), or a function that runs it."""
 
 
 class Found(NamedTuple):
-    """A layer that mixes along time, and where it stands.
+    """A layer that mixes along time, and its place in the model.
 
     Attributes:
         name: in the model.
-        layer: with a `system` or a `selection`.
-        block: the module that holds it as `mixer` beside a `norm`. None: there is none.
+        layer: has a `system` or a `selection`.
+        block: the module with this layer as its `mixer` and with a `norm`. None: there is none.
         norm: of that block.
     """
 
@@ -34,11 +35,11 @@ class Found(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What one selective layer did with some data.
+    """One selective layer on some data.
 
     Attributes:
         trace: in float64.
-        normed: whether the layer got what the norm beside it put out; False without a norm.
+        normed: whether its input was the output of the norm beside it; False without a norm.
         inputs (b, t, d): of the layer.
     """
 
@@ -48,7 +49,7 @@ class Recorded(NamedTuple):
 
 
 def find_layers(model: nn.Module) -> list[Found]:
-    """Every layer that mixes along time."""
+    """All layers that mix along time."""
     places = {}
     for _, module in model.named_modules():
         mixer, norm = getattr(module, "mixer", None), getattr(module, "norm", None)
@@ -62,7 +63,7 @@ def find_layers(model: nn.Module) -> list[Found]:
 
 
 def others(model: nn.Module) -> list[str]:
-    """Name and type of every mixer that says nothing of itself, such as attention."""
+    """Name and type of every mixer without a system or a selection, such as attention."""
     found = []
     for name, module in model.named_modules():
         mixer, norm = getattr(module, "mixer", None), getattr(module, "norm", None)
@@ -81,21 +82,21 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, Any, nn.Module | None]]:
 def record(model: nn.Module, data: Data) -> dict[str, Trace]:
     """A trace, in float64, of every selective layer while the model reads the data once.
 
-    Where a layer gets what the norm beside it put out, the norm is taken in float64 too, so that
-    what its rounding adds in a narrower type is in no trace, as it is in no certificate. Traces are
-    of regular samples: a `dt` that the model passes on is not in them.
+    If the input of a layer is the output of the norm beside it, the norm is computed in float64
+    too, so that traces, like certificates, do not contain the rounding of a narrower type. Traces
+    are for regular samples: they ignore a `dt` that the model passes on.
 
     Raises:
-        InputError: the model cannot read the data, or a layer got something not finite.
+        InputError: the model cannot read the data, or the input of a layer is not finite.
     """
     return {name: r.trace for name, r in record_inputs(model, data).items()}
 
 
 def record_inputs(model: nn.Module, data: Data) -> dict[str, Recorded]:
-    """As `record`, with where the inputs came from.
+    """As `record`, with the inputs and whether they came from a norm.
 
     Raises:
-        InputError: the model cannot read the data, or a layer got something not finite.
+        InputError: the model cannot read the data, or the input of a layer is not finite.
     """
     got: dict[str, Tensor] = {}
     normed: dict[str, tuple[Tensor, Tensor]] = {}
@@ -132,12 +133,12 @@ def _run(model: nn.Module, data: Data, hooks: list[Any]) -> None:
 
 def _recorded(f: Found, u: Tensor, normed: tuple[Tensor, Tensor] | None) -> Recorded:
     if not bool(u.isfinite().all()):
-        raise InputError(f"{f.name} got NaN or infinity on this data; `watch` says where")
+        raise InputError(f"{f.name} got NaN or infinity on this data; `watch` finds the source")
     same = normed is not None and _same(u, normed[1])
-    wide = u.double().cpu()
+    wide = in_float64(u)
     with torch.no_grad():
         if same and normed is not None:
-            wide = widened(f.norm)(normed[0].double().cpu())
+            wide = widened(f.norm)(in_float64(normed[0]))
         trace = widened(f.layer).trace(wide).double()
     return Recorded(trace, same, wide)
 
@@ -151,8 +152,8 @@ def _same(u: Tensor, out: Tensor) -> bool:
 
 
 def widened(module: Any) -> Any:
-    """A copy in float64 on the CPU, without gradients: what a narrow type would round on the way
-    to a system, a trace or a certificate is no property of the weights."""
+    """A copy in float64 on the CPU, without gradients, so that systems, traces and certificates do
+    not contain the rounding of a narrower type."""
     return copy.deepcopy(module).double().cpu().requires_grad_(False)
 
 

@@ -2,8 +2,8 @@
 
     total_o = sum over l >= 0 and inputs i of |K_l|_oi
 
-Lags are formed in blocks, each from the last by a power of A. What lies beyond the last block, and
-what rounding may have changed, is bounded and added.
+Lags are computed in blocks, each from the one before by a power of A. The part beyond the last
+block, and the rounding errors, are bounded and added.
 
 Axes: n state, i inputs, o outputs, any leading batch axes (channels).
 """
@@ -16,22 +16,23 @@ from torch import Tensor
 from longstate.memory._gramians import System, real_matrices
 from longstate.memory._powers import _UNIT, Bounded, Powers
 from longstate.systems import DiagonalSystem
+from longstate.systems._numbers import in_float64
 
 _BLOCK = 6  # a block has 2^6 lags
-_BLOCKS = 1 << 11  # most of them: 131,072 lags
-_EXACT = 1e-8  # error of a power, times the sum of all, up to which lags are formed with it
-_ENOUGH = 1e-8  # share of the sum at which the rest is only bounded
+_BLOCKS = 1 << 11  # largest number of blocks: 131,072 lags
+_EXACT = 1e-8  # largest error of a power, times the sum of all, with which lags are computed
+_ENOUGH = 1e-8  # share of the sum below which the rest is bounded instead of summed
 
 
 class Sums(NamedTuple):
-    """Row sums (..., o): computed for the first lags, and the most that is missing or rounded."""
+    """Row sums (..., o): of the first lags, and a bound of the missing part and of rounding."""
 
     found: Tensor
     rest: Tensor
 
 
 def row_sums(system: System) -> Sums:
-    """Of the impulse response of a discrete, stable, real system, its D at lag 0 included."""
+    """Row sums of the impulse response of a discrete, stable, real system, D at lag 0 included."""
     if isinstance(system, DiagonalSystem):
         return _diagonal(system)
     return _dense(system)
@@ -40,7 +41,7 @@ def row_sums(system: System) -> Sums:
 def _diagonal(system: DiagonalSystem) -> Sums:
     dtype = torch.complex128 if system.conjugate else torch.float64
     a, B, C = (v.detach().cpu().to(dtype) for v in (system.A, system.B, system.C))
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     if system.conjugate:
         C = 2 * C
     size = a.abs()
@@ -63,10 +64,13 @@ def _diagonal(system: DiagonalSystem) -> Sums:
 
 
 def _dense(system: System) -> Sums:
-    """A perturbation d of one column adds at most |C| (sum of all |A^k|) |d| to the sum of all lags
-    that follow from it: so roundings are added up, and carried on once."""
+    """Row sums of a dense system.
+
+    A perturbation d of one column adds at most |C| (sum of all |A^k|) |d| to the sum of all lags
+    that follow from it. So the rounding errors of all columns are summed, and multiplied once.
+    """
     A, B, C = real_matrices(system)
-    D = system.D.detach().double().cpu()
+    D = in_float64(system.D)
     batch = torch.broadcast_shapes(*(v.shape[:-2] for v in (A, B, C, D)))
     A, B, C, D = (v.expand(*batch, *v.shape[-2:]) for v in (A, B, C, D))
     powers = Powers(A)
@@ -93,13 +97,13 @@ def _dense(system: System) -> Sums:
 
 
 def _block_size(powers: Powers, total: Tensor) -> int:
-    """Exponent of the longest block whose power is known well enough to step by."""
+    """Exponent of the longest block whose power is accurate enough."""
     good = [j for j, p in enumerate(powers.squares) if bool((p.error * total <= _EXACT).all())]
     return min(max([j for j in good if good[: j + 1] == list(range(j + 1))], default=0), _BLOCK)
 
 
 def _perturbed(power: Bounded, X: Tensor) -> Tensor:
-    """The most (...) by which the columns that a computed power gives are wrong, all together."""
+    """Bound (...) of the total error of the columns that a computed power gives."""
     rounding = X.shape[-2] * _UNIT * torch.linalg.matrix_norm(power.value)
     return (power.error + rounding) * _columns(X)
 

@@ -1,7 +1,7 @@
-"""What every analysis returns: numbers that say what sort of number they are.
+"""The base of all results: numbers with their kind and their scope.
 
-A number about memory is worth little without two more facts: how it was come by, and for which
-inputs it holds. Every result carries both, and a sentence for people.
+A number about memory needs two more facts: how it was obtained (kind), and for which inputs it
+holds (scope). Every result has both, and a sentence in words.
 """
 
 import json
@@ -27,7 +27,7 @@ KINDS: dict[Kind, str] = {
     "estimate": "from data or an approximation; comes with an error where one is known",
     "heuristic": "useful to rank or to look at; proves nothing",
 }
-"""What each kind promises."""
+"""The meaning of each kind."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,12 +35,12 @@ class Result:
     """Base of every result. Frozen; subclasses add their numbers as fields.
 
     Args:
-        kind: what sort of number this is; see `KINDS`.
+        kind: how the numbers were obtained; see `KINDS`.
         scope: the inputs for which it holds: "all inputs", "this data", "Gaussian input".
-        sentence: the result in words, for someone who reads nothing else.
+        sentence: the result in words.
 
     Raises:
-        InputError: the kind is none of `KINDS`, or the scope or the sentence is empty.
+        InputError: the kind is not one of `KINDS`, or the scope or the sentence is empty.
     """
 
     kind: Kind
@@ -52,10 +52,10 @@ class Result:
             raise InputError(f"kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
         for name in ("scope", "sentence"):
             if not getattr(self, name).strip():
-                raise InputError(f"{name} must say something; it is empty")
+                raise InputError(f"{name} must not be empty")
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as what JSON can hold: tensors as lists; infinities and NaN as text."""
+        """All fields as values that JSON can hold: tensors as lists; infinities and NaN as text."""
         values = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
         return {"result": type(self).__name__, **values}
 
@@ -81,12 +81,12 @@ class Result:
         return self.table()
 
     def plot(self) -> "Figure":
-        """A picture, where people would rather look than read."""
+        """A figure of the result."""
         raise NotImplementedError
 
 
 def plain(value: Any) -> Any:
-    """`value` as what JSON can hold."""
+    """Convert `value` to values that JSON can hold."""
     if isinstance(value, Result):
         return value.to_dict()
     if isinstance(value, Tensor | np.ndarray | np.generic):
@@ -100,12 +100,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
-
-
-def digits(x: float) -> str:
-    """A number with four digits, as a person writes it."""
-    if x == 0 or not math.isfinite(x):
-        return "0" if x == 0 else f"{x}"
-    if 0 < 1 - x < 5e-5:  # a decay, of which only the rest tells anything
-        return f"1 - {1 - x:.2g}"
-    return f"{x:,.0f}" if 1000 <= abs(x) < 1e6 else f"{x:.4g}"

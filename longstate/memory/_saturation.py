@@ -1,6 +1,6 @@
-"""How the states of a layer forgot on what they read: stuck at all, at nothing, or growing.
+"""How the states of a layer forgot on some data: never, at once, or normally; and growing states.
 
-Of a selective layer by its trace, in float64 on the CPU; of a linear one by its eigenvalues.
+For a selective layer from its trace, in float64 on the CPU; for a linear one from its eigenvalues.
 
 Axes: b batch, t time, c channels, n state of a channel.
 """
@@ -14,11 +14,12 @@ from torch.utils._pytree import tree_map
 
 from longstate.memory._recording import widened
 from longstate.memory._timescales import timescales
+from longstate.systems._numbers import in_float64
 
-_FROZEN = 1e-4  # of a state: one that never loses more of itself than this in a step
-_EMPTY = 0.01  # one that never keeps more of itself than this
-_GROWING = 1.8  # a sum without end grows by 2, its root by 1.4
-_ROOM = 1 << 24  # numbers in the decays of the sequences that are traced at once
+_FROZEN = 1e-4  # a state is frozen if it never loses more than this share in a step
+_EMPTY = 0.01  # a state is empty if it never keeps more than this share in a step
+_GROWING = 1.8  # from half of a sequence to all of it, a sum grows by 2, its square root by 1.4
+_ROOM = 1 << 24  # most numbers in the decays of the sequences that are traced at once
 
 
 class Forgetting(NamedTuple):
@@ -27,12 +28,12 @@ class Forgetting(NamedTuple):
     Attributes:
         layer: its name.
         step: smallest and largest step dt, the weight of an input in the state. None: linear.
-        decay: smallest and largest share of a state that one step left.
-        frozen: share of the states that never lost more than 1e-4 of themselves in a step.
-        empty: share of the states that never kept more than 1 % of themselves.
+        decay: smallest and largest factor of a state in one step.
+        frozen: share of the states that never lost more than 1e-4 of their value in a step.
+        empty: share of the states that never kept more than 1 % of their value in a step.
         size: largest |state|. None: linear.
         growth: largest |state| in the last eighth of a sequence over that in its first half; 1 or
-            less has settled. None where it was shorter than 16 samples.
+            less means no growth. None if the sequence was shorter than 16 samples.
     """
 
     layer: str
@@ -44,7 +45,7 @@ class Forgetting(NamedTuple):
     growth: float | None
 
     def saturated(self) -> str:
-        """What is stuck, in words; empty if nothing is."""
+        """The saturated states in words; empty if there are none."""
         found = []
         if self.frozen == 1:
             found.append("never forgets")
@@ -56,7 +57,7 @@ class Forgetting(NamedTuple):
 
 
 class Extremes:
-    """Extremes of one selective layer."""
+    """Running extremes of one selective layer."""
 
     def __init__(self) -> None:
         self.low = self.high = torch.empty(0)
@@ -68,7 +69,7 @@ class Extremes:
             return
         decay, step = trace.decay[there], trace.gain[there]
         low, high = decay.amin(0), decay.amax(0)
-        if trace.erase is not None:  # along what it wrote, it keeps less
+        if trace.erase is not None:  # in the direction of writing, less is kept
             lost = trace.erase * trace.write.square().sum(-1)
             low = low - lost[there].amax(0)[:, None]
         first = not self.low.numel()
@@ -76,7 +77,7 @@ class Extremes:
         self.high = high if first else torch.maximum(self.high, high)
         self.step = (min(self.step[0], float(step.min())), max(self.step[1], float(step.max())))
         if mask is not None and not bool(mask.all()):
-            return  # a trace knows no masks: what it says of the states would not be so
+            return  # a trace ignores masks, so its states would be wrong
         size = trace.states().abs().amax((0, 2, 3))
         t = len(size)
         self.size = max(self.size, float(size.max()))
@@ -97,12 +98,12 @@ class Extremes:
         )
 
     def read(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """What a layer is called with, a few rows of the batch at a time."""
+        """Add a call of the layer, a few rows of the batch at a time."""
         u, state = args[0], args[1] if len(args) > 1 else kwargs.get("state")
         mask = kwargs.get("mask")
         wide = widened(layer)
         with torch.no_grad():
-            u = u.detach().double().cpu()
+            u = in_float64(u)
             if mask is not None:
                 mask = mask.cpu()
                 u = u.masked_fill(~mask[..., None], 0)
@@ -119,7 +120,7 @@ def _rows(state: Any, start: int, stop: int) -> Any:
         return None
     return tree_map(
         lambda v: (
-            (v.detach().double() if v.is_floating_point() else v.detach()).cpu()[start:stop]
+            (in_float64(v) if v.is_floating_point() else v.detach().cpu())[start:stop]
             if isinstance(v, Tensor)
             else v
         ),
@@ -128,7 +129,7 @@ def _rows(state: Any, start: int, stop: int) -> Any:
 
 
 def of_linear(name: str, layer: Any) -> Forgetting:
-    """The same of a layer with a `system`."""
+    """`Forgetting` of a layer with a `system`."""
     with torch.no_grad():
         steps = timescales(widened(layer).system()).steps
     left = torch.exp(-1 / steps)

@@ -1,15 +1,15 @@
-"""What a selective layer can do at most, for every input that its norm lets through.
+"""Bounds of a selective layer for all possible outputs of the norm before it.
 
-A norm before a layer gives u = weight * z + bias with |z| <= sqrt(d), whatever came before it. So
-there are limits to the layer's steps that hold for every text. The raw step is a sum over inner
-channels of SiLU(v_c); each SiLU is held between two lines of equal slope on the range of v_c, and
-the sum of lines is linear in z, whose smallest value on a ball is known (the idea of CROWN, Zhang
-et al. 2018). Slope 0 is interval arithmetic; the best of several slopes counts.
+A norm before a layer gives u = weight * z + bias with |z| <= sqrt(d), for every input of the norm.
+So there are bounds on the layer's steps that hold for every text. The raw step is a sum over inner
+channels of SiLU(v_c). On the range of v_c each SiLU lies between two lines of equal slope, and the
+sum of lines is linear in z, whose smallest value on a ball is known (the idea of CROWN, Zhang et
+al. 2018). Slope 0 is interval arithmetic; the best of several slopes is used.
 
-`longstate.memory._attack` looks for the input that does worst: it bounds the truth from the other
+`longstate.memory._attack` searches for the worst input, which bounds the true value from the other
 side.
 
-Axes: d model channels, c inner channels, o steps, n state, k taps, g groups written alike.
+Axes: d model channels, c inner channels, o steps, n state, k taps, g groups with one write vector.
 """
 
 from dataclasses import dataclass, fields
@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from longstate.systems import Selection
 
 _GRID = 129  # points on the range of a SiLU
-_BEND = 0.5  # its second derivative is at most this
+_BEND = 0.5  # bound of the second derivative of SiLU
 _BOTTOM = -1.2784645  # where SiLU is lowest
 
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """Inputs u = weight * z + bias, |z| <= radius: what a norm lets through.
+    """Inputs u = weight * z + bias, |z| <= radius: the possible outputs of a norm.
 
     Args:
         weight, bias (d).
@@ -77,7 +77,7 @@ def rates(s: Selection, ball: Ball) -> Tensor:
 
 
 def decay(s: Selection, ball: Ball, step: Tensor) -> Tensor:
-    """Certified upper bound of what a step of at least `step` (o) leaves (o, n)."""
+    """Certified upper bound of the decay (o, n) of a step of at least `step` (o)."""
     return (-rates(s, ball) * step[:, None]).exp()
 
 
@@ -90,10 +90,10 @@ def inner_size(s: Selection, ball: Ball) -> Tensor:
 def state_size(s: Selection, ball: Ball, dt: float = 1.0) -> Tensor:
     """Bound of |h| (o, n) over all inputs and lengths.
 
-    |h| <= M dt / (1 - exp(-rate dt)) at the largest step, M bounding |x| |write|: a sampling
-    argument. The sum of what is left of all that was written is largest for steps of that size, and
-    needs no lower bound of any step. Where the gain is split, the newest sample's second part,
-    at most one step more, has not decayed yet when the next sample comes.
+    |h| <= M dt / (1 - exp(-rate dt)) at the largest step, where M bounds |x| |write|. The sum of
+    all decayed writes is largest for steps of that size, so no lower bound of a step is needed. If
+    the gain is split, the second part of the newest sample, at most one more step, has not decayed
+    yet when the next sample comes.
 
     Args:
         dt: the longest time between two samples.
@@ -108,7 +108,7 @@ def state_size(s: Selection, ball: Ball, dt: float = 1.0) -> Tensor:
     of_step = written.unflatten(0, (s.groups, -1)).repeat_interleave(o // s.groups, dim=0)  # (o, n)
     longest = dt * steps(s, ball).high[:, None]
     left = -torch.expm1(-rates(s, ball) * longest)
-    # a step, and a rate, below what float64 can hold: then 1 / rate is as good
+    # if step times rate underflows in float64, 1 / rate is the limit
     time = torch.where(left > 0, longest / left.clamp(min=1e-300), 1 / rates(s, ball))
     return drive[:, None] * of_step * (time + longest if s.split else time)
 
@@ -122,7 +122,7 @@ def _on_ball(W: Tensor, ball: Ball) -> Range:
 def _convolved(s: Selection, ball: Ball) -> Range:
     """Range of the convolution's output (c), before the activation.
 
-    A tap of the past may also fall before the first sample, where v is 0.
+    Past taps may be before the first sample, where v is 0.
     """
     middle = s.into @ ball.bias + s.offset
     reach = ball.radius * (s.into * ball.weight).norm(dim=1)
@@ -160,7 +160,7 @@ def _raw(s: Selection, ball: Ball) -> Range:
 
 
 def _slopes(v: Range) -> list[Tensor]:
-    """Slopes (c) of the lines: none, the chord, and tangents."""
+    """Slopes (c) of the lines to try: 0, the chord, and tangents."""
     chord = (F.silu(v.high) - F.silu(v.low)) / (v.high - v.low).clamp(min=1e-12)
     middle = (v.low + v.high) / 2
     return [torch.zeros_like(chord), chord, 0.5 * chord, _derivative(middle), 0.5 + 0 * chord]
@@ -177,7 +177,7 @@ def _by_lines(s: Selection, ball: Ball, v: Range, slope: Tensor) -> Range:
     grid = torch.linspace(0, 1, _GRID, dtype=slope.dtype)
     points = v.low[:, None] + (v.high - v.low)[:, None] * grid
     rest = F.silu(points) - slope[:, None] * points
-    # between two points of the grid it strays by at most this
+    # bound of the deviation between two points of the grid
     margin = _BEND * ((v.high - v.low) / (_GRID - 1)).square() / 8
     below, above = rest.amin(1) - margin, rest.amax(1) + margin
     plus, minus = s.low.clamp(min=0), s.low.clamp(max=0)

@@ -1,4 +1,4 @@
-"""What a selective layer can never do: claims for everything that its norm lets through.
+"""Claims about a selective layer, for all possible outputs of the norm before it.
 
 Axes: o steps (channels or heads), n state of a channel.
 """
@@ -19,7 +19,7 @@ from longstate.memory._selective_bounds import Ball, inner_size, rates, state_si
 from longstate.systems import Selection, Trace
 
 Two = tuple[float | None, float | None]
-"""What an attack found, and what was seen."""
+"""The value of an attack, and the value on data."""
 
 
 def selective_claims(
@@ -34,11 +34,11 @@ def selective_claims(
     """Claims about a layer with a `selection`.
 
     Args:
-        ball: what the layer can get.
-        data: what the layer did with it.
+        ball: the possible inputs of the layer.
+        data: a recording of the layer on data.
         attacked: whether to search for bad inputs.
-        dt: shortest and longest time between samples. What was seen, at dt = 1, is left out where
-            this is not among them.
+        dt: shortest and longest time between samples. Values on data, at dt = 1, are left out if
+            dt = 1 is not in this range.
     """
     wide = widened(layer)
     s = wide.selection()
@@ -77,12 +77,12 @@ def selective_claims(
 
 
 def _at(found: Found | None, dt: float) -> float | None:
-    """What an attack did, at another time between samples."""
+    """The value of an attack, for another time between samples."""
     return None if found is None else dt * found.value
 
 
 def _seen_step(s: Selection, trace: Trace | None) -> float | None:
-    if trace is None or s.split:  # a split gain shows no step
+    if trace is None or s.split:  # a split gain does not give the step
         return None
     return float(trace.gain.min())
 
@@ -90,7 +90,7 @@ def _seen_step(s: Selection, trace: Trace | None) -> float | None:
 def _seen_exponent(s: Selection, trace: Trace | None) -> float | None:
     if trace is None:
         return None
-    if s.rate_of is not None:  # the decay is all that is seen of it, less a rounding of it
+    if s.rate_of is not None:  # only the decay is known, up to one rounding
         lost = float(-trace.decay.clamp(min=1e-300).log().max())
         return lost + torch.finfo(torch.float64).eps
     assert s.rate is not None
@@ -99,19 +99,19 @@ def _seen_exponent(s: Selection, trace: Trace | None) -> float | None:
 
 
 def _of_each_step(gain: Tensor, count: int) -> Tensor:
-    """The least of a gain (b, t, c) of each of the steps (o) that channels share."""
+    """The least gain (b, t, c) of each of the steps (o); channels share steps."""
     return gain.amin((0, 1)).unflatten(0, (count, -1)).amin(1)
 
 
 def _average(name: str, trace: Trace | None) -> list[Claim]:
-    """How fast two starts meet on the data: an average, which one input cannot spoil."""
+    """How fast two initial states approach each other on the data, on average."""
     if trace is None or trace.length < SHORTEST:
         return []
     found = average_contraction(trace)
     values = (
         ("mean log decay, slowest state", found.exponent),
         ("its interval's upper end (95 %)", found.high),
-        ("two starts approach, log per step", found.coupled),
+        ("distance of two states, log per step", found.coupled),
     )
     return [Claim(name, what, "estimate", None, None, v, True, None) for what, v in values]
 

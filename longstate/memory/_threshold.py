@@ -1,12 +1,12 @@
-"""How large an input may be before a stable linear state stops shrinking.
+"""The largest input for which a stable linear state still shrinks.
 
     A' P A - P = -I                       V(x) = x' P x
     |u| <= g |x|   implies   V(A x + B u) <= V(x) - (1 - theta) |x|^2
     g: the root of 2 |A' P B| g + |B' P B| g^2 = theta
 
-and for inputs of any course with |u| <= U, from a state at rest always |x| <= limit * U. Both
-follow from V(Ax + Bu) - V(x) = -|x|^2 + 2 x'A'PBu + u'B'PBu: the condition of event-triggered
-control, for sampled systems. It is sufficient only: larger inputs may still let the state shrink.
+and for all input sequences with |u| <= U, from a zero state, |x| <= limit * U. Both follow from
+V(Ax + Bu) - V(x) = -|x|^2 + 2 x'A'PBu + u'B'PBu: the condition of event-triggered control, for
+sampled systems. It is only sufficient: the state may also shrink for larger inputs.
 
 Axes: n state in real coordinates, any leading batch axes (channels).
 """
@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._gramians import System, gramians, real_matrices
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import DenseSystem
 
 
@@ -29,9 +30,9 @@ class EventThreshold(Result):
 
     Args:
         ratio (...): g.
-        shrink (...): the factor by which V falls at least in a step that keeps to it.
-        limit (...): largest |x|, from rest, for inputs of length 1.
-        P (..., n, n): of V, in coordinates (Re x, Im x).
+        shrink (...): largest factor of V in a step within the threshold.
+        limit (...): largest |x|, from a zero state, for inputs of length 1.
+        P (..., n, n): matrix of V, in coordinates (Re x, Im x).
     """
 
     ratio: Float[Tensor, "*batch"]
@@ -42,7 +43,7 @@ class EventThreshold(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         names = {"|u| / |x|": self.ratio, "V, at most times": self.shrink, "|x| / |u|": self.limit}
         body = [
-            [name, *(digits(float(f(v.flatten()))) for f in (torch.median, torch.min, torch.max))]
+            [name, *(number(float(f(v.flatten()))) for f in (torch.median, torch.min, torch.max))]
             for name, v in names.items()
         ]
         return ["", "median", "lowest", "highest"], body
@@ -53,7 +54,7 @@ def event_threshold(system: System, theta: float = 0.5) -> EventThreshold:
 
     Args:
         system: discrete, with real inputs and outputs.
-        theta: share of the decrease of V that inputs may use up, between 0 and 1.
+        theta: share of the decrease of V that inputs may compensate, between 0 and 1.
 
     Raises:
         InputError: theta is out of its range, or the system is continuous, complex or not stable.
@@ -66,13 +67,13 @@ def event_threshold(system: System, theta: float = 0.5) -> EventThreshold:
     eye = torch.eye(A.shape[-1], dtype=A.dtype)
     alone = DenseSystem(A, eye, eye, torch.zeros_like(eye), discrete=True)
     P = gramians(alone).observe
-    # V falls by |x|^2 but for what P, as computed, is off: that comes out of the inputs' share
+    # V falls by |x|^2 minus the error of the computed P, which reduces the share of the inputs
     rest = A.mT @ P @ A - P + eye
     size = torch.linalg.matrix_norm
     off = size(rest) + 4 * len(eye) * 2.0**-52 * size(P) * (1 + size(A) ** 2)
     left = (theta - off).clamp(min=0)
     cross, own = _norm(A.mT @ P @ B), _norm(B.mT @ P @ B)
-    # the root in a form that loses no digits where own is small
+    # the root in a form that is accurate also if own is small
     ratio = left / (cross + (cross.square() + own * left).sqrt()).clamp(min=1e-300)
     values = torch.linalg.eigvalsh(P)
     low, high = values[..., 0], values[..., -1]
@@ -81,7 +82,7 @@ def event_threshold(system: System, theta: float = 0.5) -> EventThreshold:
     return EventThreshold(
         kind="certified",
         scope="all inputs",
-        sentence=f"While an input is at most {digits(least)} times as long as the state, no state "
+        sentence=f"If an input is at most {number(least)} times as long as the state, no state "
         "grows, in the norm of its Lyapunov function.",
         ratio=ratio,
         shrink=1 - (1 - theta) / high,

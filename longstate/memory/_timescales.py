@@ -1,11 +1,11 @@
-"""How far back each state reaches.
+"""The time scale of each state.
 
-A linear system forgets each eigenvector of A by a factor |a| a step: its time scale is -1 / log|a|,
-for every input. Where eigenvectors are nearly dependent (S4, LinOSS) their sums may grow first and
-last longer: `certify` says what is left in a norm. A
-selective layer forgets as its input says: along a recorded trace the state of one number shrinks by
-the product of its decays, so its Lyapunov exponent on this data is the mean of log decay, exactly,
-and its time scale minus one over that.
+In a linear system the part along each eigenvector of A shrinks by a factor |a| per step: its time
+scale is -1 / log|a|, for every input. If eigenvectors are nearly dependent (S4, LinOSS) their sums
+may grow first and last longer: `certify` bounds this in a norm. The forgetting of a selective layer
+depends on its input: along a recorded trace a state shrinks by the product of its decays, so its
+Lyapunov exponent on this data is exactly the mean of log decay, and its time scale is minus one
+over that.
 
 Axes: c channels, n state of a channel; b batch, t time.
 """
@@ -18,11 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._gramians import System
 from longstate.memory._plot import draw
-from longstate.memory._result import Result, digits
+from longstate.memory._result import Result
 from longstate.systems import DiagonalSystem, Trace
+from longstate.systems._numbers import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Timescales(Result):
-    """Steps after which a state has kept 1 / e of what it held: of a linear system, the part of it
-    along one eigenvector.
+    """Steps after which 1 / e of a state is left; for a linear system, of its part along one
+    eigenvector.
 
     Args:
-        steps (..., n): one for each state; infinite where nothing is forgotten, or it grows.
-        reference: length of training, to compare with. None when it is not known.
+        steps (..., n): one for each state; infinite if it is not forgotten, or grows.
+        reference: length of the training sequences, to compare with. None if unknown.
     """
 
     steps: Float[Tensor, "*batch n"]
@@ -55,7 +57,7 @@ class Timescales(Result):
         flat = self.steps.flatten().sort().values
         at = {"shortest": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "longest": 1.0}
         last = len(flat) - 1
-        body = [[name, digits(float(flat[round(q * last)]))] for name, q in at.items()]
+        body = [[name, number(float(flat[round(q * last)]))] for name, q in at.items()]
         return ["states", "steps"], body
 
     def plot(self) -> "Figure":
@@ -81,16 +83,16 @@ def timescales(memory: System | Trace, *, reference: int | None = None) -> Times
         reference: length of the sequences the model was trained on.
 
     Raises:
-        InputError: the system is continuous, or the trace's states do not decay each by itself (an
+        InputError: the system is continuous, or the states of the trace are mixed at every step (an
             exact online regression); see `average_contraction` for those.
     """
     if isinstance(memory, Trace):
         if memory.erase is not None:
             raise InputError(
-                "this layer mixes its states at every step, so that no state has a time scale of "
-                "its own; average_contraction measures how fast the whole state forgets"
+                "this layer mixes its states at every step, so single states have no time scale; "
+                "average_contraction measures how fast the whole state forgets"
             )
-        exponent = memory.decay.detach().double().cpu().abs().log().mean((0, 1))
+        exponent = in_float64(memory.decay).abs().log().mean((0, 1))
         scope = "this data"
     else:
         if not memory.discrete:
@@ -108,18 +110,17 @@ def timescales(memory: System | Trace, *, reference: int | None = None) -> Times
 
 
 def eigenvalues(system: System) -> Tensor:
-    """Of A (..., n), in float64, on the CPU."""
+    """Eigenvalues of A (..., n), in float64, on the CPU."""
     if isinstance(system, DiagonalSystem):
-        A = system.A.detach().cpu()
-        return A.to(torch.complex128) if A.is_complex() else A.double()
-    return torch.linalg.eigvals(system.to_dense().A.detach().cpu().to(torch.complex128))
+        return in_float64(system.A)
+    return torch.linalg.eigvals(in_float64(system.to_dense().A))
 
 
 def _sentence(steps: Tensor, reference: int | None) -> str:
     flat = steps.flatten().sort().values
     text = (
-        f"Half of the states forget within {digits(float(flat[(len(flat) - 1) // 2]))} steps; the "
-        f"slowest reaches {digits(float(flat[-1]))} steps back"
+        f"Half of the states forget within {number(float(flat[(len(flat) - 1) // 2]))} steps; the "
+        f"slowest reaches {number(float(flat[-1]))} steps back"
     )
     if reference is None:
         return text + "."

@@ -1,18 +1,18 @@
-"""Which layer first put out NaN or infinity, at which token; and which states are stuck.
+"""Find the layer that first produced NaN or infinity, and the token; and find saturated states.
 
     with watch(model) as seen:
         loss(model(tokens)).backward()
     print(seen.result())
 
-Every module's inputs and outputs are looked at as it is called, and the gradients that reach its
-outputs and its parameters. A module whose inputs were finite and whose output is not, or which
-hands something not finite to a part of itself, is the one that made it. The model runs as it would
-alone; each look at a value waits for the device.
+The inputs and outputs of every called module are checked, and the gradients of its outputs and its
+parameters. The source is a module with finite inputs and an output that is not finite, or one that
+passes a value that is not finite to a part of itself. The results of the model do not change; each
+check synchronises with the device.
 
-Layers that mix along time also say how they forget: selective ones by a trace of what they read, in
-float64 on the CPU (with the time between samples taken as 1), linear ones by their eigenvalues.
+For layers that mix along time the result also says how they forget: selective ones from a trace, in
+float64 on the CPU (with a time of 1 between samples), linear ones from their eigenvalues.
 
-A layer's `step` is not a call of the module: of it, only the modules that it calls are seen.
+A layer's `step` is not a call of the module: only the modules that it calls are checked.
 
 Axes: b batch, t time.
 """
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from longstate._nonfinite import first_bad
-from longstate.memory._result import Result, digits
+from longstate._numbers import number
+from longstate.memory._result import Result
 from longstate.memory._saturation import Extremes, Forgetting, of_linear
 
 
@@ -34,12 +35,12 @@ class Trouble(NamedTuple):
     """The first value that was not finite.
 
     Attributes:
-        layer: name of the module that made it; of a gradient, where it was first seen.
-        type: its class.
+        layer: name of the module that produced it; for a gradient, where it was first found.
+        type: class of the module.
         value: "NaN" or "infinity".
-        call: of the model, from 1 on.
-        row, token: where in the batch and along time. None where its tensor has no such axis.
-        where: in words, from what to what it happened.
+        call: number of the call of the model, from 1 on.
+        row, token: place in the batch and along time. None if the tensor has no such axis.
+        where: description of the place in words.
     """
 
     layer: str
@@ -57,11 +58,11 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Watched(Result):
-    """What was seen.
+    """The result of `watch`.
 
     Args:
-        calls: of the model.
-        forward, gradient: the first that was not finite, if any.
+        calls: number of calls of the model.
+        forward, gradient: the first value and the first gradient that was not finite, if any.
         layers: how each layer that mixes along time forgot.
     """
 
@@ -77,8 +78,8 @@ class Watched(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         def text(x: float | tuple[float, float] | None) -> str:
             if isinstance(x, tuple):
-                return f"{digits(x[0])} .. {digits(x[1])}"
-            return "-" if x is None else digits(x)
+                return f"{number(x[0])} .. {number(x[1])}"
+            return "-" if x is None else number(x)
 
         body = [
             [
@@ -100,14 +101,14 @@ class Watched(Result):
 
 @contextmanager
 def watch(model: nn.Module, *, ranges: bool = True) -> "Iterator[Watch]":
-    """Look at everything that passes through a model while the block runs.
+    """Context manager: check all values in a model while the block runs.
 
     Args:
-        model: any module. All hooks are removed at the end of the block, however it ends.
-        ranges: whether selective layers are traced, which costs about a forward pass of theirs.
+        model: any module. All hooks are removed at the end of the block, also after an error.
+        ranges: whether selective layers are traced, which takes about as long as their forward.
 
     Yields:
-        The watch; `result()` says what it has seen, at any time.
+        The watch; `result()` can be called at any time.
     """
     seen = Watch(model, ranges)
     try:
@@ -117,7 +118,7 @@ def watch(model: nn.Module, *, ranges: bool = True) -> "Iterator[Watch]":
 
 
 class Watch:
-    """Hooks in a model, and what they saw. Made by `watch`."""
+    """Hooks in a model, and their findings. Created by `watch`."""
 
     def __init__(self, model: nn.Module, ranges: bool):
         self._model, self._ranges = model, ranges
@@ -144,7 +145,7 @@ class Watch:
         self._hooks.clear()
 
     def result(self) -> Watched:
-        """What was seen so far."""
+        """The findings so far."""
         layers = [v.summary(name) for name, v in self._seen.items()]
         for name, module in self._model.named_modules():
             if hasattr(module, "system"):
@@ -184,7 +185,7 @@ class Watch:
                 self._busy = False
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A call of the whole model: what of its input is batch and time."""
+        """Begin a call of the whole model: find the batch and time axes of its input."""
         self._active.clear()
         self._calls += 1
         given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
@@ -197,25 +198,25 @@ class Watch:
         if self._busy:
             return
         fine = True
-        while self._active:  # what raised an exception never left
+        while self._active:  # a module that raised an exception did not leave
             last, fine = self._active.pop()
             if last is module:
                 break
         bad = self._find(output)
         if bad is not None and self._forward is None and fine:
-            where = "comes out, of finite inputs" + self._weights(module)
+            where = "in its output, with finite inputs" + self._weights(module)
             self._forward = self._trouble(module, *bad, where)
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
                 leaf.register_hook(self._of_gradient(self._name(module), type(module).__name__))
 
     def _blame(self, module: nn.Module, value: str, place: tuple[int, int] | None) -> Trouble:
-        """Something not finite is handed to `module`: by whoever is at work."""
+        """The input of `module` is not finite: the module that is running is the source."""
         for maker, fine in reversed(self._active):
             if fine:
-                where = f"is made inside it, and handed to {self._name(module)}"
+                where = f"inside it, passed to {self._name(module)}"
                 return self._trouble(maker, value, place, where + self._weights(maker))
-        return self._trouble(module, value, place, "is in what it was given")
+        return self._trouble(module, value, place, "in its input")
 
     def _trouble(
         self, module: nn.Module, value: str, place: tuple[int, int] | None, where: str
@@ -240,22 +241,22 @@ class Watch:
             if bad is None:
                 self._fine = name
                 return
-            after = f"; that of {self._fine} was the last finite one" if self._fine else ""
+            after = f"; the last finite one was that of {self._fine}" if self._fine else ""
             row, token = bad[1] or (None, None)
             self._gradient = Trouble(
-                name, kind, bad[0], self._calls, row, token, f"is in its gradient{after}"
+                name, kind, bad[0], self._calls, row, token, f"in its gradient{after}"
             )
 
         return look
 
     def _find(self, values: Any) -> tuple[str, tuple[int, int] | None] | None:
-        """The first value that is not finite: which, and its row and token."""
+        """The first value that is not finite: NaN or infinity, and its row and token."""
         for v in tree_leaves(values):
             if not isinstance(v, Tensor) or not (v.is_floating_point() or v.is_complex()):
                 continue
             bad = ~v.detach().isfinite()
             timed = len(self._grid) == 2 and tuple(v.shape[:2]) == self._grid
-            if timed and self._mask is not None:  # what is masked may be anything
+            if timed and self._mask is not None:  # masked values may be anything
                 bad = bad & self._mask.reshape(*self._grid, *(1,) * (v.dim() - 2)).to(bad.device)
             if not bool(bad.any()):
                 continue

@@ -1,4 +1,4 @@
-"""Whole models: stacks of layers, and what reads and writes the data's own units."""
+"""Whole models: stacks of layers, a forecaster and a language model."""
 
 from longstate._lazy import public as _public
 from longstate.models._block import Block

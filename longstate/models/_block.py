@@ -5,8 +5,8 @@
     x = x + mixer(norm(x))                       gate "mlp"
     x = x + V gelu(W norm'(x))
 
-Gate "auto" is "none" for a layer that ends in a projection of its own, as Mamba and its relatives
-do, and "glu" for any other, as S4 and its relatives were published.
+Gate "auto" is "none" for a layer with its own output projection, such as Mamba, and "glu" for all
+others, such as S4, as published.
 
 Axes: b batch, t time, d channels.
 """
@@ -28,14 +28,14 @@ _WIDER = 4  # channels inside an MLP, as a multiple of those outside
 
 
 class Block(nn.Module):
-    """One residual block. Its state is that of its layer.
+    """One residual block. Its state is the state of its layer.
 
     Args:
         mixer: any layer.
         norm: "layer" or "rms", before the layer.
         eps: added to the mean square in the norm.
         gate: "auto", "glu", "mlp" or "none"; see the top of this file.
-        dropout: share of what the block adds that is zeroed in training.
+        dropout: share of the block's added output that is set to zero in training.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class Block(nn.Module):
         return x + self._dropped(y.to(x.dtype))
 
     def _dropped(self, y: Tensor) -> Tensor:
-        return self.dropout(y) if self.training else y  # a call that does nothing takes time
+        return self.dropout(y) if self.training else y  # saves a call without effect
 
     def last_maps(self) -> list[Tensor]:
-        """The weights of the maps that end in the residual. Layers without such a map have none."""
+        """The weights of the linear maps that write into the residual; empty if there are none."""
         if isinstance(self.gate, nn.Linear):
             return [self.gate.weight]
         own = getattr(self.mixer, "out_proj", None)
@@ -109,11 +109,11 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear maps with a GELU between, behind a norm of their own.
+    """A norm, then two linear maps with a GELU between them.
 
     Args:
         d: channels.
-        norm: comes first.
+        norm: applied first.
     """
 
     def __init__(self, d: int, norm: nn.Module):
@@ -127,10 +127,10 @@ class MLP(nn.Module):
 
 
 def resolve(gate: Gate, layer: Layer | type[Layer]) -> Gate:
-    """The form of a block around this layer: what "auto" means for it.
+    """The gate of a block around this layer, with "auto" replaced by its meaning.
 
     Raises:
-        InputError: there is no such form.
+        InputError: there is no such gate.
     """
     if gate not in ("auto", "glu", "mlp", "none"):
         raise InputError(f"gate must be 'auto', 'glu', 'mlp' or 'none'; got {gate!r}")
@@ -147,7 +147,7 @@ def make_norm(norm: Norm, d: int, eps: float = 1e-5) -> nn.Module:
 
 
 def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """RMSNorm widens by itself; PyTorch's LayerNorm needs its input and weights of one type."""
+    """Call a norm. RMSNorm converts types itself; PyTorch's LayerNorm needs equal types."""
     return norm(x.to(norm.weight.dtype) if isinstance(norm, nn.LayerNorm) else x)
 
 

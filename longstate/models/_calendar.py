@@ -1,8 +1,8 @@
-"""How the times of a series go on: the step, the time zone, and how times are written.
+"""The calendar of a series: its time step, its time zone, and the format of its times.
 
-Found once, in training, and saved with the run; every later command reads times by it. It is plain
-data: JSON can hold it. Stamps are a pandas index (dates in `zone`, or without one; or numbers), and
-each has a whole number: `index_of(stamps)`, `at(numbers)`.
+It is found once, in training, and saved with the run; later commands read times with it. It is
+plain data that JSON can hold. Stamps are a pandas index (dates in `zone` or without a zone, or
+numbers). Each stamp has a number on the grid, an integer: `index_of(stamps)`, `at(numbers)`.
 """
 
 import math
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ROWS = "rows"
 HOLIDAY_RUN = 7
-"""Holidays in a row; more missing working days are a gap."""
-# Class of the pandas offset: months, and the day of the month.
+"""Longest run of holidays; a longer run of missing working days is a gap."""
+# Name of a pandas offset class -> number of months, and which day of the month.
 MONTHS = {
     f"{prefix}{period}{end}": (n, kind)
     for prefix, kinds in (("", ("day", "end")), ("Business", ("first working", "last working")))
@@ -46,21 +46,21 @@ UNITS = (
 
 @dataclass(frozen=True)
 class Calendar:
-    """One value for everything that is known of a series' times.
+    """Everything that is known about the times of a series.
 
     Args:
-        step: a pandas offset such as "h", "30min", "D", "7D", "MS", "QE-DEC", "B"; "rows" where
-            one row is one step whatever the times say; a number where times are numbers.
-        form: how times come and go: "dates" (values that are dates already), a `strptime` format,
-            "int " before such a format for whole numbers such as 1950, "unix s" (ms, us, ns),
-            "period " and pandas' name of the period, "number", or "mixed".
-        zone: name of the time zone, or a fixed offset; None for times without one.
-        anchor: a stamp that lies on the grid. None: the first stamp that comes.
-        wall: steps follow the clock on the wall and not elapsed time. Matters in a zone.
-        holidays: working days that are none, as "2024-12-25"; for the step "B".
-        weekdays: which days are worked, Monday first; for the step "B".
-        inferred: the holidays were found in the data: later working days without a row are
-            holidays too.
+        step: a pandas offset such as "h", "30min", "D", "7D", "MS", "QE-DEC", "B"; "rows" if one
+            row is one step and the times are ignored; a number if times are numbers.
+        form: format of the times: "dates" (date values), a `strptime` format, "int " and such a
+            format for integers such as 1950, "unix s" (ms, us, ns), "period " and pandas' name of
+            the period, "number", or "mixed".
+        zone: name of the time zone, or a fixed offset; None for times without a zone.
+        anchor: a stamp on the grid. None: the first stamp of the data.
+        wall: whether steps follow local time instead of elapsed time. Matters with a zone only.
+        holidays: days without work, as "2024-12-25"; for the step "B".
+        weekdays: which days are working days, Monday first; for the step "B".
+        inferred: whether the holidays were found in the data. If so, later working days without a
+            row are holidays too.
     """
 
     step: str
@@ -74,7 +74,7 @@ class Calendar:
 
     @property
     def even(self) -> bool:
-        """Stamps lie on a grid, so that what is missing and what comes next is known."""
+        """Whether stamps lie on a grid, so that missing and following stamps are known."""
         return self.step != ROWS
 
     @property
@@ -87,7 +87,7 @@ class Calendar:
 
     @property
     def words(self) -> str:
-        """The step, to follow "every"."""
+        """The step in words, to follow the word "every"."""
         if not self.even or not self.dated:
             return "row" if not self.even else self.step
         size = _nanoseconds(self.step)
@@ -107,7 +107,7 @@ class Calendar:
 
     @property
     def length(self) -> str | None:
-        """A step that is always as long, as pandas names its length; None for others."""
+        """A step of constant length, in the notation of pandas; None for other steps."""
         from pandas import Timedelta
         from pandas.tseries.frequencies import to_offset
 
@@ -115,17 +115,17 @@ class Calendar:
         return str(to_offset(Timedelta(size)).freqstr) if size else None
 
     def anchored(self, stamps: "pd.Index") -> "Calendar":
-        """With the first of `stamps` as its anchor, where it has none."""
+        """This calendar, with the first of `stamps` as its anchor if it has none."""
         if self.anchor is not None or not self.even:
             return self
         return replace(self, anchor=self.text(stamps[0]))
 
     def index_of(self, stamps: "pd.Index") -> np.ndarray:
-        """(n) int64: the number of the nearest stamp of the grid."""
+        """(n) int64: the number of the nearest grid point of each stamp."""
         return _rule(self).index(self.clock(stamps))
 
     def off_grid(self, stamps: "pd.Index", numbers: np.ndarray) -> np.ndarray:
-        """(n) bool: further from the grid than a clock's jitter: a tenth of a step, or an hour."""
+        """(n) bool: whether a stamp is off the grid by more than a tenth of a step or an hour."""
         here, there = self.clock(stamps), _rule(self).stamp(numbers)
         steps = np.abs(_rule(self).stamp(numbers + 1) - there)
         most = steps / 10
@@ -145,15 +145,15 @@ class Calendar:
         return self.at(np.arange(last + 1, last + 1 + n))
 
     def clock(self, stamps: "pd.Index") -> np.ndarray:
-        """Numbers as they are; dates as int64 counts of `unit` since 1970, elapsed or as the clock
-        on the wall shows them."""
+        """Numbers unchanged; dates as int64 counts of `unit` since 1970, in elapsed time or, with
+        `wall`, in local time."""
         if not self.dated:
             return np.asarray(stamps)
         return _naive(stamps, self.wall).as_unit(self.unit).asi8
 
     def stamps(self, clock: np.ndarray) -> "pd.Index":
-        """The other way round. A time that the clock shows twice is the first; one that it leaves
-        out in spring is the next that it shows."""
+        """The inverse of `clock`. A local time that occurs twice in autumn is the first one; a time
+        that is skipped in spring is the next valid one."""
         import pandas as pd
 
         if not self.dated:  # 0.3 and not 0.30000000000000004
@@ -168,17 +168,17 @@ class Calendar:
         return index.tz_localize(self.zone, ambiguous=first, nonexistent="shift_forward")
 
     def wall_clock(self, stamps: "pd.Index") -> np.ndarray | None:
-        """datetime64[ms] that a clock on the wall shows; None where times are no dates."""
+        """Local times, datetime64[ms]; None if times are not dates."""
         if not self.dated:
             return None
         return np.asarray(_naive(stamps, True).as_unit("ms").to_numpy())
 
     def text(self, stamp: Any) -> str:
-        """A stamp for people and for files of ours: the same for every `form`, and exact."""
+        """A stamp as exact text, the same for every `form`; for messages and saved files."""
         return str(stamp.item() if isinstance(stamp, np.generic) else stamp)
 
     def untext(self, text: str) -> Any:
-        """The stamp that `text` wrote."""
+        """The inverse of `text`."""
         import pandas as pd
 
         if not self.dated:
@@ -197,7 +197,7 @@ def _naive(stamps: Any, wall: bool) -> Any:
 
 
 def _other_names(step: str) -> list[str]:
-    """What versions of pandas before and after 2.2 call the same offset."""
+    """Names of the same offset in pandas before and since 2.2."""
     found = re.fullmatch(r"(\d*)([A-Za-z]+)(-[A-Z]{3})?", step)
     if found is None:
         return []
@@ -228,7 +228,7 @@ def _offset(step: str) -> Any:
 
 
 def _nanoseconds(step: str) -> int:
-    """Length of a step that is always as long; 0 for months and working days."""
+    """Length of a step of constant length; 0 for months and working days."""
     from pandas import Timedelta, offsets
 
     offset = _offset(step)
@@ -251,7 +251,7 @@ def _rule(calendar: Calendar) -> Rule:
     import pandas as pd
 
     if not calendar.even or calendar.anchor is None:
-        raise InputError("the times have no step; rows were taken as even")
+        raise InputError("the times have no step, because rows are counted instead of time")
     anchor = calendar.untext(calendar.anchor)
     if not calendar.dated:
         step = float(calendar.step)
@@ -267,11 +267,11 @@ def _rule(calendar: Calendar) -> Rule:
     if type(offset).__name__ in ("BusinessDay", "CustomBusinessDay") and offset.n == 1:
         days = np.busdaycalendar(calendar.weekdays, np.array(calendar.holidays, "M8[D]"))
         return Working(days, origin % DAY)
-    raise InputError(f"the step {calendar.step!r} is not supported; rows is, which counts rows")
+    raise InputError(f"the step {calendar.step!r} is not supported; the step 'rows' counts rows")
 
 
 def seconds(calendar: Calendar) -> float | None:
-    """Mean length of a step; None without one that is time."""
+    """Mean length of a step, in seconds; None if steps are not times."""
     if not calendar.even or not calendar.dated:
         return None
     size = _nanoseconds(calendar.step)

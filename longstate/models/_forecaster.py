@@ -1,20 +1,20 @@
-"""A straight line, and a state space model for what it leaves over.
+"""The forecasting model: a linear regression, and a state space model for its residual.
 
     z   = (target - mean) / std,   mean and std of the training part
     x   = z - z_last                                     (b, w, c)
     line = W [x, covariates, known, calendar]            (b, h, c), in closed form, not trained
     r   = head(backbone([x then line, ...known]))        (b, h, c), zero before training
-    forecast = mean + std * (z_last + line + r), back from the transform and within the bounds
+    forecast = mean + std * (z_last + line + r), with the transform undone, within the bounds
 
-The line is a ridge regression whose penalty may grow with the lag; plain ridge, the baseline, is
-kept beside it and takes no part in the forecast. `longstate.train._baselines` solves for both.
-The backbone runs over the window and on through the horizon: there it sees the covariates that are
-known in advance, the calendar, and the line's own forecast in place of the target. Quantiles add to
-the line a spread measured on validation data, plus a learned part, and are sorted, so they never
+The line is a ridge regression whose penalty may grow with the lag. Plain ridge, the baseline, is
+stored beside it and is not part of the forecast. `longstate.train._baselines` solves for both.
+The backbone runs over the window and the horizon. In the horizon its input is the covariates that
+are known in advance, the calendar, and the line's forecast in place of the target. Quantiles are
+the line plus a spread measured on validation data plus a learned part, sorted so that they do not
 cross. Because the head starts at zero, training starts exactly at the line.
 
 Subtracting the last value is reversible instance normalisation (Kim et al. 2022) without the
-division; ridge on it is NLinear (Zeng et al. 2023) in closed form.
+division; ridge regression after it is NLinear (Zeng et al. 2023) in closed form.
 
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar, q quantiles,
 d channels.
@@ -40,9 +40,9 @@ from longstate.models._stack import Stack, repeat
 
 
 class Window(NamedTuple):
-    """What a forecast may see, in the data's own units; float64 so that large values keep digits.
+    """The input of a forecast, in the data's own units; float64, so that large values keep digits.
 
-    Gaps in the target hold the last value seen and are False in `observed`.
+    Gaps in the target hold the last observed value and are False in `observed`.
     """
 
     target: Float[Tensor, "b w c"]
@@ -53,16 +53,16 @@ class Window(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """A forecast; `point` is the mean. No quantiles: q is 0."""
+    """A forecast; `point` is the mean. Without quantiles q is 0."""
 
     point: Float[Tensor, "b h c"]
     quantiles: Float[Tensor, "b h c q"]
 
 
 class Line(nn.Module):
-    """A linear map from everything in the window to the horizon, one per target.
+    """A linear map from all inputs of the window to the horizon, one per target.
 
-    Its weights are buffers: they are solved for in closed form, never trained.
+    Its weights are buffers: they are solved in closed form and not trained.
     """
 
     weight: Tensor
@@ -72,24 +72,24 @@ class Line(nn.Module):
         super().__init__()
         self.spec = spec
         c, h, w = len(spec.targets), spec.horizon, spec.window
-        # The calendar enters once, at the last row: harmonics at any other row are linear in it.
+        # The calendar enters at the last row only: harmonics at other rows are linear in it.
         n = w + w * len(spec.covariates) + (w + h) * len(spec.known) + spec.n_calendar
         self.register_buffer("weight", torch.zeros(c, n, h))
         self.register_buffer("bias", torch.zeros(c, h))
 
     def lags(self) -> Float[Tensor, " f"]:
-        """How far back each feature lies, in rows: 1 for the last row and the future. The calendar,
-        which everything overfits to, counts as far back as the window."""
+        """The lag of each feature, in rows: 1 for the last row and for the future. The calendar has
+        the lag of the whole window, because models overfit to it."""
         w, h = self.spec.window, self.spec.horizon
         past = torch.arange(w, 0, -1, dtype=torch.float64)
         known = nn.functional.pad(past, (0, h), value=1.0)
-        # `flatten(1)` puts the columns of one row beside each other.
+        # `flatten(1)` puts the columns of one row next to each other.
         columns = [past, past.repeat_interleave(len(self.spec.covariates))]
         columns += [known.repeat_interleave(len(self.spec.known))]
         return torch.cat([*columns, past[:1].expand(self.spec.n_calendar)])
 
     def features(self, x: Tensor, scaled: Window) -> Float[Tensor, "c b f"]:
-        """x (b, w, c): scaled target minus its last value; the rest from `scaled`."""
+        """Features from x (b, w, c), the scaled target minus its last value, and from `scaled`."""
         shared = torch.cat(
             [
                 scaled.covariates.flatten(1),
@@ -120,12 +120,12 @@ class _ModelFacts:
 
 
 class ForecastModel(nn.Module):
-    """Raw units in, raw units out.
+    """The forecasting model. Inputs and outputs are in the data's own units.
 
     Args:
         spec: columns and lengths.
-        layer: makes one mixing layer from `d_model`, for example `S4D`; or several, a pattern that
-            is repeated.
+        layer: makes one mixing layer from `d_model`, for example `S4D`; or a pattern of several,
+            which is repeated.
         d_model: channels of the stack.
         n_layers: blocks.
         dropout: in each block, in training.
@@ -164,10 +164,10 @@ class ForecastModel(nn.Module):
         def __call__(self, window: Window) -> Forecast: ...
 
     def save(self, path: str | Path) -> None:
-        """Write description and weights to one safetensors file, whole or not at all.
+        """Write description and weights to one safetensors file, atomically.
 
         Raises:
-            InputError: a layer is none of `longstate.layers`, or the file cannot be written.
+            InputError: a layer is not from `longstate.layers`, or the file cannot be written.
         """
         facts = {
             "spec": asdict(self.spec),
@@ -179,10 +179,10 @@ class ForecastModel(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> "ForecastModel":
-        """Read what `save` wrote, in evaluation mode.
+        """Read a file of `save`. The model is in evaluation mode.
 
         Raises:
-            InputError: it is no such file, or damaged.
+            InputError: the file is of another kind, or damaged.
         """
         tensors, raw = tensorfile.load(path, "forecast model")
         facts = read(_ModelFacts, raw, f"the description in {path}")
@@ -207,7 +207,7 @@ class ForecastModel(nn.Module):
         return Forecast(self.raw(point), self.raw(quantiles.movedim(-1, 0)).movedim(0, -1))
 
     def raw(self, scaled: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
-        """From scaled units to the data's own, within the bounds."""
+        """Convert scaled units to the data's own units, within the bounds."""
         x = self.scale.inverse(scaled)
         if self.spec.lower is None and self.spec.upper is None:
             return x
@@ -215,29 +215,29 @@ class ForecastModel(nn.Module):
 
     @torch.no_grad()
     def checked(self, window: Window) -> tuple[Forecast, str | None]:
-        """One forecast for use (b = 1), and a remark on what the window lacks, or None.
+        """One checked forecast (b = 1), and a note on missing rows of the window, or None.
 
         Raises:
-            InputError: the window holds nothing but its last row, or the forecast is not finite.
+            InputError: only the last row of the window is observed, or the forecast is not finite.
         """
         rows, seen = window.observed.shape[1], int(window.observed.any(-1).sum())
         if seen <= 1 < rows // 2:
             raise InputError(
-                f"of the {rows} rows that a forecast sees, {rows - seen} are missing: nothing but "
-                "the last was observed, so there is nothing to forecast from"
+                f"of the {rows} rows that a forecast reads, {rows - seen} are missing: only the "
+                "last was observed, so there is nothing to forecast from"
             )
         forecast = self(window)
         if not all(bool(torch.isfinite(x).all()) for x in forecast):
             raise InputError(
-                "the forecast is not finite; the largest number that it sees is "
+                "the forecast is not finite; the largest number in its input is "
                 f"{float(window.target.abs().max()):g}"
             )
         if 2 * seen >= rows:
             return forecast, None
-        return forecast, f"Of the {rows} rows that the forecast sees, {rows - seen} are missing."
+        return forecast, f"Of the {rows} rows that the forecast reads, {rows - seen} are missing."
 
     def scaled(self, window: Window) -> Forecast:
-        """The forecast in scaled units: what the loss and the scores are measured in."""
+        """The forecast in scaled units, in which the loss and the scores are computed."""
         last, x, scaled = self.normalise(window)
         line = self.line(self.line.features(x, scaled))
         residual = self._residual(x, line, scaled).unflatten(-1, (x.shape[2], -1))
@@ -246,7 +246,7 @@ class ForecastModel(nn.Module):
         return Forecast(point, quantiles.sort(dim=-1).values)
 
     def scaled_line(self, window: Window) -> Float[Tensor, "b h c"]:
-        """The line alone, in scaled units: where training starts."""
+        """The line alone, in scaled units: the model before training."""
         return self._alone(self.line, window)
 
     def scaled_ridge(self, window: Window) -> Float[Tensor, "b h c"]:
@@ -258,7 +258,7 @@ class ForecastModel(nn.Module):
         return last + line(line.features(x, scaled))
 
     def normalise(self, window: Window) -> tuple[Tensor, Tensor, Window]:
-        """Last value (b, 1, c), window minus last value (b, w, c), and the window scaled."""
+        """Last value (b, 1, c), window minus last value (b, w, c), and the scaled window."""
         z = self.scale(window.target)
         scaled = Window(
             z,
@@ -283,8 +283,8 @@ class ForecastModel(nn.Module):
 
 
 def _mask(observed: Bool[Tensor, "b w c"], horizon: int) -> Bool[Tensor, "b wh"] | None:
-    """Rows of window and horizon (wh = w + horizon) for the layers: one with no target at all is
-    skipped. None where nothing is missing."""
+    """The layers' mask over window and horizon (wh = w + horizon). Rows without any target are
+    False. None if nothing is missing."""
     rows = observed.any(dim=-1)
     if bool(rows.all()):
         return None

@@ -1,8 +1,8 @@
-"""Text from a language model, in memory that does not grow with its length.
+"""Generate text with a language model, in memory that does not grow with the length of the text.
 
-Each prompt is read by itself, in pieces; then all rows advance one token at a time, and a row that
-has ended leaves the batch. No row is padded, and each draws from a generator of its own, so a row
-gives the same tokens in any company.
+Each prompt is read separately, in pieces. Then all rows advance one token at a time, and a row that
+has ended is removed from the batch. No row is padded, and each has its own random generator, so the
+tokens of a row do not depend on the other rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,20 +22,20 @@ from longstate.models._sampling import Sampling
 from longstate.models._text_stream import TextStream
 
 PIECE = 2048
-"""Tokens of a prompt that are read at once."""
+"""Tokens of a prompt that are read in one call."""
 
 Ended = Literal["length", "token", "text"]
 
 
 class Piece(NamedTuple):
-    """What one more token brings.
+    """One generated token.
 
     Args:
         row: number of the prompt.
         token: the token.
-        text: what is now certain, often nothing: half a letter and what may become a stop string
-            are held back. Always empty without `decode`.
-        ended: why this is the row's last piece; None as long as it is not.
+        text: text that later tokens cannot change, often empty: an incomplete character, or what
+            may be the beginning of a stop string, is held back. Always empty without `decode`.
+        ended: why the row ends with this piece; None if it does not end.
     """
 
     row: int
@@ -45,12 +45,12 @@ class Piece(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """What followed a prompt.
+    """The continuation of a prompt.
 
     Args:
-        tokens: without a stop token; with those of a stop string.
+        tokens: without a stop token, but with the tokens of a stop string.
         text: up to a stop string; empty without `decode`.
-        ended: "length" (max_tokens), "token" or "text" (a stop token or string came).
+        ended: the reason: "length" (max_tokens), "token" or "text" (a stop token or string).
     """
 
     tokens: list[int]
@@ -78,20 +78,20 @@ def generate(
     """Continue every prompt.
 
     Args:
-        model: of any layers.
-        prompts: tokens of each, at least one; lengths may differ.
-        max_tokens: of each row.
-        temperature: 0 takes the likeliest token each time, 1 draws from the model's probabilities.
-        top_k, top_p: draw from the likeliest `top_k` tokens, and of these from the fewest that
-            hold `top_p` of their probability.
+        model: a language model.
+        prompts: the tokens of each prompt, at least one; lengths may differ.
+        max_tokens: maximum number of new tokens of each row.
+        temperature: 0 takes the most likely token, 1 draws from the model's probabilities.
+        top_k, top_p: draw from the `top_k` most likely tokens, and of these from the smallest set
+            with a total probability of `top_p`.
         repetition_penalty: above 1 makes tokens of the prompt and of the text less likely.
-        stop_tokens: each ends its row. None means those that the model's description names.
-        stop_strings: each ends its row; needs `decode`.
-        decode: text of a list of tokens.
-        seed: row i draws as if alone with `seed + i`; or one seed for each row.
-        state: what precedes the prompts, one row for each; nothing when None.
-        allowed_tokens: no other is drawn; a vocabulary may have rows that no token has. None: all.
-        on_piece: called with each token as it comes.
+        stop_tokens: tokens that end a row. None takes those of the model's description.
+        stop_strings: strings that end a row; they need `decode`.
+        decode: function from a list of tokens to text.
+        seed: row i uses `seed + i`; or one seed for each row.
+        state: state before the prompts, one row for each; zero when None.
+        allowed_tokens: only these are drawn; a vocabulary may have rows without a token. None: all.
+        on_piece: called with each new token.
 
     Raises:
         InputError: a setting or a prompt cannot be used, or the model gives logits that are not
@@ -123,7 +123,7 @@ def pieces(
     state: list[State] | None = None,
     allowed_tokens: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
-    """As `generate`, token by token; the arguments are checked at once."""
+    """As `generate`, but yields each token. The arguments are checked before the first one."""
     return _start(
         model, prompts, Sampling(temperature, top_k, top_p, repetition_penalty),
         max_tokens, stop_tokens, stop_strings, decode, seed, state, allowed_tokens,
@@ -142,7 +142,7 @@ def _start(
     state: list[State] | None,
     allowed_tokens: Sequence[int] | None,
 ) -> "tuple[list[_Row], Iterator[Piece]]":
-    """The rows, and the pieces that fill them."""
+    """The rows, and the iterator that fills them."""
     texts = check_prompts(prompts, model.spec.vocab_size)
     if not is_count(max_tokens):
         raise InputError(f"max_tokens must be a whole number of at least 1; got {max_tokens!r}")
@@ -238,7 +238,7 @@ def _read(
     """Logits (b, v) after every prompt, and the state of all."""
     if state is not None and any(len(s) != len(prompts) for s in tree_leaves(state)):
         rows = len(tree_leaves(state)[0])
-        raise InputError(f"the state is of {rows} rows, the prompts are {len(prompts)}")
+        raise InputError(f"state must have one row for each of {len(prompts)} prompts; got {rows}")
     logits, states = [], []
     for i, prompt in enumerate(prompts):
         own = None if state is None else tree_map(lambda s, i=i: s[i : i + 1], state)
@@ -250,7 +250,7 @@ def _read(
 
 
 def _cat_rows(*parts: Tensor) -> Tensor:
-    """One batch; where prompts left states of other lengths, zeros fill the shorter in front."""
+    """Concatenate rows into one batch. States of shorter prompts are padded with zeros in front."""
     if parts[0].dim() > 1:
         longest = max(s.shape[1] for s in parts)
         parts = tuple(
@@ -263,12 +263,12 @@ def _cat_rows(*parts: Tensor) -> Tensor:
 
 
 def _blame(model: LanguageModel, state: list[State]) -> str:
-    """Where the first number that is not finite lies."""
+    """A message that names the first tensor with a number that is not finite."""
     bad = first_bad(model.named_parameters())
     if bad is not None:
-        return f"the logits are not finite: neither is {bad}"
+        return f"the logits are not finite, because {bad} is not finite"
     layers = model.spec.layers
     bad = first_bad((f"block {i} ({layers[i]})", own) for i, own in enumerate(state))
     if bad is not None:
         return f"the logits are not finite: the state of {bad} has overflowed"
-    return "the logits are not finite, though the weights and the states are"
+    return "the logits are not finite, although the weights and the states are finite"

@@ -6,8 +6,8 @@
 
 Gu and Dao, "Mamba", COLM 2024, arXiv:2312.00752. Initial values are those of the authors' code:
 embeddings of standard deviation 0.02, and the last map of every block divided by sqrt(n), so that
-the residual does not grow with depth. Differs from that code: the rows that fill up the vocabulary
-have no logits; norms and sums of the residual are taken in float32 whatever the weights are.
+the residual does not grow with depth. Differs from that code: the rows that only pad the vocabulary
+have no logits; norms and residual sums are in float32 for every type of weights.
 
 Axes: b batch, t time, v vocabulary, d channels.
 """
@@ -33,18 +33,18 @@ class Trunk(Blocks):
     """A language model without its head. Subclasses set `spec` and `embedding` too."""
 
     spec: LanguageSpec
-    embedding: nn.Embedding  # or what an adapter has put in its place
+    embedding: nn.Embedding  # or the module of an adapter
 
     def _mix(
         self, tokens: Tensor, state: list[State] | None, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, list[State]]:
-        """What the head reads (b, t, d), and the state."""
+        """The input of the head (b, t, d), and the state."""
         self._check(tokens, state, mask, reset)
         states = state or [None] * len(self.blocks)
         return self._run(self._embed(tokens, mask), states, None, mask, reset)
 
     def _embed(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is not None:  # padding may be any number
+        if mask is not None:  # padding may hold any number
             tokens = tokens.masked_fill(~mask, 0)
         x = self.embedding(tokens)
         return wide(x) if self.spec.residual_in_float32 else x
@@ -56,7 +56,7 @@ class Trunk(Blocks):
         mask: Tensor | None,
         reset: Tensor | None,
     ) -> None:
-        """tokens, mask, reset (b, t). The layers look at the tensors of the state."""
+        """Check tokens, mask, reset (b, t). The layers check the tensors of the state."""
         if tokens.dim() != 2:
             raise ValueError(
                 f"LanguageModel expects tokens of shape (batch, time); got {tuple(tokens.shape)}"
@@ -78,9 +78,9 @@ class Trunk(Blocks):
             )
         if state is not None and len(state) != len(self.blocks):
             raise ValueError(
-                f"LanguageModel has {len(self.blocks)} blocks; the state is of {len(state)}"
+                f"LanguageModel has {len(self.blocks)} blocks; got a state for {len(state)} blocks"
             )
-        # Looking at values would stop a compiled graph and wait for a GPU.
+        # Reading values would break a compiled graph and synchronise with a GPU.
         if not torch.compiler.is_compiling() and tokens.device.type == "cpu":
             seen = tokens if mask is None else tokens[mask]
             bad = seen[(seen < 0) | (seen >= self.spec.vocab_size)]
@@ -92,23 +92,23 @@ class Trunk(Blocks):
 
 
 class LanguageModel(Trunk):
-    """Tokens in, logits of the next token out; a state in, a state out, as with every layer.
+    """A language model: from tokens and a state to logits of the next token and the next state.
 
     The state is a list with the state of each block's layer: a pytree of tensors, batch first.
-    Prefill in pieces, padding anywhere (`mask`) and packing (`reset`) are the same call.
+    Prefill in pieces, padding in any place (`mask`) and packing (`reset`) are the same call.
 
     Args:
         spec: sizes and layers.
 
     Raises:
-        InputError: a layer cannot be made of the options in `spec`.
+        InputError: a layer cannot be built from the options in `spec`.
     """
 
     def __init__(self, spec: LanguageSpec):
         super().__init__()
         self.spec = spec
         self.embedding = nn.Embedding(spec.rows, spec.d_model)
-        self.blocks = nn.ModuleList(_block(spec, name) for name in spec.layers)
+        self.blocks = nn.ModuleList(_block(spec, i) for i in range(len(spec.layers)))
         self.norm = make_norm(spec.norm, spec.d_model, spec.norm_eps)
         self.head: nn.Module | None = (
             None if spec.tie else nn.Linear(spec.d_model, spec.rows, bias=False)
@@ -122,11 +122,11 @@ class LanguageModel(Trunk):
 
     @classmethod
     def of_parts(cls, trunk: Trunk, head: nn.Module | None) -> "LanguageModel":
-        """The model that has the modules of `trunk`, themselves, and this head.
+        """A model with the modules of `trunk` (shared, not copied) and this head.
 
         Args:
-            trunk: with embedding, blocks and norm.
-            head: None where its rows are those of the embedding.
+            trunk: has embedding, blocks and norm.
+            head: None if the head uses the weights of the embedding.
         """
         model = cls.__new__(cls)
         nn.Module.__init__(model)
@@ -158,7 +158,7 @@ class LanguageModel(Trunk):
         Args:
             tokens (b, t): whole numbers below the vocabulary's size.
             state: what an earlier call returned, or `init_state(b)`. Zero when None.
-            mask (b, t): a False token does not exist, whatever its number; its logits are 0.
+            mask (b, t): a False token is skipped, whatever its number; its logits are 0.
             reset (b, t): True clears the state before that token.
 
         Raises:
@@ -175,8 +175,8 @@ class LanguageModel(Trunk):
         mask: Bool[Tensor, "b t"] | None = None,
         reset: Bool[Tensor, "b t"] | None = None,
     ) -> tuple[Float[Tensor, "b v"], list[State]]:
-        """As `forward`, but with the logits after the last token of each row only, as `step` gives
-        them: no tensor (b t v) is made. They are 0 in a row whose every token is masked."""
+        """As `forward`, but returns the logits after the last token of each row only, (b, v). No
+        tensor (b, t, v) is made. The logits are 0 in a row whose tokens are all masked."""
         x, state = self._mix(tokens, state, mask, reset)
         if mask is None:
             return self._logits(x[:, -1]), state
@@ -192,7 +192,7 @@ class LanguageModel(Trunk):
         mask: Bool[Tensor, " b"] | None = None,
         reset: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Float[Tensor, "b v"], list[State]]:
-        """One token of each text: logits (b, v) after it, and the next state."""
+        """Process one token of each text. Returns logits (b, v) and the next state."""
         if tokens.dim() != 1:
             raise ValueError(
                 f"LanguageModel.step expects tokens of shape (batch,); got {tuple(tokens.shape)}"
@@ -205,19 +205,19 @@ class LanguageModel(Trunk):
         return self._logits(x), new
 
     def save(self, path: str | Path) -> None:
-        """Write description and weights to one safetensors file, whole or not at all.
+        """Write description and weights to one safetensors file, atomically.
 
         Raises:
-            InputError: the file cannot be written, or the weights are not those of `spec`.
+            InputError: the file cannot be written, or the weights do not fit `spec`.
         """
         write_language_model(path, self, {})
 
     @classmethod
     def load(cls, path: str | Path) -> "LanguageModel":
-        """Read what `save` wrote, or the model of a text run's file; in evaluation mode.
+        """Read a file of `save`, or the model file of a text run. The model is in evaluation mode.
 
         Raises:
-            InputError: it is no such file, or damaged.
+            InputError: the file is of another kind, or damaged.
         """
         return read_language_model(path)[0]
 
@@ -229,17 +229,17 @@ class LanguageModel(Trunk):
 
 
 def logits(x: Tensor, head: nn.Module, spec: LanguageSpec) -> Tensor:
-    """What `head` makes of x (..., d): (..., v), in float32 at least.
+    """The output of `head` for x (..., d): (..., v), in float32 at least.
 
-    The rows that fill up the vocabulary have no logits.
+    The rows that only pad the vocabulary are left out.
     """
     return wide(head(x)[..., : spec.vocab_size])
 
 
 def tied_logits(x: Tensor, embedding: nn.Module, spec: LanguageSpec) -> Tensor:
-    """`logits` where the head's rows are what `embedding` gives for each token.
+    """`logits` for a head whose rows are the output of `embedding` for each token.
 
-    Of an embedding inside an adapter these are not its weights.
+    For an embedding inside an adapter, this output differs from the embedding's weights.
     """
     if type(embedding) is nn.Embedding:
         rows = embedding.weight
@@ -248,14 +248,14 @@ def tied_logits(x: Tensor, embedding: nn.Module, spec: LanguageSpec) -> Tensor:
     return wide(F.linear(x, rows)[..., : spec.vocab_size])
 
 
-def _block(spec: LanguageSpec, name: str) -> Block:
-    mixer = spec.make_layer(name)
+def _block(spec: LanguageSpec, number: int) -> Block:
+    mixer = spec.make_layer(number)
     _adapt(mixer, spec)
     return Block(mixer, norm=spec.norm, eps=spec.norm_eps, gate=spec.gate)
 
 
 def _adapt(mixer: Layer, spec: LanguageSpec) -> None:
-    """Give or take biases, and set the norms inside, as the published models do for all layers."""
+    """Add or remove biases, and set the eps of inner norms, as the published models do."""
     for module in mixer.modules():
         if isinstance(module, RMSNorm | GatedRMSNorm):
             module.eps = spec.norm_eps

@@ -1,4 +1,4 @@
-"""What a language model is made of: everything that must agree between training and use."""
+"""The description of a language model: everything that must agree between training and use."""
 
 import inspect
 import json
@@ -26,20 +26,21 @@ class LanguageSpec:
         d_model: channels between the blocks.
         layers: names of the mixing layers, one per block: `("mamba", "mamba", "s4d") * 8`. Any
             layer of `longstate.layers`, in any case.
-        options: constructor options of each kind of layer by name: `{"mamba": {"d_state": 16}}`.
-            What JSON can hold.
+        options: constructor options of each kind of layer by name, and of single blocks by their
+            number, which take precedence: `{"mamba": {"d_state": 16}, "3": {"d_state": 8}}`. Values
+            that JSON can hold.
         norm: "rms" or "layer", before every block and at the end.
         norm_eps: added to the mean square in every norm with weights, those inside layers included.
-        gate: "auto", "glu", "mlp" or "none": what stands behind every layer; see
+        gate: "auto", "glu", "mlp" or "none": the part after every layer; see
             `longstate.models.Block`.
         tie: whether the head uses the weights of the embedding.
-        residual_in_float32: whether what the blocks add to is kept in float32 where weights are
+        residual_in_float32: whether the residual stream is kept in float32 if weights are
             narrower.
         bias: whether the projections into and out of a layer have a bias.
         conv_bias: whether a layer's short convolution has one.
-        vocab_multiple: the embedding gets rows up to a multiple of this; no token and no logit
-            belongs to them.
-        bos_token, pad_token: what a checkpoint names as its first and its padding token, or None.
+        vocab_multiple: the embedding is padded with rows to a multiple of this; these rows have no
+            token and no logit.
+        bos_token, pad_token: the first and the padding token of a checkpoint, or None.
         eos_tokens: tokens that end a text.
 
     Raises:
@@ -91,9 +92,11 @@ class LanguageSpec:
         if not isinstance(self.options, Mapping):
             raise InputError(f"options must map layers to their options; got {self.options!r}")
         for name, given in self.options.items():
-            if name not in classes:
-                raise InputError(f"options are for {name!r}, which is no layer of this model")
-            _check_options(name, classes[name], given)
+            block = name.isdecimal() and int(name) < len(names)
+            if not block and name not in classes:
+                raise InputError(f"options are for {name!r}, which is not a layer of this model")
+            kind = names[int(name)] if block else name
+            _check_options(kind, classes[kind], given)
         try:
             plain = json.loads(json.dumps(dict(self.options), allow_nan=False))
         except (TypeError, ValueError) as e:
@@ -112,19 +115,24 @@ class LanguageSpec:
 
     @property
     def rows(self) -> int:
-        """Rows of the embedding: the vocabulary, filled up to `vocab_multiple`."""
+        """Rows of the embedding: the vocabulary, padded to a multiple of `vocab_multiple`."""
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
-    def make_layer(self, name: str) -> Layer:
-        """A new layer for a block called `name` in `layers`.
+    def options_of(self, block: int) -> dict[str, Any]:
+        """The constructor options of the layer in one block, by its number."""
+        return {**self.options.get(self.layers[block], {}), **self.options.get(str(block), {})}
+
+    def make_layer(self, block: int) -> Layer:
+        """A new layer for a block, by its number.
 
         Raises:
-            InputError: its options do not fit it, or each other.
+            InputError: the options do not fit the layer, or each other.
         """
+        name = self.layers[block]
         try:
-            layer = layer_class(name)(self.d_model, **self.options.get(name, {}))
+            layer = layer_class(name)(self.d_model, **self.options_of(block))
         except (TypeError, ValueError, RuntimeError) as e:
-            raise InputError(f"no layer {name!r} can be made of these options: {e}") from None
+            raise InputError(f"the layer {name!r} does not accept these options: {e}") from None
         if getattr(layer, "bidirectional", False):
             raise InputError(f"a language model must not see the future; {name!r} is bidirectional")
         return layer
@@ -135,7 +143,7 @@ class LanguageSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "LanguageSpec":
-        """What `to_json` wrote.
+        """Read the text that `to_json` wrote.
 
         Raises:
             InputError: not JSON, of another format version, or a field is missing, unknown or
@@ -165,10 +173,15 @@ class LanguageSpec:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> "LanguageSpec":
-        """From the fields as this or an earlier version wrote them."""
+        """Read the fields as this or an earlier version wrote them."""
         options = facts.get("options", {})
         if isinstance(options, Mapping) and all(isinstance(o, Mapping) for o in options.values()):
-            options = {name: options_today(name, given) for name, given in options.items()}
+            names = facts.get("layers")
+            names = names if isinstance(names, list | tuple) else ()
+            kinds = {str(i): str(name) for i, name in enumerate(names)}
+            options = {
+                str(n): options_today(kinds.get(str(n), str(n)), o) for n, o in options.items()
+            }
         return read(cls, {**facts, "options": options}, "the description of a language model")
 
 

@@ -1,4 +1,4 @@
-"""Checks of what `generate` is given: prompts, where to stop, seeds."""
+"""Checks of the arguments of `generate`: prompts, stop tokens and strings, seeds."""
 
 import operator
 from collections.abc import Sequence

@@ -1,12 +1,12 @@
-"""How the next token is chosen from its logits.
+"""Choose the next token from its logits.
 
-    l_i -> l_i / r where l_i > 0, l_i r elsewhere      tokens that the text holds already
-    p = softmax(l / temperature), cut to the top_k likeliest, then to the fewest that hold top_p
+    l_i -> l_i / r where l_i > 0, l_i r elsewhere      for tokens that are already in the text
+    p = softmax(l / temperature), cut to the top_k most likely, then to the smallest set with top_p
     next = argmax_i log p_i + G_i                       G_i independent Gumbel numbers
 
-The last line draws from p exactly (Gumbel 1954). Inverting the cumulative sum would draw from it
-too, but one rounding anywhere in that sum can change the token; here only a near-tie of two
-winners can. So a row draws the same tokens in a batch as alone.
+The last line draws from p exactly (Gumbel 1954). Inverting the cumulative sum would also draw from
+p, but a single rounding in that sum can change the token; here only a near-tie of the two largest
+values can. So a row draws the same tokens in a batch as alone.
 
 Keskar et al., "CTRL", 2019, arXiv:1909.05858 (the penalty r); Holtzman et al., "The Curious Case of
 Neural Text Degeneration", ICLR 2020, arXiv:1904.09751 (top_p).
@@ -29,10 +29,10 @@ class Sampling:
     """Settings of the choice.
 
     Args:
-        temperature: 0 takes the likeliest token, 1 draws from the model's own probabilities.
-        top_k: draw from this many tokens at most; None is all.
-        top_p: draw from the fewest tokens that hold this much probability; None is all.
-        repetition_penalty: above 1 makes tokens less likely that the text holds already.
+        temperature: 0 takes the most likely token, 1 draws from the model's probabilities.
+        top_k: draw from the `top_k` most likely tokens; None is all.
+        top_p: draw from the smallest set of tokens with this total probability; None is all.
+        repetition_penalty: above 1 makes tokens that are already in the text less likely.
 
     Raises:
         InputError: a setting is out of its range.
@@ -62,8 +62,9 @@ class Sampling:
 
         Args:
             logits (v): finite.
-            seen (v): tokens that the text holds already.
-            draw: of the row, on the CPU, so that a seed means the same on every device.
+            seen (v): whether each token is already in the text.
+            draw: random generator of the row, on the CPU, so that a seed gives the same numbers on
+                every device.
         """
         if self.repetition_penalty != 1:
             r = self.repetition_penalty
@@ -72,7 +73,7 @@ class Sampling:
             return int(logits.argmax())
         score = (logits.double() - logits.max()) / self.temperature
         kept = self._kept(score)
-        # In float64: 24 bits would never draw what is less likely than exp(-17).
+        # In float64: with 24 bits, tokens less likely than exp(-17) would never be drawn.
         waiting = -torch.rand(len(score), dtype=torch.float64, generator=draw).log_()
         score = score - waiting.log_().to(score.device)
         return int(score.argmax()) if kept is None else int(kept[score[kept].argmax()])
@@ -83,7 +84,7 @@ class Sampling:
             return None if self.top_k is None else score.topk(min(self.top_k, len(score))).indices
         least = min(self.top_k or len(score), len(score))
         size = min(256, least)
-        while True:  # sorting a whole vocabulary costs more than a small model's step
+        while True:  # sorting a whole vocabulary would take longer than a small model's step
             best = score.topk(size)
             whole = score if self.top_k is None else score.topk(least).values
             before = (best.values - whole.logsumexp(0)).exp().cumsum(0).roll(1)

@@ -1,4 +1,4 @@
-"""Models and layers in one safetensors file each: the weights, and in the header what they are."""
+"""Save a model or a layer in one safetensors file: weights, and a description in the header."""
 
 import json
 import re
@@ -110,10 +110,10 @@ def _line(error: Exception) -> str:
 
 
 def read_language_model(path: str | Path) -> "tuple[LanguageModel, dict[str, Any]]":
-    """A language model, in evaluation mode, and whatever else its file says.
+    """A language model, in evaluation mode, and the other facts of its file.
 
     Raises:
-        InputError: it is no such file, or damaged.
+        InputError: the file is of another kind, or damaged.
     """
     from longstate.models._language import LanguageModel
 
@@ -128,34 +128,34 @@ def read_language_model(path: str | Path) -> "tuple[LanguageModel, dict[str, Any
 
 
 def write_language_model(path: str | Path, model: "LanguageModel", facts: dict[str, Any]) -> None:
-    """Write a language model with more facts beside its description.
+    """Write a language model, with further facts beside its description.
 
     Raises:
-        InputError: its weights are not those of its description, or the file cannot be written.
+        InputError: the weights do not fit the description, or the file cannot be written.
     """
     with torch.device("meta"):
         expected = type(model)(model.spec).state_dict()
     state = model.state_dict()
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in expected.items()}:
         raise InputError(
-            "the weights of this language model are not those of its spec: a model that was "
-            "prepared for decoding or changed cannot be saved; save the model it was made from"
+            "the weights of this language model do not fit its spec: a model that was prepared "
+            "for decoding or changed cannot be saved; save the original model"
         )
     spec = json.loads(model.spec.to_json())
     tensorfile.save(path, "language", dict(state), {"spec": spec, **facts})
 
 
 def describe_layer(layer: Layer) -> dict[str, Any]:
-    """Class and constructor arguments, as JSON holds them.
+    """Class and constructor arguments, as values that JSON can hold.
 
     Raises:
-        InputError: it is no layer of `longstate.layers`, or JSON cannot hold an argument.
+        InputError: it is not a layer of `longstate.layers`, or JSON cannot hold an argument.
     """
     from longstate import layers
 
     name, made_with = type(layer).__name__, getattr(layer, "_made_with", None)
     if getattr(layers, name, None) is not type(layer) or made_with is None:
-        raise InputError(f"{name} is no layer of longstate.layers; only those can be saved")
+        raise InputError(f"{name} is not a layer of longstate.layers; only those can be saved")
     try:
         return {"class": name.lower(), "arguments": json.loads(json.dumps(made_with))}
     except TypeError:
@@ -185,16 +185,16 @@ def save_layer(layer: Layer, path: str | Path) -> None:
     """Write one layer of `longstate.layers`; see `load_layer`.
 
     Raises:
-        InputError: as `describe_layer`; or the file cannot be written.
+        InputError: as for `describe_layer`; or the file cannot be written.
     """
     tensorfile.save(path, "layer", dict(layer.state_dict()), {"layer": describe_layer(layer)})
 
 
 def load_layer(path: str | Path) -> Layer:
-    """Read what `save_layer` wrote, in evaluation mode.
+    """Read a file of `save_layer`. The layer is in evaluation mode.
 
     Raises:
-        InputError: it is no such file, or damaged.
+        InputError: the file is of another kind, or damaged.
     """
     tensors, facts = tensorfile.load(path, "layer")
     return build(layer_maker(facts.get("layer"), f"the layer in {path}"), tensors, path)

@@ -1,4 +1,4 @@
-"""From the data's own units to scaled ones and back.
+"""Convert the data's own units to scaled units and back.
 
     z = (f(x) - mean) / std,      mean and std of f(x) over the training part
     f(x) = x                                          transform "none"
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 TRANSFORMS = ("none", "log1p", "box-cox")
 POWERS = tuple(0.1 * k for k in range(11))
-SMALLEST = 1e-6  # of x + shift, for what lies below all that was seen in training
+SMALLEST = 1e-6  # least x + shift, for values below all those in training
 
 
 class Scale(nn.Module):
-    """Mean and standard deviation of the training part, in float64. A constant column keeps 1.
+    """Scaling by mean and standard deviation of the training part, in float64.
+
+    A constant column has the standard deviation 1.
 
     Args:
         channels: c.
@@ -75,7 +77,7 @@ class Scale(nn.Module):
 
         Args:
             x: float64.
-            lower: bound of x, from which logarithms are taken; None takes 0, or the least x.
+            lower: lower bound of x; logarithms are of x - lower. None takes 0, or the least x.
         """
         if self.transform != "none":
             self.set(x.mean(0), x.std(0, correction=0))
@@ -91,7 +93,7 @@ class Scale(nn.Module):
 
 
 def _power(y: Float[Tensor, " t"]) -> float:
-    """The likeliest power if the transformed y are normal."""
+    """The maximum-likelihood power, for normally distributed transformed y."""
     logs, found = y.log(), []
     for power in POWERS:
         f = logs if power == 0 else (y**power - 1) / power

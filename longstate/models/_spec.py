@@ -1,4 +1,4 @@
-"""What a forecast is made from and for: columns, lengths, the time step."""
+"""The description of a forecaster: columns, lengths, the time step."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from longstate.models._scale import TRANSFORMS
 
 DAY, WEEK, YEAR = 86400.0, 7 * 86400.0, 365.2425 * 86400.0
 MOST_ROWS = 10**9  # of a window, a horizon or a season
-LARGEST = 1e100  # of a value, so that sums of squares stay finite
-# Harmonics of each cycle. The window itself holds the fine shape of a day; these place it.
+LARGEST = 1e100  # largest allowed value, so that sums of squares stay finite
+# Number of harmonics of each cycle. Few suffice: the window shows the detailed shape of a day.
 CYCLES = {"day": (DAY, 3), "week": (WEEK, 3), "year": (YEAR, 2)}
 
 
@@ -26,14 +26,14 @@ class ForecastSpec:
         covariates: columns known up to now.
         known: columns known for the future too.
         time: the column with the times, or None.
-        calendar: how times go on, or None without times.
-        cycles: given as features, of "day", "week", "year"; empty without times.
+        calendar: step and format of the times, or None without times.
+        cycles: cycles that are features: "day", "week", "year"; empty without times.
         window, horizon, season: rows.
         quantiles: levels between 0 and 1, ascending; empty for a point forecast only.
-        gate: what stands behind each layer; see `longstate.models.Block`. In files of versions that
-            did not write it, it is "glu".
-        lower, upper: no forecast lies beyond. None: no bound.
-        transform: of the targets before they are scaled: "none", "log1p" or "box-cox".
+        gate: the part after each layer; see `longstate.models.Block`. "glu" in files of versions
+            that did not write it.
+        lower, upper: bounds of every forecast. None: no bound.
+        transform: applied to the targets before scaling: "none", "log1p" or "box-cox".
 
     Raises:
         InputError: a value is out of its range.
@@ -110,7 +110,7 @@ class ForecastSpec:
 
     @property
     def times(self) -> str:
-        """Where times come from, in words."""
+        """The time column and its step, in words."""
         if self.time is None or self.calendar is None:
             return "row numbers"
         zone = "" if self.calendar.zone is None else f", {self.calendar.zone}"
@@ -127,7 +127,7 @@ def calendar_features(times: np.ndarray | None, cycles: tuple[str, ...], rows: i
     Args:
         times (n): datetime64, or None.
         cycles: names of `CYCLES`.
-        rows: n, for the case without times.
+        rows: n, used without times.
 
     Returns:
         (n, m), float64, m = 2 * harmonics summed over the cycles.

@@ -1,7 +1,7 @@
 """Blocks one after another, and a last norm: one stack for every model.
 
-`Stack` is itself a layer, with a list of states. The language model, whose input are tokens, runs
-its blocks by the same code.
+`Stack` is itself a layer; its state is a list. The language model, whose inputs are tokens, runs
+its blocks with the same code.
 
 Axes: b batch, t time, d channels.
 """
@@ -18,9 +18,9 @@ from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, we
 
 
 class Blocks(nn.Module):
-    """What every stack runs. The state is a list, one for each block.
+    """Base of all stacks. The state is a list with one state for each block.
 
-    Subclasses set `blocks`, of `Block`s, and `norm`, the last one.
+    Subclasses set `blocks`, a list of `Block`, and `norm`, the last norm.
     """
 
     blocks: nn.ModuleList
@@ -47,7 +47,7 @@ class Blocks(nn.Module):
     ) -> tuple[Tensor, list[State]]:
         """x (b, t, d) through the blocks and the last norm; 0 where the mask is False.
 
-        `seen` is given what enters each block, (b, t, d).
+        The input of each block, (b, t, d), is appended to `seen`.
         """
         new = []
         for block, state in zip(self.each_block(), states, strict=True):
@@ -61,7 +61,7 @@ class Blocks(nn.Module):
     def _call(
         self, block: Block, x: Tensor, state: State, call: dict[str, Any]
     ) -> tuple[Tensor, State]:
-        """One block; a subclass may do something before and after it."""
+        """Run one block. A subclass may add something before and after it."""
         return block(x, state, **call)
 
     def _step(
@@ -85,7 +85,7 @@ class Blocks(nn.Module):
         return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
     def each_block(self) -> list[Block]:
-        """The blocks, with their type."""
+        """The blocks, typed as `Block`."""
         return cast(list[Block], list(self.blocks))
 
 
@@ -97,8 +97,8 @@ class Stack(Blocks, Layer):
     Args:
         mixers: the layers, one per block, all of the same `d_model`.
         norm: "layer" or "rms", before every layer and at the end.
-        gate: "auto", "glu", "mlp" or "none", behind every layer; see `longstate.models.Block`.
-        dropout: share of what each block adds that is zeroed in training.
+        gate: "auto", "glu", "mlp" or "none", after every layer; see `longstate.models.Block`.
+        dropout: share of each block's added output that is set to zero in training.
 
     Raises:
         InputError: there are no layers, or their sizes differ.
@@ -156,17 +156,17 @@ class Stack(Blocks, Layer):
 
     def _wide(self, u: Tensor, mask: Tensor | None) -> Tensor:
         x = u.to(weight_dtype(self.norm))
-        # what is not there may be NaN, and must not reach a gradient
+        # masked samples may be NaN, which must not reach a gradient
         return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
 def repeat(pattern: Sequence[Callable[[int], Layer]], d_model: int, n_layers: int) -> list[Layer]:
-    """`n_layers` new layers of `d_model` channels, made by the members of `pattern` in turn.
+    """`n_layers` new layers of `d_model` channels, built from the members of `pattern` in turn.
 
     Args:
         pattern: classes of layers, or functions of `d_model` that make one.
         d_model: channels.
-        n_layers: how many; the pattern begins anew where it ends.
+        n_layers: number of layers; the pattern is repeated.
     """
     if not pattern or n_layers < 1:
         raise InputError(

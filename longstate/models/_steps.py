@@ -1,9 +1,9 @@
-"""Numbers for stamps and stamps for numbers: the arithmetic of each kind of step.
+"""Convert stamps to grid numbers and back, for each kind of step.
 
-A stamp is a whole count of micro- or nanoseconds since 1970 (elapsed, or as a clock on the wall
-shows it), or a plain number. `index` gives the number of the nearest stamp of the grid, `stamp` the
-stamp of a number. A grid, its gaps and what comes next are then sums of whole numbers, so that
-nothing is allocated before its length is known.
+A stamp is an integer count of micro- or nanoseconds since 1970 (elapsed or local time), or a plain
+number. `index` gives the number of the nearest grid point, `stamp` the stamp of a number. A grid,
+its gaps and the following stamps are then integer arithmetic, so that nothing is allocated before
+its length is known.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Even:
 
 @dataclass(frozen=True)
 class Months:
-    """Every n months, at `origin`'s time of the day.
+    """Every n months, at the time of day of `origin`.
 
     Args:
         n: months.
@@ -77,7 +77,7 @@ class Months:
 
 @dataclass(frozen=True)
 class Working:
-    """Working days at one time of the day (microseconds)."""
+    """Working days, at one time of the day (in microseconds)."""
 
     days: np.busdaycalendar
     time: int

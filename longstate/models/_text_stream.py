@@ -1,31 +1,31 @@
-"""Text that grows token by token, and ends where a stop string begins.
+"""Decode text token by token, up to the beginning of a stop string.
 
-Tokens are not characters: one token may hold half of a letter. Text is given out only once no later
-token can change it, and only as far as it cannot be the beginning of a stop string. Only the last
-few tokens are decoded again each time.
+Tokens are not characters: one token may be a part of a character. Text is returned only when no
+later token can change it, and when it cannot be the beginning of a stop string. Only the last few
+tokens are decoded again each time.
 """
 
 from collections.abc import Callable, Sequence
 
-_LONGEST = 8  # tokens that one character may take; invalid bytes are given out after that
+_LONGEST = 8  # tokens that one character may take; invalid bytes are returned after that
 
 
 class TextStream:
-    """Feed tokens, get text.
+    """Push tokens, get text.
 
     Args:
-        decode: text of a list of tokens.
+        decode: function from a list of tokens to text.
         stops: strings that end the text, none of them empty.
 
     Attributes:
-        text: all that was given out.
+        text: all text returned so far.
         stopped: whether a stop string came. It is not part of the text.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = ()):
         self._decode, self._stops = decode, tuple(stops)
-        self._tokens: list[int] = []  # the last ones that were given out, then the new ones
-        self._known = 0  # how many of them were given out
+        self._tokens: list[int] = []  # the last returned tokens, then the new ones
+        self._known = 0  # how many of them were returned
         self._before = ""  # their text
         self._held = ""  # may be the beginning of a stop string
         self._given: list[str] = []
@@ -36,7 +36,7 @@ class TextStream:
         return "".join(self._given)
 
     def push(self, token: int) -> str:
-        """Take a token; returns the text that is now certain, often nothing."""
+        """Add a token. Returns the text that is now final, often empty."""
         self._tokens.append(token)
         after = self._decode(self._tokens)
         half = after.endswith("\ufffd") and len(self._tokens) - self._known < _LONGEST

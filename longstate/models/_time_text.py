@@ -1,4 +1,4 @@
-"""Times as they are written: read by the form that training found, and written back in it."""
+"""Read times in the format that training found, and write them in the same format."""
 
 from datetime import datetime
 from typing import Any
@@ -9,14 +9,14 @@ import pandas as pd
 from longstate.errors import InputError, expect
 from longstate.models._calendar import Calendar
 
-LONGEST = 100  # characters; no date is longer, and reading much longer text takes for ever
+LONGEST = 100  # characters; no date is longer, and parsing much longer text is very slow
 OFFSET = r":\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 QUARTER = r"^(\d{4})([-/ ]?)[qQ]([1-4])$"
 WEEK = "%G-W%V"
 
 
 def read(calendar: Calendar, values: pd.Series) -> pd.Index:
-    """The stamps of a column, in the calendar's zone; NaT or nan where one cannot be read."""
+    """The stamps of a column, in the calendar's zone; NaT or nan for unreadable values."""
     if not calendar.dated:
         numbers = pd.to_numeric(values, errors="coerce")
         whole = bool((numbers == np.floor(numbers)).all())
@@ -25,8 +25,8 @@ def read(calendar: Calendar, values: pd.Series) -> pd.Index:
 
 
 def read_one(calendar: Calendar, text: str, after: Any = None) -> Any:
-    """One stamp, or None. An hour that comes twice is the second where the first is not later than
-    `after`."""
+    """One stamp, or None. A local time that occurs twice in autumn is the second one if the first
+    one is not later than `after`."""
     stamp = _quick(calendar, text)
     if stamp is None:
         stamp = read(calendar, pd.Series([text]))[0]
@@ -44,7 +44,7 @@ def read_one(calendar: Calendar, text: str, after: Any = None) -> Any:
 
 
 def _quick(calendar: Calendar, text: str) -> pd.Timestamp | None:
-    """One date that is written exactly as in training, in microseconds; None for all others."""
+    """A fast path for a date in exactly the format of training; None for all others."""
     if not calendar.form.startswith("%") or len(text) > LONGEST:
         return None
     try:
@@ -52,12 +52,12 @@ def _quick(calendar: Calendar, text: str) -> pd.Timestamp | None:
         if stamp.tz is not None:
             return settle(pd.DatetimeIndex([stamp]), calendar.zone)[0]
         return stamp if calendar.zone is None else stamp.tz_localize(calendar.zone)
-    except Exception:  # another form, or an hour that comes twice or never: pytz has own errors
+    except Exception:  # another format, or an ambiguous or skipped hour: pytz raises its own errors
         return None
 
 
 def _read(form: str, values: pd.Series) -> pd.DatetimeIndex:
-    """Aware where the values say an offset, naive otherwise."""
+    """Time-zone aware if the values have an offset, naive otherwise."""
     dtype = values.dtype
     if isinstance(dtype, pd.PeriodDtype):
         return pd.DatetimeIndex(values.dt.to_timestamp())
@@ -89,7 +89,7 @@ def read_text(form: str, text: pd.Series) -> pd.DatetimeIndex:
 
 
 def _some(stamps: pd.DatetimeIndex, form: str) -> bool:
-    """Rows are written in several ways that ISO 8601 allows, such as whole days without hours."""
+    """Whether only some rows were read: ISO 8601 has several forms, such as days without hours."""
     return form.startswith("%Y-%m-%d") and bool(stamps.isna().any())
 
 
@@ -105,14 +105,14 @@ def _parse(text: pd.Series, form: str, aware: bool) -> pd.DatetimeIndex:
 
 
 def settle(stamps: pd.DatetimeIndex, zone: str | None) -> pd.DatetimeIndex:
-    """In `zone`; without one, as they are, and in UTC where they say an offset."""
+    """Stamps in `zone`. Without a zone: unchanged, or in UTC if they have an offset."""
     if stamps.tz is not None:
         return (
             stamps.tz_convert("UTC").tz_localize(None) if zone is None else stamps.tz_convert(zone)
         )
     if zone is None:
         return stamps
-    try:  # by the order of the rows: the hour that comes twice in autumn
+    try:  # the order of the rows decides which of the two equal hours in autumn is meant
         return stamps.tz_localize(zone, ambiguous="infer", nonexistent="shift_forward")
     except Exception:  # nothing to infer from: pandas 2 raises pytz's own errors
         first = np.ones(len(stamps), dtype=bool)
@@ -120,7 +120,7 @@ def settle(stamps: pd.DatetimeIndex, zone: str | None) -> pd.DatetimeIndex:
 
 
 def present(calendar: Calendar, stamps: Any) -> Any:
-    """Stamps as values like those of the data."""
+    """Stamps as values in the format of the data."""
     form = calendar.form
     if form.startswith("unix "):
         unit: Any = form.removeprefix("unix ")
@@ -133,7 +133,7 @@ def present(calendar: Calendar, stamps: Any) -> Any:
 
 
 def texts(calendar: Calendar, stamps: Any) -> list[str]:
-    """Stamps as text like that of the data."""
+    """Stamps as text in the format of the data."""
     values, form = present(calendar, stamps), calendar.form
     if "%q" in form:
         return list(stamps.to_period("Q").strftime(form))

@@ -53,7 +53,7 @@ def rows(x: Tensor) -> Rows:
     """
     x = x.detach()
     if (x.stride(2) != 1 and x.shape[2] > 1) or x.is_conj() or x.is_neg():
-        x = x.contiguous()
+        x = dense(x)
     bits = x.view(torch.int16) if x.dtype in _BITS else x
     reach = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True)) + 1
     array = bits.as_strided((max(reach, 0) if x.numel() else 0,), (1,)).numpy()

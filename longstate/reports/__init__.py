@@ -1,4 +1,4 @@
-"""Results as something to read: one self-contained HTML page."""
+"""Reports of results as self-contained HTML pages."""
 
 from longstate._lazy import lazy
 

@@ -1,8 +1,8 @@
-"""Matplotlib figures as inline SVG that takes its colours and its font from the page.
+"""Matplotlib figures as inline SVG with the colours and the font of the page.
 
-Colours are drawn with stand-ins that become CSS variables, so that one figure serves the light and
-the dark scheme. Figures are small (about 310 units wide), so that their text is still legible on a
-telephone, where the page shows them one to one.
+Colours are drawn as placeholders that become CSS variables, so that one figure works in the light
+and in the dark scheme. Figures are small (about 310 units wide), so that their text is legible on a
+phone, where the page shows them at their original size.
 """
 
 import io
@@ -15,11 +15,11 @@ from typing import Any
 from zlib import crc32
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from longstate._numbers import number
 from longstate.reports._markup import Markup, element
 
 _NAMES = (
@@ -27,7 +27,7 @@ _NAMES = (
     "layer0", "layer1", "layer2", "layer3",
 )  # fmt: skip
 COLOURS = {name: f"#{0xF1A0 + i:06x}" for i, name in enumerate(_NAMES)}
-"""Stand-in for each CSS variable of `page.css` that a figure may use."""
+"""Placeholder for each CSS variable of `page.css` that a figure may use."""
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -85,18 +85,18 @@ def draw(
     paint: Callable[[Axes], None],
     height: float = 2.6,
 ) -> Markup:
-    """A `<figure>` with what `paint` puts on the axes.
+    """A `<figure>` with the drawing of `paint`.
 
     Args:
         title: above the picture.
-        label: what the picture shows, for those who do not see it.
-        kind: "exact" or "estimate" or the like: what sort of number this is.
+        label: description of the picture, for screen readers.
+        kind: of the numbers, such as "exact" or "estimate".
         caption: scope, units, how to read it.
-        paint: draws on the axes that it is given.
+        paint: draws on the axes.
         height: of the picture in inches; it is 4.3 wide.
     """
     with axes(height=height) as ax, warnings.catch_warnings():
-        # The browser draws the text, in a font of its own.
+        # The browser draws the text, in its own font.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         paint(ax)
         svg = to_svg(ax.figure, label)  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ def to_svg(figure: Figure, label: str) -> Markup:
     text = raw.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    # Its rule `*{...}` would reach the whole page; page.css has it for figures.
+    # Its rule `*{...}` would apply to the whole page; page.css has it for figures.
     text = re.sub(r"<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r"<defs>\s*</defs>", "", text)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
@@ -127,7 +127,7 @@ def to_svg(figure: Figure, label: str) -> Markup:
 
 
 def _own_names(text: str) -> str:
-    """Names are unique in one figure; the page has several."""
+    """Make the names of elements unique on a page with several figures."""
     used = set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', text))
     digest = f"f{crc32(text.encode()):08x}"
 
@@ -148,17 +148,8 @@ def legend(ax: Axes, columns: int = 4) -> None:
         )  # fmt: skip
 
 
-def number(x: float) -> str:
-    """A number as a person writes it: 0.001, 0.25, 12, 3,400."""
-    if x == 0 or not np.isfinite(x):
-        return "0" if x == 0 else "∞" if x > 0 else "–"
-    if abs(x) >= 1000:
-        return f"{x:,.0f}"
-    return np.format_float_positional(x, precision=3, unique=True, fractional=False, trim="-")
-
-
 def log_axis(axis: matplotlib.axis.Axis) -> None:
     """Ticks at powers of ten, written out."""
     axis.set_major_locator(LogLocator(numticks=7))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: number(x)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 3, exponent=False)))
     axis.set_minor_locator(NullLocator())

@@ -1,7 +1,7 @@
-"""One self-contained HTML page about a trained forecaster: opens offline, runs no script.
+"""One self-contained HTML page about a trained forecaster: opens offline, without scripts.
 
-Its first sentence says whether the model beats the best simple method. Every string that came with
-the data is escaped where it enters the page; see `markup`.
+Its first sentence says whether the model beats the best simple method. Every string of the data is
+escaped when it is put into the page; see `_markup`.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from longstate._files import write_whole
 from longstate.reports import _forecast_figures as figures
-from longstate.reports._markup import Markup, element, page, table
-from longstate.reports._memory_figures import (
+from longstate.reports._forecast_memory import (
     System,
     impulse_figure,
     memories,
     memory_table,
     time_scale_figure,
 )
+from longstate.reports._markup import Markup, element, page, table
 from longstate.reports._units import short_time, steps
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._history import TrainingHistory
@@ -26,15 +26,15 @@ from longstate.train._history import TrainingHistory
 
 @dataclass(frozen=True)
 class ForecastReport:
-    """All that the page is made of. Only the evaluation is needed.
+    """The contents of the page. Only the evaluation is required.
 
     Args:
         evaluation: scores, coverage and examples on unseen windows.
-        name: what is reported on, for example the folder of the run.
-        history: how training went.
+        name: title of the report, for example the folder of the run.
+        history: of the training.
         systems: name of a layer -> its discrete linear system.
         interval: seconds between samples, None when unknown.
-        configuration, environment: name -> value, shown as they are.
+        configuration, environment: name -> value.
         notes: sentences about the data.
     """
 
@@ -59,15 +59,15 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
         return f"{task}, the model's mean squared error is {model:.4f}."
     other = evaluation.score(best).mse
     if other == 0:
-        return f"{task}, the model does not beat {best}, which makes no error."
+        return f"{task}, the model does not beat {best}, which has no error."
     change = 100 * (model / other - 1)
     if change < -0.05:
         return (
-            f"{task}, the model makes a {-change:.1f} % smaller squared error than {best}, the "
+            f"{task}, the model has a {-change:.1f} % smaller squared error than {best}, the "
             "best of the simple methods."
         )
     if change <= 0.05:
-        return f"{task}, the model equals {best}, the best of the simple methods."
+        return f"{task}, the model is equal to {best}, the best of the simple methods."
     return (
         f"{task}, the model does not beat {best}: its squared error is {change:.1f} % larger. "
         f"Use {best}."
@@ -83,7 +83,7 @@ def render(report: ForecastReport) -> str:
 
 
 def write(report: ForecastReport, path: str | Path) -> Path:
-    """Write the page; `path` holds the old one or the whole new one, never a part.
+    """Write the page, atomically.
 
     Returns:
         The absolute path of the page.
@@ -105,8 +105,8 @@ def _header(report: ForecastReport) -> Markup:
         element("h1", headline(e, report.interval), class_="good" if e.beats_all() else "bad"),
         element(
             "p",
-            f"Tested on {e.windows:,} windows that training did not see, from "
-            f"{short_time(e.first)} to {short_time(e.last)}. Each forecast sees the last {rows}.",
+            f"Tested on {e.windows:,} windows that were not used for training, from "
+            f"{short_time(e.first)} to {short_time(e.last)}. Each forecast reads the last {rows}.",
             class_="lead",
         ),
     )
@@ -125,7 +125,7 @@ def _scores(report: ForecastReport) -> Markup:
         pictures.append(figures.calibration(e))
     return element(
         "section",
-        element("h2", "Is it better than something simple?"),
+        element("h2", "Is it better than simple methods?"),
         table(("method", "squared error", "absolute error", "model against it"), rows, best),
         element(
             "p",
@@ -150,8 +150,8 @@ def _examples(report: ForecastReport) -> Markup | None:
     pictures = [figures.example(one, against) for one in e.examples]
     return element(
         "section",
-        element("h2", "Forecasts beside what came"),
-        element("p", "Windows spread evenly over the test part, not picked.", class_="note"),
+        element("h2", "Forecasts and true values"),
+        element("p", "Windows at equal distances in the test part, not selected.", class_="note"),
         element("div", *pictures, class_="figures"),
     )
 
@@ -161,7 +161,7 @@ def _training(report: ForecastReport) -> Markup | None:
         return None
     return element(
         "section",
-        element("h2", "How training went"),
+        element("h2", "Training"),
         element("div", figures.loss_curve(report.history), class_="figures"),
     )
 
@@ -176,8 +176,9 @@ def _memory(report: ForecastReport) -> Markup | None:
         element("h2", "What the layers remember"),
         element(
             "p",
-            "Each layer is a linear system, so its memory can be read off exactly. Time constants "
-            "far below the window mean that its older part goes unheard by that layer.",
+            "Each layer is a linear system, so its memory is known exactly. If the time constants "
+            "are much shorter than the window, the layer does not use the older part of the "
+            "window.",
             class_="note",
         ),
         memory_table(layers, report.interval),
@@ -220,7 +221,6 @@ def _show(value: object) -> str:
 def _footer() -> Markup:
     return element(
         "footer",
-        "Each picture says what kind of number it shows. Exact: computed from the model's "
-        "parameters, true for all inputs. Estimate: measured on the windows named, and would come "
-        "out differently on others.",
+        "Each picture shows the kind of its numbers. Exact: computed from the model's parameters, "
+        "for all inputs. Estimate: measured on the given windows, and different for other windows.",
     )

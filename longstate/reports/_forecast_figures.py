@@ -1,4 +1,4 @@
-"""Pictures of a forecast evaluation and of the training that led to it."""
+"""Figures of a forecast evaluation and of the training."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from longstate.train._history import TrainingHistory
 
 LINES: dict[str, dict[str, Any]] = {
     "model": {"color": COLOURS["model"], "linewidth": 2.0, "zorder": 4},
-    # Dashes over the line: where the two agree, both are seen.
+    # Dashes over the line: where the two agree, both are visible.
     "ridge": {"color": COLOURS["ridge"], "linestyle": (0, (4, 3)), "zorder": 5},
     "seasonal naive": {"color": COLOURS["seasonal"], "linestyle": (0, (2.5, 1.5))},
     "last value": {"color": COLOURS["last"], "linestyle": (0, (1, 1.3))},
@@ -23,7 +23,7 @@ _OTHER: dict[str, Any] = {"color": COLOURS["muted"]}
 
 
 def line(method: str) -> dict[str, Any]:
-    """How each method is drawn, the same in every picture; never by colour alone."""
+    """The line style of a method, the same in all figures; not only the colour differs."""
     return LINES.get(method, _OTHER)
 
 
@@ -35,7 +35,7 @@ def best_baseline(evaluation: ForecastEvaluation) -> str | None:
 def error_by_step(evaluation: ForecastEvaluation, interval: float | None) -> Markup:
     largest = {s.method: max(s.mse_by_step) for s in evaluation.scores}
     shown = (largest["model"], largest.get(best_baseline(evaluation) or "", 0.0))
-    # What is far worse than the model and its best rival would press the two together.
+    # Cut off methods that are much worse, which would compress the others.
     top = min(max(largest.values()), 2.5 * max(shown))
     cut = [method for method, error in largest.items() if error > top]
 
@@ -73,21 +73,21 @@ def calibration(evaluation: ForecastEvaluation) -> Markup:
         ax.vlines(asked, low, high, color=COLOURS["model"], linewidth=4, alpha=0.25,
                   label="range over steps ahead")  # fmt: skip
         ax.plot(asked, found, "o", color=COLOURS["model"], markersize=4, label="model")
-        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="quantile asked for",
-               ylabel="share of truths at or below it")  # fmt: skip
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="level of the quantile",
+               ylabel="share of true values at or below it")  # fmt: skip
         legend(ax, 3)
 
     return draw(
-        "Are the bands honest?",
-        "Chart of the share of truths at or below each forecast quantile against its level.",
+        "Calibration of the quantiles",
+        "Chart of the share of true values at or below each forecast quantile against its level.",
         "estimate",
-        "Dots above the line: the quantile lies too high. Below: too low.",
+        "Dots above the line: the quantile is too high. Below: too low.",
         paint,
     )
 
 
 def example(one: Example, against: str | None) -> Markup:
-    """One window: what came before, what came, the model with its bands, the best simple method."""
+    """One window: past, true values, the model with its quantiles, the best simple method."""
     at, dates = _times(one.times)
     w = len(one.past)
     ahead = at[w:]
@@ -95,7 +95,7 @@ def example(one: Example, against: str | None) -> Markup:
     def paint(ax: Axes) -> None:
         ax.plot(at[:w], one.past, color=COLOURS["ink"], linewidth=0.9)
         _bands(ax, ahead, one)
-        # The truth goes on from the last known value, so that the line does not break there.
+        # The line of the true values starts at the last known value, so that it has no gap.
         joined = np.r_[one.past[-1:], one.truth]
         ax.plot(at[w - 1 :] if w else ahead, joined, color=COLOURS["ink"], linewidth=0.9,
                 label="truth")  # fmt: skip
@@ -136,7 +136,7 @@ def _bands(ax: Axes, ahead: np.ndarray, one: Example) -> None:
 
 
 def _times(times: tuple[str, ...]) -> tuple[np.ndarray, bool]:
-    """Row numbers, or dates. Numbers first: NumPy would read row 8000 as the year."""
+    """Row numbers, or dates. Numbers first, because NumPy would read row 8000 as a year."""
     try:
         return np.array(times, dtype=np.float64), False
     except ValueError:

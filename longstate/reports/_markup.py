@@ -1,11 +1,11 @@
-"""HTML as values: text is escaped when it is put into an element, not by whoever remembers to."""
+"""HTML elements as values. Text is always escaped when it is put into an element."""
 
 from collections.abc import Sequence
 from html import escape
 
 
 class Markup(str):
-    """Text that is HTML already. Everything else is data."""
+    """Text that is HTML already, and is not escaped."""
 
     __slots__ = ()
 
@@ -18,7 +18,7 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
     """`<tag attributes>children</tag>`.
 
     Args:
-        tag: name of the element, from the code and never from data.
+        tag: name of the element; a constant in the code, never data.
         *children: text, which is escaped, or `Markup`, which is not.
         **attributes: names with a `_` at the end lose it (`class_`), others turn it into `-`.
     """
@@ -32,7 +32,7 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
 def table(
     head: tuple[str, ...], rows: Sequence[tuple[str, ...]], best: int | None = None
 ) -> Markup:
-    """A table that scrolls sideways by itself where the screen is narrow.
+    """A table that scrolls horizontally on a narrow screen.
 
     Args:
         head: names of the columns. The first column names the row, the others are numbers.
@@ -54,14 +54,14 @@ def table(
 
 
 def page(title: str, css: str, *body: str) -> str:
-    """A whole document. Its policy forbids scripts and every request, whatever `body` holds."""
+    """A whole document. Its security policy forbids scripts and all requests."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        # An empty icon, so that no browser asks a server for one.
+        # An empty icon, so that browsers do not request one.
         '<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n"
         f"<body>\n{join(list(body))}\n</body>\n</html>\n"

@@ -1,29 +1,29 @@
-"""What to do about what was found: the first box of the page about a model's memory.
+"""Advice: the first box of the page about a model's memory.
 
-Each line has figures and ends in what to type. A state is kept for one sequence at a time, so its
-bytes count once for every session of a server.
+Each line has figures and ends with a command. A state belongs to one sequence, so its bytes are
+needed once for every session of a server.
 """
 
 from typing import NamedTuple
 
 import torch
 
+from longstate._numbers import number
 from longstate.memory import Certificate
-from longstate.memory._result import digits
 from longstate.reports._memory_examine import Measured, MemoryReport
 
-_ENOUGH = 0.99  # of the sum of a channel's Hankel singular values that a smaller state keeps
-_WORTH = 0.1  # of a state: a saving below it is not worth a training
-_DEAD = 1e-6  # of the median channel's gain from past to future; below, nothing passes
-_BYTES = 4  # of a number of a state, which is float32 at least
+_ENOUGH = 0.99  # share of the sum of a channel's Hankel singular values that a smaller state keeps
+_WORTH = 0.1  # share of a state; a smaller saving is not worth a training
+_DEAD = 1e-6  # share of the median channel's gain from past to future; below it a channel is dead
+_BYTES = 4  # bytes of a number of a state, which is float32 at least
 
 
 class Advice(NamedTuple):
     """One thing to do.
 
     Attributes:
-        text: what was found, with figures, and what to do.
-        command: what to type; empty where there is nothing to.
+        text: the finding, with figures, and the advice.
+        command: the command to type; empty if there is none.
     """
 
     text: str
@@ -31,13 +31,13 @@ class Advice(NamedTuple):
 
 
 def advice(report: MemoryReport) -> list[Advice]:
-    """What to do, most useful first; never empty."""
+    """The advice, most useful first; never empty."""
     numbers = sum(m.states for m in report.layers)
     size = f"One sequence's state is {_size(numbers * _BYTES)} ({numbers:,} numbers in float32)."
     said = [*_failed(report.certificate, report.name), *_smaller(report, size)]
     said += _dead(report) + _beyond(report) + _more_data(report)
     if not said:
-        said.append(Advice(f"{size} Nothing here asks for a change.", ""))
+        said.append(Advice(f"{size} No change is suggested.", ""))
     return said
 
 
@@ -47,16 +47,17 @@ def _failed(found: Certificate | None, name: str) -> list[Advice]:
     first = next(c for c in found.claims if c.holds is False)
     return [
         Advice(
-            f"{first.layer} fails a claim ({first.what}): what goes in may never fade. Reset its "
-            "state between sequences, or train with a layer that forgets (LinOSS(variant='im')).",
+            f"{first.layer} fails a claim ({first.what}): the effect of an input may never fade. "
+            "Reset its state between sequences, or train with a layer that forgets "
+            "(LinOSS(variant='im')).",
             f"longstate certify {_quoted(name)}",
         )
     ]
 
 
 def suggested_d_state(m: Measured) -> int | None:
-    """The smallest d_state with which every channel keeps 99 % of the sum of its values; even. None
-    where the layer is not linear."""
+    """The smallest even d_state with which every channel keeps 99 % of the sum of its Hankel
+    singular values. None if the layer is not linear."""
     if m.spectrum is None:
         return None
     needed = int(m.spectrum.needed(_ENOUGH).max())
@@ -64,7 +65,7 @@ def suggested_d_state(m: Measured) -> int | None:
 
 
 def _smaller(report: MemoryReport, size: str) -> list[Advice]:
-    """A smaller state, where a linear layer uses little of the one it has."""
+    """Suggest a smaller state if linear layers use only a small part of it."""
     linear = [m for m in report.layers if m.spectrum is not None]
     used = _selective_use(report)
     if not linear:
@@ -82,14 +83,14 @@ def _smaller(report: MemoryReport, size: str) -> list[Advice]:
             f"{size} For 99 % of what passes through the worst channel {need} of {now} directions "
             f"are enough. d_state={need} saves {_size(saved)} of a state "
             f"({100 * saved / (_BYTES * numbers):.0f} %); train again and compare the scores.",
-            f"d_state={need}, in longstate.train._forecast.Size or a layer's options",
+            f"d_state={need}, in longstate.train.Size or a layer's options",
         ),
         *more,
     ]
 
 
 def _selective_use(report: MemoryReport) -> str:
-    """How much of the state of selective layers carried something on the data."""
+    """How much of the state of selective layers was in use on the data."""
     said = []
     for m in report.layers:
         if m.effective is not None:
@@ -99,8 +100,8 @@ def _selective_use(report: MemoryReport) -> str:
         return ""
     shown = ", ".join(said[:4]) + (f" and {len(said) - 4} more" if len(said) > 4 else "")
     return (
-        f"At its fullest moment on this data it carried something in this share of its numbers: "
-        f"{shown}. Where all are far below 100 %, a smaller d_state is worth a training."
+        f"The largest share of its numbers in use on this data was {shown}. If all are far below "
+        f"100 %, try a training with a smaller d_state."
     )
 
 
@@ -118,15 +119,15 @@ def _dead(report: MemoryReport) -> list[Advice]:
         return []
     return [
         Advice(
-            f"Dead channels, through whose state nothing passes: {', '.join(found)}. A smaller "
-            "d_model loses nothing by them.",
+            f"Dead channels, whose state has no effect on the output: {', '.join(found)}. A "
+            "smaller d_model would lose nothing.",
             "",
         )
     ]
 
 
 def _beyond(report: MemoryReport) -> list[Advice]:
-    """States that reach further than training ever showed."""
+    """States that reach further back than the training sequences."""
     if report.length is None:
         return []
     steps = [m.scales.steps.flatten() for m in report.layers if m.scales is not None]
@@ -138,8 +139,8 @@ def _beyond(report: MemoryReport) -> list[Advice]:
     return [
         Advice(
             f"{100 * share:.0f} % of the states reach further back than the {report.length:,} "
-            f"{report.unit} that training saw at a time, so what they do there was never learned. "
-            f"Train on longer stretches (twice: {2 * report.length:,}), or reset the state every "
+            f"{report.unit} of a training sequence, so their behaviour there was not trained. "
+            f"Train on longer sequences (twice: {2 * report.length:,}), or reset the state every "
             f"{report.length:,} {report.unit}.",
             "",
         )
@@ -164,9 +165,9 @@ def _quoted(name: str) -> str:
 
 
 def _size(count: float) -> str:
-    """Bytes, as a person writes them."""
+    """A number of bytes with a unit."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{digits(count)} {unit}"
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{number(count)} {unit}"
         count /= 1024
-    return f"{digits(count)} GiB"
+    return f"{number(count)} GiB"

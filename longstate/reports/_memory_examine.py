@@ -1,8 +1,8 @@
-"""Everything that can be said about the memory of a model, layer by layer.
+"""Examine the memory of a model, layer by layer.
 
-Linear layers are read off their system, for all inputs. Selective ones are traced on the data. What
-the state of a text model knows about single tokens is probed with random letters: in real text a
-token can be guessed from its neighbours, so that knowing it proves little about lags.
+Linear layers are analysed from their system, for all inputs; selective layers are traced on the
+data. The information of a text model's state about single tokens is probed with random letters: in
+real text a token can be guessed from its neighbours, which says little about lags.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ from longstate.memory import (
     widened,
 )
 from longstate.memory._attention import choose_channels
-from longstate.reports._memory_figures import chosen
+from longstate.reports._forecast_memory import chosen
 from longstate.reports._subject import Reading, Subject
 from longstate.systems import Trace
 
@@ -53,11 +53,11 @@ _ROOM = 1 << 20  # of a Gramian at one position
 
 @dataclass(frozen=True)
 class Measured:
-    """One layer; None is what it has not, or what could not be measured.
+    """The results of one layer; None for those that do not apply or could not be computed.
 
     Args:
         name, type: of the layer.
-        states: numbers that it holds for one sequence.
+        states: number of real numbers in its state of one sequence.
     """
 
     name: str
@@ -73,17 +73,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """All that the page about a model's memory is made of.
+    """The contents of the page about a model's memory.
 
     Args:
         name: of the model.
         what: the data, in words.
-        unit: of what passes through the model, in the plural.
-        length: of the sequences of its training, None where it is not known.
+        unit: name of the samples of the model, in the plural.
+        length: of the training sequences, None if unknown.
         layers: in their order.
-        certificate: of the model. None where it cannot be certified.
+        certificate: of the model. None if it cannot be certified.
         notes: what could not be measured, and why.
-        words: text of the first tokens that were read; empty where it is not known.
+        words: text of the first tokens of the data; empty if unknown.
         environment: versions.
     """
 
@@ -116,7 +116,7 @@ def _steps(x: float) -> str:
 
 
 def _use(m: Measured) -> str:
-    """Share of the state's directions through which anything passes."""
+    """Share of the state's directions that are in use."""
     if m.spectrum is not None:
         n = m.spectrum.values.shape[-1]
         return f"{100 * float(m.spectrum.entropy_rank.mean()) / n:.0f} %"
@@ -164,7 +164,7 @@ def examine(
 
 
 def _try(measure: Callable[[], Any], notes: list[str], name: str = "") -> Any:
-    """What cannot be measured is said, and the rest goes on."""
+    """Call `measure`. An InputError becomes a note, and the result is None."""
     try:
         return measure()
     except InputError as e:
@@ -192,7 +192,7 @@ def _linear(name: str, layer: Any, length: int | None, notes: list[str]) -> Meas
 
 
 def _numbers(layer: Any) -> int:
-    """Real numbers that the layer carries for one sequence, whatever they are for."""
+    """Number of real numbers in the layer's state of one sequence."""
     leaves = tree_leaves(layer.init_state(1))
     return sum(v.numel() * (2 if v.is_complex() else 1) for v in leaves)
 
@@ -222,7 +222,7 @@ def _spread(count: int, chosen: int) -> list[int]:
 
 
 def _part(trace: Trace, length: int) -> Trace:
-    """The first sequence of the batch, its beginning."""
+    """The beginning of the first sequence of the batch."""
 
     def of(v: Tensor | None) -> Tensor | None:
         return None if v is None else v[:1, :length]
@@ -248,7 +248,7 @@ def _probed(
     notes: list[str],
     progress: Callable[[str], None] | None,
 ) -> list[Measured]:
-    """What the states of some layers know about the letter of each lag."""
+    """Probe the states of some layers for the letter at each lag."""
     letters = torch.bincount(tokens).argsort(descending=True, stable=True)[:LETTERS]
     if int(torch.bincount(tokens)[letters[-1]]) == 0 or len(letters) < LETTERS:
         notes.append(f"The data has fewer than {LETTERS} different tokens; no probe was made.")

@@ -1,4 +1,4 @@
-"""From a trained forecaster to what its report shows."""
+"""Make the report of a trained forecaster."""
 
 import dataclasses
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from longstate._environment import environment
 from longstate.models._calendar import seconds
 from longstate.reports._forecast import ForecastReport
-from longstate.reports._memory_figures import System
+from longstate.reports._forecast_memory import System
 from longstate.train import Forecaster, ForecastEvaluation
 
 
 def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) -> ForecastReport:
-    """Everything there is to say about a trained forecaster.
+    """The report of a trained forecaster.
 
     Args:
         forecaster: after `fit` or `load`.
-        evaluation: on rows that it has not seen.
-        name: what the report calls it, for example its folder.
+        evaluation: on rows that were not used for training.
+        name: title of the report, for example its folder.
     """
     spec = forecaster.model.spec
     return ForecastReport(
@@ -43,7 +43,7 @@ def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) 
 
 
 def linear_systems(forecaster: Forecaster) -> dict[str, System]:
-    """The discrete system of each layer that is one, by name, first layer first."""
+    """The discrete system of each linear layer, by name, first layer first."""
     mixers: list[Any] = [block.mixer for block in forecaster.model.backbone.blocks]
     return {
         f"layer {i} ({type(mixer).__name__})": mixer.system()

@@ -1,6 +1,6 @@
-"""What is examined: a model from a folder, and data for it to read.
+"""The subject of a memory report: a model from a folder or a file, and data for it.
 
-It may be anything that `longstate.load` opens: a run of `longstate train`, a checkpoint of
+The path may be anything that `longstate.load` opens: a run of `longstate train`, a checkpoint of
 transformers or mamba-ssm, the file of a model or a layer.
 """
 
@@ -25,25 +25,26 @@ Light, it was the season of Darkness, it was the spring of hope, it was the wint
 had everything before us, we had nothing before us, we were all going direct to Heaven, we were all
 going direct the other way.
 """
-"""What a text model reads where nothing else is given: the first words of Dickens, 1859."""
+"""Default text for a text model: the first words of A Tale of Two Cities (Dickens, 1859)."""
 
 VALIDATION = "validation.npy"
-"""Tokens from the beginning of a text run's validation part, which training writes beside it."""
-_MOST_BYTES = 1 << 22  # that are read of a text
+"""File with the first tokens of a text run's validation part, written by the training."""
+_MOST_BYTES = 1 << 22  # bytes of a text that are read, at most
 _BYTES = 256
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to look at.
+    """A model to examine.
 
     Args:
-        name: what a report calls it.
+        name: its name in the report.
         model: in evaluation mode, on the CPU.
-        unit: of what passes through it, in the plural: "tokens", "rows", "samples".
-        length: of the sequences it was trained on, in these units. None: not known.
-        folder: where it came from; a tokenizer may lie there.
-        forecaster: that the model belongs to, where it does to one.
+        unit: name of its samples, in the plural: "tokens", "rows", "samples".
+        length: of its training sequences, in these units. None: unknown.
+        folder: its folder, which may contain a tokenizer.
+        forecaster: the forecaster of the model, if any.
+        found: the object that `longstate.load` returned.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject:
     length: int | None
     folder: Path
     forecaster: Forecaster | None = None
+    found: object = None
 
     @property
     def vocabulary(self) -> int | None:
@@ -62,9 +64,9 @@ class Subject:
         """Data for the model.
 
         Args:
-            data: for a text model a text, or whole numbers below the vocabulary's size in a `.npy`;
+            data: for a text model a text, or integers below the vocabulary's size in a `.npy` file;
                 for a forecaster a CSV file with the columns of its training. None: the validation
-                text of a text run, or a short text where it is not there; else nothing.
+                text of a text run, or a short default text; no data for other models.
 
         Raises:
             InputError: the file is missing or does not fit.
@@ -82,13 +84,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Reading:
-    """Data, opened.
+    """Opened data.
 
     Args:
-        what: it is, in words.
+        what: description of the data.
         tokens (t): of a text.
-        run: makes the model read it; None where there is nothing.
-        text: makes text of tokens; None where nothing does.
+        run: runs the model on the data; None if there is none.
+        text: function from tokens to text; None if there is none.
     """
 
     what: str
@@ -97,13 +99,13 @@ class Reading:
     text: Callable[[list[int]], str] | None = None
 
     def words(self, count: int) -> tuple[str, ...]:
-        """Text of each of the first tokens; empty where it is not known."""
+        """Text of each of the first tokens; empty if unknown."""
         if self.tokens is None or self.text is None:
             return ()
         return tuple(self.text([i]) for i in self.tokens[:count].tolist())
 
     def data(self, rows: int, length: int) -> Data | None:
-        """What `certify` and `record` take: of a text, some stretches (b, t), evenly spread."""
+        """Data for `certify` and `record`: for a text, evenly spaced pieces (b, t)."""
         if self.tokens is None:
             return self.run
         t = min(length, len(self.tokens))
@@ -112,7 +114,7 @@ class Reading:
 
 
 def open_subject(path: str | Path) -> Subject:
-    """The model in a folder or a file, whatever `longstate.load` opens.
+    """The model in a folder or a file that `longstate.load` can open.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -121,13 +123,14 @@ def open_subject(path: str | Path) -> Subject:
     found = load(path)
     name, folder = str(path), path if path.is_dir() else path.parent
     if isinstance(found, Forecaster):
-        return Subject(name, found.model, "rows", found.model.spec.window, folder, found)
+        window = found.model.spec.window
+        return Subject(name, found.model, "rows", window, folder, found, found)
     if isinstance(found, TextModel):
-        return Subject(name, found.model, "tokens", found.context, folder)
+        return Subject(name, found.model, "tokens", found.context, folder, found=found)
     if isinstance(found, ForecastModel):
-        return Subject(name, found, "rows", found.spec.window, folder)
+        return Subject(name, found, "rows", found.spec.window, folder, found=found)
     unit = "tokens" if isinstance(found, LanguageModel) else "samples"
-    return Subject(name, found, unit, None, folder)
+    return Subject(name, found, unit, None, folder, found=found)
 
 
 def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Reading:
@@ -154,7 +157,7 @@ def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Readin
 
 
 def _decoder(subject: Subject, vocabulary: int) -> Callable[[list[int]], str] | None:
-    """What makes text of tokens, where something does."""
+    """The function from tokens to text; None if there is none."""
     file = subject.folder / "tokenizer.json"
     if not file.is_file():
         if vocabulary != _BYTES:
@@ -169,7 +172,7 @@ def _decoder(subject: Subject, vocabulary: int) -> Callable[[list[int]], str] | 
 
 
 def _encode(subject: Subject, vocabulary: int, text: bytes) -> Tensor:
-    """Bytes are their own numbers where there are 256 tokens; else a tokenizer is needed."""
+    """Tokens of a text: its bytes if there are 256 tokens; otherwise a tokenizer is needed."""
     file = subject.folder / "tokenizer.json"
     if not file.is_file():
         if vocabulary != _BYTES:

@@ -1,6 +1,6 @@
-"""Steps of a series in words: 24 steps of an hour are a day."""
+"""Durations in words: 24 steps of an hour are a day."""
 
-from longstate.reports._figure import number
+from longstate._numbers import number
 
 _UNITS = (
     ("s", 1.0),
@@ -13,15 +13,15 @@ _UNITS = (
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit of which there are at least two, and weeks only where they are whole."""
+    """A duration in the largest unit with a count of at least two; weeks only for whole numbers."""
     for name, size in reversed(_UNITS):
         count = seconds / size
         if name == "week" and count != round(count):
             continue
         if count >= 2 or (name != "week" and abs(count - 1) < 1e-9) or size == 1.0:
             plural = "s" if name in ("day", "week", "year") and count != 1 else ""
-            return f"{number(float(f'{count:.3g}'))} {name}{plural}"
-    return f"{number(seconds)} s"
+            return f"{_rounded(count)} {name}{plural}"
+    return f"{_rounded(seconds)} s"
 
 
 def steps(count: float, interval: float | None) -> str:
@@ -31,12 +31,12 @@ def steps(count: float, interval: float | None) -> str:
         count: number of steps.
         interval: seconds between samples, or None.
     """
-    text = f"{number(float(f'{count:.3g}'))} step{'' if count == 1 else 's'}"
+    text = f"{_rounded(count)} step{'' if count == 1 else 's'}"
     return text if interval is None else f"{text} ({duration(count * interval)})"
 
 
 def marks(low: float, high: float, interval: float | None) -> list[tuple[float, str]]:
-    """Round times between `low` and `high` steps: where each lies, in steps, and its name."""
+    """Round times between `low` and `high` steps: position in steps, and name."""
     if interval is None:
         return []
     round_times = (
@@ -48,6 +48,11 @@ def marks(low: float, high: float, interval: float | None) -> list[tuple[float, 
 
 
 def short_time(time: str) -> str:
-    """An ISO time without seconds that say nothing."""
+    """An ISO time without zero seconds."""
     time = time.replace("T", " ").removesuffix(".000")
     return time[:-3] if time.count(":") == 2 and time.endswith(":00") else time
+
+
+def _rounded(x: float) -> str:
+    """Three significant digits, without an exponent."""
+    return number(float(f"{x:.3g}"), 3, exponent=False)

@@ -1,20 +1,20 @@
-"""One self-contained HTML page about what a model remembers: opens offline, runs no script."""
+"""One self-contained HTML page about a model's memory: opens offline, without scripts."""
 
 from importlib.resources import files
 from pathlib import Path
 
 from longstate._files import write_whole
 from longstate.memory import KINDS
-from longstate.reports import _memory_pictures as pictures
+from longstate.reports import _memory_figures as figures
+from longstate.reports._forecast_memory import chosen
 from longstate.reports._markup import Markup, element, page, table
 from longstate.reports._memory_advice import advice
 from longstate.reports._memory_examine import MemoryReport as MemoryReport
 from longstate.reports._memory_examine import examine as examine
-from longstate.reports._memory_figures import chosen
 
 
 def headline(report: MemoryReport) -> str:
-    """What the certificate says, and how far back the states reach."""
+    """The result of the certificate, and how far back the states reach."""
     parts = []
     if report.certificate is not None:
         count = len({c.layer for c in report.certificate.claims})
@@ -50,7 +50,7 @@ def render(report: MemoryReport) -> str:
 
 
 def write(report: MemoryReport, path: str | Path) -> Path:
-    """Write the page; `path` holds the old one or the whole new one, never a part.
+    """Write the page, atomically.
 
     Returns:
         The absolute path of the page.
@@ -84,9 +84,7 @@ def _advice(report: MemoryReport) -> Markup:
     for found in advice(report):
         command = [" ", element("code", found.command)] if found.command else []
         lines.append(element("li", found.text, *command))
-    return element(
-        "section", element("h2", "What to do about it"), element("ul", *lines), class_="advice"
-    )
+    return element("section", element("h2", "Advice"), element("ul", *lines), class_="advice")
 
 
 def _layers(report: MemoryReport) -> Markup:
@@ -97,8 +95,8 @@ def _layers(report: MemoryReport) -> Markup:
         table(tuple(head), [tuple(row) for row in body]),
         element(
             "p",
-            "In use: share of the state's directions through which anything passes, by the entropy "
-            "of their (Hankel) singular values.",
+            "In use: the effective share of the state's directions, by the entropy of their "
+            "(Hankel) singular values.",
             class_="note",
         ),
     )
@@ -107,16 +105,16 @@ def _layers(report: MemoryReport) -> Markup:
 def _pictures(report: MemoryReport) -> Markup | None:
     unit, length, layers = report.unit, report.length, report.layers
     drawn = []
-    if some := pictures.has(layers, "scales"):
-        drawn.append(pictures.strips_figure(some, unit, length))
-    if some := pictures.has(layers, "known"):
-        drawn.append(pictures.probe_figure(some, unit))
-    if some := pictures.has(layers, "curve"):
-        drawn.append(pictures.curve_figure(some, unit, length))
-    if some := pictures.has(layers, "spectrum"):
-        drawn.append(pictures.hankel_figure(some))
-    if some := pictures.has(layers, "effective"):
-        drawn.append(pictures.effective_figure(some, unit))
+    if some := figures.has(layers, "scales"):
+        drawn.append(figures.strips_figure(some, unit, length))
+    if some := figures.has(layers, "known"):
+        drawn.append(figures.probe_figure(some, unit))
+    if some := figures.has(layers, "curve"):
+        drawn.append(figures.curve_figure(some, unit, length))
+    if some := figures.has(layers, "spectrum"):
+        drawn.append(figures.hankel_figure(some))
+    if some := figures.has(layers, "effective"):
+        drawn.append(figures.effective_figure(some, unit))
     if not drawn:
         return None
     return element(
@@ -127,13 +125,13 @@ def _pictures(report: MemoryReport) -> Markup | None:
 
 
 def _attention(report: MemoryReport) -> Markup | None:
-    some = pictures.has(report.layers, "attention")
+    some = figures.has(report.layers, "attention")
     if not some:
         return None
-    drawn = [pictures.attention_figure(m, report.unit, report.words) for _, m in chosen(some)]
+    drawn = [figures.attention_figure(m, report.unit, report.words) for _, m in chosen(some)]
     return element(
         "section",
-        element("h2", "Where they look"),
+        element("h2", "Hidden attention"),
         element("div", *drawn, class_="figures"),
     )
 
@@ -144,14 +142,14 @@ def _certificate(report: MemoryReport) -> Markup | None:
     head, body = report.certificate.rows()
     return element(
         "section",
-        element("h2", "What no input can change"),
+        element("h2", "Bounds for all inputs"),
         element("p", report.certificate.sentence),
         element(
             "p",
-            "All inputs: proved for everything that the layer's norm lets through. Attack: the "
-            "worst that a search found. Data: the worst that was seen. They must come in this "
-            "order. A model that has learned to hold a value has inputs that freeze its state, so "
-            "a certified retention without practical limit is no fault.",
+            "All inputs: proved for all possible outputs of the layer's norm. Attack: the worst "
+            "value of a search. Data: the worst value on the data. They must be in this order. A "
+            "model that has learned to hold a value has inputs that freeze its state, so a "
+            "certified retention without a practical limit is not an error.",
             class_="note",
         ),
         table(tuple(head), [tuple(row) for row in body]),
@@ -180,4 +178,4 @@ def _facts(report: MemoryReport) -> Markup:
 
 def _footer() -> Markup:
     said = "; ".join(f"{kind.replace('_', ' ')}: {text}" for kind, text in KINDS.items())
-    return element("footer", f"Each picture says what kind of number it shows. {said}.")
+    return element("footer", f"Each picture shows the kind of its numbers. {said}.")

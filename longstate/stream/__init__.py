@@ -1,4 +1,4 @@
-"""Samples, tokens or rows as they come, and the state between them as data."""
+"""Process samples, tokens or rows as they arrive; save, copy and combine states."""
 
 from longstate._lazy import lazy
 

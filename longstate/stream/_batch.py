@@ -1,6 +1,6 @@
-"""The rows of a state: copy, pick, put together.
+"""Copy, select and join the rows of a state.
 
-Everything returned is a copy. Nothing shares memory with what was given, gradients flow through.
+Every result is a copy that shares no memory with the arguments. Gradients flow through.
 
 Axes: b batch, the first of every tensor.
 """
@@ -18,7 +18,7 @@ from longstate.stream._tree import flatten, unflatten
 
 
 def fork(state: State, n: int) -> State:
-    """Every row n times, copies beside each other: rows 0, 0, 1, 1 for n = 2.
+    """Repeat every row n times, copies next to each other: rows 0, 0, 1, 1 for n = 2.
 
     Raises:
         InputError: n is below 1.
@@ -29,7 +29,7 @@ def fork(state: State, n: int) -> State:
 
 
 def select(state: State, rows: Sequence[int] | Sequence[bool] | np.ndarray | Tensor) -> State:
-    """Some rows, in the order given, as often as given.
+    """Select rows, in the given order; a row may occur several times.
 
     Args:
         state: a state of any layer or model.
@@ -61,10 +61,10 @@ def select(state: State, rows: Sequence[int] | Sequence[bool] | np.ndarray | Ten
 
 
 def join(states: Sequence[State]) -> State:
-    """One batch out of several states of the same layer or model, in order.
+    """Join several states of the same layer or model into one batch, in order.
 
     Raises:
-        InputError: there are none, or they differ in more than the batch.
+        InputError: there are no states, or they differ in more than the batch size.
     """
     if not states:
         raise InputError("join needs at least one state; got none")
@@ -84,7 +84,7 @@ def _kinds(tensors: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _batch(state: State) -> int:
-    """Its rows; 0 where nothing is carried."""
+    """Number of rows; 0 for an empty state."""
     sizes = {len(t) for t in flatten(state).values()}
     if len(sizes) > 1:
         raise InputError(f"the tensors of a state must agree on the batch; got {sorted(sizes)}")

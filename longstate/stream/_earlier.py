@@ -1,7 +1,7 @@
-"""What states say that they belong to, in today's words and without what a state does not see.
+"""Convert the identity in a saved state to current names.
 
-Earlier versions had other names. A layer that was prepared for decoding keeps the states of the
-layer that it stands for.
+Earlier versions used other names. A layer that was prepared for decoding has the same states as the
+original layer. Settings that do not affect a state are left out.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ _CLASSES = {
 
 _NO_LIMIT: dict[str, Any] = {"dt_limit": [0.0, None]}
 _ADDED = {"Mamba": _NO_LIMIT, "FalconMamba": _NO_LIMIT, "Mamba2": _NO_LIMIT}
-"""Settings that earlier versions did not have, and the values that they stand for."""
+"""Settings that earlier versions did not have, and the values that these versions used."""
 
 
 def today(identity: dict[str, Any]) -> dict[str, Any]:
-    """An identity, as `longstate.stream._identity` describes a module, in today's words.
+    """An identity (see `longstate.stream._identity`) with current names.
 
     Args:
         identity: of this or an earlier version. It is not changed.
@@ -40,7 +40,7 @@ def today(identity: dict[str, Any]) -> dict[str, Any]:
     for key, value in settings.items():
         path, _, name = key.rpartition(".")
         owner = classes.get(path, "")
-        if owner == "Dropout":  # plays no part outside training
+        if owner == "Dropout":  # has no effect outside training
             continue
         if name == "class":
             value = _CLASSES.get(value, value)
@@ -55,7 +55,7 @@ def today(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spec(value: Any) -> Any:
-    """The description of a language model with every field that it has today."""
+    """The description of a language model with all current fields."""
     try:
         return json.loads(json.dumps(dataclasses.asdict(LanguageSpec.from_facts(value))))
     except (InputError, TypeError):

@@ -1,14 +1,14 @@
-"""Forecast as rows come in, one forecast per row, in memory that does not grow.
+"""Forecast as rows arrive, one forecast per row, in constant memory.
 
-The last `window` rows are kept. The subtraction of the last value makes every window's input new,
-so each forecast is one pass over the window; nothing older is needed.
+The last `window` rows are kept. The last value is subtracted from the window, which changes all its
+inputs, so each forecast is one pass over the window; older rows are not needed.
 
-Rows arrive in order of time. Rows that are missing are put in as gaps. A run with columns that are
-known in advance needs them ahead: a row whose targets are empty is a row of the future, and tells
-them; the same row comes again, with targets, when its time has come.
+Rows arrive in order of time. Missing rows are added as gaps. Columns that are known in advance must
+be pushed in advance: a row with empty targets is a row of the future that contains them. The same
+row is pushed again, with targets, when its time has come.
 
-A row so far ahead that everything before it would leave the window waits until the next row
-confirms it: one wrong time must not silence all that follow.
+A row whose time is more than a window away from the last row is held until the next row confirms
+it, so that one wrong time does not spoil the stream.
 
 Axes: b batch (1), w window, h horizon, c targets, p covariates, k known.
 """
@@ -38,10 +38,10 @@ class Streamed(NamedTuple):
     """A forecast and the row after which it was made.
 
     Args:
-        origin: time of the last row seen, written as in the data; its number, from 0, where there
-            are no times.
+        origin: time of the last row, in the format of the data; its number, from 0, if there are
+            no times.
         forecast: b = 1.
-        note: what the window lacks, in one sentence; None where it is whole.
+        note: a sentence about missing rows of the window; None if it is complete.
     """
 
     origin: str
@@ -50,7 +50,7 @@ class Streamed(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row: its time, and its numbers, nan where nothing came."""
+    """One row: its time and its numbers, nan where missing."""
 
     time: Any
     target: np.ndarray
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 class ForecastStream:
-    """Feed rows, get forecasts.
+    """A stream of forecasts: push rows, get forecasts.
 
     Args:
         model: in evaluation mode.
@@ -76,18 +76,18 @@ class ForecastStream:
         self._calendar = self.spec.calendar or Calendar(ROWS)
 
     def push(self, values: Mapping[str, str | float]) -> Streamed | None:
-        """Take one row.
+        """Add one row.
 
         Args:
-            values: column -> number or text, and the time as text. Empty text is missing.
+            values: column -> number or text, and the time as text. Empty text is a missing value.
 
         Returns:
             The forecast after this row; None until there are `window` rows, and, with known
             columns, `horizon` rows of the future.
 
         Raises:
-            InputError: a column is missing or not a number, or the time does not fit, or the window
-                holds nothing to forecast from. The stream goes on.
+            InputError: a column is missing or not a number, the time does not fit, or no row of the
+                window but the last is observed. The stream can be used further.
         """
         row = self._parse(values)
         if self._calendar.even and row.time is not None:
@@ -111,16 +111,16 @@ class ForecastStream:
         return Streamed(texts(self._calendar, pd.Index([origin]))[0], forecast, note)
 
     def save(self, path: str | Path) -> None:
-        """Write the rows that are kept, whole or not at all, to go on with after a restart."""
+        """Write the rows that are kept, atomically, so that the stream can continue later."""
         if self._identity is None:
             self._identity = describe(self.model)
         save_rows(path, self._identity, self._calendar, self._count, self._kept())
 
     def load(self, path: str | Path) -> None:
-        """Go on where a stream of the same model was saved.
+        """Continue from a file of `save`, written by a stream of the same model.
 
         Raises:
-            InputError: the file is missing, damaged, or of another model. The stream is as it was.
+            InputError: the file is missing, damaged, or of another model. The stream is unchanged.
         """
         self._calendar, self._count, rows = load_rows(path, self.model)
         self._past = deque((Row(*r) for r in rows["past"]), maxlen=self.spec.window)
@@ -162,19 +162,19 @@ class ForecastStream:
         return row._replace(time=self._calendar.at(number)[0])
 
     def _steps(self, start: Any, end: Any) -> int:
-        """From one time to another; 1 for later rows where times are only labels."""
+        """Number of steps between two times; 1 for later rows if times are only labels."""
         if not self._calendar.even:
             return int(end > start) - int(end < start)
         first, last = self._calendar.index_of(pd.Index([start, end]))
         return int(last - first)
 
     def _settle_doubt(self, row: Row) -> None:
-        """Take the row that waits if this one goes on from it, else forget it."""
+        """Accept the held row if this row follows it; otherwise drop it."""
         waiting, self._doubtful = self._doubtful, None
         if waiting is None or not 0 < self._steps(waiting.time, row.time) < self.spec.window:
             return
         if self._past and self._steps(self._past[-1].time, waiting.time) < 0:
-            self._past.clear()  # it was what came before that was wrong
+            self._past.clear()  # the rows before it had wrong, later times
             self._future.clear()
         self._push_past(waiting)
 
@@ -188,7 +188,7 @@ class ForecastStream:
             after = "after" if steps > 0 else "before"
             raise InputError(
                 f"the time {row.time} lies {abs(steps)} steps {after} {before.time}, more than the "
-                f"window of {self.spec.window} rows; it waits for a row that goes on from it"
+                f"window of {self.spec.window} rows; it is held until a row follows it"
             )
         if steps < 1:
             raise InputError(f"the time {row.time} does not come after {before.time}")

@@ -1,4 +1,4 @@
-"""The rows that a stream of forecasts keeps, on disk."""
+"""Save and load the rows of a stream of forecasts."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ def save_rows(
 
     Args:
         path: the file.
-        module: the model, as `describe` says it.
-        calendar: what the times belong to.
-        count: rows seen so far.
+        module: the model's identity, from `describe`.
+        calendar: of the times.
+        count: number of rows so far.
         rows: (time, target, observed, covariates, known) by part.
     """
     tensors: dict[str, Tensor] = {}
@@ -70,7 +70,7 @@ def save_rows(
 def load_rows(
     path: str | Path, model: ForecastModel
 ) -> tuple[Calendar, int, dict[str, list[tuple[Any, ...]]]]:
-    """The calendar, the number of rows seen, and the rows of each part.
+    """The calendar, the number of rows so far, and the rows of each part.
 
     Raises:
         InputError: the file is missing, damaged, or belongs to another model.

@@ -1,14 +1,15 @@
-"""What a state belongs to: a module's classes, settings and weights, as plain data.
+"""The identity of a module, to which a state belongs: classes, settings and weights as plain data.
 
-Settings are the public attributes, of the module and of all within it, that JSON can hold; a
-counter or a cache belongs in an attribute with an underscore. `training` does not count, nor do
-devices or `torch.compile`. Weights are all that `state_dict` holds, each as a hash of its values.
+Settings are the public attributes, of the module and of all modules inside it, that JSON can hold.
+A counter or a cache should be an attribute with an underscore. `training`, devices and
+`torch.compile` are ignored. Weights are the contents of `state_dict`, each as a hash of its values.
 
 The hash of a tensor: sum_i x_i k_i modulo 2^64 over the words x_i of a block, with fixed odd k_i,
-and BLAKE2 over the sums of all blocks. A change of one x_i always changes the sum. It guards
-against mistakes, not against forgery; a cryptographic hash of every byte takes several times as
-long, and has to fetch them from a GPU. Floats count by value, not by type: bfloat16 weights widened
-to float32, and float32 weights widened to float64, are the same weights. Narrowed ones are others.
+and BLAKE2 over the sums of all blocks. A change of one x_i always changes the sum. It protects
+against mistakes, not against forgery; a cryptographic hash of every byte would take several times
+as long, and would have to copy them from a GPU. Floats are hashed by value, not by type: bfloat16
+weights widened to float32, and float32 weights widened to float64, have the same hash. Narrowed
+weights have another.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ _BLOCK = 1 << 16
 
 def describe(module: nn.Module) -> dict[str, Any]:
     """The identity of a module: {"settings": {path: value}, "weights": {name: [shape, hash]}}."""
-    seen: dict[int, str] = {}  # weights that are tied have several names
+    seen: dict[int, str] = {}  # tied weights have several names
     weights = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor):
@@ -88,7 +89,7 @@ def _keys_of(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def _settings(module: nn.Module) -> dict[str, Any]:
     settings = {}
     for path, part in module.named_modules():
-        if isinstance(part, nn.Dropout):  # plays no part outside training
+        if isinstance(part, nn.Dropout):  # has no effect outside training
             continue
         facts = {"class": type(part).__name__, **vars(part)}
         for name, value in facts.items():
@@ -108,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _eager(path: str) -> str:
-    """Without torch.compile's wrapper, whose facts those of the module in it replace."""
+    """A path without the wrapper of torch.compile."""
     return ".".join(part for part in path.split(".") if part != "_orig_mod")
 
 

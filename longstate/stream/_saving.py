@@ -1,8 +1,8 @@
-"""States on disk: the tensors, and in the header what they belong to.
+"""Save and load states: the tensors, and in the header the identity of the module.
 
-A file carries the version of its format, the type of every tensor, and the identity of the module
-(`longstate.stream._identity`). It goes back into the same module with the same weights, on any
-device and of any batch, and into nothing else.
+A file contains the version of its format, the type of every tensor, and the identity of the module
+(`longstate.stream._identity`). It can be loaded only into the same module with the same weights, on
+any device and for any batch size.
 """
 
 import hashlib
@@ -36,17 +36,17 @@ class _Facts:
 
 
 def save_state(path: str | Path, module: nn.Module, state: State, *, position: int = 0) -> None:
-    """Write a state, whole or not at all.
+    """Write a state, atomically.
 
     Args:
         path: the file.
         module: the layer or model that returned the state; anything with `init_state(batch)`.
-        state: as returned, or as `init_state` makes it.
-        position: how many samples it has seen, for whoever goes on; see `Stream`.
+        state: returned by `module`, or by `init_state`.
+        position: number of samples processed so far; see `Stream`.
 
     Raises:
-        InputError: the state is not one of `module`'s, or the file cannot be written. What was
-            there before is unchanged.
+        InputError: the state does not fit `module`, or the file cannot be written. An old file is
+            unchanged.
     """
     tensors = flatten(state)
     fit(module, tensors)
@@ -60,8 +60,9 @@ def load_state(path: str | Path, module: nn.Module) -> State:
     """Read a state that `save_state` or `Stream.save` wrote, to the device of `module`.
 
     Raises:
-        InputError: the file is missing, damaged, of another format version or no state; or it
-            belongs to another class, to other settings or to other weights. Says what differs.
+        InputError: the file is missing, damaged, of another format version or not a state; or it
+            belongs to another class, other settings or other weights. The message says what
+            differs.
     """
     return read(path, module)[0]
 
@@ -90,7 +91,7 @@ def load_checked(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def _real(t: Tensor) -> Tensor:
-    """Older versions of safetensors know no complex numbers."""
+    """A complex tensor as a real one: older versions of safetensors have no complex numbers."""
     return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
 
 

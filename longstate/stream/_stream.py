@@ -1,14 +1,14 @@
-"""A layer or a model that remembers where it is.
+"""A layer or a model together with its current state.
 
     y = stream.push(u)        is        y, state = module(u, state)
 
-A single sample, or token, goes through `module.step` where the module has one: as fast as calling
-it, and the same as a call of length 1 up to rounding.
+A single sample, or token, goes through `module.step` if the module has one. The result equals that
+of a call of length 1 up to rounding.
 
-The state is data. A call never changes the one that it was given, so a snapshot costs nothing and
+The state is data. A call never changes the state that it was given, so a snapshot needs no copy and
 many streams may share one.
 
-Axes: b batch, t time, ... whatever the module takes and returns (d channels; nothing for tokens).
+Axes: b batch, t time, ... other axes of the module's inputs (d channels; none for tokens).
 """
 
 from pathlib import Path
@@ -26,14 +26,14 @@ from longstate.stream._tree import fit, flatten, init_state
 
 
 class Snapshot(NamedTuple):
-    """Where a stream was.
+    """The state and the position of a stream at one time.
 
-    The tensors are the stream's own, not copies: read them, and write to copies
-    (`select`, `torch.clone`) only.
+    The tensors are shared with the stream. Do not write to them; write to copies (`select`,
+    `torch.clone`).
 
     Attributes:
         state: of the module; None before the first sample.
-        position: samples pushed so far.
+        position: number of samples pushed so far.
     """
 
     state: State
@@ -41,20 +41,20 @@ class Snapshot(NamedTuple):
 
 
 class Stream:
-    """Push samples, get outputs.
+    """A stream: push samples, get outputs. The state is kept between the calls.
 
     Args:
         module: a layer, a stack, a language model: `y, state = module(u, state)` and
-            `init_state(batch)`; `y_t, state = module.step(u_t, state)` if it has that. Its mode,
-            training or evaluation, is left as it is.
-        state: where to begin, such as a prefix that was read before. None: at the start, with as
-            many rows as the first push.
-        chunk: samples per call of `module`; a longer input is cut, so that what is held at one
-            time does not grow with it. None: as pushed.
-        grad: keep what backward needs, until `detach`. Without it memory does not grow.
+            `init_state(batch)`; `y_t, state = module.step(u_t, state)` is optional. Its mode,
+            training or evaluation, is not changed.
+        state: the initial state, for example after a prefix. None: zero, with as many rows as the
+            first push.
+        chunk: samples per call of `module`; a longer input is cut into pieces of this length, so
+            that memory does not grow with it. None: one call per push.
+        grad: whether to record gradients, until `detach`. Without gradients memory does not grow.
 
     Raises:
-        InputError: `module` carries no state, or `state` is not one of its.
+        InputError: `module` has no state, or `state` does not fit it.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class Stream:
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk must be at least 1 sample; got {chunk}")
         self.module, self.chunk, self.grad = module, chunk, grad
-        # asked of the class: a compiled module lends its inner module's methods, uncompiled
+        # looked up in the class: a compiled module also has the uncompiled methods of the inner one
         self._steps = callable(getattr(type(module), "step", None))
         self._now = Snapshot(None if state is None else fit(module, flatten(state)), 0)
 
     @property
     def state(self) -> State:
-        """The state after what was pushed; None before the first push of a fresh stream."""
+        """The current state; None before the first push of a new stream."""
         return self._now.state
 
     @property
     def position(self) -> int:
-        """Samples pushed, those that were masked included."""
+        """Number of samples pushed, masked ones included."""
         return self._now.position
 
     def push(
@@ -95,17 +95,17 @@ class Stream:
         mask: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> Tensor:
-        """Take samples, and remember them.
+        """Process samples and update the state.
 
         Args:
-            u (b, t, ...): what the module takes.
-            dt, mask, reset (b, t): see `Layer`; handed on only where given.
+            u (b, t, ...): inputs of the module.
+            dt, mask, reset (b, t): see `Layer`; passed to the module only if given.
 
         Returns:
-            y (b, t, ...): what the module returns for them.
+            y (b, t, ...): outputs of the module.
 
         Raises:
-            ValueError: the module refuses them. The stream is where it was.
+            ValueError: the module does not accept them. The stream is unchanged.
         """
         if u.dim() < 2:
             raise InputError(f"u must have a batch and a time axis; got shape {tuple(u.shape)}")
@@ -136,14 +136,14 @@ class Stream:
         return self.module(u, state, **given)
 
     def snapshot(self) -> Snapshot:
-        """Where the stream is. Free, whatever the size of the state."""
+        """The current state and position. Nothing is copied."""
         return self._now
 
     def roll_back(self, snapshot: Snapshot) -> None:
-        """Go on from there, as if what was pushed since had not been.
+        """Return to a snapshot; samples pushed since then have no effect.
 
         Raises:
-            InputError: it is not a snapshot.
+            InputError: the argument is not a snapshot.
         """
         if not isinstance(snapshot, Snapshot):
             kind = type(snapshot).__name__
@@ -151,10 +151,10 @@ class Stream:
         self._now = snapshot
 
     def fork(self, n: int = 1) -> "Stream":
-        """Another stream that goes on from here by itself.
+        """An independent stream with a copy of the current state.
 
         Args:
-            n: copies of every row, beside each other: rows 0, 0, 1, 1 for n = 2.
+            n: copies of every row, next to each other: rows 0, 0, 1, 1 for n = 2.
         """
         other = Stream(self.module, chunk=self.chunk, grad=self.grad)
         state = None if self.state is None else batch.fork(self.state, n)
@@ -162,20 +162,20 @@ class Stream:
         return other
 
     def detach(self) -> None:
-        """Forget how the state came about: backward stops here. For truncated back-propagation."""
+        """Detach the state, so that backward stops here: truncated back-propagation."""
         state = tree_map(lambda t: t if t is None else t.detach(), self.state)
         self._now = Snapshot(state, self.position)
 
     def save(self, path: str | Path) -> None:
-        """Write state and position, whole or not at all; see `save_state`."""
+        """Write state and position, atomically; see `save_state`."""
         if self.state is None:
             raise InputError("there is nothing to save: the stream has not begun")
         save_state(path, self.module, self.state, position=self.position)
 
     def load(self, path: str | Path) -> None:
-        """Go on where a stream of the same module was saved.
+        """Continue from a file of `save`, written by a stream of the same module.
 
         Raises:
-            InputError: see `load_state`. The stream is where it was.
+            InputError: see `load_state`. The stream is unchanged.
         """
         self._now = Snapshot(*read(path, self.module))

@@ -1,7 +1,7 @@
-"""A state as tensors by name, and back: the one place that knows how states are built.
+"""Convert a state to named tensors and back. Only this file knows the structure of states.
 
-The name of a tensor is the way to it: "state/0/taps" is `state[0]["taps"]`, "state" is a state that
-is a single tensor. Dicts, lists, tuples, NamedTuples and None, in any depth.
+The name of a tensor is its path: "state/0/taps" is `state[0]["taps"]`, "state" is a state that is a
+single tensor. Dicts, lists, tuples, NamedTuples and None may be nested in any depth.
 """
 
 from dataclasses import astuple
@@ -18,7 +18,7 @@ def flatten(state: State) -> dict[str, Tensor]:
     """Every tensor of a state by name.
 
     Raises:
-        InputError: there is something else than tensors in it.
+        InputError: the state contains something other than tensors.
     """
     tensors: dict[str, Tensor] = {}
     for path, leaf in tree_flatten_with_path(state)[0]:
@@ -46,7 +46,7 @@ def fit(module: nn.Module, tensors: dict[str, Tensor]) -> State:
     """`tensors` as a state of `module`: its structure, its device, any batch.
 
     Raises:
-        InputError: `module.init_state` keeps other tensors; says which.
+        InputError: `module.init_state` has other tensors; the message says which.
     """
     batch = next((len(t) for t in tensors.values()), 1)
     like = init_state(module, batch)
@@ -58,7 +58,7 @@ def fit(module: nn.Module, tensors: dict[str, Tensor]) -> State:
         )
     for name, want in wanted.items():
         have = tensors[name]
-        if grows and have.dim() == want.dim() > 1:  # its length is what it happens to be
+        if grows and have.dim() == want.dim() > 1:  # it may have any length
             want = want.new_empty(batch, have.shape[1], *want.shape[2:])
         if have.shape != want.shape or have.dtype != want.dtype:
             raise InputError(
@@ -80,7 +80,7 @@ def init_state(module: Any, batch: int) -> State:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    # an entry holds one thing: an index, a key or the name of a field
+    # an entry has one field: an index, a key or the name of a field
     return "/".join(("state", *(str(astuple(entry)[0]) for entry in path)))
 
 

@@ -1,4 +1,4 @@
-"""Linear systems as small frozen values, and the rules and matrices that make them."""
+"""Linear systems as frozen dataclasses, discretisation rules, and HiPPO matrices."""
 
 from longstate._lazy import public as _public
 from longstate.systems._dense import DenseSystem as DenseSystem

@@ -88,7 +88,7 @@ class DenseSystem:
     def state_response(
         self, h0: Shaped[Tensor, "*batchH n"], length: int
     ) -> Shaped[Tensor, "*batch t o"]:
-        """What a state left behind adds to the output: C A^{l+1} h0 for l = 0 .. length - 1.
+        """The contribution of an earlier state to the output: C A^{l+1} h0, l = 0 .. length - 1.
 
         Raises:
             ValueError: the system is continuous.

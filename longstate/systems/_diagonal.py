@@ -84,7 +84,7 @@ class DiagonalSystem:
     ) -> "DiagonalSystem":
         """The recurrence with step `dt` (...), which broadcasts over the batch axes.
 
-        A step of its own for each state is not a batch axis: call `rule.diagonal` for that.
+        For a separate step for each state call `rule.diagonal`; it is not a batch axis.
 
         Raises:
             ValueError: the system is discrete already.
@@ -109,7 +109,7 @@ class DiagonalSystem:
     def state_response(
         self, h0: Shaped[Tensor, "*batchH n"], length: int
     ) -> Shaped[Tensor, "*batch t o"]:
-        """What a state left behind adds to the output: C A^{l+1} h0 for l = 0 .. length - 1.
+        """The contribution of an earlier state to the output: C A^{l+1} h0, l = 0 .. length - 1.
 
         Raises:
             ValueError: the system is continuous.
@@ -135,7 +135,7 @@ class DiagonalSystem:
         return response + self.D.unsqueeze(-3)
 
     def _powers(self, w: Tensor, a: Tensor, length: int) -> Tensor:
-        """sum_n w_n a_n^l over the whole state, real where that is real."""
+        """sum_n w_n a_n^l over the whole state; real with `conjugate`."""
         k = diagonal_powers(w, a, length)
         return 2 * k.real if self.conjugate else k
 

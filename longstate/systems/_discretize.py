@@ -1,17 +1,17 @@
-"""From a differential equation to a recurrence with step `dt`.
+"""Convert a differential equation to a recurrence with step `dt`.
 
     x'(t) = A x(t) + B u(t)      becomes      x_k = A_bar x_{k-1} + B_bar u_k
 
     zero-order hold        A_bar = exp(dt A)                      B_bar = A^{-1} (A_bar - I) B
-    generalized bilinear   A_bar = (I - a dt A)^{-1} (I + (1 - a) dt A)
+    generalised bilinear   A_bar = (I - a dt A)^{-1} (I + (1 - a) dt A)
                            B_bar = (I - a dt A)^{-1} dt B
                            a = 0 forward Euler, 1/2 bilinear (Tustin), 1 backward Euler
 
 Gu, Goel, Re, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022,
 arXiv:2111.00396; Gu et al., "On the Parameterization and Initialization of Diagonal State Space
 Models", 2022, arXiv:2206.11893. Differs from the papers: nothing. The zero-order hold is exact for
-inputs that are constant over a step, so it is the rule for irregular steps and for changes of
-sampling rate.
+inputs that are constant over a step, so it should be used for irregular steps and for changes of
+the sampling rate.
 
 A rule is an object without state. `dt` is in the units of 1 / A. Axes: n state, i inputs.
 """
@@ -26,14 +26,18 @@ from torch import Tensor
 from longstate.ops._transforms import transformed
 from longstate.systems._numbers import as_tensor, phi, sum_to, widen
 
+_LEAST = 1e-30  # of a decay whose logarithm is taken
+
 
 @runtime_checkable
 class Discretization(Protocol):
-    """What the rules share."""
+    """The interface of all rules."""
 
     def diagonal(self, A: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
 
     def dense(self, A: Tensor, B: Tensor, dt: Tensor | float) -> tuple[Tensor, Tensor]: ...
+
+    def undo(self, A_bar: Tensor, dt: Tensor | float) -> Tensor: ...
 
 
 def _hold(A: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +74,10 @@ class _DiagonalHold(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class ZeroOrderHold:
-    """The input is constant over each step. Exact then, whatever the step; A = 0 is allowed."""
+    """The zero-order hold. Exact for inputs that are constant over each step, for every step.
+
+    A = 0 is allowed.
+    """
 
     def diagonal(
         self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
@@ -82,11 +89,19 @@ class ZeroOrderHold:
             dt (...): step, real; broadcasts against `A`.
 
         Returns:
-            A_bar (...) and B_scale (...), so that B_bar = B_scale * B. In float32 both carry one
-            rounding and no more, also where |A dt| is tiny or its phase is large.
+            A_bar (...) and B_scale (...), so that B_bar = B_scale * B. In float32 both are rounded
+            only once, also if |A dt| is tiny or its phase is large.
         """
         hold = _hold if transformed((A, dt)) else _DiagonalHold.apply
         return hold(A, as_tensor(dt, A))
+
+    def undo(
+        self, A_bar: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> Shaped[Tensor, "*batch"]:
+        """The A (...) of the least |Im(dt A)| that `diagonal` turns into A_bar; a zero, which no A
+        gives, counts as 1e-30."""
+        small = A_bar.abs() < _LEAST
+        return torch.log(torch.where(small, _LEAST, A_bar)) / as_tensor(dt, A_bar)
 
     def dense(
         self,
@@ -106,11 +121,11 @@ class ZeroOrderHold:
 
 @dataclass(frozen=True)
 class GeneralizedBilinear:
-    """A step that weighs its end by `alpha` and its start by 1 - alpha.
+    """The generalised bilinear rule: the end of a step has weight `alpha`, its start 1 - alpha.
 
     Args:
-        alpha: 0 is forward Euler, 1/2 the bilinear rule, 1 backward Euler. From 1/2 on, a stable
-            system stays stable whatever the step.
+        alpha: 0 is forward Euler, 1/2 the bilinear rule, 1 backward Euler. For alpha >= 1/2 a
+            stable system stays stable for every step.
     """
 
     alpha: float
@@ -125,6 +140,12 @@ class GeneralizedBilinear:
         """For a diagonal A; see `ZeroOrderHold.diagonal`."""
         return _moebius(A, as_tensor(dt, A), self.alpha)
 
+    def undo(
+        self, A_bar: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> Shaped[Tensor, "*batch"]:
+        """The A (...) that `diagonal` turns into A_bar."""
+        return _undo_moebius(A_bar, as_tensor(dt, A_bar), self.alpha)
+
     def dense(
         self,
         A: Shaped[Tensor, "*batchA n n"],
@@ -137,13 +158,19 @@ class GeneralizedBilinear:
 
 @dataclass(frozen=True)
 class Bilinear:
-    """The trapezoidal rule (Tustin): `GeneralizedBilinear(1/2)`, S4's own choice."""
+    """The trapezoidal rule (Tustin): `GeneralizedBilinear(1/2)`, as used in S4."""
 
     def diagonal(
         self, A: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
     ) -> tuple[Shaped[Tensor, "*batch"], Shaped[Tensor, "*batch"]]:
         """For a diagonal A; see `ZeroOrderHold.diagonal`."""
         return _moebius(A, as_tensor(dt, A), 0.5)
+
+    def undo(
+        self, A_bar: Shaped[Tensor, "*n"], dt: Shaped[Tensor, "*dt"] | float
+    ) -> Shaped[Tensor, "*batch"]:
+        """The A (...) that `diagonal` turns into A_bar."""
+        return _undo_moebius(A_bar, as_tensor(dt, A_bar), 0.5)
 
     def dense(
         self,
@@ -161,6 +188,10 @@ def _moebius(A: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     z = widen(A) * dt
     denominator = 1 - alpha * z
     return ((1 + (1 - alpha) * z) / denominator).to(dtype), (dt / denominator).to(dtype)
+
+
+def _undo_moebius(A_bar: Tensor, dt: Tensor, alpha: float) -> Tensor:
+    return (A_bar - 1) / (dt * (1 - alpha + alpha * A_bar))
 
 
 def _moebius_dense(A: Tensor, B: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

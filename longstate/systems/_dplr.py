@@ -97,7 +97,7 @@ class DPLRSystem:
         return DenseSystem(plain.A - low_rank, plain.B, plain.C, plain.D, discrete=self.discrete)
 
     def discretize(self, rule: Discretization, dt: Shaped[Tensor, "*dt"] | float) -> DenseSystem:
-        """The recurrence with step `dt` (...), which broadcasts over the batch axes. It is dense.
+        """The dense recurrence with step `dt` (...), which broadcasts over the batch axes.
 
         Raises:
             ValueError: the system is discrete already.
@@ -117,7 +117,7 @@ class DPLRSystem:
     def state_response(
         self, h0: Shaped[Tensor, "*batchH n"], length: int
     ) -> Shaped[Tensor, "*batch t o"]:
-        """What a state left behind adds to the output: C A^{l+1} h0 for l = 0 .. length - 1.
+        """The contribution of an earlier state to the output: C A^{l+1} h0, l = 0 .. length - 1.
 
         `h0` is a stored state: the half spectrum when `conjugate`.
 

@@ -16,11 +16,12 @@ arXiv:2008.07669; Gu, Johnson, Timalsina, Rudra, Re, "How to Train Your HiPPO", 
 arXiv:2206.12037; Gu et al., "On the Parameterization and Initialization of Diagonal State Space
 Models", 2022, arXiv:2206.11893.
 
-Differs from the papers: time scales. `legt` and `fout` see a window of length 2, as in the authors'
-S4 code, where the papers' have length 1: both are half of the papers' matrices. That code clips
-Im(B) to [-2, 2] after diagonalisation; here nothing is clipped, and each eigenvector is turned so
-that B is real and not negative, which makes the result the same on every machine.
-`lagt` is kept for completeness: the second paper advises against it.
+Differs from the papers: time scales. `legt` and `fout` have a window of length 2, as in the
+authors' S4 code; in the papers it has length 1, and the matrices are twice as large. That code
+clips Im(B) to [-2, 2] after diagonalisation; here nothing is clipped, and each eigenvector is
+multiplied by a phase so that B is real and not negative, which gives the same result on every
+machine.
+`lagt` is included for completeness: the second paper advises against it.
 
 Axes: n state, r rank. Everything is float64 or complex128 on the CPU; cast what you keep.
 """
@@ -32,7 +33,7 @@ import torch
 from jaxtyping import Complex128, Float64
 from torch import Tensor
 
-_TINY = 1e-9  # relative; the spectra here are either exactly zero or far from it
+_TINY = 1e-9  # relative; eigenvalues here are either exactly zero or much larger
 
 
 class Hippo(NamedTuple):
@@ -60,14 +61,14 @@ class HippoSpectrum(NamedTuple):
 
 
 def legs(n: int) -> Hippo:
-    """Scaled Legendre: remembers the whole past, evenly when A is divided by t (see LegSMemory)."""
+    """Scaled Legendre: memory of the whole past, uniform if A is divided by t (see LegSMemory)."""
     root, _ = _roots(n)
     A = -torch.tril(torch.outer(root, root), -1) - torch.diag(_indices(n) + 1)
     return Hippo(A, root, (root / math.sqrt(2))[:, None])
 
 
 def legt(n: int) -> Hippo:
-    """Translated Legendre: remembers a sliding window of length 2."""
+    """Translated Legendre: memory of a sliding window of length 2."""
     root, sign = _roots(n)
     product = torch.outer(root, root)
     A = -0.5 * (torch.tril(product) + torch.triu(product * torch.outer(sign, sign), 1))
@@ -77,7 +78,7 @@ def legt(n: int) -> Hippo:
 
 
 def fout(n: int) -> Hippo:
-    """Truncated Fourier: a sliding window of length 2 in sines and cosines.
+    """Truncated Fourier: memory of a sliding window of length 2, in sines and cosines.
 
     Raises:
         ValueError: n is odd.
@@ -94,7 +95,7 @@ def fout(n: int) -> Hippo:
 
 
 def lagt(n: int) -> Hippo:
-    """Translated Laguerre: remembers with exponentially decaying weight."""
+    """Translated Laguerre: memory with exponentially decaying weight."""
     _positive(n)
     one = torch.ones(n, dtype=torch.float64)
     A = 0.5 * torch.eye(n, dtype=torch.float64) - torch.tril(torch.outer(one, one))
@@ -104,7 +105,7 @@ def lagt(n: int) -> Hippo:
 def diagonalize(hippo: Hippo) -> HippoSpectrum:
     """The normal part's spectrum, from a Hermitian eigenproblem in float64.
 
-    The matrix A itself is not diagonalised: its eigenvectors are hopelessly ill conditioned.
+    The matrix A itself is not diagonalised, because its eigenvectors are very ill conditioned.
 
     Raises:
         ValueError: n is odd, so that not every eigenvalue has a conjugate partner.
@@ -117,8 +118,8 @@ def diagonalize(hippo: Hippo) -> HippoSpectrum:
     imag, V = torch.linalg.eigh(-1j * S)
     imag, V = imag[n // 2 :], V[:, n // 2 :]
     if not imag.is_meta and imag[0] < _TINY * imag[-1].clamp(min=1):
-        # A zero pair (FouT): the solver may return any basis of the null space, such as a real
-        # one, whose vectors are no conjugate pair. Build the pair from a real basis.
+        # A zero pair (FouT): the solver may return any basis of the null space, for example a real
+        # one, which is not a conjugate pair. Build the pair from a real basis.
         z = torch.linalg.svd(S).Vh[-2:]
         V = torch.cat([torch.complex(z[0], z[1])[:, None] / math.sqrt(2), V[:, 1:]], dim=-1)
         imag = torch.cat([imag.new_zeros(1), imag[1:]])
@@ -153,7 +154,7 @@ def s4d_inv(n: int) -> tuple[Complex128[Tensor, " half"], Complex128[Tensor, " h
 def s4d_legs(n: int) -> tuple[Complex128[Tensor, " half"], Complex128[Tensor, " half"]]:
     """S4D-LegS: the normal part of LegS without its low-rank part, and its B.
 
-    The theory halves B; the authors' code does not, and neither do we (C absorbs it).
+    The theory has half of this B; the authors' code and this function do not (C absorbs it).
 
     Raises:
         ValueError: n is odd.
@@ -184,7 +185,7 @@ def _with_ones(A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _phase(x: Tensor) -> Tensor:
-    """conj of the unit number that turns `x` real and positive; 1 where x vanishes."""
+    """Conjugate of the phase factor that makes `x` real and positive; 1 where x is 0."""
     size = x.abs()
     tiny = size < _TINY
     return torch.where(tiny, torch.ones_like(x), x.conj() / torch.where(tiny, 1, size))

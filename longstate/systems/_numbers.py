@@ -26,8 +26,14 @@ def as_tensor(dt: Tensor | float, like: Tensor) -> Tensor:
     return torch.tensor(dt, dtype=like.real.dtype, device=like.device)
 
 
+def in_float64(x: Tensor) -> Tensor:
+    """`x` in float64 or complex128 on the CPU, detached, for analysis."""
+    x = x.detach().cpu()
+    return x.to(torch.complex128) if x.is_complex() else x.double()
+
+
 def sum_to(grad: Tensor, like: Tensor) -> Tensor:
-    """Undo broadcasting (and the step from real to complex) in a gradient."""
+    """Undo broadcasting, and the conversion from real to complex, in a gradient."""
     if not like.is_complex() and grad.is_complex():
         grad = grad.real
     return grad.sum_to_size(like.shape).to(like.dtype)
@@ -36,8 +42,8 @@ def sum_to(grad: Tensor, like: Tensor) -> Tensor:
 def phi(z: Tensor, k: int) -> Tensor:
     """sum_j z^j / (j + k)!, for k = 1, 2: (e^z - 1) / z and (e^z - 1 - z) / z^2.
 
-    A series near 0, where the quotients lose every digit, so values and gradients stay accurate
-    and finite there, at 0 too.
+    Near 0, where the quotients lose all digits, a series is used, so that values and gradients are
+    accurate and finite there, also at 0.
     """
     small = z.abs() < _SERIES_BELOW
     near = torch.where(small, z, torch.zeros_like(z))

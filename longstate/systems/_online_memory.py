@@ -1,4 +1,4 @@
-"""HiPPO-LegS as an online memory: n numbers that hold the whole past of a signal.
+"""HiPPO-LegS as an online memory: n numbers that approximate the whole past of a signal.
 
     c'(t) = (A c(t) + B f(t)) / t               f(x) ~ sum_n c_n(t) sqrt(2n+1) L_n(2x/t - 1)
 
@@ -6,11 +6,11 @@ for x in [0, t], with L_n the Legendre polynomials. Sample by sample, k = 1, 2, 
 
     c_k = (I - A/2k)^{-1} ((I + A/2k) c_{k-1} + B f_k / k)
 
-The sampling interval drops out: a signal played twice as fast leaves the same memory.
+The sampling interval cancels: a signal at twice the speed gives the same coefficients.
 
 Gu, Dao, Ermon, Rudra, Re, "HiPPO: Recurrent Memory with Optimal Polynomial Projections", 2020,
 arXiv:2008.07669, theorem 2. Differs from the paper: nothing. The S4 layers use the same matrices
-without the 1/t, which weighs the past exponentially instead of evenly.
+without the 1/t, so that the weight of the past decays exponentially instead of being uniform.
 
 Axes: t samples, n order, x points, any leading batch axes.
 """
@@ -26,10 +26,10 @@ from longstate.systems._hippo import legs
 
 @dataclass(frozen=True)
 class LegSMemory:
-    """The best polynomial of degree below `order` for everything seen so far, kept up to date.
+    """Online approximation of a signal's past by a polynomial of degree below `order`.
 
     Args:
-        order: number of coefficients, at least 1. Detail finer than about t / order is lost.
+        order: number of coefficients, at least 1. Details shorter than about t / order are lost.
 
     Raises:
         ValueError: order is below 1.
@@ -61,12 +61,12 @@ class LegSMemory:
     def reconstruct(
         self, coefficients: Float[Tensor, "*batch n"], points: Float[Tensor, " x"]
     ) -> Float[Tensor, "*batch x"]:
-        """What the memory holds of the past.
+        """Approximate values of the past.
 
         Args:
             coefficients (..., n): one row of `project`.
-            points (x): where in the past, as a fraction: 0 is the beginning, 1 the last sample, so
-                that sample k of t (from 1) is at k / t.
+            points (x): times as fractions of the past: 0 is the beginning, 1 the last sample;
+                sample k of t (counted from 1) is at k / t.
 
         Raises:
             ValueError: the number of coefficients is not `order`.

@@ -1,11 +1,11 @@
-"""Sums over powers of a state matrix: impulse responses and what a state leaves behind.
+"""Sums over powers of a state matrix: impulse responses and state responses.
 
     diagonal    k_l = sum_n w_n a_n^l
     full        K_l = C A^l B
 
 With l = m s + j, m a power of two near sqrt(length), a^l = (a^m)^s a^j: two short tables of powers
-and one product of matrices take the place of an array of (n, length). Everything is computed in
-double precision and rounded once. Nothing is asked of `a` or `A`: 0 is fine, no logarithm is taken.
+and one matrix product replace an array of (n, length). Everything is computed in double precision
+and rounded once. `a` and `A` may be any values, also 0: no logarithm is taken.
 
 Axes: n state, l lag, s rows, j columns; any leading batch axes.
 """

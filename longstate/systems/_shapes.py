@@ -1,4 +1,4 @@
-"""Checks of shapes that the three systems share. One clear sentence for each failure."""
+"""Shape checks for the three systems."""
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def complex_of(x: Tensor) -> Tensor:
 
 
 def points(w: Tensor, discrete: bool) -> Tensor:
-    """Where the resolvent is taken, so that H = C (s I - A)^{-1} B s' for the (s, s') returned.
+    """The points s of the resolvent, with H = C (s I - A)^{-1} B s'.
 
     Continuous: s = i w, s' = 1. Discrete: s = s' = exp(i w), as x_k contains u_k.
     """

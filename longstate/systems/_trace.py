@@ -1,14 +1,14 @@
-"""What a selective layer did with one input: a linear system that changes from sample to sample.
+"""A selective layer on one input, as data: a linear system that changes from sample to sample.
 
     h_t = decay_t * h_{t-1} - erase_t write_t (write_t . h_{t-1}) + gain_t x_t write_t
     y_t = read_t . (h_t + (own_t - gain_t) x_t write_t) + skip x_t
 
-for each channel by itself, `h` being its n states. `erase` is there in an exact online regression
-only (Longhorn's), `own` in a trapezoidal rule only (Mamba-3's), where a sample is given the second
-part of its gain when the next one comes. Given the input, the map from x to y is linear, and exact.
+for each channel separately, with n states `h`. `erase` is used in an exact online regression only
+(Longhorn's), `own` in a trapezoidal rule only (Mamba-3's), where the second part of a sample's gain
+is added at the next step. For a given input, the map from x to y is linear, and it is exact.
 
-Everything that does not depend on the channel, or on the state, is stored once and expanded: a
-trace takes little memory until `states` is called.
+Values that do not depend on the channel, or on the state, are stored once and expanded: a trace
+takes little memory until `states` is called.
 
 Axes: b batch, t time, c channels, n state of a channel.
 """
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longstate.ops import diagonal_scan
+from longstate.systems._numbers import in_float64
 from longstate.systems._shapes import expect
 
 
@@ -29,9 +30,9 @@ class Convolution(NamedTuple):
 
     Attributes:
         v (b, t, c): its input.
-        taps (c, k): weights, that of the present sample last.
+        taps (c, k): weights, that of the current sample last.
         bias (c): added to each output before the activation.
-        scale (b, t, c): what the activation, SiLU, made of each output: a factor, given the data.
+        scale (b, t, c): factor of the activation (SiLU) for each output on this data.
     """
 
     v: Float[Tensor, "b t c"]
@@ -45,17 +46,18 @@ class Trace:
     """A recorded selective layer.
 
     Args:
-        x (b, t, c): what enters the recurrence.
-        decay (b, t, c, n): how much of each state is left after a step, before `erase`.
+        x (b, t, c): input of the recurrence.
+        decay (b, t, c, n): factor of each state in a step, without `erase`.
         gain (b, t, c): weight of x in the state.
         write (b, t, c, n): direction in which x is written.
         read (b, t, c, n): direction in which the state is read.
         start (b, c, n): state before the first sample.
-        skip (c): weight of x in y beside the state.
+        skip (c): weight of x in y without the state.
         own (b, t, c): weight of x in its own y. `gain` when None.
-        erase (b, t, c): share of the state along `write` that is removed. None: nothing.
-        conv: what made x, from a sequence's beginning. None: nothing did.
-        gate (b, t, c): factor of y on its way out, norms included. None: no gate.
+        erase (b, t, c): share of the state along `write` that is removed: a step leaves
+            (diag(decay) - erase write write') h. None: nothing.
+        conv: the convolution before x, from the beginning of a sequence. None: no convolution.
+        gate (b, t, c): factor of y after the recurrence, norms included. None: no gate.
 
     Raises:
         ValueError: the shapes do not fit each other.
@@ -95,20 +97,20 @@ class Trace:
 
     @property
     def d_state(self) -> int:
-        """Numbers in the state of one sequence, all channels together."""
+        """Numbers in the state of one sequence, for all channels together."""
         return self.start[0].numel()
 
     def double(self) -> "Trace":
-        """The same in float64 on the CPU, which is where it is analysed."""
+        """A copy in float64 on the CPU, for analysis."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         conv = values.pop("conv")
-        wide = {k: v.detach().double().cpu() for k, v in values.items() if v is not None}
+        wide = {k: in_float64(v) for k, v in values.items() if v is not None}
         if conv is not None:
-            conv = Convolution(*(v.detach().double().cpu() for v in conv))
+            conv = Convolution(*(in_float64(v) for v in conv))
         return replace(self, **wide, conv=conv)
 
     def carry(self, t: int, h: Float[Tensor, "b c n *k"]) -> Float[Tensor, "b c n *k"]:
-        """What step `t` leaves of states h, several of them side by side in the last axes."""
+        """Apply step `t` to states h without input; the last axes may hold several states."""
         extra = (...,) + (None,) * (h.dim() - 3)
         kept = self.decay[:, t][extra] * h
         if self.erase is None:

@@ -1,9 +1,9 @@
-"""A linear system that looks ahead too: what a bidirectional layer computes, as one operator.
+"""A linear system in both directions of time: a bidirectional layer as one operator.
 
     y_t = sum_{l >= 0} K_l u_{t-l}  +  sum_{l >= 0} K'_l u_{t+1+l}
 
-K is the impulse response of `ahead`, which has the present sample and the direct path; K' that of
-`behind`, which runs against time.
+K is the impulse response of `ahead`, which includes the current sample and the direct path; K' that
+of `behind`, which runs backwards in time.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class TwoSidedSystem:
     """Two discrete systems, one for each direction of time, whose outputs are added.
 
     Args:
-        ahead: from the past and the present.
-        behind: from the future. Its D must be zero: the present belongs to `ahead`.
+        ahead: from past and current samples.
+        behind: from future samples. Its D must be zero: the current sample belongs to `ahead`.
 
     Raises:
         ValueError: one of them is continuous, or the D of `behind` is not zero.

@@ -1,4 +1,4 @@
-"""Clauses of the layer contract: other sampling rates, wrong states, batches without rows."""
+"""Clauses of the layer contract: other sampling rates, wrong states, empty batches."""
 
 import inspect
 import math
@@ -13,7 +13,7 @@ from longstate.testing._states import close, random_state, refuses
 
 
 def rate_is_dt(layer: Layer, u: Tensor) -> None:
-    """A layer may leave `rate` out of its own `forward`; then there is nothing to check."""
+    """A `rate` equals that `dt` at every sample. Skipped if the layer's `forward` has no `rate`."""
     if "rate" not in inspect.signature(layer.forward).parameters:
         return
     first = random_state(layer, len(u))

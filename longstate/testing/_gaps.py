@@ -25,7 +25,7 @@ def paddings(time: int) -> dict[str, Tensor]:
 def mask_removes(layer: Layer, u: Tensor) -> None:
     first = random_state(layer, len(u))
     masks = paddings(u.shape[1])
-    # Every row its own padding, then compared row by row with the sequence without it.
+    # Each row has a different padding, and is compared with the same sequence without padding.
     for names in (list(masks)[:3], list(masks)[2:]):
         mask = torch.stack([masks[name] for name in names])
         hostile = torch.where(mask[..., None], u, torch.nan)
@@ -66,7 +66,7 @@ def packed_is_separate(layer: Layer, u: Tensor) -> None:
 
 def packed_and_masked(layer: Layer, u: Tensor, first: State, reset: Tensor) -> None:
     mask = torch.rand(u.shape[:2]) < 0.7
-    mask[1, 7] = False  # a reset holds even where its own sample is masked
+    mask[1, 7] = False  # a reset applies even if its own sample is masked
     state = first
     y = u.new_zeros(u.shape)
     for t in range(u.shape[1]):
@@ -75,8 +75,8 @@ def packed_and_masked(layer: Layer, u: Tensor, first: State, reset: Tensor) -> N
 
 
 def alike(one: State, other: State, layer: Layer) -> tuple[State, State]:
-    """Two states of a row, the shorter filled up with zeros in front where the layer's grows: how
-    long it is depends on the other rows."""
+    """Two states of a row. If the state of the layer grows, its length depends on the other rows:
+    the shorter one is padded with zeros in front."""
 
     def fill(s: Tensor, like: Tensor) -> Tensor:
         if s.dim() < 2 or s.shape[1] >= like.shape[1]:

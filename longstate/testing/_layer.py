@@ -1,7 +1,7 @@
 """The layer contract as assertions, in float64.
 
-It is stricter than what the libraries in use promise: chunked prefill, padding on either side and
-gradients through a carried state are part of it.
+It is stricter than the guarantees of common libraries: it includes chunked prefill, padding on both
+sides and gradients through a carried state.
 """
 
 import copy
@@ -25,14 +25,14 @@ def check_layer(
     """Assert that a layer keeps the contract of `longstate.layers.Layer`.
 
     Args:
-        make: builds the layer; called a few times. Its parameters may be random.
+        make: builds the layer; called several times. Its parameters may be random.
         takes_dt: whether the layer accepts irregular time. One that does not must raise a
             ValueError when `dt` is given.
         compiles: whether `torch.compile(layer, fullgraph=True)` is promised.
         time: length of the test sequences, at least 8.
 
     Raises:
-        AssertionError: naming the clause that does not hold.
+        AssertionError: names the clause that does not hold.
     """
     torch.manual_seed(0)
     layer = make().double().eval()

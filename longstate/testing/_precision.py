@@ -1,17 +1,17 @@
-"""An error budget that nobody picked."""
+"""An error bound for reduced precision that follows from the reference."""
 
 import torch
 from torch import Tensor
 
 
 def assert_within_reference_error(actual: Tensor, exact: Tensor, plain: Tensor) -> None:
-    """Assert that fast code in reduced precision is about as good as plain PyTorch.
+    """Assert that fast code in reduced precision is about as accurate as plain PyTorch.
 
     The largest error of `actual` may be twice the largest error of `plain`, plus one rounding of
-    the largest value. No tolerance is picked by hand: the reference sets it.
+    the largest value. No tolerance is chosen by hand: the reference determines it.
 
     Args:
-        actual: what the fast code gave, in reduced precision.
+        actual: result of the fast code, in reduced precision.
         exact: the reference's result in float64 or complex128, from the same inputs.
         plain: the reference's result in the dtype of `actual`.
 

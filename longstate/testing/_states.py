@@ -1,4 +1,4 @@
-"""What the clauses of the layer contract share."""
+"""Helpers of the clauses of the layer contract."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,17 +17,17 @@ def close(actual: State, expected: State, what: str) -> None:
 
 
 def random_state(layer: Layer, batch: int) -> State:
-    """A state that could have been reached: the layer has seen something."""
+    """A reachable state: that after some random samples."""
     u = torch.randn(batch, 5, layer.d_model, dtype=torch.float64)
     return tree_map(Tensor.detach, layer(u)[1])
 
 
 @contextmanager
 def annotations_unchecked() -> Iterator[None]:
-    """Calls without jaxtyping's runtime checks, where the caller has switched them on.
+    """Context without jaxtyping's runtime checks, in case the caller has enabled them.
 
-    A check would refuse a wrong argument before the layer can say what is wrong with it, and would
-    stop `torch.compile`.
+    A check would refuse a wrong argument before the layer can raise its own error, and would
+    break `torch.compile`.
     """
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -1,15 +1,15 @@
-"""What a forecaster must beat: last value, seasonal naive, ridge regression.
+"""The baselines of a forecaster: last value, seasonal naive, ridge regression.
 
-Ridge sees exactly what the model sees and is solved in closed form:
+Ridge has exactly the inputs of the model and is solved in closed form:
 
     W = argmin |X W - Y|^2 + strength * sum_i lag_i^fading |W_i|^2
 
 with X the features of `Line` and Y the horizon, both minus the window's last value; columns are
-centred, so the intercept is not penalised. The ridge baseline has fading 0: every lag is penalised
-alike. The model's line may fade: what is long past must earn its weight, as in a state space whose
-memory decays. Strength and fading are those with the smallest error on the validation part, and the
-calendar is dropped where it does not help there. One eigendecomposition of X'X serves every
-strength; only the moments X'X, X'Y, Y'Y are held in memory, never X.
+centred, so the intercept is not penalised. The ridge baseline has fading 0: all lags have the same
+penalty. In the model's line the penalty may grow with the lag, as in a state space whose memory
+decays. Strength and fading are those with the smallest error on the validation part, and the
+calendar is dropped if it does not help there. One eigendecomposition of X'X is used for all
+strengths; only the moments X'X, X'Y, Y'Y are in memory, never X.
 """
 
 from dataclasses import dataclass
@@ -74,11 +74,11 @@ class Moments:
         self.yy += (y * y).sum(0)
 
     def error(self, weight: Tensor, bias: Tensor) -> float:
-        """Mean squared error of y = x W + bias over the windows summed, without them.
+        """Mean squared error of y = x W + bias over the summed windows, from the moments.
 
         Args:
-            weight (f, h): for the first f features; the others weigh nothing.
-            bias (h)
+            weight (f, h): for the first f features; the others have weight 0.
+            bias (h): added.
         """
         f = len(weight)
         s = self.yy + (weight * (self.xx[:f, :f] @ weight)).sum(0) + self.n * bias**2
@@ -140,7 +140,7 @@ def _solve(fit: Moments, check: Moments, lags: Tensor, fading: float) -> Solutio
     mean_x, mean_y = fit.x[:n] / fit.n, fit.y / fit.n
     xx = fit.xx[:n, :n] - fit.n * torch.outer(mean_x, mean_x)
     xy = fit.xy[:n] - fit.n * torch.outer(mean_x, mean_y)
-    # A penalty of lag^p on a weight is a plain penalty on the weight of a feature made smaller.
+    # A penalty of lag^p on a weight equals a plain penalty after scaling the feature down.
     values, vectors = torch.linalg.eigh(shrink[:, None] * xx * shrink)
     values, rotated = values.clamp_min(0), vectors.T @ (shrink[:, None] * xy)
     unit = float(values.mean()) or 1.0

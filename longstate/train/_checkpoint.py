@@ -35,7 +35,7 @@ def run_folder(out: str | Path | None) -> Iterator[None]:
 
 
 def pack_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's moments by name; its settings are the caller's to know."""
+    """The optimiser's moments by name, without its settings."""
     state = optimiser.state_dict()["state"]
     return {
         f"optimiser/{index}/{name}": value if isinstance(value, Tensor) else torch.tensor(value)

@@ -1,8 +1,8 @@
-"""Text files as tokens on disk, of any size: memory-mapped, never read whole.
+"""Text files of any size as memory-mapped tokens.
 
-Files are joined as `cat` would join them; the last tenth is for validation. With bytes, the files
-themselves are the tokens. With a tokenizer they are encoded once, piece by piece, into a file of
-two or four bytes a token.
+Files are concatenated; the last tenth is for validation. With bytes, the files themselves are the
+tokens. With a tokenizer they are encoded once, in pieces, into a file with two or four bytes per
+token.
 """
 
 import codecs
@@ -21,9 +21,9 @@ from longstate.errors import InputError
 from longstate.train._tokens import ByteTokens, Tokens
 
 VALIDATION = 0.1
-"""Share of the bytes, the last ones, that training does not see."""
+"""Share of the bytes, at the end, that is not used for training."""
 PIECE = 1 << 20
-"""Bytes that are encoded at once."""
+"""Bytes that are encoded in one piece."""
 _AHEAD = 1 << 16
 
 
@@ -32,11 +32,11 @@ class Corpus:
     """Tokens of a text, in order.
 
     Args:
-        parts: arrays that follow one another, memory-mapped.
-        train: tokens before the validation part.
-        tokens: all of them.
+        parts: consecutive memory-mapped arrays.
+        train: number of tokens before the validation part.
+        tokens: number of all tokens.
         bytes: of the whole text. validation_bytes: of its validation part.
-        digest: of the text and its tokenizer.
+        digest: hash of the text and its tokenizer.
     """
 
     parts: tuple[np.ndarray, ...]
@@ -52,7 +52,7 @@ class Corpus:
         return self.validation_bytes / (self.tokens - self.train)
 
     def validation(self, most: int) -> np.ndarray:
-        """The first tokens of the validation part (at most so many), int64."""
+        """The first tokens of the validation part (at most `most`), int64."""
         return self.window(self.train, min(most, self.tokens - self.train))
 
     def window(self, start: int, length: int) -> np.ndarray:
@@ -74,13 +74,13 @@ def open_corpus(
     folder: Path,
     show: Callable[[int, int], None] | None = None,
 ) -> Corpus:
-    """The files as one text.
+    """Open files as one text.
 
     Args:
         paths: regular files, none of them empty.
-        tokens: bytes map the files themselves; any other tokenizer writes into `folder`, once.
+        tokens: with bytes the files are mapped directly; a tokenizer writes into `folder`, once.
         folder: of the run.
-        show: called with the bytes encoded so far and those there are.
+        show: called with the number of encoded bytes and of all bytes.
 
     Raises:
         InputError: a file is missing, empty, a folder, unreadable or, for a tokenizer, not UTF-8.
@@ -96,7 +96,7 @@ def open_corpus(
     path, facts = folder / "tokens.bin", folder / "tokens.json"
     train = _encoded(facts, path, digest)
     if train is None:
-        with contextlib.suppress(OSError):  # they are of other tokens than those that come now
+        with contextlib.suppress(OSError):  # they hold other tokens
             facts.unlink()
         with writing(path) as file:
             train, done = 0, 0
@@ -132,7 +132,7 @@ def _size(path: Path) -> int:
 
 
 def _digest(paths: Sequence[Path], sizes: Sequence[int], tokens: Tokens) -> str:
-    """Of sizes, ends and evenly spaced samples: reading all of a large file would take minutes."""
+    """Hash of sizes, ends and evenly spaced samples: reading a large file would take minutes."""
     known = hashlib.sha256(b"bytes")
     tokenizer = getattr(tokens, "path", None)
     if tokenizer is not None:
@@ -156,7 +156,7 @@ def _line_start(paths: Sequence[Path], sizes: Sequence[int], split: int) -> int:
                 ahead = file.read(_AHEAD)
             break
         before += size
-    near = ahead[: len(ahead) // 2]  # of a short text, leave something behind it
+    near = ahead[: len(ahead) // 2]  # in a short text, leave some text after it
     for mark in (b"\n", b" "):
         if mark in near:
             return split + near.index(mark) + 1
@@ -164,7 +164,7 @@ def _line_start(paths: Sequence[Path], sizes: Sequence[int], split: int) -> int:
 
 
 def _encoded(facts: Path, path: Path, digest: str) -> int | None:
-    """Tokens of the training part, where `path` holds this very text."""
+    """Number of training tokens, if `path` holds this text; otherwise None."""
     try:
         known = json.loads(facts.read_text(encoding="utf-8"))
         return int(known["train"]) if known["digest"] == digest and path.exists() else None
@@ -175,7 +175,7 @@ def _encoded(facts: Path, path: Path, digest: str) -> int | None:
 def _pieces(
     paths: Sequence[Path], sizes: Sequence[int], split: int
 ) -> Iterator[tuple[int, str, bool]]:
-    """Bytes read, text, and whether it is of the training part; cut between lines or words."""
+    """Bytes read, text, and whether it is in the training part; cut between lines or words."""
     before = 0
     for path, size in zip(paths, sizes, strict=True):
         cut = min(max(split - before, 0), size)
@@ -193,7 +193,7 @@ def _decoded(file: IO[bytes], path: Path, start: int, end: int) -> Iterator[tupl
     while at < end:
         raw = file.read(min(PIECE, end - at))
         if not raw:
-            raise InputError(f"{path} has become shorter while it was read")
+            raise InputError(f"{path} became shorter while it was read")
         waiting = len(decoder.getstate()[0])
         try:
             text = held + decoder.decode(raw, final=at + len(raw) >= end)
@@ -212,5 +212,5 @@ def _not_utf8(path: Path, offset: int, byte: int) -> str:
     hint = "; it looks like UTF-16, which iconv converts" if utf16 else ""
     return (
         f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {offset:,}{hint}; convert it, or "
-        "take --tokenizer bytes, which learns any file"
+        "use --tokenizer bytes, which accepts any file"
     )

@@ -1,4 +1,4 @@
-"""Read a CSV file, or say in one sentence why not."""
+"""Read a CSV file."""
 
 import bz2
 import csv
@@ -15,7 +15,7 @@ import pandas as pd
 from longstate.errors import InputError
 
 SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
-# The first bytes of a compressed file, whatever its name is.
+# The first bytes of compressed files.
 COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 LONGEST_LINE = 1 << 24  # characters in the first line
 

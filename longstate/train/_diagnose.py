@@ -1,4 +1,4 @@
-"""Which module made the first number that is not finite."""
+"""Find the module that produced the first number that is not finite."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,10 @@ from longstate._nonfinite import first_bad, is_finite
 
 
 def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
-    """Run forward and backward once more, watching every module; a sentence about the first NaN.
+    """Repeat forward and backward with checks of every module. Returns a sentence about the source.
 
     Args:
-        model: the modules to watch.
+        model: the modules to check.
         loss: computes the loss of the batch that failed.
     """
     bad = first_bad(model.named_parameters())
@@ -35,14 +35,14 @@ def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
     bad = first_bad((name, parameter.grad) for name, parameter in model.named_parameters())
     if bad is not None:
         return f"the gradient of {bad} is not finite"
-    return "the loss is not finite, though every module's output is"
+    return "the loss is not finite, although the output of every module is finite"
 
 
 class _Watch:
-    """Keeps the first bad thing seen, forwards and then backwards.
+    """Keeps the first value that is not finite, in the forward pass and then in the backward pass.
 
-    A gradient that arrives bad at a module's output was made by what came after it: the module
-    whose output's gradient was the last to be good, or the loss.
+    If the gradient at a module's output is not finite, its source is after that module: the module
+    with the last finite gradient, or the loss.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""Score a model beside its baselines.
+"""Score a model and its baselines.
 
-Memory does not grow with the number of windows: errors are summed as they come.
+Memory does not grow with the number of windows, because errors are summed.
 
 Axes: b batch, h horizon, c targets, q quantiles.
 """
@@ -37,9 +37,9 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
     """Score all windows.
 
     Args:
-        model: in evaluation mode afterwards.
-        windows: that the model has not been trained on.
-        examples: how many windows to keep whole, evenly spread.
+        model: put into evaluation mode.
+        windows: windows that were not used for training.
+        examples: number of windows to return as examples, evenly spaced.
 
     Raises:
         InputError: a value is too large to be scored.

@@ -1,7 +1,7 @@
-"""What an evaluation found, as one frozen value: printed by the CLI, drawn by the report.
+"""The result of an evaluation, a frozen dataclass: printed by the CLI, drawn by the report.
 
 Errors are in scaled units: the target divided by its standard deviation over the training part, so
-that 1 is roughly "as wrong as the training mean". Examples are in the data's own units.
+that 1 is about the error of the training mean. Examples are in the data's own units.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often the truth fell at or below a forecast quantile; calibrated when equal to `level`.
+    """How often the truth was at or below a forecast quantile; calibrated if equal to `level`.
 
     Args:
-        level: the quantile asked for, between 0 and 1.
-        observed: the share found. `observed_by_step` (h) for each step of the horizon.
+        level: of the quantile, between 0 and 1.
+        observed: the observed share. `observed_by_step` (h) for each step of the horizon.
         pinball: mean pinball loss at this level, scaled units.
     """
 
@@ -45,13 +45,13 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Example:
-    """One window with every forecast of it, in the data's own units.
+    """One window with the forecasts of all methods, in the data's own units.
 
     Args:
         target: name of the column.
         times (w + h): ISO strings, or row numbers as strings where the data has no times.
         past (w): the end of the window (at most 2 horizons are kept); nan where missing.
-        truth (h): what came; nan where missing.
+        truth (h): the true values; nan where missing.
         forecasts: method -> (h).
         quantiles: level -> (h), the model's; empty where the model has none.
     """
@@ -66,16 +66,16 @@ class Example:
 
 @dataclass(frozen=True)
 class ForecastEvaluation:
-    """The model beside its baselines on windows that it has not seen.
+    """Scores of the model and its baselines on windows that were not used for training.
 
     Args:
-        targets, horizon, window, season: what was forecast, in columns and rows.
+        targets: columns that were forecast. horizon, window, season: in rows.
         windows: number of scored windows.
         first, last: time (or row) of the first and the last scored forecast step.
         scores: the model first, then the baselines.
         quantiles: the model's coverage per level; empty where it has none.
         examples: a few windows, spread over the scored part.
-        notes: what was found and mended in the data, in sentences.
+        notes: sentences about corrections of the data.
     """
 
     targets: tuple[str, ...]
@@ -94,7 +94,7 @@ class ForecastEvaluation:
         return next(s for s in self.scores if s.method == method)
 
     def verdict(self) -> tuple[str, ...]:
-        """One sentence per baseline: whether the model beats it, by how much, with both errors."""
+        """One sentence per baseline: by how much the model is better or worse, with both errors."""
         model = self.score("model")
         return tuple(_compare(model, other) for other in self.scores if other is not model)
 
@@ -124,7 +124,7 @@ class ForecastEvaluation:
 def _compare(model: Score, other: Score) -> str:
     figures = f"(MSE {model.mse:.4f} against {other.mse:.4f})"
     if other.mse == 0:
-        return f"The model does not beat {other.method}, which makes no error {figures}."
+        return f"The model does not beat {other.method}, which has no error {figures}."
     change = 100 * (model.mse / other.mse - 1)
     if abs(change) < 0.05:
         return f"The model does not beat {other.method}: they are within 0.05 % {figures}."

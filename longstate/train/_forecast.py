@@ -1,5 +1,6 @@
-"""The forecaster for people with a data frame: fit, predict, evaluate, save, load."""
+"""The forecaster, an estimator for data frames: fit, predict, evaluate, save, load."""
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -10,20 +11,24 @@ from typing import Any
 import pandas as pd
 import torch
 
-from longstate._environment import environment
 from longstate._facts import read, value_of
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
-from longstate.models._saving import build, check_blocks
+from longstate.models._saving import build, check_blocks, describe_layer, layer_maker
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import check_reach, forecast_frame, table_for
-from longstate.train._forecast_record import ForecastRecord
+from longstate.train._forecast_frame import (
+    check_reach,
+    forecast_frame,
+    table_for,
+    training_table,
+)
+from longstate.train._forecast_record import ForecastRecord, facts_of
 from longstate.train._forecast_task import ForecastTask
-from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
+from longstate.train._frame import Data, Names
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._loop import Keeping, Progress, TrainingFacts, train
 from longstate.train._memory import check_memory
@@ -31,25 +36,25 @@ from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
 from longstate.train._prepare import Bounds, identity_of, plan, solve
 from longstate.train._settings import Size, Training, check_sizes
-from longstate.train._table import Columns, Table, make_table
+from longstate.train._table import Table
 from longstate.train._time_step import Timing
 from longstate.train._windows import Split, Windows
 
 
 class Forecaster:
-    """Ridge regression plus a state space model for what it leaves over.
+    """Ridge regression plus a state space model for its residual.
 
         Forecaster(horizon=96).fit(frame, target="OT").predict(frame)
 
     Args:
-        horizon: rows to forecast.
-        window: rows seen; None takes 336, or less where the data is short.
-        layers: name of a class in `longstate.layers`, in any case; or several (a list, or with
-            commas between): a pattern that is repeated over the blocks.
+        horizon: number of rows to forecast.
+        window: number of rows that a forecast reads; None takes 336, or less for short data.
+        layers: name of a class in `longstate.layers`, in any case; or several (a list, or
+            separated by commas): a pattern that is repeated over the blocks.
         quantiles: levels besides the mean; empty for none.
         season: rows per season for the seasonal naive baseline; None finds it from the time step.
-        size: of the state space part. training: the loop's settings.
-        seed: of weights, order and dropout.
+        size: of the state space part. training: settings of the training.
+        seed: of weights, order of the windows, and dropout.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Forecaster:
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
         self.facts: dict[str, Any] = {}
+        self._made: list[dict[str, Any]] | None = None  # layers, where `size` does not tell
         self._model: ForecastModel | None = None
 
     @property
@@ -106,43 +112,31 @@ class Forecaster:
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Forecaster":
-        """Train on the first part of `frame`, stop by the second; the third is left for evaluation.
+        """Train on the first part of `frame`; the second part decides when to stop, and the third
+        is for evaluation.
 
         Args:
-            frame: one row per time step, oldest first; a Series or an array will do.
-            target: column or columns to forecast; None where there is only one.
+            frame: one row per time step, oldest first; also a Series or an array.
+            target: column or columns to forecast; None if there is only one.
             covariates: columns known up to now. known: columns known for the future too.
             time: column with the times; None takes an index of times, or the column that is named
                 (date, time, ds, ts, quarter, last_updated...) or written like one.
-            step, zone, holidays: of the times, where the data does not tell; see `Timing`.
+            step, zone, holidays: of the times, if they cannot be found in the data; see `Timing`.
             lower, upper, transform: of the targets; see `Bounds`.
             split: shares of the rows for training, validation and test.
-            out: folder for the checkpoint and the model. A run that was stopped there goes on.
+            out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
 
         Raises:
-            InputError: data, settings or folder cannot be used; one sentence.
+            InputError: data, settings or folder cannot be used.
         """
-        data = as_frame(frame)
-        when = None if time is None else str(time)
-        target = only_column(data, when) if target is None else target
-        parts_of = names_of(target), names_of(covariates), names_of(known)
-        data, when, remarks = find_time(data, when, (*parts_of[0], *parts_of[1], *parts_of[2]))
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
-        table = make_table(data, Columns(*parts_of, when), timing=timing)
+        table, remarks = training_table(frame, target, covariates, known, time, timing)
         bounds = Bounds(lower, upper, transform)
         spec, parts = plan(
             table, self.horizon, self.window, self.season, self.quantiles, split, bounds
         )
-        seen = parts.validation
-        facts = {
-            "seen_rows": seen,
-            "seen_digest": table.digest(seen),
-            "seen_until": None if table.times is None else table.label(seen - 1),
-            "split": list(split),
-            "notes": [*remarks, *table.notes],
-            "environment": environment(),
-        }
+        facts = facts_of(table, parts, split, remarks)
         with checkpoint.run_folder(out):
             spec = dataclasses.replace(spec, gate=self._gate(out))
             with torch.random.fork_rng(devices=[]):
@@ -153,7 +147,7 @@ class Forecaster:
         return self
 
     def predict(self, frame: Data) -> pd.DataFrame:
-        """The `horizon` rows after the last row with a target.
+        """Forecast the `horizon` rows after the last row with a target.
 
         Args:
             frame: the columns of training, with at least `window` rows; after them, where columns
@@ -161,10 +155,10 @@ class Forecaster:
 
         Returns:
             The time (or row number) and, for each target, its column and one for each quantile.
-            What was found and mended in the data stands in `attrs["notes"]`, in sentences.
+            `attrs["notes"]` has sentences about corrections of the data.
 
         Raises:
-            InputError: the data cannot be used; nothing but the last row of the window is there.
+            InputError: the data cannot be used, or only the last row of the window is observed.
         """
         table = self._table(frame)
         spec = self.model.spec
@@ -175,9 +169,15 @@ class Forecaster:
         return forecast_frame(table, spec, forecast, lacks)
 
     def evaluate(self, frame: Data) -> ForecastEvaluation:
-        """Score the rows of `frame` that training and validation have not seen."""
+        """Score the rows of `frame` that were not used for training or validation."""
         table = self._table(frame)
         return evaluate(self.model, Windows(table, self.model.spec, self._unseen(table)))
+
+    def with_model(self, model: ForecastModel) -> "Forecaster":
+        """A copy that forecasts by another model of the same columns and lengths."""
+        new, blocks = copy.copy(self), model.backbone.each_block()
+        new._model, new._made = model, [describe_layer(block.mixer) for block in blocks]
+        return new
 
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file."""
@@ -187,13 +187,14 @@ class Forecaster:
             "size": dataclasses.asdict(self.size),
             "training": dataclasses.asdict(self.training),
             "seed": self.seed,
+            **({} if self._made is None else {"made": self._made}),
             **self.facts,
         }
         checkpoint.save(Path(path), "forecaster", dict(self.model.state_dict()), facts)
 
     @classmethod
     def load(cls, path: str | Path) -> "Forecaster":
-        """Read what `save` wrote, or the folder that `fit(out=...)` wrote."""
+        """Read a file of `save`, or a folder of `fit(out=...)`."""
         path = Path(path)
         path = path / MODEL if path.is_dir() else path
         tensors, raw = checkpoint.load(path, "forecaster")
@@ -212,24 +213,24 @@ class Forecaster:
             training=found.training,
             seed=found.seed,
         )
+        self._made = found.made
         self._model = build(lambda: self._build(spec), tensors, path)
-        settings = ("spec", "layers", "size", "training", "seed")
+        settings = ("spec", "layers", "size", "training", "seed", "made")
         self.facts = {name: value for name, value in facts.items() if name not in settings}
         return self
 
     def _build(self, spec: ForecastSpec) -> ForecastModel:
         size = self.size
-        names = layer_names(self.layers, size.n_layers)
-        return ForecastModel(
-            spec,
-            [partial(layer_class(name), d_state=size.d_state) for name in names],
-            d_model=size.d_model,
-            n_layers=size.n_layers,
-            dropout=size.dropout,
-        )
+        made = (layer_maker(x, f"made[{i}]") for i, x in enumerate(self._made or ()))
+        layers: Any = lambda _: next(made)()  # noqa: E731
+        if self._made is None:
+            names = layer_names(self.layers, size.n_layers)
+            layers = [partial(layer_class(name), d_state=size.d_state) for name in names]
+        sizes: Any = {"d_model": size.d_model, "n_layers": size.n_layers, "dropout": size.dropout}
+        return ForecastModel(spec, layers, **sizes)
 
     def _gate(self, out: str | Path | None) -> Gate:
-        """What stands behind each layer: what a stopped run has, otherwise what the layer needs."""
+        """The gate after each layer: that of a stopped run, otherwise the layer's own default."""
         path = None if out is None else Path(out) / CHECKPOINT
         if path is not None and path.exists():
             facts = read(TrainingFacts, checkpoint.load(path, "training")[1], f"{path}")
@@ -280,7 +281,7 @@ class Forecaster:
         return table_for(data, self.model.spec)
 
     def _unseen(self, table: Table) -> int:
-        """The first row that training and validation have not seen."""
+        """The first row that was not used for training or validation."""
         seen, until = self.facts["seen_rows"], self.facts["seen_until"]
         if until is None or table.times is None:
             known = table.rows >= seen and table.digest(seen) == self.facts["seen_digest"]
@@ -291,7 +292,7 @@ class Forecaster:
         if table.rows - row < self.horizon:
             raise InputError(
                 f"the data ends at {table.label(table.rows - 1)}; an evaluation needs "
-                f"{self.horizon} rows after {until.replace('T', ' ')}, up to which the model has "
-                "seen the series"
+                f"{self.horizon} rows after {until.replace('T', ' ')}, the last time that was used "
+                "for training and validation"
             )
         return row

@@ -1,4 +1,4 @@
-"""From a data frame to what a fitted forecaster reads, and from its forecast to a data frame."""
+"""Convert a data frame to the inputs of a fitted forecaster, and its forecast to a data frame."""
 
 from typing import Any
 
@@ -7,8 +7,26 @@ import pandas as pd
 from longstate.errors import InputError
 from longstate.models import Forecast, ForecastSpec
 from longstate.models._time_text import present, texts
-from longstate.train._frame import Data, as_frame, find_time
+from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._table import Columns, Table, make_table
+from longstate.train._time_step import Timing
+
+
+def training_table(
+    frame: Data,
+    target: Names | None,
+    covariates: Names,
+    known: Names,
+    time: str | int | None,
+    timing: Timing,
+) -> tuple[Table, tuple[str, ...]]:
+    """The table of `Forecaster.fit`, and notes on the choice of the time column."""
+    data = as_frame(frame)
+    when = None if time is None else str(time)
+    target = only_column(data, when) if target is None else target
+    roles = names_of(target), names_of(covariates), names_of(known)
+    data, when, remarks = find_time(data, when, (*roles[0], *roles[1], *roles[2]))
+    return make_table(data, Columns(*roles, when), timing=timing), remarks
 
 
 def table_for(data: Data, spec: ForecastSpec) -> Table:
@@ -28,7 +46,7 @@ def table_for(data: Data, spec: ForecastSpec) -> Table:
 
 
 def check_reach(table: Table, spec: ForecastSpec) -> None:
-    """Raises InputError where the past or what is known of the future is too short."""
+    """Raise InputError if the past, or the known part of the future, is too short."""
     if table.rows < spec.window:
         raise InputError(f"a forecast needs the last {spec.window} rows; the data has {table.rows}")
     ahead = len(table.known) - table.rows
@@ -45,10 +63,10 @@ def forecast_frame(
     """Time (or row number), and for each target its column and one for each quantile.
 
     Args:
-        table: that was forecast from.
+        table: the input of the forecast.
         spec: names.
         forecast: b = 1.
-        lacks: a remark on the window. It and the table's notes stand in `attrs["notes"]`.
+        lacks: a note on the window. It and the table's notes are in `attrs["notes"]`.
     """
     times = table.times_ahead(spec.horizon)
     if times is None or table.calendar is None:
@@ -66,7 +84,7 @@ def forecast_frame(
 
 
 def forecast_csv(forecast: pd.DataFrame, spec: ForecastSpec) -> str:
-    """`forecast_frame` as CSV, with the times written as those of training."""
+    """`forecast_frame` as CSV, with times in the format of training."""
     if spec.calendar is not None and spec.time in forecast.columns and spec.calendar.even:
         values = forecast[spec.time]
         if pd.api.types.is_datetime64_any_dtype(values):

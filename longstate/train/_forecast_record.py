@@ -1,12 +1,16 @@
 """What the file of a forecaster says of it, beside its weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longstate._environment import environment
 from longstate.errors import InputError, expect
 from longstate.models import ForecastSpec
 from longstate.train._history import TrainingHistory
 from longstate.train._settings import Size, Training
+from longstate.train._table import Table
+from longstate.train._windows import Split
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class ForecastRecord:
         split: shares of training, validation and test.
         notes: what was found in the data, in sentences.
         environment: versions that it was trained with.
+        made: the layers, as `describe_layer` gives them, where `size` does not tell.
 
     Raises:
         InputError: a value is out of its range.
@@ -39,10 +44,13 @@ class ForecastRecord:
     split: tuple[float, ...]
     notes: tuple[str, ...]
     environment: dict[str, str]
+    made: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         expect(self.seen_rows >= 0, f"seen_rows must be at least 0; got {self.seen_rows}")
         expect(len(self.history.looks) > 0, "history must hold at least one look")
+        blocks = self.size.n_layers if self.made is None else len(self.made)
+        expect(blocks == self.size.n_layers, f"made must hold {self.size.n_layers} layers")
 
     def check_until(self, spec: ForecastSpec) -> None:
         """Refuse a `seen_until` that is no time of the forecast's calendar."""
@@ -52,3 +60,18 @@ class ForecastRecord:
             spec.calendar.untext(self.seen_until)
         except (ValueError, TypeError, ArithmeticError) as e:
             raise InputError(f"seen_until is no time: {e}") from None
+
+
+def facts_of(
+    table: Table, parts: Split, split: Sequence[float], remarks: Sequence[str]
+) -> dict[str, Any]:
+    """What is known before a training, as JSON holds it: fields of `ForecastRecord`."""
+    seen = parts.validation
+    return {
+        "seen_rows": seen,
+        "seen_digest": table.digest(seen),
+        "seen_until": None if table.times is None else table.label(seen - 1),
+        "split": list(split),
+        "notes": [*remarks, *table.notes],
+        "environment": environment(),
+    }

@@ -1,8 +1,8 @@
-"""Learning to forecast: batches of windows, and the loss.
+"""The training task of a forecaster: batches of windows, and the loss.
 
     loss = mean (point - y)^2 + mean over levels of pinball(quantile - y),   in scaled units
 
-Gaps in the future do not count.
+Gaps in the future are ignored.
 """
 
 import numpy as np
@@ -16,15 +16,15 @@ from longstate.train._table import Table
 from longstate.train._windows import Batch, Windows
 
 VALIDATION_WINDOWS = 2048
-FAR = 1e9  # times the usual distance from the median: beside it, other values have no digits left
-OVERFLOW = 1e15  # of scaled values: their squares stay finite in float32
+FAR = 1e9  # multiple of the usual distance from the median; other values would lose all digits
+OVERFLOW = 1e15  # largest scaled value, so that squares stay finite in float32
 
 
 class ForecastTask:
     """A `Task` for the loop.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         train, validation: windows of the two parts.
         settings: batch size and windows per epoch.
         seed: of the order of the windows.
@@ -51,7 +51,7 @@ class ForecastTask:
         return forecast_loss(self.model, self.train.batch(indices))
 
     def validate(self) -> float:
-        """Over all validation windows, or evenly spaced ones where there are many."""
+        """Mean loss over all validation windows, or over evenly spaced ones if there are many."""
         n = len(self.validation)
         indices = np.unique(np.linspace(0, n - 1, min(n, VALIDATION_WINDOWS)).astype(int))
         total = 0.0
@@ -82,7 +82,7 @@ def fit_scale(model: ForecastModel, windows: Windows, rows: int) -> tuple[str, .
     """Set the model's scales from the first `rows` rows; returns the names of constant columns.
 
     Raises:
-        InputError: one value is so far from all others that they would vanish beside it.
+        InputError: one value is so far from the others that they would lose all digits.
     """
     table = windows.table
     constant = []
@@ -114,7 +114,7 @@ def _check_spread(table: Table, name: str, values: np.ndarray) -> None:
 
 @torch.no_grad()
 def check_size(model: ForecastModel, table: Table, rows: int) -> None:
-    """Refuse values in the first `rows` rows whose squares would overflow.
+    """Check that the squares of the values in the first `rows` rows do not overflow.
 
     Raises:
         InputError: names the column and the row.
@@ -138,7 +138,7 @@ def check_size(model: ForecastModel, table: Table, rows: int) -> None:
 
 @torch.no_grad()
 def fit_spread(model: ForecastModel, validation: Windows, windows: int = 1024) -> None:
-    """Set the quantiles' starting spread: those of the line's errors on the validation part."""
+    """Set the initial spread of the quantiles, from the line's errors on the validation part."""
     if not model.spec.quantiles:
         return
     n = len(validation)

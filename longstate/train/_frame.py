@@ -1,4 +1,4 @@
-"""A data frame with plain column names, made from what people have; and its time column."""
+"""Convert data to a data frame with plain column names, and find its time column."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from longstate.train._time_form import find_form
 
 Names = str | int | Sequence[str | int]
 Data = pd.DataFrame | pd.Series | np.ndarray
-# Lower case, letters only. What ends in date or time is found too.
+# Lower case, letters only. Names that end in date or time are found too.
 TIME_NAMES = {
     *("date", "time", "datetime", "timestamp", "ds", "ts", "dt", "day", "week", "month", "quarter"),
     *("year", "period", "when", "stamp", "utc", "lastupdated", "updated", "updatedat", "created"),
@@ -24,14 +24,14 @@ SAMPLE = 50
 
 
 def as_frame(data: Any) -> pd.DataFrame:
-    """A frame whose columns have one text each as their name.
+    """Convert data to a frame with one text as the name of each column.
 
     Args:
-        data: a frame; a Series or an array of one column; an array (t, c), whose columns are called
-            "0", "1" and so on.
+        data: a frame; a Series or an array of one column; an array (t, c), whose columns get the
+            names "0", "1" and so on.
 
     Raises:
-        InputError: it is something else, or two columns have the same name.
+        InputError: the data has another type, or two columns have the same name.
     """
     if isinstance(data, pd.Series):
         frame = data.to_frame("value" if data.name is None else data.name)
@@ -58,7 +58,7 @@ def as_frame(data: Any) -> pd.DataFrame:
 
 
 def names_of(names: Names) -> tuple[str, ...]:
-    """Columns as texts, as `as_frame` names them."""
+    """Names of columns as texts, as in `as_frame`."""
     if isinstance(names, str | int | np.integer):
         return (str(names),)
     return tuple(str(name) for name in names)
@@ -79,15 +79,15 @@ def only_column(frame: pd.DataFrame, time: str | None) -> str:
 def find_time(
     frame: pd.DataFrame, time: str | None, used: tuple[str, ...] = ()
 ) -> tuple[pd.DataFrame, str | None, tuple[str, ...]]:
-    """The time column: the one asked for, an index of times, or one that is named or written so.
+    """Find the time column: the given one, an index of times, or one with such a name or content.
 
     Args:
-        frame: as `as_frame` returns it.
-        time: the column asked for.
-        used: columns that have another part.
+        frame: from `as_frame`.
+        time: the given column.
+        used: columns with another role.
 
     Returns:
-        The frame with the time as a column, its name, and remarks.
+        The frame with the time as a column, its name, and notes.
     """
     name = None if frame.index.name is None else str(frame.index.name)
     if time is not None:
@@ -115,18 +115,18 @@ def _taken(column: str) -> str:
 
 
 def is_time_name(name: str) -> bool:
-    """Whether people call the time so."""
+    """Whether this is a common name of a time column."""
     letters = re.sub(r"[^a-z]", "", name.lower())
     return letters in TIME_NAMES or letters.endswith(("date", "time", "timestamp"))
 
 
 def _is_count_of_time(values: pd.Series) -> bool:
-    """Years, days such as 20240131, or seconds since 1970."""
+    """Whether numbers are years, days such as 20240131, or seconds since 1970."""
     return find_form(values).form != "number" and bool(values.is_monotonic_increasing)
 
 
 def _holds_times(values: pd.Series, name: str | None) -> bool:
-    """Dates, periods, or text of which every sampled row is a date."""
+    """Whether a column holds dates, periods, or text of which every sampled row is a date."""
     if isinstance(values.dtype, pd.PeriodDtype | pd.DatetimeTZDtype):
         return True
     if pd.api.types.is_datetime64_any_dtype(values.dtype):

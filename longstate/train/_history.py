@@ -1,17 +1,17 @@
-"""What a training run did, as one frozen value."""
+"""The history of a training run, a frozen dataclass."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One look at the validation part.
+    """One evaluation on the validation part.
 
     Args:
-        step: optimiser steps taken so far. Step 0 is the model before training: its line.
+        step: number of optimiser steps. Step 0 is the model before training: its line.
         epoch: passes over the training windows so far, a fraction.
-        train_loss: mean training loss since the last look; nan at step 0.
-        validation_loss: what early stopping watches.
+        train_loss: mean training loss since the last evaluation; nan at step 0.
+        validation_loss: loss that early stopping uses.
     """
 
     step: int
@@ -22,13 +22,13 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """Every look at the validation part, and how the run ended.
+    """All evaluations on the validation part, and how the run ended.
 
     Args:
-        looks: in order.
+        looks: the evaluations, in order.
         best_step: the step whose weights were kept.
         ended: "finished", "no progress" (early stopping), "out of time" or "interrupted".
-        seconds: time spent, over all resumed parts.
+        seconds: total time of all resumed parts.
     """
 
     looks: tuple[Evaluated, ...]

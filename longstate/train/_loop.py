@@ -1,17 +1,18 @@
-"""The training loop: one, and readable from top to bottom.
+"""The training loop of all models.
 
-It can be stopped at any moment and goes on where it was, bit for bit on the CPU: the order of the
+It can be stopped at any time and continued, with bit-identical results on the CPU: the order of the
 windows depends only on the seed and the epoch, and weights, moments, random state and position are
 in the checkpoint.
 """
 
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,13 +31,13 @@ from longstate.train._stopping import stop_signals
 
 
 class Task(Protocol):
-    """What is learnt. The loop knows nothing of series or text."""
+    """The interface between the loop and a task, such as forecasting or language modelling."""
 
     @property
     def model(self) -> nn.Module: ...
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """Indices of each batch, in order; depends on nothing but the seed and `epoch`."""
+        """Indices of each batch, in order; a function of the seed and `epoch` only."""
 
     def loss(self, indices: np.ndarray) -> Tensor:
         """Mean loss of one batch."""
@@ -47,7 +48,7 @@ class Task(Protocol):
 
 @dataclass
 class Progress:
-    """Where the run is. All of it is in the checkpoint."""
+    """The position of the run. All of it is in the checkpoint."""
 
     total: int
     epoch: int = 0
@@ -73,12 +74,12 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where and how often the run is written down.
+    """Where and how often checkpoints are written.
 
     Args:
-        path: the checkpoint file; None keeps nothing.
-        identity: data and settings; a checkpoint of another identity is refused.
-        seconds: time between checkpoints within an epoch. One is written after each epoch anyway.
+        path: the checkpoint file; None writes nothing.
+        identity: data and settings; a checkpoint with another identity is refused.
+        seconds: time between checkpoints in an epoch. One is also written after each epoch.
     """
 
     path: Path | None = None
@@ -99,7 +100,7 @@ def train(
     looked: Callable[[Progress], None] | None = None,
     ended: Callable[[TrainingHistory], None] | None = None,
 ) -> TrainingHistory:
-    """Train `task.model`, which ends with the best weights that were found.
+    """Train `task.model`. At the end it has the best weights on the validation part.
 
     Ctrl-C, SIGTERM and SIGHUP end it early, with a checkpoint; see `stop_signals` for what then
     comes of the process.
@@ -108,9 +109,10 @@ def train(
         task: model, batches and losses.
         settings: lengths and rates.
         seed: of dropout; the task has its own for the order of the windows.
-        keeping: where checkpoints go. One that is there is continued.
+        keeping: checkpoints. An existing one is continued.
         show: called after each step.
-        looked: called after each evaluation on the validation part, with the weights evaluated.
+        looked: called after each evaluation on the validation part; the model has the evaluated
+            weights then.
         ended: called at the end with the best weights, also when a signal ends the process.
 
     Raises:
@@ -122,47 +124,70 @@ def train(
         torch.manual_seed(seed)
         best = _copy(task.model)
         progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
+        run = _Run(task, settings, optimiser, progress, keeping)
         if keeping.path is not None and keeping.path.exists():
             best = _resume(task.model, optimiser, progress, keeping)
-        started, saved = time.monotonic() - progress.seconds, time.monotonic()
+        started = time.monotonic() - progress.seconds
         if not progress.looks:
             best = _look(task, progress, best)
-            _save(task.model, optimiser, progress, best, keeping)
+            _save(run, best)
             if looked is not None:
                 looked(progress)
         while not progress.ended:
-            out_of_time = False
-            for batch in task.epoch(progress.epoch)[progress.batch :]:
-                set_rate(optimiser, _place(progress, settings), progress.total)
-                _step(task, optimiser, progress, batch)
-                progress.seconds = time.monotonic() - started
-                if show is not None:
-                    show(progress)
-                out_of_time = settings.minutes is not None and (
-                    progress.seconds > 60 * settings.minutes
-                )
-                if out_of_time or interrupted.is_set():
-                    break
-                if time.monotonic() - saved > keeping.seconds:
-                    _save(task.model, optimiser, progress, best, keeping)
-                    saved = time.monotonic()
+            out_of_time = _epoch(run, best, started, interrupted, show)
             if interrupted.is_set():
                 break
             best = _look(task, progress, best)
             progress.epoch, progress.batch = progress.epoch + 1, 0
             progress.ended = _ending(progress, settings, out_of_time)
-            _save(task.model, optimiser, progress, best, keeping)
-            saved = time.monotonic()
+            _save(run, best)
             if looked is not None:
                 looked(progress)
         if interrupted.is_set():
-            _save(task.model, optimiser, progress, best, keeping)
+            _save(run, best)
         task.model.load_state_dict(best)
         how = progress.ended or "interrupted"
         history = TrainingHistory(tuple(progress.looks), progress.best_step, how, progress.seconds)
         if ended is not None:
             ended(history)
     return history
+
+
+class _Run(NamedTuple):
+    """The parts of one run."""
+
+    task: Task
+    settings: Training
+    optimiser: torch.optim.Optimizer
+    progress: Progress
+    keeping: Keeping
+
+
+def _epoch(
+    run: _Run,
+    best: dict[str, Tensor],
+    started: float,
+    interrupted: threading.Event,
+    show: Callable[[Progress], None] | None,
+) -> bool:
+    """Take the remaining steps of the epoch, unless time runs out (returns True) or an interrupt
+    comes. `started` is the time at which the whole run would have started."""
+    task, settings, optimiser, progress, keeping = run
+    saved = time.monotonic()
+    for batch in task.epoch(progress.epoch)[progress.batch :]:
+        set_rate(optimiser, _place(progress, settings), progress.total)
+        _step(task, optimiser, progress, batch)
+        progress.seconds = time.monotonic() - started
+        if show is not None:
+            show(progress)
+        if settings.minutes is not None and progress.seconds > 60 * settings.minutes:
+            return True
+        if interrupted.is_set():
+            break
+        if time.monotonic() - saved > keeping.seconds:
+            _save(run, best)
+            saved = time.monotonic()
+    return False
 
 
 def _step(
@@ -187,7 +212,7 @@ def _step(
 
 
 def _place(progress: Progress, settings: Training) -> int:
-    """Where the step stands in the schedule: by the clock where that will end the run first."""
+    """The position of the step in the schedule; by time if the time limit ends the run first."""
     if settings.minutes is None:
         return progress.step
     share = min(1.0, progress.seconds / (60 * settings.minutes))
@@ -225,21 +250,15 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _save(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-    best: dict[str, Tensor],
-    keeping: Keeping,
-) -> None:
-    if keeping.path is None:
+def _save(run: _Run, best: dict[str, Tensor]) -> None:
+    if run.keeping.path is None:
         return
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors = {f"model/{k}": v for k, v in run.task.model.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in best.items()}
-    tensors |= checkpoint.pack_optimiser(optimiser)
+    tensors |= checkpoint.pack_optimiser(run.optimiser)
     tensors["random"] = torch.get_rng_state()
-    facts = {"identity": keeping.identity, "progress": dataclasses.asdict(progress)}
-    checkpoint.save(keeping.path, "training", tensors, facts)
+    facts = {"identity": run.keeping.identity, "progress": dataclasses.asdict(run.progress)}
+    checkpoint.save(run.keeping.path, "training", tensors, facts)
 
 
 def _resume(

@@ -1,11 +1,11 @@
-"""Settings that older versions wrote under other names; applied wherever a file is read."""
+"""Settings that older versions wrote under other names. Applied when a file is read."""
 
 from collections.abc import Mapping
 from typing import Any
 
 ADDED = {"weight_decay": "0.1", "dynamics_rate": "None", "gate": "glu"}
-"""Settings that an older version did not write into a run's checkpoint, and what it did, as the
-text that `str` makes of the value."""
+"""Settings that an older version did not write into a run's checkpoint -> the value that it used,
+as text."""
 
 _RENAMED = {"layer": "layers", "batch": "batch_size", "shares": "split"}
 

@@ -1,12 +1,12 @@
-"""AdamW with three parameter groups, and warm-up into a cosine.
+"""AdamW with three parameter groups, and a schedule with warm-up and cosine decay.
 
     group      parameters                        learning rate     weight decay
     dynamics   those a layer names `dynamics`    its own           none
     vectors    biases, norms, scalars            the common one    none
     matrices   all others                        the common one    the common one
 
-A layer's dynamics decide how long it remembers: decay would pull time scales towards a value that
-means nothing, and a large step can make it forget everything at once.
+A layer's dynamics determine its memory: weight decay would pull time scales towards an arbitrary
+value, and a large update can destroy the memory.
 """
 
 import math

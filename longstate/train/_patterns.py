@@ -1,4 +1,4 @@
-"""Which layer each block of a model gets."""
+"""The layer of each block of a model."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from longstate.errors import InputError
 from longstate.models import layer_class
 
 DEPTH = 3
-"""Blocks of a model of one kind of layer, where no number is given."""
+"""Default number of blocks of a model with one kind of layer."""
 
 
 def layer_pattern(layers: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of layers: one, or several in a list or with commas between, in lower case.
+    """The names of layers in lower case: one, or several in a list or separated by commas.
 
     Raises:
         InputError: there is no such layer.
@@ -31,7 +31,7 @@ def layer_names(layers: str | Sequence[str], n_layers: int | None) -> tuple[str,
     """One name per block.
 
     Args:
-        layers: as `layer_pattern` takes them; the pattern is repeated.
+        layers: as for `layer_pattern`; the pattern is repeated.
         n_layers: number of blocks. None: one pattern, or `DEPTH` blocks of a single name.
 
     Raises:

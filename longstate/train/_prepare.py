@@ -1,4 +1,4 @@
-"""What is decided and solved before training starts."""
+"""Decisions and closed-form solutions before training."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +21,12 @@ WINDOW = 336
 
 @dataclass(frozen=True)
 class Bounds:
-    """What forecasts may be.
+    """Bounds of the forecasts, and the transform of the targets.
 
     Args:
-        lower, upper: no forecast lies beyond; None for no bound.
-        transform: of the targets before they are scaled: "none", "log1p" (of the distance to
-            `lower`), "box-cox", or "auto": what is best on the validation part.
+        lower, upper: bounds of every forecast; None for no bound.
+        transform: applied to the targets before scaling: "none", "log1p" (of the distance to
+            `lower`), "box-cox", or "auto": the best on the validation part.
     """
 
     lower: float | None = None
@@ -44,7 +44,7 @@ class Bounds:
             raise InputError(f"lower must be below upper; got {self.lower:g} and {self.upper:g}")
 
     def check(self, table: Table) -> None:
-        """Raises InputError where the data itself lies beyond a bound."""
+        """Raise InputError if the data exceeds a bound."""
         for name, bound, sign in (("lower", self.lower, 1), ("upper", self.upper, -1)):
             if bound is None:
                 continue
@@ -69,7 +69,7 @@ def plan(
     """Columns, lengths and parts. `window` and `season` None are found from the table.
 
     Raises:
-        InputError: a part is too short, or the data lies beyond a bound.
+        InputError: a part is too short, or the data exceeds a bound.
     """
     bounds.check(table)
     check_split(split)
@@ -99,8 +99,8 @@ def plan(
 
 
 def identity_of(spec: ForecastSpec) -> dict[str, Any]:
-    """What must agree to go on with a run; what is as it always was is left out, so that a run that
-    an older version began goes on."""
+    """The settings that must be equal to continue a run. Newer settings with the old default value
+    are left out, so that runs of older versions can be continued."""
     facts = asdict(spec)
     calendar = spec.calendar
     extra = {name: facts.pop(name) for name in ("lower", "upper", "transform")}
@@ -133,7 +133,7 @@ def _line_error(table: Table, spec: ForecastSpec, parts: Split) -> float:
 def solve(
     model: ForecastModel, training: Windows, validation: Windows, rows: int
 ) -> tuple[str, ...]:
-    """Set what needs no training: scales, the line, the quantiles' spread.
+    """Set the parts that need no training: scales, the line, the spread of the quantiles.
 
     Args:
         model: of the same spec as the windows.

@@ -1,6 +1,6 @@
-"""How models are made and trained. Nothing heavy is imported, so that `--help` answers at once.
+"""Settings of models and training. Nothing heavy is imported, so that `--help` is fast.
 
-The command line makes an option of every field here, with the text of its docstring.
+The command line has an option for every field here, with the text of its docstring.
 """
 
 import math
@@ -11,13 +11,13 @@ from longstate.errors import SEEDS, InputError, expect_whole
 
 @dataclass(frozen=True)
 class Training:
-    """How a forecaster is trained.
+    """Settings of the training of a forecaster.
 
     Args:
         epochs: Passes over the training windows, at most.
         minutes: Time for training, at most. Results of such a run cannot be repeated exactly.
         batch_size: Windows per step.
-        windows_per_epoch: Windows of one epoch, at most; drawn anew for each epoch.
+        windows_per_epoch: Windows of one epoch, at most; drawn again for each epoch.
         learning_rate: Highest learning rate, for all parameters but the layers' dynamics.
         dynamics_rate: Highest learning rate of the layers' decays, frequencies and step sizes.
         weight_decay: Weight decay of the weight matrices.
@@ -44,7 +44,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a forecaster's state space model is.
+    """Size of a forecaster's state space model.
 
     Args:
         d_model: Channels between the blocks.
@@ -69,14 +69,14 @@ class Size:
 
 @dataclass(frozen=True)
 class TextTraining:
-    """How a language model is trained.
+    """Settings of the training of a language model.
 
     Args:
         batch_size: Windows per step.
         steps: Steps of the optimiser; 800 if neither steps, epochs nor minutes are given.
         epochs: Passes over the training text, instead of steps.
-        minutes: Time for training, at most. The learning rate falls by the clock where that ends
-            the training first.
+        minutes: Time for training, at most. If the time ends the training first, the learning rate
+            follows the time.
         learning_rate: Highest learning rate.
         dynamics_rate: Highest learning rate of the layers' decays, frequencies and step sizes; the
             smaller of 0.001 and the learning rate if not given.

@@ -1,7 +1,7 @@
-"""A regular table of numbers, made from a data frame or refused in one sentence.
+"""A regular table of numbers from a data frame.
 
-Rows are evenly spaced in time. Missing rows are put in; gaps hold the last value seen (which looks
-at nothing later) and are marked. Rows at the end whose targets are empty are the future: they carry
+Rows are evenly spaced in time. Missing rows are added; gaps hold the last observed value (so no
+later value is used) and are marked. Rows at the end with empty targets are the future: they hold
 the columns that are known in advance.
 """
 
@@ -21,7 +21,7 @@ from longstate.train._time_step import Timing
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns play which part. `time` None: row numbers stand for time."""
+    """The role of each column. `time` None: row numbers are used as times."""
 
     targets: tuple[str, ...]
     covariates: tuple[str, ...] = ()
@@ -31,17 +31,17 @@ class Columns:
 
 @dataclass(frozen=True)
 class Table:
-    """n rows with an observed past, then rows of the future of which only `known` is known.
+    """n rows of the past, then rows of the future with only the columns in `known`.
 
     Args:
         columns: names, in the order of the arrays' columns.
-        target (n, c), covariates (n, p): float64; gaps hold the last value seen.
+        target (n, c), covariates (n, p): float64; gaps hold the last observed value.
         observed (n, c): False where the target was missing.
         known (n + future, k): float64.
         times (n + future): stamps of `calendar`, or None.
-        calendar: how times go on, or None without times.
-        notes: what was found and mended, in sentences.
-        before: rows of the data that are left out before the first complete one.
+        calendar: step and format of the times, or None without times.
+        notes: sentences about corrections.
+        before: number of rows of the data before the first complete one; they are left out.
     """
 
     columns: Columns
@@ -59,19 +59,19 @@ class Table:
         return self.target.shape[0]
 
     def times_ahead(self, rows: int) -> pd.Index | None:
-        """Times of all n rows and of `rows` rows after them; None where these are not known."""
+        """Times of all n rows and of `rows` rows after them; None if these are unknown."""
         if self.times is None or self.calendar is None or not self.calendar.even:
             return None
         past = self.times[: self.rows]
         return past.append(self.calendar.next(past[-1], rows))
 
     def wall_clock(self, ahead: int) -> np.ndarray | None:
-        """What a clock shows at `times_ahead`; None where that is no date."""
+        """Local times at `times_ahead`; None if times are not dates."""
         times = self.times_ahead(ahead)
         return None if times is None or self.calendar is None else self.calendar.wall_clock(times)
 
     def label(self, row: int) -> str:
-        """The time of a row in words; the row number where there are no times."""
+        """The time of a row as text; the row number without times."""
         if self.calendar is not None and self.times is not None:
             if row < self.rows:
                 return self.calendar.text(self.times[row])
@@ -81,7 +81,7 @@ class Table:
         return str(row + self.before)
 
     def digest(self, rows: int) -> str:
-        """A fingerprint of the first `rows` rows."""
+        """A hash of the first `rows` rows."""
         h = hashlib.sha256(repr(self.columns).encode())
         for array in (self.target, self.observed, self.covariates, self.known):
             h.update(np.ascontiguousarray(array[:rows]).tobytes())
@@ -106,7 +106,7 @@ def make_table(
         frame: one row per time step, oldest first.
         columns: which columns are read.
         calendar: that of training; None to find it.
-        timing: what is said of the times where the calendar has to be found.
+        timing: settings of the times, used to find the calendar.
 
     Raises:
         InputError: a column is missing, listed twice or not numeric; dates cannot be read, repeat,
@@ -158,7 +158,7 @@ def _numbers(column: pd.Series) -> np.ndarray:
 
 
 def shorten(value: object) -> str:
-    """A cell for a message, in quotes."""
+    """A cell for a message, shortened and in quotes."""
     text = str(value)
     return repr(text if len(text) <= 60 else text[:60] + "...")
 
@@ -177,7 +177,7 @@ def _assemble(
     seen = np.flatnonzero(~np.isnan(target).any(axis=1))
     if len(seen) == 0:
         raise InputError("no row has a value for every target")
-    # Before the first complete row there is no last value to hold; after the last is the future.
+    # Before the first complete row there is no last value; after the last one is the future.
     start, end = int(seen[0]), int(np.flatnonzero(~np.isnan(target).all(axis=1))[-1]) + 1
     values = values.iloc[start:]
     observed = ~np.isnan(target[start:end])
@@ -203,7 +203,7 @@ def _assemble(
 
 
 def _known(known: pd.DataFrame, past: int) -> np.ndarray:
-    """Past gaps are filled; the future ends at the first row with a gap."""
+    """Known columns: gaps in the past are filled; the future ends at the first row with a gap."""
     if known.shape[1] == 0:
         return np.zeros((len(known), 0))
     for name in known.columns:

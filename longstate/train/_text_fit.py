@@ -1,4 +1,4 @@
-"""How `TextModel.fit` reads its text and trains on it."""
+"""Reading of the text and training for `TextModel.fit`."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +15,13 @@ from longstate.train._text_run import TextHistory, TextRun
 from longstate.train._tokens import Tokens
 
 LOOKS = 10
-"""Evaluations on the validation part, at least, where there are so many steps."""
+"""Least number of evaluations on the validation part, if there are enough steps."""
 INTERVAL = 50
-"""Steps between two evaluations, at most."""
+"""Largest number of steps between two evaluations."""
 STEPS = 800
-"""Where neither steps nor epochs nor minutes are given."""
+"""Number of steps if neither steps nor epochs nor minutes are given."""
 MOST_STEPS = 1_000_000
-"""Where only minutes are given."""
+"""Number of steps if only minutes are given."""
 
 Files = str | Path | Sequence[str | Path]
 
@@ -34,10 +34,10 @@ def opened(
     folder: Path | None = None,
     encoded: Callable[[int, int], None] | None = None,
 ) -> Iterator[Corpus]:
-    """Files or a text as tokens; what has to be written goes into `folder` or a temporary one.
+    """Open files or a text as tokens. Encoded tokens are written to `folder` or a temporary folder.
 
     Raises:
-        InputError: there is neither or both, or a file cannot be read.
+        InputError: neither or both are given, or a file cannot be read.
     """
     paths = [Path(f) for f in ([files] if isinstance(files, str | Path) else files)]
     if paths and text is not None:
@@ -54,7 +54,7 @@ def opened(
 def fit_text(
     run: TextRun, settings: Training, seed: int, show: Callable[[Progress], None] | None
 ) -> TextHistory:
-    """Train `run.task.model`, writing the run's folder as it goes.
+    """Train `run.task.model`, and write the run's folder during training.
 
     Raises:
         InputError: the folder cannot be used, or the loss is not finite.
@@ -102,7 +102,7 @@ def total_steps(training: TextTraining, corpus: Corpus, context: int) -> int:
 
 
 def loop_settings(training: TextTraining, steps: int) -> Training:
-    """What the loop is told; its epochs are the stretches between two evaluations."""
+    """Settings of the loop; its epochs are the intervals between two evaluations."""
     looks = min(steps, max(LOOKS, -(-steps // INTERVAL)))
     rate = training.dynamics_rate
     return Training(

@@ -1,9 +1,6 @@
-"""The language model for people with text: fit, generate, score, save, load.
+"""The text model, an estimator for text: fit, generate, score, save, load."""
 
-model = TextModel("mamba,s4d", d_model=128).fit("book.txt", minutes=5)
-print(model.generate("Once upon a time"))
-"""
-
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,12 +17,10 @@ from longstate.train._patterns import layer_names
 from longstate.train._settings import TextTraining, check_sizes
 from longstate.train._text_fit import Files, fit_text, loop_settings, opened, total_steps
 from longstate.train._text_run import (
-    Made,
     TextHistory,
     TextLook,
     TextRun,
     read_run,
-    settings_of,
     write_model,
     write_tokenizer,
 )
@@ -33,7 +28,7 @@ from longstate.train._text_task import TextScore, TextTask, score_text
 from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
 CONTEXT = 1024
-"""Tokens of a window, where nothing else is known."""
+"""Default number of tokens of a window."""
 
 
 class TextModel:
@@ -42,14 +37,14 @@ class TextModel:
         TextModel("mamba,s4d").fit("book.txt", minutes=5).generate("Once upon a time")
 
     Args:
-        layers: name of a class in `longstate.layers`, in any case; or several (a list, or with
-            commas between): a pattern that is repeated.
+        layers: name of a class in `longstate.layers`, in any case; or several (a list, or
+            separated by commas): a pattern that is repeated.
         d_model: channels between the blocks.
         n_layers: number of blocks. None: one pattern, or 3 blocks of a single name.
         tokenizer: "bytes", or the path of a `tokenizer.json`.
         context: tokens of a training window.
         training: settings of the training.
-        seed: of the weights and of the places of the windows.
+        seed: of the weights and of the positions of the windows.
 
     Raises:
         InputError: a value is out of its range.
@@ -83,7 +78,7 @@ class TextModel:
 
     @property
     def tokens(self) -> Tokens:
-        """Text to tokens and back."""
+        """The tokenizer."""
         if self._tokens is None:
             self._tokens = load_tokens(self.tokenizer)
         return self._tokens
@@ -92,12 +87,12 @@ class TextModel:
     def of(
         cls, model: LanguageModel, tokenizer: str | Path = "bytes", *, context: int | None = None
     ) -> "TextModel":
-        """A model that was trained elsewhere, with its tokens.
+        """A text model from a language model and a tokenizer.
 
         Args:
-            model: for example what `longstate.interop.load_language_model` returns.
+            model: for example from `longstate.interop.load_language_model`.
             tokenizer: "bytes", or the path of a `tokenizer.json` or of its folder.
-            context: tokens of a training window, where that is known.
+            context: tokens of a training window, if known.
 
         Raises:
             InputError: the tokenizer has more tokens than the model.
@@ -135,15 +130,15 @@ class TextModel:
         Args:
             files: one or more text files of any size, joined.
             text: the text itself, instead of files.
-            minutes: time for training at most, instead of `training.minutes`.
-            out: folder for the checkpoint and the model. A run that was stopped there goes on.
+            minutes: maximum time for training, instead of `training.minutes`.
+            out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
             looked: called after each evaluation on the validation part.
-            encoded: called with the bytes encoded and all bytes, where a tokenizer has to.
+            encoded: called with the number of encoded bytes and of all bytes, with a tokenizer.
 
         Raises:
             InputError: a file, a setting or the folder cannot be used; or the loss is not finite.
-                Then the best weights so far are in `out`.
+                In that case the best weights so far are in `out`.
         """
         training = self.training
         if minutes is not None:
@@ -179,10 +174,10 @@ class TextModel:
         stop_strings: Sequence[str] = (),
         seed: int = 0,
     ) -> Iterator[str]:
-        """As `generate`, but as it comes.
+        """As `generate`, but yields the text during generation.
 
         Yields:
-            For each token the text that is now certain, often none.
+            For each token the text that is now final, often empty.
 
         Raises:
             InputError: as `generate`.
@@ -215,16 +210,16 @@ class TextModel:
 
         Args:
             prompt: the text, at least one character.
-            max_tokens: how many to make.
-            temperature: 0 takes the likeliest token each time, 1 draws from the probabilities.
-            top_k, top_p: draw from the likeliest `top_k` tokens, and of these from the fewest that
-                hold `top_p` of their probability.
-            repetition_penalty: above 1 makes tokens less likely that the text holds already.
-            stop_strings: each ends the text, and is no part of it.
+            max_tokens: maximum number of new tokens.
+            temperature: 0 takes the most likely token, 1 draws from the model's probabilities.
+            top_k, top_p: draw from the `top_k` most likely tokens, and of these from the smallest
+                set with a total probability of `top_p`.
+            repetition_penalty: above 1 makes tokens that are already in the text less likely.
+            stop_strings: strings that end the text; they are not part of it.
             seed: of the draws.
 
         Returns:
-            What follows the prompt.
+            The text after the prompt.
 
         Raises:
             InputError: a setting or the prompt cannot be used.
@@ -237,7 +232,7 @@ class TextModel:
         )  # fmt: skip
 
     def score(self, files: Files = (), *, text: str | None = None) -> TextScore:
-        """How well the model predicts a text, in windows of `context` tokens (1024 if unknown).
+        """Score the predictions for a text, in windows of `context` tokens (1024 if unknown).
 
         Args:
             files: one or more text files, joined.
@@ -250,11 +245,18 @@ class TextModel:
         with opened(files, text, self.tokens) as corpus:
             return score_text(model, corpus, self.context or CONTEXT)
 
+    def with_model(self, model: LanguageModel) -> "TextModel":
+        """A copy that has another model of the same tokens."""
+        new = copy.copy(self)
+        new._model = model
+        return new
+
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file; a tokenizer is copied into the file's folder.
 
         Raises:
-            InputError: it cannot be written, or the folder has the tokenizer of another model.
+            InputError: the file cannot be written, or the folder has the tokenizer of another
+                model.
         """
         path = Path(path)
         facts = {} if self.history is None else {"history": self.history.to_facts()}
@@ -264,14 +266,12 @@ class TextModel:
 
     @classmethod
     def load(cls, path: str | Path) -> "TextModel":
-        """Read what `save` wrote, or the folder that `fit(out=...)` wrote.
+        """Read a file of `save`, or a folder of `fit(out=...)`.
 
         Raises:
             InputError: there is no such run or file, or it is damaged.
         """
-        model, tokens, settings, history = read_run(path)
-        training = settings_of(TextTraining, settings, path)
-        made = settings_of(Made, settings, path)
+        model, tokens, history, training, made = read_run(path)
         self = cls(
             model.spec.layers,
             d_model=model.spec.d_model,
@@ -285,12 +285,12 @@ class TextModel:
         return self
 
     def settings(self) -> dict[str, Any]:
-        """All settings by name, as JSON holds them."""
+        """All settings by name, as values that JSON can hold."""
         return {
             "layers": ",".join(self.layers),
             "d_model": self.d_model,
             "n_layers": self.n_layers,
-            # Where the tokenizer lies may change; which one it is, the digest of the text knows.
+            # The path of the tokenizer may change; the digest of the text identifies it.
             "tokenizer": TOKENIZER if isinstance(self.tokens, FileTokens) else "bytes",
             "context": self.context,
             **dataclasses.asdict(self.training),

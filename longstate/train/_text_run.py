@@ -1,9 +1,8 @@
 """The folder of a language model's training, and the file of its model.
 
-`model.safetensors` (the best weights, and what they are), `tokenizer.json` where one was given,
-`settings.json`, `history.json`, `validation.npy` (the first tokens of the validation part, on which
-`longstate memory` measures), and `checkpoint.safetensors`, from which a training that was stopped
-goes on.
+`model.safetensors` (the best weights, and their description), `tokenizer.json` if one was given,
+`settings.json`, `history.json`, `validation.npy` (the first tokens of the validation part, for
+`longstate memory`), and `checkpoint.safetensors`, from which a stopped training is continued.
 """
 
 import dataclasses
@@ -26,6 +25,7 @@ from longstate.train._checkpoint import MODEL
 from longstate.train._history import Evaluated
 from longstate.train._loop import Progress
 from longstate.train._old_names import renamed
+from longstate.train._settings import TextTraining
 from longstate.train._text_task import TextTask
 from longstate.train._tokens import TOKENIZER, FileTokens, Tokens, load_tokens
 
@@ -38,7 +38,7 @@ class TextLook:
     """One evaluation on the validation part.
 
     Args:
-        step: of the optimiser. passes: over the training text so far, a fraction.
+        step: of the optimiser. passes: passes over the training text so far, a fraction.
         train_loss: mean since the last evaluation, nats per token; nan at step 0.
         bits_per_byte: of the validation text. perplexity: per token of it.
     """
@@ -52,12 +52,12 @@ class TextLook:
 
 @dataclass(frozen=True)
 class TextHistory:
-    """Every evaluation of a training run, and how the run ended.
+    """All evaluations of a training run, and how the run ended.
 
     Args:
         looks: the evaluations, in order, at least one.
         ended: "finished", "out of time" or "interrupted"; empty while it runs.
-        seconds: time spent, over all resumed parts.
+        seconds: total time of all resumed parts.
     """
 
     looks: tuple[TextLook, ...]
@@ -66,11 +66,11 @@ class TextHistory:
 
     @property
     def best(self) -> TextLook:
-        """The evaluation whose weights were kept."""
+        """The evaluation with the best weights."""
         return min(self.looks, key=lambda look: look.bits_per_byte)
 
     def to_facts(self) -> dict[str, Any]:
-        """What JSON can hold: before the first step there is no training loss, and no nan there."""
+        """Values that JSON can hold: the missing training loss of step 0 is left out."""
         rows = [dataclasses.asdict(look) for look in self.looks]
         for row in rows:
             row["train_loss"] = None if math.isnan(row["train_loss"]) else row["train_loss"]
@@ -78,7 +78,7 @@ class TextHistory:
 
     @classmethod
     def from_facts(cls, facts: object) -> "TextHistory | None":
-        """None where that is no history."""
+        """The history; None if `facts` is not one."""
         try:
             given = mapping(facts, "history")
             rows = value_of(given.get("looks"), list[dict[str, Any]], "looks")
@@ -96,9 +96,9 @@ class TextRun:
 
     Args:
         out: the folder; None writes nothing.
-        task: what is trained.
-        tokens: of the text.
-        settings: of the run, as JSON holds them.
+        task: the training task.
+        tokens: the tokenizer of the text.
+        settings: of the run, as values that JSON can hold.
         looked: called after each evaluation.
     """
 
@@ -114,7 +114,7 @@ class TextRun:
         self.settings = settings
 
     def identity(self) -> dict[str, str]:
-        """What must be the same for a run to go on."""
+        """The settings that must be equal to continue a run."""
         facts = {"text": self.task.corpus.digest, **self.settings}
         return {name.replace("_", " "): str(value) for name, value in facts.items()}
 
@@ -130,7 +130,7 @@ class TextRun:
         return TextHistory(tuple(map(self._describe, looks)), ended, seconds)
 
     def save(self, step: int) -> None:
-        """The model as it is now; what it needs beside it first."""
+        """Write the current model, after the other files that it needs."""
         if self.out is not None:
             text = json.dumps(self.settings, indent=2) + "\n"
             write_tokenizer(self.out, self.tokens)
@@ -154,7 +154,7 @@ def write_tokenizer(folder: Path, tokens: Tokens) -> None:
     """Copy the tokenizer into a folder.
 
     Raises:
-        InputError: there is another tokenizer, or it cannot be written.
+        InputError: the folder has another tokenizer, or the file cannot be written.
     """
     if not isinstance(tokens, FileTokens):
         return
@@ -168,16 +168,18 @@ def write_tokenizer(folder: Path, tokens: Tokens) -> None:
 def write_model(
     path: Path, model: LanguageModel, settings: Mapping[str, Any], **more: object
 ) -> None:
-    """The model's file; a tokenizer lies beside it."""
+    """Write the model's file. The tokenizer is beside it."""
     facts = {"tokens": settings["tokenizer"], "settings": dict(settings), **more}
     write_language_model(path, model, facts)
 
 
-def read_run(path: str | Path) -> tuple[LanguageModel, Tokens, dict[str, Any], TextHistory | None]:
-    """Model, tokens, settings and history of a folder or of a model's file.
+def read_run(
+    path: str | Path,
+) -> "tuple[LanguageModel, Tokens, TextHistory | None, TextTraining, Made]":
+    """Model, tokenizer, settings and history of a folder or of a model's file.
 
     Raises:
-        InputError: there is no such run, it is damaged, or it is a model without its tokens.
+        InputError: there is no such run, it is damaged, or it is a model without a tokenizer.
     """
     path = Path(path)
     if not path.exists():
@@ -197,7 +199,8 @@ def read_run(path: str | Path) -> tuple[LanguageModel, Tokens, dict[str, Any], T
     settings = facts.get("settings") or (beside["settings"] if file.name == MODEL else {})
     history = beside["history"] if file.name == MODEL else facts.get("history")
     settings = renamed(settings if isinstance(settings, dict) else {})
-    return model, tokens, settings, TextHistory.from_facts(history)
+    training, made = _settings_of(TextTraining, settings, path), _settings_of(Made, settings, path)
+    return model, tokens, TextHistory.from_facts(history), training, made
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ class Made:
         expect(context is None or context >= 1, f"context must be at least 1; got {context}")
 
 
-def settings_of(kind: type[_T], settings: dict[str, Any], path: str | Path) -> _T:
+def _settings_of(kind: type[_T], settings: dict[str, Any], path: str | Path) -> _T:
     """The settings of a run's file that are fields of `kind`.
 
     Raises:
@@ -225,7 +228,7 @@ def settings_of(kind: type[_T], settings: dict[str, Any], path: str | Path) -> _
 
 
 def _json(path: Path) -> Any:
-    """Of a file beside the model, which may be gone or cut short."""
+    """The contents of a JSON file beside the model, which may be missing or cut short."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,10 +1,10 @@
-"""Learning to predict the next token: batches of windows at random places, and the loss.
+"""The training task of a language model: batches of windows at random positions, and the loss.
 
     loss = mean over tokens of -log p(next)                                   nats per token
     bits per byte = loss * tokens of the validation text / its bytes / ln 2   validation
     perplexity = exp(loss)                                                    per token
 
-Every window begins from a state of zero. Bits per byte compare models with different tokenizers.
+Every window starts from a zero state. Bits per byte can be compared between tokenizers.
 """
 
 import math
@@ -21,16 +21,16 @@ from longstate.train._corpus import Corpus
 from longstate.train._settings import Training
 
 VALIDATION_TOKENS = 1 << 16
-"""Validated at each look, at most: evenly spaced windows where the text has more."""
+"""Tokens of one validation, at most; with more text, evenly spaced windows are used."""
 VALIDATION_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """How well a model predicts a text.
+    """Scores of a model's predictions for a text.
 
     Args:
-        bits_per_byte: comparable between models with different tokenizers.
+        bits_per_byte: can be compared between models with different tokenizers.
         perplexity: per token.
         tokens, bytes: of the text.
     """
@@ -42,15 +42,15 @@ class TextScore:
 
 
 class TextTask:
-    """A `Task` for the loop. Its epochs are the stretches between two evaluations.
+    """A `Task` for the loop. Its epochs are the intervals between two evaluations.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         corpus: the text.
         context: tokens of a window.
-        steps: of all epochs, evenly shared out.
+        steps: of all epochs together, distributed evenly.
         settings: number of epochs and batch size.
-        seed: of the places of the windows.
+        seed: of the positions of the windows.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TextTask:
         return loss / corpus.bytes_per_token / math.log(2)
 
     def perplexity(self, bits_per_byte: float) -> float:
-        """Per token, from what `validate` gave."""
+        """Perplexity per token, from the result of `validate`."""
         return perplexity(bits_per_byte * math.log(2) * self.corpus.bytes_per_token)
 
     def _losses(self, starts: np.ndarray, length: int) -> Tensor:
@@ -99,14 +99,14 @@ def text_loss(
     *,
     most: int | None = None,
 ) -> float:
-    """Mean loss per token of a part of the text, read in windows, each from a state of zero.
+    """Mean loss per token of a part of the text, in windows that start from a zero state.
 
     Args:
         model: in evaluation mode, gradients off.
         corpus: the text.
-        first, last: where the part begins and ends, in tokens; at least two of them.
+        first, last: begin and end of the part, in tokens; at least two tokens.
         context: tokens of a window.
-        most: evaluate evenly spaced windows of about so many tokens, where the part has more.
+        most: number of tokens, about; if the part has more, evenly spaced windows are evaluated.
     """
     length = min(context, last - first - 1)
     starts = np.arange(first, last - 1, length)
@@ -127,7 +127,7 @@ def text_loss(
 
 @torch.no_grad()
 def score_text(model: LanguageModel, corpus: Corpus, context: int) -> TextScore:
-    """Read the whole text, not its validation part alone.
+    """Score the whole text, not only its validation part.
 
     Raises:
         InputError: the text has fewer than two tokens.
@@ -140,12 +140,12 @@ def score_text(model: LanguageModel, corpus: Corpus, context: int) -> TextScore:
 
 
 def perplexity(nats: float) -> float:
-    """Of a mean loss per token; infinite where floats end."""
+    """Perplexity from a mean loss per token; infinite if it overflows."""
     return math.exp(nats) if nats < 700 else math.inf
 
 
 def _losses(model: LanguageModel, corpus: Corpus, starts: np.ndarray, length: int) -> Tensor:
-    """(b * length): of each token after the first of the windows at `starts`."""
+    """Losses (b * length) of the tokens after the first one in the windows at `starts`."""
     rows = np.stack([corpus.window(int(s), length + 1) for s in starts])
     tokens = torch.from_numpy(rows)
     logits, _ = model(tokens[:, :-1])

@@ -1,4 +1,4 @@
-"""How the times of a column are written, found once from all of its rows."""
+"""Find the format of the times in a column, from all rows."""
 
 import warnings
 import zoneinfo
@@ -9,7 +9,7 @@ import pandas as pd
 
 from longstate.models._time_text import LONGEST, OFFSET, QUARTER, WEEK, read_text
 
-# A number of so many units since 1970 lies between 1973 and 2286.
+# Unit of a number since 1970, such that the time is between 1973 and 2286.
 UNIX = {"s": 1e8, "ms": 1e11, "us": 1e14, "ns": 1e17}
 WHOLE = {"%Y": (1500, 2200), "%Y%m": (150001, 220012), "%Y%m%d": (15000101, 22001231)}
 HOURS = (1900010100, 2100010100)
@@ -30,7 +30,7 @@ MONTH_NAMES = (
     "%d-%b-%y",
     "%d-%b-%Y",
 )
-# Zones whose rules many others share; the first that fits is named.
+# Time zones with common rules; the first that fits is used.
 COMMON = (
     "Europe/London", "Europe/Berlin", "Europe/Helsinki", "America/New_York", "America/Chicago",
     "America/Denver", "America/Los_Angeles", "America/Halifax", "America/Sao_Paulo",
@@ -39,7 +39,7 @@ COMMON = (
 
 
 class Form(NamedTuple):
-    """A `Calendar.form`, the zone that the values name, and what there is to remark."""
+    """A `Calendar.form`, the zone of the values, and notes."""
 
     form: str
     zone: str | None
@@ -70,7 +70,7 @@ def find_form(values: pd.Series) -> Form:
 
 
 def _all(text: pd.Series, pattern: str) -> bool:
-    """Whether all match; most columns are dismissed by their first row."""
+    """Whether all rows match. Most columns already fail at the first row."""
     return bool(text.iloc[:1].str.fullmatch(pattern).all() and text.str.fullmatch(pattern).all())
 
 
@@ -115,7 +115,7 @@ def _text_form(text: pd.Series) -> tuple[str, tuple[str, ...]]:
 
 
 def _numeric_form(text: pd.Series) -> tuple[str, tuple[str, ...]] | None:
-    """Day and month in two digits: which comes first is read from all rows."""
+    """Day and month in two digits: their order is found from all rows."""
     found = text.str.extract(NUMERIC)
     if found[0].isna().iloc[0]:
         return None
@@ -128,7 +128,7 @@ def _numeric_form(text: pd.Series) -> tuple[str, tuple[str, ...]] | None:
         return None
     mark = found[1].iloc[0]
     orders = [("%m", "%d"), ("%d", "%m")]
-    if mark == ".":  # nobody writes month.day
+    if mark == ".":  # month.day is not in use
         orders.reverse()
     forms = [mark.join((*order, year)) + clock for order in orders]
     both = [read_text(form, text) for form in forms]
@@ -142,17 +142,17 @@ def _numeric_form(text: pd.Series) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _badness(stamps: pd.DatetimeIndex) -> tuple[int, bool, int]:
-    """Unread rows, disorder, and how many different steps."""
+    """A score, lower is better: unread rows, wrong order, number of different steps."""
     gaps = np.diff(stamps.dropna().asi8)
     return int(np.sum(stamps.isna())), bool((gaps <= 0).any()), len(np.unique(gaps))
 
 
 def _zone_name(zone: object) -> str:
-    """A name that pandas knows; UTC for a zone that has none."""
+    """A zone name that pandas accepts; UTC for a zone without a name."""
     name = str(getattr(zone, "key", None) or getattr(zone, "zone", None) or zone)
     try:
         pd.Timestamp(0, tz=name)
-    except Exception:  # the libraries of zones raise errors of many kinds
+    except Exception:  # time zone libraries raise many kinds of errors
         return "UTC"
     return name
 
@@ -181,7 +181,7 @@ def _offset_zone(text: pd.Series) -> tuple[str | None, tuple[str, ...]]:
     for zone in (*COMMON, *sorted(zoneinfo.available_timezones())):
         local = few.tz_convert(zone).tz_localize(None) - few.tz_convert("UTC").tz_localize(None)
         if (local.to_numpy() == wanted).all():
-            return zone, (f"The offsets {shown} fit the time zone {zone}; it is taken.",)
+            return zone, (f"The offsets {shown} fit the time zone {zone}, which is used.",)
     return "UTC", (f"The offsets {shown} fit no time zone; times are in UTC.",)
 
 

@@ -1,4 +1,4 @@
-"""Rows put in their places on a calendar's grid, or refused in one sentence."""
+"""Place rows on the grid of a calendar."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ COUNT = "step 'rows' (--step rows) counts rows instead of time"
 
 
 class Placed(NamedTuple):
-    """Values with rows of nan where they are missing, their times, and remarks."""
+    """Values with rows of nan for missing times, their times, and notes."""
 
     values: pd.DataFrame
     times: pd.Index
@@ -32,9 +32,9 @@ def place_rows(
 
     Args:
         values: the numbers of each row.
-        column: the times, as they are written.
+        column: the times, in the format of the data.
         calendar: that of training; None to find it.
-        timing: what is said of the times where the calendar has to be found.
+        timing: settings of the times, used to find the calendar.
     """
     empty = (column.isna() & values.isna().all(axis=1)).to_numpy()
     lines = np.flatnonzero(~empty) + 2
@@ -63,7 +63,7 @@ def place_rows(
 def _read(base: Calendar, column: pd.Series, lines: np.ndarray) -> pd.Index:
     try:
         stamps = read(base, column)
-    except (KeyError, ValueError) as e:  # a zone that is not known
+    except (KeyError, ValueError) as e:  # an unknown zone
         raise InputError(f"the time zone {base.zone!r} is not known ({e})") from None
     bad = np.flatnonzero(pd.isna(stamps))
     if len(bad) == 0:
@@ -100,7 +100,7 @@ def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarr
 def _with_holidays(
     found: Calendar | None, stamps: pd.Index, training: bool, notes: list[str]
 ) -> Calendar | None:
-    """Later data has holidays of its own where those of training were found in the data."""
+    """Add the holidays of later data, if those of training were found in the data."""
     if found is None or not found.inferred:
         return found
     whole = found if not training else replace(found, holidays=())
@@ -194,7 +194,7 @@ def _fill(
         )
     if length > have:
         notes.append(
-            f"{length - have} missing rows (one every {calendar.words}) were put in as gaps."
+            f"{length - have} missing rows (one every {calendar.words}) were added as gaps."
         )
         places = numbers - numbers[0]
         values = values.set_axis(places).reindex(np.arange(length))

@@ -1,4 +1,4 @@
-"""The step of a series, found from its stamps: the calendar that training saves."""
+"""Find the time step of a series from its stamps; training saves it as a calendar."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from longstate.models._calendar import HOLIDAY_RUN, ROWS
 from longstate.models._steps import DAY, Months
 
 HOUR = DAY // 24
-# A larger share of missing working days are gaps in the data and no holidays.
+# Largest share of missing working days that can be holidays; with more they are gaps.
 HOLIDAYS = 0.1
 YEARS_AHEAD = 10
 MONTH_NAMES = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
@@ -21,13 +21,13 @@ MONTH_NAMES = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "O
 
 @dataclass(frozen=True)
 class Timing:
-    """What the caller says of the times.
+    """Settings of the times.
 
     Args:
         step: a pandas offset ("h", "D", "MS", "B"), "rows" (one row is one step), or a number
-            where times are numbers. None finds it.
-        zone: time zone of times that name none.
-        holidays: working days that are none, as dates; for working days.
+            if times are numbers. None finds it.
+        zone: time zone of times without a zone.
+        holidays: days without work, as dates; for the step "B".
     """
 
     step: str | None = None
@@ -36,7 +36,7 @@ class Timing:
 
 
 def find_step(base: Calendar, stamps: pd.Index, timing: Timing) -> Calendar | None:
-    """`base` with the step of `stamps`, which are in order; None where they are uneven."""
+    """`base` with the step of `stamps`, which are in order; None if they are uneven."""
     holidays = tuple(sorted({str(_date(day)) for day in timing.holidays}))
     if timing.step == ROWS:
         return replace(base, step=ROWS)
@@ -66,12 +66,12 @@ def fits(calendar: Calendar, stamps: pd.Index) -> bool:
 def _date(day: object) -> object:
     stamp = pd.to_datetime(str(day), errors="coerce")
     if pd.isna(stamp):
-        raise InputError(f"the holiday {str(day)!r} is no date; 2024-12-25 was expected")
+        raise InputError(f"a holiday must be a date such as 2024-12-25; got {str(day)!r}")
     return stamp.date()
 
 
 def _is_wall(base: Calendar, step: str) -> bool:
-    """Steps below a day count elapsed time, longer ones follow the clock on the wall."""
+    """Whether steps follow local time: steps below a day count elapsed time, longer ones do."""
     one = replace(base, step=step)
     if not base.dated:
         float(step)
@@ -91,7 +91,7 @@ def _usual(gaps: np.ndarray) -> float:
 
 
 def _is_common(gaps: np.ndarray) -> bool:
-    """Most gaps are of one size: the clock does not jitter."""
+    """Whether most gaps have the same size, so that there is no jitter."""
     return 2 * int(np.unique(gaps, return_counts=True)[1].max()) >= len(gaps)
 
 
@@ -122,7 +122,7 @@ def _date_steps(base: Calendar, stamps: Any) -> Iterator[Calendar]:
 
 
 def _rough_steps(base: Calendar, clock: np.ndarray, unit: int) -> Iterator[Calendar]:
-    """For clocks that jitter: the typical gap, at the roundest length that is near it."""
+    """Candidates for times with jitter: the roundest lengths near the typical gap."""
     gap = float(np.median(np.diff(clock)))
     for one in (DAY, HOUR, HOUR // 60, HOUR // 3600, 100_000, 10_000, 1000, 1):
         count = round(gap / (one * unit))
@@ -139,7 +139,7 @@ def _offset(gap: float, unit: int) -> str:
 
 
 def _unit(stamps: Any) -> str:
-    """Nanoseconds only where they are needed: they reach from 1678 to 2262."""
+    """Nanoseconds only if needed, because their range is 1678 to 2262."""
     return "ns" if stamps.unit == "ns" and (stamps.asi8 % 1000).any() else "us"
 
 
@@ -155,7 +155,7 @@ def _month_steps(base: Calendar, stamps: pd.Index, wall: np.ndarray) -> Iterator
     if n < 1:
         return
     day = (wall // DAY) - month.astype("M8[D]").astype(np.int64)  # of the month, from 0
-    latest = int(day.argmax())  # the 30th may not be seen in the first month
+    latest = int(day.argmax())  # the first month may not have the 30th
     weekday = (int(wall[0]) // DAY + 3) % 7
     for kind in ("end", "day", "first working", "last working", f"week {day[0] // 7} {weekday}"):
         if not (np.diff(Months(n, kind, int(wall[latest])).index(wall)) > 0).all():
@@ -183,7 +183,7 @@ def _months_step(n: int, kind: str, anchor: pd.Timestamp) -> str:
 
 
 def _working_week(days: np.ndarray) -> str | None:
-    """The days of the week that are worked, Monday first, where some never are."""
+    """The working days of the week, Monday first; None if all days occur."""
     if len(days) < 8 or days[-1] - days[0] < 14:
         return None
     seen = np.isin(np.arange(7), (days + 3) % 7)
@@ -191,7 +191,7 @@ def _working_week(days: np.ndarray) -> str | None:
 
 
 def _working_calendar(calendar: Calendar, stamps: pd.Index) -> Calendar:
-    """With the holidays that the data has, where none were given."""
+    """The calendar with the holidays found in the data, if none were given."""
     if calendar.words != "working day":
         return calendar
     wall = replace(calendar, wall=True, anchor=None)
@@ -217,7 +217,7 @@ def missing_days(calendar: Calendar, stamps: pd.Index) -> np.ndarray:
 
 
 def _yearly(missing: np.ndarray, stamps: pd.Index) -> list[str]:
-    """Dates that were missing in every year, at least twice, for some years to come."""
+    """Dates that were missing in every year, at least twice; for some later years too."""
     present = {stamp.strftime("%m-%d") for stamp in stamps}
     dates, counts = np.unique([str(day)[5:] for day in missing], return_counts=True)
     last = stamps[-1].year
@@ -230,7 +230,7 @@ def _yearly(missing: np.ndarray, stamps: pd.Index) -> list[str]:
 
 
 def _centred(calendar: Calendar, stamps: pd.Index) -> Calendar:
-    """The grid in the middle of the jitter, at the roundest time there."""
+    """The calendar with its grid in the middle of the jitter, at the roundest time there."""
     clock, numbers = calendar.clock(stamps), calendar.index_of(stamps)
     off = clock - (calendar.clock(calendar.at(numbers)))
     if not np.any(off) or not calendar.dated:

@@ -1,6 +1,6 @@
-"""Text as whole numbers: bytes, or any `tokenizer.json`.
+"""Tokenizers: bytes, or any `tokenizer.json`.
 
-The library `tokenizers` is imported when a `tokenizer.json` is read, and not before.
+The library `tokenizers` is imported only when a `tokenizer.json` is read.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ TOKENIZER = "tokenizer.json"
 
 
 class Tokens(Protocol):
-    """Text to tokens and back. `decode` is what `longstate.models.generate` streams with."""
+    """Converts text to tokens and back. `decode` is used by `longstate.models.generate`."""
 
     @property
     def size(self) -> int:
-        """Tokens are below this number."""
+        """The number of tokens; all tokens are below it."""
 
     @property
     def numbers(self) -> Sequence[int]:
-        """Those that are tokens, in order; there may be gaps."""
+        """The valid token numbers, in order; there may be gaps."""
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -30,13 +30,13 @@ class Tokens(Protocol):
 
 
 class ByteTokens:
-    """Every byte of UTF-8 is a token. Nothing is unknown, and any file is text."""
+    """Every byte of UTF-8 is a token, so every file can be encoded."""
 
     size = 256
     numbers = range(256)
 
     def encode(self, text: str) -> list[int]:
-        # What a shell could not decode comes as surrogates, and goes back to the bytes it was.
+        # Bytes that a shell could not decode are surrogates; they become the same bytes again.
         return list(text.encode("utf-8", "surrogateescape"))
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -51,7 +51,7 @@ class FileTokens:
         path: the file, or the folder that holds it.
 
     Raises:
-        InputError: `tokenizers` is not installed, or the file is missing or no tokenizer.
+        InputError: `tokenizers` is not installed, or the file is missing or not a tokenizer.
     """
 
     def __init__(self, path: str | Path):
@@ -60,7 +60,7 @@ class FileTokens:
         if not self.path.is_file():
             raise missing(self.path, "tokenizer")
         self._inner = _read(self.path)
-        # A file may ask for cut or padded texts, which is for batches of questions, not for this.
+        # A file may enable truncation and padding, which must not be used here.
         self._inner.no_truncation()
         self._inner.no_padding()
         self.numbers = sorted(set(self._inner.get_vocab(with_added_tokens=True).values()))
@@ -69,7 +69,7 @@ class FileTokens:
             raise InputError(f"{self.path} is a tokenizer without tokens")
 
     def encode(self, text: str) -> list[int]:
-        """Without the special tokens that a tokenizer would put around a text."""
+        """Encode without the special tokens that a tokenizer adds around a text."""
         try:
             return list(self._inner.encode(text, add_special_tokens=False).ids)
         except (TypeError, UnicodeError):
@@ -94,7 +94,7 @@ def _read(path: Path) -> Any:
     except ImportError:
         raise InputError(
             f"{path} needs the library tokenizers, which is not installed; "
-            "pip install 'longstate[text]' brings it, or take --tokenizer bytes"
+            "install it with pip install 'longstate[text]', or use --tokenizer bytes"
         ) from None
     try:
         text = path.read_text(encoding="utf-8")
@@ -104,7 +104,7 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path} is not a tokenizer.json: it is not UTF-8 text") from None
     try:
         return Tokenizer.from_str(text)
-    except Exception as e:  # the library raises nothing more particular
+    except Exception as e:  # the library raises no more specific error
         raise InputError(
             f"{path} is not a tokenizer.json that the library tokenizers can read: {e}"
         ) from None

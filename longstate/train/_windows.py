@@ -1,7 +1,7 @@
 """Windows over a table, as views; and the chronological split.
 
     rows     |---- training ----|- validation -|---- test ----|
-    windows  [window][horizon]   the horizon lies wholly in its part; the window may reach back
+    windows  [window][horizon]   the horizon is completely in its part; the window may start before
 
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar.
 """
@@ -22,11 +22,11 @@ from longstate.train._table import Table
 
 
 class Batch(NamedTuple):
-    """Windows and what came after them, in the data's own units.
+    """Windows and the rows after them, in the data's own units.
 
     Args:
-        window: what the forecast sees.
-        future (b, h, c): what came; gaps hold the last value seen.
+        window: the input of the forecast.
+        future (b, h, c): true values; gaps hold the last observed value.
         present (b, h, c): False in the gaps.
         rows (b): the first row of each horizon.
     """
@@ -38,16 +38,16 @@ class Batch(NamedTuple):
 
 
 class Windows:
-    """All windows of a table whose horizon lies in rows [first, last). Copies only what a batch
-    asks for, so the table's arrays may be memory-mapped files.
+    """All windows of a table whose horizon is in rows [first, last). Only the rows of a batch are
+    copied, so the table's arrays may be memory-mapped files.
 
     Args:
-        table: where from.
+        table: the data.
         spec: lengths and columns.
         first, last: rows. `last` None is the end of the table.
 
     Raises:
-        InputError: not one window fits.
+        InputError: no window fits.
     """
 
     def __init__(self, table: Table, spec: ForecastSpec, first: int = 0, last: int | None = None):
@@ -60,7 +60,7 @@ class Windows:
                 f"rows {first} to {last} hold no horizon of {spec.horizon} rows after a window of "
                 f"{spec.window}; more data, or a shorter window or horizon, is needed"
             )
-        # A window whose past or future was never observed teaches and tests nothing.
+        # Windows without any observed past or future are left out.
         present = np.concatenate([[0], np.cumsum(table.observed.any(axis=1))])
         ahead = present[origins + spec.horizon] > present[origins]
         behind = present[origins] > present[origins - spec.window]
@@ -99,7 +99,7 @@ class Windows:
 
     @classmethod
     def last(cls, table: Table, spec: ForecastSpec) -> Window:
-        """The window at the end of the table, b = 1: what a forecast of the future sees."""
+        """The window at the end of the table, b = 1: the input of a forecast of the future."""
         known = table.known[: table.rows + spec.horizon]
         n, w, h = table.rows, spec.window, spec.horizon
         calendar = calendar_features(table.wall_clock(h), spec.cycles, n + h)
@@ -128,7 +128,7 @@ def _rows(array: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """Where the parts end, in rows: training [0, train), validation [train, validation), test."""
+    """The ends of the parts, in rows: training [0, train), validation [train, validation), test."""
 
     train: int
     validation: int
@@ -177,9 +177,9 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
 
 
 def season_of(table: Table, rows: int) -> int:
-    """Rows in the shortest natural cycle (day, week, year) that is longer than the time step.
+    """Rows of the shortest natural cycle (day, week, year) that is longer than the time step.
 
-    Without times: the lag at which the first `rows` rows' changes are most alike.
+    Without times: the lag with the largest autocovariance of the changes in the first `rows` rows.
     """
     seconds = _seconds(table)
     if seconds is not None:
@@ -193,7 +193,7 @@ def season_of(table: Table, rows: int) -> int:
 
 
 def cycles_of(table: Table, rows: int) -> tuple[str, ...]:
-    """The cycles worth giving as features: longer than the step, seen twice in `rows` rows."""
+    """The cycles to use as features: longer than the step, and at least twice in `rows` rows."""
     seconds = _seconds(table)
     if seconds is None:
         return ()

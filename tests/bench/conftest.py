@@ -1,4 +1,4 @@
-"""Limits of small arrays: what is tested is the counting, not the machine."""
+"""Limits measured with small arrays: the tests check the counting and not the machine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The count of matrix products against PyTorch's own, and formulas against what is carried out."""
+"""The count of matrix products against PyTorch's count, and formulas against executed products."""
 
 import pytest
 import torch

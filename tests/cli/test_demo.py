@@ -1,4 +1,4 @@
-"""The demo with a training of seconds; continuous integration runs the whole one."""
+"""The demo with a very short training; continuous integration runs the complete demo."""
 
 import pytest
 import torch

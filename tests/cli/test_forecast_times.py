@@ -68,7 +68,7 @@ def test_remarks_of_predict_go_to_standard_error(folder, tmp_path, capsys):
     assert main(["predict", str(folder / "run"), str(tmp_path / "holed.csv")]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("date,y,")
-    assert printed.err.splitlines()[0] == "12 missing rows (one every hour) were put in as gaps."
+    assert printed.err.splitlines()[0] == "12 missing rows (one every hour) were added as gaps."
     assert main(["evaluate", str(folder / "run"), str(tmp_path / "holed.csv")]) == 0
     assert "12 missing rows (one every hour)" in capsys.readouterr().out
 
@@ -93,10 +93,10 @@ def test_stream_says_what_it_skips_and_what_is_thin(folder):
     out, err, _ = stream(run, "\n".join([*lines[:31], far, *lines[31:40], *lines[54:56]]))
     assert len(out) == 1 + 30 - 23 + 9 + 2
     assert err[0].startswith("line 32: the time 2099-01-02 06:00:00 lies 657457 steps after")
-    assert err[0].endswith("it waits for a row that goes on from it; skipped")
+    assert err[0].endswith("it is held until a row follows it; skipped")
     assert err[1:] == [
-        "line 42: Of the 24 rows that the forecast sees, 14 are missing.",
-        "line 43: Of the 24 rows that the forecast sees, 14 are missing.",
+        "line 42: Of the 24 rows that the forecast reads, 14 are missing.",
+        "line 43: Of the 24 rows that the forecast reads, 14 are missing.",
     ]
 
 
@@ -121,7 +121,7 @@ def test_options_for_times_and_bounds(tmp_path, capsys):
     train(tmp_path, frame, "--step", "B", *holidays, "--lower", "0", "--transform", "log1p")
     printed = " ".join(capsys.readouterr().out.split())
     assert "Column 'day' is taken as the time." in printed
-    assert "1 missing rows (one every working day) were put in as gaps." in printed
+    assert "1 missing rows (one every working day) were added as gaps." in printed
     assert main(["predict", str(tmp_path / "run"), str(tmp_path / "data.csv")]) == 0
     out = pd.read_csv(pd.io.common.StringIO(capsys.readouterr().out))
     assert list(out["day"]) == ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]

@@ -36,7 +36,7 @@ def fields(settings: type) -> dict[str, object]:
 
 
 def plain(value: object) -> object:
-    """Defaults as the command line spells them: nothing is nothing, numbers have commas between."""
+    """Defaults as the command line spells them: None is empty, numbers are separated by commas."""
     if value is inspect.Parameter.empty or value is None or value == () or value == []:
         return None
     if isinstance(value, tuple):

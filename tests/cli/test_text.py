@@ -38,7 +38,7 @@ def program(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """It has learnt the alphabet up to h."""
+    """A run that has learned the alphabet up to h."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "letters.txt").write_bytes(LETTERS * 200)
     arguments = [str(folder / "letters.txt"), *QUICK, "--steps", "60", "--out", str(folder / "run")]

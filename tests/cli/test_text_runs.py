@@ -1,4 +1,4 @@
-"""What else can be done with a run of `longstate train text`."""
+"""Other commands on a run of `longstate train text`."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The papers' own numbers: inputs and outputs of the authors' code. `README.md` says how made."""
+"""Reference numbers of papers: inputs and outputs of the authors' code. See `README.md`."""
 
 from pathlib import Path
 

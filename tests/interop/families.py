@@ -1,4 +1,4 @@
-"""Tiny random models of the ten families, and what several tests ask of them."""
+"""Tiny random models of the ten families, and helpers of several tests."""
 
 import importlib
 import inspect
@@ -62,7 +62,7 @@ FAMILIES = {
 
 
 def build(family: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A model whose every weight matters: nothing is left at zero or at a small initial scale."""
+    """A model in which every weight has an effect: none is zero or has a small initial scale."""
     name, sizes = FAMILIES[family]
     config = getattr(transformers, f"{name}Config")(**_ALL | sizes)
     with torch.random.fork_rng(), torch.no_grad():
@@ -82,7 +82,7 @@ def tokens(batch: int = 2, length: int = 37) -> Tensor:
 
 
 def left_padded(ids: Tensor, missing: int = 5) -> dict[str, Tensor]:
-    """The last row loses its first tokens."""
+    """Mask the first tokens of the last row."""
     mask = torch.ones_like(ids)
     mask[-1, :missing] = 0
     return {"input_ids": ids * mask, "attention_mask": mask}
@@ -126,7 +126,7 @@ def results(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """To 1e-5 of the largest value, the promise of `accelerate_transformers`."""
+    """Compare to 1e-5 of the largest value, as documented for `accelerate_transformers`."""
     assert actual.keys() == expected.keys()
     for key, x in expected.items():
         gap, largest = (actual[key] - x).abs().max(), x.abs().max()
@@ -148,7 +148,7 @@ class _Count(TorchDispatchMode):
 
 @contextmanager
 def counting_kernels() -> Iterator[Counter]:
-    """How often each op of ours is run inside: the proof that a result is not transformers' own."""
+    """Count the calls of each op of longstate, to show that transformers' own code did not run."""
     counts: Counter = Counter()
     with _Count(counts):
         yield counts

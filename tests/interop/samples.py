@@ -1,4 +1,4 @@
-"""Small models with random weights, and what both libraries call their tensors."""
+"""Small models with random weights, and the names of their tensors in both libraries."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ def draw(b=2, t=37):
 
 
 def padded(side):
-    """Three texts in one tensor, the last without padding, and what says where they are."""
+    """Three texts in one tensor, the last without padding, and their mask."""
     tokens, mask = draw(3, 9), torch.ones(3, 9, dtype=torch.int64)
     for row, gap in ((0, 4), (1, 8)):
         mask[row, slice(gap) if side == "left" else slice(9 - gap, None)] = 0
@@ -68,7 +68,7 @@ MIXER["falconmamba"] = MIXER["mamba"]
 
 
 def keys(name, embedding):
-    """Of every tensor but the head."""
+    """Names of all tensors without the head."""
     inner = block(0, MIXER[name]) | block(1, MIXER[name])
     return {f"backbone.{embedding}.weight", "backbone.norm_f.weight"} | inner
 
@@ -83,7 +83,7 @@ def read(folder):
 
 
 def edit(folder, **changes):
-    """Change settings of a config.json; a setting that becomes `...` goes."""
+    """Change settings of a config.json; a setting with the value `...` is removed."""
     values = json.loads((folder / "config.json").read_text())
     for name, value in changes.items():
         values.pop(name, None)

@@ -1,4 +1,4 @@
-"""The switch itself: on and off without a trace, in any order, and not where it does not fit."""
+"""Switching on and off: completely undone, in any order, and refused for unknown versions."""
 
 import importlib
 import importlib.util
@@ -166,7 +166,7 @@ def test_export_holds_no_op_of_ours():
 
 
 def python(code: str, *path: Path) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a new interpreter."""
     begin = f"import sys; sys.path[:0] = {[str(p) for p in (*path, ROOT)]!r}\n"
     run = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""Every family, with and without `accelerate_transformers`: the same results, from our kernels."""
+"""Every family, with and without `accelerate_transformers`: the same results by other kernels."""
 
 import pytest
 import torch
@@ -257,7 +257,7 @@ def test_hooks_see_every_token(family):
 
 
 class Doubled(torch.nn.Linear):
-    """A layer that is more than its weight."""
+    """A layer with more than a weight."""
 
     def forward(self, x):
         return 2 * super().forward(x)

@@ -1,4 +1,4 @@
-"""What is refused in a checkpoint, and in which words."""
+"""Errors for wrong checkpoints."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Writing a checkpoint, and converting one: whole or not at all, and checked."""
+"""Writing and converting a checkpoint: atomic, and checked."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A local task of lm-eval: what its `HFLM` measures on our model is what our model gives itself."""
+"""A local task of lm-eval: the results of its `HFLM` equal those of the model itself."""
 
 import json
 

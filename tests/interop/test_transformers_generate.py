@@ -1,4 +1,4 @@
-"""`generate` of transformers on our models: batches, beams, sampling, and what it refuses."""
+"""`generate` of transformers on longstate's models: batches, beams, sampling, and errors."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_a_row_that_has_ended_is_padded():
 
 @SIDES
 def test_beam_search(side):
-    """Every beam goes on from its own state: as without states, and each row as alone."""
+    """Every beam continues from its own state: same as without states, and as each row alone."""
     model = wrap(make("mamba", eos_tokens=()))
     tokens, mask = padded(side)
     settings = {"max_new_tokens": 8, "num_beams": 3, "num_return_sequences": 2, "do_sample": False}

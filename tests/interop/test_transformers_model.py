@@ -1,4 +1,4 @@
-"""Our models as models of transformers: registered, saved and loaded, called with padding."""
+"""Longstate's models in transformers: registered, saved and loaded, called with padding."""
 
 import copy
 import dataclasses

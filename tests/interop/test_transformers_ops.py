@@ -1,4 +1,4 @@
-"""Each function against that of `transformers`, over what models pass to it."""
+"""Each function against that of `transformers`, for the arguments that models pass."""
 
 import pytest
 import torch
@@ -125,7 +125,7 @@ def test_a_scan_begins_with_the_states_it_is_given():
 
 
 def expanded(h=4, p=3, n=5, g=2, b=2):
-    """What a Mamba-2 mixer passes for one token."""
+    """The arguments of a Mamba-2 mixer for one token."""
     return {
         "state": randn(b, h, p, n), "hidden_states": randn(b, h, p),
         "dt": randn(b, 1, h).transpose(1, 2).expand(-1, -1, p),
@@ -162,7 +162,7 @@ STEPS = {
 
 
 def convert(x, dtype):
-    """As `to`, which would write out what is expanded."""
+    """As `to`, but keeps expanded tensors expanded."""
     once = x
     for axis in range(x.dim()):
         once = once.narrow(axis, 0, 1) if x.stride(axis) == 0 else once

@@ -1,4 +1,4 @@
-"""Our models in the hands of others: accelerate, Trainer, PEFT, programs without longstate."""
+"""Longstate's models in other tools: accelerate, Trainer, PEFT, other programs."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Trainer, recomputation in the backward pass, and adapters, on our models."""
+"""Trainer, recomputation in the backward pass, and adapters, with longstate's models."""
 
 import copy
 

@@ -74,7 +74,7 @@ def test_the_state_is_what_can_still_be_seen():
 
 
 def test_only_distances_count():
-    """The same samples after a past that a window has forgotten give the same outputs."""
+    """Samples before the window do not change the outputs."""
     layer, u = make(window=3), noise(1, 8, 8)
     _, state = layer(noise(1, 50, 8, seed=2))
     far, _ = layer(u, state)
@@ -112,3 +112,11 @@ def test_refuses_time_and_a_state_of_unequal_lengths():
     _, state = layer(u)
     with pytest.raises(ValueError, match="as many keys as values"):
         layer(u, {**state, "v": state["v"][:, 1:]})
+
+
+def test_a_state_of_other_heads_is_named():
+    layer, u = make(), noise(2, 3, 8)
+    _, state = layer(u)
+    wrong = {**state, "k": state["k"].repeat(1, 1, 2, 1), "v": state["v"].repeat(1, 1, 2, 1)}
+    with pytest.raises(ValueError, match=r"state\['k'\] to be float64 \(2, \*, 2, 4\)"):
+        layer(u, wrong)

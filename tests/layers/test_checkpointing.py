@@ -1,4 +1,4 @@
-"""Activation checkpointing runs a layer again on the way back: the same gradients, bit for bit."""
+"""Activation checkpointing recomputes a layer in the backward pass: bit-identical gradients."""
 
 import pytest
 import torch

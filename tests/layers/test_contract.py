@@ -1,4 +1,4 @@
-"""Every layer keeps the contract; a layer that breaks a clause is caught."""
+"""Every layer satisfies the contract; a layer that violates a clause is found."""
 
 import pytest
 import torch
@@ -47,6 +47,10 @@ LAYERS = {
     "mamba3-softplus": lambda: Mamba3(
         8, d_state=7, d_head=4, n_groups=2, rope_fraction=0.9, variant="softplus"
     ),
+    "falcon-mamba-columns": lambda: FalconMamba(6, d_state=(5, 3)),
+    "longhorn-columns": lambda: Longhorn(6, d_state=(5, 3)),
+    "mamba2-projected": lambda: Mamba2(8, d_state=(5, 3), d_head=4, n_groups=2),
+    "mamba3-projected": lambda: Mamba3(8, d_state=(8, 3), d_head=4, n_groups=2),
     "attention": lambda: Attention(8, n_heads=2),
     "attention-no-positions": lambda: Attention(6, n_heads=2, positions="none"),
     "attention-window": lambda: Attention(8, n_heads=2, window=6),
@@ -54,6 +58,7 @@ LAYERS = {
 }
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"),
+    "longhorn-columns",
     *(name for name in LAYERS if name.startswith("attention")),
 }
 
@@ -178,6 +183,32 @@ def test_a_state_of_another_type_is_named():
 def test_a_rate_that_is_none_is_named(make, rate):
     with pytest.raises(ValueError, match="expects rate to be a finite number above 0; got"):
         make()(torch.zeros(1, 2, 4), rate=rate)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: S5(4), lambda: S4D(4), lambda: LinOSS(4), lambda: Mamba(4)]
+)
+@pytest.mark.parametrize("wrong", [-1.0, float("inf"), float("nan")])
+def test_a_time_that_is_none_is_named(make, wrong):
+    dt = torch.tensor([[1.0, wrong]])
+    with pytest.raises(ValueError, match="expects every dt to be finite and at least 0"):
+        make()(torch.zeros(1, 2, 4), dt=dt)
+    with pytest.raises(ValueError, match="expects every dt to be finite and at least 0"):
+        make().step(torch.zeros(1, 4), None, dt=dt[:, 1])
+
+
+@pytest.mark.parametrize("name", ["mamba", "longhorn-exact", "mamba2", "mamba3-rational"])
+def test_a_masked_sample_is_not_there_in_a_projection_with_a_bias(name):
+    """Models may give a layer biases: then the projection of a cleared sample is not 0."""
+    layer = LAYERS[name]().double()
+    for linear in (layer.in_proj, layer.out_proj):
+        linear.bias = torch.nn.Parameter(torch.randn(linear.out_features, dtype=torch.float64))
+    u = torch.randn(2, 12, layer.d_model, dtype=torch.float64)
+    mask = torch.arange(12) % 3 != 1
+    y, state = layer(u, mask=mask.expand(2, -1))
+    expected, last = layer(u[:, mask])
+    torch.testing.assert_close((y[:, mask], state), (expected, last))
+    assert not y[:, ~mask].any()
 
 
 def test_bidirectional_layers_take_no_rows_too():

@@ -1,4 +1,6 @@
-"""Mamba and Longhorn against their equations, their authors' names, and what a step means."""
+"""Mamba and Longhorn against their equations; names of parameters; the meaning of a step."""
+
+import math
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ def make(layer, **options):
 
 
 def steered(layer, u):
-    """x, z and what x says of the scan, from the published definition."""
+    """x, z and the parameters of the scan, from the published definition."""
     x, z = (u @ layer.in_proj.weight.T).chunk(2, dim=-1)
     x = F.silu(layer.conv1d(x.mT)[..., : u.shape[1]].mT)
     n = layer.d_state
@@ -42,7 +44,7 @@ def mamba_by_the_equations(layer, u, normalise=lambda v: v):
 
 
 def longhorn_by_the_objective(layer, u):
-    """The minimiser from its normal equations, solved afresh for every sample and channel."""
+    """The minimiser from its normal equations, solved for every sample and channel."""
     x, z, low, k, q = steered(layer, u)
     beta = torch.sigmoid(layer.dt_head(low))
     h, states = u.new_zeros(len(u), layer.d_inner, layer.d_state), []
@@ -136,3 +138,18 @@ def test_options_are_checked():
         Mamba(4, dt_rank=0)
     with pytest.raises(ValueError, match="variant"):
         Longhorn(4, variant="best")
+
+
+@pytest.mark.parametrize(("learned", "limited"), [(1.0, 0.05), (0.02, 0.02), (1e-3, 0.01)])
+def test_limits_are_those_of_the_learned_step_and_not_of_time(learned, limited):
+    torch.manual_seed(0)
+    with_limits, without = Mamba(8, dt_limit=(0.01, 0.05)).double(), Mamba(8).double()
+    without.load_state_dict(with_limits.state_dict())
+    with torch.no_grad():
+        for layer, step in ((with_limits, learned), (without, limited)):
+            layer.dt_proj.weight.zero_()
+            layer.dt_proj.bias.fill_(math.log(math.expm1(step)))  # softplus of it is the step
+    u = torch.randn(2, 9, 8, dtype=torch.float64)
+    dt = 10 * torch.rand(2, 9, dtype=torch.float64)
+    assert_close(with_limits(u, dt=dt), without(u, dt=dt))
+    assert_close(with_limits(u), without(u))

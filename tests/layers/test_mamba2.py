@@ -1,4 +1,4 @@
-"""Mamba-2 against its equations, its authors' names, and what a step size means."""
+"""Mamba-2 against its equations; names of parameters; the meaning of a step size."""
 
 from dataclasses import replace
 
@@ -71,16 +71,18 @@ def test_names_and_shapes_are_the_authors():
 
 
 def test_initial_values():
+    torch.manual_seed(0)
     layer = Mamba2(512, d_head=2)
     steps = F.softplus(layer.dt_bias.detach())
     assert steps.min() >= 1e-3 * (1 - 1e-4)
     assert steps.max() <= 1e-1 * (1 + 1e-4)
-    assert steps.median() == pytest.approx(1e-2, rel=0.3)  # log-uniform
+    # Log-uniform over two decades: the median of n has a standard error of 1 / sqrt(n) decades.
+    assert abs(steps.median().log10() + 2) < 2 * len(steps) ** -0.5
     rates = layer.A_log.detach().exp()
     assert 1 <= rates.min() < 1.5 < 15 < rates.max() <= 16
     assert torch.equal(layer.D, torch.ones(512))
     tiny = Mamba2(64, d_head=2, dt_min=1e-6, dt_max=1e-6)
-    assert_close(F.softplus(tiny.dt_bias.detach()), torch.full((64,), 1e-4), rtol=1e-3, atol=0)
+    assert_close(1e4 * F.softplus(tiny.dt_bias.detach()), torch.ones(64))
 
 
 def test_no_time_leaves_the_matrix_state_alone():
@@ -93,7 +95,7 @@ def test_no_time_leaves_the_matrix_state_alone():
 
 
 class Scaled(nn.Module):
-    """Stands for LoRA or quantisation: it has no weight of its own."""
+    """A replacement for LoRA or quantised layers, without its own weight."""
 
     def __init__(self, inner):
         super().__init__()

@@ -102,6 +102,40 @@ def test_rotating_k_and_q_is_rotating_the_state():
         assert_close(y[:, t], (h * q[..., None, :]).sum(-1))
 
 
+@pytest.mark.parametrize("variant", ["rational", "softplus"])
+def test_a_layer_is_the_equations_head_by_head(variant):
+    layer = make(n_groups=2, variant=variant)  # four heads, two to a group
+    for p in layer.parameters():
+        nn.init.normal_(p)
+    u = torch.randn(1, 7, 8, dtype=torch.float64)
+    sizes = [16, 16, 12, 12, 4, 4, 4, layer.n_angles]
+    z, x, B, C, dt, a, trap, angle = (u[0] @ layer.in_proj.weight.T).split(sizes, dim=1)
+    outputs = []
+    for head in range(4):
+        own, group = slice(4 * head, 4 * head + 4), slice(6 * (head // 2), 6 * (head // 2) + 6)
+        state = before = torch.zeros(4, 6, dtype=torch.float64)
+        for t in range(7):
+            step = F.softplus(dt[t, head] + layer.dt_bias[head])
+            rate = F.softplus(a[t, head])
+            if variant == "rational":
+                rate = a[t, head] + 1 if a[t, head] > 0 else 1 / (1 - a[t, head])
+            share, turn = trap[t, head].sigmoid(), math.pi * angle[t].tanh() * step
+            k, q = (
+                v[t, group] / (v[t, group].square().mean() + norm.eps).sqrt() * norm.weight + bias
+                for v, norm, bias in (
+                    (B, layer.B_norm, layer.B_bias[head, 0]),
+                    (C, layer.C_norm, layer.C_bias[head, 0]),
+                )
+            )
+            state = rotate((-rate * step).exp() * (state + (1 - share) * step * before), -turn)
+            before = torch.outer(x[t, own], k)
+            state = state + share * step * before
+            y = state @ q + layer.D[head] * x[t, own]
+            outputs.append(y * F.silu(z[t, own]))
+    y = torch.stack(outputs).view(4, 7, 4).transpose(0, 1).flatten(1)
+    assert_close(layer(u)[0][0], y @ layer.out_proj.weight.T)
+
+
 def test_a_half_turn_computes_parity():
     """One pair of columns, turned by pi for a 1 and not at all for a 0, changes sign with it."""
     bits = torch.randint(0, 2, (1, 200), generator=torch.Generator().manual_seed(0))
@@ -117,7 +151,7 @@ def test_a_half_turn_computes_parity():
     assert_close(y[0, 1:, 0, 0], 1.0 - 2.0 * parity.double())
 
 
-def test_angles_do_not_wear_out():
+def test_angles_stay_accurate_after_many_steps():
     """In float32, after so many turns that a plain sum would have lost every digit."""
     t = 4000
     one = torch.ones(1, t, 1)
@@ -174,7 +208,7 @@ def test_names_and_shapes_are_the_authors():
 
 
 def test_projections_come_in_the_authors_order():
-    """z, x, B, C, dt, a, trap, angle: silence one after another."""
+    """Set z, x, B, C, dt, a, trap, angle to zero, one after another."""
     layer = make()
     sizes = [16, 16, 6, 6, 4, 4, 4, 1]
     assert layer.in_proj.out_features == sum(sizes)

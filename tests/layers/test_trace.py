@@ -1,4 +1,4 @@
-"""A trace says what the recurrence did: from it alone, the layer's output."""
+"""The output of a layer follows from its trace alone."""
 
 import pytest
 import torch
@@ -9,9 +9,11 @@ from longstate.systems import Trace
 LAYERS = {
     "falcon mamba": lambda: FalconMamba(8, d_state=3),
     "mamba": lambda: Mamba(8, d_state=3),
+    "mamba, limits": lambda: Mamba(8, d_state=3, dt_limit=(0.01, 0.03)),
     "longhorn, diagonal": lambda: Longhorn(8, d_state=3),
     "longhorn, exact": lambda: Longhorn(8, d_state=3, variant="exact"),
     "mamba2": lambda: Mamba2(8, d_state=4, d_head=4, n_groups=2),
+    "mamba2, limits": lambda: Mamba2(8, d_state=4, d_head=4, dt_limit=(0.01, 0.03)),
     "mamba3": lambda: Mamba3(8, d_state=4, d_head=4, n_groups=2),
 }
 
@@ -70,3 +72,13 @@ def test_is_analysed_in_double_precision(layer):
     values = [v for v in vars(trace).values() if isinstance(v, torch.Tensor)]
     assert all(v.dtype == torch.float64 for v in [*values, *(trace.conv or ())])
     assert not trace.states().requires_grad
+
+
+def test_a_step_decays_and_erases():
+    """(diag(1/2, 1/2) - 1/4 w w') h of h = (2, 4) and w = (1, 1): (1, 2) less 6 / 4 of w."""
+    one = torch.ones(1, 1, 1, dtype=torch.float64)
+    both = torch.ones(1, 1, 1, 2, dtype=torch.float64)
+    start = torch.tensor([[[2.0, 4.0]]], dtype=torch.float64)
+    trace = Trace(0 * one, 0.5 * both, one, both, both, start, one[0, 0], erase=0.25 * one)
+    assert trace.carry(0, start).tolist() == [[[-0.5, 0.5]]]
+    assert trace.states().tolist() == [[[[-0.5, 0.5]]]]

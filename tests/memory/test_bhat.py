@@ -41,7 +41,7 @@ def test_many_bits_and_a_large_error():
     """The remainder of X by 0.05 says 13.6 bits about X, and nothing about where X is."""
     period, noise = 0.05, 1e-6
     bits = math.log2(period) - 0.5 * math.log2(2 * math.pi * math.e * noise**2)
-    assert bits == pytest.approx(13.56, abs=0.01)
+    assert round(bits, 2) == 13.56
     r = torch.linspace(0, period, 101).double()[:-1]
     x = r[:, None] + period * torch.arange(-200, 200).double()
     weight = torch.softmax(-0.5 * x.square(), dim=1)  # given the remainder
@@ -77,7 +77,7 @@ def test_a_probability_beyond_one_and_its_repair():
     quoted = (length - held - 1) / math.log2(2)
     assert quoted == 75
     least = fano((length - held) / length, 2).error  # of each bit, on average
-    assert least == pytest.approx(0.2199, abs=1e-4)
+    assert round(least, 4) == 0.2199
     guessing = 0.5 * (length - held) / length  # keep 24, guess the others
     assert least <= guessing
     assert length * known_bits(1 - guessing, 2).bits <= held
@@ -147,9 +147,11 @@ def test_the_law_converges_and_the_variable_does_not():
         h = a * h + v
         states.append(h)
     late = torch.stack(states)[25_000:]
-    apart = float(late.diff(dim=0).square().mean())
-    assert apart == pytest.approx(2 * (1 - a) / (1 - a * a), rel=0.03)
-    assert float(late.var()) == pytest.approx(1 / (1 - a * a), rel=0.03)
+    apart = 2 * (1 - a) / (1 - a * a)
+    for squares, truth in ((late[1:] - late[:-1], apart), (late[1:], 1 / (1 - a * a))):
+        pieces = squares.square()[: 999 * 25].reshape(-1, 999).mean(1)  # of 999 samples each
+        error = float(pieces.std()) / len(pieces) ** 0.5
+        assert abs(float(pieces.mean()) - truth) < 3 * error < 0.03 * truth
     assert average_contraction(scalar(torch.full((60,), a))).coupled == pytest.approx(math.log(a))
 
 

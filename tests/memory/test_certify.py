@@ -1,4 +1,4 @@
-"""Certificates must be sound: no input, however found, may break one."""
+"""Certificates are sound: no input violates one."""
 
 import json
 import math
@@ -114,7 +114,8 @@ def test_sampling_bound_is_nearly_attained():
     for _ in range(200):
         h = math.exp(-rate * largest) * h + largest
         assert h <= bound
-    assert h == pytest.approx(bound, rel=1e-9)
+    # A step rounds once, and the roundings before it fade as the state does.
+    assert bound - h <= 2.0**-52 * bound / (1 - math.exp(-rate * largest))
 
 
 def test_longhorn_grows_like_the_root_of_time_and_no_faster():
@@ -155,7 +156,7 @@ def test_linoss_that_never_forgets_fails_the_gate():
 
 
 def test_an_unstable_system_shows_its_eigenvalue():
-    """The modulus is what it is, and the gate shuts."""
+    """The modulus is 1, and the claim fails."""
 
     class Growing(nn.Module):
         def system(self):
@@ -201,7 +202,7 @@ def test_steps_too_small_for_a_decay_to_show_are_still_in_order():
 
 def test_forgetting_on_average_beside_the_certificate():
     claims = certify(make(("mamba", "longhorn", "s4d")), torch.randint(0, 20, (2, 40))).claims
-    two = [c for c in claims if c.what == "two starts approach, log per step"]
+    two = [c for c in claims if c.what == "distance of two states, log per step"]
     assert [c.layer for c in two] == ["blocks.0.mixer", "blocks.1.mixer"]
     assert all(c.kind == "estimate" and c.certified is None and c.seen < 0 for c in two)
     grow = next(c for c in claims if c.what == "|u| / |state| that cannot make it grow")
@@ -258,7 +259,7 @@ def test_rounding_of_a_narrow_norm_breaks_no_certificate():
 
 
 def test_an_adapter_inside_a_layer_is_not_overlooked():
-    """Its weight shows the matrix below it only; a certificate of that would not hold."""
+    """Its weight is only the base matrix, so a certificate from it would be wrong."""
 
     class Adapted(nn.Linear):
         def forward(self, x):

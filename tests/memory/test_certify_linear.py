@@ -1,4 +1,4 @@
-"""Certificates of linear layers against what the layer itself does: impulses, sinusoids, powers.
+"""Certificates of linear layers against the layer itself: impulses, sinusoids, powers.
 
 Nothing here looks at how a bound was come by. Each is attacked by running the layer, and each must
 be near what the attack reaches: a bound that is too low, and a search that is too weak, both fail.
@@ -32,7 +32,7 @@ def claim(result, words):
 
 
 def response(layer):
-    """What a sample does to every output, earlier ones too: (2 HALF, o, i), by the layer."""
+    """The effect of a sample on all outputs, earlier ones too: (2 HALF, o, i), from the layer."""
     d = layer.d_model
     u = torch.zeros(d, 2 * HALF, d, dtype=torch.float64)
     u[range(d), HALF, range(d)] = 1
@@ -124,7 +124,7 @@ def test_what_is_left_of_a_state_is_a_norm_and_not_an_eigenvalue(name):
     assert growth.certified <= 2 * float(norms.max())
 
 
-def test_a_state_that_grows_on_the_way_is_not_said_never_to_expand():
+def test_a_state_that_grows_first_is_reported_as_growing():
     torch.manual_seed(1)
     found = certify(LinOSS(4, d_state=8))
     assert found.passed
@@ -132,7 +132,7 @@ def test_a_state_that_grows_on_the_way_is_not_said_never_to_expand():
     assert claim(found, "growth").attacked > 7.9
     torch.manual_seed(0)
     found = certify(S4(2, d_state=8))
-    assert "No layer" in found.sentence
+    assert "No layer (of 1) can expand" in found.sentence
     assert "2-norm" in found.sentence
 
 

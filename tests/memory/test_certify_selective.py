@@ -1,4 +1,4 @@
-"""Certificates of selective layers: what they take for granted, and a search against them."""
+"""Certificates of selective layers: their assumptions, and a search for violations."""
 
 import math
 
@@ -56,7 +56,7 @@ class After(Spheres):
 
 
 class Gamma(nn.Module):
-    """An RMSNorm of somebody else, whose scale is called gamma."""
+    """An RMSNorm of another library, with a scale named gamma."""
 
     def __init__(self, d):
         super().__init__()
@@ -96,7 +96,7 @@ def hill_climb(layer, ball, measure, *, length=40, tries=8, rounds=60):
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_search_that_knows_no_bound_stays_below_them(name, seed):
-    """Largest state, weakest decay: climbed on the layer, not on what the bounds are made of."""
+    """Largest state and weakest decay, by gradients of the layer itself and not of the bounds."""
     layer = trained_like(LAYERS[name], seed)
     ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), math.sqrt(6))
     s = cast(layer.selection(), torch.float64)
@@ -126,7 +126,7 @@ def test_what_certify_reports_as_attacked_is_what_its_witness_does(name):
 
 
 def test_data_that_is_worse_than_the_search_is_the_attack(monkeypatch):
-    """The three numbers are in order whatever the search finds: here it looks the wrong way."""
+    """The three numbers are in order for any result of the search; here it has the wrong sign."""
     monkeypatch.setattr(search, "_polish", lambda layer, s, ball, z, chosen: -z)
     layer, u = trained_like(LAYERS["mamba"], 1), torch.randn(4, 30, 6).double()
     u = 2 * nn.functional.normalize(u, dim=-1)
@@ -172,7 +172,7 @@ def test_a_norm_after_the_layer_limits_nothing():
     model, u = After(Mamba(8, d_state=2), nn.RMSNorm(8)), 50 * torch.randn(2, 20, 8)
     with pytest.raises(InputError, match=r"mixer.* radius"):
         certify(model)
-    with pytest.raises(InputError, match="does not get what the norm"):
+    with pytest.raises(InputError, match="is not the output of the norm"):
         certify(model, u)
     trace = record(model, u)["mixer"]
     x = model.mixer.trace(u).x.double()
@@ -180,7 +180,7 @@ def test_a_norm_after_the_layer_limits_nothing():
 
 
 @pytest.mark.parametrize("norm", [nn.RMSNorm, nn.LayerNorm, RMSNorm])
-def test_a_foreign_block_is_believed_when_the_data_shows_it(norm):
+def test_a_foreign_block_is_accepted_if_the_data_confirms_it(norm):
     model, u = Spheres(Mamba(8, d_state=2), norm(8)), torch.randn(2, 20, 8)
     with pytest.raises(InputError, match=r"Spheres.* radius"):
         certify(model)
@@ -251,7 +251,7 @@ def test_a_state_that_its_format_cannot_hold_has_no_practical_bound():
     assert claim(certify(model), "|state|").holds is True
 
 
-def test_a_bound_that_is_contradicted_fails_and_does_not_die(monkeypatch):
+def test_a_contradicted_bound_is_a_failed_claim(monkeypatch):
     from longstate.memory import _selective_claims as claims
 
     monkeypatch.setattr(claims, "state_size", lambda *a: torch.tensor([1e-9]).double())
@@ -261,7 +261,7 @@ def test_a_bound_that_is_contradicted_fails_and_does_not_die(monkeypatch):
     assert "contradicted" in claim(found, "|state|").note
 
 
-def test_longhorn_takes_no_range_of_time_amiss():
+def test_longhorn_accepts_a_range_of_time():
     layer = Longhorn(8, d_state=2)
     assert certify(layer, radius=2.0, dt=(0.5, 2.0)).passed
 

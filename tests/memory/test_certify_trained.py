@@ -1,4 +1,4 @@
-"""Certificates of models that were trained: weights far from where they began."""
+"""Certificates of trained models, whose weights are far from their initial values."""
 
 import pytest
 import torch

@@ -42,12 +42,15 @@ def test_one_pole():
     a, d = 0.9, 0.5
     one = torch.ones(1, 1).double()
     found = gains(
-        DiagonalSystem(torch.tensor([a], dtype=torch.float64), one, one, d * one, discrete=True)
+        DiagonalSystem(torch.tensor([a], dtype=torch.float64), one, one, d * one, discrete=True),
+        tolerance=1e-3,
     )
-    assert float(found.h_infinity_below) == pytest.approx(1 / (1 - a) + d, rel=1e-3)
-    assert float(found.h_infinity) >= 1 / (1 - a) + d
-    assert float(found.l1) == pytest.approx(1 / (1 - a) + d, rel=1e-9)
-    assert float(found.h2) == pytest.approx(math.sqrt(1 / (1 - a * a) + 2 * d + d * d), rel=1e-12)
+    largest = 1 / (1 - a) + d
+    assert found.h_infinity / (1 + 1e-3) <= found.h_infinity_below
+    assert found.h_infinity_below <= largest <= found.h_infinity
+    assert found.l1_below <= largest <= found.l1
+    torch.testing.assert_close(float(found.l1), largest)
+    torch.testing.assert_close(float(found.h2), math.sqrt(1 / (1 - a * a) + 2 * d + d * d))
 
 
 def test_a_peak_between_the_points_of_a_grid_is_found():

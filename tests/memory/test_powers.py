@@ -60,7 +60,7 @@ def test_an_error_that_came_in_is_carried_on():
     assert float(product.error) <= 6.1e-3
 
 
-def test_an_envelope_is_checked_and_not_believed():
+def test_an_envelope_is_checked():
     """A W that does not shrink proves nothing, however good its condition."""
     A = torch.tensor([[0.5, 10.0], [0.0, 0.5]]).double()
     assert float(_envelope(A, torch.eye(2).double()).root) == math.inf

@@ -12,18 +12,18 @@ def entropy(p):
 
 
 @pytest.mark.parametrize("distortion", [0.01, 0.3, 0.9, 2.0, 5.0])
-def test_water_fills(distortion):
+def test_reverse_water_filling_known_values(distortion):
     v = torch.tensor([4.0, 1.0, 0.25, 0.0])
     r = gaussian_rd(v, distortion)
     torch.testing.assert_close(float(r.distortion.sum()), distortion)
     level = torch.full((4,), r.water).double().minimum(v.double())
     torch.testing.assert_close(r.distortion, level)
     expected = sum(0.5 * math.log2(x / r.water) for x in v.tolist() if x > r.water)
-    assert r.bits == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(r.bits, expected)
 
 
 def test_one_gaussian():
-    assert gaussian_rd(torch.tensor([2.0]), 0.5).bits == pytest.approx(1.0, rel=1e-12)
+    assert gaussian_rd(torch.tensor([2.0]), 0.5).bits == 1
 
 
 def test_an_error_as_large_as_the_source_needs_nothing():
@@ -44,7 +44,7 @@ def test_equal_letters_under_hamming_distortion(letters, slope):
     assert r.kind == "exact"
 
 
-def test_unequal_coin():
+def test_biased_coin_known_rate():
     r = blahut_arimoto(torch.tensor([0.2, 0.8]), 1 - torch.eye(2), 3.0)
     assert abs(r.bits - (entropy(0.2) - entropy(r.distortion))) < 1e-6
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory import Result
-from longstate.memory._result import digits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,6 +61,6 @@ def test_a_number_without_its_kind_is_refused(wrong):
 
 
 def test_a_decay_close_to_one_shows_what_it_loses():
-    assert [digits(x) for x in (1, 1 - 4.26e-6, 0.9992, 1.25)] == [
+    assert [number(x) for x in (1, 1 - 4.26e-6, 0.9992, 1.25)] == [
         "1", "1 - 4.3e-06", "0.9992", "1.25",
     ]  # fmt: skip

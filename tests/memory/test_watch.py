@@ -1,4 +1,4 @@
-"""A watch names the layer and the token, and leaves no trace in the model."""
+"""A watch names the layer and the token, and does not change the model."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_names_the_layer_and_the_token(token):
 
 
 def test_the_arithmetic_of_a_layer_is_blamed_on_the_layer():
-    """Rates that overflow: the scan makes NaN, and hands it to out_proj."""
+    """Rates that overflow: the scan produces NaN and passes it to out_proj."""
     model = make(("mamba", "mamba"))
     with torch.no_grad():
         model.blocks[1].mixer.D.fill_(3e38)
@@ -70,7 +70,7 @@ def test_the_arithmetic_of_a_layer_is_blamed_on_the_layer():
         model(tokens())
     trouble = seen.result().forward
     assert (trouble.layer, trouble.type, trouble.token) == ("blocks.1.mixer", "Mamba", 0)
-    assert "handed to blocks.1.mixer.out_proj" in trouble.where
+    assert "passed to blocks.1.mixer.out_proj" in trouble.where
     assert "parameter D" in trouble.where
 
 
@@ -82,7 +82,7 @@ def test_bad_input_is_the_callers():
         layer(u)
     trouble = seen.result().forward
     assert (trouble.value, trouble.row, trouble.token) == ("NaN", 1, 4)
-    assert "what it was given" in trouble.where
+    assert "in its input" in trouble.where
 
 
 def test_masked_samples_may_be_anything():

@@ -1,4 +1,4 @@
-"""A calendar's whole numbers against pandas' own arithmetic."""
+"""The integer arithmetic of a calendar against that of pandas."""
 
 import dataclasses
 import json

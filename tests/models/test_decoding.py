@@ -21,6 +21,7 @@ FORMATS = ("float32", "bfloat16", "int8")
 LAYERS = {
     "Mamba": lambda: Mamba(40, d_state=5),
     "Mamba, 16 states": lambda: Mamba(64),
+    "Mamba, limits": lambda: Mamba(40, d_state=5, dt_limit=(0.01, 0.02)),
     "Mamba, one tap": lambda: Mamba(8, d_conv=1, d_state=1),
     "Longhorn": lambda: Longhorn(40, d_state=5),
     "Longhorn, exact": lambda: Longhorn(40, variant="exact"),

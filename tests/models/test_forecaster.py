@@ -94,6 +94,26 @@ def test_rows_without_a_target_do_not_matter():
     assert not torch.equal(model(holed).point, model(seen).point)
 
 
+def test_the_horizon_is_there_where_rows_are_missing():
+    model, seen = trained(make()), window()
+    seen.observed[:, 4:7] = False
+    later = seen._replace(known=seen.known.clone())
+    later.known[:, -1] += 1.0
+    model.line.weight.zero_()
+    assert not torch.equal(model(seen).point[:, -1], model(later).point[:, -1])
+
+
+def test_the_line_sees_the_calendar_at_the_last_row_alone():
+    spec = replace(SPEC, cycles=("day",))
+    model, seen = make(spec), window(spec=spec)
+    other = seen._replace(calendar=seen.calendar + 1.0)
+    other.calendar[:, spec.window - 1] = seen.calendar[:, spec.window - 1]
+    assert torch.equal(model.scaled_line(other), model.scaled_line(seen))
+    last = seen._replace(calendar=seen.calendar.clone())
+    last.calendar[:, spec.window - 1] += 1.0
+    assert not torch.equal(model.scaled_line(last), model.scaled_line(seen))
+
+
 def test_future_targets_and_later_rows_are_not_seen():
     model, seen = trained(make()), window()
     later = seen._replace(known=seen.known.clone())

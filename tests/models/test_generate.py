@@ -1,9 +1,9 @@
-"""Generation: what is drawn, when it ends, and that company changes nothing."""
+"""Generation: drawn tokens, ends, and independence of the rows."""
 
 import pytest
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, Piece, generate
@@ -32,7 +32,7 @@ def tokens(results):
 
 
 def by_hand(model, prompt, count):
-    """The likeliest token, from the whole text anew each time."""
+    """The most likely token, computed from the whole text in each step."""
     text = list(prompt)
     for _ in range(count):
         with torch.no_grad():
@@ -88,8 +88,19 @@ def test_a_state_before_the_prompts(model):
     assert generate(model, [[7, 8]] * 2, state=state, max_tokens=9) == generate(
         model, whole, max_tokens=9
     )
-    with pytest.raises(InputError, match="the state is of 2 rows, the prompts are 1"):
+    with pytest.raises(InputError, match="state must have one row for each of 1 prompts; got 2"):
         generate(model, [[7]], state=state)
+
+
+def test_every_prompt_goes_on_from_a_state_of_its_own(model):
+    _, state = model.prefill(torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]))
+    state = tree_map(lambda s: 100 * s.detach(), state)  # so large that it decides what is drawn
+    options = {"max_tokens": 30, "temperature": 1.0}
+    together = generate(model, [[7, 8]] * 2, state=state, seed=[3, 3], **options)
+    assert together[0].tokens != together[1].tokens
+    for i in range(2):
+        own = tree_map(lambda s, i=i: s[i : i + 1], state)
+        assert generate(model, [[7, 8]], state=own, seed=3, **options) == [together[i]]
 
 
 def test_long_prompts_are_read_in_pieces(model, monkeypatch):
@@ -101,6 +112,13 @@ def test_long_prompts_are_read_in_pieces(model, monkeypatch):
     prompt = torch.randint(40, (4500,))
     assert generate(model, [prompt], max_tokens=2)
     assert seen == [2048, 2048, 404]
+
+
+def test_pieces_of_a_prompt_are_the_prompt(model, monkeypatch):
+    whole = generate(model, PROMPTS, max_tokens=30, temperature=1.0)
+    for size in (1, 2, 4):
+        monkeypatch.setattr("longstate.models._generate.PIECE", size)
+        assert generate(model, PROMPTS, max_tokens=30, temperature=1.0) == whole
 
 
 def test_rows_filling_up_the_vocabulary_are_never_drawn():
@@ -142,6 +160,17 @@ def test_stop_strings_end_a_row_and_its_text(model):
     assert "".join(p.text for p in pieces) == result.text
     assert [p.token for p in pieces] == result.tokens
     assert [p.ended for p in pieces] == [None] * (cut + 2) + ["text"]
+
+
+def test_what_may_become_a_stop_string_is_given_at_the_end(model):
+    common = {"max_tokens": 30, "temperature": 1.0, "decode": letters}
+    (free,) = generate(model, [[1]], **common)
+    pieces = []
+    (result,) = generate(
+        model, [[1]], stop_strings=[free.text[-2:] + "#"], on_piece=pieces.append, **common
+    )
+    assert (result.text, result.ended) == (free.text, "length")
+    assert pieces[-1].text.endswith(free.text[-2:])
 
 
 def test_pieces_come_as_they_are_made(model):
@@ -211,7 +240,7 @@ def test_logits_that_are_not_finite_are_explained():
     model = make("mamba", "s4d")
     with torch.no_grad():
         model.blocks[0].mixer.A_log[2, 1] = torch.nan
-    with pytest.raises(InputError, match=r"not finite: neither is blocks\.0\.mixer\.A_log"):
+    with pytest.raises(InputError, match=r"not finite, because blocks\.0\.mixer\.A_log"):
         generate(model, [[1]])
     model = make("mamba", "s4d")
     _, state = model.prefill(torch.tensor([[1]]))
@@ -221,7 +250,7 @@ def test_logits_that_are_not_finite_are_explained():
     model = make("mamba")
     with torch.no_grad():
         model.norm.weight.fill_(1e38)
-    with pytest.raises(InputError, match="though the weights and the states are"):
+    with pytest.raises(InputError, match="although the weights and the states are"):
         generate(model, [[1]])
 
 

@@ -1,4 +1,4 @@
-"""A description of a language model: what it refuses, and how it is written down."""
+"""A description of a language model: errors, and its JSON."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_spec_round_trip():
         ({"layers": "mamba"}, "one name per block"),
         ({"layers": 3}, "one name per block"),
         ({"layers": ("mamab",)}, "there is no layer 'mamab'; did you mean 'mamba'"),
-        ({"options": {"s4d": {}}}, "options are for 's4d', which is no layer of this model"),
+        ({"options": {"s4d": {}}}, "options are for 's4d', which is not a layer of this model"),
         ({"options": {"mamba": {"dstate": 3}}}, "no option 'dstate'; did you mean 'd_state'"),
         ({"options": {"mamba": 3}}, "options of 'mamba' must be a mapping"),
         ({"options": 3}, "options must map"),
@@ -71,7 +71,7 @@ def test_descriptions_that_cannot_be_read_are_refused(text, message):
 def test_layers_that_cannot_be_made_are_refused():
     for options, message in (
         ({"s4d": {"bidirectional": True}}, "must not see the future"),
-        ({"s4d": {"d_state": 3}}, "no layer 's4d' can be made"),
+        ({"s4d": {"d_state": 3}}, "the layer 's4d' does not accept these options"),
         ({"s4d": {"d_state": "many"}}, "d_state must be a whole number; got 'many'"),
     ):
         with pytest.raises(InputError, match=message):

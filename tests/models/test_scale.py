@@ -54,3 +54,22 @@ def test_what_lies_below_the_bound_stays_finite():
     scale = Scale(2, "log1p")
     scale.fit(data(), 0.0)
     assert torch.isfinite(scale(torch.full((1, 2), -50.0, dtype=torch.float64))).all()
+
+
+def test_a_column_that_varies_by_rounding_alone_is_constant():
+    x = torch.full((1000, 1), 0.1, dtype=torch.float64)
+    x[::3] += 2.0**-56
+    scale = Scale(1)
+    scale.fit(x)
+    assert scale.std.item() == 1
+
+
+def test_positive_data_are_not_moved_before_their_power_is_found():
+    """Log-normal and all below 1: the logarithm itself makes them normal."""
+    g = torch.Generator().manual_seed(0)
+    x = (0.5 * torch.randn(2000, 1, dtype=torch.float64, generator=g) - 3).exp()
+    assert 0 < x.min() < x.max() < 1
+    scale = Scale(1, "box-cox")
+    scale.fit(x)
+    assert (scale.shift.item(), scale.power.item()) == (0, 0)
+    assert_close(scale(x), ((x.log() - x.log().mean()) / x.log().std(correction=0)).float())

@@ -96,7 +96,8 @@ def test_dropout_reaches_what_a_block_adds_and_nothing_else():
     for gate, most in (("none", 1), ("glu", 1), ("mlp", 2)):
         block = Block(S4D(4, d_state=4), dropout=0.5, gate=gate)
         kept = (block(u)[0] != u).double().mean().item()
-        assert kept == pytest.approx(1 - 0.5**most, abs=0.1)
+        expected, n = 1 - 0.5**most, u.numel()
+        assert abs(kept - expected) < 3 * (expected * (1 - expected) / n) ** 0.5
         assert torch.equal(Block(block.mixer, dropout=1.0, gate=gate)(u)[0], u)
 
 
@@ -118,15 +119,17 @@ def test_says_what_is_wrong():
 
 
 def test_text_from_a_hybrid_whose_state_grows():
-    """Each row as if alone, though the prompts leave states of other lengths."""
+    """Each row as if alone, although prompts give states of different lengths."""
     torch.manual_seed(0)
     options = {"mamba": {"d_state": 3}, "attention": {"n_heads": 2}}
     model = LanguageModel(LanguageSpec(11, 8, ("mamba", "attention"), options)).eval()
     nn.init.normal_(model.embedding.weight)
+    for linear in (model.blocks[1].mixer.in_proj, model.blocks[1].mixer.out_proj):
+        nn.init.normal_(linear.weight)  # so large that attention decides what is drawn
     prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
-    together = generate(model, prompts, max_tokens=6, temperature=1.0, seed=[1, 2, 3])
+    together = generate(model, prompts, max_tokens=20, temperature=1.0, seed=[1, 2, 3])
     alone = [
-        generate(model, [prompt], max_tokens=6, temperature=1.0, seed=[seed])[0]
+        generate(model, [prompt], max_tokens=20, temperature=1.0, seed=[seed])[0]
         for seed, prompt in enumerate(prompts, start=1)
     ]
     assert together == alone

@@ -31,7 +31,7 @@ def uniform(*shape: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> 
 
 
 def strided(x: Tensor) -> Tensor:
-    """The same values with awkward strides and, if complex, a lazy conjugation."""
+    """The same values with unusual strides and, if complex, a lazy conjugation."""
     if x.is_complex():
         x = x.conj().resolve_conj().conj()
     every_other = torch.stack((x, torch.zeros_like(x)), dim=-1)

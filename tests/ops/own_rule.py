@@ -1,4 +1,4 @@
-"""A recurrence of one's own, from the public pieces of the engine: a rule and a reference.
+"""An example of a new recurrence, from the public parts of the engine: a rule and a reference.
 
     h_t = a_t h_{t-1} + x_t b_t
     y_t = c_t h_t

@@ -1,4 +1,4 @@
-"""What every input-steered scan must do, in one table: a line for each rule."""
+"""Tests of all input-dependent scans, in one table with a line for each rule."""
 
 from typing import NamedTuple
 
@@ -90,6 +90,28 @@ def test_float32_error_budget_of_long_products(call, inputs, b):
 @every_scan
 def test_number_of_threads_does_not_show(call, inputs):
     assert_thread_count_is_invisible(call, inputs(t=70, d=300, n=5))
+
+
+@every_scan
+@pytest.mark.parametrize("name", ["input", "z"])
+def test_what_is_not_finite_stays_in_its_row(call, inputs, name):
+    """Two threads, so that one takes a short block of row 1 after a full one of row 2."""
+    tensors = inputs(b=3, t=64, d=70, without=("mask", "reset"))
+    first = next(iter(tensors)) if name == "input" else name
+    spoilt = tensors[first].clone()
+    spoilt[2, [5, 40]] = torch.nan
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected, found = (
+            results(call, "cpu", tensors | {first: x}) for x in (tensors[first], spoilt)
+        )
+    finally:
+        torch.set_num_threads(before)
+    for key, x in found.items():
+        if len(x) == 3:  # rows of the batch; parameters are shared by all
+            torch.testing.assert_close(x[:2], expected[key][:2], rtol=0, atol=0)
+            assert torch.equal(x.isfinite()[:2], torch.ones_like(x[:2], dtype=torch.bool))
 
 
 def test_a_rule_without_a_function_is_no_rule():

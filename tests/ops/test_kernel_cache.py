@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 import longstate
+from longstate.ops._numba import compiled
 
 SHARED = """
 from longstate.ops._numba import inlined
@@ -70,7 +71,7 @@ class Copy:
         return Found(int(value), int(hits), folder, done.stderr)
 
     def block(self) -> None:
-        """Nothing can be written beside the sources, whoever runs this."""
+        """Make writing beside the sources impossible, also for root."""
         for folder in (self.ops, self.ops / "_numba"):
             (folder / "__pycache__").write_text("a file, and no folder")
 
@@ -147,3 +148,10 @@ def test_folders_that_another_user_may_not_write(copy, tmp_path):
     assert found[:2] == (2, 0)
     assert found.said.count("NUMBA_CACHE_DIR") == 1
     assert not list(copy.folder.rglob("__pycache__"))
+
+
+def test_another_version_of_numba_is_seen(monkeypatch):
+    before = compiled.digest.__wrapped__()
+    assert compiled.digest.__wrapped__() == before
+    monkeypatch.setattr(compiled.numba, "__version__", "0.0")
+    assert compiled.digest.__wrapped__() != before

@@ -1,4 +1,4 @@
-"""A sample that a mask skips does not exist: the scans over states, each against itself without."""
+"""A masked sample has no effect: scans with masked samples against scans without these samples."""
 
 import pytest
 import torch
@@ -91,6 +91,21 @@ def test_a_reset_counts_where_the_sample_is_skipped(case, impl):
     expected, end = op(x[:, 8:], impl=impl, **tail)
     assert_close(y[:, 8:], expected)
     assert_close(last, end)
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_reset_at_the_first_sample_forgets_the_state_before(case, impl):
+    op, x, given, h0 = CASES[case]()
+    reset = torch.zeros(1, T, dtype=torch.bool)
+    reset[0, 0] = True
+    h0.requires_grad_()
+    found = op(x, h0=h0, reset=reset, impl=impl, **given)
+    assert_close(found, op(x, impl=impl, **given))
+    loss = sum(y.abs().sum() for y in found)
+    if loss.requires_grad:  # otherwise nothing of h0 is in it
+        (gradient,) = torch.autograd.grad(loss, h0, allow_unused=True)
+        assert gradient is None or not gradient.any()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -119,7 +119,7 @@ def test_not_finite_spreads_as_in_a_product(impl, b, kind):
     if b > 1:
         x[1, 9], x[2, 0] = torch.inf, -torch.inf
     y = matvec(x, panels, 70, scale, impl=impl)
-    assert_close(y.double(), x.double() @ W.T, equal_nan=True, rtol=1e-5, atol=1e-5)
+    assert_close(y, (x.double() @ W.T).float(), equal_nan=True)
     if kind in ("int8", "float16"):
         return
     panels[0, 2, 5], panels[1, 2, 1] = torch.nan, torch.inf

@@ -1,5 +1,6 @@
 """The registration of ops: gradients, compilation, and the derivatives that kernels do not have."""
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from longstate.ops._choice import choose
+from longstate.ops._layout import array, rows
 from longstate.ops._op import register
 from tests.ops.helpers import randn
 
@@ -124,3 +127,50 @@ def test_without_a_reference_forward_mode_is_an_error():
     a, x, _ = (v.detach() for v in tensors())
     with pytest.raises(NotImplementedError, match="toy_bare has no form for forward-mode"):
         torch.func.jvp(lambda a: bare(Scan(a, x, None, None, False, "cpu"))[0], (a,), (a,))
+
+
+def test_gradients_are_contiguous_however_a_backward_makes_them():
+    """A compiled graph takes their strides for granted."""
+
+    def turned(s, *rest):
+        found = backward(s, *rest)
+        return {k: v.mT.contiguous().mT if v.dim() == 3 else v for k, v in found.items()}
+
+    op = register("toy_turned", Scan, forward, fake, turned, reference, **names)
+    a, x, h0 = tensors()
+    gradients = torch.autograd.grad(op(Scan(a, x, h0, None, False, "cpu"))[0].sum(), (a, x, h0))
+    assert all(g.is_contiguous() for g in gradients)
+    expected = torch.autograd.grad(run(a, x, h0)[0].sum(), (a, x, h0))
+    torch.testing.assert_close(gradients, expected, rtol=0, atol=0)
+
+
+def test_nothing_is_kept_where_no_gradient_can_come():
+    kept = []
+
+    def recording(s):
+        kept.append(s.keep)
+        return forward(s)
+
+    op = register("toy_recording", Scan, recording, fake, backward, reference, **names)
+    a, x, h0 = tensors()
+    op(Scan(a, x, h0, None, False, "cpu"))
+    op(Scan(a.detach(), x.detach(), h0, None, False, "cpu"))
+    op(Scan(a.detach(), x.detach(), None, None, False, "cpu"))
+    with torch.no_grad():
+        op(Scan(a, x, h0, None, False, "cpu"))
+    assert kept == [True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["cpu", "triton"])
+def test_a_named_implementation_is_refused_on_another_device(name, monkeypatch):
+    monkeypatch.setattr("longstate.ops._choice.has_triton", lambda: True)
+    elsewhere = SimpleNamespace(device=torch.device("xpu:1"))
+    with pytest.raises(ValueError, match=f"impl='{name}' runs on .* the input is on xpu:1"):
+        choose(name, elsewhere)
+    assert choose("auto", elsewhere) == choose("reference", elsewhere) == "reference"
+
+
+def test_a_lazy_negation_is_resolved_before_a_kernel_reads():
+    x = randn(2, 3, 4)
+    assert rows(torch._neg_view(x)).data.tolist() == (-x).flatten().tolist()
+    assert array(torch._neg_view(x)).tolist() == (-x).tolist()

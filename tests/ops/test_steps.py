@@ -189,14 +189,19 @@ def test_not_finite_spreads_as_in_the_reference(name, bad):
 @pytest.mark.any_form
 def test_a_gradient_a_mask_and_a_reset_are_kept(name):
     call, tensors = CASES[name]
-    first = next(k for k in ("u", "x") if k in tensors)
-    x = tensors[first].clone().requires_grad_()
-    expected, found = (call(impl, **tensors | {first: x})[0] for impl in ("reference", "auto"))
-    weight = randn(*x.shape, seed=9)
-    grads = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (found, expected)]
-    assert_close(*grads)
+    first = next(tensors[k] for k in ("u", "x") if k in tensors)
+    for key, value in tensors.items():
+        if value is None or value.numel() == 0:
+            continue
+        x = value.clone().requires_grad_()  # of this one alone, as weights under a given input
+        every = []
+        for impl in ("auto", "reference"):
+            outputs = call(impl, **tensors | {key: x})
+            loss = sum((y * randn(*y.shape, seed=9 + i)).sum() for i, y in enumerate(outputs))
+            every.append(torch.autograd.grad(loss, x)[0])
+        assert_close(*every, msg=lambda text, key=key: f"{key}: {text}")
     for flag in ("mask", "reset"):
-        flags = {flag: torch.arange(len(x))[:, None] % 2 == 0}
+        flags = {flag: torch.arange(len(first))[:, None] % 2 == 0}
         assert_close(call("auto", **tensors, **flags), call("reference", **tensors, **flags))
 
 

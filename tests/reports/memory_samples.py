@@ -1,4 +1,4 @@
-"""Runs and checkpoints to look at, untrained but for one, small and quick to make."""
+"""Small runs and checkpoints for the tests, all but one untrained."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A small evaluation to draw, made up but of the right shape."""
+"""A small artificial evaluation of the right shape."""
 
 import math
 

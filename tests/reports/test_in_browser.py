@@ -1,4 +1,4 @@
-"""The report in a real browser: no error, no request to anywhere, something to see."""
+"""The report in a real browser: no errors, no requests, visible figures."""
 
 import json
 import re
@@ -149,8 +149,8 @@ def test_hidden_attention_is_seen_on_a_dark_page(memory_page, tmp_path):
         assert int((tint > 0.2).sum()) > 2000
 
 
-def test_the_watch_is_awake(tmp_path):
-    # What the tests above must find if it were there.
+def test_the_browser_test_finds_errors(tmp_path):
+    # Errors that the tests above must find.
     page = '<img src="http://127.0.0.1:9/x.png"><script>console.error("loud")</script>'
     seen = visit(page, tmp_path)
     assert any("loud" in line for line in seen.complaints)

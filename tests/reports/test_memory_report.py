@@ -10,7 +10,7 @@ from longstate.layers import LinOSS
 from longstate.memory import KINDS
 from longstate.reports import _memory_advice as memory_advice
 from longstate.reports import _memory_examine as memory_examine
-from longstate.reports import _memory_pictures as memory_pictures
+from longstate.reports import _memory_figures as memory_figures
 from longstate.reports import memory
 from longstate.reports._subject import TEXT, open_subject
 from tests.reports.memory_samples import checkpoint, forecast_run, text_model, text_run
@@ -47,7 +47,7 @@ def test_of_a_text_model_everything_is_there(made):
     assert made.length == 32
     text = " ".join(Reader(memory.render(made)).text)
     for part in (
-        "What no input can change",
+        "Bounds for all inputs",
         "Time scales",
         "Memory curve of the linear layers",
         "Memory curve of the text model",
@@ -115,7 +115,7 @@ def test_of_a_selective_forecaster_with_and_without_data(tmp_path):
     assert all(c.ordered() for c in found.certificate.claims)
 
 
-def test_a_layer_that_never_forgets_is_told_not_hidden(tmp_path):
+def test_a_layer_that_never_forgets_is_reported(tmp_path):
     model = text_model(("linoss",), options={"linoss": {"variant": "imex"}})
     assert isinstance(model.blocks[0].mixer, LinOSS)
     subject = open_subject(text_run(tmp_path / "run", model))
@@ -146,7 +146,7 @@ def test_the_first_box_says_what_to_do_with_figures(made):
     numbers = sum(m.states for m in made.layers)
     assert f"{numbers:,} numbers" in found[0].text
     page = memory.render(made)
-    assert page.index("What to do about it") < page.index("The layers")
+    assert page.index("<h2>Advice") < page.index("The layers")
     assert "blocks.0.mixer" in " ".join(f.text for f in found)
     values = made.layers[1].spectrum.values
     share = values.cumsum(-1) / values.sum(-1, keepdim=True)
@@ -175,18 +175,18 @@ def test_a_state_that_is_hardly_used_gets_a_smaller_size(made):
     assert any("2 of 8 of blocks.1.mixer" in f.text for f in dead)
 
 
-def test_a_value_of_nothing_does_not_drag_the_axis(made):
+def test_a_negligible_value_does_not_change_the_axis(made):
     """Values of 1 and of 1e-25: the axis shows those of 1, over a few decades."""
     axes = []
-    before = memory_pictures.legend
+    before = memory_figures.legend
 
     def caught(ax, columns):
         axes.append(ax.get_ylim())
         before(ax, columns)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_pictures, "legend", caught)
-        memory_pictures.hankel_figure(few_directions(made, 9).layers)
+        patch.setattr(memory_figures, "legend", caught)
+        memory_figures.hankel_figure(few_directions(made, 9).layers)
     low, high = axes[-1]
     assert 1 < high < 10
     assert 1e-8 < low < 1
@@ -198,7 +198,7 @@ def test_hidden_attention_has_the_tokens_and_a_scale(made):
     assert "It was t" in text  # the first eight tokens of what was read
     assert "largest weight" in text
     assert all(f"{10.0**-i:g}" in text for i in range(5))
-    assert memory_pictures.visible("a\nb\tc\x00") == "a↵b⇥c·"
+    assert memory_figures.visible("a\nb\tc\x00") == "a↵b⇥c·"
 
 
 def test_a_text_run_is_measured_on_its_own_validation_text(tmp_path):

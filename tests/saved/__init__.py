@@ -1,4 +1,4 @@
-"""Files that an earlier version wrote, and what they were made from. `README.md` says how."""
+"""Files of an earlier version, and their inputs. See `README.md`."""
 
 import signal
 from pathlib import Path

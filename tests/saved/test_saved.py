@@ -1,4 +1,4 @@
-"""What an earlier version wrote is read, and gives the numbers that it gave then."""
+"""Files of an earlier version can be read, and give the same numbers as then."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Modules that keep unusual states, and what the tests of states share."""
+"""Modules with unusual states, and helpers of the tests of states."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Odd(nn.Module):
 
 
 class TokenModel(nn.Module):
-    """What a language model looks like from here: tokens in, no step, no options."""
+    """A module like a language model: it takes tokens, and has no step and no options."""
 
     def __init__(self, vocabulary=7, d_model=4):
         super().__init__()

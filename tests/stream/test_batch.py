@@ -1,4 +1,4 @@
-"""Rows of a state: copies, exactly those asked for, that share nothing."""
+"""Rows of a state: copies of exactly the requested rows, without shared memory."""
 
 import numpy as np
 import pytest

@@ -29,7 +29,7 @@ def rows(frame):
 
 
 def assert_predicts(streamed, forecaster, frame):
-    """Exactly what `predict` says of the same data."""
+    """The stream gives exactly the forecasts of `predict` on the same data."""
     expected = forecaster.predict(frame)
     point, quantiles = streamed.forecast
     assert point[0, :, 0].tolist() == expected["y"].tolist()
@@ -71,6 +71,43 @@ def test_known_columns_come_first_and_the_row_again(frame):
             ahead = frame[: i + 5].copy()
             ahead.loc[i + 1 :, "y"] = np.nan
             assert_predicts(streamed, forecaster, ahead)
+
+
+def test_a_row_without_its_known_columns_has_those_announced(frame):
+    model = fit(frame, known="z").model
+    seen = rows(frame)
+    forecasts = []
+    for again in ({}, {"z": ""}):
+        stream = ForecastStream(model)
+        for row in seen[:34]:
+            stream.push({**row, "y": ""})
+        for row in seen[:30]:
+            streamed = stream.push({**row, **again})
+        forecasts.append(streamed.forecast.point.tolist())
+    assert forecasts[0] == forecasts[1]
+
+
+@pytest.mark.parametrize(("text", "number"), [("True", 1.0), (" false", 0.0)])
+def test_true_is_one(text, number, plain, frame):
+    forecasts = []
+    for value in (text, number):
+        stream = ForecastStream(plain.model)
+        for row in rows(frame[:30]):
+            streamed = stream.push({**row, "x": value})
+        forecasts.append(streamed.forecast.point.tolist())
+    assert forecasts[0] == forecasts[1]
+
+
+def test_the_first_row_must_be_complete(frame):
+    """With two targets, one of which is missing in the first row: there is nothing to hold."""
+    forecaster = Forecaster(4, window=30, size=TINY, training=QUICK).fit(frame, ["y", "x"])
+    holed = frame[:31].copy()
+    holed.loc[0, "y"] = np.nan
+    stream = ForecastStream(forecaster.model)
+    streamed = [stream.push(row) for row in rows(holed)]
+    assert [x is None for x in streamed] == [True] * 30 + [False]
+    expected = forecaster.predict(holed)[["y", "x"]].to_numpy()
+    assert streamed[-1].forecast.point[0].tolist() == expected.tolist()
 
 
 def test_a_file_for_prediction_can_be_streamed(frame):
@@ -152,11 +189,11 @@ def test_a_long_silence_costs_no_more_than_a_window(plain, frame):
     for row in rows(frame[:40]):
         stream.push(row)
     later = {"date": "2424-01-01 00:00:00", "y": "20", "x": "0"}
-    with pytest.raises(InputError, match="more than the window of 30 rows; it waits for a row"):
+    with pytest.raises(InputError, match="more than the window of 30 rows; it is held until a row"):
         stream.push(later)
     streamed = stream.push({**later, "date": "2424-01-01 01:00:00"})
     assert np.isfinite(streamed.forecast.point).all()
-    assert streamed.note == "Of the 30 rows that the forecast sees, 28 are missing."
+    assert streamed.note == "Of the 30 rows that the forecast reads, 28 are missing."
 
 
 def test_knows_nothing_of_training():

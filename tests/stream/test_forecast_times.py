@@ -51,7 +51,7 @@ def test_one_wrong_time_costs_one_row(at, wrong, plain, frame):
     seen.loc[at, "date"] = wrong
     last, refused = push_all(ForecastStream(plain.model), seen)
     assert len(refused) == 1
-    assert "more than the window of 24 rows; it waits for a row that goes on from it" in refused[0]
+    assert "more than the window of 24 rows; it is held until a row follows it" in refused[0]
     if at == 40:
         assert_predicts(last, plain, seen.drop(index=40))
     assert last.origin == seen["date"].iloc[-1]
@@ -70,8 +70,8 @@ def test_a_window_of_gaps_is_said(plain, frame):
     for row in rows(frame[:40]):
         stream.push(row)
     streamed = stream.push(rows(frame[55:56])[0])
-    assert streamed.note == "Of the 24 rows that the forecast sees, 15 are missing."
-    with pytest.raises(InputError, match="24 rows that a forecast sees, 23 are missing"):
+    assert streamed.note == "Of the 24 rows that the forecast reads, 15 are missing."
+    with pytest.raises(InputError, match="24 rows that a forecast reads, 23 are missing"):
         stream.push(rows(frame[79:80])[0])
     assert stream.push(rows(frame[80:81])[0]).note.endswith("22 are missing.")
 
@@ -167,7 +167,7 @@ def test_a_row_that_waits_survives_a_restart(plain, frame, tmp_path):
     first, seen = ForecastStream(plain.model), rows(frame)
     for row in seen[:30]:
         first.push(row)
-    with pytest.raises(InputError, match="it waits"):
+    with pytest.raises(InputError, match="it is held"):
         first.push(seen[100])
     first.save(tmp_path / "state")
     again = ForecastStream(plain.model)

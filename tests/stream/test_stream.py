@@ -52,6 +52,17 @@ def test_a_chunk_is_all_that_is_seen_at_once(layer, u):
     assert seen == [8, 8, 4]
 
 
+def test_a_fork_takes_its_samples_in_chunks_too(layer, u):
+    seen = []
+    stream = Stream(layer, chunk=8)
+    stream.push(u[:, :1])
+    fork = stream.fork()
+    layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    fork.push(u)
+    assert seen == [8, 8, 4]
+    assert fork.position == 21
+
+
 def test_one_sample_is_a_step(u):
     layer, called = S4D(3, d_state=4).double(), []
     layer.register_forward_pre_hook(lambda *call: called.append(call))
@@ -160,6 +171,15 @@ def test_memory_for_backward_is_kept_only_when_asked_for(layer, u):
         assert not Stream(layer, grad=True).push(u).requires_grad
 
 
+def test_detach_leaves_the_stream_where_it_is(layer, u):
+    stream = Stream(layer, grad=True)
+    stream.push(u)
+    before = stream.snapshot()
+    stream.detach()
+    assert stream.position == 20
+    assert_same(stream.state, before.state)
+
+
 def test_detach_cuts_backward(layer, u):
     def gradient(cut):
         layer.zero_grad()
@@ -198,6 +218,14 @@ def test_a_refused_push_leaves_the_stream(layer, u):
         with pytest.raises(ValueError, match=message):
             stream.push(wrong, **options)
         assert stream.snapshot() is before
+
+
+def test_a_state_of_another_size_is_refused():
+    layer = S4D(3, d_state=4)
+    fits = layer.init_state(2)
+    for wrong in (fits[:, :, :1], torch.cat([fits, fits], 2), fits.to(torch.complex128)):
+        with pytest.raises(InputError, match=r"keeps \(2, 3, 2\) torch\.complex64"):
+            Stream(layer, wrong)
 
 
 def test_modules_that_cannot_stream():

@@ -97,7 +97,7 @@ def test_float32_error_budget():
     assert_within_reference_error(system.impulse_response(500), exact, plain)
 
 
-def test_float32_powers_do_not_wear_out():
+def test_float32_powers_stay_accurate():
     # One state on the unit circle: the table, the weight and the sum round once each, at any lag.
     length = 16384
     a = torch.polar(torch.ones(1), torch.tensor([0.3]))

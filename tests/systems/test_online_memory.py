@@ -44,7 +44,7 @@ def test_a_ramp_has_two_coefficients():
     t = 4000
     c = LegSMemory(5).project(moments_of_time(t))[-1]
     expected = torch.tensor([1 / 2, 1 / (2 * math.sqrt(3)), 0, 0, 0], dtype=torch.float64)
-    assert_close(c, expected, rtol=0, atol=1 / t)
+    assert ((c - expected).abs() <= 1 / t).all()  # the rule is of first order in 1 / t
 
 
 def test_reconstruction_is_the_legendre_sum():
@@ -69,7 +69,7 @@ def test_more_orders_remember_more_until_the_step_limits():
     errors = [error(order, five_sines(2000)) for order in (8, 16, 32, 64)]
     assert errors[0] > errors[1] > 0.3
     assert errors[2] < 0.005
-    assert errors[3] == pytest.approx(errors[2], rel=0.01)
+    assert 0.99 < errors[3] / errors[2] < 1.01
     assert error(32, five_sines(4000)) < 0.6 * errors[2]
 
 

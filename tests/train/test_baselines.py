@@ -143,5 +143,6 @@ def test_spread_is_the_line_s_own_on_validation():
     fit_spread(model, validation)
     batch = validation.batch(np.arange(len(validation)))
     below = model.scale(batch.future)[..., None] <= model.scaled(batch.window).quantiles
-    share = below.float().mean((0, 1))
-    assert_close(share, torch.tensor([[0.25, 0.75]] * 2), rtol=0, atol=1 / len(validation))
+    share = below.double().mean((0, 1))
+    # An empirical quantile of n numbers has its share of them below it, up to one.
+    assert ((share - torch.tensor([0.25, 0.75])).abs() <= 1 / len(validation)).all()

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from longstate.errors import InputError
+from longstate.models import Calendar
 from longstate.train._table import Columns, make_table
-from longstate.train._time_step import Timing
+from longstate.train._time_step import Timing, missing_days
 
 Y = Columns(("y",), time="t")
 
@@ -106,7 +107,7 @@ def test_holidays_that_are_given_and_a_hole_is_a_gap():
     found = table(times, holidays=(*HOLIDAYS, "2024-12-26"))
     assert np.flatnonzero(~found.observed[:, 0]).tolist() == [100]
     assert ahead(found, 1) == [pd.Timestamp("2024-12-27")]
-    with pytest.raises(InputError, match="holiday 'soon' is no date"):
+    with pytest.raises(InputError, match=r"a holiday must be a date .*; got 'soon'"):
         table(times, holidays=("soon",))
 
 
@@ -269,3 +270,11 @@ def test_no_message_speaks_of_nanoseconds():
         table(["2024-01-01", "2024-01-02 05:00", "2024-01-04 07:00:01", "2024-01-09"])
     assert "nano" not in str(error.value)
     assert not re.search(r"\dns", str(error.value))
+
+
+@pytest.mark.parametrize(("absent", "found"), [(1, 1), (7, 7), (8, 0)])
+def test_more_than_seven_working_days_in_a_row_are_no_holidays(absent, found):
+    stamps = pd.bdate_range("2024-01-01", periods=60)
+    calendar = Calendar("B", wall=True).anchored(stamps)
+    left = stamps.delete(range(20, 20 + absent))
+    assert missing_days(calendar, left).tolist() == [d.date() for d in stamps[20 : 20 + found]]

@@ -114,7 +114,7 @@ def test_files_that_cannot_be_used(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     for path, message in (
         (tmp_path / "nvoel.txt", r"there is no file .*nvoel\.txt; did you mean .*/novel\.txt\?"),
-        (tmp_path / "none" / "x", "there is no file .*, nor a folder"),
+        (tmp_path / "none" / "x", "there is no file .*; the folder .* does not exist"),
         (empty, "empty is empty; there is nothing to learn"),
         (tmp_path, "is a folder; give the text files in it"),
         (tmp_path / "pipe", "is not a regular file"),
@@ -176,7 +176,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path, monkeypatch):
         load_tokens(tmp_path)
     path.write_text("{}")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(InputError, match=r"pip install 'longstate\[text\]' brings it"):
+    with pytest.raises(InputError, match=r"install it with pip install 'longstate\[text\]'"):
         load_tokens(path)
     monkeypatch.undo()
     pytest.importorskip("tokenizers", reason="needs the extra `text`")
@@ -213,3 +213,22 @@ def test_bytes_go_there_and_back():
 def test_nothing_is_learnt_from_no_files(tmp_path):
     with pytest.raises(InputError, match="there are no files"):
         tiny(steps=1).fit([], out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(("size", "bytes_each"), [(1 << 16, 2), ((1 << 16) + 1, 4)])
+def test_a_token_takes_as_many_bytes_as_the_largest_needs(size, bytes_each, tmp_path):
+    class Largest:
+        """Every letter is the largest token."""
+
+        numbers = range(size)
+
+        def encode(self, text):
+            return [size - 1] * len(text)
+
+        def decode(self, tokens):
+            return "x" * len(tokens)
+
+    Largest.size = size
+    found = open_corpus([words(tmp_path / "text", 9)], Largest(), tmp_path / "run")
+    assert set(everything(found).tolist()) == {size - 1}
+    assert (tmp_path / "run" / "tokens.bin").stat().st_size == bytes_each * found.tokens

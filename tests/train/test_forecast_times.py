@@ -102,7 +102,7 @@ def test_a_series_an_array_and_numbered_columns():
 def test_remarks_reach_predict_and_evaluate():
     frame = series(pd.date_range("2024-01-01", periods=300, freq="h")).drop(index=[100, 290])
     model = forecaster().fit(frame, "y")
-    notes = ["2 missing rows (one every hour) were put in as gaps."]
+    notes = ["2 missing rows (one every hour) were added as gaps."]
     assert model.facts["notes"][:1] == notes
     assert model.predict(frame).attrs["notes"][:1] == notes
     assert list(model.evaluate(frame).notes[:1]) == notes
@@ -112,10 +112,10 @@ def test_a_window_with_little_in_it_is_said_and_one_with_nothing_refused():
     times = pd.date_range("2024-01-01", periods=340, freq="h")
     frame = series(times)
     model = forecaster().fit(frame[:300], "y")
-    with pytest.warns(UserWarning, match="Of the 20 rows that the forecast sees, 14 are missing"):
+    with pytest.warns(UserWarning, match="Of the 20 rows that the forecast reads, 14 are missing"):
         forecast = model.predict(frame.drop(index=range(319, 334)))
     assert forecast.attrs["notes"][-1].endswith("14 are missing.")
-    with pytest.raises(InputError, match="19 are missing: nothing but the last was observed"):
+    with pytest.raises(InputError, match="19 are missing: only the last was observed"):
         model.predict(frame.drop(index=range(310, 339)))
 
 
@@ -191,7 +191,7 @@ def test_a_forecast_that_is_not_finite_is_refused():
     frame = series(pd.date_range("2024-01-01", periods=400, freq="h"))
     model = forecaster().fit(frame, "y")
     frame.loc[399, "y"] = 1e90
-    with pytest.raises(InputError, match=r"not finite; the largest number that it sees is 1e\+90"):
+    with pytest.raises(InputError, match=r"not finite; the largest number in its input is 1e\+90"):
         model.predict(frame)
 
 

@@ -163,3 +163,10 @@ def test_digest_sees_every_change():
     assert base.digest(10) == make_table(hourly(20)[:12], Y).digest(10)
     assert base.digest(20) != make_table(hourly(20, seed=1), Y).digest(20)
     assert base.digest(20) != make_table(hourly(20, start="2024-01-02"), Y).digest(20)
+
+
+def test_gaps_of_a_covariate_hold_the_last_value():
+    frame = hourly(6)
+    frame["x"] = [np.nan, 1, np.nan, np.nan, 4, np.nan]
+    table = make_table(frame, Columns(("y",), ("x",), (), "date"))
+    assert table.covariates[:, 0].tolist() == [1, 1, 1, 1, 4, 4]  # only before the first: the next

@@ -139,3 +139,19 @@ def test_season_without_times_is_found_in_the_values():
     table = make_table(hourly(400)[["y"]], Columns(("y",)))
     assert season_of(table, 400) == 24
     assert cycles_of(table, 400) == ()
+
+
+def test_windows_without_any_past_value_are_left_out():
+    frame = hourly(60)
+    frame.loc[20:35, "y"] = np.nan
+    windows = Windows(make_table(frame, COLUMNS), spec())
+    # No future: 20 to 33. No past, of 8 rows: 28 to 36.
+    assert set(range(8, 58)) - set(windows.origins) == set(range(20, 37))
+
+
+@pytest.mark.parametrize(
+    ("rows", "cycles"), [(47, ()), (48, ("day",)), (335, ("day",)), (336, ("day", "week"))]
+)
+def test_a_cycle_is_given_once_it_was_seen_twice(rows, cycles):
+    table = make_table(hourly(400), COLUMNS)
+    assert cycles_of(table, rows) == cycles

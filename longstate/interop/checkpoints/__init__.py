@@ -1,7 +1,7 @@
-"""Language models in other libraries' folders: `config.json` and weights, in two dialects.
+"""Language models in folders of other libraries: `config.json` and weights, in two dialects.
 
 `transformers` (`MambaForCausalLM`, `Mamba2ForCausalLM`, `FalconMambaForCausalLM`) and `mamba-ssm`
-(`MambaLMHeadModel`). Neither library is needed. Tensors keep their names but for these:
+(`MambaLMHeadModel`). Neither library is needed. Tensors keep their names except for these:
 
     ours             transformers                mamba-ssm
     embedding.*      backbone.embeddings.*       backbone.embedding.*
@@ -9,7 +9,7 @@
     norm.*           backbone.norm_f.*           backbone.norm_f.*
     head.*           lm_head.*, absent if tied   lm_head.*
 
-Nothing in a folder is run: pickles are read by PyTorch's restricted reader only.
+No code in a folder is run: pickles are read by PyTorch's restricted reader only.
 """
 
 import json
@@ -34,7 +34,7 @@ Dialect = Literal["transformers", "mamba-ssm"]
 
 _EMBEDDING = {"transformers": "embeddings", "mamba-ssm": "embedding"}
 _WIDE = ("A_log", "D", "dt_bias")
-# What else makes a folder usable: copied as it is.
+# Other files of a folder, which are copied unchanged.
 _BESIDE = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("generation_config.json", "chat_template*"),
@@ -42,13 +42,13 @@ _BESIDE = (
 
 
 def load_language_model(path: str | Path, dtype: torch.dtype | None = None) -> LanguageModel:
-    """The model in a folder with `config.json` and weights.
+    """Load the model in a folder with `config.json` and weights.
 
     Args:
         path: the folder. Weights are `model.safetensors` or `pytorch_model.bin`, whole or in
             shards.
-        dtype: of the weights. None keeps what the files hold. `A_log`, `D` and `dt_bias` are never
-            narrowed: what decays over thousands of steps needs their digits.
+        dtype: of the weights. None keeps the types of the files. `A_log`, `D` and `dt_bias` are
+            never narrowed, because decays over thousands of steps need their precision.
 
     Returns:
         The model, in evaluation mode, on the CPU.
@@ -69,13 +69,13 @@ def load_language_model(path: str | Path, dtype: torch.dtype | None = None) -> L
         raise InputError(f"dtype must be a floating-point type of 16 bits or more; got {dtype}")
     spec = _SIDES[dialect].read(Config(values, source))
     try:
-        with torch.device("meta"):  # no memory, and no draw of random numbers
+        with torch.device("meta"):  # no memory, and no random numbers
             model = LanguageModel(spec)
     except RuntimeError as e:
         reason = str(e).partition("\n")[0][:200]
         raise InputError(f"{source} describes a model that cannot be made: {reason}") from None
     tensors = _match(model, dialect, read_weights(folder), folder)
-    # Copies: the files may change while the model lives.
+    # Copies, because the files may change while the model is in use.
     own = {name: t.to(_type(name, t, dtype), copy=True) for name, t in tensors.items()}
     model.load_state_dict(own, assign=True)
     return model.eval()
@@ -88,7 +88,7 @@ def save_language_model(
 
     Args:
         model: of Mamba or Mamba-2 layers, or FalconMamba for "transformers".
-        path: a new or an empty folder. It appears whole or not at all.
+        path: a new or an empty folder. It is written atomically.
         dialect: "transformers" (with `model.safetensors`) or "mamba-ssm" (with
             `pytorch_model.bin`, which is what that library reads).
 
@@ -103,14 +103,14 @@ def save_language_model(
 def convert_language_model(
     source: str | Path, path: str | Path, dialect: str, *, model: LanguageModel | None = None
 ) -> LanguageModel:
-    """Load a folder, write it in a dialect, load that again and compare: weights must be equal bit
-    for bit, and so must the logits of a few tokens. Files of a tokenizer come along.
+    """Load a folder, write it in a dialect, load the result and compare: weights and the logits of
+    a few tokens must be bit-identical. Files of a tokenizer are copied.
 
     Args:
         source: the folder.
         path: folder to write.
         dialect: "transformers" or "mamba-ssm".
-        model: what the folder holds, where that is no checkpoint of either. Loaded when None.
+        model: the model of the folder, if it is not a checkpoint of either. Loaded when None.
 
     Returns:
         The model.
@@ -152,7 +152,7 @@ def _dialect_of(values: Mapping[str, Any], source: str) -> Dialect:
 
 
 def _file_name(name: str, dialect: str) -> str:
-    """What a dialect calls one of our parameters."""
+    """The name of a parameter in a dialect."""
     first, rest = name.split(".", 1)
     return {
         "embedding": f"backbone.{_EMBEDDING[dialect]}.{rest}",
@@ -165,7 +165,7 @@ def _file_name(name: str, dialect: str) -> str:
 def _match(
     model: LanguageModel, dialect: Dialect, found: dict[str, Tensor], folder: Path
 ) -> dict[str, Tensor]:
-    """The file's tensors under our names."""
+    """The file's tensors under longstate's names."""
     wanted = {_file_name(n, dialect): (n, tuple(p.shape)) for n, p in model.state_dict().items()}
     old, new = "backbone.embedding.weight", "backbone.embeddings.weight"
     if dialect == "transformers" and old in found and new not in found:  # before 2024
@@ -208,6 +208,7 @@ def _write(model: LanguageModel, folder: Path, dialect: str) -> None:
     kinds = sorted(set(model.spec.layers))
     if len(kinds) > 1:
         raise InputError(f"{dialect} has no models that mix {' and '.join(kinds)} layers")
+    _check_sizes(model, dialect)
     config = _SIDES[dialect].write(model)
     if any(block.gate is not None for block in model.each_block()):
         raise InputError(
@@ -227,6 +228,23 @@ def _write(model: LanguageModel, folder: Path, dialect: str) -> None:
     except (safetensors.SafetensorError, RuntimeError) as e:
         raise InputError(f"the weights cannot be written: {e}") from None
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_sizes(model: LanguageModel, dialect: str) -> None:
+    """One description holds for all layers of the other library, and none of its layers computes
+    more columns than its state has."""
+    spec = model.spec
+    made = [spec.options_of(i) for i in range(len(spec.layers))]
+    odd = next((i for i, options in enumerate(made) if options != made[0]), None)
+    if odd is not None:
+        raise InputError(
+            f"{dialect} has no models whose layers differ: block 0 has {made[0]}, block {odd} has "
+            f"{made[odd]}; reduce all layers to one size (allocation='uniform')"
+        )
+    if isinstance(made[0].get("d_state"), list):
+        raise InputError(
+            f"{dialect} has no layers with a projected state (d_state={made[0]['d_state']})"
+        )
 
 
 def _compare(model: LanguageModel, again: LanguageModel) -> None:

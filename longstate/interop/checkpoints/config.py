@@ -1,11 +1,11 @@
-"""config.json, read with a check of every value and a sentence for every mistake."""
+"""Read config.json with a check of every value."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from longstate.errors import InputError
 
-_MOST, _MOST_LAYERS = 10**9, 1000  # beyond which a file is damaged, and memory would run out
+_MOST, _MOST_LAYERS = 10**9, 1000  # a file with larger values is damaged, and memory would run out
 
 
 class Config:
@@ -13,14 +13,14 @@ class Config:
 
     Args:
         values: the object.
-        source: what to call it in errors.
+        source: its name in errors.
     """
 
     def __init__(self, values: Mapping[str, Any], source: str):
         self.values, self.source = values, source
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A size: from 1 to 10^9. Without a default it must be there."""
+        """A size: from 1 to 10^9. Without a default it is required."""
         if name not in self.values and default is None:
             raise InputError(f"{self.source} lacks {name!r}")
         value = self.values.get(name, default)
@@ -50,14 +50,14 @@ class Config:
         return value
 
     def layers(self, name: str, layer: str) -> tuple[str, ...]:
-        """As many times `layer` as the setting `name` says."""
+        """The name `layer`, repeated as often as the setting `name` says."""
         count = self.whole(name)
         if count > _MOST_LAYERS:
             raise self.wrong(name, f"at most {_MOST_LAYERS}")
         return (layer,) * count
 
     def limits(self, name: str) -> list[float | None] | None:
-        """Smallest and largest step, None for no largest; None where there is no limit at all."""
+        """Smallest and largest step, None for no largest; None if there is no limit."""
         pair = self.values.get(name)
         if pair is None:
             return None
@@ -76,7 +76,7 @@ class Config:
         return [least, most]
 
     def must_be(self, name: str, *allowed: object) -> None:
-        """Refuse a value that would change what the model computes."""
+        """Refuse other values, which would change the results of the model."""
         if name in self.values and self.values[name] not in allowed:
             raise InputError(
                 f"{self.source}: {name} = {self.values[name]!r} is not implemented, only "

@@ -1,7 +1,7 @@
 """config.json as `mamba-ssm` writes it for its `MambaLMHeadModel`.
 
-Read and written without `mamba-ssm`. A key that it does not know is refused, as it refuses it
-itself; settings of initial values and of speed are skipped.
+Read and written without `mamba-ssm`. Keys that are unknown to it are refused, as it does; settings
+of initial values and of speed are ignored.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from longstate.models import LanguageModel, LanguageSpec
 _EPS = 1e-5  # of every norm; mamba-ssm has no setting for it
 _LAYERS = {"Mamba1": "mamba", "Mamba2": "mamba2"}
 
-# A setting, and the values of it that are implemented.
+# Setting -> its implemented values.
 _FIXED: dict[str, tuple] = {"d_intermediate": (0,), "attn_layer_idx": ([], None)}
 _READ = {"d_model", "n_layer", "vocab_size", "ssm_cfg", "rms_norm", "residual_in_fp32"}
 _READ |= {"pad_vocab_size_multiple", "tie_embeddings"}

@@ -1,7 +1,7 @@
 """config.json as `transformers` writes it for Mamba, Mamba-2 and FalconMamba.
 
-Read and written without `transformers`. Settings of initial values and of speed are skipped, and so
-is every key that it does not know itself. Absent settings have its default values.
+Read and written without `transformers`. Settings of initial values and of speed are ignored, and so
+are keys that are unknown to it. Missing settings have its default values.
 """
 
 import math
@@ -50,8 +50,8 @@ def read(config: Config) -> LanguageSpec:
 
 
 def _channels(config: Config, width: int) -> dict[str, Any]:
-    """What Mamba and FalconMamba share. FalconMamba's own config.json says expand = 16 and
-    intermediate_size = 2 * hidden_size: the latter counts."""
+    """Options of Mamba and FalconMamba. FalconMamba's config.json has expand = 16 and
+    intermediate_size = 2 * hidden_size: the latter is used."""
     inner = config.whole("intermediate_size", config.whole("expand", 2) * width)
     if inner % width:
         raise config.wrong("intermediate_size", f"a multiple of hidden_size = {width}")
@@ -92,7 +92,7 @@ def write(model: LanguageModel) -> dict[str, Any]:
     if kind is None:
         raise InputError(
             f"transformers has no language model of {spec.layers[0]!r} layers; "
-            "LongstateForCausalLM of longstate.interop brings ours along"
+            "use LongstateForCausalLM of longstate.interop instead"
         )
     if spec.norm != "rms":
         raise InputError("transformers has no such model with norm='layer', only 'rms'")

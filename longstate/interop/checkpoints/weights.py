@@ -1,8 +1,8 @@
-"""Tensors by name, from the files that checkpoints keep them in.
+"""Read the tensors of a checkpoint by name.
 
-Read are, in this order: `model.safetensors`, its shards by `model.safetensors.index.json`,
+The first of these is read: `model.safetensors`, its shards by `model.safetensors.index.json`,
 `pytorch_model.bin`, its shards by `pytorch_model.bin.index.json`. Pickles are read by PyTorch's
-restricted reader, which knows tensors and runs no code; what it refuses is refused.
+restricted reader, which accepts tensors only and runs no code.
 """
 
 import json
@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor in a checkpoint's folder, on the CPU. They may share memory with the files.
+    """All tensors in a checkpoint's folder, on the CPU. They may share memory with the files.
 
     Raises:
         InputError: there are no weights, a shard is missing, or a file is damaged, cut short, or
@@ -93,7 +93,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        # The oldest files are no archives, and cannot be mapped into memory.
+        # The oldest files are not archives, and cannot be mapped into memory.
         mapped = zipfile.is_zipfile(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols that PyTorch does not write itself

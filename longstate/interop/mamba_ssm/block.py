@@ -5,8 +5,8 @@
     residual = residual + x          with an MLP
     x = mlp(norm2(residual))
 
-The sum is handed on beside x, so that it can stay in float32. Parameter names are those of
-`mamba-ssm` 2.3, with whose checkpoints they are compared.
+The sum is passed on beside x, so that it can stay in float32. Parameter names are those of
+`mamba-ssm` 2.3; the tests compare them with its checkpoints.
 
 Axes: b batch, t time, m channels.
 """
@@ -68,12 +68,12 @@ class GatedMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """A mixer between a norm and a sum, and an MLP behind it unless `mlp_cls` is nn.Identity.
+    """A mixer between a norm and a sum, and an MLP after it unless `mlp_cls` is nn.Identity.
 
     Args:
         dim: channels.
         mixer_cls, mlp_cls, norm_cls: called with `dim`; norms are LayerNorm or RMSNorm.
-        fused_add_norm: as published; here there is one path.
+        fused_add_norm: as published; it has no effect here.
         residual_in_fp32: whether the sum is kept in float32.
     """
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
         inference_params: Any = None,
         **mixer_kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """What the mixer or the MLP gives, which is not in the sum yet, and the sum (b, t, m)."""
+        """The output of the mixer or the MLP, not yet added, and the sum (b, t, m)."""
         x, residual = self._add_and_norm(self.norm, hidden_states, residual)
         x = self.mixer(x, inference_params=inference_params, **mixer_kwargs)
         if self.mlp is not None:
@@ -145,7 +145,7 @@ def create_block(
         d_model: channels.
         d_intermediate: channels inside the MLP; 0: none.
         ssm_cfg: options of the mixer; "layer" is its kind, "Mamba1", "Mamba2" or "Mamba3".
-        attn_layer_idx: places where attention stands in for the mixer.
+        attn_layer_idx: places with attention instead of the mixer.
         attn_cfg: its options.
         norm_epsilon, rms_norm: of the norms.
         residual_in_fp32, fused_add_norm: see `Block`.

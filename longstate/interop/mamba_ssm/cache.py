@@ -1,7 +1,7 @@
-"""States of layers between calls, as `mamba_ssm.utils.generation` keeps them.
+"""States of layers between calls, as in `mamba_ssm.utils.generation`.
 
 A layer's two states are (conv_state, ssm_state) in `key_value_memory_dict[layer_idx]`. They are
-overwritten in place. `seqlen_offset` 0 means a new prompt; otherwise what comes goes on from there.
+updated in place. A `seqlen_offset` of 0 means a new prompt; otherwise the input continues the text.
 """
 
 import math
@@ -15,11 +15,11 @@ from longstate.interop.mamba_ssm.inputs import expect, expect_axes, expect_shape
 
 @dataclass
 class InferenceParams:
-    """What layers share while they generate.
+    """The states of all layers during generation.
 
     Attributes:
         max_seqlen, max_batch_size: as published; not read here.
-        seqlen_offset: tokens seen so far.
+        seqlen_offset: number of tokens so far.
         batch_size_offset: as published; not read here.
         key_value_memory_dict: states of each layer, by its `layer_idx`.
         lengths_per_sample (b): as published; not read here.
@@ -33,14 +33,14 @@ class InferenceParams:
     lengths_per_sample: Tensor | None = None
 
     def reset(self, max_seqlen: int, max_batch_size: int) -> None:
-        """Begin anew. States are cleared by the next prompt."""
+        """Start again. The next prompt clears the states."""
         self.max_seqlen, self.max_batch_size, self.seqlen_offset = max_seqlen, max_batch_size, 0
         if self.lengths_per_sample is not None:
             self.lengths_per_sample.zero_()
 
 
 class StatefulLayer(nn.Module):
-    """Frame of a layer with the published `step` and `allocate_inference_cache`.
+    """Base of layers with the published `step` and `allocate_inference_cache`.
 
     Subclasses set the attributes below, and define `_advance`.
     """
@@ -55,13 +55,13 @@ class StatefulLayer(nn.Module):
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Zero states (b, channels, d_conv) and (b, *state_shape), whatever `max_seqlen` is.
+        """Zero states (b, channels, d_conv) and (b, *state_shape); `max_seqlen` has no effect.
 
-        In the type of the weights, where `dtype` is None.
+        In the type of the weights if `dtype` is None.
         """
         weight = self.conv1d.weight
         zeros = weight.new_zeros(batch_size, dtype=dtype or weight.dtype)
-        conv = zeros.new_zeros(batch_size, self.d_conv, len(weight)).mT  # channels beside another
+        conv = zeros.new_zeros(batch_size, self.d_conv, len(weight)).mT  # channels contiguous
         return conv, zeros.new_zeros(batch_size, *self.state_shape)
 
     def step(
@@ -71,7 +71,7 @@ class StatefulLayer(nn.Module):
 
         Args:
             hidden_states (b, 1, d_model): input.
-            conv_state, ssm_state: as from `allocate_inference_cache`. Overwritten.
+            conv_state, ssm_state: as from `allocate_inference_cache`. Updated in place.
 
         Returns:
             Output (b, 1, d_model), and the two states.
@@ -113,12 +113,12 @@ class StatefulLayer(nn.Module):
 
 
 def past_inputs(conv_state: Tensor | None) -> Tensor | None:
-    """Taps (b, k - 1, d) of `short_conv` from a state (b, d, k) that holds one input more."""
+    """Taps (b, k - 1, d) of `short_conv` from a state (b, d, k), which has one more input."""
     return None if conv_state is None else conv_state[..., 1:].mT.clone()
 
 
 def push(conv_state: Tensor, x: Tensor) -> None:
-    """Add x (b, t, d) to the inputs in a state (b, d, k)."""
+    """Append x (b, t, d) to the inputs in a state (b, d, k), in place."""
     new = x.detach()[:, -conv_state.shape[2] :].mT.to(conv_state.dtype)
     conv_state.copy_(torch.cat([conv_state, new], dim=-1)[..., -conv_state.shape[2] :])
 

@@ -1,8 +1,8 @@
-"""The functions of `causal_conv1d`: a short causal convolution, each channel by itself.
+"""The functions of `causal_conv1d`: a short causal depthwise convolution.
 
     y_t = f(bias + sum_k weight_k x_{t - (k_max - k)})        f = SiLU or nothing
 
-Tri Dao, `causal-conv1d` 1.7. Differs from it: any layout may return final states.
+Tri Dao, `causal-conv1d` 1.7. Differs from it: final states can be returned for all layouts.
 
 Axes: b batch, d channels, t time, k taps, s samples kept in a state (at least k - 1).
 """
@@ -34,8 +34,8 @@ def causal_conv1d_fn(
         x (b, d, t): input.
         weight (d, k): oldest tap first.
         bias (d): added before the activation.
-        seq_idx (b, t): which sequence a sample belongs to; none sees another. Negative is padding,
-            and gives 0.
+        seq_idx (b, t): which sequence a sample belongs to; sequences are independent. Negative is
+            padding, and gives 0.
         initial_states (b, d, k - 1): inputs before the first sample; of the first sequence, if
             there is `seq_idx`.
         return_final_states: whether to return the last k - 1 inputs too. Not with `seq_idx`.
@@ -46,7 +46,7 @@ def causal_conv1d_fn(
         y (b, d, t), or y and the final states (b, d, k - 1).
 
     Raises:
-        InputError: a shape does not fit, or final states are asked for with `seq_idx`.
+        InputError: a shape does not fit, or final states are requested with `seq_idx`.
         NotImplementedError: another activation.
     """
     return _convolve(
@@ -65,7 +65,7 @@ def causal_conv1d_ref(
     activation: str | None = None,
     seq_idx: Tensor | None = None,
 ) -> Result:
-    """`causal_conv1d_fn` as a sum over taps. Note the order of the arguments."""
+    """`causal_conv1d_fn` as a sum over taps. The order of the arguments is different."""
     return _convolve(
         x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out,
         activation, _by_taps,
@@ -94,7 +94,7 @@ def _convolve(x, weight, bias, seq_idx, before, return_final, out, activation, c
 
 
 def _by_kernel(x, weight, bias, before, seq_idx, silu) -> Tensor:
-    """y (b, t, d) in the type of `x`, from inputs `before` (b, d, k - 1) the first sample."""
+    """y (b, t, d) in the type of `x`. before (b, d, k - 1): inputs before the first sample."""
     reset, mask = (None, None) if seq_idx is None else boundaries(seq_idx)
     taps = None if before is None else before.mT
     activation = "silu" if silu else None
@@ -130,7 +130,7 @@ def causal_conv1d_update(
     cache_seqlens: Tensor | None = None,
     conv_state_indices: Tensor | None = None,
 ) -> Tensor:
-    """The next samples, and the state moved on by them in place. Not differentiable.
+    """Convolve the next samples, and update the state in place. Not differentiable.
 
     Args:
         x (b, d) or (b, d, t): input.
@@ -138,8 +138,8 @@ def causal_conv1d_update(
         weight (d, k): oldest tap first.
         bias (d): added before the activation.
         activation: "silu", "swish" (the same) or None.
-        cache_seqlens (b): samples seen so far, integer. If given, `conv_state` is a ring: sample i
-            is at place i modulo s.
+        cache_seqlens (b): number of samples so far, integer. If given, `conv_state` is a ring
+            buffer: sample i is at place i modulo s.
         conv_state_indices (b): row of `conv_state` for each row of `x`. A negative row is padding:
             it gives 0 and changes nothing. `conv_state` may then have any number of rows.
 
@@ -205,12 +205,12 @@ def _ring(first: Tensor, count: int, state: Tensor) -> Tensor:
 
 
 def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -> Tensor:
-    """The last samples of each of several sequences that lie one behind the other.
+    """The last samples of each of several concatenated sequences.
 
     Args:
         x (t, d): samples of all sequences.
         cu_seqlens (b + 1): where sequences begin, and where the last one ends.
-        state_len: s, samples to keep of each.
+        state_len: s, number of samples to keep of each.
 
     Returns:
         (b, d, s), the newest sample last; 0 in front of a shorter sequence.

@@ -1,6 +1,6 @@
 """The published `torch.autograd.Function`s: classes whose `apply` calls a function of this library.
 
-Gradients come from the ops below, so that these classes have no `forward` and `backward` to call.
+Gradients come from the ops, so these classes have no `forward` and `backward`.
 
 Axes: b batch, d channels, t time.
 """
@@ -43,7 +43,7 @@ class CausalConv1dFn:
         final_states_out: Tensor | None = None,
         activation: str | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """`activation` may be True, which is "silu", as the package hands it on."""
+        """`activation` may be True, which means "silu", as in the package."""
         activation = "silu" if activation is True else activation or None
         return causal_conv1d_fn(
             x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out,

@@ -2,12 +2,12 @@
 
     norm(v) = v / sqrt(mean(v^2) + eps) * weight + bias
 
-with means over groups of channels, and v less its mean where it is not an RMS norm. In float32 at
-least; results in the type of `x`.
+with means over groups of channels. If it is not an RMS norm, the mean of v is subtracted first.
+Computed in float32 at least; results have the type of `x`.
 
 Source: `mamba-ssm` 2.3.
 
-Axes: d channels, g groups of them; ... anything before.
+Axes: d channels, g groups of them; ... any leading axes.
 """
 
 import torch
@@ -18,7 +18,7 @@ from longstate.interop.mamba_ssm.inputs import expect, expect_shape, wide
 
 
 def normed(v: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool) -> Tensor:
-    """`v` (..., g, d / g), each group normalised for itself, as (..., d)."""
+    """`v` (..., g, d / g), each group normalised separately, as (..., d)."""
     if not rms:
         v = v - v.mean(-1, keepdim=True)
     v = (v * (v.square().mean(-1, keepdim=True) + eps).rsqrt()).flatten(-2) * weight
@@ -42,9 +42,9 @@ def layernorm_fn(
         weight, bias (d): of the norm.
         z (..., d): gate, before its SiLU. None: no gate.
         eps: added to the mean square.
-        group_size: channels with a mean square of their own. All when None.
+        group_size: channels that share a mean square. All when None.
         norm_before_gate: whether the gate comes after the norm.
-        is_rms_norm: whether the mean stays.
+        is_rms_norm: whether the mean is not subtracted.
 
     Raises:
         InputError: a shape does not fit, or groups do not divide the channels.

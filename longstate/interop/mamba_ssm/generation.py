@@ -1,7 +1,7 @@
-"""`mamba_ssm.utils.generation`: drawing tokens from a model that keeps its states.
+"""`mamba_ssm.utils.generation`: draw tokens from a model that keeps its states.
 
-Source: `mamba-ssm` 2.3. Differs from it: CUDA graphs (`cg`) are refused; a token that the
-vocabulary does not have, one of the rows that fill it up, is never drawn.
+Source: `mamba-ssm` 2.3. Differs from it: CUDA graphs (`cg`) are refused; rows that only pad the
+vocabulary are never drawn.
 
 Axes: b batch, t time, v vocabulary.
 """
@@ -18,7 +18,7 @@ from longstate.interop.mamba_ssm.inputs import expect, expect_axes
 
 @dataclass
 class Generated:
-    """Tokens (b, t) with the prompt, and the logits (b, v) before each new one, if asked for."""
+    """Tokens (b, t) with the prompt, and the logits (b, v) of each new token, if requested."""
 
     sequences: Tensor
     scores: tuple[Tensor, ...] | None = None
@@ -31,8 +31,8 @@ def sample(
 
     Args:
         logits (b, v): before the temperature.
-        top_k: 1 takes the likeliest token; otherwise only so many are drawn from; 0: all.
-        top_p: only the likeliest tokens whose probabilities reach this sum; 0 or 1: all.
+        top_k: 1 takes the most likely token; k draws from the k most likely; 0: all.
+        top_p: draw from the smallest set with this total probability; 0 or 1: all.
         min_p: only tokens with this share of the largest probability; 0: all. Instead of `top_p`.
         temperature: of the distribution.
     """
@@ -72,21 +72,21 @@ def decode(
     output_scores: bool = False,
     streamer: Any = None,
 ) -> Generated:
-    """Tokens after a prompt, one by one.
+    """Generate tokens after a prompt, one by one.
 
     Args:
         input_ids (b, t): the prompt.
         model: takes `inference_params`, `position_ids` and `num_last_tokens`, as MambaLMHeadModel.
-        max_length: tokens in all, the prompt included.
+        max_length: number of all tokens, the prompt included.
         top_k, top_p, min_p, temperature: see `sample`.
-        repetition_penalty: divides positive and multiplies negative logits of tokens seen so far.
-        eos_token_id: ends it, once every row draws it at the same time.
-        teacher_outputs (b, max_length): tokens that are taken in place of those drawn.
-        vocab_size: only the first logits; those of `model.config` when None.
-        cg: not supported; there are no CUDA graphs to capture.
-        enable_timing: as published; read by nothing here.
+        repetition_penalty: divides positive and multiplies negative logits of earlier tokens.
+        eos_token_id: ends generation when all rows draw it at the same time.
+        teacher_outputs (b, max_length): tokens that are used instead of drawn ones.
+        vocab_size: number of logits to use; that of `model.config` when None.
+        cg: not supported; there are no CUDA graphs.
+        enable_timing: as published; it has no effect here.
         output_scores: whether to return logits.
-        streamer: gets the prompt and then each token by `put`, and `end()`.
+        streamer: `put` is called with the prompt and with each token, then `end()`.
     """
     expect(not cg, "cg=True is not supported by longstate: leave it out")
     expect_axes("input_ids", input_ids, "batch, time")
@@ -97,12 +97,7 @@ def decode(
     if streamer is not None:
         streamer.put(input_ids.cpu())
     while sequences.shape[1] < max_length:
-        at = params.seqlen_offset
-        positions = torch.full_like(new, at) if at else None
-        logits = model(
-            new, position_ids=positions, inference_params=params, num_last_tokens=1
-        ).logits[:, -1, :vocab_size]
-        params.seqlen_offset += new.shape[1]
+        logits = _next_logits(model, new, params)[:, :vocab_size]
         scores.append(logits)
         if teacher_outputs is not None and teacher_outputs.shape[1] > sequences.shape[1]:
             drawn = teacher_outputs[:, sequences.shape[1]]
@@ -118,6 +113,15 @@ def decode(
     if streamer is not None:
         streamer.end()
     return Generated(sequences, tuple(scores) if output_scores else None)
+
+
+def _next_logits(model: nn.Module, new: Tensor, params: InferenceParams) -> Tensor:
+    """Logits (b, v) after the tokens new (b, t); the states in `params` are updated."""
+    at = params.seqlen_offset
+    positions = torch.full_like(new, at) if at else None
+    found = model(new, position_ids=positions, inference_params=params, num_last_tokens=1)
+    params.seqlen_offset += new.shape[1]
+    return found.logits[:, -1]
 
 
 def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks of what comes in, and what ids of sequences mean for a scan."""
+"""Checks of arguments, and the conversion of sequence numbers to resets and masks."""
 
 import torch
 from torch import Tensor
@@ -8,20 +8,20 @@ from longstate.errors import expect as expect
 
 
 def expect_shape(name: str, x: Tensor | None, *allowed: tuple[int, ...]) -> None:
-    """Refuse `x` of another shape than one of `allowed`; None passes."""
+    """Check that `x` has one of the `allowed` shapes; None is allowed."""
     if x is not None and tuple(x.shape) not in allowed:
         raise InputError(f"{name} must be {' or '.join(map(str, allowed))}; got {tuple(x.shape)}")
 
 
 def expect_axes(name: str, x: Tensor, *axes: str) -> None:
-    """Refuse `x` of another number of axes than one of `axes`, such as "batch, channels, time"."""
+    """Check that `x` has the number of axes of one of `axes`, such as "batch, channels, time"."""
     if x.dim() not in [len(a.split(",")) for a in axes]:
         forms = " or ".join(f"({a})" for a in axes)
         raise InputError(f"{name} must be {forms}; got {tuple(x.shape)}")
 
 
 def wide(*tensors: Tensor | None) -> torch.dtype:
-    """float32, or float64 if a tensor is."""
+    """float32, or float64 if a tensor has that type."""
     found = torch.float32
     for x in tensors:
         found = found if x is None else torch.promote_types(found, x.dtype)
@@ -33,7 +33,7 @@ def boundaries(seq_idx: Tensor, first: int | None = None) -> tuple[Tensor, Tenso
 
     Args:
         seq_idx (b, t): the number of the sequence of each sample. Negative: padding.
-        first: number of the sequence that an initial state belongs to. None: whichever comes first.
+        first: number of the sequence that an initial state belongs to. None: the first sequence.
 
     Returns:
         reset and mask (b, t), bool.

@@ -1,12 +1,12 @@
-"""`mamba_ssm.models` and `mamba_ssm.utils.hf`: the package's language model, its config and files.
+"""`mamba_ssm.models` and `mamba_ssm.utils.hf`: language model, config and files of the package.
 
     x = embedding(tokens)
     x, residual = block(x, residual)            n times, see `block.py`
     logits = lm_head(norm_f(x + residual))
 
-Source: `mamba-ssm` 2.3. `longstate.models.LanguageModel` is the same model under the library's own
-contract, and `longstate.interop.load_language_model` reads the same folders. Differs from the
-package: files are opened from a folder only, and never by an unrestricted unpickler.
+Source: `mamba-ssm` 2.3. `longstate.models.LanguageModel` is the same model with the interface of
+longstate, and `longstate.interop.load_language_model` reads the same folders. Differs from the
+package: files are read from a folder only, and pickles by a restricted reader only.
 
 Axes: b batch, t time, v vocabulary, m channels.
 """
@@ -38,14 +38,14 @@ class MambaConfig:
 
     Attributes:
         d_model: channels.
-        d_intermediate: channels inside an MLP behind every mixer; 0: none.
+        d_intermediate: channels inside an MLP after every mixer; 0: none.
         n_layer: blocks.
         vocab_size: tokens.
         ssm_cfg: options of the mixers, see `create_block`.
-        attn_layer_idx, attn_cfg: where attention is, and its options.
-        rms_norm: RMSNorm, or LayerNorm.
+        attn_layer_idx, attn_cfg: places of attention, and its options.
+        rms_norm: whether norms are RMSNorm, and not LayerNorm.
         residual_in_fp32: whether the sum of the blocks is kept in float32.
-        fused_add_norm: as published; here there is one path.
+        fused_add_norm: as published; it has no effect here.
         pad_vocab_size_multiple: divides the rows of the embedding.
         tie_embeddings: whether the head uses the weights of the embedding.
     """
@@ -118,7 +118,7 @@ class MixerModel(nn.Module):
         inference_params: InferenceParams | None = None,
         **mixer_kwargs: Any,
     ) -> Tensor:
-        """(b, t, m), of the type of the weights, from tokens (b, t)."""
+        """Outputs (b, t, m), of the type of the weights, for tokens (b, t)."""
         x, residual = self.embedding(input_ids), None
         for layer in self.layers:
             x, residual = layer(x, residual, inference_params=inference_params, **mixer_kwargs)
@@ -135,7 +135,7 @@ def _initialise(
     rescale_prenorm_residual: bool = True,
     n_residuals_per_layer: int | None = None,
 ) -> None:
-    """Initial values of the package: the last maps are divided, so that the sum does not grow."""
+    """Initial values of the package; last maps are scaled down, so that the sum does not grow."""
     added = added if n_residuals_per_layer is None else n_residuals_per_layer
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
@@ -180,7 +180,7 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
         self.tie_weights()
 
     def tie_weights(self) -> None:
-        """Let the head use the weights of the embedding, where the config says so."""
+        """Use the weights of the embedding for the head, if the config says so."""
         if self.config.tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
 
@@ -198,9 +198,9 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
         num_last_tokens: int = 0,
         **mixer_kwargs: Any,
     ) -> CausalLMOutput:
-        """Logits (b, t, v) of tokens (b, t), as `.logits`; rows that fill up are included.
+        """Logits (b, t, v) of tokens (b, t), as `.logits`; padded rows are included.
 
-        `position_ids` are not read, as published. `num_last_tokens`: only of so many; 0: of all.
+        `position_ids` are ignored, as published. `num_last_tokens`: for the last tokens; 0: all.
         """
         x = self.backbone(input_ids, inference_params=inference_params, **mixer_kwargs)
         if num_last_tokens > 0:
@@ -211,7 +211,7 @@ class MambaLMHeadModel(nn.Module, GenerationMixin):
     def from_pretrained(
         cls, pretrained_model_name: str | Path, device=None, dtype=None, **kwargs: Any
     ) -> "MambaLMHeadModel":
-        """The model in a folder with `config.json` and weights."""
+        """Load the model in a folder with `config.json` and weights."""
         config = MambaConfig(**load_config_hf(pretrained_model_name))
         model = cls(config, device=device, dtype=dtype, **kwargs)
         model.load_state_dict(load_state_dict_hf(pretrained_model_name, device, dtype))
@@ -242,6 +242,6 @@ def _folder(name: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     raise InputError(
-        f"{name} is no folder; longstate opens no connection: fetch the model with "
-        f"huggingface_hub.snapshot_download({str(name)!r}) and give the folder that it returns"
+        f"{name} is not a folder, and longstate does not download: get the model with "
+        f"huggingface_hub.snapshot_download({str(name)!r}) and pass the folder that it returns"
     )

@@ -1,4 +1,4 @@
-"""Time last, as the packages have it, to time second, as `longstate.ops` has it, and back."""
+"""Convert between time last, as in the packages, and time second, as in `longstate.ops`."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class _Swap(torch.autograd.Function):
 
 
 def swapped(x: Tensor) -> Tensor:
-    """x (b, i, j) as dense (b, j, i); no copy if it is that already.
+    """x (b, i, j) as a contiguous (b, j, i); without a copy if possible.
 
     On a CPU row by row: PyTorch transposes two axes ten times faster than it copies three.
     """
@@ -31,10 +31,10 @@ def swapped(x: Tensor) -> Tensor:
 
 
 def time_second(x: Tensor) -> Tensor:
-    """x (b, d, t) as (b, t, d), channels next to each other; no copy if they are."""
+    """x (b, d, t) as (b, t, d), channels contiguous; without a copy if they are already."""
     return x.mT if x.stride(1) == 1 else swapped(x)
 
 
 def time_last(y: Tensor, like: Tensor) -> Tensor:
-    """y (b, t, d) as (b, d, t), channels next to each other in memory where they are in `like`."""
+    """y (b, t, d) as (b, d, t), with channels contiguous if they are in `like`."""
     return swapped(y.mT).mT if like.stride(1) == 1 else swapped(y)

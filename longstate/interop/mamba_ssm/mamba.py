@@ -7,8 +7,8 @@
     out = out_proj(y)
 
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023), and the
-authors' package, version 2.3. `longstate.layers.Mamba` has the same parameters under the library's
-own contract. Differs from the package: with `inference_params`, a prompt may come in pieces.
+authors' package, version 2.3. `longstate.layers.Mamba` has the same parameters and the interface of
+longstate. Differs from the package: with `inference_params`, a prompt may be read in pieces.
 
 Axes: b batch, t time, d channels inside (expand * d_model), n state, r rank of the step, k taps.
 """
@@ -46,12 +46,12 @@ class Mamba(StatefulLayer):
         dt_scale: size of those weights.
         dt_init_floor: least initial step.
         conv_bias, bias: whether the convolution and the outer projections have a bias.
-        use_fast_path: as published; here there is one path.
+        use_fast_path: as published; it has no effect here.
         layer_idx: where `inference_params` keeps this layer's states.
         device, dtype: of the parameters. `A_log` and `D` are float32.
 
     Raises:
-        InputError: `dt_init` is another word, or `dt_min` is not in (0, dt_max].
+        InputError: `dt_init` does not exist, or `dt_min` is not in (0, dt_max].
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Mamba(StatefulLayer):
         dtype=None,
     ):
         super().__init__()
-        expect(dt_init in ("random", "constant"), f"dt_init is random or constant; got {dt_init!r}")
+        options = ("random", "constant")
+        expect(dt_init in options, f"dt_init must be 'random' or 'constant'; got {dt_init!r}")
         self.d_model, self.d_state, self.d_conv, self.expand = d_model, d_state, d_conv, expand
         self.d_inner = d = int(expand * d_model)
         self.dt_rank = math.ceil(d_model / 16) if isinstance(dt_rank, str) else dt_rank
@@ -97,7 +98,7 @@ class Mamba(StatefulLayer):
         self.A_log = nn.Parameter(rates.log().repeat(d, 1))
         self.D = nn.Parameter(torch.ones(d, device=device))
         self.out_proj = nn.Linear(d, d_model, bias=bias, **like)
-        # marks that training code written for the package looks for
+        # marks that training code for the package uses
         self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
         self.A_log._no_weight_decay = self.D._no_weight_decay = True  # type: ignore[attr-defined]
 
@@ -106,7 +107,7 @@ class Mamba(StatefulLayer):
         hidden_states: Float[Tensor, "b t m"],
         inference_params: InferenceParams | None = None,
     ) -> Float[Tensor, "b t m"]:
-        """Outputs; with `inference_params`, from the states there, which are overwritten.
+        """Outputs; with `inference_params`, from its states, which are updated in place.
 
         Raises:
             InputError: a shape does not fit, or the layer has no `layer_idx` and needs one.
@@ -143,7 +144,7 @@ class Mamba(StatefulLayer):
         """Steps before their bias, and the bias: the scan adds it in float32."""
         if type(self.dt_proj) is nn.Linear:
             return F.linear(low, self.dt_proj.weight), self.dt_proj.bias
-        return self.dt_proj(low), None  # LoRA or quantised: only the call is the whole of it
+        return self.dt_proj(low), None  # with LoRA or quantisation the module must be called
 
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}, d_state={self.d_state}"

@@ -1,14 +1,14 @@
 """`mamba_ssm.Mamba2`, its constructor, parameters and calls, on `longstate.ops`.
 
-    z0, x0, z, (x, B, C), dt = in_proj(u)        z0, x0 where d_ssm is less than expand * d_model
+    z0, x0, z, (x, B, C), dt = in_proj(u)        z0, x0 if d_ssm is less than expand * d_model
     x, B, C = silu(conv1d(x, B, C))
     y = scan(x; step = clamp(softplus(dt + dt_bias)), A = -exp(A_log), B, C, D)
     out = out_proj([silu(z0) * x0, norm(y, z)])  without rmsnorm: y * silu(z)
 
 Dao and Gu, "Transformers are SSMs" (2024), and the authors' package, version 2.3.
-`longstate.layers.Mamba2` has the same parameters under the library's own contract. Differs from
-the package: `dt_limit` and `D_has_hdim` hold while generating too; with `inference_params`, a
-prompt may come in pieces; several devices are refused.
+`longstate.layers.Mamba2` has the same parameters and the interface of longstate. Differs from the
+package: `dt_limit` and `D_has_hdim` apply in generation too; with `inference_params`, a prompt may
+be read in pieces; several devices are refused.
 
 Axes: b batch, t time, h heads, p channels per head, n state, g groups, k taps, s sequences.
 """
@@ -50,23 +50,23 @@ class Mamba2(StatefulLayer):
         conv_init: half-width of the convolution's initial weights. PyTorch's own when None.
         expand: channels inside, as a multiple of `d_model`.
         headdim: p.
-        d_ssm: channels inside that are scanned; the others pass a gate. All when None.
+        d_ssm: channels inside that are scanned; the others go through a gate. All when None.
         ngroups: g.
         A_init_range: range of the initial decay rates.
-        D_has_hdim: whether `D` has a number for each channel, and not one for each head.
-        rmsnorm: whether to normalise in front of the last projection.
+        D_has_hdim: whether `D` has one number for each channel, and not one for each head.
+        rmsnorm: whether to normalise before the last projection.
         norm_before_gate: whether the gate comes after that norm.
-        dt_min, dt_max, dt_init_floor: range of the initial steps, and the least of them.
+        dt_min, dt_max, dt_init_floor: range of the initial steps, and their lower bound.
         dt_limit: smallest and largest step.
         bias, conv_bias: whether the projections and the convolution have a bias.
-        chunk_size, use_mem_eff_path: as published; change no result here.
+        chunk_size, use_mem_eff_path: as published; they have no effect here.
         layer_idx: where `inference_params` keeps this layer's states.
         process_group: not supported.
-        sequence_parallel: as published; without `process_group` it has no meaning.
+        sequence_parallel: as published; it has no effect without `process_group`.
         device, dtype: of the parameters. `D` is float32.
 
     Raises:
-        InputError: sizes do not fit, a range is not one, or `process_group` is given.
+        InputError: sizes do not fit, a range is invalid, or `process_group` is given.
     """
 
     def __init__(
@@ -116,10 +116,7 @@ class Mamba2(StatefulLayer):
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
         self.dt_bias = nn.Parameter(step_bias(self.nheads, dt_min, dt_max, dt_init_floor, **like))
-        low, high = A_init_range
-        expect(0 < low <= high, f"A_init_range must be a range above 0; got {A_init_range}")
-        rates = torch.empty(self.nheads, dtype=torch.float32, device=device).uniform_(low, high)
-        self.A_log = nn.Parameter(rates.log().to(dtype))
+        self.A_log = nn.Parameter(_log_rates(self.nheads, A_init_range, device).to(dtype))
         self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else self.nheads, device=device))
         if rmsnorm:
             self.norm = RMSNorm(
@@ -128,7 +125,7 @@ class Mamba2(StatefulLayer):
             )  # fmt: skip
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **like)
         for parameter in (self.dt_bias, self.A_log, self.D):
-            # a mark that training code written for the package looks for
+            # a mark that training code for the package uses
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(
@@ -139,19 +136,19 @@ class Mamba2(StatefulLayer):
         cu_seqlens: Int[Tensor, " s_and_1"] | None = None,
         inference_params: InferenceParams | None = None,
     ) -> Float[Tensor, "*b m"]:
-        """Outputs; with `inference_params`, from the states there, which are overwritten.
+        """Outputs; with `inference_params`, from its states, which are updated in place.
 
         Args:
             u (b, t, d_model); or (b t, d_model) with `seqlen`.
-            seqlen: t, where `u` has two axes.
+            seqlen: t, if `u` has two axes.
             seq_idx (b, t): which sequence a sample belongs to. Negative is padding.
             cu_seqlens (s + 1): where sequences begin, and where the last one ends, in a batch of 1.
-                With `inference_params` there is then one state for each. Needs `seq_idx`.
+                With `inference_params` there is one state for each sequence. Needs `seq_idx`.
             inference_params: states so far.
 
         Raises:
-            InputError: a shape does not fit; `cu_seqlens` comes without `seq_idx`, or where states
-                of sequences are continued; or the layer has no `layer_idx` and needs one.
+            InputError: a shape does not fit; `cu_seqlens` is given without `seq_idx`, or when
+                states of sequences are continued; or the layer needs a `layer_idx` and has none.
         """
         if seqlen is not None:
             expect_axes("u", u, "batch * time, channels")
@@ -218,6 +215,13 @@ class Mamba2(StatefulLayer):
 
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}, d_state={self.d_state}, headdim={self.headdim}"
+
+
+def _log_rates(n: int, limits: tuple[float, float], device: torch.device | str | None) -> Tensor:
+    """Logarithms (n) of decay rates, drawn uniformly from a range."""
+    low, high = limits
+    expect(0 < low <= high, f"A_init_range must be a range above 0; got {limits}")
+    return torch.empty(n, dtype=torch.float32, device=device).uniform_(low, high).log()
 
 
 def _sizes(d_inner: int, d_ssm: int, headdim: int, ngroups: int, d_state: int) -> Sizes:

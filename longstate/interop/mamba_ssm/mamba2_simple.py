@@ -1,4 +1,4 @@
-"""`mamba_ssm.modules.mamba2_simple`: Mamba-2 without generation, and with initial states to learn.
+"""`mamba_ssm.modules.mamba2_simple`: Mamba-2 without generation, with learnable initial states.
 
 Axes: b batch, t time, m channels, h heads, p channels per head, n state.
 """
@@ -13,10 +13,10 @@ from longstate.interop.mamba_ssm.ssd import NO_LIMITS, Limits
 
 
 class Mamba2Simple(Mamba2):
-    """`Mamba2` with one norm over all channels, and no states between calls.
+    """`Mamba2` with one norm over all channels, and without states between calls.
 
     Args:
-        learnable_init_states: whether every sequence begins with `init_states` (h, p, n).
+        learnable_init_states: whether every sequence starts from `init_states` (h, p, n).
         activation: of the convolution; "silu" or "swish", the same.
         All others as for `Mamba2`.
     """

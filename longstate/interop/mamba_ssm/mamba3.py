@@ -1,7 +1,7 @@
-"""`mamba_ssm.Mamba3`: the constructor and calls of the package on `longstate.layers.Mamba3`.
+"""`mamba_ssm.Mamba3`: the constructor and calls of the package, by `longstate.layers.Mamba3`.
 
-Parameters have the authors' names and shapes, so that their state dicts load. Differs from the
-package: several inputs and outputs (`is_mimo`), the norm before the last projection
+Parameters have the authors' names and shapes, so that their state dicts can be loaded. Differs from
+the package: several inputs and outputs (`is_mimo`), the norm before the last projection
 (`is_outproj_norm`) and another floor of the decay are refused. The states of a layer in
 `inference_params` are (angle, ssm, k, v).
 
@@ -28,10 +28,10 @@ class Mamba3(Layer):
     Args:
         d_model: channels in and out.
         d_state, expand, headdim, ngroups, rope_fraction: sizes, as published.
-        dt_min, dt_max, dt_init_floor: range of the initial steps, and the least of them.
+        dt_min, dt_max, dt_init_floor: range of the initial steps, and their lower bound.
         A_floor: least decay rate; 1e-4 only.
         is_outproj_norm, is_mimo, mimo_rank: not supported.
-        chunk_size, n_layer: as published; change no result here.
+        chunk_size, n_layer: as published; they have no effect here.
         dropout: 0 only.
         layer_idx: where `inference_params` keeps this layer's states.
         device, dtype: of the parameters.
@@ -92,7 +92,7 @@ class Mamba3(Layer):
         cu_seqlens: Tensor | None = None,
         inference_params: InferenceParams | None = None,
     ) -> Tensor:
-        """Outputs (b, t, m); with `inference_params`, from the states there, which are replaced.
+        """Outputs (b, t, m); with `inference_params`, from its states, which are replaced.
 
         Args:
             u (b, t, m): input.
@@ -121,7 +121,7 @@ class Mamba3(Layer):
     def step(  # type: ignore[override]
         self, u: Tensor, *states: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """One token u (b, m) or (b, 1, m) from (angle, ssm, k, v): the output, and those four."""
+        """One token u (b, m) or (b, 1, m). Returns the output, and the states angle, ssm, k, v."""
         one = u[:, None] if u.dim() == 2 else u
         y, after = self._run(one, states, {})
         angle, ssm, k, v = after
@@ -137,6 +137,6 @@ class Mamba3(Layer):
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, ...]:
-        """Zero states (angle, ssm, k, v), float32 at least, whatever `max_seqlen` is."""
+        """Zero states (angle, ssm, k, v), float32 at least; `max_seqlen` has no effect."""
         zero = self.init_state(batch_size)
         return tuple(zero[name] for name in _STATES)

@@ -1,10 +1,10 @@
 """`mamba_ssm.modules.mha`: causal attention between Mamba layers, with its cache.
 
-    q, k, v = conv1d(in_proj(x))       the convolution where d_conv > 0
+    q, k, v = conv1d(in_proj(x))       the convolution if d_conv > 0
     out = out_proj(softmax(scale q k^T) v)
 
-with q and k rotated by their positions where `rotary_emb_dim` > 0. Source: `mamba-ssm` 2.3; the
-rotation is that of `flash-attn`, on which the package relies. The cache of a layer is
+with q and k rotated by their positions if `rotary_emb_dim` > 0. Source: `mamba-ssm` 2.3; the
+rotation is that of `flash-attn`, which the package uses. The cache of a layer is
 (k and v, inputs of the convolution or None).
 
 Axes: b batch, t time, m channels, h heads, g heads of keys and values, p channels per head.
@@ -22,7 +22,7 @@ from longstate.ops import short_conv
 
 
 class MHA(nn.Module):
-    """Attention. See the top of this file.
+    """Causal attention. See the equations in the module docstring.
 
     Args:
         embed_dim: channels in and out.
@@ -31,12 +31,12 @@ class MHA(nn.Module):
         mlp_dim: channels of an MLP beside the heads, up and gate, rounded up to 256; 0: none.
         qkv_proj_bias, out_proj_bias: whether the projections have a bias.
         softmax_scale: 1 / sqrt(p) when None.
-        causal: whether a sample sees only what came before; needed for a cache.
+        causal: whether a sample attends to earlier samples only; needed for a cache.
         layer_idx: where `inference_params` keeps this layer's cache.
         d_conv: taps of the convolution; 0: none.
         rotary_emb_dim: channels of each head that rotate.
-        rotary_emb_base: of their frequencies.
-        rotary_emb_interleaved: whether neighbours are pairs, and not the two halves.
+        rotary_emb_base: base of the frequencies.
+        rotary_emb_interleaved: whether pairs are neighbours, instead of one from each half.
         device, dtype: of the parameters.
     """
 
@@ -85,10 +85,10 @@ class MHA(nn.Module):
         )
 
     def forward(self, x: Tensor, inference_params: InferenceParams | None = None) -> Tensor:
-        """Outputs (b, t, m); with `inference_params`, after what its cache holds, which grows.
+        """Outputs (b, t, m); with `inference_params`, after its cache, which is extended.
 
         Raises:
-            InputError: a shape does not fit, or a cache is asked for that cannot be kept.
+            InputError: a shape does not fit, or a cache is not possible.
         """
         expect_axes("x", x, "batch, time, channels")
         past = conv_state = None

@@ -1,4 +1,4 @@
-"""The published modules and their names: where each comes from, and which cannot be provided."""
+"""The published modules and names: where each is implemented, and which are not provided."""
 
 VERSIONS = {"mamba_ssm": "2.3.2+longstate", "causal_conv1d": "1.7.0+longstate"}
 
@@ -71,10 +71,10 @@ NAMES = {
         "convolution": "causal_conv1d_varlen_states causal_conv1d_varlen_states_ref",
     },
 }
-# Vim's fork of the package has the norms under this name too.
+# Vim's fork of the package also has the norms under this name.
 NAMES["mamba_ssm.ops.triton.layernorm"] = NAMES["mamba_ssm.ops.triton.layer_norm"]
 
-_GRADIENTS = "gradients come by calling backward() on what {} returns"
+_GRADIENTS = "call backward() on the result of {} to get gradients"
 REFUSED = {
     "mamba_ssm.ops.triton.ssd_chunk_scan": {
         "_chunk_scan_fwd": "use chunk_scan of the same module",

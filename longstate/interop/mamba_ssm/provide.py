@@ -1,11 +1,11 @@
-"""`import mamba_ssm` and `import causal_conv1d` where the packages are not installed.
+"""`import mamba_ssm` and `import causal_conv1d` if the packages are not installed.
 
-A finder at the end of `sys.meta_path` makes the modules that `names.py` lists; each takes a name
-from this library when it is first asked for. What is really installed is found before, and stays:
-on a machine that has the packages, the same program runs on them.
+A finder at the end of `sys.meta_path` creates the modules that `names.py` lists; each looks up a
+name in this library at the first use. Installed packages are found first and are not changed: on a
+machine with the packages, the same program uses them.
 
-There is no distribution behind the names: `importlib.metadata` does not know them, and versions end
-in "+longstate".
+The modules have no distribution: `importlib.metadata` does not find them, and versions end in
+"+longstate".
 """
 
 import sys
@@ -26,7 +26,7 @@ _PARENTS = {name.rpartition(".")[0] for name in (*NAMES, *REFUSED_MODULES)}
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds and makes the modules."""
+    """Finds and creates the modules."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -41,10 +41,10 @@ class _Finder(MetaPathFinder, Loader):
         return None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Python makes an empty one."""
+        """None: Python creates an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Names are looked up when they are asked for."""
+        """Set up the lazy look-up of names."""
         name = module.__name__
         module.__doc__ = f"The names of `{name}`, computed by longstate."
         homes = {
@@ -73,7 +73,7 @@ class _Finder(MetaPathFinder, Loader):
 
 
 def _both_names(entry: str) -> tuple[str, str]:
-    """The published name, and ours where it is another: `ours=published` in the table."""
+    """The published name, and longstate's name if different: `ours=published` in the table."""
     own, _, published = entry.rpartition("=")
     return published, own
 
@@ -84,20 +84,20 @@ def _sentence(name: str, way_out: str) -> str:
 
 @dataclass(frozen=True)
 class Provided:
-    """What `provide_mamba_ssm` did. As a context manager it takes that back at the end.
+    """The result of `provide_mamba_ssm`. As a context manager it is undone at the end.
 
     Attributes:
-        packages: those of "mamba_ssm" and "causal_conv1d" that are this library's. The others are
-            really installed.
+        packages: those of "mamba_ssm" and "causal_conv1d" that this library provides. The others
+            are installed.
     """
 
     packages: tuple[str, ...]
     _finder: MetaPathFinder | None = field(repr=False)
 
     def undo(self) -> None:
-        """Take the names away again, if it was this call that made them.
+        """Remove the names again, if this call added them.
 
-        What was imported from them stays usable. A second time does nothing.
+        Objects that were imported from them stay usable. A second call does nothing.
         """
         if self._finder is None or self._finder not in sys.meta_path:
             return
@@ -120,12 +120,12 @@ def provide_mamba_ssm() -> Provided:
         from mamba_ssm import Mamba
         from causal_conv1d import causal_conv1d_fn
 
-    Call it before the code that imports them: many projects decide at import what there is. To call
-    it again is harmless. A published name that cannot be provided raises ImportError with one
-    sentence that says what to use in its place.
+    Call it before the code that imports them: many projects check at import what is available. It
+    can be called again. A published name that is not provided raises ImportError with a sentence
+    that says what to use instead.
 
     Returns:
-        What was provided, with `undo()`.
+        The provided packages, with `undo()`.
     """
     finder = None
     if not any(isinstance(f, _Finder) for f in sys.meta_path):

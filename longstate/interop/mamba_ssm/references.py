@@ -1,8 +1,9 @@
-"""The published names that end in `_ref`, each written down from its equation and nothing else.
+"""The published names that end in `_ref`: slow forms, written directly from the equations.
 
-They share no code with what they are there to check: loops over time, or one matrix of decays.
-`causal_conv1d_ref` and its like are sums over taps, in `convolution.py`; `selective_scan_ref` and
-`selective_state_update_ref` run the loop of `longstate.ops.selective_scan.reference`.
+They share no code with the fast functions that they check: they are loops over time, or one matrix
+of decays. `causal_conv1d_ref` and similar functions are sums over taps, in `convolution.py`;
+`selective_scan_ref` and `selective_state_update_ref` run the loop of
+`longstate.ops.selective_scan.reference`.
 
 Axes: b batch, t time, d channels, h heads, p channels per head, n state, g groups, c chunks,
 l samples in one.
@@ -25,7 +26,7 @@ def layer_norm_ref(
     prenorm: bool = False,
     upcast: bool = False,
 ) -> Result:
-    """Norm of x + residual (..., d) by PyTorch's own; with `prenorm` the sum too."""
+    """Norm of x + residual (..., d) by PyTorch's function; with `prenorm` the sum too."""
     return _residual_norm(F.layer_norm, x, weight, bias, residual, eps, prenorm, upcast)
 
 
@@ -102,7 +103,7 @@ def mamba_inner_ref(
     C_proj_bias: Tensor | None = None,
     delta_softplus: bool = True,
 ) -> Tensor:
-    """`mamba_inner_fn` put together from `causal_conv1d_ref` and `selective_scan_ref`."""
+    """`mamba_inner_fn` from `causal_conv1d_ref` and `selective_scan_ref`."""
     x, z = xz.chunk(2, dim=1)
     u = causal_conv1d_ref(x, conv1d_weight[:, 0], conv1d_bias, activation="silu")
     assert isinstance(u, Tensor)  # not asked for final states
@@ -120,7 +121,7 @@ def mamba_inner_ref(
 
 
 def _read_off(columns: Tensor, bias: Tensor | None, A: Tensor) -> Tensor:
-    """B or C (b, n, t); for complex A (b, n, 2 t), whose real and imaginary parts take turns."""
+    """B or C (b, n, t); for complex A (b, n, 2 t), with alternating real and imaginary parts."""
     if bias is not None:
         columns = columns + bias[:, None].to(columns.dtype)
     if not A.is_complex():
@@ -130,7 +131,7 @@ def _read_off(columns: Tensor, bias: Tensor | None, A: Tensor) -> Tensor:
 
 
 def chunk_state_ref(B: Tensor, x: Tensor, dt: Tensor, dA_cumsum: Tensor) -> Tensor:
-    """What each chunk leaves behind from zero (b, c, h, p, n), sample by sample.
+    """The state after each chunk from a zero state (b, c, h, p, n), sample by sample.
 
     Args: B (b, t, g, n), x (b, t, h, p), dt, dA_cumsum (b, h, c, l).
     """

@@ -1,11 +1,11 @@
 """The norms of `mamba_ssm.ops.triton.layer_norm`: norm(x + residual), and the sum.
 
-Computed as in `gated_norm.py`. The sum is what the next block adds to.
+Computed as in `gated_norm.py`. The next block adds to the sum.
 
 Source: `mamba-ssm` 2.3. Differs from it: dropout, row scales and a second input or norm are
 refused.
 
-Axes: d channels; ... anything before.
+Axes: d channels; ... any leading axes.
 """
 
 import torch
@@ -37,9 +37,9 @@ def layer_norm_fn(
         x, residual (..., d): the summands.
         weight, bias (d): of the norm.
         eps: added to the mean square.
-        prenorm: whether to return the sum too. It has the type of `residual`; without one the type
-            of `x`, or float32 with `residual_in_fp32`.
-        is_rms_norm: whether the mean stays.
+        prenorm: whether to return the sum too. It has the type of `residual`; without a residual
+            the type of `x`, or float32 with `residual_in_fp32`.
+        is_rms_norm: whether the mean is not subtracted.
         x1, weight1, bias1, dropout_p, rowscale, return_dropout_mask: not supported.
 
     Returns:

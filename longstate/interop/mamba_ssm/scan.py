@@ -1,6 +1,6 @@
 """The functions of `mamba_ssm.ops.selective_scan_interface`: Mamba's scan, and its fused block.
 
-    delta_t = softplus(delta_t + delta_bias)                  where asked for
+    delta_t = softplus(delta_t + delta_bias)                  if requested
     h_t = exp(delta_t A) * h_{t-1} + delta_t u_t B_t
     out_t = (C_t h_t + D u_t) * silu(z_t)                     2 Re(C_t h_t) for complex A
 
@@ -37,15 +37,15 @@ def selective_scan_fn(
     delta_softplus: bool = False,
     return_last_state: bool = False,
 ) -> Result:
-    """Outputs of the recurrence, in the type of `u`, and the last state if asked for.
+    """Outputs of the recurrence, in the type of `u`, and the last state if requested.
 
     Args:
         u (b, d, t): input.
-        delta (b, d, t): step, before bias and softplus if these are asked for.
+        delta (b, d, t): step, before bias and softplus if these are used.
         A (d, n): decay rate, real and negative, or complex.
-        B (d, n), (b, n, t) or (b, g, n, t): what the input writes. With complex A and time, the
-            last axis is 2 t long: real and imaginary parts take turns.
-        C: what the output reads; shapes as `B`, each for itself.
+        B (d, n), (b, n, t) or (b, g, n, t): input vectors. With complex A and a time axis, the
+            last axis has the length 2 t: alternating real and imaginary parts.
+        C: output vectors; any of the shapes of `B`.
         D (d): direct path.
         z (b, d, t): gate, before its SiLU.
         delta_bias (d): added to `delta`.
@@ -123,29 +123,28 @@ def mamba_inner_fn(
     """A Mamba block between its first projection and its output.
 
     Args:
-        xz (b, 2 d, t): the first projection: what is scanned, then the gate.
+        xz (b, 2 d, t): the first projection: input of the scan, then the gate.
         conv1d_weight (d, 1, k), conv1d_bias (d): the short convolution.
-        x_proj_weight (r + n + n, d): reads the low-rank step, B and C off x; 2 n for complex A,
-            and less what is given as `B` or `C`.
+        x_proj_weight (r + n + n, d): projection of x to the low-rank step, B and C; with 2 n for
+            complex A, and without the rows of a given `B` or `C`.
         delta_proj_weight (d, r): the step from its low-rank form.
         out_proj_weight (m, d), out_proj_bias (m): the last projection.
         A, B, C, D, delta_bias, delta_softplus: as for `selective_scan_fn`. None for B and C: they
             depend on the input.
         B_proj_bias, C_proj_bias (n): added to B and C.
-        checkpoint_lvl: 0 or 1. Chooses what the package recomputes; changes no number, here or
-            there.
+        checkpoint_lvl: 0 or 1. What the package recomputes; it does not change results.
         b_rms_weight, c_rms_weight (n), dt_rms_weight (d): if given, B, C and the step are divided
             by their root mean square; the step after its projection, as published. The mixer of
-            FalconMamba in transformers does so before it, but hands training to this function
-            where it finds it: with the published package, and so with this one, it trains
-            something else than it evaluates.
+            FalconMamba in transformers does this before the projection, but uses this function in
+            training if it is available: then the trained and the evaluated model differ, with the
+            published package and with this one.
         b_c_dt_rms_eps: added to those mean squares.
 
     Returns:
         (b, t, m).
 
     Raises:
-        InputError: a shape does not fit, or `checkpoint_lvl` is another number.
+        InputError: a shape does not fit, or `checkpoint_lvl` is not 0 or 1.
     """
     y = _inner(
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, D, delta_bias,
@@ -184,7 +183,7 @@ def _inner(
     B_proj_bias, C_proj_bias, delta_softplus, checkpoint_lvl, b_rms_weight=None, c_rms_weight=None,
     dt_rms_weight=None, b_c_dt_rms_eps=0.0,
 ) -> Tensor:  # fmt: skip
-    """What the last projection reads (b, t, d)."""
+    """Input (b, t, d) of the last projection."""
     expect(checkpoint_lvl in (0, 1), f"checkpoint_lvl must be 0 or 1; got {checkpoint_lvl!r}")
     b, t, read = _check_block(xz, conv1d_weight, x_proj_weight, delta_proj_weight, A, B, C)
     x, z = (time_second(v) for v in xz.chunk(2, dim=1))
@@ -210,7 +209,7 @@ def _inner(
 
 
 def _check_block(xz, conv_weight, x_proj, delta_proj, A, B, C) -> tuple[int, int, list[int]]:
-    """b, t, and what `x_proj` reads: columns of the step, of B and of C, less what is given."""
+    """b, t, and the numbers of rows of `x_proj` for the step, and for B and C if not given."""
     expect_axes("xz", xz, "batch, 2 channels, time")
     expect_axes("A", A, "channels, state")
     b, d, t = xz.shape[0], len(A), xz.shape[2]
@@ -235,7 +234,7 @@ def _normed(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
 
 
 def _matrix(name: str, x: Tensor, A: Tensor, b: int, t: int) -> Tensor:
-    """B or C as `longstate.ops` has it: (d, n), (b, t, n) or (b, t, g, n)."""
+    """B or C in the layout of `longstate.ops`: (d, n), (b, t, n) or (b, t, g, n)."""
     d, n = A.shape
     expect_axes(name, x, "channels, state", "batch, state, time", "batch, groups, state, time")
     if x.dim() == 2:
@@ -255,7 +254,7 @@ def _matrix(name: str, x: Tensor, A: Tensor, b: int, t: int) -> Tensor:
 
 
 def _complex(x: Tensor) -> Tensor:
-    """Real and imaginary parts that take turns along the last axis, as complex numbers."""
+    """Alternating real and imaginary parts along the last axis, as complex numbers."""
     return torch.view_as_complex(x.to(wide(x)).unflatten(-1, (-1, 2)).contiguous())
 
 

@@ -1,12 +1,12 @@
 """Mamba-2 between its two projections, as one function of `mamba_ssm.ops.triton.ssd_combined`.
 
-    z0, x0, z, (x, B, C), dt = zxbcdt         z0, x0 where there are channels beside
+    z0, x0, z, (x, B, C), dt = zxbcdt         z0, x0 if there are extra channels
     x, B, C = silu(conv(x, B, C))
     out = outproj([silu(z0) * x0, norm(scan(x, B, C, dt), z)])
 
 Source: `mamba-ssm` 2.3. The scan is in `ssd.py`.
 
-Axes: b batch, t time, h heads, p channels per head, n state, g groups, k taps, e channels beside.
+Axes: b batch, t time, h heads, p channels per head, n state, g groups, k taps, e extra channels.
 """
 
 from typing import NamedTuple
@@ -76,7 +76,7 @@ def mamba_split_conv1d_scan_combined(
     ngroups: int = 1,
     norm_before_gate: bool = True,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """A Mamba-2 block behind its first projection.
+    """A Mamba-2 block after its first projection.
 
     Args:
         zxbcdt (b, t, 2 e + 2 h p + 2 g n + h): the first projection.
@@ -87,13 +87,13 @@ def mamba_split_conv1d_scan_combined(
         rmsnorm_weight (h p): of the norm over the channels of a group. None: a gate, and no norm.
         rmsnorm_eps: added to the mean square.
         outproj_weight (m, e + h p), outproj_bias (m): the last projection. None: none.
-        headdim: p, where D has one axis.
+        headdim: p, if D has one axis.
         ngroups: g.
         norm_before_gate: whether the gate comes after the norm.
 
     Returns:
-        (b, t, m), or (b, t, e + h p) without a projection; and the final states (b, h, p, n) where
-        they are asked for.
+        (b, t, m), or (b, t, e + h p) without a projection; and the final states (b, h, p, n) if
+        requested.
 
     Raises:
         InputError: a shape does not fit.

@@ -1,16 +1,16 @@
 """The functions of `mamba_ssm.ops.triton.ssd_combined`: Mamba-2's scan, and its fused block.
 
-    step_t = clamp(softplus(dt_t + dt_bias))                  softplus where asked for
+    step_t = clamp(softplus(dt_t + dt_bias))                  softplus if requested
     h_t = exp(A step_t) h_{t-1} + step_t x_t B_t^T
     out_t = (h_t C_t + D x_t) * silu(z_t)
 
 Dao and Gu, "Transformers are SSMs" (2024), and the authors' package, version 2.3. Computed by
-`longstate.ops.chunk_scan`, in chunks of its own: `chunk_size` changes no result beyond rounding.
+`longstate.ops.chunk_scan`, which chooses the size of the chunks: `chunk_size` has no effect.
 Differs from the package: padding (negative `seq_idx`) gives 0 and is not read; states at the ends
 of packed sequences are differentiable, and need `seq_idx`.
 
-Axes: b batch, t time, h heads, p channels per head, n state, g groups of heads with a B and a C of
-their own, s sequences in one row.
+Axes: b batch, t time, h heads, p channels per head, n state, g groups of heads that share B and C,
+s sequences in one row.
 """
 
 from itertools import pairwise
@@ -47,14 +47,14 @@ def mamba_chunk_scan_combined(
     return_final_states: bool = False,
     return_varlen_states: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
-    """Outputs of the recurrence, in the type of `x`, and the states asked for.
+    """Outputs of the recurrence, in the type of `x`, and the requested states.
 
     Args:
         x (b, t, h, p): input.
         dt (b, t, h): step, before bias, softplus and limits.
         A (h): decay rate, negative.
-        B, C (b, t, g, n): what the input writes and the output reads.
-        chunk_size: positive. Here results do not depend on it.
+        B, C (b, t, g, n): input and output vectors.
+        chunk_size: positive; it has no effect here.
         D (h) or (h, p): direct path.
         z (b, t, h, p): gate, before its SiLU.
         dt_bias (h): added to `dt`.
@@ -62,7 +62,7 @@ def mamba_chunk_scan_combined(
             `seq_idx`. In a batch of 1 with `seq_idx` also (s, h, p, n), one for each sequence.
         seq_idx (b, t): which sequence a sample belongs to. Negative is padding.
         cu_seqlens (s + 1): where sequences begin, and where the last one ends, in a batch of 1. As
-            published, read for `return_varlen_states` only.
+            published, it is used for `return_varlen_states` only.
         dt_softplus: whether `dt` goes through softplus.
         dt_limit: smallest and largest step.
         return_final_states: whether to return the state after the last sample, float32 or wider.
@@ -70,10 +70,10 @@ def mamba_chunk_scan_combined(
 
     Returns:
         out (b, t, h, p), then the final states (b, h, p, n) and the states of the sequences
-        (s, h, p, n), where they are asked for.
+        (s, h, p, n), if requested.
 
     Raises:
-        InputError: a shape does not fit, or states of sequences are asked for without `cu_seqlens`
+        InputError: a shape does not fit, or states of sequences are requested without `cu_seqlens`
             and `seq_idx`.
     """
     _check(x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx)
@@ -92,7 +92,7 @@ def mamba_chunk_scan_combined(
 
 
 def _each_from_its_own(x, steps, A, B, C, D, z, before, seq_idx) -> tuple[Tensor, Tensor]:
-    """`scan_heads` where each packed sequence goes on from a state of its own, (s, h, p, n)."""
+    """`scan_heads` with a separate initial state for each packed sequence, (s, h, p, n)."""
     outputs, final, k = [], before[-1:], 0
     for begin, end in _pieces(seq_idx):
         v, dt, b, c = (w[:, begin:end] for w in (x, steps, B, C))
@@ -140,7 +140,7 @@ def scan_heads(
             return _one_sample(x, steps, A, B, C, D, z, before)
     reset, mask = (None, None) if seq_idx is None else boundaries(seq_idx, first=0)
     per_channel = D is not None and D.dim() == 2
-    # so that the output is rounded to the type of x once, behind D and the gate
+    # so that the output is rounded to the type of x once, after D and the gate
     v = x.to(wide(x)) if per_channel or z is not None else x
     with full_precision(x):
         y, final = chunk_scan(
@@ -155,7 +155,7 @@ def scan_heads(
 
 
 def _one_sample(x, steps, A, B, C, D, z, before) -> tuple[Tensor, Tensor]:
-    """`scan_heads` of a single sample, which `chunk_scan` would fill up to a block."""
+    """`scan_heads` of a single sample, without chunks."""
     if before is None:
         before = steps.new_zeros(len(x), *x.shape[2:], B.shape[3])
     y, final = one_step(

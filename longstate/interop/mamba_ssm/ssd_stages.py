@@ -1,12 +1,12 @@
-"""The chunked algorithm of Mamba-2 in its published stages, each by itself, in plain PyTorch.
+"""The chunked algorithm of Mamba-2 in its published stages, in plain PyTorch.
 
     cumulate: S = cumsum(A dt) in each chunk                             `_chunk_cumsum_fwd`
-    state:    of a chunk begun at zero, sum exp(S_end - S_t) dt_t x_t B_t^T     `chunk_state`
+    state:    from zero in each chunk, sum exp(S_end - S_t) dt_t x_t B_t^T      `chunk_state`
     pass on:  h_{c+1} = exp(S_end) h_c + state_c                         `state_passing`
     scan:     out from the state before a chunk and the samples in it    `chunk_scan`
 
-For code that uses the stages of `mamba_ssm.ops.triton`, version 2.3, and for its tests. The whole,
-`ssd.py`, does not go through them.
+For code that uses the stages of `mamba_ssm.ops.triton`, version 2.3, and for its tests. `ssd.py`
+does not use them.
 
 Axes: b batch, t time, c chunks, l samples of a chunk, h heads, p channels per head, n state, g
 groups, s sequences in one row.
@@ -30,7 +30,7 @@ def _chunk_cumsum_fwd(
     dt_softplus: bool = False,
     dt_limit: Limits = NO_LIMITS,
 ) -> tuple[Tensor, Tensor]:
-    """Sums of A dt from the start of each chunk, and steps (b, h, c, l), 0 behind the end.
+    """Sums of A dt from the start of each chunk, and steps (b, h, c, l), 0 after the end.
 
     Args: dt (b, t, h), A, dt_bias (h); the others as in `mamba_chunk_scan_combined`.
     """
@@ -49,11 +49,11 @@ def _chunk_state_fwd(
     states: Tensor | None = None,
     states_in_fp32: bool = True,
 ) -> Tensor:
-    """What each chunk would leave behind from a state of zero: (b, c, h, p, n).
+    """The state after each chunk from a zero state: (b, c, h, p, n).
 
     Args:
         B (b, t, g, n), x (b, t, h, p), dt, dA_cumsum (b, h, c, l).
-        seq_idx (b, t): only the sequence that a chunk ends with counts, if it is not negative.
+        seq_idx (b, t): only the last sequence of a chunk is used, if it is not negative.
         states (b, c, h, p, n): where to write the result. None: new memory.
         states_in_fp32: whether the result is float32, or of the type of `B`.
     """
@@ -89,11 +89,11 @@ def _state_passing_fwd(
     """States before each chunk (b, c, h, d), d = p n, and after the last (b, h, d).
 
     Args:
-        states (b, c, h, d): what each chunk leaves behind from zero.
+        states (b, c, h, d): state after each chunk from zero.
         dA_chunk_cumsum (b, h, c): log of each chunk's decay.
         initial_states (b, h, d): before the first chunk; of sequence 0, if there is `seq_idx`.
-        seq_idx (b, t), chunk_size: a chunk that ends with another sequence than the one before
-            forgets that one.
+        seq_idx (b, t), chunk_size: the state is cleared if a chunk ends with another sequence than
+            the previous chunk.
         out_dtype: of the states before chunks. That of `states` when None.
     """
     decay = dA_chunk_cumsum.exp().transpose(1, 2)[..., None]  # (b, c, h, 1)
@@ -152,7 +152,7 @@ def chunk_scan(
 def chunk_state_varlen(
     B: Tensor, x: Tensor, dt: Tensor, dA_cumsum: Tensor, cu_seqlens: Tensor, chunk_states: Tensor
 ) -> Tensor:
-    """States at the ends of sequences that lie one behind the other: (s, h, p, n).
+    """States at the ends of concatenated sequences: (s, h, p, n).
 
     Args: B (t, g, n), x (t, h, p), dt, dA_cumsum (h, c, l), cu_seqlens (s + 1),
         chunk_states (c, h, p, n) before each chunk.
@@ -176,7 +176,7 @@ def chunk_state_varlen(
 
 
 def _in_chunks(v: Tensor, size: int, fill: float = 0) -> Tensor:
-    """(b, t, ...) as (b, c, l, ...), filled up behind the end."""
+    """(b, t, ...) as (b, c, l, ...), padded at the end."""
     missing = -v.shape[1] % size
     v = F.pad(v, (*(0, 0) * (v.dim() - 2), 0, missing), value=fill)
     return v.unflatten(1, (-1, size))

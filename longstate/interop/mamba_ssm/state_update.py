@@ -1,14 +1,14 @@
-"""The functions of `mamba_ssm.ops.triton.selective_state_update`: one step, its state in place.
+"""The functions of `mamba_ssm.ops.triton.selective_state_update`: one step, in place.
 
-    dt = softplus(dt + dt_bias)                               where asked for
+    dt = softplus(dt + dt_bias)                               if requested
     state = exp(dt A) * state + dt x B
     out = (C state + D x) * silu(z)
 
 Source: `mamba-ssm` 2.3. Not differentiable, as there: a graph through a state that is overwritten
 would grow with every token.
 
-Axes: b batch, h heads, p channels per head, n state, g groups of heads with a B and a C of their
-own. Without heads, h = 1 and its axis is left out.
+Axes: b batch, h heads, p channels per head, n state, g groups of heads that share B and C. Without
+heads, h = 1 and its axis is left out.
 """
 
 import torch
@@ -33,15 +33,15 @@ def selective_state_update(
     dt_softplus: bool = False,
     state_batch_indices: Tensor | None = None,
 ) -> Tensor:
-    """The output of one step; `state` moves on in place.
+    """The output of one step; `state` is updated in place.
 
     Args:
         state (b, p, n) or (b, h, p, n): any floating-point type.
         x, dt, z (b, p) or (b, h, p): input, step, gate before its SiLU.
-        A (p, n) or (h, p, n): decay rate, negative. Where `A`, `dt` and `dt_bias` are one number
-            per head, expanded, that number is used once.
-        B, C (b, n) or (b, g, n): what the input writes and the output reads.
-        D, dt_bias (p) or (h, p): direct path, and what is added to `dt`.
+        A (p, n) or (h, p, n): decay rate, negative. If `A`, `dt` and `dt_bias` are expanded from
+            one number per head, the decay is computed once per head.
+        B, C (b, n) or (b, g, n): input and output vectors.
+        D, dt_bias (p) or (h, p): direct path, and bias of `dt`.
         dt_softplus: whether `dt` goes through softplus.
         state_batch_indices (b): row of `state` for each row of `x`. A negative row is padding: it
             gives 0 and changes nothing. `state` may then have any number of rows.
@@ -68,7 +68,7 @@ def selective_state_update_ref(
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
 ) -> Tensor:
-    """`selective_state_update` as a scan over one sample, each channel by itself."""
+    """`selective_state_update` as a scan over one sample, each channel separately."""
     return _update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus, None, _by_channels)
 
 
@@ -94,7 +94,7 @@ def _update(state, x, dt, A, B, C, D, z, dt_bias, softplus, rows, step) -> Tenso
 
 
 def _with_heads(v: Tensor | None, axes: int, at: int) -> Tensor | None:
-    """`v` with its axis of heads or groups, the one at place `at`, if that was left out."""
+    """Insert the axis of heads or groups at place `at`, if it was left out."""
     return v if v is None or v.dim() == axes else v.unsqueeze(at)
 
 
@@ -118,7 +118,7 @@ def _check(state, x, dt, A, B, C, D, z, dt_bias, rows) -> None:
 
 
 def one_step(state, x, dt, A, B, C, D, dt_bias, softplus) -> tuple[Tensor, Tensor]:
-    """C state + D x and the new state, with one exponential per head where decays are tied."""
+    """C state + D x and the new state, with one exponential per head if decays are tied."""
     dtype = wide(state, x, dt, A, B, C)
     dt, A, dt_bias = _tied_once(dt, 1), _tied_once(A, 2), _tied_once(dt_bias, 1)
     x, dt, A, B, C = (v.to(dtype) for v in (x, dt, A, B, C))
@@ -133,7 +133,7 @@ def one_step(state, x, dt, A, B, C, D, dt_bias, softplus) -> tuple[Tensor, Tenso
 
 
 def _tied_once(v: Tensor | None, axes: int) -> Tensor | None:
-    """`v` with one entry along each of its last axes that was only expanded."""
+    """`v` with a single entry along each of its last axes that was expanded."""
     for axis in range(-axes, 0):
         if v is not None and v.stride(axis) == 0:
             v = v.narrow(axis, 0, 1)

@@ -1,9 +1,9 @@
-"""A copy of a model that generates fast: its linear layers hold what a step must read, no more.
+"""Copy a model for fast generation: the weights of its linear layers are laid out for decoding.
 
-A step of batch 1 uses every weight once, so it takes as long as reading the weights takes. Here
-they lie in panels, in the order they are read (`longstate.ops.matvec`), in 32, 16 or 8 bits.
-A `Mamba` layer, and its block in a language model, take a step in one call. All else stays as it
-is: the same model class, the same calls, float32 states.
+A step of batch 1 uses every weight once, so its time is the time to read the weights. The copy
+stores them in panels, in the order in which they are read (`longstate.ops.matvec`), in 32, 16 or 8
+bits. A `Mamba` layer, and its block in a language model, take a step in one kernel call. The model
+class, its calls and its float32 states are unchanged.
 
     fast = prepare_for_decoding(model, "int8")
     logits, state = fast(prompt)
@@ -28,17 +28,17 @@ _LINE = 64  # bytes of a cache line
 def prepare_for_decoding(model: Model, weights: Format = "float32") -> Model:
     """A copy of `model` for generation, in evaluation mode and without gradients.
 
-    Every `nn.Linear` in it becomes a `PanelLinear`, whatever the model. Where `model.head` is None,
-    or shares its weights with `model.embedding`, the copy's head has weights of its own; the
-    embedding, of which a step reads one row, stays as it was. Modules that use the weights of an
-    inner `nn.Linear` themselves, instead of calling it, cannot be prepared. The copy follows no
-    later change of `model`.
+    Every `nn.Linear` becomes a `PanelLinear`, in any model. If `model.head` is None, or shares its
+    weights with `model.embedding`, the copy's head gets its own weights; the embedding is
+    unchanged, because a step reads only one row of it. Modules that use the weights of an inner
+    `nn.Linear` without calling it cannot be prepared. Later changes of `model` do not affect the
+    copy.
 
     Args:
         model: any module. It is not changed.
-        weights: format of the linear layers' weights. float32 gives the model's own numbers, up to
-            the order of sums. bfloat16 is off by at most 1/512 of each weight; int8 by at most
-            1/254 of the largest weight of the same output.
+        weights: format of the linear layers' weights. float32 gives the same results up to the
+            order of sums. The error of a bfloat16 weight is at most 1/512 of it; of an int8
+            weight at most 1/254 of the largest weight of the same output.
 
     Raises:
         ValueError: as for `PanelLinear`, with the name of the layer.
@@ -50,7 +50,7 @@ def prepare_for_decoding(model: Model, weights: Format = "float32") -> Model:
         if type(module) is nn.Linear:
             prepared[id(module)] = _panels(name, module.weight, module.bias, weights)
     maps = list(prepared.values())
-    # deepcopy takes what it finds in its memo for a finished copy
+    # deepcopy uses an entry of its memo as the finished copy of a module
     fast = copy.deepcopy(model, prepared).eval().requires_grad_(False)
     embedding = getattr(model, "embedding", None)
     if isinstance(embedding, nn.Embedding) and getattr(model, "head", embedding) is None:
@@ -62,8 +62,8 @@ def prepare_for_decoding(model: Model, weights: Format = "float32") -> Model:
 
 
 def _side_by_side(maps: list[PanelLinear]) -> None:
-    """Move all panels into one piece of memory. In pieces of their own, many would be too small for
-    large pages, and reading them took up to a third longer."""
+    """Move all panels into one block of memory. Many separate blocks would be too small for large
+    pages; reading them took up to a third longer."""
     sizes = [-(-m.panels.nbytes // _LINE) * _LINE for m in maps]
     if not maps or any(m.panels.device.type != "cpu" for m in maps):
         return

@@ -2,7 +2,7 @@
 
     y = W x + bias
 
-Axes: i features in, o features out; *b anything before.
+Axes: i features in, o features out; *b any leading axes.
 """
 
 from typing import Literal, get_args
@@ -17,14 +17,14 @@ Format = Literal["float32", "bfloat16", "int8"]
 
 
 class PanelLinear(nn.Module):
-    """What `nn.Linear` computes, for inference: no gradient reaches its weights.
+    """`nn.Linear` for inference: its weights get no gradient.
 
-    Up to 8 vectors at once go through a kernel that reads the weights once; more, as in a prefill,
-    through PyTorch's matrix product. Gradients of the input come out either way.
+    For up to 8 vectors a kernel reads the weights once; for more, as in a prefill, PyTorch's matrix
+    product is used. Both give the gradient of the input.
 
     Args:
-        weight (o, i): is copied.
-        bias (o): is copied. None: none.
+        weight (o, i): copied.
+        bias (o): copied. None: no bias.
         weights: "float32", "bfloat16", or "int8" with one scale for each output: weights are
             rounded to multiples of 1/127 of the largest of their row.
 
@@ -58,7 +58,7 @@ class PanelLinear(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, "o i"]:
-        """The weights that it computes with, unpacked and multiplied out: a copy, for analysis."""
+        """A copy of the weights in use, unpacked and multiplied by their scales, for analysis."""
         wide = self.panels.dtype if self.scale is None else self.scale.dtype
         W = from_panels(self.panels, self.out_features).to(torch.promote_types(wide, torch.float32))
         return W if self.scale is None else W * self.scale[:, None]

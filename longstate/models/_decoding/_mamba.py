@@ -1,9 +1,9 @@
-"""Mamba, and the residual block around it, with a step that is one call of one kernel.
+"""Mamba, and the residual block around it, with a step in one kernel call.
 
-`prepare_for_decoding` puts these classes in the place of `Mamba` and of its block. All but the step
-is inherited. The kernel runs where it pays: on a CPU, without gradients, masks, resets and
-irregular time, on at most 8 rows, and not where several threads would read the weights faster. All
-else takes the step of the plain class.
+`prepare_for_decoding` replaces `Mamba` and its block by these classes. Everything but the step is
+inherited. The kernel is used where it is faster: on a CPU, without gradients, masks, resets and
+irregular time, for at most 8 rows, and unless several threads would read the weights faster. In all
+other cases the step of the parent class is used.
 
 Axes: b batch, i channels outside, d channels inside, n state, k taps.
 """
@@ -23,7 +23,7 @@ from longstate.ops._choice import plain
 from longstate.ops.matvec import FEW
 from longstate.ops.selective_step import BoundStep, Norm, Panels, Weights
 
-_ALONE = 2**24  # bytes of weights; above, threads that share them are faster than one call
+_ALONE = 2**24  # bytes of weights; with more, several threads are faster than one kernel call
 
 
 class DecodingMamba(Mamba):
@@ -52,7 +52,8 @@ class DecodingMamba(Mamba):
         self, u: Float[Tensor, "b i"], state: State, norm: Norm | None = None
     ) -> tuple[Float[Tensor, "b i"], State] | None:
         """A step by the kernel, with the norm and the residual of a block if a `norm` is given.
-        None where the kernel does not pay, or something does not fit: the plain step says what."""
+        None if the kernel is not faster, or if an argument does not fit: then the step of the
+        parent class raises the error."""
         if self.dt_limit != (0.0, None):  # the kernel does not clamp
             return None
         inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
@@ -94,7 +95,7 @@ class DecodingMamba(Mamba):
 
 
 class DecodingBlock(Block):
-    """`Block` of a `DecodingMamba`: its norm and its residual are part of the same call."""
+    """`Block` around a `DecodingMamba`: norm and residual are part of the same kernel call."""
 
     def step(
         self,
@@ -118,7 +119,7 @@ class DecodingBlock(Block):
 
 
 def swap_in(model: nn.Module) -> None:
-    """Put the decoding classes in the place of the plain ones; subclasses of these stay."""
+    """Replace the plain classes by the decoding classes; other subclasses are not replaced."""
     for module in model.modules():
         if type(module) is Mamba:
             module.__class__ = DecodingMamba

@@ -113,7 +113,7 @@ def test_results_have_the_type_and_layout_of_the_input():
 
 
 def update_by_the_equation(samples, state, weight, bias, seen):
-    """Sample after sample: into the state, then out of it."""
+    """One sample after the other: write into the state, then read from it."""
     out = []
     for k in range(samples.shape[2]):
         window = []

@@ -33,7 +33,7 @@ def test_state_dicts_go_both_ways_and_mean_the_same():
 
 
 def by_the_equations(layer, u):
-    """With every bias, sample by sample."""
+    """The layer sample by sample, with all biases."""
     x, z = layer.in_proj(u).chunk(2, dim=-1)
     x = F.silu(layer.conv1d(x.mT)[..., : u.shape[1]].mT)
     low, B, C = layer.x_proj(x).split([layer.dt_rank, layer.d_state, layer.d_state], dim=-1)
@@ -122,7 +122,7 @@ def test_parameters_have_the_published_types_and_marks():
 
 
 class Scaled(nn.Module):
-    """Stands for LoRA or quantisation."""
+    """A replacement for LoRA or quantised layers."""
 
     def __init__(self, inner):
         super().__init__()
@@ -170,7 +170,7 @@ def test_autocast_keeps_scan_and_state_wide():
 
 
 def test_refusals():
-    with pytest.raises(InputError, match="dt_init is random or constant; got 'zero'"):
+    with pytest.raises(InputError, match="dt_init must be 'random' or 'constant'; got 'zero'"):
         Mamba(8, dt_init="zero")
     with pytest.raises(InputError, match="dt_min must be in"):
         Mamba(8, dt_min=0.2)

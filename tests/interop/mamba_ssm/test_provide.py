@@ -1,4 +1,4 @@
-"""Names that are not installed: found, shared, taken away; what is installed stays."""
+"""Names of packages that are not installed: found, shared, removed; installed packages are kept."""
 
 import importlib.metadata
 import importlib.util
@@ -17,7 +17,7 @@ from tests.ops.helpers import run_python
 
 @pytest.fixture(autouse=True)
 def absent():
-    """These tests are about a machine without the packages."""
+    """Skip if the packages are installed."""
     if any(PathFinder.find_spec(name) for name in provide.PACKAGES):
         pytest.skip("mamba-ssm or causal-conv1d is installed")
 

@@ -1,4 +1,4 @@
-"""The stages of the chunked algorithm put together are the whole, and pack."""
+"""The stages of the chunked algorithm together give the whole scan, also for packed sequences."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""transformers takes what is importable: provided names change its speed and not its numbers."""
+"""transformers uses importable packages: provided names change its speed and not its results."""
 
 import importlib.util
 

@@ -1,0 +1,22 @@
+"""The format of numbers in tables, sentences and figures."""
+
+import math
+from decimal import Decimal
+
+
+def number(x: float, digits: int = 4, *, exponent: bool = True) -> str:
+    """A number as text, such as 0.25, 12, 3,400 or 1.2e+06.
+
+    Args:
+        x: any float. Just below 1, as decays are, the distance from 1 is shown: "1 - 2e-06".
+        digits: significant digits. Numbers of 1000 or more are rounded to integers.
+        exponent: whether very large and very small numbers have an exponent.
+    """
+    if x == 0 or not math.isfinite(x):
+        return "0" if x == 0 else f"{x}"
+    if 0 < 1 - x < 5e-5:
+        return f"1 - {1 - x:.2g}"
+    if abs(x) >= 1000 and (abs(x) < 1e6 or not exponent):
+        return f"{x:,.0f}"
+    text = f"{x:.{digits}g}"
+    return text if exponent else f"{Decimal(text):f}"

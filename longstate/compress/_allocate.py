@@ -1,0 +1,86 @@
+"""How small each layer becomes.
+
+Each layer is made smaller by itself, to three sizes, and what that does to the model's output is
+measured. With error_l(r) = s_l tail_l(r), tail being the layer's own prediction, the units that
+cost least for each byte go first, until one budget for all layers is met. Errors of several layers
+add up: in four S4D blocks the sum of single ones was within 1 % of the joint one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import nn
+
+from longstate.compress._data import Batch, distance, exchanged, outputs
+from longstate.compress._plan import Plan
+from longstate.errors import InputError
+
+Allocation = Literal["measured", "uniform"]
+_SHARES = (0.75, 0.5, 0.25)
+_LEAST = 1e-12
+
+
+def sensitivities(
+    model: nn.Module,
+    plans: Sequence[Plan],
+    batch: Batch,
+    progress: Callable[[str], None] | None = None,
+) -> list[float]:
+    """s_l of every layer: least squares over three sizes."""
+    true, found = outputs(model, batch), []
+    for plan in plans:
+        if progress is not None:
+            progress(f"{plan.name}, sensitivity")
+        above = below = 0.0
+        for part in _SHARES:
+            r = max(1, round(part * plan.full))
+            if r == plan.full:
+                continue
+            try:
+                draft = plan.draft(r)
+            except InputError:
+                continue  # this size cannot be held
+            with exchanged(model, {plan.name: draft}):
+                error, tail = distance(model, true, outputs(model, batch)), plan.tail(r)
+            above, below = above + error * tail, below + tail * tail
+        found.append(above / below if below > 0 else 0.0)
+    return [max(s, _LEAST) for s in found]
+
+
+def spend(plans: Sequence[Plan], weights: Sequence[float], room: float) -> list[int]:
+    """Units of each layer, so that together they take no more than `room` bytes; at least one."""
+    sizes = [plan.full for plan in plans]
+    used = sum(plan.full * plan.unit for plan in plans)
+    tails = [
+        [w * p.tail(r) for r in range(p.full + 1)] for p, w in zip(plans, weights, strict=True)
+    ]
+    while used > room:
+        costs = [
+            ((tail[r - 1] - tail[r]) / plan.unit, i)
+            for i, (tail, r, plan) in enumerate(zip(tails, sizes, plans, strict=True))
+            if r > 1
+        ]
+        if not costs:
+            break
+        _, i = min(costs)
+        sizes[i] -= 1
+        used -= plans[i].unit
+    return sizes
+
+
+def even(plans: Sequence[Plan], keep: float) -> list[int]:
+    """The same share of every layer, rounded down, at least one unit."""
+    return [max(1, int(keep * plan.full + 1e-9)) for plan in plans]
+
+
+def within(plan: Plan, tol: float) -> int:
+    """The fewest units with an error of at most `tol`, by halving the range."""
+    low, high = 1, plan.full
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            fine = plan.error(middle) <= tol
+        except InputError:
+            fine = False
+        low, high = (low, middle) if fine else (middle + 1, high)
+    return low

@@ -1,0 +1,111 @@
+"""Running a model on data with some of its layers exchanged, and what comes out.
+
+Layers are exchanged in place while the model runs, and put back: so a function that runs the model
+on what it likes, a forecaster on a data frame for instance, runs the exchanged one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from longstate.errors import InputError
+from longstate.models import LanguageModel
+
+Batch = Tensor | Callable[[], object]
+Data = Batch | Sequence[Batch]
+_SAMPLES = 4096  # tokens or samples that are read at once
+
+
+def batches_of(data: Data | None) -> list[Batch]:
+    """Pieces that are read one after another.
+
+    Raises:
+        InputError: this is no data.
+    """
+    if data is None:
+        return []
+    if isinstance(data, Tensor):
+        if data.dim() < 2 or not data.numel():
+            raise InputError(
+                f"data must be tokens (b, t) or u (b, t, d); got a tensor of {tuple(data.shape)}"
+            )
+        return list(data.split(max(1, _SAMPLES // data.shape[1])))
+    if callable(data):
+        return [data]
+    if not isinstance(data, Sequence) or not len(data):
+        raise InputError(
+            "data must be a tensor, a function that runs the model, or a list of these, as it is "
+            f"read more than once; got {type(data).__name__}"
+        )
+    return [batch for part in data for batch in batches_of(part)]
+
+
+@contextmanager
+def exchanged(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The model with other layers at these places, until the end of the block."""
+    old = {name: model.get_submodule(name) for name in layers}
+    try:
+        for name, layer in layers.items():
+            put_at(model, name, layer)
+        yield
+    finally:
+        for name, layer in old.items():
+            put_at(model, name, layer)
+
+
+def put_at(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Make `layer` the module of that name."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, layer)
+
+
+def outputs(model: nn.Module, batch: Batch) -> Tensor:
+    """The first tensor of what the model gives, in float32 at least."""
+    got: list[Any] = []
+    hook = model.register_forward_hook(lambda _, args, out: got.append(out))
+    training = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            if isinstance(batch, Tensor):
+                device = next((p.device for p in model.parameters()), torch.device("cpu"))
+                model(batch.to(device))
+            else:
+                batch()
+    except ValueError as e:
+        raise InputError(f"the model cannot read this data: {e}") from e
+    finally:
+        hook.remove()
+        model.train(training)
+    if not got:
+        raise InputError("data() did not run the model; it must call the model it belongs to")
+    first: Tensor = tree_leaves(got[-1])[0]
+    return first.to(torch.promote_types(first.dtype, torch.float32))
+
+
+def distance(model: nn.Module, true: Tensor, other: Tensor) -> float:
+    """How far outputs are apart: of a language model the mean Kullback-Leibler divergence of the
+    next token, in nats; of any other the energy of the difference as a share."""
+    if isinstance(model, LanguageModel):
+        one, two = true.log_softmax(-1), other.log_softmax(-1)
+        return max(float((one.exp() * (one - two)).sum(-1).mean()), 0.0)
+    return share(true, other) ** 2
+
+
+def share(true: Tensor, other: Tensor) -> float:
+    """Size of the difference, as a share of the size of the first."""
+    return float((true - other).norm() / true.norm().clamp(min=1e-30))
+
+
+def nats(model: nn.Module, batch: Batch, logits: Tensor) -> float | None:
+    """What the next token costs, per token; None where there are no tokens."""
+    if not isinstance(model, LanguageModel) or not isinstance(batch, Tensor):
+        return None
+    if batch.shape[1] < 2:
+        return None
+    right = logits[:, :-1].log_softmax(-1).gather(-1, batch[:, 1:, None].to(logits.device))
+    return -float(right.mean())

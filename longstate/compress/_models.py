@@ -1,0 +1,89 @@
+"""Models around the layers: what holds them, and what their description says afterwards."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from longstate import layers as known
+from longstate.compress._data import put_at
+from longstate.errors import InputError
+from longstate.layers import Layer
+from longstate.models import ForecastModel, LanguageModel, LanguageSpec
+from longstate.train import Forecaster, TextModel
+
+
+def inner(model: Any) -> nn.Module:
+    """The module in it.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(model, Forecaster | TextModel):
+        return model.model
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            "model must be a Forecaster, a TextModel, a model or a layer; got "
+            f"{type(model).__name__}"
+        )
+    return model
+
+
+def outer(model: Any, small: nn.Module) -> Any:
+    """What `model` is, with the smaller module in it."""
+    if isinstance(model, Forecaster):
+        assert isinstance(small, ForecastModel)
+        return model.with_model(small)
+    if isinstance(model, TextModel):
+        assert isinstance(small, LanguageModel)
+        return model.with_model(small)
+    return small
+
+
+def with_layers(module: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
+    """A copy of a model with other layers, and a description that fits them."""
+    memo: dict[int, Any] = {id(module.get_submodule(name)): new for name, new in layers.items()}
+    small = copy.deepcopy(module, memo)  # what is in the memo counts as copied
+    for name, new in layers.items():
+        put_at(small, name, new)
+    if isinstance(small, LanguageModel):
+        small.spec = described(module, small)
+    return small
+
+
+def described(module: nn.Module, small: LanguageModel) -> LanguageSpec:
+    """The description of a language model whose layers have new options."""
+    assert isinstance(module, LanguageModel)
+    spec = module.spec
+    own = {}
+    for i, (old, new) in enumerate(zip(module.each_block(), small.each_block(), strict=True)):
+        was, now = (getattr(b.mixer, "_made_with", {}) for b in (old, new))
+        changed = {k: v for k, v in now.items() if k != "d_model" and was.get(k) != v}
+        own[i] = {**spec.options.get(str(i), {}), **changed}
+    options = {name: dict(given) for name, given in spec.options.items() if not name.isdecimal()}
+    for kind in set(spec.layers):
+        places = [i for i, name in enumerate(spec.layers) if name == kind]
+        if all(own[i] == own[places[0]] for i in places):  # then it is an option of the kind
+            options[kind] = {**options.get(kind, {}), **own[places[0]]}
+        else:
+            options |= {str(i): own[i] for i in places if own[i]}
+    return dataclasses.replace(spec, options={k: v for k, v in options.items() if v})
+
+
+def check_layer(name: str, layer: Any) -> None:
+    """Refuse what does not make copies of itself with another state.
+
+    Raises:
+        InputError: saying why.
+    """
+    kind = type(layer).__name__
+    if getattr(known, kind, None) is not type(layer):
+        raise InputError(
+            f"a {kind} is no layer of longstate.layers; reduce the model before "
+            "prepare_for_decoding"
+        )
+    verbs = ("with_system", "with_oscillators", "with_states", "with_projection")
+    if not any(hasattr(layer, verb) for verb in verbs):
+        raise InputError(f"{kind} has no way to make its state smaller")

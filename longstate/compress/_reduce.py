@@ -1,0 +1,275 @@
+"""Make the states of a trained model smaller, and say what that costs."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from longstate._numbers import number
+from longstate.compress import _models as models
+from longstate.compress._allocate import Allocation, even, sensitivities, spend, within
+from longstate.compress._data import Batch, Data, batches_of, exchanged, nats, outputs, share
+from longstate.compress._linear import LinearPlan
+from longstate.compress._observed import collect, errors, need_data
+from longstate.compress._oscillators import OscillatorPlan
+from longstate.compress._plan import Made, Plan, d_state_of, state_bytes
+from longstate.compress._report import (
+    FULL,
+    METHODS,
+    Method,
+    MethodError,
+    Reduced,
+    ReducedLayer,
+    Reduction,
+)
+from longstate.compress._selective import SelectivePlan
+from longstate.errors import InputError, near
+from longstate.layers import LinOSS
+from longstate.memory._recording import find_layers
+
+
+def reduce(
+    model: Any,
+    data: Data | None = None,
+    *,
+    keep: float | None = None,
+    tol: float | None = None,
+    budget: int | None = None,
+    method: Method = "auto",
+    allocation: Allocation = "measured",
+    progress: Callable[[str], None] | None = None,
+) -> Reduced:
+    """A copy of a model whose layers have smaller states, and a report.
+
+        small, report = reduce(model, tokens, keep=0.25)
+
+    Layers that do not change with time (S4, S4D, DSS, S5, LinOSS "im") need no data. For selective
+    ones (Mamba, FalconMamba, Longhorn, Mamba-2, Mamba-3) data shows what their states do; sums over
+    it are kept, so that it may be of any length. The result saves, loads, streams and reduces again
+    like the model.
+
+    Args:
+        model: a `Forecaster`, a `TextModel`, a model, a stack or a layer. It is not changed.
+        data: what the model reads: tokens (b, t), or u (b, t, d); a function without arguments that
+            runs the model; or a list of these.
+        keep: share of the state's bytes that stays, taps and the like not counted.
+        tol: largest error of a layer, as a share of its own size; each becomes as small as that
+            allows.
+        budget: bytes of the states of all layers together, for one sequence. Give one of the three.
+        method: see `METHODS`.
+        allocation: "measured" gives more to layers where the model's output needs it, which takes
+            data; "uniform", and without data, the same share to each.
+        progress: called with the name of each layer that is worked on.
+
+    Raises:
+        InputError: not exactly one of keep, tol and budget is given, or it is out of range; a
+            selective layer and no data; or no layer can become smaller.
+    """
+    _check(keep, tol, budget, method, allocation)
+    module = models.inner(model)
+    batches = batches_of(data)
+    plans, rows = _plans(module, batches, method)
+    if not plans:
+        raise InputError(_nothing(module, rows))
+    single = plans[0].layer is module
+    if tol is not None:
+        made = {p.name: _within(p, tol, module, batches, progress) for p in plans}
+    else:
+        sizes = _sizes(module, plans, batches[:1], keep, budget, single, allocation)
+        made = {}
+        for plan, r in zip(plans, sizes, strict=True):
+            if progress is not None:
+                progress(plan.name)
+            made[plan.name] = _made(plan, r, module, batches)
+    for name, m in made.items():
+        rows[name] = m.row
+    layers = {name: m.layer for name, m in made.items()}
+    small = layers[plans[0].name] if single else models.with_layers(module, layers)
+    report = _report(module, small, layers, rows, batches, single)
+    return Reduced(models.outer(model, small), report)
+
+
+def _plans(
+    module: nn.Module, batches: Sequence[Batch], method: Method
+) -> tuple[list[Plan], dict[str, ReducedLayer]]:
+    """What can become smaller, and a row for every layer; those that stay say why."""
+    found = find_layers(module)
+    selective = [f for f in found if not hasattr(f.layer, "system")]
+    if selective and not batches:
+        raise need_data(selective[0].name)
+    seen = collect(module, batches) if selective else {}
+    plans: list[Plan] = []
+    rows: dict[str, ReducedLayer] = {}
+    for f in found:
+        d_state = d_state_of(f.layer) if hasattr(f.layer, "d_state") else 0
+        size = state_bytes(f.layer)
+        rows[f.name] = ReducedLayer(
+            f.name, type(f.layer).__name__, d_state, d_state, "none", bytes_before=size,
+            bytes_after=size,
+        )  # fmt: skip
+        try:
+            plans.append(_plan(f.name, f.layer, seen, method))
+        except (InputError, ValueError) as e:
+            if len(found) == 1 or isinstance(e, MethodError):
+                raise InputError(str(e)) from e
+            rows[f.name] = rows[f.name]._replace(note=f"Left as it is: {e}.")
+    return plans, rows
+
+
+def _plan(name: str, layer: Any, seen: dict[str, Any], method: Method) -> Plan:
+    models.check_layer(name, layer)
+    if isinstance(layer, LinOSS):
+        return OscillatorPlan(name, layer, method)
+    if hasattr(layer, "system"):
+        return LinearPlan(name, layer, method)
+    if name not in seen:
+        raise InputError("the data never reached it")
+    return SelectivePlan(name, layer, seen[name], method)
+
+
+def _sizes(
+    module: nn.Module,
+    plans: Sequence[Plan],
+    sample: Sequence[Batch],
+    keep: float | None,
+    budget: int | None,
+    single: bool,
+    allocation: Allocation,
+) -> list[int]:
+    whole = sum(p.full * p.unit for p in plans)
+    if keep is None:
+        assert budget is not None
+        fixed = sum(state_bytes(f.layer) for f in find_layers(module)) - whole
+        room = budget - fixed
+        if room < sum(p.unit for p in plans):
+            least = fixed + sum(p.unit for p in plans)
+            raise InputError(
+                f"budget={budget:,} bytes is below {least:,}, what remains of one unit in every "
+                "layer with what does not shrink (taps of convolutions, other layers)"
+            )
+        keep = min(1.0, room / whole)
+    if single or len(plans) == 1 or not sample or allocation == "uniform":
+        return even(plans, keep)
+    weights = sensitivities(module, plans, sample[0])
+    return spend(plans, weights, keep * whole)
+
+
+def _made(plan: Plan, r: int, module: nn.Module, batches: Sequence[Batch]) -> Made:
+    """A layer with r units, or one more where that cannot be held; errors on data included."""
+    if r >= plan.full:
+        size, d_state = state_bytes(plan.layer), d_state_of(plan.layer)
+        row = ReducedLayer(
+            plan.name, type(plan.layer).__name__, d_state, d_state, "none", predicted=0.0,
+            kind="exact", scope="all inputs", measured=0.0, measured_kind="exact",
+            measured_scope="all inputs", bytes_before=size, bytes_after=size,
+            full=plan.tail(max(1, plan.full * 9 // 10)) > FULL**2,
+        )  # fmt: skip
+        return Made(copy.deepcopy(plan.layer), row)
+    try:
+        made = plan.make(r)
+    except InputError:
+        return _made(plan, r + 1, module, batches)
+    if isinstance(plan, SelectivePlan):
+        found = errors(module, batches, {plan.name: (plan, r, made.layer)})[plan.name]
+        row = made.row._replace(measured=found.measured)
+        if found.static is not None:
+            row = row._replace(predicted=found.static, kind="exact")
+        made = made._replace(row=row)
+    return made
+
+
+def _within(
+    plan: Plan,
+    tol: float,
+    module: nn.Module,
+    batches: Sequence[Batch],
+    progress: Callable[[str], None] | None,
+) -> Made:
+    if progress is not None:
+        progress(plan.name)
+    r = within(plan, tol)
+    while True:
+        made = _made(plan, r, module, batches)
+        error = made.row.measured
+        if r >= plan.full:
+            half = plan.error(max(1, plan.full // 2))
+            note = f"With half of its states its error would be {number(half)}."
+            return made._replace(row=made.row._replace(note=note, full=True))
+        if error is not None and error <= tol:
+            return made
+        r = min(plan.full, r + max(1, plan.full // 16))
+
+
+def _report(
+    module: nn.Module,
+    small: nn.Module,
+    layers: dict[str, Any],
+    rows: dict[str, ReducedLayer],
+    batches: Sequence[Batch],
+    single: bool,
+) -> Reduction:
+    changed, costs = 0.0, []
+    for batch in batches:
+        true = outputs(module, batch)
+        if single:
+            other = outputs(small, batch)
+        else:
+            with exchanged(module, layers):
+                other = outputs(module, batch)
+        changed = max(changed, share(true, other))
+        one, two = nats(module, batch, true), nats(module, batch, other)
+        if one is not None and two is not None:
+            costs.append((one, two))
+    cost = None
+    if costs:
+        cost = sum(c[0] for c in costs) / len(costs), sum(c[1] for c in costs) / len(costs)
+    return Reduction(
+        kind="estimate" if batches else "upper_bound",
+        scope="each layer by itself; see its row",
+        sentence=_sentence(list(rows.values()), changed if batches else None, cost),
+        layers=tuple(rows.values()),
+        changed=changed if batches else None,
+        nats=cost,
+    )
+
+
+def _sentence(rows: list[ReducedLayer], changed: float | None, cost: Any) -> str:
+    before, after = sum(r.bytes_before for r in rows), sum(r.bytes_after for r in rows)
+    said = f"The state of one sequence goes from {before:,} to {after:,} bytes"
+    if cost is not None:
+        said += f"; the next token costs {cost[0]:.4f} nats before and {cost[1]:.4f} after"
+    elif changed is not None:
+        said += f"; outputs on the data change by up to {100 * changed:.2g} % of their size"
+    full = [r.layer for r in rows if r.full]
+    if full:
+        names = ", ".join(full[:4]) + (f" and {len(full) - 4} more" if len(full) > 4 else "")
+        said += f". Full, with no state to spare: {names}"
+    return said + "."
+
+
+def _check(
+    keep: float | None, tol: float | None, budget: int | None, method: str, allocation: str
+) -> None:
+    given = {"keep": keep, "tol": tol, "budget": budget}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise InputError(
+            f"give one of keep, tol and budget; got {' and '.join(named) or 'none of them'}"
+        )
+    if keep is not None and not 0 < keep <= 1:
+        raise InputError(f"keep must be a share above 0 and at most 1; got {keep}")
+    if tol is not None and not 0 < tol < math.inf:
+        raise InputError(f"tol must be an error above 0, as a share; got {tol}")
+    if method not in METHODS:
+        raise InputError(f"there is no method {method!r}; {near(method, list(METHODS))}")
+    if allocation not in ("measured", "uniform"):
+        raise InputError(f"allocation must be 'measured' or 'uniform'; got {allocation!r}")
+
+
+def _nothing(module: nn.Module, rows: dict[str, ReducedLayer]) -> str:
+    if rows:
+        first = next(iter(rows.values()))
+        return f"no layer can become smaller; first {first.layer}: {first.note}".rstrip(".")
+    return f"this {type(module).__name__} has no layer whose state can become smaller"

@@ -1,0 +1,98 @@
+"""Layers that compute more columns of B and C than their state keeps.
+
+A state of r numbers in place of n: of a head with one decay, h W and V' C for matrices W and V
+(n, r) that are constant; of a channel whose states decay each by itself, r of the n columns. The
+option `d_state=(n, r)` says so, and `d_state=n` is a layer without.
+
+Axes: g groups or heads, n columns, r state; ... anything before.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from longstate.layers._base import Layer
+
+
+def columns_and_state(d_state: int | Sequence[int]) -> tuple[int, int]:
+    """n and r, if they are sizes.
+
+    Raises:
+        ValueError: they are not, or r is above n.
+    """
+    pair = (d_state, d_state) if isinstance(d_state, int) else tuple(d_state)
+    if len(pair) != 2 or not 1 <= pair[1] <= pair[0]:
+        raise ValueError(
+            "d_state must be a number of states of at least 1, or a number of columns and a number "
+            f"of states that is no larger; got {d_state!r}"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def option(columns: int, states: int) -> int | list[int]:
+    """`d_state` of a layer with these sizes, as JSON holds it."""
+    return columns if columns == states else [columns, states]
+
+
+class StateProjection(nn.Module):
+    """W and V for each of g groups or heads. They begin as the first r columns.
+
+    Args:
+        groups: g, how many there are.
+        columns: n, of B and C.
+        states: r, kept.
+    """
+
+    def __init__(self, groups: int, columns: int, states: int):
+        super().__init__()
+        first = torch.eye(columns, states).expand(groups, -1, -1)
+        self.write, self.read = nn.Parameter(first.clone()), nn.Parameter(first.clone())
+
+    def forward(self, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+        return project(B, C, self.write, self.read)
+
+    @classmethod
+    def of(cls, write: Tensor, read: Tensor) -> "StateProjection":
+        """With these W and V (g, n, r)."""
+        new = cls(*write.shape)
+        new.write, new.read = nn.Parameter(write), nn.Parameter(read)
+        return new
+
+
+def project(B: Tensor, C: Tensor, write: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+    """B W and C V (..., g, r) of B and C (..., g, n), in their type."""
+    into = torch.einsum("...gn,gnr->...gr", B, write.to(B.dtype))
+    return into, torch.einsum("...gn,gnr->...gr", C, read.to(C.dtype))
+
+
+def projected(
+    old: StateProjection | None, write: Tensor, read: Tensor, like: Tensor
+) -> StateProjection:
+    """The projection by W and V (g, n, r) of what a layer's projection, if it has one, gives."""
+    write, read = (v.detach().to(like.device, torch.float64) for v in (write, read))
+    if old is not None:
+        write, read = old.write.double() @ write, old.read.double() @ read
+    new = StateProjection.of(write.to(like.dtype), read.to(like.dtype))
+    new.requires_grad_(like.requires_grad)
+    return new
+
+
+def selection_of(columns: Tensor, n: int) -> Tensor:
+    """The matrix (g, n, r) that takes columns (g, r) out of n."""
+    return torch.nn.functional.one_hot(columns, n).mT.double()
+
+
+def check_columns(layer: Layer, columns: Sequence[int], n: int) -> list[int]:
+    """Different columns of n, in order.
+
+    Raises:
+        ValueError: they are not.
+    """
+    kept = sorted(int(i) for i in columns)
+    if not kept or kept[0] < 0 or kept[-1] >= n or len(set(kept)) < len(kept):
+        raise ValueError(
+            f"{type(layer).__name__} has columns 0 to {n - 1}; got {list(columns)!r}, which are "
+            "not different ones of them"
+        )
+    return kept

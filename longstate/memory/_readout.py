@@ -1,0 +1,165 @@
+"""What the entries of a selective state do to its layer's outputs, added up over any data.
+
+    y_t = read_t . z_t + skip x_t      z_t = h_t + (own_t - gain_t) x_t write_t
+
+Of a state whose entries decay each by itself, leaving some out changes y by exactly what they
+added: sum over those of read_n z_n. For any set of columns the energy of that is a sum of entries
+of S_nm = E (read_n z_n)(read_m z_m), which is all that is kept. Where all entries of a state have
+one decay, a state h W read along V' C changes y by z (I - W V') C. With P = E z z' and Q = E C C',
+and as if both were independent, its energy is |P^1/2 (I - W V') Q^1/2|^2, least for
+
+    P = L_P L_P'   Q = L_Q L_Q'   L_Q' L_P = U S Z'   W = L_Q U_r S_r^-1/2   V = L_P Z_r S_r^-1/2
+
+when the squares of the discarded S are left. Sums are weighed by the square of the gate, which
+stands behind y, so that they tell of what leaves the layer.
+
+Axes: b batch, t time, c channels, g groups of channels that share their columns, n state.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longstate.systems import Trace
+
+_ROOM = 1 << 21  # numbers of a state over time that are held at once
+
+
+class Readout(NamedTuple):
+    """Sums over samples and channels of each group, not means.
+
+    Attributes:
+        entries (g, n, n): of (read_n z_n)(read_m z_m).
+        gated (g, n, n): the same, each sample weighed by its gate squared.
+        reach (g, n, n): of z z', weighed so.
+        observe (g, n, n): of read read'.
+        energy, gated_energy: of y, as it is and weighed.
+        samples: samples times channels of a group.
+    """
+
+    entries: Float[Tensor, "g n n"]
+    gated: Float[Tensor, "g n n"]
+    reach: Float[Tensor, "g n n"]
+    observe: Float[Tensor, "g n n"]
+    energy: Tensor
+    gated_energy: Tensor
+    samples: Tensor
+
+    def plus(self, more: "Readout") -> "Readout":
+        """Of both data."""
+        return Readout(*(a + b for a, b in zip(self, more, strict=True)))
+
+
+def readout(trace: Trace, groups: int = 1) -> Readout:
+    """The sums over a trace.
+
+    Args:
+        trace: in float64.
+        groups: consecutive channels that share write and read.
+    """
+    sums: Readout | None = None
+    for part, z in stretches(trace):
+        y = (part.read * z).sum(-1) + part.skip * part.x
+        weight = torch.ones_like(y) if part.gate is None else part.gate
+        gated = weight[..., None]
+        values = (part.read * z, part.read * z * gated, z * gated, part.read)
+        own, passed, reach, observe = (_grouped(v, groups) for v in values)
+        more = Readout(
+            own.mT @ own, passed.mT @ passed, reach.mT @ reach, observe.mT @ observe,
+            y.square().sum(), (y * weight).square().sum(),
+            torch.tensor(y.numel() / groups, dtype=torch.float64),
+        )  # fmt: skip
+        sums = more if sums is None else sums.plus(more)
+    assert sums is not None
+    return sums
+
+
+def stretches(trace: Trace) -> Iterator[tuple[Trace, Float[Tensor, "b t c n"]]]:
+    """A trace in pieces along time, with z of each: memory does not grow with its length."""
+    b, t, c, n = trace.decay.shape
+    size = max(1, _ROOM // (b * c * n))
+    start = trace.start
+    for at in range(0, t, size):
+        part = _cut(trace, start, slice(at, at + size))
+        h = part.states()
+        start = h[:, -1]
+        if part.own is not None:
+            h = h + ((part.own - part.gain) * part.x)[..., None] * part.write
+        yield part, h
+
+
+def _cut(trace: Trace, start: Tensor, at: slice) -> Trace:
+    def maybe(v: Tensor | None) -> Tensor | None:
+        return None if v is None else v[:, at]
+
+    return replace(
+        trace, start=start, conv=None, x=trace.x[:, at], decay=trace.decay[:, at],
+        gain=trace.gain[:, at], write=trace.write[:, at], read=trace.read[:, at],
+        own=maybe(trace.own), erase=maybe(trace.erase), gate=maybe(trace.gate),
+    )  # fmt: skip
+
+
+def _grouped(v: Tensor, groups: int) -> Tensor:
+    """(b, t, c, n) with samples and channels of a group in one axis: (g, s, n)."""
+    return v.unflatten(2, (groups, -1)).movedim(2, 0).flatten(1, 3)
+
+
+def left_out(sums: Float[Tensor, "g n n"], kept: Tensor) -> Tensor:
+    """Energy of the columns that are not kept.
+
+    Args:
+        sums: `entries` or `gated`.
+        kept (g, r): columns of each group.
+    """
+    out = torch.ones(sums.shape[:2], dtype=sums.dtype).scatter(1, kept, 0)
+    return (out[:, None] @ sums @ out[..., None]).sum().clamp(min=0)
+
+
+def greedy(sums: Float[Tensor, "n n"]) -> list[int]:
+    """Columns in the order in which they go, each the one that is missed least after those before
+    it: what two add may cancel, or be counted twice."""
+    n = len(sums)
+    left, cross, order = list(range(n)), torch.zeros(n, dtype=sums.dtype), []
+    while left:
+        cost = sums.diagonal()[left] + 2 * cross[left]
+        worst = left.pop(int(cost.argmin()))
+        order.append(worst)
+        cross = cross + sums[:, worst]
+    return order
+
+
+def balanced(
+    reach: Float[Tensor, "g n n"], observe: Float[Tensor, "g n n"], r: int
+) -> tuple[Float[Tensor, "g n r"], Float[Tensor, "g n r"], Float[Tensor, "g n"]]:
+    """W, V and all values S for P and Q."""
+    one, two = _root(reach), _root(observe)
+    U, S, Zh = torch.linalg.svd(two.mT @ one)
+    first = S[:, :r]
+    used = first > 1e-12 * S[:, :1]
+    scale = torch.where(used, first.clamp(min=1e-300).rsqrt(), 0)[:, None]
+    return two @ U[..., :r] * scale, one @ Zh[:, :r].mT * scale, S
+
+
+def _root(S: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(S)
+    return vectors * values.clamp(min=0).sqrt()[..., None, :]
+
+
+def projected_error(
+    trace: Trace, write: Float[Tensor, "g n r"], read: Float[Tensor, "g n r"]
+) -> tuple[Tensor, Tensor]:
+    """Energy of z (I - W V') C over a trace, and of y: exact, without running anything anew."""
+    lost, whole = trace.x.new_zeros(()), trace.x.new_zeros(())
+    for part, z in stretches(trace):
+        g = len(write)
+        C, states = (v.unflatten(2, (g, -1)) for v in (part.read, z))
+        y = (C * states).sum(-1)
+        kept = torch.einsum("btgcn,gnr->btgcr", states, write)
+        kept = (kept * torch.einsum("btgcn,gnr->btgcr", C, read)).sum(-1)
+        lost = lost + (y - kept).square().sum()
+        whole = whole + (y.flatten(2) + part.skip * part.x).square().sum()
+    return lost, whole
