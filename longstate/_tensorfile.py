@@ -145,7 +145,8 @@ def _check_digest(path: Path, found: _Content) -> None:
         return  # of a version that wrote none
     if header.get("digest") != _METHOD or found.named != found.digest:
         raise InputError(
-            f"{path} is damaged: its contents are not what was written (the digest differs)"
+            f"{path} is damaged: its contents have changed since it was written (the digest "
+            "differs)"
         )
 
 

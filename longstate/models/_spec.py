@@ -66,7 +66,6 @@ class ForecastSpec:
             a < b for a, b in zip((0.0, *self.quantiles), (*self.quantiles, 1.0), strict=True)
         )
         expect(rising, f"quantiles must rise between 0 and 1; got {list(self.quantiles)}")
-        expect(self.time is not None or not self.cycles, "cycles need a column with the time")
         for cycle in self.cycles:
             expect(cycle in CYCLES, f"there is no cycle {cycle!r}; there is {', '.join(CYCLES)}")
         expect(
@@ -96,6 +95,7 @@ class ForecastSpec:
             raw["calendar"] = None if step is None else {"step": step, "form": "mixed"}
             raw["cycles"] = () if step is None else raw["cycles"]
         spec = read(cls, raw, what)
+        expect(spec.time is not None or not spec.cycles, f"{what} has cycles, but no time column")
         if spec.calendar is not None:
             from longstate.models._time_text import check_calendar
 

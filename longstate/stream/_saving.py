@@ -86,7 +86,7 @@ def load_checked(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     tensors, facts = tensorfile.load(path, kind)
     check = facts.pop("check", None)
     if check is not None and check != _check(facts, tensors):
-        raise InputError(f"{path} is damaged: its contents are not what was written")
+        raise InputError(f"{path} is damaged: its contents have changed since it was written")
     return tensors, facts
 
 
