@@ -1,3 +1,9 @@
+from longstate.compress._codec import StateCodec as StateCodec
+from longstate.compress._codec import plain_codec as plain_codec
+from longstate.compress._fit import fit_codec as fit_codec
+from longstate.compress._park import codec_of as codec_of
+from longstate.compress._park import park as park
+from longstate.compress._park import unpark as unpark
 from longstate.compress._reduce import reduce as reduce
 from longstate.compress._report import METHODS as METHODS
 from longstate.compress._report import Reduced as Reduced
