@@ -115,6 +115,18 @@ class StateCodec:
         """Tensors by name as a state."""
         return _built(self.structure, tensors)
 
+    def park(self, state: State) -> bytes:
+        """A state in few bytes, in fixed lengths; see `longstate.compress.park`."""
+        from longstate.compress._park import park  # which knows codecs
+
+        return park(state, self)
+
+    def unpark(self, data: bytes) -> State:
+        """The state that `park` was given; see `longstate.compress.unpark`."""
+        from longstate.compress._park import unpark
+
+        return unpark(data, self)
+
     def round_trip(self, state: State) -> State:
         """`unpark(park(state, codec), codec)`, without the bytes."""
         tensors = self.tensors_of(state)
