@@ -78,6 +78,26 @@ def fit_codec(
         raise InputError("fit_codec takes either error= or bits=; give exactly one of them")
     if error is not None and not _FINEST <= error <= _COARSEST:
         raise InputError(f"error must be between {_FINEST} and {_COARSEST}; got {error}")
+    made = maker(model, data, at, rest, rows, rotate)
+    if error is not None:
+        return made(error)[0]
+    assert bits is not None
+    return within(made, bits)
+
+
+Maker = Callable[[float], tuple[StateCodec, float]]
+"""From the share of energy that may be lost to a codec, and its bits for one sequence."""
+
+
+def maker(
+    model: nn.Module,
+    data: Data | None,
+    at: int | Sequence[int] | None,
+    rest: str,
+    rows: int,
+    rotate: bool = True,
+) -> Maker:
+    """What `fit_codec` reads from a model and data, before it is said how fine the codec is."""
     if rest not in NUMBERS:
         raise InputError(f"rest must be one of {', '.join(NUMBERS)}; got {rest!r}")
     if rows < 2:
@@ -101,13 +121,10 @@ def fit_codec(
         codec = StateCodec(tuple(mine.get(n) or others[n] for n in tensors), structure)
         return codec, codec.fixed_bits + _OUTLIER_BITS * sum(outside for _, outside in fitted)
 
-    if error is not None:
-        return made(error)[0]
-    assert bits is not None
-    return _within(made, bits)
+    return made
 
 
-def _within(made: Callable[[float], tuple[StateCodec, float]], bits: float) -> StateCodec:
+def within(made: Maker, bits: float) -> StateCodec:
     """The finest codec of at most so many bits."""
     low, high = math.log(_FINEST), math.log(_COARSEST)
     best, least = made(_COARSEST)
