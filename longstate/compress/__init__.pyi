@@ -3,6 +3,8 @@ from longstate.compress._codec import plain_codec as plain_codec
 from longstate.compress._curve import RateCurve as RateCurve
 from longstate.compress._curve import RatePoint as RatePoint
 from longstate.compress._curve import rd_curve as rd_curve
+from longstate.compress._drift import Drift as Drift
+from longstate.compress._drift import drift as drift
 from longstate.compress._fit import fit_codec as fit_codec
 from longstate.compress._measure import CodecReport as CodecReport
 from longstate.compress._measure import CodedTensor as CodedTensor
@@ -10,6 +12,9 @@ from longstate.compress._measure import measure_codec as measure_codec
 from longstate.compress._park import codec_of as codec_of
 from longstate.compress._park import park as park
 from longstate.compress._park import unpark as unpark
+from longstate.compress._quantized import QuantizedState as QuantizedState
+from longstate.compress._quantized import RoundingNoise as RoundingNoise
+from longstate.compress._quantized import quantize_state as quantize_state
 from longstate.compress._reduce import reduce as reduce
 from longstate.compress._report import METHODS as METHODS
 from longstate.compress._report import Reduced as Reduced

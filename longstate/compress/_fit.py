@@ -9,7 +9,7 @@ Axes: b samples of states, g groups, r rows of a group, m numbers of a row, k = 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -22,7 +22,7 @@ from longstate.compress._codec import (
     state_places,
     structure_of,
 )
-from longstate.compress._future import Source, loaded, observed, sources, states_at
+from longstate.compress._future import Source, loaded, sources
 from longstate.compress._parts import Rotated, Rounded
 from longstate.compress._quantizer import (
     gaussian_step,
@@ -31,16 +31,15 @@ from longstate.compress._quantizer import (
     symmetric_root,
     to_whole,
 )
+from longstate.compress._seen import Data, Seen, collect
 from longstate.errors import InputError
 from longstate.memory import gaussian_rd
-from longstate.stream._tree import flatten, init_state
+from longstate.stream._tree import init_state
 
 _OUTLIER_BITS = 16  # of a number outside its range, in the list: a place and a value
 _LEAST_ROWS = 64  # samples that the step is found on, at least
 _ROOM = 1 << 20  # numbers that the step is found on, at most, beyond those
 _FINEST, _COARSEST = 1e-9, 0.99  # share of the energy that may be lost
-
-Data = Tensor | Iterable[Tensor]
 
 
 def fit_codec(
@@ -203,49 +202,17 @@ def _from_systems(found: list[Source]) -> list[Callable[[bool], _Draft]]:
 def _from_data(
     model: nn.Module, found: list[Source], data: Data, at: int | Sequence[int] | None, rows: int
 ) -> list[Callable[[bool], _Draft]]:
-    normal = torch.Generator().manual_seed(0)
-    kept = [torch.zeros(0, *s.shape).double() for s in found]
-    keys, sums, seen = torch.zeros(0).double(), [None] * len(found), 0
-    for batch in batches(data):
-        places = positions(batch, at)
-        for state in states_at(model, batch, places):
-            tensors = flatten(state)
-            fresh = torch.rand(len(batch), generator=normal, dtype=torch.float64)
-            keys = torch.cat([keys, fresh])
-            chosen = keys.argsort()[:rows]
-            keys = keys[chosen]
-            for i, s in enumerate(found):
-                x = s.place.real(tensors[s.place.name]).reshape(-1, *s.shape)
-                kept[i] = torch.cat([kept[i], x])[chosen]
-        more = observed(model, found, batch, places)
-        sums = [_plus(a, b) for a, b in zip(sums, more, strict=True)]
-        seen += len(places) * len(batch)
-    if not all(bool(x.isfinite().all()) for x in kept):
-        raise InputError("a state is not finite on this data; longstate.memory.watch says where")
-    if len(keys) < 2:
-        raise InputError("data must hold at least two states to fit a codec to")
-
-    def drafted(s: Source, x: Tensor, total: tuple[Tensor, Tensor] | None, rotate: bool) -> _Draft:
-        Q = s.observe if total is None else total[0] / seen
-        assert Q is not None
-        mean = x.mean(0)
-        z = x - mean
-        g, r, _ = s.shape
-        weight = torch.ones(g, r).double() if total is None else total[1] / seen
-        weight = (weight / weight.mean(1, keepdim=True).clamp(min=1e-300)).clamp(min=1e-6)
-        P = torch.einsum("bgri,gr,bgrj->gij", z, weight, z) / len(z)
-        R, R_back = _coordinates(Q, P, rotate)
-        left = None if r == 1 else _row_coordinates(z @ R, weight, rotate)
+    def drafted(s: Source, seen: Seen, rotate: bool) -> _Draft:
+        mean = seen.states.mean(0)
+        z = seen.states - mean
+        P = torch.einsum("bgri,gr,bgrj->gij", z, seen.weight, z) / len(z)
+        R, R_back = _coordinates(seen.observe, P, rotate)
+        left = None if s.shape[1] == 1 else _row_coordinates(z @ R, seen.weight, rotate)
         c = (z @ R if left is None else left[0] @ (z @ R)).flatten(1)
         return _Draft(s, R, R_back, left, mean, c, None)
 
-    return [partial(drafted, *each) for each in zip(found, kept, sums, strict=True)]
-
-
-def _plus(a: tuple[Tensor, Tensor] | None, b: tuple[Tensor, Tensor] | None):
-    if a is None or b is None:
-        return b
-    return a[0] + b[0], a[1] + b[1]
+    pairs = zip(found, collect(model, found, data, at, rows), strict=True)
+    return [partial(drafted, *pair) for pair in pairs]
 
 
 def _coordinates(Q: Tensor, P: Tensor, rotate: bool) -> tuple[Tensor, Tensor]:
@@ -267,29 +234,3 @@ def _row_coordinates(z: Tensor, weight: Tensor, rotate: bool) -> tuple[Tensor, T
     z = root[:, :, None] * z
     turned = torch.linalg.eigh(torch.einsum("bgri,bgsi->grs", z, z)).eigenvectors.flip(-1)
     return turned.mT * root[:, None, :], turned / root[:, :, None]
-
-
-def batches(data: Data) -> Iterable[Tensor]:
-    """Data as batches."""
-    return [data] if isinstance(data, Tensor) else data
-
-
-def positions(data: Tensor, at: int | Sequence[int] | None) -> list[int]:
-    """Samples after which states are parked, in rising order.
-
-    Raises:
-        InputError: one of them is not inside the data, or the data is too short.
-    """
-    if data.dim() < 2:
-        raise InputError(f"data must be (batch, time, ...); got shape {tuple(data.shape)}")
-    length = data.shape[1]
-    if at is None:
-        places = sorted({max(1, length * i // 8) for i in range(2, 7)})
-    else:
-        places = sorted({at} if isinstance(at, int) else set(at))
-    if not places or not 1 <= places[0] <= places[-1] < length:
-        raise InputError(
-            f"at must be numbers of samples from 1 to {length - 1}, one less than the data is "
-            f"long; got {at if at is not None else 'data of one sample'}"
-        )
-    return places

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from longstate.compress._codec import StateCodec
-from longstate.compress._fit import Data, batches, positions
 from longstate.compress._future import future_energy, sources, states_at
 from longstate.compress._park import park
 from longstate.compress._parts import Rotated, Rounded
 from longstate.compress._quantizer import code_length
+from longstate.compress._seen import Data, batches, positions
 from longstate.layers._base import State
 from longstate.memory import Kind, Result
 from longstate.memory._result import digits
