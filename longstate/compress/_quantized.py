@@ -31,6 +31,8 @@ from longstate.stream._tree import flatten, unflatten
 
 Rounding = Literal["nearest", "stochastic", "feedback"]
 _ROUNDINGS = ("nearest", "stochastic", "feedback")
+_NO_NOISE = "; not below about 5 bits, nor where a number moves less than a step a sample"
+_DOUBT = {"nearest": _NO_NOISE, "stochastic": "", "feedback": _NO_NOISE}
 _DEVIATIONS = 5.0  # roots of the mean square that the range reaches to either side
 _FEWEST, _MOST = 1.0, 24.0  # bits of one number
 _NOISY = 5.0  # bits below which rounding errors are no noise, so that none is given fewer if it can
@@ -156,12 +158,7 @@ class QuantizedState(nn.Module):
         names = tuple(g.place.name for g in self.grids)
         return RoundingNoise(
             kind="estimate",
-            scope="rounding errors as independent noise"
-            + (
-                ""
-                if self.rounding == "stochastic"
-                else "; wrong below about 5 bits, and where a number moves less than a step a sample"
-            ),
+            scope="rounding errors as independent noise" + _DOUBT[self.rounding],
             sentence=f"Rounding the state to {digits(sum(bits) / len(bits))} bits a number adds "
             f"noise of energy {digits(max(noise))} to an output sample, in the layer where that "
             "is most.",
