@@ -71,8 +71,8 @@ def linear_rows(init: Literal["lin", "real"]) -> list[str]:
             shannon = f"{part.shannon:.1f}" if rotate else "-"
             name = "of the readout" if rotate else "its own"
             lines.append(
-                f"| {init} | {error:.1%} | {name} | {shannon} | {entropy:.1f} | {report.bits:.1f} | "
-                f"{report.tensors[0].measured:.3%} |"
+                f"| {init} | {error:.1%} | {name} | {shannon} | {entropy:.1f} | "
+                f"{report.bits:.1f} | {report.tensors[0].measured:.3%} |"
             )
     return lines
 
