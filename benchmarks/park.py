@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.compress import fit_codec, measure_codec, park, plain_codec, quantize_state, unpark
-from longstate.compress._measure import plain_bits
+from longstate.compress._codec_report import plain_bits
 from longstate.compress._quantizer import gaussian_entropy
 from longstate.layers import S4D
 from longstate.models import LanguageModel, LanguageSpec

@@ -1,14 +1,14 @@
 from longstate.compress._codec import StateCodec as StateCodec
 from longstate.compress._codec import plain_codec as plain_codec
+from longstate.compress._codec_report import CodecReport as CodecReport
+from longstate.compress._codec_report import CodedTensor as CodedTensor
+from longstate.compress._codec_report import measure_codec as measure_codec
 from longstate.compress._curve import RateCurve as RateCurve
 from longstate.compress._curve import RatePoint as RatePoint
 from longstate.compress._curve import rd_curve as rd_curve
 from longstate.compress._drift import Drift as Drift
 from longstate.compress._drift import drift as drift
 from longstate.compress._fit import fit_codec as fit_codec
-from longstate.compress._measure import CodecReport as CodecReport
-from longstate.compress._measure import CodedTensor as CodedTensor
-from longstate.compress._measure import measure_codec as measure_codec
 from longstate.compress._park import codec_of as codec_of
 from longstate.compress._park import park as park
 from longstate.compress._park import unpark as unpark

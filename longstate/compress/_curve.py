@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from longstate.compress._codec import StateCodec, plain_codec
+from longstate.compress._codec_report import coded_bits, parked_bits, plain_bits, rows_of
 from longstate.compress._fit import maker, within
 from longstate.compress._future import states_at
-from longstate.compress._measure import coded_bits, parked_bits, plain_bits, rows_of
 from longstate.compress._seen import positions
 from longstate.errors import InputError
 from longstate.layers._base import State

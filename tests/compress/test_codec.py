@@ -16,7 +16,7 @@ from longstate.memory import hankel
 from longstate.memory._gramians import gramians, real_matrices
 from longstate.stream._tree import flatten
 from longstate.systems import DenseSystem
-from tests.compress.helpers import LINEAR, SELECTIVE, language, made, state_of, within
+from tests.compress.states import LINEAR, SELECTIVE, language, made, state_of, within
 
 
 def drawn(source, count):

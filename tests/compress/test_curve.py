@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from longstate.compress import fit_codec, measure_codec, park, plain_codec, rd_curve
 from longstate.errors import InputError
 from longstate.memory import KINDS
-from tests.compress.helpers import language, made
+from tests.compress.states import language, made
 
 
 def next_loss(model, state, later):

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves, tree_structure
 
 from longstate.compress import codec_of, fit_codec, park, plain_codec, unpark
 from longstate.errors import InputError
-from tests.compress.helpers import LINEAR, SELECTIVE, language, made, state_of
+from tests.compress.states import LINEAR, SELECTIVE, language, made, state_of
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from longstate.compress import drift, quantize_state
 from longstate.errors import InputError
 from longstate.layers import S4, S4D, S5, LinOSS, Longhorn, Mamba, Mamba2
-from tests.compress.helpers import LINEAR, SELECTIVE, language, made
+from tests.compress.states import LINEAR, SELECTIVE, language, made
 
 ROUNDINGS = ("nearest", "stochastic", "feedback")
 
