@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from longstate._numbers import number
 from longstate.compress._codec import StateCodec
 from longstate.compress._future import future_energy, sources, states_at
 from longstate.compress._park import park
@@ -14,7 +15,6 @@ from longstate.compress._quantizer import code_length
 from longstate.compress._seen import Data, batches, positions
 from longstate.layers._base import State
 from longstate.memory import Kind, Result
-from longstate.memory._result import digits
 from longstate.stream._tree import flatten
 
 
@@ -70,7 +70,7 @@ class CodecReport(Result):
         def text(x: float | None, kind: Kind | None = None) -> str:
             if x is None:
                 return "-"
-            return digits(x) + (f" ({kind.replace('_', ' ')})" if kind else "")
+            return number(x) + (f" ({kind.replace('_', ' ')})" if kind else "")
 
         body = [
             [
@@ -130,9 +130,9 @@ def measure_codec(
     return CodecReport(
         kind="estimate",
         scope="this data",
-        sentence=f"A state of {codec.state_bits:,} bits is parked in {digits(bits)} "
-        f"({bits / codec.state_bits:.2%}), or in {digits(coded)} by an entropy coder; what the "
-        f"layers put out later changes by a share of {digits(worst)} of the energy that the state "
+        sentence=f"A state of {codec.state_bits:,} bits is parked in {number(bits)} "
+        f"({bits / codec.state_bits:.2%}), or in {number(coded)} by an entropy coder; what the "
+        f"layers put out later changes by a share of {number(worst)} of the energy that the state "
         "adds, in the layer where that is most.",
         tensors=lines,
         bits=bits,

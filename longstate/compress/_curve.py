@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from longstate._numbers import number
 from longstate.compress._codec import StateCodec, plain_codec
 from longstate.compress._codec_report import coded_bits, parked_bits, plain_bits, rows_of
 from longstate.compress._fit import maker, within
@@ -20,7 +21,6 @@ from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.memory import Result
 from longstate.memory._plot import draw
-from longstate.memory._result import digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ class RateCurve(Result):
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         def text(x: float | None) -> str:
-            return "-" if x is None else digits(x)
+            return "-" if x is None else number(x)
 
         body = [
             [p.codec, *map(text, (p.bits, p.coded, p.shannon, p.error, p.metric))]
@@ -166,8 +166,8 @@ def rd_curve(
     return RateCurve(
         kind="estimate",
         scope="this data and metric; Shannon's bound is of a Gaussian state",
-        sentence=f"From {digits(best.bits)} bits of {codecs[0].state_bits:,} the model does "
-        f"{digits(best.metric)}, from states as they are {digits(exact)}.",
+        sentence=f"From {number(best.bits)} bits of {codecs[0].state_bits:,} the model does "
+        f"{number(best.metric)}, from states as they are {number(exact)}.",
         points=points,
         plain=rounded,
         exact=exact,

@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate._numbers import number
 from longstate.compress._quantized import Grid, QuantizedState
 from longstate.errors import InputError
 from longstate.memory import Result, certify, widened
 from longstate.memory._gramians import real_matrices
 from longstate.memory._powers import Powers
-from longstate.memory._result import digits
 from longstate.systems import DiagonalSystem
 
 _ROUNDING = 1e-12  # of float64, in eigenvalues and sums
@@ -50,8 +50,8 @@ class Drift(Result):
         found = [("state, worst", self.state), ("state, median", self.state.median())]
         if self.output is not None:
             found.append(("output, worst", self.output))
-        body = [[name, digits(float(v.max()))] for name, v in found]
-        return ["of what", "at most"], [*body, ["decay of a step", digits(self.rate)]]
+        body = [[name, number(float(v.max()))] for name, v in found]
+        return ["of what", "at most"], [*body, ["decay of a step", number(self.rate)]]
 
 
 def drift(quantized: QuantizedState, *, radius: float | None = None) -> Drift:
@@ -100,7 +100,7 @@ def drift(quantized: QuantizedState, *, radius: float | None = None) -> Drift:
         kind="certified",
         scope="all inputs, the same for both, while no number leaves its range (clipped = 0); "
         "rounding of the layer's own arithmetic apart",
-        sentence=f"Rounding never moves a number of the state by more than {digits(worst)}."
+        sentence=f"Rounding never moves a number of the state by more than {number(worst)}."
         if finite
         else "Nothing bounds what rounding does: the layer may hold a value for ever.",
         state=state * (1 + _ROUNDING),

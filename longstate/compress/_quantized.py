@@ -20,13 +20,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from longstate._numbers import number
 from longstate.compress._future import Source, sources
 from longstate.compress._parts import Place
 from longstate.compress._seen import Data, collect
 from longstate.errors import InputError
 from longstate.layers._base import State, as_options
 from longstate.memory import Result
-from longstate.memory._result import digits
 from longstate.stream._tree import flatten, unflatten
 
 Rounding = Literal["nearest", "stochastic", "feedback"]
@@ -86,7 +86,7 @@ class RoundingNoise(Result):
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         body = [
-            [name, digits(b), digits(n), f"{digits(s[0])} to {digits(s[1])}"]
+            [name, number(b), number(n), f"{number(s[0])} to {number(s[1])}"]
             for name, b, n, s in zip(self.tensors, self.bits, self.noise, self.steps, strict=True)
         ]
         return ["tensor", "bits", "noise energy of a sample", "steps"], body
@@ -159,8 +159,8 @@ class QuantizedState(nn.Module):
         return RoundingNoise(
             kind="estimate",
             scope="rounding errors as independent noise" + _DOUBT[self.rounding],
-            sentence=f"Rounding the state to {digits(sum(bits) / len(bits))} bits a number adds "
-            f"noise of energy {digits(max(noise))} to an output sample, in the layer where that "
+            sentence=f"Rounding the state to {number(sum(bits) / len(bits))} bits a number adds "
+            f"noise of energy {number(max(noise))} to an output sample, in the layer where that "
             "is most.",
             tensors=names,
             bits=tuple(bits),
