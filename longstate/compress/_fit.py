@@ -67,7 +67,9 @@ def fit_codec(
         rest: what tensors are written as that no recurrence keeps, such as the taps of a
             convolution; see `plain_codec`.
         rows: states to look at, at most, drawn evenly from all that there are.
-        rotate: False leaves every number in its own coordinates.
+        rotate: False leaves every number in its own coordinates, for comparison. Errors of numbers
+            that go together do not just add up then, so that `error` is an estimate only, and
+            `shannon` counts every number by itself.
 
     Raises:
         InputError: neither or both of `error` and `bits`, or they are out of range; the model has
@@ -148,10 +150,10 @@ class _Draft:
 
     def __init__(
         self, source: Source, R: Tensor, R_back: Tensor, L: tuple[Tensor, Tensor] | None,
-        mean: Tensor, c: Tensor, deviation: Tensor | None,
+        mean: Tensor, c: Tensor, deviation: Tensor | None, exact: bool,
     ):  # fmt: skip
         self.source, self.right, self.right_back, self.left = source, R, R_back, L
-        self.mean, self.deviation = mean, deviation
+        self.mean, self.deviation, self.exact = mean, deviation, exact
         self.ordered = c.sort(0).values
         count = max(_LEAST_ROWS, _ROOM // max(c.shape[1], 1))
         self.c = c[:count]
@@ -175,7 +177,7 @@ class _Draft:
             left=left, left_back=left_back, mean=self.mean, step=step, low=low.int(),
             levels=levels.int(), deviation=(self.variance.sqrt() / step).clamp(min=0.02),
             target=share, total=self.total, shannon=rate.bits,
-            active=int((rate.per_number > 0).sum()), gaussian=self.deviation is not None,
+            active=int((rate.per_number > 0).sum()), gaussian=self.exact,
         )  # fmt: skip
         return part, outside
 
@@ -194,7 +196,7 @@ def _from_systems(found: list[Source]) -> list[Callable[[bool], _Draft]]:
         deviation = (R.mT @ s.reach @ R).diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt().flatten()
         normal = torch.Generator().manual_seed(0)
         c = torch.randn(1024, len(deviation), generator=normal, dtype=torch.float64) * deviation
-        return _Draft(s, R, R_back, None, torch.zeros(s.shape).double(), c, deviation)
+        return _Draft(s, R, R_back, None, torch.zeros(s.shape).double(), c, deviation, rotate)
 
     return [partial(drafted, s) for s in found]
 
@@ -209,7 +211,7 @@ def _from_data(
         R, R_back = _coordinates(seen.observe, P, rotate)
         left = None if s.shape[1] == 1 else _row_coordinates(z @ R, seen.weight, rotate)
         c = (z @ R if left is None else left[0] @ (z @ R)).flatten(1)
-        return _Draft(s, R, R_back, left, mean, c, None)
+        return _Draft(s, R, R_back, left, mean, c, None, False)
 
     pairs = zip(found, collect(model, found, data, at, rows), strict=True)
     return [partial(drafted, *pair) for pair in pairs]

@@ -57,6 +57,8 @@ def test_kinds_of_a_linear_layer(data):
     (line,) = report.tensors
     assert line.shannon_kind == line.predicted_kind == "exact"
     assert 0.5 < line.measured / 0.05 < 2
+    own = fit_codec(layer, error=0.05, rotate=False)  # errors of such numbers go together
+    assert measure_codec(layer, own, torch.randn(5, 30, 4)).tensors[0].predicted_kind == "estimate"
 
 
 def test_a_plain_codec_is_measured_alike(model, data):
