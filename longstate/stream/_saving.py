@@ -2,14 +2,15 @@
 
 A file contains the version of its format, the type of every tensor, and the identity of the module
 (`longstate.stream._identity`). It can be loaded only into the same module with the same weights, on
-any device and for any batch size.
+any device and for any batch size. With a codec, the tensors are one parked state
+(`longstate.compress.park`), and the same codec is needed to load it.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +23,43 @@ from longstate.stream._earlier import today
 from longstate.stream._identity import check_identity, describe, difference
 from longstate.stream._tree import fit, flatten
 
-_KIND = "state"
+_KIND, _PARKED = "state", "parked"
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a file says of the state in it: what it belongs to, the type of each tensor, and the
-    samples that it has seen."""
+    """What a file says of the state in it: what it belongs to, the type of each tensor, the
+    samples that it has seen, and the hash of the codec that wrote it."""
 
     module: dict[str, Any]
     types: dict[str, str]
     position: int
+    codec: str | None = None
 
 
-def save_state(path: str | Path, module: nn.Module, state: State, *, position: int = 0) -> None:
+@runtime_checkable
+class Codec(Protocol):
+    """Writes a state as bytes, and reads it: a `StateCodec` of `longstate.compress`."""
+
+    @property
+    def identity(self) -> str:
+        """A hash of the codec."""
+
+    def park(self, state: State) -> bytes:
+        """A state in few bytes."""
+
+    def unpark(self, data: bytes) -> State:
+        """The state, with the error that the codec makes."""
+
+
+def save_state(
+    path: str | Path,
+    module: nn.Module,
+    state: State,
+    *,
+    position: int = 0,
+    codec: Codec | None = None,
+) -> None:
     """Write a state, atomically.
 
     Args:
@@ -43,31 +67,42 @@ def save_state(path: str | Path, module: nn.Module, state: State, *, position: i
         module: the layer or model that returned the state; anything with `init_state(batch)`.
         state: returned by `module`, or by `init_state`.
         position: number of samples processed so far; see `Stream`.
+        codec: writes the state in few bits. It is not in the file, and is needed to load it. None:
+            the state is written without loss.
 
     Raises:
-        InputError: the state does not fit `module`, or the file cannot be written. An old file is
-            unchanged.
+        InputError: the state does not fit `module` or the codec, or the file cannot be written. An
+            old file is unchanged.
     """
     tensors = flatten(state)
     fit(module, tensors)
     types = {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items()}
-    tensors = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
     facts = {"module": describe(module), "types": types, "position": position}
+    if codec is None:
+        tensors = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
+    else:
+        facts["codec"] = codec.identity
+        tensors = {_PARKED: torch.frombuffer(bytearray(codec.park(state)), dtype=torch.uint8)}
     tensorfile.save(path, _KIND, tensors, facts)
 
 
-def load_state(path: str | Path, module: nn.Module) -> State:
+def load_state(path: str | Path, module: nn.Module, *, codec: Codec | None = None) -> State:
     """Read a state that `save_state` or `Stream.save` wrote, to the device of `module`.
 
+    Args:
+        path: the file.
+        module: the layer or model that the state belongs to.
+        codec: the one that the state was saved with. None: it was saved without.
+
     Raises:
-        InputError: the file is missing, damaged, of another format version or not a state; or it
-            belongs to another class, other settings or other weights. The message says what
-            differs.
+        InputError: the file is missing, damaged, of another format version or not a state; it
+            belongs to another class, other settings or other weights; or it needs another codec.
+            The message says what differs.
     """
-    return read(path, module)[0]
+    return read(path, module, codec)[0]
 
 
-def read(path: str | Path, module: nn.Module) -> tuple[State, int]:
+def read(path: str | Path, module: nn.Module, codec: Codec | None) -> tuple[State, int]:
     """A state and its position; see `load_state`."""
     tensors, raw = load_checked(path, _KIND)
     facts = read_facts(_Facts, raw, f"the description in {path}")
@@ -75,9 +110,17 @@ def read(path: str | Path, module: nn.Module) -> tuple[State, int]:
     differs = difference(today(facts.module), today(describe(module)))
     if differs:
         raise InputError(f"{path} {differs}")
-    if facts.types.keys() != tensors.keys() or facts.position < 0:
-        raise InputError(f"{path} is damaged: its description is not that of its tensors")
-    tensors = {name: _typed(t, facts.types[name]) for name, t in tensors.items()}
+    if facts.codec is None:
+        if facts.types.keys() != tensors.keys():
+            raise InputError(f"{path} is damaged: its description is not that of its tensors")
+        tensors = {name: _typed(t, facts.types[name]) for name, t in tensors.items()}
+    else:
+        data = tensors.get(_PARKED)
+        if data is None or data.dtype != torch.uint8:
+            raise InputError(f"{path} is damaged: it has no parked state")
+        tensors = flatten(_unparked(path, data, facts.codec, codec))
+    if facts.position < 0:
+        raise InputError(f"{path} is damaged: its position is {facts.position}")
     return fit(module, tensors), facts.position
 
 
@@ -88,6 +131,16 @@ def load_checked(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     if check is not None and check != _check(facts, tensors):
         raise InputError(f"{path} is damaged: its contents have changed since it was written")
     return tensors, facts
+
+
+def _unparked(path: str | Path, data: Tensor, identity: str, codec: Codec | None) -> State:
+    if codec is None or codec.identity != identity:
+        given = "no codec was given" if codec is None else f"this is {codec.identity}"
+        raise InputError(
+            f"{path} was parked with the codec {identity}, and {given}; pass codec=, the one that "
+            "it was parked with"
+        )
+    return codec.unpark(data.numpy().tobytes())
 
 
 def _real(t: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.stream import _batch as batch
-from longstate.stream._saving import read, save_state
+from longstate.stream._saving import Codec, read, save_state
 from longstate.stream._tree import fit, flatten, init_state
 
 
@@ -166,16 +166,16 @@ class Stream:
         state = tree_map(lambda t: t if t is None else t.detach(), self.state)
         self._now = Snapshot(state, self.position)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, codec: Codec | None = None) -> None:
         """Write state and position, atomically; see `save_state`."""
         if self.state is None:
             raise InputError("there is nothing to save: the stream has not begun")
-        save_state(path, self.module, self.state, position=self.position)
+        save_state(path, self.module, self.state, position=self.position, codec=codec)
 
-    def load(self, path: str | Path) -> None:
-        """Continue from a file of `save`, written by a stream of the same module.
+    def load(self, path: str | Path, *, codec: Codec | None = None) -> None:
+        """Go on where a stream of the same module was saved; see `load_state`.
 
         Raises:
             InputError: see `load_state`. The stream is unchanged.
         """
-        self._now = Snapshot(*read(path, self.module))
+        self._now = Snapshot(*read(path, self.module, codec))

@@ -1,0 +1,184 @@
+"""Bits of a parked state against what the model can still do: Bhat's trade-off as a picture.
+
+Three curves of one codec (in fixed lengths, with an ideal entropy coder, and Shannon's bound for a
+Gaussian state of the same covariance), plain rounding beside them, and what the task demands.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from longstate._numbers import number
+from longstate.compress._codec import StateCodec, plain_codec
+from longstate.compress._codec_report import coded_bits, parked_bits, plain_bits, rows_of
+from longstate.compress._fit import maker, within
+from longstate.compress._future import states_at
+from longstate.compress._seen import positions
+from longstate.errors import InputError
+from longstate.layers._base import State
+from longstate.memory import Result
+from longstate.memory._plot import draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Metric = Callable[[nn.Module, State, Tensor], float]
+"""From the model, the state of the sequences, and what comes after it (b, t, ...), to a number."""
+
+_SHARES = (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5)
+_PLAIN = ("int8", "int4", "int2")
+
+
+class RatePoint(NamedTuple):
+    """One codec. Bits are those of one sequence, all tensors of the state together.
+
+    Attributes:
+        codec: how it was made.
+        bits: in fixed lengths, measured, without the header.
+        coded: with an ideal entropy coder. None: it rounds as it is.
+        shannon: R(D) of the Gaussian surrogate for the fitted tensors, the others as they are
+            written. None: it rounds as it is.
+        error: share of the later outputs' energy that it is made to lose. None likewise.
+        metric: what the model did from the parked states.
+    """
+
+    codec: str
+    bits: float
+    coded: float | None
+    shannon: float | None
+    error: float | None
+    metric: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RateCurve(Result):
+    """Bits against a metric.
+
+    Args:
+        points: of fitted codecs, from the coarsest to the finest.
+        plain: rounding of every number alike.
+        exact: the metric from states as they are.
+        state_bits: of one sequence as it is.
+        demand: bits that the task demands, if that is known.
+    """
+
+    points: tuple[RatePoint, ...]
+    plain: tuple[RatePoint, ...]
+    exact: float
+    state_bits: int
+    demand: float | None
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        def text(x: float | None) -> str:
+            return "-" if x is None else number(x)
+
+        body = [
+            [p.codec, *map(text, (p.bits, p.coded, p.shannon, p.error, p.metric))]
+            for p in (*self.points, *self.plain)
+        ]
+        body.append(["as it is", text(self.state_bits), "-", "-", "-", text(self.exact)])
+        return ["codec", "bits", "entropy bits", "Shannon bits", "error", "metric"], body
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = super().to_dict()
+        for name in ("points", "plain"):
+            plain[name] = [dict(zip(RatePoint._fields, p, strict=True)) for p in plain[name]]
+        return plain
+
+    def plot(self) -> "Figure":
+        def paint(ax: Any) -> None:
+            metric = [p.metric for p in self.points]
+            for name, style, values in (
+                ("Shannon, Gaussian surrogate", "C2--", [p.shannon for p in self.points]),
+                ("ideal entropy coder", "C1.-", [p.coded for p in self.points]),
+                ("fixed lengths", "C0o-", [p.bits for p in self.points]),
+            ):
+                ax.plot([max(v or 0.0, 1.0) for v in values], metric, style, label=name)
+            for p in self.plain:
+                ax.plot(p.bits, p.metric, "kx")
+                ax.annotate(
+                    p.codec, (p.bits, p.metric), xytext=(4, -10), textcoords="offset points"
+                )
+            ax.axhline(self.exact, color="0.7", linewidth=0.8, label="state as it is")
+            if self.demand is not None:
+                ax.axvline(self.demand, color="C3", linestyle=":", label="the task's demand")
+            ax.set_xscale("log")
+            ax.legend(fontsize=8)
+
+        return draw(self, "Bits of a parked state", "bits", "metric", paint, wide=True)
+
+
+def rd_curve(
+    model: nn.Module,
+    data: Tensor,
+    metric: Metric,
+    *,
+    bits: Sequence[float] | None = None,
+    at: int | None = None,
+    test: Tensor | None = None,
+    rest: str = "float16",
+    demand: float | None = None,
+) -> RateCurve:
+    """Park states in fewer and fewer bits, and see what the model can still do.
+
+    Args:
+        model: as `fit_codec` takes it.
+        data: (b, t, ...), to fit codecs to.
+        metric: of the model, from states and what comes after them.
+        bits: of one sequence in fixed lengths, for each codec. None: eight codecs that lose from
+            0.1 % to 50 % of what later outputs have of the state.
+        at: samples after which the state is parked. None: half of the data.
+        test: data to measure on. None: the second half of the rows of `data`, which is then fitted
+            to the first half.
+        rest: see `fit_codec`.
+        demand: bits that the task demands, to stand in the picture; see `known_bits` and others in
+            `longstate.memory`.
+
+    Raises:
+        InputError: see `fit_codec`.
+    """
+    if test is None:
+        if len(data) < 4:
+            raise InputError("data must have at least 4 rows, or test must be given")
+        data, test = data[: len(data) // 2], data[len(data) // 2 :]
+    (place,) = positions(test, at or max(1, test.shape[1] // 2))
+    made = maker(model, data, place, rest, 1024)
+    codecs = [made(s)[0] for s in reversed(_SHARES)] if bits is None else None
+    codecs = codecs or [within(made, b) for b in sorted(bits or ())]
+    state, later = next(iter(states_at(model, test, [place]))), test[:, place:]
+
+    def score(codec: StateCodec) -> float:
+        with torch.no_grad():
+            return float(metric(model, codec.round_trip(state), later))
+
+    with torch.no_grad():
+        exact = float(metric(model, state, later))
+    points = tuple(_fitted(codec, state, score(codec)) for codec in codecs)
+    plain = [(name, plain_codec(model, name, rest=rest)) for name in _PLAIN]
+    rounded = tuple(
+        RatePoint(name, parked_bits(codec, state), None, None, None, score(codec))
+        for name, codec in plain
+    )
+    best = min((p for p in points), key=lambda p: (abs(p.metric - exact), p.bits))
+    return RateCurve(
+        kind="estimate",
+        scope="this data and metric; Shannon's bound is of a Gaussian state",
+        sentence=f"From {number(best.bits)} bits of {codecs[0].state_bits:,} the model does "
+        f"{number(best.metric)}, from states as they are {number(exact)}.",
+        points=points,
+        plain=rounded,
+        exact=exact,
+        state_bits=codecs[0].state_bits,
+        demand=demand,
+    )
+
+
+def _fitted(codec: StateCodec, state: State, metric: float) -> RatePoint:
+    rest, lengths = plain_bits(codec), coded_bits(codec, state)
+    share = codec.rotated[0].target
+    shannon = rest + sum(p.shannon for p in codec.rotated)
+    coded = rest + sum(lengths.values()) / rows_of(state)
+    return RatePoint(f"error {share:.2g}", parked_bits(codec, state), coded, shannon, share, metric)
