@@ -137,7 +137,7 @@ def test_the_same_report_is_the_same_page():
     ("model", "says"),
     [
         (0.1, "has a 50.0 % smaller squared error than ridge"),
-        (0.2, "equals ridge, the best of the simple methods"),
+        (0.2, "is equal to ridge, the best of the simple methods"),
         (0.21, "does not beat ridge: its squared error is 5.0 % larger. Use ridge."),
     ],
 )
