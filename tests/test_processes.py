@@ -38,9 +38,11 @@ def training(request, tmp_path):
 
 
 def begun(arguments, out, before=()):
+    """A training with its first checkpoint written. It hears SIGHUP, also if the tests do not."""
     process = subprocess.Popen(
         [*before, *PROGRAM, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     while not (out / "checkpoint.safetensors").exists():
         assert process.poll() is None, process.stderr.read()

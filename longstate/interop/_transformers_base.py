@@ -17,7 +17,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from longstate.errors import InputError
 from longstate.interop._transformers_config import LongstateConfig
-from longstate.interop._transformers_inputs import existing_tokens, first_tokens, the_input
+from longstate.interop._transformers_inputs import (
+    existing_tokens,
+    first_tokens,
+    packed_positions,
+    the_input,
+)
 from longstate.interop._transformers_offload import is_offloaded, weights_in_place
 from longstate.interop._transformers_training import honour_marks, mark_no_weight_decay
 from longstate.layers._base import State
@@ -155,6 +160,10 @@ class LongstateModel(Trunk, LongstatePreTrained):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seq_lens_q: Tensor | None = None,
+        cu_seq_lens_k: Tensor | None = None,
+        max_length_q: int | None = None,
+        max_length_k: int | None = None,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """The input of the head, and the states.
 
@@ -176,6 +185,7 @@ class LongstateModel(Trunk, LongstatePreTrained):
         before = 0 if past_key_values is None else past_key_values.length
         states = None if past_key_values is None else past_key_values.states
         mask = existing_tokens(attention_mask, given, before)
+        position_ids = packed_positions(position_ids, cu_seq_lens_q, given)
         reset = first_tokens(position_ids, given, mask)
         wanted = self.config.output_hidden_states
         wanted = wanted if output_hidden_states is None else output_hidden_states

@@ -80,6 +80,34 @@ def first_tokens(position_ids: Tensor | None, inputs: Tensor, mask: Tensor | Non
     return begins if mask is None else begins & mask
 
 
+def packed_positions(
+    position_ids: Tensor | None, cu_seq_lens: Tensor | None, inputs: Tensor
+) -> Tensor | None:
+    """`position_ids`; if there are none, those of packed texts of which the bounds are known.
+
+    Args:
+        position_ids (b, t): as given.
+        cu_seq_lens (n + 1): where each text of one row begins, and the end, as collators for
+            flash-attention give them.
+        inputs: tokens (b, t), or vectors (b, t, d).
+
+    Raises:
+        InputError: the bounds are not those of one row.
+    """
+    if position_ids is not None or cu_seq_lens is None:
+        return position_ids
+    b, t = inputs.shape[:2]
+    lengths = cu_seq_lens.diff()
+    fits = b == 1 and cu_seq_lens.dim() == 1 and len(lengths) > 0
+    if not fits or bool((lengths < 0).any()) or cu_seq_lens[[0, -1]].tolist() != [0, t]:
+        raise InputError(
+            f"cu_seq_lens_q must rise from 0 to {t}, for a batch of one row; got "
+            f"{cu_seq_lens.tolist()} and a batch of {b}"
+        )
+    texts = [torch.arange(n, device=inputs.device) for n in lengths.tolist()]
+    return torch.cat(texts)[None]
+
+
 def predicted_labels(
     labels: Tensor, inputs: Tensor, mask: Tensor | None, reset: Tensor | None
 ) -> Tensor:

@@ -32,6 +32,7 @@ from longstate.interop._transformers_inputs import (
     existing_tokens,
     first_tokens,
     last_of_each_row,
+    packed_positions,
     predicted_labels,
     the_input,
 )
@@ -106,6 +107,10 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        cu_seq_lens_q: Tensor | None = None,
+        cu_seq_lens_k: Tensor | None = None,
+        max_length_q: int | None = None,
+        max_length_k: int | None = None,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Logits, loss, and the states.
 
@@ -125,6 +130,9 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
                 n the last n; or indices.
             return_dict: False gives a tuple.
             num_items_in_batch: divisor of the summed loss, instead of a mean.
+            cu_seq_lens_q (n + 1): where packed texts begin, if there are no `position_ids`.
+            cu_seq_lens_k, max_length_q, max_length_k: not used; collators for flash-attention give
+                them.
 
         Returns:
             loss: mean over the predicted tokens, in nats, if labels were given.
@@ -135,12 +143,13 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         Raises:
             ValueError: an argument is missing, refused, or does not fit.
         """
+        given = the_input(input_ids, inputs_embeds)
+        position_ids = packed_positions(position_ids, cu_seq_lens_q, given)
         inner = self.model(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache,
             output_attentions, output_hidden_states, return_dict=True,
         )  # fmt: skip
         x = inner.last_hidden_state
-        given = the_input(input_ids, inputs_embeds)
         before = 0 if past_key_values is None else past_key_values.length
         mask = existing_tokens(attention_mask, given, before)
         if labels is None and isinstance(logits_to_keep, int) and logits_to_keep == 1:

@@ -220,6 +220,12 @@ def test_packed_texts_of_the_collator():
     torch.testing.assert_close(packed.loss, summed / 14)
     # labels without the collator's -100: the first token of a text is not predicted all the same
     torch.testing.assert_close(model(**{**batch, "labels": batch["input_ids"]}).loss, packed.loss)
+    bounds = torch.tensor([0, *(len(text) for text in texts)]).cumsum(0).int()
+    only_bounds = {k: v for k, v in batch.items() if k != "position_ids"}
+    flash = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 9, "max_length_k": 9}
+    torch.testing.assert_close(model(**only_bounds, **flash).loss, packed.loss)
+    with pytest.raises(ValueError, match="cu_seq_lens_q must rise"):
+        model(**only_bounds, cu_seq_lens_q=bounds[:-1])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
