@@ -1,6 +1,5 @@
 """selective_scan: the CPU and GPU forms against the reference; precision, threads, processes."""
 
-import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -203,13 +202,18 @@ def test_forward_keeps_no_states_without_gradients():
     assert kept.numel() == 0
 
 
-def test_constant_vectors_are_not_copied_to_every_step():
-    from longstate.ops._numba.tiles import by_group
+def test_constant_vectors_are_not_copied_to_every_step(monkeypatch):
+    """Channels with B and C of their own still run 64 at a time, as one group."""
+    from longstate.ops.selective_scan import cpu
 
-    B = randn(5, 3)
-    rows = by_group(B.expand(2, 9, 5, 3), 5)
-    assert rows.shape == (2, 9, 5, 3)
-    assert np.shares_memory(rows, B.numpy())
+    seen = []
+    scan = cpu.scan
+    monkeypatch.setattr(cpu, "scan", lambda rule, *rest: seen.append(rule) or scan(rule, *rest))
+    b, t, d, n = 2, 9, 70, 3
+    u, dt, A, B = randn(b, t, d), randn(b, t, d).abs(), -randn(d, n).abs(), randn(d, n, seed=1)
+    selective_scan(u, dt, A, B, randn(b, t, n, seed=2), impl="cpu")
+    assert seen[0].row_B.shape == (2, n, 64)
+    assert seen[0].B.shape == (b, t, 1, n)
 
 
 # Triton

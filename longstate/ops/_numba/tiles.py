@@ -91,13 +91,10 @@ def flags(x: Tensor | None) -> np.ndarray:
 
 
 def by_group(x: Tensor, groups: int) -> np.ndarray:
-    """What the channels of a group share, (b, t, n) or (b, t, g, n), as (b, t, groups, n).
-
-    What is the same at all times stays one row in memory.
-    """
+    """What the channels of a group share, (b, t, n) or (b, t, g, n), as (b, t, groups, n)."""
     x = x.detach()
-    x = (x[:, :, None] if x.dim() == 3 else x).expand(-1, -1, groups, -1)
-    return (x if x.stride(1) == 0 else x.contiguous()).numpy()
+    x = x[:, :, None] if x.dim() == 3 else x
+    return x.expand(-1, -1, groups, -1).contiguous().numpy()
 
 
 def zeros_like_rows(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

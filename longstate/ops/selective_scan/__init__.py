@@ -89,7 +89,7 @@ def selective_scan(
 
         return cpu_step.forward(u, dt, A, B, C, D, z, h0, dt_bias, dt_softplus)
     A, B, C = (x.to(wide.to_complex() if x.is_complex() else wide) for x in (A, B, C))
-    if B.dim() == 2 or C.dim() == 2:
+    if impl == "triton" and (B.dim() == 2 or C.dim() == 2):
         B, C = _by_channel(B, u), _by_channel(C, u)
     y, last = _scan(
         Inputs(u, dt, A, B, C, D, z, h0, dt_bias, mask, reset, dt_softplus, False, impl)
@@ -137,9 +137,8 @@ def _check(
 
 
 class Inputs(NamedTuple):
-    """Of the op. As for `selective_scan`, but A, B, C and `h0` are of the type to compute in, B and
-    C vary in time, and `keep` asks for the states (b, chunks, n, d) at the start of every chunk.
-    """
+    """Of the op. As for `selective_scan`, but A, B, C and `h0` are of the type to compute in, and
+    `keep` asks for the states (b, chunks, n, d) at the start of every chunk."""
 
     u: Tensor
     dt: Tensor
@@ -155,6 +154,11 @@ class Inputs(NamedTuple):
     dt_softplus: bool
     keep: bool
     impl: str
+
+    @property
+    def constant(self) -> bool:
+        """Whether B or C is constant in time, (d, n)."""
+        return self.B.dim() == 2 or self.C.dim() == 2
 
     @property
     def groups(self) -> int:

@@ -8,7 +8,7 @@ where they are, and what differs from step to step is one number for B and one f
 computed as 2^(dt A'), A' = A log2(e).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -180,14 +180,23 @@ class Selective(NamedTuple):
                 kept.sum_A[i, j] = 0
 
 
-def _rule(s: Inputs) -> tuple[Selective, Frame]:
-    d, groups = s.u.shape[2], s.groups
+def _rule(s: Inputs) -> tuple[Any, Frame]:
+    (b, t, d), groups = s.u.shape, s.groups
+    # of what is constant, ones: its values are the rows of `cpu_constant`
+    B, C = (
+        x.new_ones(1, 1, x.shape[1]).expand(b, t, -1) if x.dim() == 2 else x for x in (s.B, s.C)
+    )
     made = Selective(
         rows(s.u), rows(s.dt), tile(s.A.detach() / LN2, groups).numpy(),
-        by_group(s.B, groups), by_group(s.C, groups),
+        by_group(B, groups), by_group(C, groups),
         vector(s.D, d, s.A, groups), vector(s.dt_bias, d, s.A, groups), s.dt_softplus,
     )  # fmt: skip
-    return made, frame_of(s.u, s.z, s.mask, s.reset, groups)
+    frame = frame_of(s.u, s.z, s.mask, s.reset, groups)
+    if s.constant:
+        from longstate.ops.selective_scan.cpu_constant import with_rows
+
+        return with_rows(made, s.B, s.C, d, groups), frame
+    return made, frame
 
 
 def forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,16 +213,25 @@ def backward(
     grad_C = torch.empty_like(grad_B)
     grad_A, grad_D, grad_bias = sums(frame, b, n), sums(frame, b), sums(frame, b)
     arrays = (x.numpy() for x in (grad_A, grad_B, grad_C, grad_D, grad_bias))
-    grad_z, grad_h0 = scan_back(
-        made, frame, s.u, s.z, states, grad_y, grad_last,
-        Gradients(rows(grad_u), rows(grad_dt), *arrays),
-    )  # fmt: skip
+    own = Gradients(rows(grad_u), rows(grad_dt), *arrays)
+    grads: Any = own
+    row_B = row_C = grad_A
+    if s.constant:
+        row_B, row_C = sums(frame, b, n), sums(frame, b, n)
+        from longstate.ops.selective_scan.cpu_constant import RowGradients
+
+        grads = RowGradients(*own, row_B.numpy(), row_C.numpy())
+    grad_z, grad_h0 = scan_back(made, frame, s.u, s.z, states, grad_y, grad_last, grads)
+
+    def of_steering(grad: Tensor, row: Tensor, x: Tensor) -> Tensor:
+        return over_batch(row, frame, b, x) if x.dim() == 2 else _like(grad, x)
+
     return {
         "u": grad_u,
         "dt": grad_dt,
         "A": over_batch(grad_A, frame, b, s.A),
-        "B": _like(grad_B, s.B),
-        "C": _like(grad_C, s.C),
+        "B": of_steering(grad_B, row_B, s.B),
+        "C": of_steering(grad_C, row_C, s.C),
         "D": over_batch(grad_D, frame, b, s.A if s.D is None else s.D),
         "z": grad_z,
         "h0": grad_h0,

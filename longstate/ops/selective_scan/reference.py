@@ -47,4 +47,6 @@ def forward(s: Inputs) -> tuple[Tensor, Tensor]:
 
 def _per_channel(x: Tensor, u: Tensor) -> Tensor:
     """B or C as (b, t, d or 1, n)."""
+    if x.dim() == 2:
+        return x.expand(*u.shape[:2], *x.shape)
     return x[:, :, None] if x.dim() == 3 else x.repeat_interleave(u.shape[2] // x.shape[2], dim=2)
