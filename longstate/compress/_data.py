@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from longstate.errors import InputError
+from longstate.memory._recording import run_once
 from longstate.models import LanguageModel
 
 Batch = Tensor | Callable[[], object]
@@ -67,20 +68,7 @@ def outputs(model: nn.Module, batch: Batch) -> Tensor:
     """The first tensor of what the model gives, in float32 at least."""
     got: list[Any] = []
     hook = model.register_forward_hook(lambda _, args, out: got.append(out))
-    training = model.training
-    try:
-        model.eval()
-        with torch.no_grad():
-            if isinstance(batch, Tensor):
-                device = next((p.device for p in model.parameters()), torch.device("cpu"))
-                model(batch.to(device))
-            else:
-                batch()
-    except ValueError as e:
-        raise InputError(f"the model cannot read this data: {e}") from e
-    finally:
-        hook.remove()
-        model.train(training)
+    run_once(model, batch, [hook])
     if not got:
         raise InputError("data() did not run the model; it must call the model it belongs to")
     first: Tensor = tree_leaves(got[-1])[0]

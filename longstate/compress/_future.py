@@ -27,6 +27,7 @@ from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.memory import widened
 from longstate.memory._gramians import gramians, real_matrices
+from longstate.memory._recording import run_once
 from longstate.stream._tree import flatten, init_state
 from longstate.systems import DenseSystem, Trace
 
@@ -115,12 +116,7 @@ def _inputs(module: nn.Module, layers: list[nn.Module], data: Tensor) -> dict[in
         got[id(layer)] = (args[0] if args else kwargs["u"]).detach()
 
     hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
-    try:
-        with torch.no_grad():
-            module(data)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_once(module, data, hooks)
     return got
 
 

@@ -15,7 +15,7 @@ from longstate.errors import InputError
 from longstate.layers import Layer
 from longstate.memory import widened
 from longstate.memory._readout import Readout, projected_error, readout, stretches
-from longstate.memory._recording import Recorded, record_inputs
+from longstate.memory._recording import record_inputs
 from longstate.systems import Trace
 
 
@@ -35,7 +35,7 @@ def collect(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Readout]:
     """Sums of every selective layer, by its name."""
     found: dict[str, Readout] = {}
     for batch in batches:
-        for name, seen in _recorded(model, batch).items():
+        for name, seen in record_inputs(model, batch).items():
             sums = readout(seen.trace, groups_of(_at(model, name)))
             found[name] = found[name].plus(sums) if name in found else sums
     return found
@@ -58,7 +58,7 @@ def errors(
     with torch.no_grad():
         wide = {name: widened(layer) for name, (_, _, layer) in plans.items()}
         for batch in batches:
-            seen = _recorded(model, batch)
+            seen = record_inputs(model, batch)
             for name, (plan, r, _) in plans.items():
                 if name not in seen:
                     continue
@@ -77,10 +77,6 @@ def errors(
         )
         for name in plans
     }
-
-
-def _recorded(model: nn.Module, batch: Batch) -> dict[str, Recorded]:
-    return record_inputs(model, batch)
 
 
 def _outputs(trace: Trace) -> list[Tensor]:

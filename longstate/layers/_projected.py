@@ -56,7 +56,7 @@ class StateProjection(nn.Module):
     def of(cls, write: Tensor, read: Tensor) -> "StateProjection":
         """With these W and V (g, n, r)."""
         new = cls(*write.shape)
-        new.write, new.read = nn.Parameter(write), nn.Parameter(read)
+        new.write, new.read = nn.Parameter(write.contiguous()), nn.Parameter(read.contiguous())
         return new
 
 

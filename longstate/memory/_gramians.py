@@ -13,7 +13,7 @@ Axes: n real numbers of the state, i inputs, o outputs, any leading batch axes.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from longstate.errors import InputError
@@ -132,7 +132,38 @@ def factor(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """L with L L' = S, for a symmetric, possibly singular S: by Cholesky or by eigenvalues."""
     L, failed = torch.linalg.cholesky_ex(S)
     if bool(failed.any()):
-        values, vectors = torch.linalg.eigh(S)
-        rooted = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
-        L = torch.where(failed.bool()[..., None, None], rooted, L)
+        L = torch.where(failed.bool()[..., None, None], _root(S), L)
     return L
+
+
+def balance(
+    P: Shaped[Tensor, "*batch n n"], Q: Shaped[Tensor, "*batch n n"], r: int, floor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The square-root method: the r directions that are reached and seen best.
+
+    With P = L_P L_P* and Q = L_Q L_Q*, real or complex, and L_Q* L_P = U S V*,
+
+        T^+ = S^-1/2 U* L_Q*    T = L_P V S^-1/2    T^+ T = I
+
+    Args:
+        P, Q (..., n, n): what is reached and what is seen, such as Gramians.
+        r: number of directions.
+        floor: share of the first S below which a direction is not in use, and left at zero.
+
+    Returns:
+        T^+ (..., r, n), T (..., n, r) and all S (..., n), of Gramians the Hankel singular values.
+    """
+    reach, observe = _root(P), _root(Q)
+    U, S, Vh = torch.linalg.svd(observe.mH @ reach)
+    first = S[..., :r]
+    used = first > floor * S[..., :1]
+    scale = torch.where(used, first.clamp(min=1e-300).rsqrt(), 0)
+    left = scale[..., None] * (U[..., :r].mH @ observe.mH)
+    right = (reach @ Vh[..., :r, :].mH) * scale[..., None, :]
+    return left, right, S
+
+
+def _root(S: Tensor) -> Tensor:
+    """L with L L* = S, by eigenvalues: S may be singular."""
+    values, vectors = torch.linalg.eigh((S + S.mH) / 2)
+    return vectors * values.clamp(min=0).sqrt()[..., None, :]

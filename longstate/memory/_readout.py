@@ -24,8 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longstate.memory._gramians import balance
 from longstate.systems import Trace
 
+_FLOOR = 1e-12  # share of the first S that is still in use
 _ROOM = 1 << 21  # numbers of a state over time that are held at once
 
 
@@ -136,17 +138,8 @@ def balanced(
     reach: Float[Tensor, "g n n"], observe: Float[Tensor, "g n n"], r: int
 ) -> tuple[Float[Tensor, "g n r"], Float[Tensor, "g n r"], Float[Tensor, "g n"]]:
     """W, V and all values S for P and Q."""
-    one, two = _root(reach), _root(observe)
-    U, S, Zh = torch.linalg.svd(two.mT @ one)
-    first = S[:, :r]
-    used = first > 1e-12 * S[:, :1]
-    scale = torch.where(used, first.clamp(min=1e-300).rsqrt(), 0)[:, None]
-    return two @ U[..., :r] * scale, one @ Zh[:, :r].mT * scale, S
-
-
-def _root(S: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(S)
-    return vectors * values.clamp(min=0).sqrt()[..., None, :]
+    left, right, S = balance(reach, observe, r, _FLOOR)
+    return left.mT, right, S
 
 
 def projected_error(

@@ -4,7 +4,7 @@ Axes: b batch, t time, d channels.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -113,11 +113,16 @@ def record_inputs(model: nn.Module, data: Data) -> dict[str, Recorded]:
         hooks.append(f.layer.register_forward_pre_hook(keep, with_kwargs=True))
         if f.norm is not None:
             hooks.append(f.norm.register_forward_hook(keep_norm))
-    _run(model, data, hooks)
+    run_once(model, data, hooks)
     return {f.name: _recorded(f, got[f.name], normed.get(f.name)) for f in found if f.name in got}
 
 
-def _run(model: nn.Module, data: Data, hooks: list[Any]) -> None:
+def run_once(model: nn.Module, data: Data, hooks: Sequence[Any]) -> None:
+    """Let a model read data, in evaluation mode and without gradients, and remove the hooks.
+
+    Raises:
+        InputError: the model cannot read the data.
+    """
     training = model.training
     try:
         model.eval()

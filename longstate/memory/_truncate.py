@@ -30,9 +30,10 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from longstate.memory._gramians import System, gramians, real_matrices
+from longstate.memory._gramians import System, balance, gramians, real_matrices
 from longstate.systems import DiagonalSystem
 
+_FLOOR = 1e-15  # share of the first Hankel singular value that is still in use
 WORST_CONDITION = 1e8  # of eigenvectors, above which a system counts as not diagonalisable
 
 
@@ -55,7 +56,7 @@ def by_halves(system: DiagonalSystem, m: int) -> Truncated:
     A, B, C = (v.detach().cpu().to(torch.complex128) for v in (system.A, system.B, system.C))
     P = (B @ B.mH) / (1 - A[..., :, None] * A.conj()[..., None, :])
     Q = (C.mH @ C) / (1 - A.conj()[..., :, None] * A[..., None, :])
-    left, right, sigma = _balance(P, Q, m)
+    left, right, sigma = balance(P, Q, m, _FLOOR)
     lost = sigma[..., m:].sum(-1) + (A.shape[-1] - m) * _rounding(P, Q)
     values, vectors = torch.linalg.eig(left @ (A[..., None] * right))
     condition = torch.linalg.cond(vectors)
@@ -128,7 +129,7 @@ def _one(
     """A (m), B (m, i), C (o, m), bound and condition of one channel."""
     n = len(A)
     most = min(m if only_real else 2 * m, n)
-    left, right, sigma = _balance(P, Q, most)
+    left, right, sigma = balance(P, Q, most, _FLOOR)
     for r in range(most, 0, -1):
         values, vectors = torch.linalg.eig(left[:r] @ A @ right[:, :r])
         kept = values.imag >= 0  # one of each pair
@@ -154,18 +155,6 @@ def _one(
     return *nothing, A.new_tensor(torch.inf), A.new_tensor(torch.inf)
 
 
-def _balance(P: Tensor, Q: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
-    """T^+ (..., r, n), T (..., n, r) and all Hankel singular values (..., n)."""
-    reach, observe = _root(P), _root(Q)
-    U, sigma, Vh = torch.linalg.svd(observe.mH @ reach)
-    first = sigma[..., :r]
-    used = first > 1e-15 * sigma[..., :1]  # a direction that is not in use is left at zero
-    scale = torch.where(used, first.clamp(min=1e-300).rsqrt(), 0)
-    left = scale[..., None] * (U[..., :r].mH @ observe.mH)
-    right = (reach @ Vh[..., :r, :].mH) * scale[..., None, :]
-    return left, right, sigma
-
-
 def _rounding(P: Tensor, Q: Tensor) -> Tensor:
     """By how much a singular value may be wrong (...): roots of P and Q are to sqrt(eps)."""
     eps, n = torch.finfo(torch.float64).eps, P.shape[-1]
@@ -178,12 +167,6 @@ def _of_modes(A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     eps, n = torch.finfo(torch.float64).eps, A.shape[-1]
     size = B.norm(dim=-1) * C.norm(dim=-2)
     return 16 * n * eps * (size / (1 - A.abs()).clamp(min=1e-15).square()).sum(-1)
-
-
-def _root(S: Tensor) -> Tensor:
-    """L with L L* = S, by eigenvalues: S may be singular."""
-    values, vectors = torch.linalg.eigh((S + S.mH) / 2)
-    return vectors * values.clamp(min=0).sqrt()[..., None, :]
 
 
 def _usable(values: Complex[Tensor, "*batch r"], condition: Float[Tensor, "*batch"]) -> Tensor:

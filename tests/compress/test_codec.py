@@ -11,9 +11,10 @@ from longstate.compress._fit import _coordinates
 from longstate.compress._future import future_energy, observed, sources, states_at
 from longstate.compress._quantizer import code_length, gaussian_entropy, gaussian_error
 from longstate.errors import InputError
-from longstate.layers import S4D, Attention
+from longstate.layers import S4D, Attention, Mamba
 from longstate.memory import hankel
 from longstate.memory._gramians import gramians, real_matrices
+from longstate.models import Stack
 from longstate.stream._tree import flatten
 from longstate.systems import DenseSystem
 from tests.compress.states import LINEAR, SELECTIVE, language, made, state_of, within
@@ -230,3 +231,13 @@ def test_gramians_have_the_present_sample_and_codecs_do_not():
         _, Q = gramians(layer.system())
         C = real_matrices(layer.system())[2]
     torch.testing.assert_close(source.observe[0], Q - C.mT @ C)
+
+
+def test_dropout_does_not_reach_a_codec():
+    """A model that is left in training mode is read as in evaluation, and stays as it was."""
+    torch.manual_seed(0)
+    stack = Stack([Mamba(8, d_state=4), Mamba(8, d_state=4)], dropout=0.5).double()
+    data = torch.randn(6, 24, 8, dtype=torch.float64)
+    expected = fit_codec(stack.eval(), data, error=0.01).identity
+    assert fit_codec(stack.train(), data, error=0.01).identity == expected
+    assert stack.training
