@@ -70,15 +70,15 @@ def choose_for_length(impl: str, x: Tensor, *others: Tensor | None, flags: bool 
 def plain(x: Tensor, *others: Tensor | None) -> bool:
     """Whether a kernel may read these tensors from memory, behind PyTorch's back.
 
-    A custom op costs more to call than a small kernel takes. So kernels for single steps are plain
-    functions, which run where nobody would notice: on CPU tensors, when no gradient is asked for,
-    and when nothing traces or compiles the call.
+    PyTorch takes longer to call a custom op than a small kernel takes to run. So the kernel is
+    called directly where nobody would notice: on CPU tensors, when no gradient is asked for, and
+    when nothing traces, compiles, records or profiles the call.
     """
     if x.device.type != "cpu" or type(x) not in (Tensor, Parameter):
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return False
-    if in_transform():
+    if in_transform() or torch._C._len_torch_dispatch_stack() or torch.autograd._profiler_enabled():
         return False
     if not torch.is_grad_enabled():
         return True

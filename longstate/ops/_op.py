@@ -29,6 +29,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
+from longstate.ops._choice import plain
 from longstate.ops._second import Tensors, derivatives, differentiable
 from longstate.ops._transforms import transformed
 
@@ -125,7 +126,6 @@ def register(
     )
     back.register_fake(fake_gradients)
     places = [results.index(key) for key in saved]
-    keep = list(hints).index("keep") if "keep" in hints else None
     unread, copies = [*unsaved.split(), *copied.split()], copied.split()
 
     def shape_only(key: str, x: Tensor | None) -> bool:
@@ -194,8 +194,10 @@ def register(
             return reference(values)
         if copies and _wants_gradient(tuple(getattr(values, key) for key in copies)):
             values = values._replace(**{key: getattr(values, key).clone() for key in copies})
-        if keep is not None:
-            values = (*values[:keep], _wants_gradient(values[:count]), *values[keep + 1 :])
+        if "keep" in hints:
+            values = values._replace(keep=_wants_gradient(values[:count]))
+        if plain(*values[:count]):
+            return _unnarrowed(values[0], lambda: forward(values))[: len(returned)]
         return _results(op(*values))[: len(returned)]
 
     run.op, run.backward_op = op, back  # type: ignore[attr-defined]
