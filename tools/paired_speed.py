@@ -4,10 +4,11 @@
     python tools/paired_speed.py --old PATH --new PATH         two folders that hold longstate/
     python tools/paired_speed.py --only Mamba --threads 2      only rows whose name contains a word
 
-There is one process for each tree. In every round the old tree runs a row and then the new one, so
-that other load affects both. A row prints the median times, the ratio of the medians (new / old),
-and the middle half of the ratios within rounds. Rows above `--limit` are marked, and the exit
-status is then 1. Run it on an idle machine: other load also changes ratios.
+Each tree runs in a process of its own. They take turns at every row, so that other load affects
+both. Where a process happens to get its memory changes the time of some rows by 15 % for as long
+as it lives; so this is done with several pairs of processes. A row prints the median times, and the
+median, smallest and largest ratio (new / old) of the pairs. Rows whose median is above `--limit`
+are marked, and the exit status is then 1. Run it on an idle machine: other load changes ratios too.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from _cases import LAYERS, OPS, Draw, Sizes, accepted, call, find_op, make_layer
@@ -125,36 +126,56 @@ def answer(question: list[Any]) -> Any:
     return (time.perf_counter() - began) / calls
 
 
-def turns(old: Worker, new: Worker, mode: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of a call in each round."""
+class Turns(NamedTuple):
+    """Seconds of a call, by turn, in one pair of processes."""
+
+    old: list[float]
+    new: list[float]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.new) / statistics.median(self.old)
+
+
+Row = tuple[str, str, str]  # op or layer, case, mode
+
+
+def turns(old: Worker, new: Worker, mode: str, rounds: int) -> Turns:
     old.ask([mode, 1])
     new.ask([mode, 1])
     calls = max(1, round(SECONDS / old.ask([mode, 1])))
     pairs = [(old.ask([mode, calls]), new.ask([mode, calls])) for _ in range(rounds)]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+    return Turns([a for a, _ in pairs], [b for _, b in pairs])
 
 
-def report(old: Worker, new: Worker, options: argparse.Namespace) -> int:
-    """Print the table; the number of rows above the limit."""
-    slow = 0
-    print(f"{'':6}{'case':34}{'mode':18}{'old ms':>10}{'new ms':>10}  new / old")
+def measure(old: Worker, new: Worker, options: argparse.Namespace) -> dict[Row, Turns]:
+    found: dict[Row, Turns] = {}
     for kind, name in [("op", x) for x in OPS] + [("layer", x) for x in LAYERS]:
         if options.only and not any(word in name for word in options.only):
             continue
         question = ["open", kind, name, options.threads]
         had, has = old.ask(question), new.ask(question)
         for mode in [x for x in had if x in has and x in (options.mode or had)]:
-            before, after = turns(old, new, mode, options.rounds)
-            a, b = statistics.median(before), statistics.median(after)
-            ratios = [y / x for x, y in zip(before, after, strict=True)]
-            low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
-            mark = "  SLOWER" if b / a > options.limit else ""
-            slow += bool(mark)
-            print(
-                f"{kind:6}{name:34}{mode:18}{1e3 * a:10.3f}{1e3 * b:10.3f}"
-                f"  {b / a:.3f} ({low:.3f} to {high:.3f}){mark}",
-                flush=True,
-            )
+            found[kind, name, mode] = turns(old, new, mode, options.rounds)
+    return found
+
+
+def report(found: list[dict[Row, Turns]], limit: float) -> int:
+    """Print the table; the number of rows above the limit."""
+    slow = 0
+    print(f"{'':6}{'case':34}{'mode':18}{'old ms':>10}{'new ms':>10}  new / old (per process)")
+    for kind, name, mode in found[0]:
+        row = [one[kind, name, mode] for one in found]
+        a = statistics.median(x for one in row for x in one.old)
+        b = statistics.median(x for one in row for x in one.new)
+        ratios = sorted(one.ratio for one in row)
+        ratio = statistics.median(ratios)
+        slow += ratio > limit
+        print(
+            f"{kind:6}{name:34}{mode:18}{1e3 * a:10.3f}{1e3 * b:10.3f}"
+            f"  {ratio:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+            f"{'  SLOWER' if ratio > limit else ''}"
+        )
     return slow
 
 
@@ -168,20 +189,23 @@ def main() -> int:
     parser.add_argument("--new", default=str(CHECKOUT), help="revision or folder (this checkout)")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="words in case names")
     parser.add_argument("--mode", nargs="*", metavar="MODE", help="forward, forward+backward, step")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each tree (9)")
+    parser.add_argument("--processes", type=int, default=5, help="pairs of processes (5)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each in a pair (3)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and the kernels (1)")
     parser.add_argument("--limit", type=float, default=LIMIT, help="largest ratio (%(default)s)")
     options = parser.parse_args()
-    if options.rounds < 2:
-        parser.error("--rounds must be at least 2, to have a spread")
-    script = Path(__file__).name
-    with (
-        tree(options.old) as before,
-        tree(options.new) as after,
-        Worker(before, script, options.threads, kernel_cache(before)) as old,
-        Worker(after, script, options.threads, kernel_cache(after)) as new,
-    ):
-        slow = report(old, new, options)
+    if options.rounds < 1 or options.processes < 1:
+        parser.error("--rounds and --processes must be at least 1")
+    script, found = Path(__file__).name, []
+    with tree(options.old) as before, tree(options.new) as after:
+        for i in range(options.processes):
+            print(f"pair {i + 1} of {options.processes}", file=sys.stderr, flush=True)
+            with (
+                Worker(before, script, options.threads, kernel_cache(before)) as old,
+                Worker(after, script, options.threads, kernel_cache(after)) as new,
+            ):
+                found.append(measure(old, new, options))
+    slow = report(found, options.limit)
     print(f"{slow} rows above {options.limit}")
     return 1 if slow else 0
 
