@@ -15,7 +15,7 @@ import tests.annotations  # noqa: F401  jaxtyping looks it up by its name
 # functions, nor in systems, whose values `torch.compile` makes while it traces: both check their
 # arguments with sentences of their own.
 jaxtyping.install_import_hook(
-    [f"longstate.{name}" for name in ("layers", "models", "memory", "stream")],
+    [f"longstate.{name}" for name in ("compress", "layers", "models", "memory", "stream")],
     "tests.annotations.check",
 )
 

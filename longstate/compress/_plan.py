@@ -1,6 +1,6 @@
 """What every kind of layer offers to whoever decides how small it becomes."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -16,6 +16,7 @@ class Made(NamedTuple):
     row: ReducedLayer
 
 
+@runtime_checkable
 class Plan(Protocol):
     """One layer that can be made smaller.
 

@@ -5,6 +5,7 @@ import torch
 
 from longstate import LanguageModel, TextModel, generate, load, reduce
 from longstate.compress._allocate import spend
+from longstate.compress._plan import Plan
 from longstate.errors import InputError
 from longstate.interop import load_language_model, save_language_model
 from longstate.layers import S4D, Mamba
@@ -111,7 +112,7 @@ def test_more_goes_to_the_layer_that_the_output_needs():
 
 
 def test_spending_takes_the_cheapest_units_first():
-    class Fake:
+    class Fake(Plan):
         def __init__(self, tails, unit):
             self.tails, self.full, self.unit = tails, len(tails) - 1, unit
 
