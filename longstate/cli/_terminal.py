@@ -118,11 +118,8 @@ def show_table(
     console = Console() if console is None else console
     cells = [[visible(cell) for cell in row] for row in rows]
     full = [row for row in cells if len(row) > 1]
-    widths = [
-        max([len(word) for word in name.split()] + [_width(row[i]) for row in full] + [1])
-        for i, name in enumerate(head)
-    ]
-    if sum(widths) + 3 * len(widths) + 1 > console.width:
+    widths = _widths(head, full, console.width - 3 * len(head) - 1)
+    if widths is None:
         _show_list(console, visible(title), head, cells, caption)
         return
     table = Table(
@@ -131,7 +128,7 @@ def show_table(
         box=boxes.HEAVY_HEAD if box is None else box,
     )
     for i, (name, width) in enumerate(zip(head, widths, strict=True)):
-        table.add_column(name, justify="right" if i >= right else "left", min_width=width)
+        table.add_column(name, justify="right" if i >= right else "left", width=width)
     for row in cells:
         if len(row) == 1:
             table.add_section()
@@ -139,6 +136,20 @@ def show_table(
         else:
             table.add_row(*map(escape, row))
     console.print(table)
+
+
+def _widths(head: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Width of each column; names are broken into lines as far as `room` asks for. None if cells
+    and single words of names do not fit."""
+    cells = [max([1, *(_width(row[i]) for row in rows)]) for i in range(len(head))]
+    least = [max([n, *map(_width, name.split())]) for n, name in zip(cells, head, strict=True)]
+    widths = [max(n, _width(name)) for n, name in zip(least, head, strict=True)]
+    while sum(widths) > room:
+        spare = [n - low for n, low in zip(widths, least, strict=True)]
+        if not any(spare):
+            return None
+        widths[spare.index(max(spare))] -= 1
+    return widths
 
 
 def _show_list(

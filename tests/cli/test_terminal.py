@@ -1,5 +1,6 @@
 """Outputs that are narrow, closed, full, or know few letters; names that would control them."""
 
+import io
 import os
 import re
 import shutil
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from longstate.cli import main
-from longstate.cli._terminal import visible
+from longstate.cli._terminal import show_table, visible
 from longstate.train import Forecaster, Size, TextModel, TextTraining, Training
 from tests.saved import frame
 
@@ -141,6 +144,21 @@ def test_a_narrow_terminal_cuts_no_figure(name, columns, folder):
     figures = re.compile(r"(?<![\w.])\d+\.\d+(?:e[-+]\d+)?(?![\w.])")
     assert set(figures.findall(wide)) <= set(figures.findall(narrow))
     assert figures.findall(wide)
+
+
+@pytest.mark.parametrize("columns", [20, 40, *range(60, 90), 120])
+def test_no_line_of_a_table_is_wider_than_the_terminal(columns):
+    """80 columns cut the right border off where a name had a break of its own to take."""
+    head = ["method", "MSE", "MAE", "MSE, first step", "MSE, last step"]
+    row = ["seasonal naive (24 rows)", "0.6253", "0.4758", "0.6235", "0.6268"]
+    shown = io.StringIO()
+    show_table("", head, [row], console=Console(file=shown, width=columns))
+    lines = shown.getvalue().splitlines()
+    assert all(cell in shown.getvalue() for cell in row)
+    assert columns < 60 or max(map(cell_len, lines)) <= columns
+    table = any("┃" in line for line in lines)
+    assert not table or len({cell_len(line) for line in lines}) == 1
+    assert table == (columns >= 64)  # cells, and longest words of names
 
 
 def test_names_with_escape_sequences(folder, tmp_path, capsys):
