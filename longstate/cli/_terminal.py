@@ -117,8 +117,7 @@ def show_table(
 
     console = Console() if console is None else console
     cells = [[visible(cell) for cell in row] for row in rows]
-    full = [row for row in cells if len(row) > 1]
-    widths = _widths(head, full, console.width - 3 * len(head) - 1)
+    widths = _widths(head, cells, console.width - 3 * len(head) - 1)
     if widths is None:
         _show_list(console, visible(title), head, cells, caption)
         return
@@ -141,8 +140,9 @@ def show_table(
 def _widths(head: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
     """Width of each column; names are broken into lines as far as `room` asks for. None if cells
     and single words of names do not fit."""
-    cells = [max([1, *(_width(row[i]) for row in rows)]) for i in range(len(head))]
-    least = [max([n, *map(_width, name.split())]) for n, name in zip(cells, head, strict=True)]
+    cells = [[_width(row[i]) for row in rows if i < len(row)] for i in range(len(head))]
+    words = [[_width(word) for word in name.split()] for name in head]
+    least = [max([1, *one, *other]) for one, other in zip(cells, words, strict=True)]
     widths = [max(n, _width(name)) for n, name in zip(least, head, strict=True)]
     while sum(widths) > room:
         spare = [n - low for n, low in zip(widths, least, strict=True)]
