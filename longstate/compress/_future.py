@@ -15,7 +15,6 @@ Axes: b rows (sequences), t time, g groups of coordinates, r rows of a group, m 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -141,13 +140,7 @@ def _of_layer(s: Source, u: Tensor, at: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def _backward(trace: Trace, power: Tensor, g: int, r: int, at: set[int]) -> Tensor:
     """Sum of Q over the states after so many samples. power (t, g): of the gate."""
-    first = slice(None, None, r)  # rows of a head decay and read alike
-    part = replace(
-        trace,
-        **{k: getattr(trace, k)[:, :, first] for k in ("x", "decay", "gain", "write", "read")},
-        start=trace.start[:, first], skip=trace.skip[first], own=None, conv=None, gate=None,
-        erase=None if trace.erase is None else trace.erase[:, :, first],
-    )  # fmt: skip
+    part = trace.part(channels=slice(None, None, r))  # rows of a head decay and read alike
     total = trace.x.new_zeros(g, trace.start.shape[-1], trace.start.shape[-1])
     Q = torch.zeros_like(total)
     for t in range(trace.length - 1, min(at) - 1, -1):

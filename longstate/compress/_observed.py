@@ -4,7 +4,7 @@ Data is read batch by batch; of each only sums are kept.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -83,20 +83,10 @@ def _outputs(trace: Trace) -> list[Tensor]:
     """y of each row (t, c): rows are few numbers, states are many."""
     rows = []
     for i in range(len(trace.x)):
-        one = _row(trace, i)
+        one = trace.part(rows=slice(i, i + 1))
         parts = [(p.read * z).sum(-1) + p.skip * p.x for p, z in stretches(one)]
         rows.append(torch.cat(parts, 1)[0])
     return rows
-
-
-def _row(trace: Trace, i: int) -> Trace:
-    from dataclasses import fields, replace
-
-    def of(v: Any) -> Any:
-        return None if v is None else v[i : i + 1]
-
-    names = [f.name for f in fields(trace) if f.name not in ("skip", "conv")]
-    return replace(trace, conv=None, **{n: of(getattr(trace, n)) for n in names})
 
 
 def _at(model: nn.Module, name: str) -> nn.Module:

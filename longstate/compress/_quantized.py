@@ -133,8 +133,7 @@ class QuantizedState(nn.Module):
         for start in range(0, max(u.shape[1], 1), self.every):
             now = slice(start, start + self.every)
             times = [None if v is None else v[:, now] for v in (dt, mask, reset)]
-            call = as_options(times[0], times[1], times[2], rate)
-            options = {name: v for name, v in call.items() if v is not None}
+            options = as_options(times[0], times[1], times[2], rate)
             y, after = self.layer(u[:, now], self._whole(state), **options)
             state = self._rounded(after)
             outputs.append(y)

@@ -130,8 +130,7 @@ class SelectiveLayer(Layer):
 
     def _kept(self, v: Tensor) -> Tensor:
         """The columns (..., n) that the state has."""
-        whole = self.d_state == self._columns
-        return v if whole else v.index_select(-1, self.columns)
+        return v if self.columns is None else v.index_select(-1, self.columns)
 
     def _of_columns(self: S, kept: list[int]) -> S:
         """A copy whose state has these columns of its own; all stay computed, for what reads them

@@ -17,7 +17,6 @@ Axes: b batch, t time, c channels, g groups of channels that share their columns
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -86,23 +85,12 @@ def stretches(trace: Trace) -> Iterator[tuple[Trace, Float[Tensor, "b t c n"]]]:
     size = max(1, _ROOM // (b * c * n))
     start = trace.start
     for at in range(0, t, size):
-        part = _cut(trace, start, slice(at, at + size))
+        part = trace.part(times=slice(at, at + size), start=start)
         h = part.states()
         start = h[:, -1]
         if part.own is not None:
             h = h + ((part.own - part.gain) * part.x)[..., None] * part.write
         yield part, h
-
-
-def _cut(trace: Trace, start: Tensor, at: slice) -> Trace:
-    def maybe(v: Tensor | None) -> Tensor | None:
-        return None if v is None else v[:, at]
-
-    return replace(
-        trace, start=start, conv=None, x=trace.x[:, at], decay=trace.decay[:, at],
-        gain=trace.gain[:, at], write=trace.write[:, at], read=trace.read[:, at],
-        own=maybe(trace.own), erase=maybe(trace.erase), gate=maybe(trace.gate),
-    )  # fmt: skip
 
 
 def _grouped(v: Tensor, groups: int) -> Tensor:
