@@ -98,7 +98,7 @@ class SelectivePlan:
     def _named(self) -> str:
         if self.projects:
             return "balanced projection"
-        return "columns missed least" if self.method in ("auto", "balanced") else self.method
+        return "energy" if self.method in ("auto", "balanced") else self.method
 
     def _order(self, group: int) -> list[int]:
         """Columns of one group in the order of removal."""
