@@ -8,10 +8,12 @@ both, is spared the JSON line unless `--json` asks for it.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstate._numbers import number
 from longstate.cli._terminal import show_table, visible, write
 
 if TYPE_CHECKING:
@@ -141,16 +143,11 @@ def _rows(found: "Result") -> list[list[str]]:
 def _cells(row: "Row", found: "Result") -> list[str]:
     if row.timing is None:
         return ["wrong" if row.wrong else "-", "", "", "", ""]
-    t = row.timing
+    t, figure = row.timing, partial(number, digits=3, exponent=False)
     fractions = row.bandwidth_fraction(found.limits), row.product_fraction(found.limits)
     return [
-        _digits(1e3 * t.median),
-        f"{_digits(1e3 * t.low)} to {_digits(1e3 * t.high)}" if t.repeats > 1 else "once",
-        _digits(row.tokens / t.median),
+        figure(1e3 * t.median),
+        f"{figure(1e3 * t.low)} to {figure(1e3 * t.high)}" if t.repeats > 1 else "once",
+        figure(row.tokens / t.median),
         *("-" if x is None else f"{x:.1%}" for x in fractions),
     ]
-
-
-def _digits(x: float) -> str:
-    """Three of them at least."""
-    return f"{x:,.0f}" if x >= 100 else f"{x:#.3g}"

@@ -1,7 +1,8 @@
-"""Smaller states for trained models. Joins what `memory` computes with the layers of a model.
+"""Smaller states for trained models: fewer states, fewer bits, or a few bytes on disk.
 
-`longstate.memory` says what a state can do without, from systems and recorded data; layers make a
-copy of themselves with a smaller state. Here both meet, for single layers and for whole models.
+`longstate.memory` computes from systems and recorded data which part of a state is not needed.
+Layers return a copy of themselves with a smaller state. This package applies both to single layers
+and to whole models.
 """
 
 from longstate._lazy import lazy

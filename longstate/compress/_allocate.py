@@ -1,9 +1,10 @@
-"""How small each layer becomes.
+"""Choose the size of each layer's state.
 
-Each layer is made smaller by itself, to three sizes, and what that does to the model's output is
-measured. With error_l(r) = s_l tail_l(r), tail being the layer's own prediction, the units that
-cost least for each byte go first, until one budget for all layers is met. Errors of several layers
-add up: in four S4D blocks the sum of single ones was within 1 % of the joint one.
+Each layer is reduced alone, to three sizes, and the change of the model's output is measured. It is
+taken to be error_l(r) = s_l tail_l(r), where tail is the layer's own prediction. Then the unit with
+the least error per byte is removed, again and again, until all layers together meet one budget.
+The errors of several layers are taken to add up: in four S4D blocks the sum of the single errors
+was within 1 % of the joint error.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ def sensitivities(
     batch: Batch,
     progress: Callable[[str], None] | None = None,
 ) -> list[float]:
-    """s_l of every layer: least squares over three sizes."""
+    """The factor s_l of every layer, by least squares over three sizes."""
     true, found = outputs(model, batch), []
     for plan in plans:
         if progress is not None:
@@ -39,7 +40,7 @@ def sensitivities(
             try:
                 draft = plan.draft(r)
             except InputError:
-                continue  # this size cannot be held
+                continue  # the layer cannot have this size
             with exchanged(model, {plan.name: draft}):
                 error, tail = distance(model, true, outputs(model, batch)), plan.tail(r)
             above, below = above + error * tail, below + tail * tail
@@ -48,7 +49,7 @@ def sensitivities(
 
 
 def spend(plans: Sequence[Plan], weights: Sequence[float], room: float) -> list[int]:
-    """Units of each layer, so that together they take no more than `room` bytes; at least one."""
+    """Number of units of each layer, at least one, of at most `room` bytes together."""
     sizes = [plan.full for plan in plans]
     used = sum(plan.full * plan.unit for plan in plans)
     tails = [
@@ -74,7 +75,7 @@ def even(plans: Sequence[Plan], keep: float) -> list[int]:
 
 
 def within(plan: Plan, tol: float) -> int:
-    """The fewest units with an error of at most `tol`, by halving the range."""
+    """The smallest number of units with an error of at most `tol`, by bisection."""
     low, high = 1, plan.full
     while low < high:
         middle = (low + high) // 2

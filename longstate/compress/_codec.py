@@ -1,8 +1,8 @@
-"""A codec for the states of one model: what each tensor of a state is written as.
+"""A codec for the states of one model: how each tensor of a state is encoded.
 
-`fit_codec` makes one from a model and data, `plain_codec` one that rounds every tensor alike. A
-codec is a value: it knows shapes and numbers, and no model. It is written to a file of its own,
-since it is larger than the states that it makes small.
+`fit_codec` makes a codec from a model and data. `plain_codec` makes one that rounds every tensor in
+the same way. A codec holds shapes and numbers but no model. It has a file of its own, because it is
+larger than a parked state.
 
 Axes: b rows (sequences), k whole numbers of a row, of all tensors together.
 """
@@ -27,16 +27,16 @@ from longstate.stream._tree import flatten, init_state
 
 _KIND = "codec"
 NUMBERS = ("int2", "int3", "int4", "int8", "float16", "bfloat16", "exact")
-"""What a plain codec may write a tensor as."""
+"""How a plain codec may encode a tensor."""
 
 
 @dataclass(frozen=True, eq=False)
 class StateCodec:
-    """How states become bytes; see `park`.
+    """Converts states to bytes and back; see `park`.
 
     Args:
         parts: one for each tensor, in the order of the state.
-        structure: how the state is built of them, as lists, dicts and names.
+        structure: the nesting of the state: lists and dicts of the tensors' names.
     """
 
     parts: tuple[Rotated | Rounded, ...]
@@ -44,7 +44,7 @@ class StateCodec:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of all that decoding depends on, 16 hexadecimal digits."""
+        """A hash of everything that decoding depends on, 16 hexadecimal digits."""
         facts, tensors = _facts(self), _tensors(self)
         total = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8)
         for name in sorted(tensors):
@@ -59,32 +59,32 @@ class StateCodec:
 
     @property
     def rounded(self) -> tuple[Rounded, ...]:
-        """The parts that are rounded as they are."""
+        """The parts that are only rounded."""
         return tuple(p for p in self.parts if isinstance(p, Rounded))
 
     @property
     def state_bits(self) -> int:
-        """Of the state of one sequence, as it is."""
+        """Bits of the state of one sequence before encoding."""
         return sum(p.place.bits for p in self.parts)
 
     @property
     def fixed_bits(self) -> int:
-        """Of one sequence in fixed lengths, without numbers outside their range and a header."""
+        """Bits of one encoded sequence in fixed lengths, without outliers and without a header."""
         return 8 * (self.packing.row_bytes + sum(p.row_bytes for p in self.rounded))
 
     @cached_property
     def low(self) -> Ints:
-        """Least whole number (k) of the fitted parts."""
+        """Smallest whole number (k) of the fitted parts."""
         return _joined([p.low for p in self.rotated])
 
     @cached_property
     def levels(self) -> Ints:
-        """How many there are (k)."""
+        """Number of different whole numbers (k)."""
         return _joined([p.levels for p in self.rotated])
 
     @cached_property
     def packing(self) -> Packing:
-        """Of all digits: those of fitted parts that take more than one value, then the others."""
+        """The packing of all digits: fitted parts with more than one value, then the others."""
         fitted = self.levels[self.levels > 1]
         return Packing(np.concatenate([fitted, *(p.levels for p in self.rounded)]))
 
@@ -116,8 +116,8 @@ class StateCodec:
         return _built(self.structure, tensors)
 
     def park(self, state: State) -> bytes:
-        """A state in few bytes, in fixed lengths; see `longstate.compress.park`."""
-        from longstate.compress._park import park  # which knows codecs
+        """Encode a state in fixed lengths; see `longstate.compress.park`."""
+        from longstate.compress._park import park  # it imports this file
 
         return park(state, self)
 
@@ -128,7 +128,7 @@ class StateCodec:
         return unpark(data, self)
 
     def round_trip(self, state: State) -> State:
-        """`unpark(park(state, codec), codec)`, without the bytes."""
+        """The same as `unpark(park(state, codec), codec)`, but makes no bytes."""
         tensors = self.tensors_of(state)
         out: dict[str, Tensor] = {}
         for part in self.parts:
@@ -140,7 +140,7 @@ class StateCodec:
         return self.state_of(out)
 
     def save(self, path: str | Path) -> None:
-        """Write the codec, whole or not at all.
+        """Write the codec to a file, atomically.
 
         Raises:
             InputError: it cannot be written.
@@ -167,14 +167,14 @@ class StateCodec:
 
 
 def plain_codec(module: nn.Module, number: str, *, rest: str | None = None) -> StateCodec:
-    """A codec that rounds every number alike, and needs no data.
+    """A codec that rounds every number in the same way and needs no data.
 
     Args:
         module: the layer or model whose states are to be parked; anything with `init_state`.
         number: "int8", "int4", "int3" or "int2", to nearest with a scale (float16) for each row of
             a tensor, its last axis; "float16" or "bfloat16"; or "exact".
-        rest: for tensors that are not the state of a recurrence ("ssm", or the only one of a
-            layer), such as the taps of a convolution. None: as `number`.
+        rest: the same for tensors that are not the state of a recurrence, such as the past inputs
+            of a short convolution. None: as `number`.
 
     Raises:
         InputError: there is no such number, the module has no state, or one that grows.
@@ -209,13 +209,13 @@ def state_places(module: nn.Module) -> dict[str, Tensor]:
 
 
 def place_of(name: str, t: Tensor, form: Form = "halves") -> Place:
-    """Where a tensor (1, *shape) of a state stands."""
+    """The place of a tensor (1, *shape) in the state."""
     form = form if t.is_complex() else "real"
     return Place(name, tuple(t.shape[1:]), str(t.dtype).removeprefix("torch."), form)
 
 
 def structure_of(state: State, path: str = "state") -> Any:
-    """A state as what JSON can hold, with the names of tensors in their places."""
+    """The nesting of a state as JSON values, with a name in place of each tensor."""
     if state is None:
         return None
     if isinstance(state, Tensor):

@@ -1,4 +1,4 @@
-"""What a codec takes and loses, predicted and measured, with the kind of every number."""
+"""Bits and error of a codec, predicted and measured, with the kind of every number."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,22 +19,24 @@ from longstate.stream._tree import flatten
 
 
 class CodedTensor(NamedTuple):
-    """One tensor of a state. Bits are those of one sequence; errors are energies of the layer's
-    later outputs, as shares of what the state adds to them.
+    """One tensor of a state. Bits are per sequence. An error is the energy of the change of the
+    layer's later outputs, as a share of the energy that the state adds to them.
 
     Attributes:
         tensor: its name in the state.
-        numbers: that it holds.
-        active: those above the water level. None: it is rounded as it is.
-        shannon: fewest bits for the error that the codec is made for, of a Gaussian tensor with the
-            same covariance: no other with it needs more.
+        numbers: how many numbers it holds.
+        active: how many of them reverse water-filling gives bits to. None: the tensor is only
+            rounded.
+        shannon: the rate-distortion bound, in bits, for the error that the codec is made for, of a
+            Gaussian tensor with the same covariance. No other distribution with this covariance
+            needs more.
         shannon_kind: "exact" under white Gaussian input, otherwise "estimate", since the covariance
             comes from data.
-        fixed: bits in fixed lengths, without what lies outside its range.
-        coded: bits that an entropy coder takes on the data; an estimate for other data.
-        predicted: error that the codec is made for.
+        fixed: bits in fixed lengths, without outliers.
+        coded: bits of an ideal entropy coder on the data; an estimate for other data.
+        predicted: the error that the codec is made for.
         predicted_kind: "exact" under white Gaussian input, otherwise "estimate".
-        measured: error on the data: exact for it.
+        measured: the error on the data; exact for this data.
     """
 
     tensor: str
@@ -51,14 +53,14 @@ class CodedTensor(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CodecReport(Result):
-    """A codec on data.
+    """Size and error of parked states on some data.
 
     Args:
-        tensors: one line for each tensor of the state.
-        bits: of one parked sequence in fixed lengths, numbers outside their range included; mean
-            over the data, without the header.
-        coded_bits: of one sequence with an entropy coder.
-        state_bits: of one sequence as it is.
+        tensors: one row for each tensor of the state.
+        bits: of one parked sequence in fixed lengths, outliers included; mean over the data,
+            without the header.
+        coded_bits: of one sequence with an ideal entropy coder.
+        state_bits: of one sequence before encoding.
     """
 
     tensors: tuple[CodedTensor, ...]
@@ -92,12 +94,12 @@ class CodecReport(Result):
 def measure_codec(
     model: nn.Module, codec: StateCodec, data: Data, *, at: int | None = None
 ) -> CodecReport:
-    """Park the states of a model on data, and see what that takes and what it loses.
+    """Park the states of a model on data, and measure bits and errors.
 
     Args:
         model: whose states the codec is for.
         codec: of `fit_codec` or `plain_codec`.
-        data: (b, t, ...), or several such batches; other data than that of the fit tells more.
+        data: (b, t, ...), or several such batches; use other data than for `fit_codec`.
         at: samples after which the state is parked. None: half of each batch.
 
     Raises:
@@ -142,13 +144,13 @@ def measure_codec(
 
 
 def parked_bits(codec: StateCodec, state: State) -> float:
-    """Of one sequence in fixed lengths, numbers outside their range included, without a header."""
+    """Bits of one sequence in fixed lengths, outliers included, without a header."""
     none = codec.state_of({name: t[:0] for name, t in flatten(state).items()})
     return 8 * (len(park(state, codec)) - len(park(none, codec))) / rows_of(state)
 
 
 def coded_bits(codec: StateCodec, state: State) -> dict[str, float]:
-    """What an ideal entropy coder takes for each fitted tensor, of all sequences together."""
+    """Bits of an ideal entropy coder for each fitted tensor, for all sequences together."""
     tensors = codec.tensors_of(state)
     lengths = {}
     for part in codec.rotated:
@@ -158,12 +160,12 @@ def coded_bits(codec: StateCodec, state: State) -> dict[str, float]:
 
 
 def plain_bits(codec: StateCodec) -> float:
-    """Of the tensors of one sequence that are rounded as they are."""
+    """Bits of the tensors of one sequence that are only rounded."""
     return float(sum(_plain_bits(p) for p in codec.rounded))
 
 
 def rows_of(state: State) -> int:
-    """Sequences of a state."""
+    """Number of sequences in a state."""
     return len(next(iter(flatten(state).values())))
 
 

@@ -1,7 +1,8 @@
-"""Bits of a parked state against what the model can still do: Bhat's trade-off as a picture.
+"""How well a model performs from states that were parked in few bits: a rate-distortion curve.
 
-Three curves of one codec (in fixed lengths, with an ideal entropy coder, and Shannon's bound for a
-Gaussian state of the same covariance), plain rounding beside them, and what the task demands.
+Three curves for one family of codecs: bits in fixed lengths, bits of an ideal entropy coder, and
+Shannon's bound for a Gaussian state of the same covariance. Beside them: plain rounding, and the
+bits that the task demands.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,23 +27,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Metric = Callable[[nn.Module, State, Tensor], float]
-"""From the model, the state of the sequences, and what comes after it (b, t, ...), to a number."""
+"""A function of the model, the states, and the samples after them (b, t, ...); gives a number."""
 
 _SHARES = (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5)
 _PLAIN = ("int8", "int4", "int2")
 
 
 class RatePoint(NamedTuple):
-    """One codec. Bits are those of one sequence, all tensors of the state together.
+    """One codec. Bits are per sequence, for all tensors of the state together.
 
     Attributes:
         codec: how it was made.
         bits: in fixed lengths, measured, without the header.
-        coded: with an ideal entropy coder. None: it rounds as it is.
-        shannon: R(D) of the Gaussian surrogate for the fitted tensors, the others as they are
-            written. None: it rounds as it is.
-        error: share of the later outputs' energy that it is made to lose. None likewise.
-        metric: what the model did from the parked states.
+        coded: with an ideal entropy coder. None for plain rounding.
+        shannon: Shannon's bound of a Gaussian state for the fitted tensors, plus the bits of the
+            others. None for plain rounding.
+        error: the share of the later outputs' energy that it is made to lose. None for plain
+            rounding.
+        metric: the model's result from the parked states.
     """
 
     codec: str
@@ -55,14 +57,14 @@ class RatePoint(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RateCurve(Result):
-    """Bits against a metric.
+    """Bits of parked states against a metric.
 
     Args:
-        points: of fitted codecs, from the coarsest to the finest.
-        plain: rounding of every number alike.
-        exact: the metric from states as they are.
-        state_bits: of one sequence as it is.
-        demand: bits that the task demands, if that is known.
+        points: fitted codecs, from the coarsest to the finest.
+        plain: codecs that round every number in the same way.
+        exact: the metric from the original states.
+        state_bits: of one sequence before encoding.
+        demand: bits that the task demands, if known.
     """
 
     points: tuple[RatePoint, ...]
@@ -122,19 +124,19 @@ def rd_curve(
     rest: str = "float16",
     demand: float | None = None,
 ) -> RateCurve:
-    """Park states in fewer and fewer bits, and see what the model can still do.
+    """Park states in different numbers of bits, and measure how well the model continues.
 
     Args:
         model: as `fit_codec` takes it.
         data: (b, t, ...), to fit codecs to.
-        metric: of the model, from states and what comes after them.
-        bits: of one sequence in fixed lengths, for each codec. None: eight codecs that lose from
-            0.1 % to 50 % of what later outputs have of the state.
+        metric: called with the model, states, and the samples after them.
+        bits: for each codec, its bits per sequence in fixed lengths. None: eight codecs that lose
+            from 0.1 % to 50 % of the energy that the state adds to later outputs.
         at: samples after which the state is parked. None: half of the data.
-        test: data to measure on. None: the second half of the rows of `data`, which is then fitted
-            to the first half.
+        test: data to measure on. None: the codecs are fitted to the first half of the rows of
+            `data`, and measured on the second half.
         rest: see `fit_codec`.
-        demand: bits that the task demands, to stand in the picture; see `known_bits` and others in
+        demand: bits that the task demands, for the figure; see `known_bits` and others in
             `longstate.memory`.
 
     Raises:

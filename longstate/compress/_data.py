@@ -1,7 +1,7 @@
-"""Running a model on data with some of its layers exchanged, and what comes out.
+"""Run a model on data with some of its layers exchanged, and compare the outputs.
 
-Layers are exchanged in place while the model runs, and put back: so a function that runs the model
-on what it likes, a forecaster on a data frame for instance, runs the exchanged one.
+Layers are exchanged in place while the model runs, and put back afterwards. So a function that
+calls the model, such as a forecaster on a data frame, uses the exchanged layers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ from longstate.models import LanguageModel
 
 Batch = Tensor | Callable[[], object]
 Data = Batch | Sequence[Batch]
-_SAMPLES = 4096  # tokens or samples that are read at once
+_SAMPLES = 4096  # tokens or samples of one batch
 
 
 def batches_of(data: Data | None) -> list[Batch]:
-    """Pieces that are read one after another.
+    """Data as a list of batches.
 
     Raises:
         InputError: this is no data.
@@ -65,7 +65,7 @@ def put_at(model: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def outputs(model: nn.Module, batch: Batch) -> Tensor:
-    """The first tensor of what the model gives, in float32 at least."""
+    """The first tensor of the model's output, in float32 at least."""
     got: list[Any] = []
     hook = model.register_forward_hook(lambda _, args, out: got.append(out))
     run_once(model, batch, [hook])
@@ -76,8 +76,8 @@ def outputs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def distance(model: nn.Module, true: Tensor, other: Tensor) -> float:
-    """How far outputs are apart: of a language model the mean Kullback-Leibler divergence of the
-    next token, in nats; of any other the energy of the difference as a share."""
+    """The distance of two outputs: for a language model the mean Kullback-Leibler divergence of the
+    next token, in nats; otherwise the energy of the difference, as a share of the first."""
     if isinstance(model, LanguageModel):
         one, two = true.log_softmax(-1), other.log_softmax(-1)
         return max(float((one.exp() * (one - two)).sum(-1).mean()), 0.0)
@@ -85,12 +85,12 @@ def distance(model: nn.Module, true: Tensor, other: Tensor) -> float:
 
 
 def share(true: Tensor, other: Tensor) -> float:
-    """Size of the difference, as a share of the size of the first."""
+    """Norm of the difference, as a share of the norm of the first."""
     return float((true - other).norm() / true.norm().clamp(min=1e-30))
 
 
 def nats(model: nn.Module, batch: Batch, logits: Tensor) -> float | None:
-    """What the next token costs, per token; None where there are no tokens."""
+    """Mean loss of the next token, in nats; None for models without tokens."""
     if not isinstance(model, LanguageModel) or not isinstance(batch, Tensor):
         return None
     if batch.shape[1] < 2:

@@ -1,10 +1,10 @@
-"""Whole numbers of a few values each, packed into bytes without a fraction of a bit lost.
+"""Pack whole numbers with few possible values into bytes.
 
-Digits that take l_1, l_2, ... values are one number in mixed radix, d_1 + l_1 (d_2 + l_2 (...)), as
-long as it fits into 64 bits; then the next word begins. Three values take 1.6 bits, not 2. The
-last word of a row keeps only the bytes that it needs, so that every row has the same length.
+Digits with l_1, l_2, ... possible values become one number in mixed radix, d_1 + l_1 (d_2 + l_2
+(...)), of at most 64 bits; then the next word begins. A digit with three values takes 1.6 bits, not
+2. The last word of a row keeps only the bytes that it needs. All rows have the same length.
 
-What does not fit into its range is written behind, place and value.
+Outliers, which are numbers outside their range, are appended as pairs of place and value.
 
 Axes: b rows, k digits of a row.
 """
@@ -21,10 +21,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """How digits with so many values each stand in words.
+    """The layout of digits in words of 64 bits.
 
     Args:
-        levels (k): values of each digit, at least 2.
+        levels (k): number of values of each digit, at least 2.
     """
 
     levels: Ints
@@ -50,7 +50,7 @@ class Packing:
     row_bytes: int = 0
 
     def pack(self, digits: Ints) -> bytes:
-        """Digits (b, k), each from 0 to its levels - 1."""
+        """Bytes of digits (b, k), each from 0 to its levels - 1."""
         if not len(self.levels):
             return b""
         words = np.add.reduceat(digits.astype(np.uint64) * self.radix, self.starts, axis=1)
@@ -58,7 +58,7 @@ class Packing:
         return whole[:, : self.row_bytes].tobytes()
 
     def unpack(self, data: bytes, rows: int) -> Ints:
-        """What `pack` was given.
+        """The inverse of `pack`: digits (b, k).
 
         Raises:
             InputError: the data has another length.
@@ -75,7 +75,7 @@ class Packing:
 
 
 def write_numbers(numbers: list[int]) -> bytes:
-    """Numbers of at least 0, seven bits a byte, the lowest first."""
+    """Encode numbers of at least 0: seven bits per byte, the lowest first."""
     out = bytearray()
     for n in numbers:
         while n >= 128:
@@ -86,10 +86,10 @@ def write_numbers(numbers: list[int]) -> bytes:
 
 
 def read_numbers(data: bytes, at: int, count: int) -> tuple[list[int], int]:
-    """So many numbers from position `at` on, and the position behind them.
+    """Decode `count` numbers from position `at`; also returns the position after them.
 
     Raises:
-        InputError: the data ends before they do.
+        InputError: the data is too short.
     """
     numbers = []
     for _ in range(count):
@@ -107,14 +107,14 @@ def read_numbers(data: bytes, at: int, count: int) -> tuple[list[int], int]:
 
 
 def write_outliers(places: Ints, values: Ints) -> bytes:
-    """Places in rising order, and what stands there."""
+    """Encode places, in rising order, and the values there."""
     gaps = np.diff(places, prepend=0)
     signed = np.where(values >= 0, 2 * values, -2 * values - 1)
     return write_numbers([len(places), *np.stack([gaps, signed], 1).ravel().tolist()])
 
 
 def read_outliers(data: bytes, at: int) -> tuple[Ints, Ints, int]:
-    """Places, values, and the position behind them."""
+    """Decode places and values; also returns the position after them."""
     (count,), at = read_numbers(data, at, 1)
     if count > len(data):
         raise InputError("the data ends too early")

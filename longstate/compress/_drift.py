@@ -1,13 +1,14 @@
-"""How far a rounded state can ever be from the one that was not rounded, given the same inputs.
+"""A bound on the difference between a rounded state and the exact state, for the same inputs.
 
     e_t = A_t e_{t-1} + r_t        |e_t| <= sum over k of |A ... A| |r_{t-k}| <= |r| / (1 - rho)
 
-r is what one rounding may change: half a step, or a step where it is random. rho bounds the decay
-of a step for all inputs: of each eigenvalue where the system is diagonal, by all powers of the
-matrix where it is dense, by `longstate.memory.certify` where the layer is selective. A layer that
-may hold a value for ever (rho = 1) may collect errors for ever, and the bound is infinite.
+r is the largest change by one rounding: half a step, or one step for stochastic rounding. rho
+bounds the decay of one sample for all inputs: from each eigenvalue if the system is diagonal, from
+all powers of the matrix if it is dense, from `longstate.memory.certify` if the layer is selective.
+If a layer may keep a value for ever (rho = 1), errors may add up without limit, and the bound is
+infinite.
 
-The layers behind see other inputs than they would have: this is no bound for a model.
+It is no bound for a model, because the inputs of the later layers change too.
 
 Axes: g groups, m numbers, n stored states.
 """
@@ -32,14 +33,14 @@ _ROUNDING = 1e-12  # of float64, in eigenvalues and sums
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Drift(Result):
-    """A bound for every number of a state, or for the length of it.
+    """Bounds on the change of a state by rounding.
 
     Args:
-        state (g, n): of each stored state (of its modulus where it is complex); (g, 1), of the
-            length of all of a group, where the system is dense.
-        rate: decay of a step, at most, in the slowest state.
-        output (o): of what each output of a linear layer may change. None: the layer is selective,
-            and how it reads its state depends on the input.
+        state (g, n): of each stored state (of the modulus if it is complex). If the system is
+            dense: (g, 1), of the Euclidean norm of each group.
+        rate: bound of the decay of one sample, in the slowest state.
+        output (o): of each output of a linear layer. None: the layer is selective, so its readout
+            depends on the input.
     """
 
     state: Float[Tensor, "g n"]
@@ -55,20 +56,20 @@ class Drift(Result):
 
 
 def drift(quantized: QuantizedState, *, radius: float | None = None) -> Drift:
-    """The most that rounding can ever do to the state of a layer.
+    """Bound the change of a layer's state by rounding, for all inputs.
 
     Args:
-        quantized: of one layer, not of a model.
-        radius: largest length of one sample's input, for a selective layer; see `certify`.
+        quantized: a layer, not a model.
+        radius: largest Euclidean norm of one input sample, for a selective layer; see `certify`.
 
     Raises:
-        InputError: it is of a model, or of a selective layer without a radius.
+        InputError: it is a model, or a selective layer without a radius.
     """
     layer = quantized.layer
     if hasattr(layer, "each_block"):
         raise InputError(
-            "drift is of one layer: behind it the layers of a model get other inputs than they "
-            "would have; quantize its layers one by one"
+            "drift is for one layer, not for a model, in which the inputs of later layers change "
+            "too; quantize one layer"
         )
     (grid,) = quantized.grids
     change = _change(grid, quantized.rounding)
@@ -98,11 +99,11 @@ def drift(quantized: QuantizedState, *, radius: float | None = None) -> Drift:
     finite = math.isfinite(worst)
     return Drift(
         kind="certified",
-        scope="all inputs, the same for both, while no number leaves its range (clipped = 0); "
-        "rounding of the layer's own arithmetic apart",
+        scope="all inputs, while no number leaves its range (clipped = 0), without the rounding of "
+        "the layer's own arithmetic",
         sentence=f"Rounding never moves a number of the state by more than {number(worst)}."
         if finite
-        else "Nothing bounds what rounding does: the layer may hold a value for ever.",
+        else "There is no finite bound: the layer may keep a value for ever.",
         state=state * (1 + _ROUNDING),
         rate=rate,
         output=output,
@@ -110,11 +111,11 @@ def drift(quantized: QuantizedState, *, radius: float | None = None) -> Drift:
 
 
 def _change(grid: Grid, rounding: str) -> Tensor:
-    """The most that one rounding changes (g, r m)."""
+    """The largest change by one rounding (g, r m)."""
     step = grid.step / grid.levels if rounding == "feedback" else grid.step
     return (step * (1.0 if rounding == "stochastic" else 0.5)).flatten(1)
 
 
 def _left(rate: Tensor, every: int) -> Tensor:
-    """1 - rate^every; 0 where nothing is ever lost, and the sum has no end."""
+    """1 - rate^every; 0 where nothing decays, so that the bound is infinite."""
     return (1 - rate**every).clamp(min=0)

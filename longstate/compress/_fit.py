@@ -1,9 +1,10 @@
-"""A codec from a model: coordinates in which few numbers of a state are read, and their steps.
+"""Fit a codec to a model: coordinates for each state, and the step of their rounding.
 
-With P the covariance of a state and Q the energy of what is read of it, V from the eigenvectors of
-Q^1/2 P Q^1/2 gives numbers V' Q^1/2 (x - mean) that do not go together, whose errors add up to the
-error of all later outputs, and whose variances are the squared Hankel singular values. One step
-for all of them is what reverse water-filling asks for; those that are always 0 take no bits.
+P is the covariance of a state, and e' Q e the energy of the later outputs that an error e of the
+state causes. With the eigenvectors V of Q^1/2 P Q^1/2, the numbers V' Q^1/2 (x - mean) are
+uncorrelated, the energies of their errors add up to that of all later outputs, and their variances
+are the squared Hankel singular values. By reverse water-filling one step for all of them is best.
+Numbers that are always rounded to 0 take no bits.
 
 Axes: b samples of states, g groups, r rows of a group, m numbers of a row, k = g r m.
 """
@@ -36,9 +37,9 @@ from longstate.errors import InputError
 from longstate.memory import gaussian_rd
 from longstate.stream._tree import init_state
 
-_OUTLIER_BITS = 16  # of a number outside its range, in the list: a place and a value
-_LEAST_ROWS = 64  # samples that the step is found on, at least
-_ROOM = 1 << 20  # numbers that the step is found on, at most, beyond those
+_OUTLIER_BITS = 16  # of an outlier: its place and its value
+_LEAST_ROWS = 64  # states that the step is computed from, at least
+_ROOM = 1 << 20  # numbers that the step is computed from, at most, if this allows so many states
 _FINEST, _COARSEST = 1e-9, 0.99  # share of the energy that may be lost
 
 
@@ -57,23 +58,24 @@ def fit_codec(
 
     Args:
         model: a layer, a stack or a language model: `y, state = model(u, state)`. Layers with a
-            `system` or a `trace` are coded by what is read of them.
+            `system` or a `trace` are encoded so that later outputs change least.
         data: what the model reads, (b, t, ...), or several such batches. None: white noise of
             variance 1, for linear layers only.
-        error: energy of the later outputs' error that may be lost in each layer, as a share of the
-            energy of what the state adds to them; above 0, below 1. Give this or `bits`.
-        bits: of the state of one sequence in fixed lengths, all tensors together.
+        error: energy of the allowed change of each layer's later outputs, as a share of the energy
+            that the state adds to them; between 0 and 1. Give this or `bits`.
+        bits: per sequence, in fixed lengths, for all tensors of the state together.
         at: samples after which states are parked. None: at five places in the middle of the data.
-        rest: what tensors are written as that no recurrence keeps, such as the taps of a
-            convolution; see `plain_codec`.
-        rows: states to look at, at most, drawn evenly from all that there are.
-        rotate: False leaves every number in its own coordinates, for comparison. Errors of numbers
-            that go together do not just add up then, so that `error` is an estimate only, and
-            `shannon` counts every number by itself.
+        rest: how to encode tensors that are not the state of a recurrence, such as the past inputs
+            of a short convolution; see `plain_codec`.
+        rows: largest number of states to use, drawn at random from all states on the data.
+        rotate: False keeps the original coordinates, for comparison. The numbers are then
+            correlated and their errors do not simply add up, so `error` is only an estimate, and
+            `shannon` treats every number separately.
 
     Raises:
-        InputError: neither or both of `error` and `bits`, or they are out of range; the model has
-            no state of this kind; a selective layer and no data; data too short.
+        InputError: neither or both of `error` and `bits` are given, or one is out of range; the
+            model has no state that can be encoded; a selective layer has no data; or the data is
+            too short.
     """
     if (error is None) == (bits is None):
         raise InputError("fit_codec takes either error= or bits=; give exactly one of them")
@@ -87,7 +89,7 @@ def fit_codec(
 
 
 Maker = Callable[[float], tuple[StateCodec, float]]
-"""From the share of energy that may be lost to a codec, and its bits for one sequence."""
+"""From the allowed share of energy to a codec and its bits per sequence."""
 
 
 def maker(
@@ -98,7 +100,7 @@ def maker(
     rows: int,
     rotate: bool = True,
 ) -> Maker:
-    """What `fit_codec` reads from a model and data, before it is said how fine the codec is."""
+    """Everything in `fit_codec` that does not depend on the allowed error."""
     if rest not in NUMBERS:
         raise InputError(f"rest must be one of {', '.join(NUMBERS)}; got {rest!r}")
     if rows < 2:
@@ -126,14 +128,14 @@ def maker(
 
 
 def within(made: Maker, bits: float) -> StateCodec:
-    """The finest codec of at most so many bits."""
+    """The codec with the smallest error that takes at most `bits` per sequence."""
     low, high = math.log(_FINEST), math.log(_COARSEST)
     best, least = made(_COARSEST)
     if least > bits:
         raise InputError(
             f"bits must be at least {math.ceil(least)} for this model, of which "
-            f"{8 * sum(p.row_bytes for p in best.rounded)} are of tensors that no recurrence "
-            f"keeps (see rest); got {bits}"
+            f"{8 * sum(p.row_bytes for p in best.rounded)} are for tensors that are not the state "
+            f"of a recurrence (see rest); got {bits}"
         )
     for _ in range(14):
         middle = (low + high) / 2
@@ -146,7 +148,7 @@ def within(made: Maker, bits: float) -> StateCodec:
 
 
 class _Draft:
-    """A layer's state in its coordinates, for any step."""
+    """A layer's states in the new coordinates; makes a part of a codec for any allowed error."""
 
     def __init__(
         self, source: Source, R: Tensor, R_back: Tensor, L: tuple[Tensor, Tensor] | None,
@@ -162,7 +164,7 @@ class _Draft:
         self.total = float(self.variance.sum() + centre.square().sum())
 
     def at(self, share: float) -> tuple[Rotated, float]:
-        """The part that loses such a share, and how many numbers of a row are outside."""
+        """The part that loses this share of the energy, and the mean outliers of a row."""
         target = min(share * self.total, 0.999 * float(self.variance.sum()))
         if self.deviation is None:
             step = sample_step(self.c, target)
@@ -186,7 +188,7 @@ def _from_systems(found: list[Source]) -> list[Callable[[bool], _Draft]]:
     selective = [type(s.layer).__name__ for s in found if s.reach is None]
     if selective:
         raise InputError(
-            f"a codec for {selective[0]} needs data: what is read of its state depends on the input"
+            f"a codec for {selective[0]} needs data, because its readout depends on the input"
         )
 
     def drafted(s: Source, rotate: bool) -> _Draft:
@@ -218,7 +220,7 @@ def _from_data(
 
 
 def _coordinates(Q: Tensor, P: Tensor, rotate: bool) -> tuple[Tensor, Tensor]:
-    """R and its inverse (g, m, m): the largest variance first."""
+    """R and its inverse (g, m, m), the coordinate with the largest variance first."""
     Q = loaded(Q)
     if not rotate:
         root = Q.diagonal(dim1=-2, dim2=-1).sqrt()
@@ -229,7 +231,7 @@ def _coordinates(Q: Tensor, P: Tensor, rotate: bool) -> tuple[Tensor, Tensor]:
 
 
 def _row_coordinates(z: Tensor, weight: Tensor, rotate: bool) -> tuple[Tensor, Tensor]:
-    """L and its inverse (g, r, r), for z (b, g, r, m) in its coordinates already."""
+    """L and its inverse (g, r, r), for states z (b, g, r, m) after R."""
     root = weight.sqrt()
     if not rotate:
         return torch.diag_embed(root), torch.diag_embed(1 / root)

@@ -1,21 +1,21 @@
-"""What a state is read for: the energy of all later outputs that an error of it adds to.
+"""How much an error of a state changes all later outputs: the observability Gramian Q.
 
-    Q = sum over l >= 1 of (what l more samples leave of the state)' C' C (...)      e' Q e
+    energy of the later outputs that an error e causes = e' Q e
+    Q = sum over l >= 1 of (C A_{t+l} ... A_{t+1})' (C A_{t+l} ... A_{t+1})
 
-The output of the sample that made the state is already there, so the sum begins with the next one.
-For a linear layer Q is a closed form; the Hankel singular values are of P and this Q. For a
-selective one it is the mean over data, by the recursion backwards in time
+The output at the sample of the state itself is known already, so the sum begins with the next one.
+For a linear layer Q has a closed form. For a selective layer it is a mean over data, computed
+backwards in time,
 
-    Q_{t-1} = A_t' (g_t^2 C_t' C_t + Q_t) A_t         g: the gate and the norm behind the scan
+    Q_{t-1} = A_t' (g_t^2 C_t' C_t + Q_t) A_t         g: the gate and the norm after the scan
 
-for each head where all rows of a head decay alike, for each channel elsewhere. One sequence and one
-layer is held at a time.
+for each head if all rows of a head have the same decay, otherwise for each channel. Only one
+sequence of one layer is in memory at a time.
 
 Axes: b rows (sequences), t time, g groups of coordinates, r rows of a group, m numbers of a row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -31,19 +31,19 @@ from longstate.memory._recording import run_once
 from longstate.stream._tree import flatten, init_state
 from longstate.systems import DenseSystem, Trace
 
-_ENDLESS = 4096  # samples that count where nothing is ever forgotten
-_LOADED = 1e-9  # share of the mean of Q that is added to it, so that it has an inverse
+_ENDLESS = 4096  # samples after which the sum ends if a state does not decay
+_LOADED = 1e-9  # share of the mean of Q that is added to its diagonal, to make it invertible
 
 
 class Source(NamedTuple):
-    """A layer of a model, and the tensor of the state that its recurrence keeps.
+    """A layer of a model, and the tensor that is the state of its recurrence.
 
     Attributes:
-        layer: itself.
+        layer: the layer.
         place: of that tensor.
         shape: g, r, m.
-        observe (g, m, m): Q. None until data was read.
-        reach (g, m, m): P under white input of variance 1. None where the layer is selective.
+        observe (g, m, m): Q. None for a selective layer, which needs data.
+        reach (g, m, m): covariance P under white input of variance 1. None for a selective layer.
     """
 
     layer: nn.Module
@@ -54,7 +54,7 @@ class Source(NamedTuple):
 
 
 def sources(module: nn.Module) -> list[Source]:
-    """The layers of a model whose states can be coded by what is read of them.
+    """The layers of a model for which Q can be computed.
 
     Raises:
         InputError: there are none.
@@ -64,14 +64,14 @@ def sources(module: nn.Module) -> list[Source]:
     kept = [s for s in found if s is not None]
     if not kept:
         raise InputError(
-            f"no layer of this {type(module).__name__} says what its state is read for (system or "
-            "trace); plain_codec rounds any state"
+            f"no layer of this {type(module).__name__} has a system or a trace, to which a codec "
+            "could be fitted; use plain_codec, which rounds any state"
         )
     return kept
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The name of its state, and each layer with a state of its own."""
+    """Each layer with a state, after the name of that state."""
     if hasattr(module, "each_block"):
         for i, block in enumerate(module.each_block()):  # type: ignore[operator]
             yield f"state/{i}", block.mixer
@@ -101,8 +101,8 @@ def _source(layer: Any, name: str, tensors: dict[str, Tensor]) -> Source | None:
 
 
 def observed(module: nn.Module, found: list[Source], data: Tensor, at: Sequence[int]) -> list[Any]:
-    """Sums over sequences and positions, for each source: Q (g, m, m) and the weights of the rows
-    (g, r); None for a linear layer."""
+    """For each selective layer, sums over sequences and positions of Q (g, m, m) and of the weights
+    of the rows (g, r); None for a linear layer."""
     selective = [s for s in found if s.observe is None]
     inputs = _inputs(module, [s.layer for s in selective], data)
     sums = {id(s): _of_layer(s, inputs[id(s.layer)], at) for s in selective}
@@ -121,7 +121,7 @@ def _inputs(module: nn.Module, layers: list[nn.Module], data: Tensor) -> dict[in
 
 
 def traces(layer: nn.Module, u: Tensor) -> Iterator[Trace]:
-    """What a layer did with each sequence of u (b, t, d) by itself, in float64."""
+    """The trace of a layer on each sequence of u (b, t, d), in float64."""
     wide = widened(layer)
     for row in u.split(1):
         with torch.no_grad():
@@ -140,20 +140,16 @@ def _of_layer(s: Source, u: Tensor, at: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _backward(trace: Trace, power: Tensor, g: int, r: int, at: set[int]) -> Tensor:
-    """Sum of Q over the states after so many samples. power (t, g): of the gate."""
-    first = slice(None, None, r)  # rows of a head decay and read alike
-    part = replace(
-        trace,
-        **{k: getattr(trace, k)[:, :, first] for k in ("x", "decay", "gain", "write", "read")},
-        start=trace.start[:, first], skip=trace.skip[first], own=None, conv=None, gate=None,
-        erase=None if trace.erase is None else trace.erase[:, :, first],
-    )  # fmt: skip
+    """Sum of Q over the states after `at` samples. power (t, g): mean square of the gate."""
+    part = trace.part(
+        channels=slice(None, None, r)
+    )  # all rows of a head have the same decay and readout
     total = trace.x.new_zeros(g, trace.start.shape[-1], trace.start.shape[-1])
     Q = torch.zeros_like(total)
     for t in range(trace.length - 1, min(at) - 1, -1):
         read = part.read[0, t]
         Q = Q + power[t, :, None, None] * read[:, :, None] * read[:, None, :]
-        # a step's matrix is symmetric, so that A' Q A is what it leaves of both sides
+        # A is symmetric, so A' Q A applies it to both sides
         Q = part.carry(t, part.carry(t, Q[None]).mT)[0]
         if t in at:  # the state before sample t, after t samples
             total += Q
@@ -161,7 +157,7 @@ def _backward(trace: Trace, power: Tensor, g: int, r: int, at: set[int]) -> Tens
 
 
 def states_at(module: nn.Module, data: Tensor, at: Sequence[int]) -> Iterator[State]:
-    """The states of a model after so many samples of data (b, t, ...), one position after another.
+    """The states of a model after each number of samples in `at`, on data (b, t, ...).
 
     Raises:
         InputError: the model cannot read the data.
@@ -181,22 +177,22 @@ def states_at(module: nn.Module, data: Tensor, at: Sequence[int]) -> Iterator[St
 
 
 def loaded(Q: Tensor) -> Tensor:
-    """Q (g, m, m) with an inverse: what is never read is kept, too, but at no cost."""
+    """Q (g, m, m) made invertible: directions that are never read get a very small weight."""
     mean = Q.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
     whole = float(Q.diagonal(dim1=-2, dim2=-1).mean())
     if not whole > 0:
-        raise InputError("nothing is read of this state on this data: its readout is zero")
+        raise InputError("the readout of this state is zero on this data")
     return Q + _LOADED * mean.clamp(min=_LOADED * whole) * torch.eye(Q.shape[-1]).double()
 
 
 def future_energy(
     module: nn.Module, found: list[Source], data: Tensor, at: int, change: Callable[[State], State]
 ) -> list[tuple[float, float]]:
-    """For each source, the energy of the later outputs of its layer that follow from the state
-    after `at` samples, and from the error that `change` makes of it.
+    """For each source, the energy that the state after `at` samples adds to the later outputs of
+    its layer, and the energy that the error by `change` adds.
 
-    Selective layers by their own recurrence on the rest of the data, gate included, and with the
-    inputs that they had: what an error does to the layers behind is in a task's metric, not here.
+    Selective layers are run on the rest of the data, gate included, with their original inputs. The
+    effect of an error on the later layers is not included; a task's metric shows it.
     """
     state = next(iter(states_at(module, data, [at])))
     before, after = flatten(state), flatten(change(state))
@@ -216,7 +212,7 @@ def future_energy(
 
 
 def _carried(s: Source, u: Tensor, at: int, h: Tensor) -> list[float]:
-    """Energy of the outputs after `at` samples of states h (b, g, r, m, 2)."""
+    """Energy that states h (b, g, r, m, 2) after `at` samples add to the outputs."""
     total = torch.zeros(h.shape[-1]).double()
     for trace, row in zip(traces(s.layer, u), h.split(1), strict=True):
         now = row.flatten(1, 2)

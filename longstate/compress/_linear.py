@@ -1,13 +1,13 @@
-"""Reduction of layers that do not change with time: S4, S4D, DSS, S5, LinOSS ("im").
+"""Reduction of linear time-invariant layers: S4, S4D, DSS, S5, LinOSS ("im").
 
-The layer's operator is truncated, in every form that its parameters can hold; each channel takes
-the form with the least H2 error, and a search by gradient begins there. What it finds is kept in
-channels where the product of the H2 and the H-infinity error is smaller, and the bound of the
-truncation holds for it too. Of a bidirectional layer both
-directions have the same poles: its outputs are put side by side, and the error of the whole is at
-most sqrt(2) times that of the two.
+The layer's system is truncated in every form that the layer's parameters can store. Each channel
+takes the form with the smallest H2 error. A gradient search starts from there. Its result is used
+in channels where the product of the H2 and the H-infinity error becomes smaller; the bound of the
+truncation then still has to hold. Both directions of a bidirectional layer have the same poles, so
+they are reduced as one system with the outputs of both. The error of the layer is at most sqrt(2)
+times the error of that system.
 
-All numbers are of regular samples (dt = 1, rate = 1) and of a zero first state.
+All numbers are for regular samples (dt = 1, rate = 1) and a zero initial state.
 """
 
 import math
@@ -34,10 +34,10 @@ SCOPE = "all inputs at regular samples"
 
 
 class LinearPlan:
-    """A layer with `system` and `with_system`.
+    """The `Plan` of a layer with `system` and `with_system`.
 
     Raises:
-        InputError: it does not forget, so that its gain is infinite.
+        InputError: a state does not decay, so the gain of the layer is infinite.
         MethodError: the method is for other layers.
     """
 
@@ -47,7 +47,7 @@ class LinearPlan:
             wide = widened(layer)
             self.operator = operator_of(wide)
             self.joined = joined(wide.system())
-            values = hankel(self.joined).values  # refuses what does not forget
+            values = hankel(self.joined).values  # raises if a state does not decay
         if method not in ("auto", "balanced"):
             if not isinstance(self.joined, DiagonalSystem):
                 raise MethodError(
@@ -57,7 +57,7 @@ class LinearPlan:
             scores(self.joined, method)
         values = values.reshape(-1, values.shape[-1])
         self.pairs = _pairs(self.joined)
-        self.step = 2 if self.pairs else 1  # directions of the real system in a stored mode
+        self.step = 2 if self.pairs else 1  # real states per stored mode
         self.full = values.shape[-1] // self.step
         rest = values.square().flip(-1).cumsum(-1).flip(-1)
         rest = torch.cat([rest, rest.new_zeros(len(rest), 1)], -1)
@@ -65,7 +65,7 @@ class LinearPlan:
         self.unit = max(1, state_bytes(layer) // self.full)
 
     def tail(self, r: int) -> float:
-        """By the Hankel singular values."""
+        """See `Plan`; from the Hankel singular values."""
         return float(self._rest[self.step * r] / self._rest[0].clamp(min=1e-300))
 
     def error(self, r: int) -> float:
@@ -86,7 +86,7 @@ class LinearPlan:
             made = self._row(r, begin, chosen, found)
             bound, error = made.row.predicted, made.row.measured
             if "refined" in found and bound is not None and error is not None and error > bound:
-                made = self._row(r, begin, begin.system, "balanced")  # whose bound it is
+                made = self._row(r, begin, begin.system, "balanced")  # the bound holds for it
             return made
 
     def _row(self, r: int, begin: Truncated, chosen: DiagonalSystem, found: str) -> Made:
@@ -113,8 +113,8 @@ class LinearPlan:
         return Made(layer, row)
 
     def _least(self, r: int) -> float:
-        """What every layer with r modes is off by, in some channel: sigma_{r+1} of one direction.
-        The Hankel operator of one direction does not see the other."""
+        """Lower bound of the error of every layer with r modes, in the worst channel: sigma_{r+1}
+        of one direction."""
         at = self.step * r
         if at >= self.values.shape[-1]:
             return 0.0
@@ -124,9 +124,9 @@ class LinearPlan:
         return max(float(hankel(s).values[..., at].max()) for s in each)
 
     def _truncated(self, r: int) -> Truncated:
-        """Each channel in its best form."""
+        """The truncated system, each channel in its best form."""
         if self.method not in ("auto", "balanced"):
-            assert isinstance(self.joined, DiagonalSystem)  # looked at in the beginning
+            assert isinstance(self.joined, DiagonalSystem)  # checked in the constructor
             return by_score(self.joined, r, self.method)
         forms = [by_reals(self.joined, r, only_real=not self.pairs)]
         if isinstance(self.joined, DiagonalSystem):
@@ -146,7 +146,7 @@ class LinearPlan:
         return best[0]
 
     def _allowed(self, form: Truncated) -> Truncated:
-        """Without what the layer's parameters cannot hold: exp(dt A) of a real A is positive."""
+        """Refuse channels that the parameters cannot store: exp(dt A) of a real A is positive."""
         if self.pairs or getattr(self.layer, "variant", "") != "zoh":
             return form
         bad = (form.system.A < 0).any(-1)
@@ -158,7 +158,7 @@ class LinearPlan:
 
     def _refined(self, begin: Truncated) -> tuple[DiagonalSystem, bool]:
         true = self.joined
-        if not isinstance(true, DiagonalSystem):  # as many modes as can be told apart
+        if not isinstance(true, DiagonalSystem):  # S4: its best diagonal form
             true = by_reals(true, self.full).system
         near = begin.system
         with torch.enable_grad():
@@ -179,12 +179,12 @@ class LinearPlan:
 
 
 def improves(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
-    """Whether the two errors together are smaller, by their geometric mean."""
+    """Whether the product of the two errors is smaller."""
     return new[0] * new[1] < old[0] * old[1]
 
 
 def nothing(system: System) -> DiagonalSystem:
-    """A system of the same inputs and outputs that puts out zero."""
+    """A system with the same inputs and outputs whose output is zero."""
     zero = system.B.new_zeros(1, dtype=torch.complex128 if _pairs(system) else torch.float64)
     i, o = system.B.shape[-1], system.C.shape[-2]
     return DiagonalSystem(
@@ -206,14 +206,14 @@ def _note(begin: Truncated, joined: System) -> str:
 
 
 def operator_of(layer: Any) -> Operator:
-    """All that a layer does, both directions together."""
+    """The system of a layer, with both directions."""
     both = getattr(layer, "bidirectional", False)
     made: Operator = layer.two_sided() if both else layer.system()
     return made
 
 
 def joined(system: Any) -> DiagonalSystem | DenseSystem:
-    """One system with the outputs of both directions, if there are two; without D."""
+    """One system without D; of a bidirectional layer with the outputs of both directions."""
     C, two = system.C, system.C.dim() > system.B.dim()
     if two:
         C = C.movedim(0, -3).flatten(-3, -2)
@@ -223,7 +223,7 @@ def joined(system: Any) -> DiagonalSystem | DenseSystem:
 
 
 def error_h2(true: System, near: DiagonalSystem) -> Tensor:
-    """The root of the energy by which impulse responses differ."""
+    """The H2 norm of the difference."""
 
     energy = _energy(minus(true, near))  # type: ignore[arg-type]
     return energy.clamp(min=0).sqrt()
@@ -243,7 +243,7 @@ def _better(
 
 
 def mixed(wins: Tensor, one: DiagonalSystem, other: DiagonalSystem) -> DiagonalSystem:
-    """Channels of `one` where it wins, and of `other` elsewhere."""
+    """Channels of `one` where `wins` is True, of `other` elsewhere."""
 
     def pick(a: Tensor, b: Tensor, axes: int) -> Tensor:
         return torch.where(wins.reshape(wins.shape + (1,) * axes), a, b)

@@ -1,4 +1,4 @@
-"""Models around the layers: what holds them, and what their description says afterwards."""
+"""Put reduced layers into a model, and update the model's description."""
 
 import copy
 import dataclasses
@@ -16,10 +16,10 @@ from longstate.train import Forecaster, TextModel
 
 
 def inner(model: Any) -> nn.Module:
-    """The module in it.
+    """The module of a model or an estimator.
 
     Raises:
-        InputError: there is none.
+        InputError: it is neither.
     """
     if isinstance(model, Forecaster | TextModel):
         return model.model
@@ -32,7 +32,7 @@ def inner(model: Any) -> nn.Module:
 
 
 def outer(model: Any, small: nn.Module) -> Any:
-    """What `model` is, with the smaller module in it."""
+    """An object of the kind of `model` with the smaller module."""
     if isinstance(model, Forecaster):
         assert isinstance(small, ForecastModel)
         return model.with_model(small)
@@ -43,9 +43,9 @@ def outer(model: Any, small: nn.Module) -> Any:
 
 
 def with_layers(module: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
-    """A copy of a model with other layers, and a description that fits them."""
+    """A copy of a model with other layers and the matching description."""
     memo: dict[int, Any] = {id(module.get_submodule(name)): new for name, new in layers.items()}
-    small = copy.deepcopy(module, memo)  # what is in the memo counts as copied
+    small = copy.deepcopy(module, memo)  # deepcopy does not copy what is in the memo
     for name, new in layers.items():
         put_at(small, name, new)
     if isinstance(small, LanguageModel):
@@ -54,7 +54,7 @@ def with_layers(module: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
 
 
 def described(module: nn.Module, small: LanguageModel) -> LanguageSpec:
-    """The description of a language model whose layers have new options."""
+    """The description of a language model after its layers have changed."""
     assert isinstance(module, LanguageModel)
     spec = module.spec
     own = {}
@@ -65,7 +65,7 @@ def described(module: nn.Module, small: LanguageModel) -> LanguageSpec:
     options = {name: dict(given) for name, given in spec.options.items() if not name.isdecimal()}
     for kind in set(spec.layers):
         places = [i for i, name in enumerate(spec.layers) if name == kind]
-        if all(own[i] == own[places[0]] for i in places):  # then it is an option of the kind
+        if all(own[i] == own[places[0]] for i in places):  # one entry for all layers of a kind
             options[kind] = {**options.get(kind, {}), **own[places[0]]}
         else:
             options |= {str(i): own[i] for i in places if own[i]}
@@ -73,10 +73,10 @@ def described(module: nn.Module, small: LanguageModel) -> LanguageSpec:
 
 
 def check_layer(name: str, layer: Any) -> None:
-    """Refuse what does not make copies of itself with another state.
+    """Refuse a layer without a method that changes its state.
 
     Raises:
-        InputError: saying why.
+        InputError: it is not a layer of this package, or it has no such method.
     """
     kind = type(layer).__name__
     if getattr(known, kind, None) is not type(layer):

@@ -1,10 +1,10 @@
-"""What selective layers did on data, and what smaller ones do with the same inputs.
+"""Statistics of selective layers on data, and the errors of reduced layers on the same inputs.
 
-Data is read batch by batch; of each only sums are kept.
+Data is read batch by batch. Only sums are kept.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,11 @@ from longstate.systems import Trace
 
 
 class Errors(NamedTuple):
-    """Of one layer's recurrence on data, as shares of its output.
+    """Errors of one reduced layer on data, as shares of the norm of the recurrence's output.
 
     Attributes:
-        static: by the identity, from the states of the layer as it was. None: not computed here.
-        measured: by running both.
+        static: computed from the states of the original layer alone. None: not computed here.
+        measured: by running both layers.
     """
 
     static: float | None
@@ -32,7 +32,7 @@ class Errors(NamedTuple):
 
 
 def collect(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Readout]:
-    """Sums of every selective layer, by its name."""
+    """The sums for every selective layer, by name."""
     found: dict[str, Readout] = {}
     for batch in batches:
         for name, seen in record_inputs(model, batch).items():
@@ -46,12 +46,12 @@ def errors(
     batches: Sequence[Batch],
     plans: Mapping[str, tuple[SelectivePlan, int, Layer]],
 ) -> dict[str, Errors]:
-    """What the smaller layers do on the inputs that the layers got before.
+    """Errors of reduced layers, given the inputs of the original layers.
 
     Args:
-        model: as it was.
+        model: the original model.
         batches: the data.
-        plans: by name of a layer, its plan, units and the layer that was made.
+        plans: for each layer's name its plan, its number of units and the reduced layer.
     """
     lost, size = dict.fromkeys(plans, 0.0), dict.fromkeys(plans, 0.0)
     static: dict[str, float] = {}
@@ -80,33 +80,22 @@ def errors(
 
 
 def _outputs(trace: Trace) -> list[Tensor]:
-    """y of each row (t, c): rows are few numbers, states are many."""
+    """y (t, c) of each sequence, one by one, because the states take much memory."""
     rows = []
     for i in range(len(trace.x)):
-        one = _row(trace, i)
+        one = trace.part(rows=slice(i, i + 1))
         parts = [(p.read * z).sum(-1) + p.skip * p.x for p, z in stretches(one)]
         rows.append(torch.cat(parts, 1)[0])
     return rows
 
 
-def _row(trace: Trace, i: int) -> Trace:
-    from dataclasses import fields, replace
-
-    def of(v: Any) -> Any:
-        return None if v is None else v[i : i + 1]
-
-    names = [f.name for f in fields(trace) if f.name not in ("skip", "conv")]
-    return replace(trace, conv=None, **{n: of(getattr(trace, n)) for n in names})
-
-
 def _at(model: nn.Module, name: str) -> nn.Module:
-    """The layer of that name; the model itself where that is all there is."""
+    """The layer of that name; the model itself if it is a single layer."""
     return model if name == type(model).__name__ else model.get_submodule(name)
 
 
 def need_data(name: str) -> InputError:
-    """For a selective layer without data."""
+    """The error for a selective layer without data."""
     return InputError(
-        f"{name} depends on its input: give data, what the model usually reads, so that what its "
-        "states do can be measured"
+        f"the states of {name} depend on its input, so give data: what the model usually reads"
     )

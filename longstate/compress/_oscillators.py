@@ -1,9 +1,9 @@
 """Reduction of LinOSS ("im"): fewer oscillators.
 
-The poles of an oscillator lie on one curve, (1 + i sqrt(a)) / (1 + a), and what it adds is a real
-matrix of rank two. Balanced truncation gives poles anywhere, which LinOSS cannot hold. So the
-oscillators that add most are kept, and a search by gradient moves their frequencies and inputs; the
-best outputs for these solve a linear system. The lower bound, sigma_{r+1}, holds all the same.
+The poles of an oscillator lie on one curve, (1 + i sqrt(a)) / (1 + a). The poles of balanced
+truncation do not, so LinOSS cannot store them. Instead the oscillators with the largest
+contribution are kept. A gradient search then moves their frequencies and input weights; the best
+output weights solve a linear system. The lower bound of the error, sigma_{r+1}, holds here too.
 """
 
 import math
@@ -26,7 +26,7 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 
 class OscillatorPlan:
-    """A LinOSS layer of the implicit rule. A unit is an oscillator."""
+    """The `Plan` of a LinOSS layer with the implicit rule. A unit is an oscillator."""
 
     def __init__(self, name: str, layer: Any, method: Method):
         self.name, self.layer, self.method = name, layer, method
@@ -42,7 +42,9 @@ class OscillatorPlan:
         self._rest = torch.cat([rest, rest.new_zeros(1)])
         self.unit = max(1, state_bytes(layer) // self.full)
         size = self.modes.B.norm(dim=-1) * self.modes.C.norm(dim=-2)
-        self.share = 2 * size / (1 - self.modes.A.abs())  # of each pair in the gain
+        self.share = (
+            2 * size / (1 - self.modes.A.abs())
+        )  # bound of the contribution of each mode to the gain
         given = self.share if method in ("auto", "balanced") else scores(self.modes, method)
         self.order = given.unflatten(0, (2, -1)).sum(0).argsort(descending=True)
 
@@ -96,7 +98,7 @@ class OscillatorPlan:
         scale = 1 / math.sqrt(float(force.square().mean().clamp(min=1e-300)))
         with torch.enable_grad():
             fit = search(self.modes, Poles([a.log(), force * scale], modes, first=True))
-        # a mode's real part is half of what 2 Re gives
+        # the output is 2 Re(...) of the modes
         return fit.values[0].exp(), fit.values[1], fit.C / 2
 
     def _with(self, parts: Parts) -> Layer:

@@ -1,10 +1,10 @@
-"""States as a few bytes, and back.
+"""Encode states as a few bytes, and decode them.
 
-    "LSPK", version, coder, identity of the codec, number of rows, what is coded, checksum
+    "LSPK", version, coder, identity of the codec, number of rows, encoded numbers, checksum
 
-A file or message says which codec it needs; it is 23 bytes longer than what is coded. Fixed lengths
-need no other library. The range coder is `constriction`'s (`pip install "longstate[park]"`), with
-a Gaussian of its own width for every number.
+Everything except the encoded numbers takes 23 bytes. Fixed lengths need no other library. The range
+coder is that of `constriction` (`pip install "longstate[park]"`); every number has a Gaussian
+distribution with its own standard deviation.
 """
 
 import hashlib
@@ -29,25 +29,25 @@ from longstate.layers._base import State
 
 _MAGIC, VERSION = b"LSPK", 1
 _CHECK = 8  # bytes
-_WIDEST = 4095  # whole numbers that the range coder knows, either side of 0
-_QUIET = 0.15  # a deviation, in steps, below which a number is 0 but for one in a thousand
+_WIDEST = 4095  # largest absolute value that the range coder encodes
+_QUIET = 0.15  # a deviation, in steps, below which at most one number in a thousand is not 0
 
 Coder = Literal["fixed", "range"]
 _CODERS: tuple[Coder, ...] = ("fixed", "range")
 
 
 def park(state: State, codec: StateCodec, *, coder: Coder = "fixed") -> bytes:
-    """A state in few bytes.
+    """Encode a state as bytes.
 
     Args:
         state: of the module that the codec was made for; any batch.
-        codec: of `fit_codec` or `plain_codec`.
-        coder: "fixed": fixed lengths, and a list of what does not fit them. "range": entropy
-            coding, which takes less where numbers are mostly small.
+        codec: from `fit_codec` or `plain_codec`.
+        coder: "fixed": fixed lengths, and a list of outliers. "range": entropy coding, which takes
+            fewer bytes if most numbers are small.
 
     Raises:
-        InputError: the state is not what the codec is for, or is not finite; or `constriction` is
-            not installed.
+        InputError: the state does not fit the codec, or is not finite; or `constriction` is not
+            installed.
     """
     if coder not in _CODERS:
         raise InputError(f"coder must be 'fixed' or 'range'; got {coder!r}")
@@ -59,7 +59,7 @@ def park(state: State, codec: StateCodec, *, coder: Coder = "fixed") -> bytes:
 
 
 def unpark(data: bytes, codec: StateCodec) -> State:
-    """The state that `park` was given, as far as the codec keeps it.
+    """Decode a state that `park` encoded. It has the error that the codec allows.
 
     Raises:
         InputError: the data is damaged, cut short, of another version or of another codec.
@@ -79,10 +79,10 @@ def codec_of(data: bytes) -> str:
     """The identity of the codec that a parked state needs.
 
     Raises:
-        InputError: it is no parked state, damaged, cut short or of another version.
+        InputError: the data is not a parked state, damaged, cut short or of another version.
     """
     if data[:4] != _MAGIC:
-        raise InputError("this is not a parked state: it does not begin as one")
+        raise InputError("the data is not a parked state: its first bytes differ")
     if len(data) > 4 and data[4] != VERSION:
         raise InputError(
             f"the parked state has format version {data[4]}; this version of longstate reads "
@@ -162,7 +162,7 @@ def _plain_packing(codec: StateCodec) -> Packing:
 
 
 def _spoken(codec: StateCodec) -> np.ndarray:
-    """Which numbers the range coder writes (k); the others are 0, or in the list."""
+    """Which numbers the range coder encodes (k); the others are 0 or outliers."""
     return _deviation(codec) > _QUIET
 
 

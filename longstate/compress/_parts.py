@@ -1,10 +1,10 @@
-"""How one tensor of a state becomes whole numbers, and comes back.
+"""Convert one tensor of a state to whole numbers, and back.
 
-    Rotated   c = L (x - mean) R for each group, and round(c / step): one step for all of them
-    Rounded   x / scale of its row, in so many bits; or x in a narrower type of float
+    Rotated   round(c / step) with c = L (x - mean) R for each group; one step for all numbers
+    Rounded   x / scale of its row, in a few bits; or x in a narrower floating-point type
 
-An error of at most half a step in every number c is all that a rotated part loses, whatever the
-state: numbers outside their range are written in full.
+The error of every number c of a rotated part is at most half a step, for any state: numbers outside
+their range are stored as outliers.
 
 Axes: b rows (sequences), g groups with coordinates of their own (channels, heads), r rows of a
 group that share R, m real numbers of such a row, k = g r m.
@@ -21,17 +21,17 @@ from longstate.compress._digits import Ints
 from longstate.errors import InputError
 
 Form = Literal["real", "halves", "pairs"]
-"""How complex numbers become real: parts beside each other in the last axis, or (re, im) each."""
+"""Complex numbers as real ones: all real parts, then all imaginary parts; or (re, im) pairs."""
 
 
 class Place(NamedTuple):
-    """A tensor of a state.
+    """Name, shape and type of a tensor of a state.
 
     Attributes:
-        name: in the state, as `longstate.stream` calls it.
+        name: in the state, as in `longstate.stream`.
         shape: of one sequence.
         dtype: without "torch.".
-        form: in which it is coded.
+        form: of its complex numbers.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """That the tensor takes as it is, for one sequence."""
+        """Size of the tensor of one sequence, before encoding."""
         return 8 * self.type.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
     def real(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Place(NamedTuple):
         return pairs.flatten(-2)
 
     def back(self, x: Tensor) -> Tensor:
-        """The inverse of `real`, of numbers in any shape that has as many."""
+        """The inverse of `real`, for the same numbers in any shape."""
         if not self.type.is_complex:
             return x.reshape(-1, *self.shape).to(self.type)
         if self.form == "halves":
@@ -71,7 +71,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rotated:
-    """A tensor in coordinates that its readout chose.
+    """A tensor in coordinates that are computed from its readout.
 
     Args:
         place: which tensor.
@@ -79,13 +79,13 @@ class Rotated:
         left, left_back (g, r, r): L and its inverse. None: L = 1.
         mean (g, r, m): of the tensor.
         step: of every number c.
-        low, levels (k): range of the whole numbers, as its least and how many. One: it is 0.
+        low, levels (k): smallest of the whole numbers, and how many there are. One: it is always 0.
         deviation (k): standard deviation of the whole numbers, for the entropy coder.
-        target: squared error that the step is made for, as a share of `total`.
-        total: energy of the outputs that follow from the tensor, on average.
-        shannon: fewest bits for that error, of a Gaussian tensor.
-        active: numbers above the water level.
-        gaussian: whether the numbers follow from the system, and are Gaussian where its input is.
+        target: squared error that the step was computed for, as a share of `total`.
+        total: mean energy that the tensor adds to later outputs.
+        shannon: rate-distortion bound for that error, of a Gaussian tensor, in bits.
+        active: how many numbers reverse water-filling gives bits to.
+        gaussian: whether covariances come from a system, and not from data.
     """
 
     place: Place
@@ -118,7 +118,7 @@ class Rotated:
         """round(c / step) (b, k).
 
         Raises:
-            InputError: a number is too large to be a state of this model.
+            InputError: a number is not finite or much too large.
         """
         c = self.coefficients(x) / self.step
         if not bool((c.abs() < 2**52).all()):
@@ -148,12 +148,12 @@ class Rounded:
 
     @property
     def integers(self) -> int:
-        """Bits of each whole number; 0 where it is a float."""
+        """Bits of each whole number; 0 for a floating-point type."""
         return int(self.number[3:]) if self.number.startswith("int") else 0
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows, and real numbers in each."""
+        """Number of rows, and of real numbers in each."""
         count = int(np.prod(self.place.shape, dtype=np.int64)) * (1 + self.place.type.is_complex)
         last = (self.place.shape[-1] if self.place.shape else 1) * (1 + self.place.type.is_complex)
         return (count // last if last else 0), last
@@ -164,7 +164,7 @@ class Rounded:
 
     @property
     def row_bytes(self) -> int:
-        """Beside the digits, for one sequence."""
+        """Bytes of one sequence beside the digits."""
         rows, last = self.shape
         if self.integers:
             return 2 * rows
@@ -172,7 +172,7 @@ class Rounded:
         return rows * last * wide
 
     def encode(self, x: Tensor) -> tuple[bytes, Ints]:
-        """What stands beside the digits, and the digits (b, k)."""
+        """The bytes beside the digits, and the digits (b, k)."""
         if not x.numel():
             return b"", np.zeros((len(x), len(self.levels)), np.int64)
         if not self.integers:

@@ -1,4 +1,4 @@
-"""What every kind of layer offers to whoever decides how small it becomes."""
+"""The interface between the choice of sizes and the reduction of each kind of layer."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from longstate.layers import Layer
 
 
 class Made(NamedTuple):
-    """A smaller layer, and its row of the report."""
+    """A reduced layer and its row in the report."""
 
     layer: Layer
     row: ReducedLayer
@@ -18,13 +18,13 @@ class Made(NamedTuple):
 
 @runtime_checkable
 class Plan(Protocol):
-    """One layer that can be made smaller.
+    """The reduction of one layer. Units of its state are stored modes, oscillators or columns.
 
     Attributes:
         name: of the layer in its model.
-        layer: itself.
-        full: units of state that it has: stored modes, columns.
-        unit: bytes of one of them, for one sequence.
+        layer: the layer.
+        full: number of units of the layer.
+        unit: bytes of one unit, for one sequence.
     """
 
     name: str
@@ -33,17 +33,17 @@ class Plan(Protocol):
     unit: int
 
     def tail(self, r: int) -> float:
-        """Predicted energy of the error with r units, as a share of the layer's own."""
+        """Predicted energy of the error with r units, as a share of the energy of the output."""
 
     def error(self, r: int) -> float:
-        """Error with r units, as far as it can be known before the layer runs: what `tol` is
-        compared with first."""
+        """Error with r units, as far as it is known without running the reduced layer. `tol` is
+        first compared with it."""
 
     def draft(self, r: int) -> Layer:
-        """A layer with r units, made quickly, to see what it does to the model."""
+        """A layer with r units, made quickly, to measure its effect on the model."""
 
     def make(self, r: int) -> Made:
-        """The layer with r units, with all care, and what is known of its error."""
+        """The best layer with r units, and its row in the report."""
 
 
 def state_bytes(layer: Any) -> int:
@@ -53,5 +53,5 @@ def state_bytes(layer: Any) -> int:
 
 
 def d_state_of(layer: Any) -> int:
-    """Its `d_state`, whatever a layer counts by it."""
+    """The layer's `d_state`."""
     return int(layer.d_state)

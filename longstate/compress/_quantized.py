@@ -1,15 +1,15 @@
-"""A state that is rounded to few bits after every sample, as if it were kept so.
+"""Simulate a state that is stored in few bits: round it after every sample.
 
-    h_t = A_t q_{t-1} + ...          q_t = round(h_t) in steps of its own for each number
+    h_t = A_t q_{t-1} + ...          q_t = round(h_t), with a separate step for each number
 
-With P_ii the mean square of a number and Q the energy of what is read of the state later, a range
-of +-5 sqrt(P_ii) and 2^b values make a step of 10 sqrt(P_ii) 2^-b. Rounding is taken as noise of
-a twelfth of the squared step: then sum of Q_ii step_i^2 / 12 reaches the outputs at every sample,
-and bits are best given by the logarithm of P_ii Q_ii. That is an estimate: errors of rounding to
-nearest are no noise below about 5 bits, nor where a number moves by less than a step from one
-sample to the next; those of random rounding are. What can never be exceeded is in `drift`.
+P_ii is the mean square of a number, and Q_ii the energy of the later outputs for an error of 1. The
+range is +-5 sqrt(P_ii), so 2^b values have a step of 10 sqrt(P_ii) 2^-b. If rounding is white noise
+with the variance step^2 / 12, the noise energy at the outputs is the sum of Q_ii step_i^2 / 12 per
+sample, and it is smallest if bits follow the logarithm of P_ii Q_ii. This is an estimate: errors of
+rounding to nearest are not white below about 5 bits, or if a number changes by less than a step per
+sample. Errors of stochastic rounding are. `drift` gives bounds for all inputs.
 
-This file rounds between the calls of any layer. It shows what few bits do; it saves no memory.
+Rounding happens between calls of the layer. It shows the effect of few bits, but saves no memory.
 
 Axes: b sequences, t time, g groups, r rows of a group, m numbers of a row.
 """
@@ -33,9 +33,9 @@ Rounding = Literal["nearest", "stochastic", "feedback"]
 _ROUNDINGS = ("nearest", "stochastic", "feedback")
 _NO_NOISE = "; not below about 5 bits, nor where a number moves less than a step a sample"
 _DOUBT = {"nearest": _NO_NOISE, "stochastic": "", "feedback": _NO_NOISE}
-_DEVIATIONS = 5.0  # roots of the mean square that the range reaches to either side
+_DEVIATIONS = 5.0  # half of the range, in root mean squares
 _FEWEST, _MOST = 1.0, 24.0  # bits of one number
-_NOISY = 5.0  # bits below which rounding errors are no noise, so that none is given fewer if it can
+_NOISY = 5.0  # least bits of a number, if `bits` allows it: rounding errors are not white below
 
 
 class Grid(NamedTuple):
@@ -43,8 +43,8 @@ class Grid(NamedTuple):
 
     Attributes:
         place: which tensor.
-        step (g, r, m): from one value to the next; 0 is one.
-        levels (g, r, m): how many.
+        step (g, r, m): distance between two values; 0 is one of the values.
+        levels (g, r, m): number of values.
         observe (g, r, m): energy of the later outputs for an error of 1.
     """
 
@@ -54,8 +54,8 @@ class Grid(NamedTuple):
     observe: Tensor
 
     def snap(self, x: Tensor, stochastic: bool) -> tuple[Tensor, int]:
-        """The nearest value (b, g, r, m), or one of the two at random, and how many were outside
-        the range."""
+        """The nearest value (b, g, r, m), or one of the two neighbours at random; and how many
+        numbers were outside the range."""
         k = x / self.step
         whole = torch.floor(k + torch.rand_like(k)) if stochastic else k.round()
         low, high = -(self.levels // 2), (self.levels - 1) // 2
@@ -63,19 +63,19 @@ class Grid(NamedTuple):
         return self.step * inside, int((inside != whole).sum())
 
     def again(self, rest: Tensor) -> Tensor:
-        """What rounding took (b, g, r, m), at the middle of one of as many cells of a step."""
+        """The rounding error (b, g, r, m), rounded to one of `levels` values within a step."""
         cell = torch.floor((rest / self.step + 0.5) * self.levels).clamp(min=0)
         return self.step * ((torch.minimum(cell, self.levels - 1) + 0.5) / self.levels - 0.5)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RoundingNoise(Result):
-    """What rounding adds to the outputs of each layer, as noise.
+    """Estimate of the noise that rounding adds to the outputs of each layer.
 
     Args:
         tensors: names of the states.
-        bits: on average, of one number of each.
-        noise: mean energy that rounding adds to an output sample of the layer, all channels.
+        bits: mean bits of a number of each.
+        noise: mean energy added to an output sample of the layer, summed over channels.
         steps: smallest and largest step of each.
     """
 
@@ -95,11 +95,11 @@ class RoundingNoise(Result):
 class QuantizedState(nn.Module):
     """A layer or model whose state is rounded; made by `quantize_state`.
 
-    The same call as the layer's. With feedback its state is {"state": ..., "rest": [...]}.
+    It is called like the layer. With feedback its state is {"state": ..., "rest": [...]}.
 
     Args:
-        layer: whose state it is.
-        grids: the values that it may take.
+        layer: the layer or model.
+        grids: the allowed values of each tensor.
         rounding: see `quantize_state`.
         every: samples from one rounding to the next.
     """
@@ -108,10 +108,10 @@ class QuantizedState(nn.Module):
         super().__init__()
         self.layer, self.grids, self.rounding, self.every = layer, grids, rounding, every
         self.clipped = 0
-        """Numbers that lay outside their range so far."""
+        """Number of values so far that were outside their range."""
 
     def init_state(self, batch: int) -> State:
-        """That of the layer, rounded."""
+        """The layer's initial state, and with feedback a zero rounding error."""
         state: State = self.layer.init_state(batch)  # type: ignore[operator]
         tensors = flatten(state)
         zeros = [torch.zeros_like(tensors[g.place.name]) for g in self.grids]
@@ -127,26 +127,25 @@ class QuantizedState(nn.Module):
         reset: Tensor | None = None,
         rate: float = 1.0,
     ) -> tuple[Tensor, State]:
-        """As the layer's; u (b, t, ...)."""
+        """See `Layer.forward`; u (b, t, ...)."""
         state = self.init_state(len(u)) if state is None else state
         outputs = []
         for start in range(0, max(u.shape[1], 1), self.every):
             now = slice(start, start + self.every)
             times = [None if v is None else v[:, now] for v in (dt, mask, reset)]
-            call = as_options(times[0], times[1], times[2], rate)
-            options = {name: v for name, v in call.items() if v is not None}
+            options = as_options(times[0], times[1], times[2], rate)
             y, after = self.layer(u[:, now], self._whole(state), **options)
             state = self._rounded(after)
             outputs.append(y)
         return torch.cat(outputs, dim=1), state
 
     def step(self, u: Tensor, state: State, **options: Any) -> tuple[Tensor, State]:
-        """As the layer's; u (b, ...). Rounds after every step, whatever `every`."""
+        """See `Layer.step`; u (b, ...). Rounds after every step, also if `every` is above 1."""
         y, after = self.layer.step(u, self._whole(state), **options)  # type: ignore[operator]
         return y, self._rounded(after)
 
     def noise(self) -> RoundingNoise:
-        """What to expect of the outputs."""
+        """An estimate of the noise in the outputs."""
         share = {"nearest": 1 / 12, "stochastic": 1 / 6, "feedback": 1 / 12}[self.rounding]
         noise, bits, steps = [], [], []
         for g in self.grids:
@@ -169,7 +168,7 @@ class QuantizedState(nn.Module):
         )
 
     def _whole(self, state: State) -> State:
-        """The state that the layer goes on from."""
+        """The state for the next call of the layer: with feedback the rounding error is added."""
         if self.rounding != "feedback":
             return state
         tensors = flatten(state["state"])
@@ -200,20 +199,21 @@ def quantize_state(
     allocate: bool = True,
     every: int = 1,
 ) -> QuantizedState:
-    """A layer or model whose running state is rounded to few bits.
+    """Round the state of a layer or model to few bits while it runs.
 
     Args:
         layer: with a `system` or a `trace`, or a model of such layers.
-        data: what it reads, for the ranges. None: white noise of variance 1, for linear layers.
-        bits: of one number of the recurrence's state, on average; from 1 to 24. Other tensors, such
-            as the taps of a convolution, stay as they are.
-        rounding: "nearest"; "stochastic": up or down at random, right on average; or "feedback":
-            what rounding took is kept in as many bits again, and given back before the next step.
-        allocate: more bits where more is read. False: as many for every number.
+        data: input of the layer, for the ranges. None: white noise of variance 1, for linear
+            layers.
+        bits: mean bits of a number of the recurrence's state, from 1 to 24. Other tensors, such as
+            the past inputs of a short convolution, are not rounded.
+        rounding: "nearest"; "stochastic": up or down at random, without bias; or "feedback": the
+            rounding error is kept in the same number of bits and added before the next step.
+        allocate: more bits for numbers with more effect on the outputs. False: the same for all.
         every: samples from one rounding to the next.
 
     Raises:
-        InputError: an option is out of range; a selective layer and no data.
+        InputError: an option is out of range, or a selective layer has no data.
     """
     if not _FEWEST <= bits <= _MOST:
         raise InputError(f"bits must be between {_FEWEST:g} and {_MOST:g}; got {bits}")
@@ -238,7 +238,7 @@ def quantize_state(
 
 
 def _of_system(s: Source) -> tuple[Tensor, Tensor]:
-    """Mean square and energy of what is read, of every number under white input."""
+    """P_ii and Q_ii of every number under white input."""
     if s.reach is None or s.observe is None:
         raise InputError(
             f"the range of a state of {type(s.layer).__name__} depends on its input; pass data"
@@ -258,7 +258,7 @@ def _grid(s: Source, square: Tensor, observe: Tensor, bits: float, allocate: boo
 
 
 def _allocated(score: Tensor, bits: float) -> Tensor:
-    """Bits of each number: its score and a constant, within limits, `bits` on average."""
+    """Bits of each number: its score plus a constant, within limits; their mean is `bits`."""
     fewest = min(bits, _NOISY)
     low, high = float(fewest - score.max()) - 1, float(_MOST - score.min()) + 1
     for _ in range(100):

@@ -1,12 +1,12 @@
-"""One uniform step for many numbers: what it costs and what it loses.
+"""Bits and error of rounding many numbers with one uniform step.
 
-A number of deviation s, rounded to the nearest multiple of d, is the whole number j where it lies
-between (j - 1/2) d and (j + 1/2) d. For a Gaussian, with a = d / s and cells P_j,
+A number with standard deviation s is rounded to j d, the nearest multiple of the step d. For a
+Gaussian number, with a = d / s and P_j the probability of j,
 
     error / s^2 = 1 + sum of (j a)^2 P_j - 2 sum of j a (phi((j - 1/2) a) - phi((j + 1/2) a))
     entropy = - sum of P_j log2 P_j
 
-and for a small step d^2 / 12 and h - log2 d.
+For a small step the error is d^2 / 12 and the entropy h - log2 d, with h the differential entropy.
 
 Axes: b samples, k numbers.
 """
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_FINE = 0.1  # of the deviation: below it the formulas for small steps have more digits
-_FAR = 9.0  # deviations beyond which a Gaussian has nothing
-_OUTLIER = 20.0  # bits that a number outside its range costs, about
+_FINE = 0.1  # steps / deviation below which the formulas for small steps are more precise
+_FAR = 9.0  # deviations beyond which the probability is negligible
+_OUTLIER = 20.0  # bits of an outlier, about
 _HALVINGS = 60
 
 
 def _cells(ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """j (j, k), P_j, and what sums to E[x round(x)], for steps of `ratio` deviations."""
+    """j (j, k), P_j, and the terms of E[x round(x)], for steps of `ratio` deviations."""
     j = torch.arange(0, math.ceil(_FAR / _FINE) + 2, dtype=torch.float64)[:, None]
     low, high = (j - 0.5) * ratio, (j + 0.5) * ratio
     half = math.sqrt(0.5)
@@ -34,7 +34,7 @@ def _cells(ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gaussian_error(deviation: Tensor, step: float) -> Tensor:
-    """Mean squared error (k) of Gaussian numbers, rounded."""
+    """Mean squared error (k) of rounded Gaussian numbers."""
     ratio = step / deviation.clamp(min=1e-300)
     j, P, mixed = _cells(ratio.clamp(min=_FINE, max=1e6))
     coarse = 1 + 2 * ((j * ratio.clamp(max=1e6)) ** 2 * P).sum(0) - 4 * mixed.sum(0)
@@ -42,7 +42,7 @@ def gaussian_error(deviation: Tensor, step: float) -> Tensor:
 
 
 def gaussian_entropy(deviation: Tensor, step: float) -> Tensor:
-    """Bits (k) that a Gaussian number takes, rounded and coded as well as one can."""
+    """Entropy (k), in bits, of rounded Gaussian numbers."""
     ratio = step / deviation.clamp(min=1e-300)
     _, P, _ = _cells(ratio.clamp(min=_FINE, max=1e6))
     terms = -torch.xlogy(P, P) / math.log(2)
@@ -51,7 +51,7 @@ def gaussian_entropy(deviation: Tensor, step: float) -> Tensor:
 
 
 def code_length(whole: Tensor, deviation: Tensor) -> Tensor:
-    """Bits (b, k) of whole numbers under a Gaussian of so many steps."""
+    """-log2 of the probability (b, k) of whole numbers, for Gaussians with `deviation` in steps."""
     x = whole.abs().double() / deviation
     width, half = 0.5 / deviation, math.sqrt(0.5)
     P = 0.5 * (torch.special.erfc((x - width) * half) - torch.special.erfc((x + width) * half))
@@ -59,12 +59,12 @@ def code_length(whole: Tensor, deviation: Tensor) -> Tensor:
 
 
 def gaussian_step(deviation: Tensor, target: float) -> float:
-    """The step at which the errors of Gaussian numbers sum to `target`."""
+    """The step for which the errors of Gaussian numbers sum to `target`."""
     return _bisect(lambda step: float(gaussian_error(deviation, step).sum()), target, deviation)
 
 
 def sample_step(c: Tensor, target: float) -> float:
-    """The step at which the mean squared error of samples c (b, k) sums to `target`."""
+    """The step for which the mean squared errors of samples c (b, k) sum to `target`."""
 
     def error(step: float) -> float:
         rest = c - step * (c / step).round()
@@ -74,7 +74,7 @@ def sample_step(c: Tensor, target: float) -> float:
 
 
 def _bisect(error, target: float, size: Tensor) -> float:
-    """The largest step whose error is no more than `target`, to 1e-4 of it."""
+    """The largest step with an error of at most `target`, up to a factor of 1 + 1e-4."""
     high = 2.1 * _FAR * max(float(size.max()), 1e-150)
     low = math.sqrt(12 * target / len(size)) / 8
     for _ in range(_HALVINGS):
@@ -86,10 +86,10 @@ def _bisect(error, target: float, size: Tensor) -> float:
 
 
 def ranges(ordered: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The range of each whole number that costs least, from samples (b, k) in rising order.
+    """The range of each whole number that takes the fewest bits, from sorted samples (b, k).
 
-    What lies outside is written in full, at about 20 bits. Returns the least (k), how many (k), and
-    how many numbers of a row lie outside, on average.
+    An outlier takes about 20 bits. Returns the smallest number of each range (k), the size of each
+    range (k), and the mean number of outliers in a row.
     """
     rows, k = ordered.shape
     best = torch.full((k,), torch.inf).double()
@@ -99,7 +99,7 @@ def ranges(ordered: Tensor) -> tuple[Tensor, Tensor, float]:
     for first, last in [*((ordered[i], ordered[rows - 1 - i]) for i in cuts), (nothing, nothing)]:
         missed = ((ordered < first) | (ordered > last)).double().mean(0)
         cost = torch.log2((last - first + 1).double()) + _OUTLIER * missed
-        # a single value other than 0 would have to be stored: it is as good as two
+        # a range of one value is 0 only; any other value needs a range of two
         cost = torch.where((first == last) & (first != 0), cost + 1, cost)
         better = cost < best - 1e-9
         best = torch.where(better, cost, best)
@@ -114,7 +114,7 @@ def to_whole(c: Tensor, step: float) -> Tensor:
 
 
 def symmetric_root(S: Tensor) -> tuple[Tensor, Tensor]:
-    """S^1/2 and S^-1/2 (g, m, m) of symmetric matrices above 0."""
+    """S^1/2 and S^-1/2 (g, m, m) of symmetric positive definite matrices."""
     values, vectors = torch.linalg.eigh(S)
     roots = values.clamp(min=np.finfo(np.float64).tiny).sqrt()[:, None]
     return vectors * roots @ vectors.mT, vectors / roots @ vectors.mT

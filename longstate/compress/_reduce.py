@@ -1,4 +1,4 @@
-"""Make the states of a trained model smaller, and say what that costs."""
+"""Make the states of a trained model smaller, and report the errors."""
 
 import copy
 import math
@@ -45,27 +45,28 @@ def reduce(
 
         small, report = reduce(model, tokens, keep=0.25)
 
-    Layers that do not change with time (S4, S4D, DSS, S5, LinOSS "im") need no data. For selective
-    ones (Mamba, FalconMamba, Longhorn, Mamba-2, Mamba-3) data shows what their states do; sums over
-    it are kept, so that it may be of any length. The result saves, loads, streams and reduces again
+    Linear time-invariant layers (S4, S4D, DSS, S5, LinOSS "im") need no data. Selective layers
+    (Mamba, FalconMamba, Longhorn, Mamba-2, Mamba-3) need data to measure their states; only sums
+    are kept, so it may have any length. The result can be saved, loaded, streamed and reduced again
     like the model.
 
     Args:
         model: a `Forecaster`, a `TextModel`, a model, a stack or a layer. It is not changed.
-        data: what the model reads: tokens (b, t), or u (b, t, d); a function without arguments that
+        data: input of the model: tokens (b, t), or u (b, t, d); a function without arguments that
             runs the model; or a list of these.
-        keep: share of the state's bytes that stays, taps and the like not counted.
-        tol: largest error of a layer, as a share of its own size; each becomes as small as that
-            allows.
-        budget: bytes of the states of all layers together, for one sequence. Give one of the three.
+        keep: share of the bytes of the recurrences' states to keep.
+        tol: largest error of a layer, as a share of its gain or output; each layer becomes as small
+            as that allows.
+        budget: bytes of the states of all layers together, for one sequence. Give exactly one of
+            keep, tol and budget.
         method: see `METHODS`.
-        allocation: "measured" gives more to layers where the model's output needs it, which takes
-            data; "uniform", and without data, the same share to each.
-        progress: called with the name of each layer that is worked on.
+        allocation: "measured": larger states for layers with more effect on the model's output,
+            which needs data. "uniform": the same share for each layer; used if there is no data.
+        progress: called with the name of each layer before it is reduced.
 
     Raises:
         InputError: not exactly one of keep, tol and budget is given, or it is out of range; a
-            selective layer and no data; or no layer can become smaller.
+            selective layer has no data; or no layer can become smaller.
     """
     _check(keep, tol, budget, method, allocation)
     module = models.inner(model)
@@ -94,7 +95,7 @@ def reduce(
 def _plans(
     module: nn.Module, batches: Sequence[Batch], method: Method
 ) -> tuple[list[Plan], dict[str, ReducedLayer]]:
-    """What can become smaller, and a row for every layer; those that stay say why."""
+    """The layers that can be reduced, and a row for every layer with a note if it cannot."""
     found = find_layers(module)
     selective = [f for f in found if not hasattr(f.layer, "system")]
     if selective and not batches:
@@ -125,7 +126,7 @@ def _plan(name: str, layer: Any, seen: dict[str, Any], method: Method) -> Plan:
     if hasattr(layer, "system"):
         return LinearPlan(name, layer, method)
     if name not in seen:
-        raise InputError("the data never reached it")
+        raise InputError("it did not run on the data")
     return SelectivePlan(name, layer, seen[name], method)
 
 
@@ -146,8 +147,8 @@ def _sizes(
         if room < sum(p.unit for p in plans):
             least = fixed + sum(p.unit for p in plans)
             raise InputError(
-                f"budget={budget:,} bytes is below {least:,}, what remains of one unit in every "
-                "layer with what does not shrink (taps of convolutions, other layers)"
+                f"budget={budget:,} bytes is too small: one state in every layer, with what cannot "
+                f"be reduced (past inputs of convolutions, other layers), takes {least:,}"
             )
         keep = min(1.0, room / whole)
     if single or len(plans) == 1 or not sample or allocation == "uniform":
@@ -157,7 +158,7 @@ def _sizes(
 
 
 def _made(plan: Plan, r: int, module: nn.Module, batches: Sequence[Batch]) -> Made:
-    """A layer with r units, or one more where that cannot be held; errors on data included."""
+    """A layer with r units, or with more if that is not possible; with its error on data."""
     if r >= plan.full:
         size, d_state = state_bytes(plan.layer), d_state_of(plan.layer)
         row = ReducedLayer(
@@ -195,7 +196,7 @@ def _within(
         error = made.row.measured
         if r >= plan.full:
             half = plan.error(max(1, plan.full // 2))
-            note = f"With half of its states its error would be {number(half)}."
+            note = f"With half of its states, the error would be {number(half)}."
             return made._replace(row=made.row._replace(note=note, full=True))
         if error is not None and error <= tol:
             return made
@@ -227,7 +228,7 @@ def _report(
         cost = sum(c[0] for c in costs) / len(costs), sum(c[1] for c in costs) / len(costs)
     return Reduction(
         kind="estimate" if batches else "upper_bound",
-        scope="each layer by itself; see its row",
+        scope="each layer alone; see its row",
         sentence=_sentence(list(rows.values()), changed if batches else None, cost),
         layers=tuple(rows.values()),
         changed=changed if batches else None,
@@ -239,13 +240,13 @@ def _sentence(rows: list[ReducedLayer], changed: float | None, cost: Any) -> str
     before, after = sum(r.bytes_before for r in rows), sum(r.bytes_after for r in rows)
     said = f"The state of one sequence goes from {before:,} to {after:,} bytes"
     if cost is not None:
-        said += f"; the next token costs {cost[0]:.4f} nats before and {cost[1]:.4f} after"
+        said += f"; the loss per token is {cost[0]:.4f} nats before and {cost[1]:.4f} after"
     elif changed is not None:
-        said += f"; outputs on the data change by up to {100 * changed:.2g} % of their size"
+        said += f"; outputs on the data change by up to {100 * changed:.2g} %"
     full = [r.layer for r in rows if r.full]
     if full:
         names = ", ".join(full[:4]) + (f" and {len(full) - 4} more" if len(full) > 4 else "")
-        said += f". Full, with no state to spare: {names}"
+        said += f". Layers that need all of their states: {names}"
     return said + "."
 
 

@@ -1,4 +1,4 @@
-"""What a reduction did, layer by layer, and what kind of number each of its errors is."""
+"""The report of a reduction: sizes and errors of each layer, with the kind of each error."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -9,43 +9,43 @@ from longstate.memory import Kind, Result
 
 Method = Literal["auto", "balanced", "energy", "ghost", "last", "aire", "magnitude", "random"]
 METHODS: dict[Method, str] = {
-    "auto": "the best for each layer: balanced and refined where the layer is linear, a balanced "
-    "projection where a state has one decay, and the columns missed least elsewhere",
-    "balanced": "as auto, without the refinement by gradient",
-    "energy": "columns by what leaves the layer of them, cancellation included, gate included",
+    "auto": "the best method for each layer: balanced truncation and refinement for linear layers, "
+    "a balanced projection for heads with one decay, otherwise as energy",
+    "balanced": "as auto, without the refinement by gradients",
+    "energy": "the columns with the most energy in the layer's output, with gate and cancellation",
     "ghost": "columns by E h^2 C^2, the score reported for GHOST (a reconstruction: arXiv "
     "2602.11408 was not available)",
     "last": "modes by |C|^2 |B|^2 / (1 - |A|)^2, the score of LAST; sizes as for other methods",
-    "aire": "modes by |C|^2 |B|^2 / (1 - |A|^2), the score of AIRE-Prune; sizes likewise",
-    "magnitude": "modes by |C| |B|, columns by the weights that write and read them",
-    "random": "modes or columns drawn at random: what a method has to beat",
+    "aire": "modes by |C|^2 |B|^2 / (1 - |A|^2), the score of AIRE-Prune; sizes as for last",
+    "magnitude": "modes by |C| |B|, columns by the norms of their weights",
+    "random": "random modes or columns, for comparison",
 }
-"""Ways to choose what is kept."""
+"""Ways to choose the states that are kept."""
 
 
 class MethodError(InputError):
-    """A method that is not for a kind of layer."""
+    """The method is for another kind of layer."""
 
 
-FULL = 0.1  # error, of a layer's own size, at nine tenths of its states: nothing is spare
+FULL = 0.1  # a layer is full if its error with nine tenths of its states is above this share
 
 
 class ReducedLayer(NamedTuple):
-    """One layer. Errors are shares of the layer's own size: of its gain, or of its output on data.
+    """One layer. Errors are shares of the layer's gain, or of the norm of its output on data.
 
     Attributes:
         layer, type: its name in the model, and its class.
-        before, after: its `d_state`. Equal where it was left as it was.
+        before, after: its `d_state`; equal if it was not reduced.
         method: how its states were chosen.
-        predicted: error that was known before anything was run; None: there is no such number.
-        kind, scope: what sort of number that is, and for which inputs it holds.
-        measured: error that was found afterwards, of the layer that is returned.
-        measured_kind, measured_scope: likewise.
-        least: what no layer with so few states can do better than. None: not known.
-        condition: of the change of coordinates by which the layer kept its kind.
+        predicted: error that is known without running the layer. None: there is no such number.
+        kind, scope: kind of that number, and the inputs for which it holds.
+        measured: error of the returned layer.
+        measured_kind, measured_scope: kind and scope of that error.
+        least: lower bound of the error of every layer with so few states. None: not known.
+        condition: of the change of coordinates to the form of the layer's parameters.
         bytes_before, bytes_after: of its state, for one sequence.
-        full: whether even nine tenths of its states are not enough for it.
-        note: what else there is to know.
+        full: whether the layer needs more than nine tenths of its states.
+        note: a remark.
     """
 
     layer: str
@@ -69,13 +69,13 @@ class ReducedLayer(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reduction(Result):
-    """A report.
+    """The report of `reduce`.
 
     Args:
         layers: one row for each layer that mixes along time.
-        changed: how much the model's output changed on the data, as a share of its size. None:
+        changed: norm of the change of the model's output on the data, as a share of its norm. None:
             there was no data.
-        nats: of a language model, what the next token costs before and after, in nats per token.
+        nats: mean loss of a language model before and after, in nats per token.
     """
 
     layers: tuple[ReducedLayer, ...]
@@ -112,7 +112,7 @@ class Reduction(Result):
 
 
 class Reduced(NamedTuple):
-    """What `reduce` returns: something of the kind that it was given, and the report."""
+    """The result of `reduce`: the smaller model, of the kind that was given, and the report."""
 
     model: Any
     report: Reduction

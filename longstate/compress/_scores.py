@@ -1,12 +1,12 @@
-"""Published scores, for comparison: which modes of a linear layer are kept.
+"""Published scores of the modes of a linear layer, for comparison.
 
     LAST          |C|^2 |B|^2 / (1 - |A|)^2      Gwak et al. 2024, arXiv:2411.02824
     AIRE-Prune    |C|^2 |B|^2 / (1 - |A|^2)      arXiv:2602.00534
     magnitude     |C| |B|
 
-The papers also choose sizes by these scores, with one threshold for all layers. Here sizes come
-from `longstate.compress.reduce`, the same for every method, so that what is compared is the choice
-within a layer.
+The papers also choose the sizes of layers by these scores, with one threshold for all layers. Here
+`longstate.compress.reduce` chooses the sizes in the same way for every method, so that a comparison
+shows the effect of the choice of modes.
 """
 
 import torch
@@ -18,10 +18,10 @@ from longstate.systems import DiagonalSystem
 
 
 def scores(system: DiagonalSystem, method: Method) -> Tensor:
-    """Of every mode (..., n).
+    """The score of every mode (..., n).
 
     Raises:
-        MethodError: the method has none for linear layers.
+        MethodError: the method is not for linear layers.
     """
     A, size = system.A.abs(), system.C.norm(dim=-2) * system.B.norm(dim=-1)
     if method == "last":
@@ -41,5 +41,5 @@ def scores(system: DiagonalSystem, method: Method) -> Tensor:
 
 
 def by_score(system: DiagonalSystem, m: int, method: Method) -> Truncated:
-    """The m modes with the highest score; the bound is the sum of what the others can add."""
+    """Keep the m modes with the highest scores. The bound is the sum of the gains of the others."""
     return by_modes(system, m, scores(system, method))

@@ -1,4 +1,4 @@
-"""The states of a model on data, and what is read of them: in bounded memory, whatever the data.
+"""A sample of the states of a model on data, and their readout, in bounded memory.
 
 Axes: b sequences, t time, g groups, r rows of a group, m numbers of a row.
 """
@@ -14,16 +14,16 @@ from longstate.errors import InputError
 from longstate.stream._tree import flatten
 
 Data = Tensor | Iterable[Tensor]
-"""What a model reads, (b, t, ...), or several such batches."""
+"""Input of a model, (b, t, ...), or several such batches."""
 
 
 class Seen(NamedTuple):
-    """What was seen of one layer.
+    """Statistics of one layer on data.
 
     Attributes:
-        states (b, g, r, m): drawn evenly from all, in real numbers.
+        states (b, g, r, m): a uniform random sample of all states, as real numbers.
         observe (g, m, m): Q; see `longstate.compress._future`.
-        weight (g, r): of the rows of a group in what is read, 1 on average.
+        weight (g, r): relative energy of the rows of a group in the output, 1 on average.
     """
 
     states: Tensor
@@ -34,17 +34,17 @@ class Seen(NamedTuple):
 def collect(
     model: nn.Module, found: list[Source], data: Data, at: int | Sequence[int] | None, rows: int
 ) -> list[Seen]:
-    """What was seen of each layer.
+    """The statistics of each layer.
 
     Args:
         model: anything with `y, state = model(u, state)`.
         found: its layers.
-        data: what it reads.
-        at: samples after which states count; see `positions`.
-        rows: states that are kept, at most.
+        data: its input.
+        at: numbers of samples after which states are taken; see `positions`.
+        rows: size of the sample, at most.
 
     Raises:
-        InputError: the data does not suffice, or a state is not finite.
+        InputError: there are fewer than two states, or a state is not finite.
     """
     draw = torch.Generator().manual_seed(0)
     kept = [torch.zeros(0, *s.shape).double() for s in found]
@@ -56,7 +56,9 @@ def collect(
             tensors = flatten(state)
             fresh = torch.rand(len(batch), generator=draw, dtype=torch.float64)
             keys = torch.cat([keys, fresh])
-            chosen = keys.argsort()[:rows]  # the smallest keys of all: an even draw
+            chosen = keys.argsort()[
+                :rows
+            ]  # the states with the smallest random keys: a uniform sample
             keys = keys[chosen]
             for i, s in enumerate(found):
                 x = s.place.real(tensors[s.place.name]).reshape(-1, *s.shape)
@@ -93,7 +95,7 @@ def batches(data: Data) -> Iterable[Tensor]:
 
 
 def positions(data: Tensor, at: int | Sequence[int] | None) -> list[int]:
-    """Samples after which states are parked, in rising order.
+    """Numbers of samples after which states are taken, in rising order.
 
     Raises:
         InputError: one of them is not inside the data, or the data is too short.

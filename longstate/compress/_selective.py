@@ -1,10 +1,10 @@
-"""Reduction of selective layers, from what their states did on data.
+"""Reduction of selective layers, from statistics of their states on data.
 
-Where a head has one decay (Mamba-2, Mamba-3), its state is projected. Where each entry of a state
-decays by itself (Mamba, FalconMamba, Longhorn), whole columns are left out, so that memory and time
-fall with the kernels as they are. In both the error of a layer's recurrence on given inputs is
-static: what is left behaves as before, and the error follows from the states of the layer as it
-was. It is exact, except for the exact form of Longhorn, whose columns are coupled.
+If a head has one decay (Mamba-2, Mamba-3), its state is projected. If each entry of a state has its
+own decay (Mamba, FalconMamba, Longhorn), whole columns are removed, which saves memory and time
+with the existing kernels. In both cases the remaining states do not change, so the error of the
+recurrence on given inputs follows from the states of the original layer. It is exact, except for
+the exact form of Longhorn, whose columns are coupled.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _METHODS = ("auto", "balanced", "energy", "ghost", "magnitude", "random")
 
 
 class SelectivePlan:
-    """A layer with `trace`, and what it did. A unit is a column of its state.
+    """The `Plan` of a layer with `trace`. A unit is a column of its state.
 
     Raises:
         MethodError: the method is for linear layers.
@@ -56,7 +56,7 @@ class SelectivePlan:
         return float((lost / self.seen.energy.clamp(min=1e-300)).sqrt())
 
     def columns(self, r: int) -> Tensor:
-        """Kept in each group (g, r)."""
+        """The columns that each group keeps (g, r)."""
         assert self._orders is not None
         return torch.tensor([sorted(order[self.full - r :]) for order in self._orders])
 
@@ -79,7 +79,7 @@ class SelectivePlan:
         return made
 
     def make(self, r: int) -> Made:
-        """Without what is measured on data, which whoever reads the data adds."""
+        """See `Plan`; without the error measured on data, which the caller adds."""
         layer = self.draft(r)
         coupled = getattr(self.layer, "variant", "") == "exact"
         predicted, kind = None, "exact"
@@ -91,17 +91,17 @@ class SelectivePlan:
             predicted=predicted, kind="estimate" if kind == "estimate" else "exact",
             bytes_before=state_bytes(self.layer), bytes_after=state_bytes(layer),
             full=self.tail(max(1, self.full * 9 // 10)) > FULL**2,
-            note="Its columns are coupled: only the measured error counts." if coupled else "",
+            note="Its columns are coupled: only the measured error is reliable." if coupled else "",
         )  # fmt: skip
         return Made(layer, row)
 
     def _named(self) -> str:
         if self.projects:
             return "balanced projection"
-        return "columns missed least" if self.method in ("auto", "balanced") else self.method
+        return "energy" if self.method in ("auto", "balanced") else self.method
 
     def _order(self, group: int) -> list[int]:
-        """Columns of one group in the order in which they go."""
+        """Columns of one group in the order of removal."""
         if self.method in ("auto", "balanced", "energy"):
             return greedy(self.seen.gated[group])
         if self.method == "ghost":
@@ -115,20 +115,20 @@ class SelectivePlan:
 
 
 def groups_of(layer: Any) -> int:
-    """Groups of channels that write and read along the same columns."""
+    """Number of groups of channels that share write and read."""
     if isinstance(layer, Mamba3):
         return layer.n_heads
     return layer.n_groups if isinstance(layer, Mamba2) else 1
 
 
 def ssm_bytes(layer: Any) -> int:
-    """Of the recurrence's state of one sequence: what shrinks, without taps and angles."""
+    """Bytes of the recurrence's state of one sequence, without taps and angles."""
     h = layer.init_state(1)["ssm"]
     return int(h.numel() * h.element_size())
 
 
 def magnitudes(layer: Any) -> Tensor:
-    """Length of the weights that write a column, times that of those that read it (g, n)."""
+    """Norm of the weights that write a column times the norm of those that read it (g, n)."""
     with torch.no_grad():
         g, n = groups_of(layer), int(layer.d_state)
         if getattr(layer, "projection", None) is not None:

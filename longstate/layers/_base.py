@@ -232,9 +232,9 @@ def check_state(layer: Layer, state: State, batch: int) -> None:
 def as_options(
     dt: Tensor | None, mask: Tensor | None, reset: Tensor | None, rate: float
 ) -> dict[str, Any]:
-    """Options of a call. `rate` is left out when it is 1: a layer need not accept it."""
-    call: dict[str, Any] = {"dt": dt, "mask": mask, "reset": reset}
-    return call if rate == 1 else {**call, "rate": rate}
+    """The options of a call that were given. A module need not accept the others."""
+    given = {"dt": dt, "mask": mask, "reset": reset, "rate": None if rate == 1 else rate}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def no_step(layer: Layer) -> ValueError:

@@ -8,11 +8,15 @@ Axes: g groups or heads, n columns, r state; ... anything before.
 """
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from longstate.layers._base import Layer
+from longstate.layers._resized import resized
+
+L = TypeVar("L", bound=Layer)
 
 
 def columns_and_state(d_state: int | Sequence[int]) -> tuple[int, int]:
@@ -66,15 +70,22 @@ def project(B: Tensor, C: Tensor, write: Tensor, read: Tensor) -> tuple[Tensor, 
     return into, torch.einsum("...gn,gnr->...gr", C, read.to(C.dtype))
 
 
-def projected(
-    old: StateProjection | None, write: Tensor, read: Tensor, like: Tensor
-) -> StateProjection:
-    """The projection by W and V (g, n, r) of what a layer's projection, if it has one, gives."""
+def with_projection(layer: L, write: Tensor, read: Tensor) -> L:
+    """A copy of a Mamba-2 or Mamba-3 layer with a state h W in place of h, read along V' C.
+
+    Args:
+        layer: it may have a projection already.
+        write, read (g, n, r): W and V of each group or head.
+    """
+    old: Any = layer
+    like, states = old.in_proj.weight, write.shape[2]
     write, read = (v.detach().to(like.device, torch.float64) for v in (write, read))
-    if old is not None:
-        write, read = old.write.double() @ write, old.read.double() @ read
-    new = StateProjection.of(write.to(like.dtype), read.to(like.dtype))
-    new.requires_grad_(like.requires_grad)
+    if old.projection is not None:
+        write, read = old.projection.write.double() @ write, old.projection.read.double() @ read
+    new: Any = resized(layer, d_state=option(old._columns, states))
+    new.projection = StateProjection.of(write.to(like.dtype), read.to(like.dtype))
+    new.projection.requires_grad_(like.requires_grad)
+    new.d_state = states
     return new
 
 

@@ -47,9 +47,8 @@ from longstate.layers._projected import (
     StateProjection,
     check_columns,
     columns_and_state,
-    option,
-    projected,
     selection_of,
+    with_projection,
 )
 from longstate.layers._resized import resized
 from longstate.ops import chunk_scan, short_conv
@@ -222,11 +221,7 @@ class Mamba2(Layer):
         Args:
             write, read (g, n, r): W and V of each group.
         """
-        r = write.shape[2]
-        new = resized(self, d_state=option(self._columns, r))
-        new.projection = projected(self.projection, write, read, self.in_proj.weight)
-        new.d_state = r
-        return new
+        return with_projection(self, write, read)
 
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., h, p), B and C (..., g, n), or (..., g, r) where they are projected."""

@@ -40,8 +40,7 @@ from longstate.layers._base import (
     zero_masked,
 )
 from longstate.layers._gated import RMSNorm, beside, heads, initial_step_bias, trace_of_heads
-from longstate.layers._projected import StateProjection, columns_and_state, option, projected
-from longstate.layers._resized import resized
+from longstate.layers._projected import StateProjection, columns_and_state, with_projection
 from longstate.layers._trapezoid import Projection, Tokens, advance, as_scan, scan
 from longstate.systems import Selection, Trace
 
@@ -221,11 +220,7 @@ class Mamba3(Layer):
         Args:
             write, read (h, n, r): W and V of each head.
         """
-        r = write.shape[2]
-        new = resized(self, d_state=option(self._columns, r))
-        new.projection = projected(self.projection, write, read, self.in_proj.weight)
-        new.d_state = r
-        return new
+        return with_projection(self, write, read)
 
     def _by(self) -> Projection:
         p = self.projection

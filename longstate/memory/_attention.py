@@ -158,21 +158,7 @@ def choose_channels(trace: Trace, channels: list[int]) -> Trace:
     c = trace.decay.shape[2]
     if not channels or not all(0 <= i < c for i in channels):
         raise InputError(f"channels must be among 0 .. {c - 1}; got {channels}")
-    conv = trace.conv
-    if conv is not None:
-        conv = Convolution(
-            conv.v[..., channels], conv.taps[channels], conv.bias[channels],
-            conv.scale[..., channels],
-        )  # fmt: skip
-
-    def of(v: Tensor | None) -> Tensor | None:
-        return None if v is None else v[:, :, channels]
-
-    return Trace(
-        trace.x[..., channels], trace.decay[:, :, channels], trace.gain[..., channels],
-        trace.write[:, :, channels], trace.read[:, :, channels], trace.start[:, channels],
-        trace.skip[channels], of(trace.own), of(trace.erase), conv, of(trace.gate),
-    )  # fmt: skip
+    return trace.part(channels=channels)
 
 
 def _toeplitz(system: System, length: int) -> Tensor:

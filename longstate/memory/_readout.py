@@ -1,23 +1,22 @@
-"""What the entries of a selective state do to its layer's outputs, added up over any data.
+"""How the entries of a selective state change its layer's outputs: sums over data of any length.
 
     y_t = read_t . z_t + skip x_t      z_t = h_t + (own_t - gain_t) x_t write_t
 
-Of a state whose entries decay each by itself, leaving some out changes y by exactly what they
-added: sum over those of read_n z_n. For any set of columns the energy of that is a sum of entries
-of S_nm = E (read_n z_n)(read_m z_m), which is all that is kept. Where all entries of a state have
-one decay, a state h W read along V' C changes y by z (I - W V') C. With P = E z z' and Q = E C C',
-and as if both were independent, its energy is |P^1/2 (I - W V') Q^1/2|^2, least for
+If each entry of a state has its own decay, removing some entries changes y by exactly the sum over
+them of read_n z_n. For any set of columns the energy of this change is a sum of entries of
+S_nm = E (read_n z_n)(read_m z_m), so only S is kept. If all entries of a state have one decay, a
+state h W that is read along V' C changes y by z (I - W V') C. With P = E z z' and Q = E C C', taken
+as independent, the energy of the change is |P^1/2 (I - W V') Q^1/2|^2. It is smallest for
 
     P = L_P L_P'   Q = L_Q L_Q'   L_Q' L_P = U S Z'   W = L_Q U_r S_r^-1/2   V = L_P Z_r S_r^-1/2
 
-when the squares of the discarded S are left. Sums are weighed by the square of the gate, which
-stands behind y, so that they tell of what leaves the layer.
+and then it is the sum of the squares of the discarded S. Sums are weighted by the square of the
+gate, which is applied to y, so they describe the output of the layer.
 
 Axes: b batch, t time, c channels, g groups of channels that share their columns, n state.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -27,8 +26,8 @@ from torch import Tensor
 from longstate.memory._gramians import balance
 from longstate.systems import Trace
 
-_FLOOR = 1e-12  # share of the first S that is still in use
-_ROOM = 1 << 21  # numbers of a state over time that are held at once
+_FLOOR = 1e-12  # share of the largest S below which a direction is not used
+_ROOM = 1 << 21  # numbers of the states that are in memory at once
 
 
 class Readout(NamedTuple):
@@ -36,10 +35,10 @@ class Readout(NamedTuple):
 
     Attributes:
         entries (g, n, n): of (read_n z_n)(read_m z_m).
-        gated (g, n, n): the same, each sample weighed by its gate squared.
-        reach (g, n, n): of z z', weighed so.
+        gated (g, n, n): the same, each sample weighted by its squared gate.
+        reach (g, n, n): of z z', weighted in the same way.
         observe (g, n, n): of read read'.
-        energy, gated_energy: of y, as it is and weighed.
+        energy, gated_energy: of y, before and after the gate.
         samples: samples times channels of a group.
     """
 
@@ -52,7 +51,7 @@ class Readout(NamedTuple):
     samples: Tensor
 
     def plus(self, more: "Readout") -> "Readout":
-        """Of both data."""
+        """The sums over both parts of the data."""
         return Readout(*(a + b for a, b in zip(self, more, strict=True)))
 
 
@@ -86,23 +85,12 @@ def stretches(trace: Trace) -> Iterator[tuple[Trace, Float[Tensor, "b t c n"]]]:
     size = max(1, _ROOM // (b * c * n))
     start = trace.start
     for at in range(0, t, size):
-        part = _cut(trace, start, slice(at, at + size))
+        part = trace.part(times=slice(at, at + size), start=start)
         h = part.states()
         start = h[:, -1]
         if part.own is not None:
             h = h + ((part.own - part.gain) * part.x)[..., None] * part.write
         yield part, h
-
-
-def _cut(trace: Trace, start: Tensor, at: slice) -> Trace:
-    def maybe(v: Tensor | None) -> Tensor | None:
-        return None if v is None else v[:, at]
-
-    return replace(
-        trace, start=start, conv=None, x=trace.x[:, at], decay=trace.decay[:, at],
-        gain=trace.gain[:, at], write=trace.write[:, at], read=trace.read[:, at],
-        own=maybe(trace.own), erase=maybe(trace.erase), gate=maybe(trace.gate),
-    )  # fmt: skip
 
 
 def _grouped(v: Tensor, groups: int) -> Tensor:
@@ -111,7 +99,7 @@ def _grouped(v: Tensor, groups: int) -> Tensor:
 
 
 def left_out(sums: Float[Tensor, "g n n"], kept: Tensor) -> Tensor:
-    """Energy of the columns that are not kept.
+    """Energy of the columns that are removed.
 
     Args:
         sums: `entries` or `gated`.
@@ -122,8 +110,8 @@ def left_out(sums: Float[Tensor, "g n n"], kept: Tensor) -> Tensor:
 
 
 def greedy(sums: Float[Tensor, "n n"]) -> list[int]:
-    """Columns in the order in which they go, each the one that is missed least after those before
-    it: what two add may cancel, or be counted twice."""
+    """Columns in the order of removal: each is the one that adds the least error to that of the
+    columns before it. The contributions of two columns may cancel or reinforce each other."""
     n = len(sums)
     left, cross, order = list(range(n)), torch.zeros(n, dtype=sums.dtype), []
     while left:
@@ -137,7 +125,7 @@ def greedy(sums: Float[Tensor, "n n"]) -> list[int]:
 def balanced(
     reach: Float[Tensor, "g n n"], observe: Float[Tensor, "g n n"], r: int
 ) -> tuple[Float[Tensor, "g n r"], Float[Tensor, "g n r"], Float[Tensor, "g n"]]:
-    """W, V and all values S for P and Q."""
+    """W, V and all values S, from P and Q."""
     left, right, S = balance(reach, observe, r, _FLOOR)
     return left.mT, right, S
 
@@ -145,7 +133,7 @@ def balanced(
 def projected_error(
     trace: Trace, write: Float[Tensor, "g n r"], read: Float[Tensor, "g n r"]
 ) -> tuple[Tensor, Tensor]:
-    """Energy of z (I - W V') C over a trace, and of y: exact, without running anything anew."""
+    """Energy of z (I - W V') C over a trace, and of y. Exact, and needs no other run."""
     lost, whole = trace.x.new_zeros(()), trace.x.new_zeros(())
     for part, z in stretches(trace):
         g = len(write)

@@ -49,11 +49,10 @@ class Blocks(nn.Module):
 
         The input of each block, (b, t, d), is appended to `seen`.
         """
-        new = []
+        new, call = [], as_options(dt, mask, reset, rate)
         for block, state in zip(self.each_block(), states, strict=True):
             if seen is not None:
                 seen.append(x)
-            call = as_options(dt, mask, reset, rate)
             x, state = self._call(block, x, state, call)
             new.append(state)
         return self._last(x, mask), new

@@ -201,12 +201,12 @@ def _selective(
     name: str, layer: Any, trace: Trace, length: int | None, notes: list[str]
 ) -> Measured:
     c, n = trace.decay.shape[2:]
-    one = _part(trace, trace.length)
+    one = trace.part(rows=slice(1))
     few = max(1, min(c, _ROOM // (n * n)))
     some = one if few == c else choose_channels(one, _spread(c, few))
     if few < c:
         notes.append(f"{name}: the state in use is that of {few} of its {c:,} channels.")
-    small = choose_channels(_part(trace, SQUARE), _spread(c, min(c, _CHANNELS)))
+    small = choose_channels(one.part(times=slice(SQUARE)), _spread(c, min(c, _CHANNELS)))
     return Measured(
         name,
         type(layer).__name__,
@@ -219,26 +219,6 @@ def _selective(
 
 def _spread(count: int, chosen: int) -> list[int]:
     return np.linspace(0, count - 1, chosen).round().astype(int).tolist()
-
-
-def _part(trace: Trace, length: int) -> Trace:
-    """The beginning of the first sequence of the batch."""
-
-    def of(v: Tensor | None) -> Tensor | None:
-        return None if v is None else v[:1, :length]
-
-    cut = {k: of(getattr(trace, k)) for k in ("own", "erase", "gate")}
-    return replace(
-        trace,
-        x=trace.x[:1, :length],
-        decay=trace.decay[:1, :length],
-        gain=trace.gain[:1, :length],
-        write=trace.write[:1, :length],
-        read=trace.read[:1, :length],
-        start=trace.start[:1],
-        conv=None,
-        **cut,  # type: ignore[arg-type]
-    )
 
 
 def _probed(

@@ -13,8 +13,9 @@ takes little memory until `states` is called.
 Axes: b batch, t time, c channels, n state of a channel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,8 @@ from torch import Tensor
 from longstate.ops import diagonal_scan
 from longstate.systems._numbers import in_float64
 from longstate.systems._shapes import expect
+
+_ALL = slice(None)
 
 
 class Convolution(NamedTuple):
@@ -108,6 +111,40 @@ class Trace:
         if conv is not None:
             conv = Convolution(*(in_float64(v) for v in conv))
         return replace(self, **wide, conv=conv)
+
+    def part(
+        self,
+        rows: slice = _ALL,
+        times: slice = _ALL,
+        channels: slice | Sequence[int] = _ALL,
+        start: Float[Tensor, "b c n"] | None = None,
+    ) -> "Trace":
+        """Some sequences, samples and channels. Slices give views.
+
+        `conv` is left out if the first sample is, because its outputs need the samples before.
+
+        Args:
+            rows, times, channels: which ones.
+            start (b, c, n): state before the first of `times`, for all rows and channels. None:
+                `self.start`.
+        """
+
+        def cut(v: Any) -> Any:
+            return None if v is None else v[rows, times][:, :, channels]
+
+        sequences = ("x", "decay", "gain", "write", "read", "own", "erase", "gate")
+        conv = None if times.start else self.conv
+        if conv is not None:
+            taps, bias = conv.taps[channels], conv.bias[channels]
+            conv = Convolution(cut(conv.v), taps, bias, cut(conv.scale))
+        start = self.start if start is None else start
+        return replace(
+            self,
+            **{name: cut(getattr(self, name)) for name in sequences},
+            start=start[rows][:, channels],
+            skip=self.skip[channels],
+            conv=conv,
+        )
 
     def carry(self, t: int, h: Float[Tensor, "b c n *k"]) -> Float[Tensor, "b c n *k"]:
         """Apply step `t` to states h without input; the last axes may hold several states."""

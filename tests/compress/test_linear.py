@@ -146,7 +146,7 @@ def test_tol_is_kept_and_a_full_layer_says_so():
     full = reduce(layer, tol=1e-7).report
     assert full.layers[0].full
     assert full.layers[0].after == 16
-    assert "Full, with no state to spare" in full.sentence
+    assert "Layers that need all of their states" in full.sentence
 
 
 def test_what_never_forgets_is_left_with_a_reason():
@@ -163,7 +163,7 @@ def test_what_never_forgets_is_left_with_a_reason():
         ({"keep": 0.5, "tol": 0.1}, "got keep and tol"),
         ({"keep": 0.0}, "keep must be a share"),
         ({"keep": 0.5, "method": "gost"}, "no method 'gost'; did you mean 'ghost'"),
-        ({"budget": 3}, "budget=3 bytes is below"),
+        ({"budget": 3}, "budget=3 bytes is too small"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(options, message):

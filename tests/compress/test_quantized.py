@@ -237,7 +237,7 @@ def test_a_layer_that_never_forgets_has_no_bound():
     bound = drift(quantize_state(layer, data), radius=10.0)
     assert bound.rate == 1
     assert bool(bound.state.isinf().all())
-    assert "Nothing bounds" in bound.sentence
+    assert "no finite bound" in bound.sentence
 
 
 def test_what_cannot_be_quantized_is_said():
@@ -250,7 +250,7 @@ def test_what_cannot_be_quantized_is_said():
         (lambda: quantize_state(made("s5"), rounding="up"), "rounding must be one of"),
         (lambda: quantize_state(made("s5"), every=0), "every must be at least 1"),
         (lambda: quantize_state(nn.Linear(2, 2)), "Linear has no state"),
-        (lambda: drift(rounded), "drift is of one layer"),
+        (lambda: drift(rounded), "drift is for one layer"),
         (lambda: drift(quantize_state(layer, torch.randn(8, 16, 4))), "pass radius="),
     ):
         with pytest.raises(InputError, match=sentence):

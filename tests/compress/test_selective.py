@@ -175,7 +175,7 @@ def test_memory_for_sums_does_not_grow_with_the_data():
 
 
 def test_a_layer_that_reads_needs_data():
-    with pytest.raises(InputError, match="depends on its input: give data"):
+    with pytest.raises(InputError, match="depend on its input, so give data"):
         reduce(LAYERS["mamba"](), keep=0.5)
     with pytest.raises(InputError, match="is for linear layers"):
         reduce(made("mamba")[0], U[..., :6], keep=0.5, method="last")

@@ -67,6 +67,19 @@ def test_shapes_that_do_not_fit_are_refused(layer):
         Trace(trace.x, trace.decay, trace.gain, trace.write, trace.read, trace.start, torch.ones(1))
 
 
+def test_a_part_has_the_outputs_of_its_rows_samples_and_channels(layer):
+    trace = layer.trace(torch.randn(3, 9, 8, dtype=torch.float64))
+    y, state = trace.outputs(), trace.states()[:, 3]
+    part = trace.part(slice(1, 3), slice(4, 7), [5, 2], start=state)
+    torch.testing.assert_close(part.outputs(), y[1:3, 4:7][:, :, [5, 2]])
+    assert part.conv is None
+    every = trace.part(channels=slice(None, None, 3))
+    torch.testing.assert_close(every.outputs(), y[:, :, ::3])
+    assert (every.conv is None) == (trace.conv is None)
+    if every.conv is not None:
+        assert every.conv.taps.shape[0] == every.conv.v.shape[2] == every.x.shape[2]
+
+
 def test_is_analysed_in_double_precision(layer):
     trace = layer.float().trace(torch.randn(1, 3, 8)).double()
     values = [v for v in vars(trace).values() if isinstance(v, torch.Tensor)]
