@@ -68,6 +68,22 @@ PAPERS = {
         "2208.04933",
         _ICLR,
     ),
+    "SMR": Paper(
+        "qi2024smr",
+        "SMR: State Memory Replay for Long Sequence Modeling",
+        (
+            "Qi, Biqing",
+            "Gao, Junqi",
+            "Zhang, Kaiyan",
+            "Li, Dong",
+            "Liu, Jianxing",
+            "Wu, Ligang",
+            "Zhou, Bowen",
+        ),
+        2024,
+        "2405.17534",
+        "Findings of the Association for Computational Linguistics: ACL 2024",
+    ),
     "LinOSS": Paper(
         "rusch2025linoss",
         "Oscillatory State-Space Models",

@@ -13,6 +13,7 @@ from longstate.layers.mamba3 import Mamba3 as Mamba3
 from longstate.layers.s4 import S4 as S4
 from longstate.layers.s4d import S4D as S4D
 from longstate.layers.s5 import S5 as S5
+from longstate.layers.smr import SMR as SMR
 
 
 def __dir__() -> list[str]:

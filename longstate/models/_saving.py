@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from longstate.errors import InputError
 from longstate.layers._base import Layer
 from longstate.layers._renamed import options_today
 from longstate.models._language_spec import LanguageSpec
-from longstate.models._stack import layer_class
+from longstate.models._stack import any_layer_class
 
 if TYPE_CHECKING:
     from longstate.models._language import LanguageModel
@@ -156,6 +156,8 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     name, made_with = type(layer).__name__, getattr(layer, "_made_with", None)
     if getattr(layers, name, None) is not type(layer) or made_with is None:
         raise InputError(f"{name} is not a layer of longstate.layers; only those can be saved")
+    inside = [n for n, v in made_with.items() if isinstance(v, Layer)]
+    made_with = {**made_with, **{n: describe_layer(getattr(layer, n)) for n in inside}}
     try:
         return {"class": name.lower(), "arguments": json.loads(json.dumps(made_with))}
     except TypeError:
@@ -175,10 +177,15 @@ def layer_maker(facts: object, what: str) -> Callable[[], Layer]:
     given = mapping(facts, what)
     for name in given.keys() ^ {"class", "arguments"}:
         raise InputError(f"{what} {'has an unknown' if name in given else 'lacks the'} {name!r}")
-    kind = layer_class(value_of(given["class"], str, f"{what}.class"))
+    kind = any_layer_class(value_of(given["class"], str, f"{what}.class"))
     arguments = options_today(kind.__name__, mapping(given["arguments"], f"{what}.arguments"))
+    inner = {
+        name: layer_maker(arguments.pop(name, None), f"{what}.arguments.{name}")
+        for name, hint in get_type_hints(kind.__init__).items()
+        if hint is Layer
+    }
     check_arguments(kind.__init__, arguments, what)
-    return lambda: kind(**arguments)
+    return lambda: kind(**{name: make() for name, make in inner.items()}, **arguments)
 
 
 def save_layer(layer: Layer, path: str | Path) -> None:

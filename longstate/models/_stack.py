@@ -12,6 +12,7 @@ from typing import Any, cast
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from longstate import layers
 from longstate.errors import InputError, near
 from longstate.layers._base import Layer, State, as_options, check_call, check_step, of_no_rows
 from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, weight_dtype
@@ -176,18 +177,28 @@ def repeat(pattern: Sequence[Callable[[int], Layer]], d_model: int, n_layers: in
 
 
 def layer_class(name: str) -> type[Layer]:
-    """The class in `longstate.layers` of that name, in any case.
+    """The class in `longstate.layers` of that name, in any case, that is built from a `d_model`.
 
     Raises:
         InputError: there is none.
     """
-    from longstate import layers
+    return _class(name, {n: kind for n, kind in _classes().items() if kind != layers.SMR})
 
-    classes = {
-        n.lower(): value
-        for n, value in vars(layers).items()
-        if isinstance(value, type) and issubclass(value, layers.Layer) and value != layers.Layer
-    }
+
+def any_layer_class(name: str) -> type[Layer]:
+    """`layer_class`, and classes that are built around another layer."""
+    return _class(name, _classes())
+
+
+def _class(name: str, classes: dict[str, type[Layer]]) -> type[Layer]:
     if name.lower() not in classes:
         raise InputError(f"there is no layer {name!r}; {near(name, sorted(classes))}")
     return classes[name.lower()]
+
+
+def _classes() -> dict[str, type[Layer]]:
+    return {
+        name.lower(): kind
+        for name, kind in vars(layers).items()
+        if isinstance(kind, type) and issubclass(kind, Layer) and kind != Layer
+    }

@@ -8,6 +8,7 @@ from longstate.layers import (
     S4,
     S4D,
     S5,
+    SMR,
     Attention,
     FalconMamba,
     LinOSS,
@@ -51,6 +52,13 @@ LAYERS = {
     "longhorn-columns": lambda: Longhorn(6, d_state=(5, 3)),
     "mamba2-projected": lambda: Mamba2(8, d_state=(5, 3), d_head=4, n_groups=2),
     "mamba3-projected": lambda: Mamba3(8, d_state=(8, 3), d_head=4, n_groups=2),
+    "smr-s4": lambda: SMR(S4(3, d_state=6)),
+    "smr-s4d": lambda: SMR(S4D(5, d_state=8), form="gate"),
+    "smr-s5": lambda: SMR(S5(5, d_state=8), window=3),
+    "smr-linoss": lambda: SMR(LinOSS(5, d_state=4), form="residual"),
+    "smr-mamba": lambda: SMR(Mamba(6, d_state=4), window=1),
+    "smr-mamba2": lambda: SMR(Mamba2(6, d_state=5, d_head=4), form="gate"),
+    "smr-longhorn": lambda: SMR(Longhorn(6, d_state=4)),
     "attention": lambda: Attention(8, n_heads=2),
     "attention-no-positions": lambda: Attention(6, n_heads=2, positions="none"),
     "attention-window": lambda: Attention(8, n_heads=2, window=6),
@@ -58,7 +66,7 @@ LAYERS = {
 }
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"),
-    "longhorn-columns",
+    *("longhorn-columns", "smr-s4", "smr-longhorn"),
     *(name for name in LAYERS if name.startswith("attention")),
 }
 
