@@ -7,14 +7,16 @@ from longstate.errors import InputError, near
 
 
 class Paper(NamedTuple):
-    """The fields of a BibTeX entry. `venue` is None where only the preprint is cited."""
+    """The fields of a BibTeX entry. `venue` is None where only the preprint is cited, `arxiv` where
+    there is none; then `journal` has it."""
 
     key: str
     title: str
     authors: tuple[str, ...]
     year: int
-    arxiv: str
+    arxiv: str | None = None
     venue: str | None = None
+    journal: str | None = None
 
     def bibtex(self) -> str:
         """The entry, ending without a newline."""
@@ -22,11 +24,12 @@ class Paper(NamedTuple):
             "title": "{" + self.title + "}",
             "author": " and ".join(self.authors),
             "booktitle": self.venue,
+            "journal": self.journal,
             "year": str(self.year),
             "eprint": self.arxiv,
-            "archivePrefix": "arXiv",
+            "archivePrefix": "arXiv" if self.arxiv else None,
         }
-        kind = "inproceedings" if self.venue else "misc"
+        kind = "article" if self.journal else "inproceedings" if self.venue else "misc"
         lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
         return "\n".join([f"@{kind}{{{self.key},", *lines, "}"])
 
@@ -170,6 +173,37 @@ PAPERS = {
         2017,
         "1706.03762",
         _NEURIPS,
+    ),
+    "Elman": Paper(
+        "elman1990rnn",
+        "Finding Structure in Time",
+        ("Elman, Jeffrey L.",),
+        1990,
+        journal="Cognitive Science",
+    ),
+    "LSTM": Paper(
+        "hochreiter1997lstm",
+        "Long Short-Term Memory",
+        ("Hochreiter, Sepp", 'Schmidhuber, J{\\"u}rgen'),
+        1997,
+        journal="Neural Computation",
+    ),
+    "GRU": Paper(
+        "cho2014gru",
+        "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine "
+        "Translation",
+        (
+            "Cho, Kyunghyun",
+            'van Merri{\\"e}nboer, Bart',
+            "Gulcehre, Caglar",
+            "Bahdanau, Dzmitry",
+            "Bougares, Fethi",
+            "Schwenk, Holger",
+            "Bengio, Yoshua",
+        ),
+        2014,
+        "1406.1078",
+        "Conference on Empirical Methods in Natural Language Processing",
     ),
     "HiPPO": Paper(
         "gu2020hippo",

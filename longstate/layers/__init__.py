@@ -10,6 +10,10 @@ from longstate.layers.longhorn import Longhorn as Longhorn
 from longstate.layers.mamba import Mamba as Mamba
 from longstate.layers.mamba2 import Mamba2 as Mamba2
 from longstate.layers.mamba3 import Mamba3 as Mamba3
+from longstate.layers.recurrent import GRU as GRU
+from longstate.layers.recurrent import LSTM as LSTM
+from longstate.layers.recurrent import Elman as Elman
+from longstate.layers.recurrent import LinearRNN as LinearRNN
 from longstate.layers.s4 import S4 as S4
 from longstate.layers.s4d import S4D as S4D
 from longstate.layers.s5 import S5 as S5

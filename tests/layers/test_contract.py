@@ -5,12 +5,16 @@ import torch
 
 from longstate.layers import (
     DSS,
+    GRU,
+    LSTM,
     S4,
     S4D,
     S5,
     SMR,
     Attention,
+    Elman,
     FalconMamba,
+    LinearRNN,
     LinOSS,
     Longhorn,
     Mamba,
@@ -59,6 +63,10 @@ LAYERS = {
     "smr-mamba": lambda: SMR(Mamba(6, d_state=4), window=1),
     "smr-mamba2": lambda: SMR(Mamba2(6, d_state=5, d_head=4), form="gate"),
     "smr-longhorn": lambda: SMR(Longhorn(6, d_state=4)),
+    "linear-rnn": lambda: LinearRNN(5, d_state=7),
+    "elman": lambda: Elman(5, d_state=7),
+    "gru": lambda: GRU(5, d_state=7),
+    "lstm": lambda: LSTM(5, d_state=7),
     "attention": lambda: Attention(8, n_heads=2),
     "attention-no-positions": lambda: Attention(6, n_heads=2, positions="none"),
     "attention-window": lambda: Attention(8, n_heads=2, window=6),
@@ -67,6 +75,7 @@ LAYERS = {
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"),
     *("longhorn-columns", "smr-s4", "smr-longhorn"),
+    *("linear-rnn", "elman", "gru", "lstm"),
     *(name for name in LAYERS if name.startswith("attention")),
 }
 
