@@ -36,6 +36,8 @@ def subjects() -> list[Subject]:
         _subject(layers.Mamba3, heads=True),
         _subject(layers.Longhorn),
         _subject(layers.Longhorn, "exact"),
+        _subject(layers.SMR, small=8),
+        *(_subject(cls) for cls in (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM)),
         _subject(layers.Attention, small=8),
     ]
 
@@ -53,7 +55,10 @@ def _subject(
             options["n_heads"] = max(1, settings.d_model // 64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            layer = cls(settings.d_model, **options)
+            if cls is layers.SMR:
+                layer: Layer = layers.SMR(layers.S4D(settings.d_model))
+            else:
+                layer = cls(settings.d_model, **options)
         return layer.to(draw.device, draw.dtype)
 
     def check(settings: Settings) -> float:
