@@ -36,6 +36,7 @@ def subjects() -> list[Subject]:
         _subject(layers.Mamba3, heads=True),
         _subject(layers.Longhorn),
         _subject(layers.Longhorn, "exact"),
+        _subject(layers.GatedSSM),
         _subject(layers.Attention, small=8),
     ]
 

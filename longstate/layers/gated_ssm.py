@@ -12,8 +12,8 @@ floor it is Mamba's recurrence for A = -1 and a step softplus(W u + w), by zero-
 With `top_k` only the k entries with the largest gates are written at a sample. The other entries
 are not written: they keep their values exactly, or, with a floor, decay by 1 - floor (1 - A).
 This hard gate is the only form of the layer that saves work: a step of generation, without
-gradients, computes k of the n products B u. The gates and C h are still computed whole. Its gradient is
-straight-through: that of the gates before all but k were set to 0.
+gradients, computes k of the n products B u. The gates and C h are still computed whole. Its
+gradient is straight-through: that of the gates before all but k were set to 0.
 
 Bhat, "Mathematical Formalism for Memory Compression in Selective State Space Models", 2024,
 arXiv:2410.03158. Differs from the paper: we could not read its full text, and this file is a
@@ -174,7 +174,9 @@ class GatedSSM(Layer):
         x = F.linear(wide, self.B.to(wide.dtype))
         one = torch.ones_like(x)[..., None]
         read = self.C.to(x.dtype).norm(dim=0)[:, None].expand_as(one)
-        return Trace(x, decay[..., None], weight, one, read, state["ssm"], torch.zeros_like(x[0, 0]))
+        return Trace(
+            x, decay[..., None], weight, one, read, state["ssm"], torch.zeros_like(x[0, 0])
+        )
 
     def selection(self) -> GateSelection:
         """The layer's constants, for certificates; see `GateSelection`."""
