@@ -143,6 +143,13 @@ PAPERS = {
         2024,
         "2410.05355",
     ),
+    "GatedSSM": Paper(
+        "bhat2024memory",
+        "Mathematical Formalism for Memory Compression in Selective State Space Models",
+        ("Bhat, Siddhanth",),
+        2024,
+        "2410.03158",
+    ),
     "Longhorn": Paper(
         "liu2024longhorn",
         "Longhorn: State Space Models are Amortized Online Learners",

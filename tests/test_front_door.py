@@ -12,7 +12,7 @@ import longstate
 from longstate import _tensorfile as tensorfile
 from longstate.errors import InputError
 from longstate.interop import save_language_model
-from longstate.layers import S4D, S5, LinOSS, Mamba
+from longstate.layers import S4D, S5, GatedSSM, LinOSS, Mamba
 from longstate.models import ForecastModel, ForecastSpec, LanguageModel, LanguageSpec
 from longstate.stream import save_state
 from longstate.train import Forecaster, TextModel
@@ -102,6 +102,7 @@ LAYERS = {
     "s4d": lambda: S4D(4, d_state=6),
     "s5": lambda: S5(4, d_state=8, n_blocks=2, bidirectional=True),
     "linoss": lambda: LinOSS(4, d_state=6),
+    "gated": lambda: GatedSSM(4, d_state=6, top_k=2, floor=0.1),
     "mamba": lambda: Mamba(4, d_state=3, expand=3, d_conv=2),
 }
 

@@ -259,6 +259,8 @@ LAYERS: dict[str, tuple[str, Arguments]] = {
     "Mamba2": ("Mamba2", {"d_state": 6, "headdim": 8}),
     "Mamba2, groups": ("Mamba2", {"d_state": 6, "headdim": 8, "n_groups": 2, "d_conv": 3}),
     "Mamba3": ("Mamba3", {"d_state": 8, "headdim": 8}),
+    "GatedSSM": ("GatedSSM", {"d_state": 8}),
+    "GatedSSM, hard": ("GatedSSM", {"d_state": 8, "top_k": 3, "floor": 0.1}),
     "Mamba3, softplus": (
         "Mamba3",
         {"d_state": 8, "headdim": 8, "n_groups": 2, "activation": "softplus"},

@@ -28,6 +28,8 @@ from longstate.memory._effective import EffectiveState as EffectiveState
 from longstate.memory._effective import effective_state as effective_state
 from longstate.memory._gains import Gains as Gains
 from longstate.memory._gains import gains as gains
+from longstate.memory._gate_condition import GateContraction as GateContraction
+from longstate.memory._gate_condition import gate_contraction as gate_contraction
 from longstate.memory._hankel import HankelSpectrum as HankelSpectrum
 from longstate.memory._hankel import hankel as hankel
 from longstate.memory._neighbours import Shared as Shared

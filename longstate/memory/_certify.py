@@ -21,10 +21,20 @@ from torch import Tensor, nn
 from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._certificate import Certificate, Claim
+from longstate.memory._gate_claims import gate_claims
 from longstate.memory._input_ball import ball_of
 from longstate.memory._linear_claims import growth_of, linear_claims
-from longstate.memory._recording import Data, Found, Recorded, find_layers, others, record_inputs
+from longstate.memory._recording import (
+    Data,
+    Found,
+    Recorded,
+    find_layers,
+    others,
+    record_inputs,
+    widened,
+)
 from longstate.memory._selective_claims import selective_claims
+from longstate.systems import GateSelection
 
 
 def certify(
@@ -93,6 +103,10 @@ def _selective(
                 f"{f.name} got an input of length {number(longest)} on this data, longer than "
                 f"radius={number(radius)}; pass one that holds"
             )
+    wide = widened(f.layer)
+    s = wide.selection()
+    if isinstance(s, GateSelection):
+        return gate_claims(f.name, wide, s, ball, recorded, attacked=attack, dt=dt)
     return selective_claims(f.name, f.layer, ball, recorded, attacked=attack, dt=dt)
 
 

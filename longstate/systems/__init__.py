@@ -8,6 +8,7 @@ from longstate.systems._discretize import Discretization as Discretization
 from longstate.systems._discretize import GeneralizedBilinear as GeneralizedBilinear
 from longstate.systems._discretize import ZeroOrderHold as ZeroOrderHold
 from longstate.systems._dplr import DPLRSystem as DPLRSystem
+from longstate.systems._gate_selection import GateSelection as GateSelection
 from longstate.systems._hippo import Hippo as Hippo
 from longstate.systems._hippo import HippoSpectrum as HippoSpectrum
 from longstate.systems._hippo import diagonalize as diagonalize

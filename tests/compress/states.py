@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from longstate.layers import DSS, S4, S4D, S5, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
+from longstate.layers import DSS, S4, S4D, S5, GatedSSM, LinOSS, Longhorn, Mamba, Mamba2, Mamba3
 from longstate.models import LanguageModel, LanguageSpec
 
 LINEAR = {
@@ -19,6 +19,7 @@ SELECTIVE = {
     "mamba": lambda: Mamba(4, d_state=4),
     "mamba2": lambda: Mamba2(4, d_state=6, d_head=4),
     "mamba3": lambda: Mamba3(4, d_state=6, d_head=4),
+    "gated": lambda: GatedSSM(4, d_state=6, top_k=4),
     "longhorn": lambda: Longhorn(4, d_state=3),
     "longhorn exact": lambda: Longhorn(4, d_state=3, variant="exact"),
 }

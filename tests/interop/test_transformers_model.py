@@ -28,7 +28,7 @@ register_transformers()  # harmless twice
 
 LAYERS = (
     *("s4", "s4d", "dss", "s5", "linoss"),
-    *("mamba", "mamba2", "falconmamba", "mamba3", "longhorn"),
+    *("mamba", "mamba2", "falconmamba", "mamba3", "longhorn", "gatedssm"),
 )
 SIDES = pytest.mark.parametrize("side", ["left", "right"])
 wrap = LongstateForCausalLM.from_longstate

@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from longstate import layers
 
 HEADS = {"Mamba2": {"d_head": 4}, "Mamba3": {"d_head": 4}}
-NAMES = ["S4", "S4D", "DSS", "S5", "LinOSS", "Mamba", "Mamba2", "Mamba3", "Longhorn"]
+NAMES = ["S4", "S4D", "DSS", "S5", "LinOSS", "Mamba", "Mamba2", "Mamba3", "Longhorn", "GatedSSM"]
 
 
 @pytest.mark.parametrize("name", NAMES)

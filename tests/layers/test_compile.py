@@ -14,7 +14,7 @@ from tests.layers.test_contract import LAYERS
 COMPILED = (
     "s4-legs", "s4d-lin", "s4d-bilinear", "dss-exp", "s5-zoh", "linoss-im", "linoss-imex", "mamba",
     "falcon-mamba", "longhorn-diagonal", "longhorn-exact", "mamba2", "mamba2-groups",
-    "mamba3-rational", "attention",
+    "mamba3-rational", "gated-ssm", "gated-ssm-floor", "attention",
 )  # fmt: skip
 SHAPES = [(2, 17), (2, 30), (2, 64), (3, 41), (0, 5)]
 COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
