@@ -2,12 +2,13 @@
 
     python benchmarks/chunk_scan.py           one thread and two; two minutes
 
-At the shape of mamba2-130m (d_model 768, 24 heads of 64, length 1024), forward and backward: 1.
-chunk_scan against its matrix products alone, at the same sizes: four inside the chunks, seven for
-   the state, and the four small ones of B and C; the recomputation of C B^T in the backward pass is
-   not included in the products.
-2. The layers against these products and those of the projections: the goal for Mamba-2 is at most
-2. 3. Peak memory of the scan beyond its inputs, in units of x.
+At the shape of mamba2-130m (d_model 768, 24 heads of 64, length 1024), forward and backward:
+1. chunk_scan against its matrix products alone, at the same sizes: four inside the chunks, seven
+   for the state, and the four small ones of B and C. The recomputation of C B^T in the backward
+   pass is not included in the products.
+2. The layers against these products and those of the projections. The goal for Mamba-2 is at most
+   twice their time.
+3. Peak memory of the scan beyond its inputs, in units of x.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""In how few bits a state is parked: a linear layer against theory, Mamba-2 against its task.
+"""Bits of parked states: a linear layer against theory, and Mamba-2 on a task.
 
     python benchmarks/park.py           one thread; five minutes, most of them training
 

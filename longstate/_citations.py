@@ -224,7 +224,7 @@ PAPERS = {
 
 
 def cite(name: str) -> str:
-    """BibTeX of the paper behind a layer, or of this library.
+    """BibTeX of the paper of a layer, or of this library.
 
     Args:
         name: a layer ("s4d", "Mamba2"), "hippo" or "longstate". Case and hyphens do not matter.

@@ -1,4 +1,4 @@
-"""Where a result was made: versions, processor, threads."""
+"""The environment of a result: versions, processor, threads."""
 
 import os
 import platform

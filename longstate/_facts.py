@@ -1,7 +1,7 @@
-"""Descriptions that come from files: checked against the dataclass that they describe.
+"""Make dataclasses from JSON values in files, with a check of every field.
 
-What a file says of itself is not trusted. Every field must be there, known and of its type; ranges
-are the business of the dataclass. What is wrong is said in one sentence.
+Files may be damaged or wrong. No field may be missing, unknown or of another type. The dataclass
+itself checks ranges. Errors are one sentence.
 """
 
 import dataclasses
@@ -12,16 +12,16 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from longstate.errors import InputError, near
 
 T = TypeVar("T")
-_LONGEST = 120  # characters of a wrong value that a sentence quotes
+_LONGEST = 120  # characters of a wrong value in an error message
 
 
 def read(kind: type[T], facts: object, what: str) -> T:
-    """A dataclass from what JSON holds of it.
+    """Make a dataclass from JSON values.
 
     Args:
         kind: the dataclass; its fields may be dataclasses, and sequences of them.
         facts: field -> value. Lists become tuples where the field is one.
-        what: the description, to begin a sentence with: "run/model.safetensors: its size".
+        what: the beginning of an error message, such as "run/model.safetensors: its size".
 
     Raises:
         InputError: a field is missing, unknown, of another type, or out of its range.
@@ -44,19 +44,19 @@ def read(kind: type[T], facts: object, what: str) -> T:
 
 
 def mapping(facts: object, what: str) -> dict[str, Any]:
-    """`facts` as a dict with text as keys.
+    """Check that `facts` is a dict with texts as keys.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is not.
     """
     return value_of(facts, dict[str, Any], what)
 
 
 def check_arguments(function: Callable[..., object], given: Mapping[str, Any], what: str) -> None:
-    """Refuse arguments that a function does not have or that are of another type.
+    """Check that a function has these arguments, and their types.
 
     Raises:
-        InputError: names the first one.
+        InputError: names the first argument that is wrong.
     """
     hints = get_type_hints(function)
     hints.pop("return", None)
@@ -67,7 +67,7 @@ def check_arguments(function: Callable[..., object], given: Mapping[str, Any], w
 
 
 def value_of(value: object, hint: Any, what: str) -> Any:
-    """`value`, with tuples for lists and dataclasses for dicts where `hint` asks for them.
+    """`value` as the type `hint`: lists become tuples, and dicts become dataclasses.
 
     Raises:
         InputError: it is of another type.
@@ -106,7 +106,7 @@ def _one_of(value: object, kinds: tuple[Any, ...], hint: Any, what: str) -> Any:
     if value is None:
         _expect(len(inner) < len(kinds), value, hint, what)
         return None
-    if len(inner) == 1:  # the sentence about the one that it may be says more
+    if len(inner) == 1:  # its error message is more specific
         return value_of(value, inner[0], what)
     for kind in inner:
         try:
@@ -136,7 +136,7 @@ def _expect(good: bool, value: object, hint: Any, what: str) -> None:
 
 
 def shortened(value: object) -> str:
-    """A value as a sentence may quote it."""
+    """A value as text for an error message, shortened."""
     text = repr(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 

@@ -1,8 +1,9 @@
-"""Files and folders are written whole or not at all, by one writer for the whole package.
+"""Write files and folders atomically. The whole package uses this writer.
 
-A regular file is filled under a name of its own in the same folder, forced to disk and renamed, so
-that readers, other writers and a power cut find an old or a new file and never half of one. What is
-no regular file (a device, a FIFO, /dev/stdout) is written through, as `>` of a shell does.
+The data is written to a temporary file in the same folder, synced to disk, and the file is renamed.
+So other processes, and a computer after a power failure, find the old or the new file, never a part
+of one. A path that is not a regular file (a device, a FIFO, /dev/stdout) is written directly, as by
+`>` in a shell.
 """
 
 import contextlib
@@ -20,10 +21,10 @@ from longstate.errors import InputError
 
 
 def write_whole(path: str | Path, data: bytes | str) -> None:
-    """Write a file; text is UTF-8. See `writing`.
+    """Write a file; text is encoded as UTF-8. See `writing`.
 
     Raises:
-        InputError: it cannot be written. A regular file is as it was.
+        InputError: it cannot be written. A regular file is unchanged.
     """
     with writing(path) as file:
         file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
@@ -31,15 +32,14 @@ def write_whole(path: str | Path, data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to fill piece by piece, which becomes `path` once the block has ended without an
-    error.
+    """Context manager: a file to write piece by piece. It becomes `path` if the block ends without
+    an error.
 
-    A symbolic link is followed to its target. The mode of a file that is there is kept, and its
-    owner where that is allowed; a new file has the mode that the umask leaves. Missing folders are
-    made.
+    Symbolic links are followed. An existing file keeps its mode and, if allowed, its owner; a new
+    file has the mode of the umask. Missing folders are made.
 
     Raises:
-        InputError: it cannot be written. A regular file is as it was.
+        InputError: it cannot be written. A regular file is unchanged.
     """
     path = Path(path)
     try:
@@ -51,8 +51,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def is_stream(path: str | Path) -> bool:
-    """Whether what is written to `path` goes on to somewhere else: a device, a FIFO, a socket, or
-    an open file of this process, as /dev/stdout."""
+    """Whether `path` is not a regular file that can be replaced: a device, a FIFO, a socket, or an
+    open file of this process such as /dev/stdout."""
     path = Path(path)
     if _descriptor(path) is not None:
         return True
@@ -64,12 +64,12 @@ def is_stream(path: str | Path) -> bool:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number behind /dev/stdout, /dev/fd/3 or /proc/self/fd/3; None for other files.
+    """The file descriptor of /dev/stdout, /dev/fd/3 or /proc/self/fd/3; None for other files.
 
-    To open such a path again would cut off a file that the shell has opened to append to.
+    Opening such a path again would truncate a file that a shell has opened for appending.
     """
     own = os.path.realpath("/dev/fd")
-    for _ in range(40):  # links in a row, as in the kernel
+    for _ in range(40):  # as many links as Linux follows
         if path.name.isdigit() and os.path.realpath(path.parent) == own:
             return int(path.name)
         if not path.is_symlink():
@@ -109,20 +109,20 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _part_name(target: Path) -> str:
-    """Another one each time, so that writers of one file do not meet; also for a name of the
-    greatest length."""
+    """A new temporary name each time, so that several processes can write one file. It is short
+    enough for any name of the file."""
     return f".{target.name[:50]}.{secrets.token_hex(8)}.part"
 
 
 def remove_parts(path: Path) -> None:
-    """Remove what a killed writer of `path` left behind. Nobody else may be writing it."""
+    """Remove temporary files of killed writers of `path`. No other process may be writing it."""
     for part in path.parent.glob(f".{path.name[:50]}.*part"):
         with contextlib.suppress(OSError):
             part.unlink()
 
 
 def _take_over(part: Path, before: os.stat_result) -> None:
-    """Give a new file the owner and the mode of the one that it will replace."""
+    """Give a new file the owner and the mode of the file that it will replace."""
     if hasattr(os, "chown"):
         with contextlib.suppress(OSError):
             os.chown(part, before.st_uid, before.st_gid)
@@ -145,7 +145,7 @@ def refuse_gguf(path: str | Path) -> None:
     """Refuse a GGUF file, and a folder that contains one.
 
     Raises:
-        InputError: there is a GGUF file; says which format is needed instead.
+        InputError: there is a GGUF file; the message says which format is needed.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.glob("*.gguf"))

@@ -1,7 +1,7 @@
-"""A folder that one process at a time writes into, until it ends in whatever way.
+"""Lock a folder, so that only one process writes into it.
 
-The lock is the operating system's, which takes it back when a process is killed: `flock` on the
-folder itself, and on Windows a locked file in it.
+The operating system releases the lock when the process ends, also when it is killed. It is `flock`
+on the folder, and on Windows a locked file in the folder.
 """
 
 import contextlib
@@ -16,12 +16,13 @@ from longstate.errors import InputError
 
 @contextlib.contextmanager
 def only_writer(folder: str | Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be, and goes again if nothing was put into it.
+    """Context manager: lock a folder. It is made if it does not exist, and removed if it is empty
+    at the end.
 
-    A file system that knows no locks, as some network folders, is used without.
+    On file systems without locks, such as some network folders, it is not locked.
 
     Raises:
-        InputError: another process or thread holds it, or it cannot be made.
+        InputError: another process or thread has locked it, or it cannot be made.
     """
     folder = Path(folder)
     made = [p for p in (folder, *folder.parents) if not p.exists()]
@@ -30,8 +31,8 @@ def only_writer(folder: str | Path) -> Iterator[None]:
         held = _held(folder)
     except BlockingIOError:
         raise InputError(
-            f"{folder} is in use: another training writes into it; wait until that ends, or "
-            "choose another folder"
+            f"{folder} is in use by another training; wait until that has ended, or choose another "
+            "folder"
         ) from None
     except OSError as e:
         raise InputError(f"{folder} cannot be written: {e.strerror or e}") from None

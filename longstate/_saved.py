@@ -1,4 +1,4 @@
-"""Open whatever a command or a `save` wrote."""
+"""`load` opens every file and folder that a command or a `save` wrote; `save` writes a model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 _NO_MODEL = {
-    "training": "a checkpoint of a training; train again with the same settings to go on",
+    "training": "a checkpoint of a training; train again with the same settings to continue",
     "state": "a state; longstate.stream.load_state reads it, given the model it belongs to",
 }
 
@@ -27,11 +27,11 @@ def load(path: str | Path) -> "Forecaster | TextModel | LanguageModel | Forecast
             `longstate.save` of a layer; or a folder with a checkpoint of transformers or mamba-ssm.
 
     Returns:
-        What was saved: a `Forecaster` or a `TextModel` for the folders of `longstate train`, and a
-        `LanguageModel` for a checkpoint.
+        The object that was saved. For folders of `longstate train` it is a `Forecaster` or a
+        `TextModel`; for a checkpoint of another library a `LanguageModel`.
 
     Raises:
-        InputError: there is nothing there, it is damaged, or it is something else.
+        InputError: the path does not exist, is damaged, or holds no model.
     """
     from longstate._tensorfile import kind_of
 
@@ -51,7 +51,7 @@ def load(path: str | Path) -> "Forecaster | TextModel | LanguageModel | Forecast
     if (folder / "checkpoint.safetensors").is_file() and path.is_dir():
         raise InputError(
             f"{path} holds a training that has not written a model yet (there is no {MODEL}); run "
-            "the same command again to go on"
+            "the same command again to continue"
         )
     refuse_gguf(path)
     what = "a file of longstate's" if path.is_file() else f"a run (it holds no {MODEL})"
@@ -84,7 +84,7 @@ def _load(file: Path, kind: str, path: Path) -> Any:
 
 
 def _checkpoint(folder: Path) -> "LanguageModel":
-    """Of transformers or mamba-ssm, our own models in the form of transformers included."""
+    """Load a checkpoint of transformers or mamba-ssm, also one of a longstate model."""
     from longstate.interop import load_language_model
     from longstate.interop.checkpoints.weights import read_json
     from longstate.models._saving import finite
@@ -100,7 +100,7 @@ def _checkpoint(folder: Path) -> "LanguageModel":
         ) from None
     try:
         model = LongstateForCausalLM.from_pretrained(folder).to_longstate().eval()
-    except Exception as e:  # the library raises whatever a wrong field leads to
+    except Exception as e:  # the library raises many kinds of errors
         reason = str(e).partition("\n")[0][:200] or type(e).__name__
         raise InputError(f"{folder} cannot be loaded: {reason}") from None
     for name, tensor in model.state_dict().items():
@@ -116,7 +116,7 @@ def save(
 
     Args:
         thing: what `load` returns.
-        path: the file. It is written whole or not at all.
+        path: the file. It is written atomically.
 
     Raises:
         InputError: it cannot be saved, or the file cannot be written.

@@ -1,14 +1,12 @@
-"""Tensors and facts in one safetensors file: the facts are JSON in its header.
+"""Tensors and facts in one safetensors file. The facts are JSON in its header.
 
-One file, so tensors and facts cannot disagree; written whole or not at all; no pickle, so a file
-from a stranger runs no code.
+Tensors and facts are in the same file, which is written atomically, so they always belong together.
+Loading runs no code from the file.
 
-A digest in the header covers the facts and every tensor, so that a file which was changed by
-accident is refused: CRC-32 of each tensor's bytes, and BLAKE2 over those, the names, types, shapes
-and facts. A processor core reads 1 to 3 GB/s for it, faster than disks write and about as fast as
-they read; tensors are shared out over up to 8 threads. It is no signature: who means to change a
-file can write a new digest. Files of versions without one are read; files of other libraries have
-no place for one.
+A digest in the header detects accidental changes: CRC-32 of the bytes of each tensor, and BLAKE2
+over these, the names, types, shapes and facts. It is computed at 1 to 3 GB/s per processor core,
+with up to 8 threads. It does not protect against intended changes, as it is no signature. Files of
+earlier versions have none and can be read.
 """
 
 import hashlib
@@ -27,15 +25,15 @@ from longstate._files import refuse_gguf, write_whole
 from longstate.errors import InputError
 
 FORMAT = 1
-"""Raised when older files can no longer be read, or would mean something else."""
+"""Version of the format. It increases when older files can no longer be read."""
 OURS, DIGEST = "longstate", "longstate digest"
-_METHOD = "crc32"  # stands beside the facts, so that a file whose digest got lost is noticed
+_METHOD = "crc32"  # also in the header, so that a missing digest is noticed
 _FIELDS = {"format", "kind", "facts", "digest"}
 
 
 class _Content(NamedTuple):
-    """What is in a file: its header, empty in a file that is not ours; the digest that it names,
-    and the one that its contents have; its tensors."""
+    """The contents of a file: its header, which is empty in files of other libraries; the digest in
+    the file; the digest of the contents; the tensors."""
 
     header: dict[str, Any]
     named: str | None
@@ -75,7 +73,7 @@ def kind_of(path: str | Path) -> str | None:
 
 
 def facts_of(path: str | Path) -> dict[str, Any]:
-    """The facts in a file of ours, without its tensors and unchecked; empty where there are none.
+    """The facts in a file, without reading tensors or checking the digest; empty if there are none.
 
     Raises:
         InputError: it is cut short, or not a safetensors file.
@@ -88,7 +86,8 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     """Read a file. The tensors are copies: the file may be changed or deleted afterwards.
 
     Raises:
-        InputError: missing, cut short, changed, of another kind or format version, or not ours.
+        InputError: the file is missing, cut short, changed, of another kind or format version, or
+            of another library.
     """
     path = Path(path)
     if path.is_dir():
@@ -115,7 +114,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def _open(path: Path, read: bool) -> _Content:
-    """The header; and the tensors, copied, if they are read."""
+    """Open a file; the tensors are copied if `read`."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -142,7 +141,7 @@ def _check_digest(path: Path, found: _Content) -> None:
             f"{path} is damaged or of a later version: its header has an unknown {unknown[0]!r}"
         )
     if "digest" not in header and found.named is None:
-        return  # of a version that wrote none
+        return  # of an earlier version
     if header.get("digest") != _METHOD or found.named != found.digest:
         raise InputError(
             f"{path} is damaged: its contents have changed since it was written (the digest "

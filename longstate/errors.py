@@ -10,7 +10,7 @@ class InputError(ValueError):
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """The names closest to `name`, as the end of a sentence: "did you mean 'OT'?"."""
+    """The names most similar to `name`, as the end of a sentence: "did you mean 'OT'?"."""
     names = [str(n) for n in names]
     lower = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), list(lower), n=2, cutoff=0.5)
@@ -28,7 +28,7 @@ def expect(condition: bool, message: str) -> None:
 
 
 SEEDS = 2**63
-"""Seeds are below this number."""
+"""All seeds are below this number."""
 
 
 def expect_whole(name: str, value: object, least: int = 1, most: int = 10**9) -> None:

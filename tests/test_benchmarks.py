@@ -26,7 +26,7 @@ def modules_as_they_were(monkeypatch):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 @pytest.mark.filterwarnings("ignore")
-def test_help_helps_and_runs_nothing(script, monkeypatch, capsys):
+def test_help_prints_a_text_and_runs_nothing(script, monkeypatch, capsys):
     import measure
 
     for name in ("machine", "rounds", "save", "peak_mib"):

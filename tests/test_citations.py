@@ -34,7 +34,7 @@ def test_a_layer_is_cited_by_the_paper_that_its_file_names(name):
 
 
 @pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
-def test_an_entry_is_whole(paper):
+def test_an_entry_is_complete(paper):
     entry = paper.bibtex()
     assert entry.count("{") == entry.count("}")
     assert re.match(r"@(article|inproceedings|misc)\{[a-z]+\d{4}[a-z0-9]+,\n", entry)
@@ -55,7 +55,7 @@ def test_the_library_cites_itself():
     assert longstate.__version__ in longstate.cite("longstate")
 
 
-def test_an_unknown_name_is_told_what_is_near():
+def test_for_an_unknown_name_similar_ones_are_named():
     with pytest.raises(InputError, match="no citation for 's4e'; did you mean 'S4"):
         cite("s4e")
 

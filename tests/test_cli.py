@@ -126,7 +126,7 @@ def test_stream_is_prediction(header, run, data, capsys):
     assert rows[-1][0] == lines[40].split(",")[0]
 
 
-def test_stream_answers_each_line_at_once_and_survives_nonsense(run, data):
+def test_stream_answers_each_line_at_once_and_skips_invalid_lines(run, data):
     lines = Path(data).read_text().splitlines()
     process = program(["stream", run])
     process.stdin.write("\n".join(lines[:25]) + "\n")
@@ -147,7 +147,7 @@ def test_stream_answers_each_line_at_once_and_survives_nonsense(run, data):
     ]
 
 
-def test_stream_ends_quietly_when_nobody_reads(run, data):
+def test_stream_ends_without_an_error_when_its_pipe_is_closed(run, data):
     process = program(["stream", run])
     with process:
         process.stdout.close()
@@ -178,7 +178,7 @@ WRONG = {
     "header only": (case(lambda t: t.splitlines()[0]), "has a first line and no rows of data"),
     "quantiles": (
         case(quantiles="0.1,a"),
-        "--quantiles must be numbers with commas between; got '0.1,a'",
+        "--quantiles must be numbers separated by commas; got '0.1,a'",
     ),
     "split": (
         case(split="0.5,0.5"),
@@ -242,7 +242,7 @@ def test_wrong_usage_is_exit_code_2(capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_text_from_the_data_is_only_text(tmp_path, capsys):
+def test_text_from_the_data_is_not_interpreted(tmp_path, capsys):
     hourly().rename(columns={"y": "[red]y[/red]"}).to_csv(tmp_path / "data.csv", index=False)
     arguments = [*OPTIONS, "--out", str(tmp_path / "[run]")]
     arguments[1] = "[red]y[/red]"
@@ -258,7 +258,7 @@ def weights(folder):
     return checkpoint.load(Path(folder) / "checkpoint.safetensors", "training")[0]
 
 
-def test_killed_training_ends_where_a_whole_one_does(run, data, tmp_path):
+def test_a_killed_and_continued_training_equals_a_whole_one(run, data, tmp_path):
     arguments = ["train", "forecast", data, *OPTIONS, "--out", tmp_path / "run"]
     path = tmp_path / "run" / "checkpoint.safetensors"
     process = program(arguments)
@@ -288,7 +288,7 @@ def test_interrupt_keeps_the_best_and_evaluates(data, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_training(data, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_reported_before_training(data, tmp_path, capsys):
     (tmp_path / "run").touch()
     assert main(["train", "forecast", data, *OPTIONS, "--out", str(tmp_path / "run")]) == 2
     printed = capsys.readouterr().err

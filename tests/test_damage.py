@@ -116,7 +116,7 @@ def test_files_without_a_digest_are_read_and_get_one(tmp_path):
     assert tensorfile.DIGEST.encode() in (tmp_path / "new").read_bytes()
 
 
-def test_a_digest_that_was_taken_away_is_missed(made, tmp_path):
+def test_a_removed_digest_is_detected(made, tmp_path):
     from safetensors import safe_open
     from safetensors.torch import save_file
 
@@ -165,7 +165,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "training"])
-def test_every_edited_description_is_refused_or_holds(kind, made, tmp_path):
+def test_every_edited_description_is_refused_or_valid(kind, made, tmp_path):
     """Whatever a field says, there is one sentence, or a file that loads and can be used."""
     path, read = made[0][kind]
     tensors, facts = tensorfile.load(path, tensorfile.kind_of(path))
@@ -185,7 +185,7 @@ def test_every_edited_description_is_refused_or_holds(kind, made, tmp_path):
     assert refusals > 5
 
 
-def test_every_edited_checkpoint_of_a_training_is_refused_or_goes_on(made, tmp_path):
+def test_every_edited_checkpoint_is_refused_or_continued(made, tmp_path):
     path, _ = made[0]["training"]
     tensors, facts = tensorfile.load(path, "training")
     target, wrong = tmp_path / "run" / path.name, []

@@ -39,10 +39,10 @@ def test_page_runs_and_prints_what_it_says(name, tmp_path, monkeypatch):
     "package",
     ["layers", "models", "memory", "stream", "interop", "systems", "testing", "train"],
 )
-def test_every_public_name_comes_into_the_reference(package):
+def test_every_public_name_is_in_the_reference(package):
     """The site puts the names that the page does not list in the place of this line."""
     assert f"\n<!-- the rest of longstate.{package} -->\n" in PAGES[f"api/{package}.md"]
 
 
-def test_there_is_something_to_run():
+def test_there_are_examples_to_run():
     assert "state.md" in PROGRAMS

@@ -54,7 +54,7 @@ def test_a_truly_full_disk(tmp_path):
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_path_that_cannot_be(tmp_path):
+def test_an_impossible_path_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written: .*[Nn]ot a directory|File exists"):
         write_whole(tmp_path / "file" / "f", "x")

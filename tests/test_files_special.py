@@ -79,7 +79,7 @@ def test_standard_output(place, tmp_path):
     assert name.is_symlink()
 
 
-def test_a_socket_gets_a_sentence(tmp_path):
+def test_a_socket_is_refused_with_a_message(tmp_path):
     import socket
 
     with socket.socket(socket.AF_UNIX) as server:
@@ -131,13 +131,13 @@ def test_a_file_that_must_not_be_written_is_refused(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-def test_names_of_the_greatest_length(tmp_path):
+def test_names_of_maximum_length_are_written(tmp_path):
     for name in ("a" * 255, "é" * 127):
         write_whole(tmp_path / name, "x")
     assert len(os.listdir(tmp_path)) == 2
 
 
-def test_many_writers_of_one_file_do_not_meet(tmp_path):
+def test_many_writers_of_one_file_do_not_interfere(tmp_path):
     path = tmp_path / "f"
     code = (
         "import sys; from longstate._files import write_whole\n"
@@ -156,7 +156,7 @@ def test_many_writers_of_one_file_do_not_meet(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
-def test_two_folders_of_one_name_are_made_apart(tmp_path):
+def test_two_writers_of_one_folder_do_not_interfere(tmp_path):
     with new_folder(tmp_path / "f") as one:
         with new_folder(tmp_path / "f") as two:
             (two / "b").touch()

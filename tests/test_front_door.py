@@ -46,7 +46,7 @@ def test_the_front_door_lists_packages_and_names():
 
 
 @pytest.mark.parametrize("name", ["", *PACKAGES])
-def test_every_listed_name_is_there_and_public(name):
+def test_every_listed_name_exists_and_is_public(name):
     package = importlib.import_module(f"longstate.{name}".rstrip("."))
     names = dir(package)
     assert names
@@ -213,7 +213,7 @@ def test_what_cannot_be_opened_or_saved_is_one_sentence(tmp_path):
             longstate.save(thing, tmp_path / "out")
 
 
-def test_a_run_of_an_older_version_loads_and_goes_on(tmp_path):
+def test_a_run_of_an_older_version_is_loaded_and_continued(tmp_path):
     """Settings had other names, and the model's file did not hold them."""
     (tmp_path / "a.txt").write_bytes(LETTERS * 50)
     run = tmp_path / "run"

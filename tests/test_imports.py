@@ -103,7 +103,7 @@ def test_only_train_imports_distributed():
 
 
 @pytest.mark.parametrize("path", sources("longstate"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_implementations_know_nothing_of_each_other(path):
+def test_implementations_do_not_import_each_other(path):
     if path.stem not in ("reference", "cpu", "triton") or path.parent.parent.name != "ops":
         return
     op = f"longstate.ops.{path.parent.name}"
@@ -159,7 +159,7 @@ def test_constructors_have_few_options():
     assert not wide, f"constructors with over {CONSTRUCTOR_OPTIONS} options or **kwargs: {wide}"
 
 
-def test_annotations_are_real():
+def test_annotations_are_not_strings():
     # As strings they would hide from the shape checks that tests turn on.
     lazy = [p for p in sources("longstate") if "__future__.annotations" in imported(parse(p))]
     assert lazy == []

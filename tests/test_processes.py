@@ -56,7 +56,7 @@ def step(out):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_signal_saves_what_was_learnt(name, training):
+def test_a_signal_saves_the_best_weights(name, training):
     arguments, out = training
     process = begun(arguments, out)
     time.sleep(0.5)  # some steps, so that the checkpoint is not the first one
@@ -71,7 +71,7 @@ def test_a_signal_saves_what_was_learnt(name, training):
     assert not list(out.glob(".*"))
 
 
-def test_nohup_stays_nohup(training):
+def test_a_signal_ignored_by_nohup_stays_ignored(training):
     arguments, out = training
     ignore = "import signal, os, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
     before = [sys.executable, "-c", ignore + "os.execv(sys.argv[1], sys.argv[1:])"]
@@ -91,8 +91,8 @@ def test_a_second_training_in_one_folder_is_refused(training, capsys):
         assert main(arguments) == 2
         said = capsys.readouterr().err
         assert said == (
-            f"error: {out} is in use: another training writes into it; wait until that ends, or "
-            "choose another folder\n"
+            f"error: {out} is in use by another training; wait until that has ended, "
+            "or choose another folder\n"
         )
         assert process.poll() is None
     finally:
@@ -102,14 +102,14 @@ def test_a_second_training_in_one_folder_is_refused(training, capsys):
         pass
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
+def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
     for name in (".checkpoint.safetensors.0123.part", ".model.safetensors.part", ".mine.part"):
         (tmp_path / name).write_bytes(b"half")
     with checkpoint.run_folder(tmp_path):
         assert os.listdir(tmp_path) == [".mine.part"]
 
 
-def test_a_folder_is_held_by_one_and_leaves_nothing(tmp_path):
+def test_a_folder_is_locked_by_one_and_removed_if_empty(tmp_path):
     folder = tmp_path / "a" / "b"
     with only_writer(folder):
         for same in (folder, tmp_path / "a" / ".." / "a" / "b"):

@@ -54,7 +54,7 @@ def test_python_runs_and_prints_what_it_says(code, tmp_path, monkeypatch, reques
     assert printed.getvalue().splitlines() == promised
 
 
-def test_there_is_something_to_run():
+def test_there_are_examples_to_run():
     assert blocks("python")
     assert len([c for c in commands() if c.startswith("pip install -e")]) == 2
 
@@ -99,7 +99,7 @@ def check_longstate(words: list[str], folder: Path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page):
+def test_link_targets_exist(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if not target.startswith("http"):
@@ -110,7 +110,7 @@ QUOTED = r"\[([^\]]*\d[^\]]*)\]\((?:\.\./)*(benchmarks/results/[^)#]+)[^)]*\)"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_figures_that_are_quoted_stand_in_the_file_they_link_to(page):
+def test_quoted_figures_are_in_the_linked_file(page):
     for words, file in re.findall(QUOTED, page.read_text(encoding="utf-8")):
         result = (ROOT / file).read_text(encoding="utf-8")
         for number in re.findall(r"\d[\d,.]*\d|\d", words):

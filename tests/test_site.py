@@ -138,21 +138,21 @@ def visit(site, tmp_path_factory):
     return tour(site, pages_of(site), tmp_path_factory.mktemp("browser"))
 
 
-def test_pages_ask_for_nothing_outside_and_say_nothing_on_the_console(visit):
+def test_pages_make_no_outside_requests_and_log_nothing(visit):
     seen, said, missing = visit
     assert len(seen) > 40
     assert said == []
     assert missing == []
 
 
-def test_pages_fit_a_telephone(visit):
+def test_pages_fit_a_narrow_screen(visit):
     """The page is not wider than 390 pixels, and what is wider scrolls in a box of its own."""
     seen, _, _ = visit
     assert {page: s["width"] for page, s in seen.items() if s["width"] > 390} == {}
     assert {page: s["wide"] for page, s in seen.items() if s["wide"]} == {}
 
 
-def test_pages_have_a_heading_and_whole_pictures(visit):
+def test_pages_have_a_heading_and_complete_pictures(visit):
     seen, _, _ = visit
     assert [page for page, s in seen.items() if not s["heading"]] == []
     assert [picture for s in seen.values() for picture in s["broken"]] == []
@@ -171,7 +171,7 @@ class Links(HTMLParser):
         self.anchors |= {found[name] for name in ("id", "name") if found.get(name)}
 
 
-def test_every_link_leads_somewhere(site):
+def test_every_link_target_exists(site):
     parsed = {page: Links(site / page[1:]) for page in pages_of(site)}
     broken = []
     for page, inside in parsed.items():

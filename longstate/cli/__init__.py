@@ -1,7 +1,7 @@
-"""The command line: parse, call, print. Nothing is computed here.
+"""The command line: parse arguments, call the library, print results. Nothing is computed here.
 
-Every mistake of the caller's is one sentence on standard error and exit code 2. An output that
-cannot be written is 1, Ctrl-C is 130, and SIGTERM and SIGHUP during a training are 143 and 129.
+Wrong input gives one sentence on standard error and exit code 2. The exit code is 1 if the output
+cannot be written, 130 after Ctrl-C, and 143 or 129 after SIGTERM or SIGHUP during a training.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _VERSION = "Print the version and exit."
 
 
 class _Commands(typer.core.TyperGroup):
-    """Ctrl-C ends any command with its exit code, and nothing is printed."""
+    """Commands that Ctrl-C ends with exit code 130, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -93,13 +93,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _close_output()  # whoever was reading has left
+        _close_output()  # the reading program has ended
         return code or 1
     except OSError as error:
         _close_output()
         what = error.filename or "the output"
         _complain(f"{what} cannot be used: {error.strerror or error}")
-        ended = error.__context__  # a hang-up: its terminal has gone too
+        ended = error.__context__  # after SIGHUP the terminal is gone too
         return ended.code if isinstance(ended, SystemExit) and isinstance(ended.code, int) else 1
     return code
 
@@ -129,6 +129,6 @@ def _complain(sentence: str) -> None:
 
 
 def _close_output() -> None:
-    """What could not be written would be tried once more when Python ends."""
+    """Close standard output, so that Python does not try to write the rest when it ends."""
     with contextlib.suppress(OSError):
         sys.stdout.close()

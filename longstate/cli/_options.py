@@ -1,4 +1,4 @@
-"""Options of a command that are the fields of a settings class, so that the two cannot differ."""
+"""Make the options of a command from the fields of a settings class, so that they agree."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from longstate.errors import InputError
 
 
 def with_settings(**classes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose arguments named here are settings: one option for each field.
+    """Decorator: replace an argument that is a settings object by one option for each field.
 
         @with_settings(size=Size)
         def train(data: Path, *, size: Size) -> None: ...
@@ -62,7 +62,7 @@ def _parameters(settings: Any, panel: str) -> list[inspect.Parameter]:
 
 
 def descriptions(settings: Any) -> dict[str, str]:
-    """Field -> its text under `Args:` in the docstring."""
+    """For each field its text under `Args:` in the docstring."""
     text = inspect.getdoc(settings) or ""
     _, _, listed = text.partition("Args:\n")
     listed = listed.partition("\n\n")[0]
@@ -72,12 +72,12 @@ def descriptions(settings: Any) -> dict[str, str]:
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
-    """Of an option such as 0.7,0.1,0.2.
+    """The numbers of an option such as 0.7,0.1,0.2.
 
     Raises:
-        InputError: these are no numbers with commas between.
+        InputError: the text is not a list of numbers separated by commas.
     """
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"{option} must be numbers with commas between; got {text!r}") from None
+        raise InputError(f"{option} must be numbers separated by commas; got {text!r}") from None

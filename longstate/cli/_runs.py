@@ -1,4 +1,4 @@
-"""What a command is given: a run, a model's file or a checkpoint; and which kind it needs."""
+"""Open the argument of a command: a run, the file of a model or a checkpoint."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +12,21 @@ if TYPE_CHECKING:
     from longstate.train import Forecaster, TextModel
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + the number of the signal, as shells have it."""
+"""Exit code after Ctrl-C: 128 plus the number of the signal, as in shells."""
 
 Run = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="Folder of `longstate train`, the file of a model, or a folder with a checkpoint of "
-        "transformers or mamba-ssm.",
+        help="A folder that `longstate train` wrote, the file of a model, or a folder with a "
+        "checkpoint of transformers or mamba-ssm.",
+    ),
+]
+Reading = Annotated[
+    Path | None,
+    typer.Option(
+        help="What the model reads: a text file, a CSV file for a forecaster, or a .npy file of "
+        "token numbers."
     ),
 ]
 
@@ -28,7 +35,7 @@ def open_forecaster(path: Path, command: str) -> "Forecaster":
     """The forecaster in a run.
 
     Raises:
-        InputError: there is none; the sentence says what to use instead.
+        InputError: it holds something else; the message says what to use instead.
     """
     from longstate import load
     from longstate.train import Forecaster
@@ -40,10 +47,10 @@ def open_forecaster(path: Path, command: str) -> "Forecaster":
 
 
 def open_forecast_model(path: Path, command: str) -> "ForecastModel":
-    """The model of a forecaster, or one that was saved by itself.
+    """The model of a forecaster, from a run or from a file of the model alone.
 
     Raises:
-        InputError: there is none.
+        InputError: it holds something else.
     """
     from longstate import load
     from longstate.models import ForecastModel
@@ -58,11 +65,11 @@ def open_forecast_model(path: Path, command: str) -> "ForecastModel":
 
 
 def open_text_model(path: Path, command: str) -> "TextModel":
-    """The language model and its tokens. A model without tokens of its own takes those of a
-    `tokenizer.json` beside it, or bytes where it has 256 of them.
+    """The language model with its tokenizer. For a model without a saved tokenizer it is the
+    `tokenizer.json` beside it, or bytes if the model has 256 tokens.
 
     Raises:
-        InputError: there is none, or there is no tokenizer.
+        InputError: it holds something else, or there is no tokenizer.
     """
     from longstate import load
 
@@ -74,7 +81,7 @@ def open_text_model(path: Path, command: str) -> "TextModel":
 
 
 def as_text_model(path: Path, found: Any) -> "TextModel | None":
-    """None where `found`, which came from `path`, is no language model."""
+    """`found`, which was loaded from `path`, as a text model; None if it is no language model."""
     from longstate.models import LanguageModel
     from longstate.train import TextModel
 
@@ -88,13 +95,13 @@ def as_text_model(path: Path, found: Any) -> "TextModel | None":
     if found.spec.vocab_size == 256:
         return TextModel.of(found)
     raise InputError(
-        f"{path} has no tokenizer.json; put the one of this model there, so that text can be "
-        f"turned into its {found.spec.vocab_size} tokens"
+        f"{path} has no tokenizer.json, which converts text to the {found.spec.vocab_size} tokens "
+        "of the model; copy that of the model there"
     )
 
 
 def kind_of(found: Any) -> str:
-    """In words."""
+    """The kind of a loaded object, in words."""
     from longstate.models import ForecastModel, LanguageModel
     from longstate.train import Forecaster, TextModel
 

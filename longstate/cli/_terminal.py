@@ -1,9 +1,9 @@
-"""What commands read and print: on terminals of any width and encoding, on outputs that are full or
-closed.
+"""Input and output of commands, for terminals of any width and encoding, and for outputs that are
+full or closed.
 
-Names come from files of strangers: what would control a terminal is shown as an escape. Text that
-an output cannot encode is escaped too. Data that goes into a pipe or a file is UTF-8, unless
-PYTHONIOENCODING says otherwise.
+Names may come from untrusted files, so characters that control a terminal are printed as escapes.
+Characters that the output cannot encode are escaped too. Output into a pipe or a file is UTF-8,
+unless PYTHONIOENCODING names another encoding.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Make the standard streams fit for use. A closed one stands in for a place that swallows all,
-    so that no file that is opened later takes its number."""
+    """Set up the standard streams. A closed one is replaced by the null device, so that a file that
+    is opened later does not get its number."""
     with contextlib.suppress(OSError):
         for number in (0, 1, 2):
             try:
                 os.fstat(number)
             except OSError:
-                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
@@ -42,11 +42,11 @@ def prepare() -> None:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """The text with escapes for characters that would control a terminal or cannot be seen.
+    """The text with escapes for control characters and invisible characters.
 
     Args:
-        text: from anywhere.
-        keep: characters that stay, such as a line break.
+        text: any text.
+        keep: characters that are not escaped, such as a line break.
     """
     return "".join(
         c
@@ -57,7 +57,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def say(sentence: str) -> None:
-    """A line on standard output."""
+    """Print a line on standard output."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -65,12 +65,12 @@ def say(sentence: str) -> None:
 
 
 def note(sentence: str) -> None:
-    """A line on standard error, at once."""
+    """Print a line on standard error, unbuffered."""
     print(visible(sentence), file=sys.stderr, flush=True)
 
 
 def write(text: str) -> None:
-    """Data on standard output, at once; on a terminal without what would control it."""
+    """Write data to standard output, unbuffered; on a terminal control characters are escaped."""
     sys.stdout.write(visible(text, "\n\t") if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
@@ -82,7 +82,7 @@ def input_lines() -> Iterator[bytes]:
         InputError: it is closed or cannot be read.
     """
     if sys.stdin is None:
-        raise InputError("standard input is closed; give it a file or a pipe to read")
+        raise InputError("standard input is closed; connect a file or a pipe to it")
     try:
         yield from sys.stdin.buffer
     except OSError as e:
@@ -99,14 +99,14 @@ def show_table(
     console: "Console | None" = None,
     box: "Box | None" = None,
 ) -> None:
-    """A table, or a list where that is too wide for the console: no figure is ever cut.
+    """Print a table; if it is too wide for the console, a list. No number is cut off.
 
     Args:
-        title: above it; an empty text for none.
-        head: names of the columns, the first of what stands in the rows.
-        rows: cells; a row of one cell begins a section.
-        caption: below it.
-        right: columns from this one on are figures, and stand at the right.
+        title: printed above; none if empty.
+        head: names of the columns; the first column names the rows.
+        rows: cells. A row of one cell begins a section.
+        caption: printed below.
+        right: columns from this one on hold numbers and are aligned to the right.
         console: to print on; standard output if None.
         box: lines of the table.
     """
@@ -165,7 +165,7 @@ def _show_list(
 
 
 def show_facts(title: str, rows: dict[str, str]) -> None:
-    """Names and values: a table, or a list on a narrow console."""
+    """Print names and values: a table, or a list on a narrow console."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -1,8 +1,8 @@
-"""`longstate bench`: how fast this machine runs the ops and layers, and how near to its limits.
+"""`longstate bench`: the speed of ops and layers on this machine, compared with its limits.
 
-The table goes to standard error, and standard output holds one JSON line and nothing else, so that
-`longstate bench > bench.json` gives programs theirs and people see theirs. A terminal, which shows
-both, is spared the JSON line unless `--json` asks for it.
+The table goes to standard error, and one JSON line to standard output, so that
+`longstate bench > bench.json` shows the table and stores the JSON. If standard output is a
+terminal, the JSON line is printed only with `--json`.
 """
 
 import sys
@@ -20,35 +20,38 @@ if TYPE_CHECKING:
     from longstate.bench import Result, Row
     from longstate.bench._measure import Progress
 
-_BUSY = 0.2  # limits that differ by more than this say that something else was running
-_WIDTH = 100  # of the table where there is no terminal to fit
+_BUSY = 0.2  # a larger difference of the limits means that the machine was busy
+_WIDTH = 100  # of the table if the output is not a terminal
 
 
 def bench(
     ops: Annotated[
-        list[str], typer.Option(help="Ops to measure, with commas between; or repeat.")
+        list[str], typer.Option(help="Ops to measure, separated by commas; can be repeated.")
     ] = [],  # noqa: B006
     layers: Annotated[
-        list[str], typer.Option(help="Layers to measure, with commas between; or repeat.")
+        list[str], typer.Option(help="Layers to measure, separated by commas; can be repeated.")
     ] = [],  # noqa: B006
-    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
-    length: Annotated[int, typer.Option(help="Samples of each.")] = 1024,
+    batch: Annotated[int, typer.Option(help="Number of sequences.")] = 1,
+    length: Annotated[int, typer.Option(help="Samples of each sequence.")] = 1024,
     d_model: Annotated[int, typer.Option(help="Channels of a layer.")] = 512,
-    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="As PyTorch names it: cpu, cuda, mps.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Type of the numbers: float32, float64, bfloat16 or float16.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="Device of PyTorch: cpu, cuda or mps.")] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(help="Processors to use; as many as PyTorch would if not given.")
+        int | None, typer.Option(help="Number of threads; the default of PyTorch if not given.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="For each timing, at least.")] = 0.2,
+    seconds: Annotated[float, typer.Option(help="Minimum duration of each timing.")] = 0.2,
     json: Annotated[
-        bool, typer.Option("--json", help="Print the JSON line on a terminal too.")
+        bool, typer.Option("--json", help="Also print the JSON line on a terminal.")
     ] = False,
 ) -> None:
-    """Measure ops and layers: ms, tokens/s, fractions of this machine's limits.
+    """Measure the speed of ops and layers, and compare it with the limits of this machine.
 
-    Without --ops and --layers: all, in about a minute on two cores. The table is on standard error;
-    standard output, unless it is a terminal, gets one JSON line. Ctrl-C ends it and shows what was
-    measured. A result that differs from its reference gets no speed, and the exit code is 1.
+    Without --ops and --layers everything is measured, in about a minute on two cores. The table is
+    printed on standard error, one JSON line on standard output unless that is a terminal. Ctrl-C
+    ends the measurement and shows the results so far. If a result differs from its reference, no
+    speed is shown, and the exit code is 1.
     """
     from longstate.bench import Settings, run
 
@@ -77,7 +80,7 @@ def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
     columns = (
         BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
-    # it is drawn between timings only: a thread that draws would be timed too
+    # drawn only between timings, because a drawing thread would change them
     bar = Bar(
         *columns, console=console, auto_refresh=False, transient=True,
         disable=not console.is_terminal,
@@ -113,19 +116,19 @@ def _show(found: "Result") -> None:
     versions = ("longstate", "PyTorch", "numba", "triton")
     say(", ".join(f"{name} {found.environment[name]}" for name in versions))
     say(f"limits: matrix products {products} GFLOP/s; bandwidth {limits.bandwidth / 1e9:,.1f} GB/s")
-    say("bandwidth, products: shares of these limits; what counts: pydoc longstate.bench")
+    say("bandwidth, products: shares of these limits; `pydoc longstate.bench` defines them")
     head = ("", "ms", "middle half", "tokens/s", "bandwidth", "products")
     show_table("", head, _rows(found), console=console, box=SIMPLE_HEAD)
     if any((row.bandwidth_fraction(limits) or 0) > 1 for row in found.rows):
-        say("Above 100 % of bandwidth: the operands stay in the cache, which memory cannot match.")
+        say("Above 100 % of bandwidth: the operands fit into the cache, which is faster.")
     for note in dict.fromkeys(f"{row.name}: {row.note}" for row in found.rows if row.note):
         say(note)
     if not found.complete:
-        say("Interrupted: this is what was measured until then.")
+        say("Interrupted: these are the results so far.")
     if found.limits_moved is not None and found.limits_moved > _BUSY:
         say(
-            f"The limits differed by {found.limits_moved:.0%} before and after: the machine was "
-            "busy, and can do better than this."
+            f"The limits before and after differ by {found.limits_moved:.0%}: the machine was "
+            "busy, so speeds may be too low."
         )
 
 

@@ -1,4 +1,4 @@
-"""`longstate cite`: the paper behind a layer, as BibTeX."""
+"""`longstate cite`: the paper of a layer, as BibTeX."""
 
 from typing import Annotated
 
@@ -10,7 +10,10 @@ from longstate.cli._terminal import write
 def cite(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[LAYER]...", help="Such as s4d or mamba2. None: list the names."),
+        typer.Argument(
+            metavar="[LAYER]...",
+            help="Names such as s4d or mamba2. Without a name, all names are listed.",
+        ),
     ] = None,
 ) -> None:
     """Print BibTeX entries for layers, for `hippo`, or for `longstate` itself."""

@@ -1,4 +1,4 @@
-"""`longstate convert`: a language model from one library's folder into another's."""
+"""`longstate convert`: write a language model in the format of another library."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +13,18 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="IN", help="Folder with config.json and weights, or of `longstate train text`."
+            metavar="IN",
+            help="A folder with config.json and weights, or a folder of `longstate train text`.",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; new or empty.")],
-    to: Annotated[str, typer.Option(help="Library to write for: transformers or mamba-ssm.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to write. It must be new or empty.")
+    ],
+    to: Annotated[
+        str, typer.Option(help="The library that will load it: transformers or mamba-ssm.")
+    ],
 ) -> None:
-    """Write a Mamba, Mamba-2 or FalconMamba model for another library, and check it."""
+    """Convert a Mamba, Mamba-2 or FalconMamba model for another library, and check the result."""
     from longstate import load
     from longstate.cli._runs import kind_of
     from longstate.interop import convert_language_model

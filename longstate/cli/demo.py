@@ -1,4 +1,4 @@
-"""`longstate demo`: train, score and report on a series that ships with the package."""
+"""`longstate demo`: train, score and report on a series that is part of the package."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,12 +17,13 @@ COVARIATES = ("cancelled", "wind_speed", "visibility", "precipitation")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("longstate-demo"),
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("longstate-demo"),
 ) -> None:
     """Train a small forecaster on a year of real data, score it, and write a report."""
-    from longstate import datasets, reports
+    from longstate import datasets
     from longstate._files import write_whole
-    from longstate.cli.show import progress_bar, show_evaluation
+    from longstate.cli.forecast import write_evaluation
+    from longstate.cli.show import progress_bar
     from longstate.train._forecast import MODEL
 
     frame = datasets.nyc_airports()
@@ -31,23 +32,20 @@ def demo(
         f"{len(frame):,} hours of departures from New York's airports and their weather. Learning "
         f"how many flights will leave late in each of the next {forecaster.horizon} hours."
     )
-    # Written first: a folder that cannot be written should not cost a training.
+    # Written before the training, so that a folder that cannot be written is noticed early.
     write_whole(out / "tomorrow.csv", tomorrow(frame, forecaster.horizon).to_csv(index=False))
     with progress_bar() as show:
         forecaster.fit(frame, TARGET, covariates=COVARIATES, known=KNOWN, show=show)
     say(f"Training took {forecaster.history.seconds:.0f} s.")
-    evaluation = forecaster.evaluate(frame)
     forecaster.save(out / MODEL)
-    write_whole(out / "evaluation.json", evaluation.to_json())
-    name = "longstate demo: late departures from New York, 2013"
-    page = reports.write(reports.describe(forecaster, evaluation, name), out / "report.html")
-    show_evaluation(evaluation)
+    title = "longstate demo: late departures from New York, 2013"
+    page = write_evaluation(forecaster, frame, out, title)
     say(f"The report is {page}")
     say(f"Next: longstate predict {out} {out / 'tomorrow.csv'}")
 
 
 def small_forecaster() -> "Forecaster":
-    """One that learns in half a minute on two processors."""
+    """A forecaster whose training takes half a minute on two processors."""
     from longstate.train import Forecaster, Size, Training
 
     return Forecaster(
@@ -59,7 +57,7 @@ def small_forecaster() -> "Forecaster":
 
 
 def tomorrow(frame: "pd.DataFrame", horizon: int) -> "pd.DataFrame":
-    """The last weeks of the series, of whose last `horizon` rows only the timetable is known."""
+    """The last weeks of the series. In the last `horizon` rows only the timetable is filled."""
     recent = frame.tail(500).copy()
     recent.iloc[-horizon:, recent.columns.get_indexer([TARGET, *COVARIATES])] = float("nan")
     return recent

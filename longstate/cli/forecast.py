@@ -1,8 +1,8 @@
 """Commands that train and use a forecaster. They import what they need when they run, so that
-`longstate --help` answers at once."""
+`longstate --help` is fast."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,66 +11,83 @@ from longstate.cli._runs import INTERRUPTED, Run
 from longstate.cli._terminal import note, say, write
 from longstate.train import Size, Training
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from longstate.train import Forecaster
+
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="CSV file: a header first, oldest row first.")
+    Path,
+    typer.Argument(metavar="DATA", help="CSV file with a header line; the oldest row is first."),
 ]
 
 
 @with_settings(size=Size, training=Training)
 def train(
     data: Data,
-    target: Annotated[list[str], typer.Option(help="Column to forecast; repeat for several.")],
-    horizon: Annotated[int, typer.Option(help="Rows to forecast.")],
+    target: Annotated[list[str], typer.Option(help="Column to forecast; can be repeated.")],
+    horizon: Annotated[int, typer.Option(help="Number of rows to forecast.")],
     time: Annotated[str | None, typer.Option(help="Column with the times.")] = None,
     step: Annotated[
         str | None,
         typer.Option(
-            help="Time step such as h, D, B, MS; rows: one row is one step. Found if none."
+            help="Time step such as h, D, B or MS; `rows` if one row is one step. Found in the "
+            "data if not given."
         ),
     ] = None,
     zone: Annotated[
-        str | None, typer.Option(help="Time zone of times that name none, as Europe/Berlin.")
+        str | None, typer.Option(help="Time zone of times without one, such as Europe/Berlin.")
     ] = None,
     holidays: Annotated[
-        list[str], typer.Option(help="Working day that is none, as 2024-12-25; repeat for several.")
+        list[str], typer.Option(help="Weekday without work, such as 2024-12-25; can be repeated.")
     ] = [],  # noqa: B006
-    lower: Annotated[float | None, typer.Option(help="No forecast lies below.")] = None,
-    upper: Annotated[float | None, typer.Option(help="No forecast lies above.")] = None,
+    lower: Annotated[float | None, typer.Option(help="Lower bound of every forecast.")] = None,
+    upper: Annotated[float | None, typer.Option(help="Upper bound of every forecast.")] = None,
     transform: Annotated[
-        str, typer.Option(help="Of the targets: none, log1p, box-cox, or auto: best on validation.")
+        str,
+        typer.Option(
+            help="Transform of the targets: none, log1p, box-cox; or auto, the best on validation."
+        ),
     ] = "none",
     covariates: Annotated[
-        list[str], typer.Option(help="Column known up to now; repeat for several.")
+        list[str], typer.Option(help="Further column, known up to now; can be repeated.")
     ] = [],  # noqa: B006
     known: Annotated[
-        list[str], typer.Option(help="Column known for the future too; repeat for several.")
+        list[str], typer.Option(help="Further column, known for the future too; can be repeated.")
     ] = [],  # noqa: B006
-    window: Annotated[int | None, typer.Option(help="Rows that a forecast sees.")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of rows that a forecast reads; 336, or less for short data, if not given."
+        ),
+    ] = None,
     season: Annotated[
-        int | None, typer.Option(help="Rows per season, for the seasonal naive method.")
+        int | None,
+        typer.Option(help="Rows per season, for the seasonal naive method; found if not given."),
     ] = None,
     layers: Annotated[
-        str, typer.Option(help="Layer of every block, or a pattern: s4d,mamba.")
+        str, typer.Option(help="Layer of every block, or a repeated pattern such as s4d,mamba.")
     ] = "s4d",
-    quantiles: Annotated[str, typer.Option(help="Levels, or an empty text for none.")] = (
-        "0.1,0.5,0.9"
-    ),
+    quantiles: Annotated[
+        str, typer.Option(help="Quantiles to forecast; an empty text for none.")
+    ] = ("0.1,0.5,0.9"),
     split: Annotated[
         str, typer.Option(help="Shares of the rows for training, validation and test.")
     ] = "0.7,0.1,0.2",
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights, the order of the windows, and dropout.")
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; a run that was stopped goes on.")
+        Path | None,
+        typer.Option(help="Folder of the run. A run that was stopped there is continued."),
     ] = None,
     *,
     size: Size,
     training: Training,
 ) -> None:
-    """Train a forecaster, and score it beside last value, seasonal naive and ridge regression."""
+    """Train a forecaster, and compare it with last value, seasonal naive and ridge regression."""
     levels, shares = numbers("--quantiles", quantiles), numbers("--split", split)
-    from longstate import reports
-    from longstate._files import write_whole
-    from longstate.cli.show import progress_bar, show_evaluation
+    from longstate.cli.show import progress_bar
     from longstate.train import Forecaster, read_csv
 
     frame = read_csv(data)
@@ -106,20 +123,37 @@ def train(
         say(remark)
     history = forecaster.history
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
-    evaluation = forecaster.evaluate(frame)
-    write_whole(out / "evaluation.json", evaluation.to_json())
-    page = reports.write(reports.describe(forecaster, evaluation, str(out)), out / "report.html")
-    show_evaluation(evaluation)
+    page = write_evaluation(forecaster, frame, out, str(out))
     say(f"The run is in {out}, the report is {page}")
     if history.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+def write_evaluation(
+    forecaster: "Forecaster", frame: "pd.DataFrame", out: Path, title: str
+) -> Path:
+    """Evaluate a forecaster, write `evaluation.json` and the report, and print the scores.
+
+    Returns:
+        The path of the report.
+    """
+    from longstate import reports
+    from longstate._files import write_whole
+    from longstate.cli.show import show_evaluation
+
+    evaluation = forecaster.evaluate(frame)
+    write_whole(out / "evaluation.json", evaluation.to_json())
+    page = reports.write(reports.describe(forecaster, evaluation, title), out / "report.html")
+    show_evaluation(evaluation)
+    return page
 
 
 def predict(
     run: Run,
     data: Data,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="CSV file to write; standard output if none.")
+        Path | None,
+        typer.Option("-o", "--out", help="CSV file to write; standard output if not given."),
     ] = None,
 ) -> None:
     """Forecast the rows that come after the last one of DATA, with times written as in training.
@@ -132,7 +166,7 @@ def predict(
 
     forecaster = open_forecaster(run, "predict")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they stand in the notes
+        warnings.simplefilter("ignore")  # they are printed as notes
         forecast = forecaster.predict(read_csv(data))
     for remark in forecast.attrs["notes"]:
         note(remark)

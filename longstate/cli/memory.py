@@ -1,45 +1,45 @@
-"""`longstate certify` and `longstate memory`: what no input can do, and what is kept."""
+"""`longstate certify` and `longstate memory`: bounds for all inputs, and what a model remembers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstate.cli._runs import Reading, Run
 from longstate.cli._terminal import say, write
 
 if TYPE_CHECKING:
     from longstate.memory import Certificate
 
-Model = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN|CHECKPOINT",
-        help="Folder of `longstate train`, or of a checkpoint of transformers or mamba-ssm.",
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Text, CSV of a forecaster, or token numbers (.npy) to read."),
-]
 
 ROWS, LENGTH = 4, 512
 
 
 def certify(
-    model: Model,
-    data: Data = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
-    attack: Annotated[bool, typer.Option(help="Search for bad inputs too.")] = True,
+    model: Run,
+    data: Reading = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON instead of a table.")
+    ] = False,
+    attack: Annotated[bool, typer.Option(help="Also search for the worst inputs.")] = True,
     radius: Annotated[
         float | None,
-        typer.Option(help="Largest length of a sample, for layers that no known norm precedes."),
+        typer.Option(
+            help="Largest Euclidean norm of a sample, for layers that have no norm before them."
+        ),
     ] = None,
     dt: Annotated[
         tuple[float, float],
-        typer.Option(metavar="LOW HIGH", help="Shortest and longest time between samples."),
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Shortest and longest time between samples, 1 being the regular interval.",
+        ),
     ] = (1.0, 1.0),
 ) -> None:
-    """Prove what no input can make a model do. Exit code 1 where a claim fails."""
+    """Compute bounds on a model's states that hold for all inputs.
+
+    The exit code is 1 if a claim fails.
+    """
     from longstate.cli.show import show_certificate, working
     from longstate.memory import certify, layers_of
     from longstate.reports._subject import open_subject
@@ -60,9 +60,9 @@ def certify(
 
 
 def memory(
-    model: Model,
-    data: Data = None,
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("memory.html"),
+    model: Run,
+    data: Reading = None,
+    out: Annotated[Path, typer.Option(help="HTML page to write.")] = Path("memory.html"),
 ) -> None:
     """Show what the layers of a model remember: a table, and a report to open in a browser."""
     from longstate.cli.show import show_layers, working

@@ -1,54 +1,53 @@
-"""`longstate reduce`: a smaller state for a trained model, and what that costs."""
+"""`longstate reduce`: make the states of a trained model smaller."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from longstate.cli._runs import Reading, Run
 from longstate.cli._terminal import say, write
 from longstate.errors import InputError
 
 MODEL, KEPT = "model.safetensors", ("validation.npy", "tokenizer.json")
-Model = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN|CHECKPOINT",
-        help="Folder of `longstate train`, or of a checkpoint of transformers or mamba-ssm.",
-    ),
-]
 
 
 def reduce(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Text, CSV of a forecaster, or token numbers (.npy) to read. A text run has a "
-            "piece of its validation text."
-        ),
-    ] = None,
+    model: Run,
+    out: Annotated[Path, typer.Option(help="The folder to write. It must be new or empty.")],
+    data: Reading = None,
     keep: Annotated[
-        float | None, typer.Option(help="Share of the state that stays; 0.25 is the default.")
+        float | None, typer.Option(help="Share of the state to keep; 0.25 without tol and budget.")
     ] = None,
     tol: Annotated[
-        float | None, typer.Option(help="Largest error of a layer, as a share of its own size.")
+        float | None,
+        typer.Option(help="Largest error of a layer, as a share of its gain or output."),
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Bytes of the states of all layers, for one sequence.")
+        int | None,
+        typer.Option(help="Bytes of the states of all layers together, for one sequence."),
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="auto, balanced, energy, ghost, last, aire, magnitude or random."),
+        typer.Option(
+            help="Choice of states: auto, balanced, energy, ghost, last, aire, magnitude or random."
+        ),
     ] = "auto",
     allocation: Annotated[
-        str, typer.Option(help="measured, by what the output needs; or uniform.")
+        str,
+        typer.Option(help="measured: more for layers with more effect on the output; or uniform."),
     ] = "measured",
-    rows: Annotated[int, typer.Option(help="Stretches of a text to read.", min=1)] = 16,
-    length: Annotated[int, typer.Option(help="Tokens of each.", min=2)] = 512,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON instead.")] = False,
+    rows: Annotated[int, typer.Option(help="Number of pieces of a text to read.", min=1)] = 16,
+    length: Annotated[int, typer.Option(help="Tokens of each piece.", min=2)] = 512,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON instead of a table.")
+    ] = False,
 ) -> None:
-    """Make the states of a trained model smaller, and say what that costs."""
+    """Make the states of a trained model smaller, and report the errors.
+
+    Selective layers need data; for a run of `longstate train text` it is a part of the validation
+    text if --data is not given.
+    """
     from longstate import reduce as make_smaller
     from longstate import save
     from longstate.cli.show import show_reduction, working
@@ -78,7 +77,7 @@ def reduce(
 
 
 def _bring_along(source: Path, out: Path) -> None:
-    """What lies beside a model and is needed with it."""
+    """Copy the files that belong to the model."""
     from longstate._files import write_whole
 
     for name in KEPT:

@@ -1,4 +1,4 @@
-"""Commands that take a run of any kind. They import what they need when they run."""
+"""Commands for runs of any kind. They import what they need when they run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +17,11 @@ Data = Annotated[
 
 
 def evaluate(run: Run, data: Data) -> None:
-    """Score a run on DATA: a forecaster beside simple methods on the rows that it has not seen, a
-    language model in bits per byte."""
+    """Score a model on DATA.
+
+    A forecaster is compared with simple methods, on rows that were not used for training. A
+    language model is scored in bits per byte.
+    """
     from longstate import load
     from longstate.cli._runs import as_text_model, kind_of
     from longstate.cli.show import show_evaluation
@@ -39,7 +42,7 @@ def evaluate(run: Run, data: Data) -> None:
 
 
 def info(run: Run) -> None:
-    """Show what a run is, what it was made of, and how it was trained."""
+    """Show the kind, the layers and the training of a run."""
     from longstate import load
     from longstate.cli.show import show_forecaster, show_model
     from longstate.cli.show_text import show_text

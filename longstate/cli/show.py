@@ -37,7 +37,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
     task = bar.add_task("", total=math.inf, best="-", at=0)
 
     def show(progress: Progress) -> None:
-        bar.start()  # at the first step, not while the data may still be refused
+        bar.start()  # started at the first step, because the data may be refused before
         bar.update(
             task,
             total=progress.total,
@@ -54,10 +54,10 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
 @contextmanager
 def working(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error for work that takes longer than two seconds.
+    """A progress bar on standard error, for work that takes longer than two seconds.
 
     Yields:
-        Called with the name of each of `total` parts before it begins.
+        A function to call with the name of each of the `total` parts before it begins.
     """
     columns = (TextColumn(what), BarColumn(), TextColumn("{task.fields[part]}"))
     console = Console(stderr=True)
@@ -141,7 +141,7 @@ def show_model(run: Path, model: nn.Module) -> None:
 
 
 def settings(values: Any) -> dict[str, str]:
-    """The fields of a settings class that are set, by name."""
+    """Name and value of the fields of a settings class that are set."""
     shown = dataclasses.asdict(values)
     return {name: f"{value}" for name, value in shown.items() if value not in (None, (), {})}
 

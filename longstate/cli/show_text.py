@@ -18,10 +18,10 @@ SAMPLE = 160
 
 
 class Shown:
-    """A bar on standard error while a model is trained; looks and samples on standard output.
+    """Shows a training: a progress bar on standard error, scores and samples on standard output.
 
     Args:
-        minutes: time that the training may take, or None.
+        minutes: time limit of the training, or None.
     """
 
     def __init__(self, minutes: float | None):
@@ -87,15 +87,15 @@ class Shown:
             "text."
         )
         if history.ended == "interrupted":
-            say("Run the same command again to go on.")
+            say("Run the same command again to continue.")
         say(f"The run is in {out}. Next: longstate generate {out}")
 
 
 class Rate:
-    """Writes pieces of text as they come, and reports the speed.
+    """Prints pieces of text as they are generated, and then the speed.
 
     Args:
-        prompt: its tokens.
+        prompt: number of tokens of the prompt.
     """
 
     def __init__(self, prompt: int) -> None:
@@ -118,13 +118,13 @@ class Rate:
             return
         seconds = max(time.monotonic() - self.first, 1e-9)
         note(
-            f"{self.count} tokens, {(self.count - 1) / seconds:.0f} tokens per second, after "
-            f"{self.first - self.began:.2f} s for {self.prompt} of the prompt"
+            f"{self.count} tokens, {(self.count - 1) / seconds:.0f} tokens per second; reading the "
+            f"{self.prompt} tokens of the prompt took {self.first - self.began:.2f} s"
         )
 
 
 def show_score(name: str, score: TextScore) -> None:
-    """One line on how well a model predicts a text."""
+    """Print the score of a model on a text, in one line."""
     say(
         f"{name}: {score.bits_per_byte:.4f} bits per byte, perplexity {score.perplexity:,.2f} "
         f"per token, over {score.tokens:,} tokens and {score.bytes:,} bytes."
@@ -132,7 +132,7 @@ def show_score(name: str, score: TextScore) -> None:
 
 
 def show_text(run: Path, text: TextModel) -> None:
-    """A table of what a text model is and how it was trained."""
+    """Print a table of a text model's sizes and training."""
     made, history = text.settings(), text.history
     coding = (
         "bytes" if isinstance(text.tokens, ByteTokens) else f"{text.tokens.size:,} of a tokenizer"

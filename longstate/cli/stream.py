@@ -1,4 +1,4 @@
-"""`longstate stream`: rows in on standard input, forecasts out, until the input ends."""
+"""`longstate stream`: read rows from standard input, and write a forecast after each."""
 
 import csv
 import io
@@ -21,15 +21,17 @@ def stream(
     run: Run,
     state: Annotated[
         Path | None,
-        typer.Option(help="File that keeps the rows over a restart: read if there, then written."),
+        typer.Option(
+            help="File with the current rows, to continue after a restart: read if it exists, and "
+            "written after each row."
+        ),
     ] = None,
 ) -> None:
-    """Read one CSV row per line, write one forecast per line once a window is full. Needs a
-    forecaster.
+    """Read CSV rows from standard input, and write one forecast per row. Needs a forecaster.
 
-    The first line may name the columns; without it they are the run's, in its order: the time,
-    targets, covariates, columns known in advance. A line that cannot be read is skipped with one
-    sentence on standard error.
+    Forecasts begin when a window is full. The first line may name the columns; otherwise they are
+    those of the training, in this order: time, targets, covariates, columns known in advance. A
+    line that cannot be read is skipped, with a message on standard error.
     """
     from longstate.cli._runs import open_forecast_model
     from longstate.stream import ForecastStream
@@ -46,12 +48,12 @@ def stream(
 def forecast_lines(
     stream: "ForecastStream", lines: Iterable[bytes], state: Path | None = None
 ) -> Iterator[str]:
-    """The lines of output for the lines of input, one at a time.
+    """Lines of output for lines of input, one at a time.
 
     Args:
-        stream: takes the rows.
-        lines: of CSV.
-        state: written after each row that was taken.
+        stream: processes the rows.
+        lines: of a CSV file.
+        state: file that is written after each row.
 
     Raises:
         InputError: the first line names columns, but not all that are needed.
@@ -85,11 +87,11 @@ def forecast_lines(
 
 
 class _Header(InputError):
-    """The first line names columns, and one is missing: no line can be read."""
+    """A column is missing in the first line, so no line can be read."""
 
 
 def _names_columns(cells: list[str], spec: "ForecastSpec", first: bool) -> list[str] | None:
-    """The columns' names where the line is a header, also one that is repeated."""
+    """The names of the columns if the line is a header; a header may be repeated."""
     wanted = set(spec.columns)
     found = wanted & set(cells)
     if found == wanted:

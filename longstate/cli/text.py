@@ -15,28 +15,33 @@ from longstate.train import TextTraining
 @with_settings(training=TextTraining)
 def train(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Text files, of any size; joined.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Text files of any size; they are joined."),
     ],
     layers: Annotated[
-        str, typer.Option(help="Layer of every block, or a pattern: mamba,mamba,s4d.")
+        str,
+        typer.Option(help="Layer of every block, or a repeated pattern such as mamba,mamba,s4d."),
     ] = "longhorn",
     d_model: Annotated[int, typer.Option(help="Channels between the blocks.")] = 256,
     n_layers: Annotated[
         int | None,
-        typer.Option(help="Number of blocks; one pattern, or 3 of one layer, if not given."),
+        typer.Option(help="Number of blocks. If not given: one pattern, or 3 blocks of one layer."),
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(metavar="bytes|PATH", help="bytes, or a tokenizer.json.")
+        str, typer.Option(metavar="bytes|PATH", help="bytes, or the path of a tokenizer.json.")
     ] = "bytes",
     context: Annotated[int, typer.Option(help="Tokens of a training window.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Seed of weights and windows.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the weights and of the positions of the windows.")
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; a run that was stopped goes on.")
+        Path | None,
+        typer.Option(help="Folder of the run. A run that was stopped there is continued."),
     ] = None,
     *,
     training: TextTraining,
 ) -> None:
-    """Train a language model on text files; the last tenth of the text is for validation."""
+    """Train a language model on text files. The last tenth of the text is used for validation."""
     from longstate.cli.show_text import Shown
     from longstate.train import TextModel
 
@@ -61,22 +66,34 @@ def generate(
     run: Run,
     prompt: Annotated[
         str,
-        typer.Option(help="Text to continue; - reads standard input.", show_default="a new line"),
+        typer.Option(
+            help="Text to continue; `-` reads it from standard input.", show_default="a new line"
+        ),
     ] = "\n",
-    max_tokens: Annotated[int, typer.Option(help="Tokens to make, at most.")] = 200,
+    max_tokens: Annotated[int, typer.Option(help="Largest number of tokens to generate.")] = 200,
     temperature: Annotated[
-        float, typer.Option(help="0 takes the likeliest token each time, 1 draws.")
+        float,
+        typer.Option(help="0 takes the most likely token, 1 draws from the model's probabilities."),
     ] = 0.8,
-    top_k: Annotated[int | None, typer.Option(help="Draw from so many tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from so much probability.")] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from this number of most likely tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Draw from the most likely tokens with this total probability."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1, earlier tokens become less likely.")
+    ] = 1.0,
     stop_strings: Annotated[
-        list[str], typer.Option(help="Text that ends the output; repeat for several.")
+        list[str], typer.Option(help="Text that ends the output; can be repeated.")
     ] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random draws.")] = 0,
 ) -> None:
-    """Continue a text on standard output; tokens per second go to standard error. Needs a language
-    model."""
+    """Continue a text. Needs a language model.
+
+    The text is printed on standard output, and the speed on standard error.
+    """
     from longstate.cli._runs import open_text_model
     from longstate.cli.show_text import Rate
 

@@ -1,10 +1,10 @@
 """Layers that compute more columns of B and C than their state keeps.
 
-A state of r numbers in place of n: of a head with one decay, h W and V' C for matrices W and V
-(n, r) that are constant; of a channel whose states decay each by itself, r of the n columns. The
-option `d_state=(n, r)` says so, and `d_state=n` is a layer without.
+The state has r numbers instead of n. If a head has one decay, the state is h W and is read along
+V' C, with constant matrices W and V (n, r). If each state of a channel has its own decay, the state
+has r of the n columns. The option is `d_state=(n, r)`; with `d_state=n` nothing is left out.
 
-Axes: g groups or heads, n columns, r state; ... anything before.
+Axes: g groups or heads, n columns, r state; ... any leading axes.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ L = TypeVar("L", bound=Layer)
 
 
 def columns_and_state(d_state: int | Sequence[int]) -> tuple[int, int]:
-    """n and r, if they are sizes.
+    """n and r of the option `d_state`.
 
     Raises:
-        ValueError: they are not, or r is above n.
+        ValueError: they are no sizes, or r is above n.
     """
     pair = (d_state, d_state) if isinstance(d_state, int) else tuple(d_state)
     if len(pair) != 2 or not 1 <= pair[1] <= pair[0]:
@@ -35,17 +35,17 @@ def columns_and_state(d_state: int | Sequence[int]) -> tuple[int, int]:
 
 
 def option(columns: int, states: int) -> int | list[int]:
-    """`d_state` of a layer with these sizes, as JSON holds it."""
+    """The option `d_state` for these sizes, as a JSON value."""
     return columns if columns == states else [columns, states]
 
 
 class StateProjection(nn.Module):
-    """W and V for each of g groups or heads. They begin as the first r columns.
+    """W and V for each of g groups or heads. Initially they select the first r columns.
 
     Args:
-        groups: g, how many there are.
-        columns: n, of B and C.
-        states: r, kept.
+        groups: g, number of groups or heads.
+        columns: n, columns of B and C.
+        states: r, size of the state.
     """
 
     def __init__(self, groups: int, columns: int, states: int):
@@ -58,7 +58,7 @@ class StateProjection(nn.Module):
 
     @classmethod
     def of(cls, write: Tensor, read: Tensor) -> "StateProjection":
-        """With these W and V (g, n, r)."""
+        """A projection with these W and V (g, n, r)."""
         new = cls(*write.shape)
         new.write, new.read = nn.Parameter(write.contiguous()), nn.Parameter(read.contiguous())
         return new
@@ -90,15 +90,15 @@ def with_projection(layer: L, write: Tensor, read: Tensor) -> L:
 
 
 def selection_of(columns: Tensor, n: int) -> Tensor:
-    """The matrix (g, n, r) that takes columns (g, r) out of n."""
+    """The matrix (g, n, r) that selects the columns (g, r) out of n."""
     return torch.nn.functional.one_hot(columns, n).mT.double()
 
 
 def check_columns(layer: Layer, columns: Sequence[int], n: int) -> list[int]:
-    """Different columns of n, in order.
+    """The columns in rising order.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they are not different numbers from 0 to n - 1.
     """
     kept = sorted(int(i) for i in columns)
     if not kept or kept[0] < 0 or kept[-1] >= n or len(set(kept)) < len(kept):

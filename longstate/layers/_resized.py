@@ -1,4 +1,4 @@
-"""Copies of a layer with a state of another size: what the layers' own `with_...` share."""
+"""Copies of a layer with another size of state: shared by the `with_...` methods of layers."""
 
 import copy
 from typing import Any, TypeVar
@@ -12,15 +12,15 @@ L = TypeVar("L", bound=Layer)
 
 
 def resized(layer: L, **changes: Any) -> L:
-    """A copy of a layer that says it was made with other options; whoever calls it puts in the
-    parameters that go with them. Biases, types, devices and the like stay as they are."""
+    """A copy of a layer that is recorded as made with other options. The caller then sets the
+    matching parameters. Everything else is unchanged."""
     new = copy.deepcopy(layer)
     vars(new)["_made_with"] = {**vars(layer).get("_made_with", {}), **changes}
     return new
 
 
 def put(layer: Layer, **values: Tensor) -> None:
-    """Give parameters other values, of any shape; complex ones as pairs (..., 2)."""
+    """Replace the values of parameters, of any shape; complex ones become pairs (..., 2)."""
     for name, value in values.items():
         old = layer.get_parameter(name)
         if value.is_complex():

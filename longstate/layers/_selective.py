@@ -133,8 +133,8 @@ class SelectiveLayer(Layer):
         return v if self.columns is None else v.index_select(-1, self.columns)
 
     def _of_columns(self: S, kept: list[int]) -> S:
-        """A copy whose state has these columns of its own; all stay computed, for what reads them
-        all."""
+        """A copy whose state has only these of its columns. All columns are still computed, for
+        operations on all of them such as norms."""
         new = resized(self, d_state=option(self._columns, len(kept)))
         if len(kept) < self._columns:
             at = torch.tensor(kept, device=self.D.device)

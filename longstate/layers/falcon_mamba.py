@@ -70,7 +70,7 @@ class FalconMamba(Mamba):
             self.columns = torch.arange(states)
 
     def with_states(self, columns: Sequence[int]) -> "FalconMamba":
-        """A copy that has these columns of the state. All are computed, as the norms see them."""
+        """A copy that has only these columns of the state. All are computed, for the norms."""
         kept = check_columns(self, columns, self.d_state)
         new = self._of_columns(kept)
         put(new, A_log=self.A_log[:, kept])

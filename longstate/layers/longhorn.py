@@ -62,13 +62,13 @@ class Longhorn(SelectiveLayer):
         nn.init.zeros_(self.dt_head.bias)  # beta starts near 1/2
 
     def with_states(self, columns: Sequence[int]) -> "Longhorn":
-        """A copy that has these columns of the state. The key is computed whole, as its length sets
-        the step. Of the "diagonal" form what is left stays what it was; the "exact" form couples
-        the columns of a state, so that there it changes."""
+        """A copy that has only these columns of the state. The whole key is still computed, because
+        its norm sets the step. In the "diagonal" form the other columns do not change. The "exact"
+        form couples the columns of a state, so they do change."""
         return self._of_columns(check_columns(self, columns, self.d_state))
 
     def _steering(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._read(x)  # with the whole key, which `_weights` needs
+        return self._read(x)  # also returns the whole key, for `_weights`
 
     def _weights(self, low: Tensor, k: Tensor) -> Tensor:
         """beta, such that beta / (1 + beta |kept key|^2) is the step of the whole key."""

@@ -73,11 +73,11 @@ class Mamba(SelectiveLayer):
         self.A_log = nn.Parameter(rates.log().repeat(self.d_inner, 1))
 
     def with_states(self, columns: Sequence[int]) -> "Mamba":
-        """A copy that has these columns of the state, and computes no others: what it writes and
-        reads in them is what this layer does.
+        """A copy that has only these columns of the state, and computes only these. They do not
+        change.
 
         Raises:
-            ValueError: a column is not there, or twice.
+            ValueError: a column does not exist, or occurs twice.
         """
         kept = check_columns(self, columns, self.d_state)
         new = resized(self, d_state=len(kept))

@@ -165,7 +165,7 @@ def _nothing(model: nn.Module) -> str:
 def _check_parts(name: str, layer: nn.Module) -> None:
     """Refuse adapters: constants come from the weights, so other modules would be ignored."""
     if not type(layer).__module__.startswith("longstate."):
-        return  # it is its author's to say what it does
+        return  # layers of other packages describe themselves
     for part, module in layer.named_modules():
         home = type(module).__module__
         if not home.startswith(("torch.nn.", "longstate.")):

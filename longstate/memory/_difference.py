@@ -1,7 +1,7 @@
-"""How far two linear systems are apart: the gain of their difference.
+"""The distance of two linear systems: the norms of their difference.
 
-The difference of two systems is a system whose state holds both. Its H-infinity norm is the exact
-error of a reduction, for all inputs and a zero first state; it comes as a certified interval.
+The difference of two systems is a system with the states of both. Its H-infinity norm is the exact
+error of a reduction, for all inputs and a zero initial state. It is given as a certified interval.
 
 Axes: n states, i inputs, o outputs, any leading batch axes (channels).
 """
@@ -19,15 +19,15 @@ from longstate.memory._response import row_sums
 from longstate.systems import DenseSystem, DiagonalSystem, TwoSidedSystem
 
 Operator = System | TwoSidedSystem
-_TOLERANCE = 1e-2  # relative, of the two bounds
+_TOLERANCE = 1e-2  # relative difference of the two bounds
 
 
 class Distance(NamedTuple):
-    """Of two operators, for each channel.
+    """The distance of two operators, for each channel.
 
     Attributes:
         high, low (...): certified upper and lower bounds of the H-infinity norm.
-        h2 (...): the root of the energy of the difference of their impulse responses.
+        h2 (...): the H2 norm of the difference.
     """
 
     high: Float[Tensor, "*batch"]
@@ -40,7 +40,7 @@ def error_of(true: Operator, near: Operator, *, tight: bool = True) -> Distance:
 
     Args:
         true, near: the operators.
-        tight: whether to try harder where the bounds are far apart.
+        tight: whether to use a slower method if the bounds are far apart.
 
     Raises:
         InputError: one looks ahead and the other does not, or one is not stable.
@@ -55,7 +55,7 @@ def norms_of(operator: Operator, *, tight: bool = True) -> Distance:
     energy = _energy(ahead) if behind is None else _energy(ahead) + _energy(behind)
     peaks = _peaks(ahead, behind, _TOLERANCE, energy.shape)
     high, low = (torch.tensor([p[k] for p in peaks]).double() for k in (1, 0))
-    # terms that cancel leave the first bound loose; the proof by a matrix does not see terms
+    # the first bound is loose if terms cancel; the proof by a matrix is not affected
     loose = (high > low * (1 + 8 * _TOLERANCE)).nonzero()[:, 0].tolist()
     if tight and loose and isinstance(ahead, DiagonalSystem):
         first = _channels(ahead, energy.shape)
@@ -65,7 +65,7 @@ def norms_of(operator: Operator, *, tight: bool = True) -> Distance:
             try:
                 other = _peaks(first[k], against, _TOLERANCE, torch.Size())[0]
             except torch.linalg.LinAlgError:
-                continue  # no proof of this kind: the looser bound stays
+                continue  # the proof failed: keep the looser bound
             high[k], low[k] = min(float(high[k]), other.high), max(float(low[k]), other.low)
     if tight or not bool(high.isfinite().all()):
         high = torch.minimum(high, _by_sums(ahead, behind).reshape(-1))
@@ -74,16 +74,18 @@ def norms_of(operator: Operator, *, tight: bool = True) -> Distance:
 
 
 def _by_sums(ahead: System, behind: System | None) -> Tensor:
-    """|G(w)| is at most the length of its entries, each of which is at most its sum over all
-    lags (...)."""
+    """Bound of |G(w)| (...): the Frobenius norm of the matrix of sums over all lags, one for each
+    entry."""
     sums = [row_sums(part) for part in (ahead, behind) if part is not None]
     total = sum((s.found + s.rest for s in sums), torch.zeros((), dtype=torch.float64))
     return torch.linalg.vector_norm(total, dim=-1)
 
 
 def look(true: Operator, near: Operator, lags: int = 1024) -> tuple[Tensor, Tensor]:
-    """H-infinity and H2 (...) of the difference as its first lags show them: quick, and certain of
-    nothing. For choices whose outcome is measured afterwards."""
+    """Fast estimates of the H-infinity and H2 norms (...) of the difference, from the first lags.
+
+    Not a bound. Used for choices whose error is computed afterwards.
+    """
     operator = minus(true, near)
     parts = [operator]
     if isinstance(operator, TwoSidedSystem):
@@ -98,7 +100,7 @@ def look(true: Operator, near: Operator, lags: int = 1024) -> tuple[Tensor, Tens
 
 
 def minus(true: Operator, near: Operator) -> Operator:
-    """The operator whose outputs are the differences of theirs.
+    """The operator whose outputs are the differences of the outputs.
 
     Raises:
         InputError: one looks ahead and the other does not.
@@ -142,7 +144,7 @@ def _joined(parts: list[Tensor], dim: int, axes: int) -> Tensor:
 
 
 def _channels(system: System, batch: torch.Size) -> list[DenseSystem]:
-    """Each channel by itself, as a dense system."""
+    """Each channel as a separate dense system."""
     dense = system.to_dense()
 
     def flat(v: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ def gramians(system: System, length: int | None = None) -> Gramians:
 
 _ENDS = 1 - 1e-12  # a larger modulus cannot be distinguished from 1
 _ENDLESS = (
-    "an eigenvalue has modulus 1 (to rounding) or more, so that something is never forgotten and "
-    "the sum over all time is infinite; give a length"
+    "an eigenvalue has modulus 1 (to rounding) or more, so a state does not decay and the sum over "
+    "all time is infinite; give a length"
 )
 
 
@@ -139,16 +139,16 @@ def factor(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
 def balance(
     P: Shaped[Tensor, "*batch n n"], Q: Shaped[Tensor, "*batch n n"], r: int, floor: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The square-root method: the r directions that are reached and seen best.
+    """The square-root method: the r directions with the largest Hankel singular values.
 
     With P = L_P L_P* and Q = L_Q L_Q*, real or complex, and L_Q* L_P = U S V*,
 
         T^+ = S^-1/2 U* L_Q*    T = L_P V S^-1/2    T^+ T = I
 
     Args:
-        P, Q (..., n, n): what is reached and what is seen, such as Gramians.
+        P, Q (..., n, n): Gramians, or other symmetric positive semidefinite matrices.
         r: number of directions.
-        floor: share of the first S below which a direction is not in use, and left at zero.
+        floor: share of the largest S below which a direction is not used, and set to zero.
 
     Returns:
         T^+ (..., r, n), T (..., n, r) and all S (..., n), of Gramians the Hankel singular values.

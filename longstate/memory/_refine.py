@@ -1,11 +1,11 @@
-"""H2-optimal reduction: the poles of a small system are moved until its impulse response fits best.
+"""H2-optimal reduction: move the poles of a small system until its impulse response fits best.
 
     minimise  sum over l of |K_l - K'_l|^2        K'_l = C_r A_r^l B_r
 
 For given poles and inputs (A_r, B_r) the best C_r solves a linear system, with inner products of
 responses in closed form: sum over l of (a_i^l b_i)(a_j^l b_j)* = b_i b_j* / (1 - a_i conj(a_j)).
-So only A_r and B_r are searched for, by gradient, from where a truncation left them. It finds a
-local optimum, and proves nothing: the error is measured afterwards.
+So the gradient search changes only A_r and B_r, starting from the result of a truncation. It finds
+a local optimum and gives no bound; the error is computed afterwards.
 
 Axes: n states, m stored modes of the small system, i inputs, o outputs, any leading batch axes.
 """
@@ -23,12 +23,12 @@ _RATE, _RIDGE = 0.03, 1e-12
 
 
 class Poles(NamedTuple):
-    """A family of small systems, by the numbers that are searched for.
+    """A family of small systems, and the parameters of the search.
 
     Attributes:
-        start: their first values, each with the batch axes first.
-        modes: makes A (..., m) and B (..., m, i) of them.
-        first: whether only the real part of each mode is read.
+        start: initial values of the parameters, each with the batch axes first.
+        modes: computes A (..., m) and B (..., m, i) from the parameters.
+        first: whether the output depends only on the real part of each mode.
     """
 
     start: Sequence[Tensor]
@@ -37,14 +37,14 @@ class Poles(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """The best that was found.
+    """The best system that was found.
 
     Attributes:
-        values: of the numbers that were searched for.
+        values: of the parameters.
         A (..., m), B (..., m, i): of the small system.
-        C (..., o, k): weights of its modes' real parts, and unless only these are read of their
-            imaginary parts behind them.
-        error (...): share of the energy of the impulse response that is missed.
+        C (..., o, k): weights of the real parts of its modes, then, unless `first`, of the
+            imaginary parts.
+        error (...): energy of the error of the impulse response, as a share of its energy.
     """
 
     values: list[Tensor]
@@ -55,12 +55,12 @@ class Fit(NamedTuple):
 
 
 def refine(true: DiagonalSystem, near: DiagonalSystem, *, steps: int = 150) -> DiagonalSystem:
-    """The best system of the form of `near` that a search from there finds.
+    """Improve `near` by a gradient search.
 
     Args:
         true: discrete and stable.
-        near: with fewer modes; conjugate pairs where `true` has them.
-        steps: of the search.
+        near: with fewer modes; with conjugate pairs if `true` has them.
+        steps: number of steps of the search.
     """
     A, B = near.A.detach(), near.B.detach()
     batch = torch.broadcast_shapes(true.A.shape[:-1], true.B.shape[:-2], true.C.shape[:-2])
@@ -95,7 +95,7 @@ def refine(true: DiagonalSystem, near: DiagonalSystem, *, steps: int = 150) -> D
 
 
 def search(true: DiagonalSystem, family: Poles, *, steps: int = 150) -> Fit:
-    """Descend on the share of energy that is missed; each channel keeps its best."""
+    """Minimise the error by gradient descent; each channel keeps its best values."""
     A, B, C = (v.detach().cpu() for v in (true.A, true.B, true.C))
     wide = torch.complex128 if true.conjugate else torch.float64
     A, B, C = (v.to(wide) for v in (A, B, C))
@@ -123,7 +123,7 @@ def search(true: DiagonalSystem, family: Poles, *, steps: int = 150) -> Fit:
             break
         optimiser.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * step / steps)) / 2
         optimiser.zero_grad()
-        # each channel counts by how far it has come, so that good ones go on improving
+        # errors relative to the best so far, so that channels with small errors improve too
         (error / error.detach().clamp(min=1e-12)).sum().backward()
         for value in values:
             if value.grad is not None:
@@ -140,7 +140,7 @@ def search(true: DiagonalSystem, family: Poles, *, steps: int = 150) -> Fit:
 def inner(A: Tensor, B: Tensor, Z: Tensor, W: Tensor) -> Tensor:
     """sum over l of x_l z_l' for x_l = A^l B and z_l = Z^l W: (..., k, k').
 
-    In coordinates (Re, Im) where they are complex.
+    In coordinates (Re, Im) if they are complex.
     """
     one = (B @ W.mH) / (1 - A[..., :, None] * Z.conj()[..., None, :])
     if not A.is_complex():

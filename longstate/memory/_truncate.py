@@ -16,10 +16,10 @@ and Franklin 1987). Two forms of a system with conjugate pairs, y = 2 Re(C x):
     real    the whole real system is balanced. A pole of the result may be real; it then takes the
             place of a pair, so that fewer than 2 m directions may be kept in m stored modes.
 
-Everything in float64. Rounding moves a singular value by at most about sqrt(n eps |P| |Q|), which
-is 1e-8 to 1e-6 of the gain, and is added for each one. So is what rounding of poles and weights
-does where eigenvectors are nearly parallel, and modes large beside their sum. The error that
-`error_of` measures afterwards is reliable whatever the rounding.
+Everything is in float64. Rounding changes a singular value by at most about sqrt(n eps |P| |Q|),
+which is 1e-8 to 1e-6 of the gain; the bound includes this for each value. It also includes the
+rounding of poles and weights, which matters if eigenvectors are nearly parallel, so that modes are
+large and cancel. The error that `error_of` computes afterwards is reliable in any case.
 
 Axes: n states, m stored modes that are kept, i inputs, o outputs, any leading batch axes.
 """
@@ -33,16 +33,16 @@ from torch import Tensor
 from longstate.memory._gramians import System, balance, gramians, real_matrices
 from longstate.systems import DiagonalSystem
 
-_FLOOR = 1e-15  # share of the first Hankel singular value that is still in use
+_FLOOR = 1e-15  # share of the largest Hankel singular value below which a direction is not used
 WORST_CONDITION = 1e8  # of eigenvectors, above which a system counts as not diagonalisable
 
 
 class Truncated(NamedTuple):
-    """A smaller system, one for each channel.
+    """A smaller system for each channel.
 
     Attributes:
         system: diagonal, discrete, with m stored modes.
-        bound (...): of the H-infinity norm of the error. Infinite where a channel has no such form.
+        bound (...): of the H-infinity norm of the error. Infinite if a channel has no such form.
         condition (...): of the eigenvectors by which A_r was diagonalised.
     """
 
@@ -98,10 +98,10 @@ def by_reals(system: System, m: int, *, only_real: bool = False) -> Truncated:
 
 
 def by_modes(system: DiagonalSystem, m: int, score: Tensor | None = None) -> Truncated:
-    """m of the modes as they are. The bound is the sum of what each of the others can add.
+    """Keep m modes unchanged. The bound is the sum of the gains of the others.
 
     Args:
-        score (..., n): those with the highest are kept. None: what a mode can add to the gain,
+        score (..., n): modes with the highest scores are kept. None: the gain of each mode,
             |C| |B| / (1 - |A|), twice that of a pair.
     """
     A, B, C = (v.detach().cpu() for v in (system.A, system.B, system.C))
@@ -156,21 +156,21 @@ def _one(
 
 
 def _rounding(P: Tensor, Q: Tensor) -> Tensor:
-    """By how much a singular value may be wrong (...): roots of P and Q are to sqrt(eps)."""
+    """Bound of the error of a singular value (...): roots of P and Q have errors of sqrt(eps)."""
     eps, n = torch.finfo(torch.float64).eps, P.shape[-1]
     sizes = torch.linalg.matrix_norm(P, 2) * torch.linalg.matrix_norm(Q, 2)
     return (n * eps * sizes).sqrt()
 
 
 def _of_modes(A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """What a rounding of every pole and weight can do (...)."""
+    """Bound of the effect of rounding every pole and weight (...)."""
     eps, n = torch.finfo(torch.float64).eps, A.shape[-1]
     size = B.norm(dim=-1) * C.norm(dim=-2)
     return 16 * n * eps * (size / (1 - A.abs()).clamp(min=1e-15).square()).sum(-1)
 
 
 def _usable(values: Complex[Tensor, "*batch r"], condition: Float[Tensor, "*batch"]) -> Tensor:
-    """Whether the poles are inside the circle and the eigenvectors tell them apart."""
+    """Whether the poles are inside the unit circle and the eigenvectors are independent enough."""
     return (values.abs() < 1).all(-1) & (condition < WORST_CONDITION)
 
 

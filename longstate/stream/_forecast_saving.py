@@ -25,7 +25,7 @@ _COLUMNS = ("target", "observed", "covariates", "known")
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a file says of the rows in it: see `save_rows`."""
+    """The header of a file of rows; see `save_rows`."""
 
     module: dict[str, Any]
     calendar: Calendar

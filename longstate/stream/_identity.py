@@ -46,10 +46,10 @@ class _Identity:
 
 
 def check_identity(identity: object, what: str) -> None:
-    """Refuse what a file calls an identity, and is none.
+    """Check that an identity in a file has the right form.
 
     Raises:
-        InputError: says what is wrong.
+        InputError: it has not.
     """
     found = read(_Identity, identity, what)
     for name in ("class", *found.settings):

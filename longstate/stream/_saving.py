@@ -28,8 +28,8 @@ _KIND, _PARKED = "state", "parked"
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a file says of the state in it: what it belongs to, the type of each tensor, the
-    samples that it has seen, and the hash of the codec that wrote it."""
+    """The header of a file of a state: the identity of the module, the type of each tensor, the
+    number of samples so far, and the hash of the codec."""
 
     module: dict[str, Any]
     types: dict[str, str]
@@ -46,10 +46,10 @@ class Codec(Protocol):
         """A hash of the codec."""
 
     def park(self, state: State) -> bytes:
-        """A state in few bytes."""
+        """Encode a state as bytes."""
 
     def unpark(self, data: bytes) -> State:
-        """The state, with the error that the codec makes."""
+        """Decode a state; it has the error of the codec."""
 
 
 def save_state(
@@ -67,8 +67,8 @@ def save_state(
         module: the layer or model that returned the state; anything with `init_state(batch)`.
         state: returned by `module`, or by `init_state`.
         position: number of samples processed so far; see `Stream`.
-        codec: writes the state in few bits. It is not in the file, and is needed to load it. None:
-            the state is written without loss.
+        codec: encodes the state in few bits. It is not written to the file, but needed to load it.
+            None: the state is stored exactly.
 
     Raises:
         InputError: the state does not fit `module` or the codec, or the file cannot be written. An
@@ -125,7 +125,7 @@ def read(path: str | Path, module: nn.Module, codec: Codec | None) -> tuple[Stat
 
 
 def load_checked(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """As `longstate._tensorfile.load`, also of versions that put their digest among the facts."""
+    """`longstate._tensorfile.load`, also for versions whose digest is among the facts."""
     tensors, facts = tensorfile.load(path, kind)
     check = facts.pop("check", None)
     if check is not None and check != _check(facts, tensors):
@@ -144,7 +144,7 @@ def _unparked(path: str | Path, data: Tensor, identity: str, codec: Codec | None
 
 
 def _real(t: Tensor) -> Tensor:
-    """A complex tensor as a real one: older versions of safetensors have no complex numbers."""
+    """A complex tensor as a real one, because older versions of safetensors have only real ones."""
     return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
 
 
@@ -154,7 +154,7 @@ def _typed(t: Tensor, name: str) -> Tensor:
 
 
 def _check(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """The digest of files of earlier versions."""
+    """Check the digest in files of earlier versions."""
     total = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         total.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

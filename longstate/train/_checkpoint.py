@@ -1,5 +1,5 @@
-"""The folder of a run, and the checkpoints of training in it: `longstate._tensorfile`, and an
-optimiser's moments by name."""
+"""The folder of a run, and the checkpoints in it: weights and moments of the optimiser, in the
+format of `longstate._tensorfile`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 @contextlib.contextmanager
 def run_folder(out: str | Path | None) -> Iterator[None]:
-    """Keep other trainings out of a run's folder; None keeps nothing.
+    """Context manager: lock the folder of a run; None locks nothing.
 
     Raises:
         InputError: another training writes into it, or it cannot be made.
@@ -50,7 +50,7 @@ def restore(
     tensors: dict[str, Tensor],
     path: str | Path,
 ) -> None:
-    """Put weights, moments and the random state of a checkpoint back.
+    """Restore weights, moments and the random state from a checkpoint.
 
     Raises:
         InputError: they are not those of this model.
@@ -62,7 +62,7 @@ def restore(
         check_tensors(moments, _moments(optimiser), path)
     random = tensors.get("random", torch.empty(0))
     if random.shape != torch.get_rng_state().shape or random.dtype != torch.uint8:
-        raise InputError(f"{path} is damaged: it holds no random state that PyTorch could take")
+        raise InputError(f"{path} is damaged: it holds no random state that PyTorch can use")
     model.load_state_dict(weights)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
@@ -73,7 +73,7 @@ def restore(
 
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What AdamW keeps of each parameter, by the names of `pack_optimiser`."""
+    """The moments of AdamW for each parameter, by the names of `pack_optimiser`."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     return {
         f"{i}/{name}": torch.empty(() if name == "step" else p.shape, device="meta")

@@ -1,4 +1,4 @@
-"""What the file of a forecaster says of it, beside its weights."""
+"""The description in the file of a forecaster, beside its weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class ForecastRecord:
         seen_rows: rows of training and validation. seen_digest: of these rows.
         seen_until: the last of their times, where there are times.
         split: shares of training, validation and test.
-        notes: what was found in the data, in sentences.
+        notes: sentences about the data.
         environment: versions that it was trained with.
-        made: the layers, as `describe_layer` gives them, where `size` does not tell.
+        made: the layers, from `describe_layer`, if they do not follow from `size`.
 
     Raises:
         InputError: a value is out of its range.
@@ -53,7 +53,7 @@ class ForecastRecord:
         expect(blocks == self.size.n_layers, f"made must hold {self.size.n_layers} layers")
 
     def check_until(self, spec: ForecastSpec) -> None:
-        """Refuse a `seen_until` that is no time of the forecast's calendar."""
+        """Check that `seen_until` is a time of the forecast's calendar."""
         if self.seen_until is None or spec.calendar is None:
             return
         try:
@@ -65,7 +65,7 @@ class ForecastRecord:
 def facts_of(
     table: Table, parts: Split, split: Sequence[float], remarks: Sequence[str]
 ) -> dict[str, Any]:
-    """What is known before a training, as JSON holds it: fields of `ForecastRecord`."""
+    """The fields of `ForecastRecord` that are known before a training, as JSON values."""
     seen = parts.validation
     return {
         "seen_rows": seen,

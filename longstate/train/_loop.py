@@ -66,7 +66,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What a checkpoint says of itself: what it belongs to, and a `Progress`."""
+    """The description in a checkpoint: the identity of the run, and a `Progress`."""
 
     identity: dict[str, Any]
     progress: dict[str, Any]
@@ -102,8 +102,8 @@ def train(
 ) -> TrainingHistory:
     """Train `task.model`. At the end it has the best weights on the validation part.
 
-    Ctrl-C, SIGTERM and SIGHUP end it early, with a checkpoint; see `stop_signals` for what then
-    comes of the process.
+    Ctrl-C, SIGTERM and SIGHUP end it early, with a checkpoint; see `stop_signals` for the effect on
+    the process.
 
     Args:
         task: model, batches and losses.
@@ -170,8 +170,10 @@ def _epoch(
     interrupted: threading.Event,
     show: Callable[[Progress], None] | None,
 ) -> bool:
-    """Take the remaining steps of the epoch, unless time runs out (returns True) or an interrupt
-    comes. `started` is the time at which the whole run would have started."""
+    """Take the remaining steps of the epoch. Returns True if the time limit is reached.
+
+    An interrupt ends it too. `started`: when the run would have started without breaks.
+    """
     task, settings, optimiser, progress, keeping = run
     saved = time.monotonic()
     for batch in task.epoch(progress.epoch)[progress.batch :]:
@@ -220,7 +222,7 @@ def _place(progress: Progress, settings: Training) -> int:
 
 
 def _look(task: Task, progress: Progress, best: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Validate; returns the best weights so far."""
+    """Evaluate on the validation part; returns the best weights so far."""
     task.model.eval()
     with torch.no_grad():
         loss = task.validate()

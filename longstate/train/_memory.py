@@ -1,4 +1,4 @@
-"""Whether a model of some sizes can be trained here: asked before any of it is made."""
+"""Check that there is enough memory to train a model, before the model is made."""
 
 import os
 import warnings
@@ -16,11 +16,11 @@ def check_memory(make: Callable[[], nn.Module]) -> None:
     """Refuse a model whose training needs more memory than the machine has.
 
     Args:
-        make: makes the model; called on PyTorch's meta device, which holds no numbers. The random
-            state is as it was.
+        make: makes the model; called on PyTorch's meta device, which allocates no memory. The
+            random state is not changed.
 
     Raises:
-        InputError: no such model can be made, or it is too large. Says what is needed.
+        InputError: no such model can be made, or it needs too much memory; says how much.
     """
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -40,7 +40,7 @@ def check_memory(make: Callable[[], nn.Module]) -> None:
 
 
 def _installed() -> int | None:
-    """Bytes of memory in this machine; None where the system does not say."""
+    """Bytes of memory in this machine; None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

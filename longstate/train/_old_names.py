@@ -1,4 +1,4 @@
-"""Settings that older versions wrote under other names. Applied when a file is read."""
+"""Names of settings in files of older versions; converted when a file is read."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while a model is trained: what was learnt is written first."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP during a training, so that a checkpoint is written first."""
 
 import contextlib
 import signal
@@ -12,12 +12,13 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """The first signal asks the block to stop, the second does at once what it does elsewhere.
+    """Context manager: the first signal sets an event, which asks the block to stop. A second one
+    has its usual effect at once.
 
-    After the block a Ctrl-C is over: who called goes on with what there is. SIGTERM, with which
-    platforms end a process, and SIGHUP of a terminal that has gone are handed on to whoever handled
-    them before; without anyone the process exits with the status 128 + their number. Signals that
-    are ignored, as under `nohup`, stay ignored. Outside the main thread no signal is caught.
+    After the block, Ctrl-C has no further effect, and the caller continues with the result. SIGTERM
+    and SIGHUP are passed on to their earlier handlers; without one the process exits with the
+    status 128 + their number. Signals that are ignored, as under `nohup`, stay ignored. Outside the
+    main thread no signal is caught.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -88,14 +88,14 @@ def test_fractions_of_known_limits():
     assert as_dict["tokens_per_s"] == 3.0
 
 
-def test_limits_keep_the_better_and_say_by_how_much_they_moved():
+def test_limits_are_the_best_of_two_and_report_their_difference():
     first = Limits({"float32": 100.0}, {"copy": 10.0, "sum": 8.0})
     second = Limits({"float32": 80.0}, {"copy": 9.0, "sum": 12.0})
     assert first.better(second) == Limits({"float32": 100.0}, {"copy": 10.0, "sum": 12.0})
     assert first.moved(second) == pytest.approx(0.2)
 
 
-def test_limits_are_those_of_the_calls():
+def test_limits_are_measured_from_calls():
     found = timing.limits(Settings(threads=1, dtype="bfloat16", seconds=1e-3))
     assert set(found.products) == {"float32", "float64", "bfloat16"}
     assert all(0 < x < 1e16 for x in (*found.products.values(), *found.transfers.values()))
@@ -158,7 +158,7 @@ def test_a_result_needs_half_of_the_digits():
         largest_error([torch.full((3,), torch.nan)], off, TINY)
 
 
-def test_what_is_not_finite_at_full_size_gets_no_speed(monkeypatch):
+def test_a_nonfinite_result_at_full_size_gets_no_speed(monkeypatch):
     def large_overflows(self, *shape):
         return normal(self, *shape) * (torch.inf if TINY.length in shape else 1)
 
@@ -169,7 +169,7 @@ def test_what_is_not_finite_at_full_size_gets_no_speed(monkeypatch):
     assert all(row.wrong for row in rows)
 
 
-def test_what_cannot_run_says_so_and_the_others_go_on(monkeypatch):
+def test_a_row_that_fails_has_a_note_and_the_others_run(monkeypatch):
     def missing(*_):
         raise NotImplementedError("no such thing\nsecond line")
 
@@ -181,7 +181,7 @@ def test_what_cannot_run_says_so_and_the_others_go_on(monkeypatch):
     assert not any(row.wrong for row in rows)
 
 
-def test_narrow_types_run_or_say_that_they_cannot():
+def test_narrow_types_run_or_have_a_note():
     settings = Settings(length=40, d_model=8, dtype="bfloat16", threads=1, seconds=1e-4)
     rows = run(settings, ops=["selective_scan", "channel_scan"], layers=["S4D", "Mamba"]).rows
     assert not any(row.wrong for row in rows)
@@ -214,7 +214,7 @@ def test_progress_counts_rows():
     ]
 
 
-def test_runs_with_the_threads_asked_for_and_leaves_no_trace():
+def test_uses_the_requested_threads_and_restores_the_number():
     before, state = torch.get_num_threads(), torch.get_rng_state()
     seen = []
     torch.set_num_threads(2)
@@ -227,7 +227,7 @@ def test_runs_with_the_threads_asked_for_and_leaves_no_trace():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_says_how_many_processors_were_used():
+def test_reports_the_number_of_threads():
     assert run(TINY, ops=["short_conv"]).environment["processors"].endswith("PyTorch uses 1")
 
 

@@ -21,7 +21,7 @@ def both_ways(call, leaves):
     return torch.autograd.grad(call().sum(), leaves)
 
 
-def test_counts_what_pytorch_counts():
+def test_counts_equal_those_of_pytorch():
     net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
     u = torch.randn(2, 11, 5)
 
@@ -33,7 +33,7 @@ def test_counts_what_pytorch_counts():
     assert count(call) == {torch.float32: theirs.get_total_flops()}
 
 
-def test_types_are_counted_apart_and_complex_numbers_in_real_ones():
+def test_types_are_counted_separately_and_complex_numbers_as_real():
     a, b = torch.randn(3, 4), torch.randn(4, 5)
     assert count(lambda: (a @ b, a.double() @ b.double())) == {
         torch.float32: 2 * 3 * 4 * 5,
@@ -44,7 +44,7 @@ def test_types_are_counted_apart_and_complex_numbers_in_real_ones():
 
 
 @pytest.mark.parametrize(("t", "groups"), [(128, 1), (192, 2)])
-def test_chunk_scan_counts_what_its_chunks_carry_out(t, groups):
+def test_chunk_scan_counts_the_products_of_its_chunks(t, groups):
     b, h, p, n, k = 2, 4, 3, 5, 64
     small = [torch.rand(b, t, h) for _ in range(3)]
     tensors = [
@@ -70,7 +70,7 @@ def test_chunk_scan_counts_what_its_chunks_carry_out(t, groups):
 
 
 @pytest.mark.parametrize("drive", ["complex", "real", "none"])
-def test_driven_scans_count_their_drive(drive):
+def test_scans_with_a_drive_count_its_products(drive):
     b, t, d, n = 2, 9, 3, 5
     A = randn(n, dtype=torch.float32).abs().requires_grad_()
     u = randn(b, t, n if drive == "none" else d, dtype=torch.float32).requires_grad_()
@@ -97,7 +97,7 @@ def test_zoh_scan_counts_its_drive():
 
 
 @pytest.mark.parametrize("make", [Mamba, Longhorn])
-def test_a_block_is_its_four_projections(make):
+def test_a_mamba_block_counts_four_projections(make):
     layer, b, t, d = make(32), 2, 40, 32
     r, n = layer.rank, layer.d_state
     macs = d * 4 * d + 2 * d * (r + 2 * n) + r * 2 * d + 2 * d * d
@@ -108,7 +108,7 @@ def test_a_block_is_its_four_projections(make):
     assert found == {torch.float32: 6 * b * t * macs}
 
 
-def test_mamba2_is_its_projections_and_its_chunks():
+def test_mamba2_counts_projections_and_chunks():
     layer, t = Mamba2(32, d_state=16, d_head=32), 128
     h, p, n, k = 2, 32, 16, 64
     macs = 32 * layer.in_proj.out_features + 64 * 32 + k * n + h * k * p + 2 * h * p * n

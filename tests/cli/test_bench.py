@@ -54,7 +54,7 @@ def test_one_json_line_and_a_table(capfd):
         assert word in err
 
 
-def test_a_terminal_is_spared_the_json_unless_it_asks(capfd, monkeypatch):
+def test_on_a_terminal_json_is_printed_only_on_request(capfd, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     arguments = ["bench", *TINY, "--ops", "short_conv"]
     assert main(arguments) == 0
@@ -84,7 +84,7 @@ def test_mistakes_get_one_sentence(arguments, message, capfd):
     assert len(err.splitlines()) == 1
 
 
-def test_a_wrong_result_is_said_and_is_exit_code_1(capfd, monkeypatch):
+def test_a_wrong_result_is_reported_with_exit_code_1(capfd, monkeypatch):
     right = reference.forward
     monkeypatch.setattr(reference, "forward", lambda *x: tuple(2 * y for y in right(*x)))
     assert main(["bench", *TINY, "--ops", "short_conv"]) == 1
@@ -113,14 +113,14 @@ def test_an_interrupt_shows_what_was_measured(capfd, monkeypatch):
     assert [row["mode"] for row in found["rows"]] == ["forward"]
 
 
-def test_a_busy_machine_is_said(capfd, monkeypatch):
+def test_a_busy_machine_is_reported(capfd, monkeypatch):
     from longstate.bench._timing import Limits
 
     both = iter([Limits({"float32": 1e9}, {"copy": 1e9}), Limits({"float32": 2e9}, {"copy": 1e9})])
     monkeypatch.setattr("longstate.bench._measure.limits", lambda settings: next(both))
     assert main(["bench", *TINY, "--ops", "short_conv"]) == 0
     out, err = capfd.readouterr()
-    assert "The limits differed by 50%" in err
+    assert "The limits before and after differ by 50%" in err
     assert json.loads(out)["limits"]["moved"] == 0.5
 
 

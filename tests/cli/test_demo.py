@@ -42,7 +42,7 @@ def test_demo_trains_scores_and_reports(hurried, tmp_path, capfd):
     assert reports.headline(evaluation, 3600.0) in text.replace("&#x27;", "'")
 
 
-def test_what_it_says_next_works(hurried, tmp_path, capfd, monkeypatch):
+def test_the_suggested_command_works(hurried, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     said = capfd.readouterr().out
@@ -51,13 +51,13 @@ def test_what_it_says_next_works(hurried, tmp_path, capfd, monkeypatch):
     assert capfd.readouterr().out.startswith("time,late,late_q0.1")
 
 
-def test_a_folder_that_cannot_be_written_costs_no_training(hurried, tmp_path, capfd):
+def test_a_folder_that_cannot_be_written_is_reported_before_training(hurried, tmp_path, capfd):
     (tmp_path / "file").touch()
     assert main(["demo", "--out", str(tmp_path / "file" / "demo")]) == 2
     assert "cannot be written" in capfd.readouterr().err
 
 
-def test_the_real_one_is_small():
+def test_the_demo_forecaster_is_small():
     forecaster = demo.small_forecaster()
     steps = forecaster.training.epochs * forecaster.training.windows_per_epoch
     assert steps / forecaster.training.batch_size <= 200

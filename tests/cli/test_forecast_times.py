@@ -62,7 +62,7 @@ def test_predict_reads_a_pipe_and_a_compressed_file(folder, tmp_path, capsys):
         assert (done.returncode, done.stdout.decode()) == (0, plain)
 
 
-def test_remarks_of_predict_go_to_standard_error(folder, tmp_path, capsys):
+def test_notes_of_predict_go_to_standard_error(folder, tmp_path, capsys):
     lines = (folder / "data.csv").read_text().splitlines()
     (tmp_path / "holed.csv").write_text("\n".join([*lines[:300], *lines[303:390], lines[399]]))
     assert main(["predict", str(folder / "run"), str(tmp_path / "holed.csv")]) == 0
@@ -87,7 +87,7 @@ def test_stream_reads_columns_by_name(folder):
     assert err == ["error: the first line has no column 'x'; did you mean 'xx'?"]
 
 
-def test_stream_says_what_it_skips_and_what_is_thin(folder):
+def test_stream_reports_skipped_lines_and_incomplete_windows(folder):
     run, lines = folder / "run", (folder / "data.csv").read_text().splitlines()
     far = lines[31].replace("2024", "2099")
     out, err, _ = stream(run, "\n".join([*lines[:31], far, *lines[31:40], *lines[54:56]]))
@@ -100,7 +100,7 @@ def test_stream_says_what_it_skips_and_what_is_thin(folder):
     ]
 
 
-def test_stream_goes_on_from_its_state(folder, tmp_path):
+def test_stream_continues_from_its_state_file(folder, tmp_path):
     run, lines = folder / "run", (folder / "data.csv").read_text().splitlines()
     whole = stream(run, "\n".join(lines[:60]))[0]
     state = tmp_path / "state"

@@ -24,7 +24,7 @@ def test_certify_passes(tmp_path, capfd):
     assert "for any input" in said
 
 
-def test_certify_is_a_gate(tmp_path, capfd):
+def test_certify_exits_with_1_if_a_claim_fails(tmp_path, capfd):
     model = text_model(("linoss",), options={"linoss": {"variant": "imex"}})
     assert main(["certify", str(text_run(tmp_path / "run", model)), "--json"]) == 1
     (line,) = capfd.readouterr().out.splitlines()
@@ -66,7 +66,7 @@ def test_memory_writes_a_page(tmp_path, capfd):
     assert page.read_text("utf-8").startswith("<!doctype html>")
 
 
-def test_a_layer_that_was_saved_is_looked_at(tmp_path, capfd):
+def test_a_saved_layer_can_be_examined(tmp_path, capfd):
     path = tmp_path / "layer.safetensors"
     save(S4D(8, d_state=4), path)
     assert main(["certify", str(path), "--no-attack"]) == 0

@@ -65,7 +65,7 @@ def test_a_number_out_of_range(command, name, value, data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e20"])
-def test_a_timing_that_takes_for_ever(value, capsys):
+def test_a_duration_of_timings_out_of_range_is_refused(value, capsys):
     assert main(["bench", "--layers", "mamba", f"--seconds={value}"]) == 2
     assert "seconds must be above 0 and at most 3600" in capsys.readouterr().err
 

@@ -82,7 +82,7 @@ def no_traceback(done):
 
 @every
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_output(name, folder):
+def test_a_full_disk_as_output_is_reported(name, folder):
     done = ran(name, folder, after="> /dev/full")
     said = no_traceback(done)
     assert done.returncode == 1
@@ -91,7 +91,7 @@ def test_a_full_output(name, folder):
 
 @every
 @pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
-def test_an_output_of_few_letters(name, encoding, folder):
+def test_an_ascii_output_gets_escapes(name, encoding, folder):
     done = ran(name, folder, PYTHONIOENCODING=encoding)
     no_traceback(done)
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ def test_closed_streams(name, streams, folder):
     said = no_traceback(done)
     if name == "stream" and streams == "<&-":
         assert done.returncode == 2
-        assert said == "error: standard input is closed; give it a file or a pipe to read\n"
+        assert said == "error: standard input is closed; connect a file or a pipe to it\n"
     elif name != "stream":
         assert done.returncode == 0, said
 
@@ -131,12 +131,12 @@ def test_a_prompt_from_a_closed_input(folder):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "error: standard input is closed; give it a file or a pipe to read\n"
+    assert done.stderr == "error: standard input is closed; connect a file or a pipe to it\n"
 
 
 @pytest.mark.parametrize("name", ["info", "info text", "evaluate", "certify", "memory"])
 @pytest.mark.parametrize("columns", ["40", pytest.param("20", marks=pytest.mark.slow)])
-def test_a_narrow_terminal_cuts_no_figure(name, columns, folder):
+def test_a_narrow_terminal_cuts_off_no_number(name, columns, folder):
     done = ran(name, folder, COLUMNS=columns)
     assert done.returncode == 0, done.stderr
     narrow, wide = done.stdout.decode(), ran(name, folder, COLUMNS="250").stdout.decode()
@@ -161,7 +161,7 @@ def test_no_line_of_a_table_is_wider_than_the_terminal(columns):
     assert table == (columns >= 64)  # cells, and longest words of names
 
 
-def test_names_with_escape_sequences(folder, tmp_path, capsys):
+def test_escape_sequences_in_names_are_escaped(folder, tmp_path, capsys):
     frame().rename(columns={"y": EVIL}).to_csv(tmp_path / "data.csv", index=False)
     run = tmp_path / "run\x1b]0;title\x07"
     small = Size(d_model=4, n_layers=1, d_state=4)
@@ -184,7 +184,7 @@ def test_names_with_escape_sequences(folder, tmp_path, capsys):
             assert character not in out + err
 
 
-def test_what_is_visible():
+def test_visible_escapes_control_characters():
     assert visible("a é日 \u00a0") == "a é日 \u00a0"
     assert visible("\x1b[0m\n\u202e\udc80\x7f") == "\\x1b[0m\\n\\u202e\\udc80\\x7f"
     assert visible("a\tb\n", "\n\t") == "a\tb\n"

@@ -46,7 +46,7 @@ def run(tmp_path_factory):
     return str(folder / "run")
 
 
-def test_training_tells_how_it_goes(tmp_path, capfd):
+def test_training_prints_its_progress(tmp_path, capfd):
     text = words(tmp_path / "a.txt", 100), words(tmp_path / "b.txt", 300)
     arguments = ["train", "text", *map(str, text), *QUICK, "--out", str(tmp_path / "run")]
     assert main([*arguments, "--steps", "4"]) == 0
@@ -72,7 +72,7 @@ def test_the_readme_s_commands_run(tmp_path, capfd, monkeypatch):
     assert "40 tokens" in capfd.readouterr().err
 
 
-def test_a_sample_comes_now_and_then(run, capfd, monkeypatch):
+def test_samples_are_printed_during_training(run, capfd, monkeypatch):
     monkeypatch.setattr("longstate.cli.show_text.BETWEEN_SAMPLES", 0.0)
     text = Path(run).with_name("letters.txt")
     out = str(Path(run).with_name("sampled"))
@@ -90,7 +90,7 @@ def test_help_is_quick_and_loads_no_torch():
         assert done.returncode == 0, done.stderr
 
 
-def test_generate_gives_what_the_library_gives(run, capfd):
+def test_generate_prints_the_text_of_the_library(run, capfd):
     loaded = TextModel.load(run)
     model, tokens = loaded.model, loaded.tokens
     options = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1}
@@ -105,7 +105,7 @@ def test_generate_gives_what_the_library_gives(run, capfd):
         out, err = capfd.readouterr()
         assert out == row.text
         assert re.fullmatch(
-            r"30 tokens, \d+ tokens per second, after .* for 3 of the prompt\n", err
+            r"30 tokens, \d+ tokens per second; reading the 3 tokens of the prompt took .* s\n", err
         )
 
 
@@ -121,7 +121,7 @@ def test_the_prompt_may_come_from_standard_input(run):
     process = program("generate", run, "--prompt", "-", "--max-tokens", "3", "--temperature", "0")
     out, err = process.communicate(b"abcdefgh" * 3 + b"abc")
     assert (process.returncode, out) == (0, b"def")
-    assert b"27 of the prompt" in err
+    assert b"27 tokens of the prompt" in err
     process = program("generate", run, "--prompt", "-")
     assert b"standard input is not UTF-8 text: offset 1" in process.communicate(b"a\xff")[1]
     assert process.returncode == 2
@@ -140,7 +140,7 @@ def test_generate_streams_and_an_interrupt_ends_it(run):
     assert b"Traceback" not in err
 
 
-def test_generate_ends_quietly_when_nobody_reads(run):
+def test_generate_ends_without_an_error_when_its_pipe_is_closed(run):
     process = program("generate", run, "--max-tokens", "100000")
     with process:
         process.stdin.close()
@@ -149,7 +149,7 @@ def test_generate_ends_quietly_when_nobody_reads(run):
         assert process.stderr.read() == b""
 
 
-def test_an_interrupted_training_goes_on(tmp_path):
+def test_an_interrupted_training_can_be_continued(tmp_path):
     text, out = words(tmp_path / "text"), tmp_path / "run"
     arguments = ["train", "text", text, *QUICK, "--steps", "100000", "--out", out]
     process = program(*arguments)
@@ -159,18 +159,18 @@ def test_an_interrupted_training_goes_on(tmp_path):
     said, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b"Training ended (interrupted)" in said
-    assert b"Run the same command again to go on." in said
+    assert b"Run the same command again to continue." in said
     TextModel.load(out)
 
 
-def test_checkpoints_of_others(tmp_path, capfd):
+def test_checkpoints_of_other_libraries_are_opened(tmp_path, capfd):
     from longstate.interop import save_language_model
 
     torch.manual_seed(0)
     spec = LanguageSpec(300, 8, ("mamba",))
     save_language_model(LanguageModel(spec), tmp_path / "hf")
     assert main(["generate", str(tmp_path / "hf")]) == 2
-    assert "has no tokenizer.json; put the one of this model there" in capfd.readouterr().err
+    assert "has no tokenizer.json, which converts text" in capfd.readouterr().err
     save_language_model(LanguageModel(LanguageSpec(256, 8, ("mamba",))), tmp_path / "bytes")
     assert main(["generate", str(tmp_path / "bytes"), "--prompt", "a", "--max-tokens", "4"]) == 0
     capfd.readouterr()
@@ -217,5 +217,5 @@ def test_mistakes_get_one_sentence(arguments, message, run, capfd, tmp_path, mon
     assert os.listdir(tmp_path) == []
 
 
-def test_a_terminal_is_not_steered():
+def test_generated_control_characters_are_escaped_on_a_terminal():
     assert visible("a\x1b[31m\tb\n\x07é日", "\n\t") == "a\\x1b[31m\tb\n\\x07é日"

@@ -13,7 +13,7 @@ from tests.cli.test_text import QUICK, run, words  # noqa: F401
 from tests.train.text_helpers import LETTERS
 
 
-def test_info_says_what_it_is(run, capfd):  # noqa: F811
+def test_info_shows_the_kind_of_a_run(run, capfd):  # noqa: F811
     assert main(["info", run]) == 0
     said = capfd.readouterr().out
     for part in ("layers", "bytes", "60 steps", "finished", "bits per byte, at step"):
@@ -31,7 +31,7 @@ def test_info_of_a_run_that_lost_its_history(run, history, tmp_path, capfd):  # 
     assert "parameters" in capfd.readouterr().out
 
 
-def test_a_run_becomes_a_checkpoint_of_others(tmp_path, capfd):
+def test_a_run_is_converted_to_other_libraries(tmp_path, capfd):
     text = words(tmp_path / "a.txt", 300)
     folder = str(tmp_path / "run")
     quick = [*QUICK, "--layers", "mamba", "--steps", "2"]

@@ -36,7 +36,7 @@ def energy(source, e):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_coordinates_are_hankels(name):
+def test_variances_are_squared_hankel_singular_values(name):
     """Variances in a codec's coordinates are the squared Hankel singular values of the outputs that
     are still to come, and the rotation changes nothing."""
     layer = made(name).double()
@@ -54,7 +54,7 @@ def test_coordinates_are_hankels(name):
     )
 
 
-def test_energy_of_the_future_is_a_trace_and_is_simulated():
+def test_later_energy_equals_its_formula_and_a_simulation():
     """tr(P Q) = sum sigma^2 = the outputs that follow from a state, within 4 standard errors, which
     are below 1 %: so it is within 2 %."""
     torch.manual_seed(2)
@@ -73,7 +73,7 @@ def test_energy_of_the_future_is_a_trace_and_is_simulated():
 
 @pytest.mark.parametrize("share", [0.1, 0.01, 0.001])
 @pytest.mark.parametrize("name", ["s4d", "s5", "linoss"])
-def test_error_and_bits_are_as_promised(name, share):
+def test_error_and_bits_are_as_predicted(name, share):
     """Within 1 % of the target (the standard error is below a quarter of that), for no more than
     0.27 bits of each active number above Shannon's bound, and 2 of each system."""
     layer = made(name).double()
@@ -91,7 +91,7 @@ def test_error_and_bits_are_as_promised(name, share):
     assert part.shannon < bits < most
 
 
-def test_the_quantizer_of_a_gaussian():
+def test_error_and_entropy_of_a_rounded_gaussian():
     """Against a million draws, on both sides of the formula for small steps."""
     torch.manual_seed(0)
     x = torch.randn(1_000_000, dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_the_quantizer_of_a_gaussian():
 
 
 @pytest.mark.parametrize("name", [*LINEAR, *SELECTIVE])
-def test_any_state_comes_back_within_half_a_step(name):
+def test_every_state_is_restored_within_half_a_step(name):
     """Also states that are nothing like those of the fit: what does not fit its range is listed."""
     layer = made(name)
     data = torch.randn(40, 16, layer.d_model)
@@ -128,7 +128,7 @@ def test_any_state_comes_back_within_half_a_step(name):
 
 
 @pytest.mark.parametrize("name", SELECTIVE)
-def test_selective_error_is_as_predicted(name):
+def test_the_error_of_a_selective_layer_is_as_predicted(name):
     """Measured by the layer's own recurrence on the rest of the data that it was fitted to."""
     layer = made(name)
     data = torch.randn(200, 24, layer.d_model)
@@ -140,7 +140,7 @@ def test_selective_error_is_as_predicted(name):
     assert 0.5 < whole / part.total < 2
 
 
-def test_what_is_read_of_a_selective_state():
+def test_the_gramian_of_a_selective_layer_is_its_definition():
     """The prediction by Q is what the layer puts out after a state: exact for one sequence."""
     for name in SELECTIVE:
         layer = made(name).double()
@@ -164,7 +164,7 @@ def test_rotation_needs_fewer_bits():
 
 
 @pytest.mark.parametrize("bits", [700, 1200])
-def test_bits_are_kept_to(bits):
+def test_a_codec_takes_at_most_the_given_bits(bits):
     model = language()
     data = torch.randint(0, 11, (80, 24))
     codec = fit_codec(model, data, bits=bits, rest="int4")
@@ -198,7 +198,7 @@ def test_a_damaged_codec_is_refused(tmp_path):
             StateCodec.load(tmp_path / "c")
 
 
-def test_what_cannot_be_fitted_is_said():
+def test_refused_arguments_have_clear_messages():
     layer = made("mamba2")
     data = torch.randn(4, 8, 4)
     for call, sentence in (
@@ -224,7 +224,7 @@ def test_entropy_of_one_number_is_a_quarter_of_a_bit_above_shannon():
     assert 0.25 < bits - rate < 0.26
 
 
-def test_gramians_have_the_present_sample_and_codecs_do_not():
+def test_gramians_include_the_current_sample_and_codecs_do_not():
     layer = made("s5").double()
     (source,) = sources(layer)
     with torch.no_grad():

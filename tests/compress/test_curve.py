@@ -61,7 +61,7 @@ def test_kinds_of_a_linear_layer(data):
     assert measure_codec(layer, own, torch.randn(5, 30, 4)).tensors[0].predicted_kind == "estimate"
 
 
-def test_a_plain_codec_is_measured_alike(model, data):
+def test_a_plain_codec_is_measured_in_the_same_way(model, data):
     coarse, fine = (
         measure_codec(model, plain_codec(model, number), data) for number in ("int2", "int8")
     )

@@ -8,7 +8,7 @@ from longstate.errors import InputError
 
 
 @given(st.lists(st.integers(2, 70_000), max_size=80), st.integers(0, 5), st.integers(0, 2**31))
-def test_digits_come_back(levels, rows, seed):
+def test_packing_is_undone_by_unpacking(levels, rows, seed):
     levels = np.array(levels, np.int64)
     digits = np.random.default_rng(seed).integers(0, levels, (rows, len(levels)))
     packing = Packing(levels)
@@ -18,7 +18,7 @@ def test_digits_come_back(levels, rows, seed):
 
 
 @pytest.mark.parametrize("levels", [2, 3, 16, 255, 256, 2**32, 2**63, 2**64 - 1])
-def test_the_largest_digits_come_back(levels):
+def test_the_largest_digits_are_packed_and_unpacked(levels):
     packing = Packing(np.array([levels] * 41 if levels < 2**63 else [2**62] * 3))
     digits = np.repeat(packing.levels[None] - 1, 2, axis=0)
     np.testing.assert_array_equal(packing.unpack(packing.pack(digits), 2), digits)
@@ -36,7 +36,7 @@ def test_data_of_another_length_is_refused():
 
 
 @given(st.dictionaries(st.integers(0, 2**40), st.integers(-(2**52), 2**52), max_size=20))
-def test_outliers_come_back(outliers):
+def test_outliers_are_written_and_read(outliers):
     places = np.array(sorted(outliers), np.int64)
     values = np.array([outliers[p] for p in places.tolist()], np.int64)
     data = b"x" + write_outliers(places, values)

@@ -23,7 +23,7 @@ def fitted(tmp_path_factory):
     return forecaster.fit(frame, target="y", out=folder / "run"), frame, folder
 
 
-def test_a_forecaster_comes_back_as_one(fitted, tmp_path):
+def test_reducing_a_forecaster_gives_a_forecaster(fitted, tmp_path):
     forecaster, frame, _ = fitted
     before = forecaster.predict(frame)
     small, report = reduce(forecaster, lambda: forecaster.predict(frame), keep=0.5)
@@ -58,7 +58,7 @@ def test_the_command_writes_a_run(fitted, tmp_path, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_a_full_layer_is_said_to_be_full(fitted, tmp_path, capsys):
+def test_a_full_layer_is_reported(fitted, tmp_path, capsys):
     _, frame, folder = fitted
     frame.to_csv(tmp_path / "x.csv", index=False)
     call = ["reduce", str(folder / "run"), "--tol", "1e-9", "--data", str(tmp_path / "x.csv")]

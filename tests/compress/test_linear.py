@@ -52,7 +52,7 @@ def size_of(layer):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_no_input_beats_the_report(name):
+def test_no_input_exceeds_the_reported_error(name):
     layer = made(name)
     small, report = reduce(layer, keep=0.5)
     (row,) = report.layers
@@ -67,7 +67,7 @@ def test_no_input_beats_the_report(name):
         assert seen <= row.predicted
 
 
-def test_the_attack_would_see_a_violation():
+def test_the_attack_finds_a_false_bound():
     """A layer whose output weights are a little off has a larger error than was certified."""
     layer = made("s4d")
     small, report = reduce(layer, keep=0.5)
@@ -77,7 +77,7 @@ def test_the_attack_would_see_a_violation():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_smaller_layer_is_a_layer(name):
+def test_a_reduced_layer_keeps_the_layer_contract(name):
     small = reduce(made(name), keep=0.5).model
     if not getattr(small, "bidirectional", False):
         takes_dt = not isinstance(small, S4)
@@ -96,7 +96,7 @@ def test_it_is_saved_certified_and_reduced_again(name, tmp_path):
     assert smaller.report.layers[0].after < small.d_state
 
 
-def test_the_layer_that_was_given_stays_as_it_was():
+def test_the_given_layer_is_not_changed():
     layer = made("s4d")
     before = {k: v.clone() for k, v in layer.state_dict().items()}
     reduce(layer, keep=0.5)
@@ -104,7 +104,7 @@ def test_the_layer_that_was_given_stays_as_it_was():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_refinement_is_kept_where_it_is_better():
+def test_refinement_is_used_only_where_it_reduces_the_error():
     layer = S4D(4, d_state=16, init="inv")
     plain, better = (
         reduce(layer, keep=0.5, method=m).report.layers[0] for m in ("balanced", "auto")
@@ -138,7 +138,7 @@ def test_the_scores_are_the_published_ones():
         assert float(scores(s, "aire")[0, n]) == pytest.approx(weight / (1 - abs(a) ** 2))
 
 
-def test_tol_is_kept_and_a_full_layer_says_so():
+def test_errors_stay_below_tol_and_full_layers_are_reported():
     layer = S4D(3, d_state=16, init="inv")
     small, report = reduce(layer, tol=0.2)
     assert report.layers[0].measured <= 0.2
@@ -149,7 +149,7 @@ def test_tol_is_kept_and_a_full_layer_says_so():
     assert "Layers that need all of their states" in full.sentence
 
 
-def test_what_never_forgets_is_left_with_a_reason():
+def test_a_layer_without_decay_is_left_and_the_reason_is_reported():
     with pytest.raises(InputError, match="variant='im'"):
         reduce(LinOSS(3, d_state=4, variant="imex"), keep=0.5)
     with pytest.raises(InputError, match="S4 has no modes to score"):
@@ -166,6 +166,6 @@ def test_what_never_forgets_is_left_with_a_reason():
         ({"budget": 3}, "budget=3 bytes is too small"),
     ],
 )
-def test_wrong_arguments_get_a_sentence(options, message):
+def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         reduce(made("s4d"), **options)

@@ -41,7 +41,7 @@ def fixed(model):
     return sum(s["taps"].numel() * s["taps"].element_size() for s in states)
 
 
-def test_bytes_may_be_asked_for(mixed):
+def test_a_budget_in_bytes_is_met(mixed):
     model, data, _, _ = mixed
     report = reduce(model, data, budget=3000).report
     assert report.bytes_after <= 3000
@@ -81,7 +81,7 @@ def test_it_is_reduced_again(mixed):
     assert again.bytes_after < again.bytes_before
 
 
-def test_the_model_that_was_given_stays_as_it_was(mixed):
+def test_the_given_model_is_not_changed(mixed):
     model, data, _, _ = mixed
     torch.testing.assert_close(model(data)[0], language(*MIXED)(data)[0], rtol=0, atol=0)
     assert model.spec == language(*MIXED).spec
@@ -100,7 +100,7 @@ def test_sizes_of_blocks_are_in_the_description():
         LanguageSpec(32, 8, ("mamba", "mamba"), {"1": {"d_stat": 2}})
 
 
-def test_more_goes_to_the_layer_that_the_output_needs():
+def test_a_layer_with_more_effect_on_the_output_keeps_more():
     """One of two equal layers is all but switched off behind it."""
     model = language("mamba", "mamba", seed=4)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_more_goes_to_the_layer_that_the_output_needs():
     assert first < second
 
 
-def test_spending_takes_the_cheapest_units_first():
+def test_the_units_with_the_least_error_per_byte_are_removed_first():
     class Fake(Plan):
         def __init__(self, tails, unit):
             self.tails, self.full, self.unit = tails, len(tails) - 1, unit
@@ -125,7 +125,7 @@ def test_spending_takes_the_cheapest_units_first():
     assert spend([cheap, dear], [1, 1], 0) == [1, 1]
 
 
-def test_a_model_that_was_reduced_alike_converts(tmp_path):
+def test_a_uniformly_reduced_model_can_be_converted(tmp_path):
     model = language("mamba", "mamba", d_model=16)
     small = reduce(model, tokens(), keep=0.5, allocation="uniform").model
     for dialect in ("transformers", "mamba-ssm"):
@@ -144,7 +144,7 @@ def test_a_model_that_was_reduced_alike_converts(tmp_path):
         save_language_model(turned, tmp_path / "turned", "mamba-ssm")
 
 
-def test_layers_without_a_smaller_state_are_left():
+def test_layers_that_cannot_be_reduced_are_left():
     model = language("attention", "s4d")
     report = reduce(model, tokens(), keep=0.5).report
     assert [row.type for row in report.layers] == ["S4D"]
@@ -152,7 +152,7 @@ def test_layers_without_a_smaller_state_are_left():
         reduce(language("attention"), tokens(), keep=0.5)
 
 
-def test_a_stack_is_a_model():
+def test_a_stack_can_be_reduced():
     torch.manual_seed(0)
     stack = Stack([Mamba(8, d_state=4), S4D(8, d_state=8)])
     u = torch.randn(2, 30, 8)
@@ -163,7 +163,7 @@ def test_a_stack_is_a_model():
     assert report.changed == pytest.approx(float(((y - z).norm() / y.norm()).detach()), rel=1e-4)
 
 
-def test_the_report_is_for_people_and_machines(mixed):
+def test_the_report_is_a_table_and_json(mixed):
     report = mixed[3]
     text = str(report)
     assert "The state of one sequence goes from" in report.sentence
@@ -173,7 +173,7 @@ def test_the_report_is_for_people_and_machines(mixed):
     report.to_json()
 
 
-def test_a_text_model_comes_back_as_one(tmp_path):
+def test_reducing_a_text_model_gives_a_text_model(tmp_path):
     model = TextModel.of(
         LanguageModel(LanguageSpec(256, 8, ("mamba2", "s4d"), {"mamba2": {"d_head": 4}}))
     )

@@ -41,7 +41,7 @@ def test_plain_numbers(name, number):
         assert bool(((x - y).abs() <= (0.5 + 2e-2) * step + 1e-7).all())
 
 
-def test_sizes_are_what_they_are_called():
+def test_sizes_equal_the_stated_bits():
     layer = made("mamba2")  # ssm (2, 4, 6), taps (3, 20)
     state = state_of(layer, 10)
     for number, bits in (("int8", 8), ("int4", 4), ("int2", 2), ("float16", 16), ("exact", 32)):
@@ -63,7 +63,7 @@ def test_any_batch(batch):
     assert all(len(t) == batch for t in tree_leaves(back))
 
 
-def test_going_on_from_a_fine_codec_is_going_on():
+def test_outputs_continue_from_a_finely_parked_state():
     model = language()
     data = torch.randint(0, 11, (50, 24))
     codec = fit_codec(model, data, error=1e-9, rest="exact")
@@ -100,7 +100,7 @@ def test_without_the_range_coder(monkeypatch, parked):
         park(state_of(made("s4d"), 3), parked[1], coder="range")
 
 
-def test_every_damage_is_seen(parked):
+def test_every_changed_or_missing_byte_is_detected(parked):
     data, codec = parked
     for at in range(len(data)):
         for wrong in (data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]):
@@ -124,7 +124,7 @@ def test_another_version_coder_or_codec(parked):
     assert codec_of(data) == codec.identity
 
 
-def test_states_that_are_not_the_codecs(parked):
+def test_states_that_do_not_fit_the_codec_are_refused(parked):
     _, codec = parked
     state = state_of(made("s4d"), 2)
     nan = state.clone()

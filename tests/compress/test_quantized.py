@@ -53,14 +53,14 @@ def test_noise_of_eight_bits_is_as_predicted(name, allocate):
     assert 7.9 < report.bits[0] <= 8
 
 
-def test_bits_that_are_allocated_are_worth_more():
+def test_allocated_bits_give_less_noise():
     layer = LeakyBank().double()
     even, best = (quantize_state(layer, bits=8, allocate=a) for a in (False, True))
     assert best.noise().noise[0] < 0.5 * even.noise().noise[0]
     assert noise_of(best, layer)[0] < 0.6 * noise_of(even, layer)[0]
 
 
-def test_random_rounding_is_right_on_average():
+def test_stochastic_rounding_is_unbiased():
     torch.manual_seed(3)
     layer = S5(4, d_state=8, dt_min=0.05, dt_max=0.3).double()
     quantized = quantize_state(layer, bits=6, rounding="stochastic")
@@ -73,7 +73,7 @@ def test_random_rounding_is_right_on_average():
     assert float(off.abs().max()) < 5 * math.sqrt(0.21 / 20_000)
 
 
-def test_feedback_is_as_fine_as_twice_the_bits():
+def test_feedback_equals_twice_the_bits():
     torch.manual_seed(3)
     layer = S5(4, d_state=8, dt_min=0.05, dt_max=0.3).double()
     one = quantize_state(layer, bits=5, rounding="feedback", allocate=False)
@@ -85,7 +85,7 @@ def test_feedback_is_as_fine_as_twice_the_bits():
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("name", [*LINEAR, *SELECTIVE])
-def test_the_call_is_the_layers(name, rounding):
+def test_a_quantized_layer_is_called_like_the_layer(name, rounding):
     """Steps, chunks and a whole sequence are one thing, and the layer's to many bits."""
     layer = made(name).double()
     data = torch.randn(30, 24, layer.d_model).double()
@@ -118,7 +118,7 @@ def test_a_rounded_state_has_few_values():
     assert quantized.clipped > 0
 
 
-def test_options_of_a_call_are_handed_on():
+def test_options_of_a_call_reach_the_layer():
     layer = made("s5").double()
     quantized = quantize_state(layer, bits=20, every=4)
     u, dt = torch.randn(2, 9, 4).double(), torch.rand(2, 9).double()
@@ -161,7 +161,7 @@ def _tensor(state):
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_nothing_passes_the_bound_of_a_diagonal_layer(rounding):
+def test_rounding_stays_below_the_bound_of_a_diagonal_layer(rounding):
     """Attacked: white noise, constants, oscillations, and silence from a state of any size, where
     rounding to nearest holds a small state up for ever: which comes within 20 % of the bound."""
     layer = LeakyBank().double()
@@ -187,7 +187,7 @@ def test_nothing_passes_the_bound_of_a_diagonal_layer(rounding):
 
 
 @pytest.mark.parametrize("make", [lambda: S4(2, d_state=6), lambda: LinOSS(3, d_state=4)])
-def test_nothing_passes_the_bound_of_a_dense_layer(make):
+def test_rounding_stays_below_the_bound_of_a_dense_layer(make):
     torch.manual_seed(1)
     layer = make().double()
     quantized = quantize_state(layer, bits=7)
@@ -214,7 +214,7 @@ def test_nothing_passes_the_bound_of_a_dense_layer(make):
         lambda: Mamba2(4, d_state=4, d_head=4, dt_limit=(0.05, 0.2)),
     ],
 )
-def test_nothing_passes_the_bound_of_a_selective_layer(make, rounding):
+def test_rounding_stays_below_the_bound_of_a_selective_layer(make, rounding):
     """The step cannot be smaller than 0.05, so that there is a certified rate below 1."""
     torch.manual_seed(2)
     layer = make().double()
@@ -231,7 +231,7 @@ def test_nothing_passes_the_bound_of_a_selective_layer(make, rounding):
     assert bound.output is None
 
 
-def test_a_layer_that_never_forgets_has_no_bound():
+def test_a_layer_without_decay_has_no_bound():
     layer = Longhorn(4, d_state=3).double()
     data = torch.randn(20, 16, 4).double()
     bound = drift(quantize_state(layer, data), radius=10.0)
@@ -240,7 +240,7 @@ def test_a_layer_that_never_forgets_has_no_bound():
     assert "no finite bound" in bound.sentence
 
 
-def test_what_cannot_be_quantized_is_said():
+def test_refused_arguments_have_clear_messages():
     layer = made("mamba2")
     model = language()
     rounded = quantize_state(model, torch.randint(0, 11, (8, 16)))

@@ -43,7 +43,7 @@ def error(layer, small, u):
 
 @pytest.mark.parametrize("method", ["auto", "energy", "ghost", "magnitude", "random"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_error_is_what_was_predicted_from_the_states(name, method):
+def test_the_measured_error_is_the_predicted_one(name, method):
     layer, u = made(name)
     small, report = reduce(layer, u, keep=0.5, method=method)
     (row,) = report.layers
@@ -55,7 +55,7 @@ def test_the_error_is_what_was_predicted_from_the_states(name, method):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_nothing_is_lost_where_everything_is_kept(name):
+def test_keeping_every_column_has_no_error(name):
     layer, u = made(name)
     n = layer.d_state
     if hasattr(layer, "with_projection"):
@@ -68,7 +68,7 @@ def test_nothing_is_lost_where_everything_is_kept(name):
     torch.testing.assert_close(small(u)[0], layer(u)[0])
 
 
-def test_the_identity_fails_for_a_decay_of_each_entry():
+def test_a_projection_is_not_exact_if_entries_decay_differently():
     """What it rests on: with different decays a projection's error is not static."""
     layer, u = made("mamba")
     trace = layer.trace(u).double()  # without gradients
@@ -98,7 +98,7 @@ def test_longhorns_exact_update_couples_columns():
 
 
 @pytest.mark.parametrize("name", [*LAYERS, "longhorn-exact"])
-def test_a_smaller_layer_is_a_layer(name):
+def test_a_reduced_layer_keeps_the_layer_contract(name):
     layer, u = (
         (Longhorn(6, d_state=6, variant="exact").double(), U[..., :6])
         if name == "longhorn-exact"
@@ -148,7 +148,7 @@ def test_the_projection_is_the_best_where_states_and_readouts_are_independent():
         assert energy(W + noise[0] * W.norm(), V + noise[1] * V.norm()) >= best
 
 
-def test_columns_go_in_the_order_in_which_they_are_missed_least():
+def test_columns_with_the_least_added_error_are_removed_first():
     """Two columns that cancel each other: each is large, and both together are nothing."""
     values = torch.tensor([[3.0, -3, 1], [2, -2, 1], [-4, 4, 1]]).double()
     sums = (values.mT @ values)[None]
@@ -157,7 +157,7 @@ def test_columns_go_in_the_order_in_which_they_are_missed_least():
     assert float(left_out(sums, torch.tensor([[0, 1]]))) == pytest.approx(3)
 
 
-def test_sums_do_not_depend_on_how_the_data_is_cut(monkeypatch):
+def test_sums_do_not_depend_on_the_batches(monkeypatch):
     layer, u = made("mamba3")
     whole = readout(layer.trace(u), 4)
     monkeypatch.setattr("longstate.memory._readout._ROOM", 100)
@@ -174,7 +174,7 @@ def test_memory_for_sums_does_not_grow_with_the_data():
     assert sizes[0] == sizes[1]
 
 
-def test_a_layer_that_reads_needs_data():
+def test_a_selective_layer_needs_data():
     with pytest.raises(InputError, match="depend on its input, so give data"):
         reduce(LAYERS["mamba"](), keep=0.5)
     with pytest.raises(InputError, match="is for linear layers"):

@@ -27,7 +27,7 @@ def test_every_hour_has_a_row():
     assert len(frame) == 365 * 24
 
 
-def test_gaps_stay_gaps():
+def test_missing_values_are_nan():
     missing = nyc_airports().isna().sum()
     assert missing[["scheduled", "late", "cancelled"]].sum() == 0
     assert missing["temperature"] == 54
@@ -35,7 +35,7 @@ def test_gaps_stay_gaps():
     assert missing["pressure"] == 885
 
 
-def test_counts_are_of_flights():
+def test_counts_of_flights_are_consistent():
     frame = nyc_airports()
     # 336,776 flights, 8,255 without a departure; two were so late that they left in another year.
     assert frame["scheduled"].sum() == 336_776
@@ -46,7 +46,7 @@ def test_counts_are_of_flights():
     assert {str(day) for day in busiest} & {"2013-06-24", "2013-06-25", "2013-06-26"}
 
 
-def test_values_are_weather():
+def test_weather_is_in_plausible_ranges():
     frame = nyc_airports().set_index("time")
     for column, low, high in (
         ("temperature", -30, 45), ("humidity", 5, 100), ("wind_speed", 0, 40),

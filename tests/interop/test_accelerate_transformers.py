@@ -74,7 +74,7 @@ def test_contexts_nest():
     assert not differences(before, everything())
 
 
-def test_a_context_leaves_what_was_on_before_it():
+def test_a_context_keeps_an_earlier_acceleration():
     handle = accelerate_transformers()
     inside = everything()
     with accelerate_transformers():
@@ -112,7 +112,7 @@ def test_without_transformers(monkeypatch):
         accelerate_transformers()
 
 
-def test_a_version_that_we_have_not_read(monkeypatch):
+def test_a_newer_version_of_transformers_gives_a_warning(monkeypatch):
     """The functions are replaced; a mixer as a whole is not."""
     monkeypatch.setattr("transformers.__version__", "5.24.0.dev0")
     monkeypatch.setattr("longstate.interop._transformers_ops.mamba_step", None)  # fails when called
@@ -135,7 +135,7 @@ def test_a_version_that_we_have_not_read(monkeypatch):
         (set(), ("cpu",)),
     ],
 )
-def test_devices_with_a_kernel_of_their_own_are_left_alone(installed, devices, monkeypatch):
+def test_devices_with_other_kernels_are_not_changed(installed, devices, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: name if name in installed else None
     )
@@ -156,7 +156,7 @@ def test_other_devices_run_the_original():
     assert not ours
 
 
-def test_export_holds_no_op_of_ours():
+def test_exported_programs_contain_no_op_of_longstate():
     model = build("mamba2").eval()
     with accelerate_transformers():
         program = torch.export.export(

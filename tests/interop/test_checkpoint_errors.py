@@ -14,7 +14,7 @@ from tests.interop.samples import FILE, edit, make, read, same
 # Folders that cannot be read.
 
 
-def test_folders_that_are_none(tmp_path, folder):
+def test_folders_without_a_checkpoint_are_refused(tmp_path, folder):
     with pytest.raises(InputError, match="nowhere does not exist"):
         load_language_model(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"config\.json is a file; its folder is needed"):
@@ -45,7 +45,7 @@ def test_folders_that_are_none(tmp_path, folder):
         ('{"n_layer": 3}', "lacks 'd_model'"),
     ],
 )
-def test_settings_that_are_none(text, message, folder):
+def test_malformed_settings_are_refused(text, message, folder):
     (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=message):
         load_language_model(folder)
@@ -80,7 +80,7 @@ def test_settings_of_transformers_that_are_wrong(changes, message, folder):
 
 
 @pytest.mark.parametrize("limit", [3, [1], [-1, 2], ["a", 2], [2, 1], [0, {"__float__": "NaN"}]])
-def test_limits_that_are_none(limit, tmp_path):
+def test_malformed_limits_are_refused(limit, tmp_path):
     save_language_model(make("mamba2"), tmp_path / "m")
     edit(tmp_path / "m", time_step_limit=limit)
     with pytest.raises(InputError, match="time_step_limit must be "):
@@ -185,7 +185,7 @@ def test_files_cut_short(where, share, request):
         load_language_model(folder)
 
 
-def test_files_full_of_noise(folder, ssm):
+def test_files_of_random_bytes_are_refused(folder, ssm):
     draw = torch.Generator().manual_seed(0)
     for path in (folder / "model.safetensors", ssm / "pytorch_model.bin"):
         whole = bytearray(path.read_bytes())
@@ -227,7 +227,7 @@ def test_pickles_run_no_code(ssm, tmp_path, monkeypatch):
         ({3: torch.ones(2)}, "must hold tensors by name; 3 is of type Tensor"),
     ],
 )
-def test_pickles_of_something_else(content, message, ssm):
+def test_pickles_without_tensors_are_refused(content, message, ssm):
     torch.save(content, ssm / "pytorch_model.bin")
     with pytest.raises(InputError, match=message):
         load_language_model(ssm)
@@ -275,7 +275,7 @@ def test_weights_that_are_not_finite(value, folder):
         load_language_model(folder)
 
 
-def test_sizes_that_no_memory_holds(folder):
+def test_huge_sizes_are_refused(folder):
     edit(folder, hidden_size=5 * 10**8, intermediate_size=10**9, vocab_size=10**9)
     with pytest.raises(InputError, match=r"config\.json"):
         load_language_model(folder)

@@ -54,7 +54,7 @@ def test_what_cannot_be_written(tmp_path, folder):
     assert sorted(os.listdir(tmp_path / "there")) == before
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_folder_is_written_atomically(tmp_path, monkeypatch):
     model = make("mamba")
 
     def full(*arguments, **options):
@@ -115,7 +115,7 @@ def test_convert_refuses_in_one_sentence(folder, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_convert_notices_what_changes(tmp_path, monkeypatch):
+def test_convert_refuses_a_changed_result(tmp_path, monkeypatch):
     """A writer that forgets a limit of the step, and one that loses a digit of a weight."""
     options = {"mamba2": {**SPECS["mamba2"].options["mamba2"], "dt_limit": (0.02, 0.4)}}
     save_language_model(make("mamba2", options=options), tmp_path / "m")

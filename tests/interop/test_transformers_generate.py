@@ -92,7 +92,7 @@ def test_sampling_draws_from_the_models_probabilities(model):
     assert torch.equal(sample(), sample(use_cache=False))
 
 
-def test_generation_goes_on_from_a_past(model):
+def test_generation_continues_from_a_past(model):
     tokens = draw()
     settings = {"do_sample": False, "eos_token_id": None}
     whole = model.generate(tokens, max_new_tokens=12, **settings)
@@ -121,6 +121,6 @@ def test_nothing_follows_an_empty_prompt(model, use_cache):
         model.generate(tokens[:1, :0], max_new_tokens=2, use_cache=use_cache)
 
 
-def test_what_a_state_cannot_do_is_refused(model):
+def test_unsupported_generation_modes_are_refused(model):
     with pytest.raises(ValueError, match="assisted generation is not supported"):
         model.generate(draw(1), prompt_lookup_num_tokens=3, max_new_tokens=4)

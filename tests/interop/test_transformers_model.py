@@ -102,7 +102,7 @@ def test_wrapping_shares_the_model(tie):
     assert wrap(model.train()).training
 
 
-def test_what_a_checkpoint_lacks_is_named_and_new(folder, caplog):
+def test_missing_weights_are_named_and_initialised(folder, caplog):
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     name = "model.blocks.1.mixer.A_log"
     lost = tensors.pop(name)
@@ -172,7 +172,7 @@ def test_a_padded_batch_gives_what_each_row_gives_alone(side, dtype):
 
 @SIDES
 @torch.no_grad()
-def test_a_past_goes_on_and_stays_as_it_was(side):
+def test_a_past_is_continued_and_not_changed(side):
     model = wrap(make("mamba").double())
     tokens, mask = padded(side)
     whole = model(tokens, mask).logits
@@ -251,7 +251,7 @@ def test_bad_inputs_are_refused(model, what, arguments):
         ("eos_tokens", {"eos_token_id": ["a"]}),
     ],
 )
-def test_a_config_that_cannot_be_read_says_why(folder, what, changes):
+def test_a_config_that_cannot_be_read_is_refused_with_a_reason(folder, what, changes):
     facts = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**facts, **changes}))
     for auto in (AutoConfig, AutoModelForCausalLM):

@@ -94,7 +94,7 @@ def test_float32(case):
 
 
 @pytest.mark.parametrize("case", ["conv", "scan", "chunks", "chunks, limited steps"])
-def test_bfloat16_is_nearer_to_the_truth(case):
+def test_bfloat16_is_more_precise_than_the_original(case):
     """Every output and every gradient, and not only within twice the error."""
     ours, original, arguments = CASES[case]
     arguments = {
@@ -236,7 +236,7 @@ def taking():
         (ops.selective_state_update, expanded(), {"dt": randn(2, 4, 3)}),
     ],
 )
-def test_what_is_not_covered_is_left_to_the_original(function, arguments, other):
+def test_unsupported_calls_use_the_original(function, arguments, other):
     assert function(**arguments | other) is NotImplemented
     assert function(**arguments) is not NotImplemented
 

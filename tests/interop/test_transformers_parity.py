@@ -87,7 +87,7 @@ class TestParity:
                 logits, state = mine.step(token, state)
                 assert_parity(logits, expected[:, 0])
 
-    def test_pieces_steps_and_padding_are_their_single_pass(self, pair):
+    def test_pieces_steps_and_padding_equal_a_single_pass_of_transformers(self, pair):
         model, mine = pair
         tokens = draw()
         place = torch.arange(45)
@@ -110,7 +110,7 @@ class TestParity:
                 y, _ = mine(padded, mask=mask)
                 assert_parity(y[mask].view_as(expected), expected)
 
-    def test_what_we_write_they_read(self, pair, tmp_path):
+    def test_transformers_reads_our_checkpoints(self, pair, tmp_path):
         model, mine = pair
         save_language_model(mine, tmp_path / "again")
         auto = transformers.AutoModelForCausalLM
@@ -137,7 +137,7 @@ class TestParity:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_their_shards_and_pickles(tmp_path):
+def test_shards_and_pickles_of_transformers_are_read(tmp_path):
     model = theirs("mamba2")
     model.save_pretrained(tmp_path / "one")
     model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
@@ -152,7 +152,7 @@ def test_their_shards_and_pickles(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "falconmamba"])
-def test_a_padded_vocabulary_is_theirs_in_full(name, tmp_path):
+def test_a_padded_vocabulary_gives_the_logits_of_transformers(name, tmp_path):
     mine = make(name, vocab_multiple=16, bos_token=None, eos_tokens=(3, 4))
     save_language_model(mine, tmp_path / "m")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()

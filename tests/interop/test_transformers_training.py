@@ -53,7 +53,7 @@ def losses(run):
     return [entry["loss"] for entry in run.state.log_history if "loss" in entry]
 
 
-def test_trainer_learns_saves_and_goes_on(tmp_path):
+def test_trainer_learns_saves_and_resumes(tmp_path):
     whole = trainer(fresh(), tmp_path)
     before = whole.evaluate()["eval_loss"]
     whole.train()

@@ -59,7 +59,7 @@ def test_a_window_keeps_the_contract_over_many_lengths_of_it():
     check_layer(lambda: Attention(4, n_heads=2, window=5), takes_dt=False, time=40)
 
 
-def test_the_state_is_what_can_still_be_seen():
+def test_the_state_keeps_only_samples_within_the_window():
     u = noise(3, 10, 8)
     assert make()(u)[1]["k"].shape == (3, 10, 2, 4)
     assert make(window=4)(u)[1]["k"].shape == (3, 3, 2, 4)
@@ -81,7 +81,7 @@ def test_only_distances_count():
     assert_close(far[:, 2:], layer(u)[0][:, 2:])
 
 
-def test_positions_are_a_choice():
+def test_positions_can_be_switched_off():
     u = noise(1, 7, 8)
     shuffled = torch.cat([u[:, [3, 1, 5, 0, 2, 4]], u[:, 6:]], dim=1)
     last = [make(positions="none")(x)[0][:, -1] for x in (u, shuffled)]
@@ -100,7 +100,7 @@ def test_positions_are_a_choice():
         ({"positions": "learned"}, "positions must be 'rotary' or 'none'"),
     ],
 )
-def test_says_which_option_is_wrong(options, message):
+def test_a_wrong_option_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         Attention(8, **options)
 

@@ -201,7 +201,7 @@ def test_a_state_of_another_type_is_named():
 
 @pytest.mark.parametrize("make", [lambda: S5(4), lambda: LinOSS(4), lambda: Mamba(4)])
 @pytest.mark.parametrize("rate", [-1, 0.0, float("nan"), float("inf"), "2"])
-def test_a_rate_that_is_none_is_named(make, rate):
+def test_an_invalid_rate_is_named(make, rate):
     with pytest.raises(ValueError, match="expects rate to be a finite number above 0; got"):
         make()(torch.zeros(1, 2, 4), rate=rate)
 
@@ -210,7 +210,7 @@ def test_a_rate_that_is_none_is_named(make, rate):
     "make", [lambda: S5(4), lambda: S4D(4), lambda: LinOSS(4), lambda: Mamba(4)]
 )
 @pytest.mark.parametrize("wrong", [-1.0, float("inf"), float("nan")])
-def test_a_time_that_is_none_is_named(make, wrong):
+def test_an_invalid_time_is_named(make, wrong):
     dt = torch.tensor([[1.0, wrong]])
     with pytest.raises(ValueError, match="expects every dt to be finite and at least 0"):
         make()(torch.zeros(1, 2, 4), dt=dt)
@@ -219,7 +219,7 @@ def test_a_time_that_is_none_is_named(make, wrong):
 
 
 @pytest.mark.parametrize("name", ["mamba", "longhorn-exact", "mamba2", "mamba3-rational"])
-def test_a_masked_sample_is_not_there_in_a_projection_with_a_bias(name):
+def test_a_masked_sample_has_no_effect_in_a_projection_with_a_bias(name):
     """Models may give a layer biases: then the projection of a cleared sample is not 0."""
     layer = LAYERS[name]().double()
     for linear in (layer.in_proj, layer.out_proj):
@@ -232,7 +232,7 @@ def test_a_masked_sample_is_not_there_in_a_projection_with_a_bias(name):
     assert not y[:, ~mask].any()
 
 
-def test_bidirectional_layers_take_no_rows_too():
+def test_bidirectional_layers_accept_an_empty_batch():
     for layer in (S4D(4, bidirectional=True), S5(4, bidirectional=True)):
         y, state = layer(torch.zeros(0, 5, 4))
         assert y.shape == (0, 5, 4)

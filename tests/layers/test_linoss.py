@@ -107,7 +107,7 @@ def test_moduli_of_the_two_rules():
     assert_close(moduli, torch.ones_like(moduli))
 
 
-def test_a_free_oscillator_swings_with_its_period():
+def test_a_free_oscillator_has_its_period():
     layer = make(d_model=1, d_state=1, variant="imex")
     with torch.no_grad():
         layer.D.zero_()
@@ -192,7 +192,7 @@ def test_small_steps_converge_to_the_differential_equation(rule):
     assert order == {"im": 1, "imex": 2}[rule]
 
 
-def test_masked_samples_may_be_anything():
+def test_masked_samples_may_be_nonfinite():
     layer, u, dt = make(), noise(2, 9, 3), uneven(2, 9)
     mask = uneven(2, 9, seed=3) < 2
     hostile = torch.where(mask[..., None], u, torch.nan).requires_grad_()

@@ -62,7 +62,7 @@ def test_mamba_is_its_equations():
     assert_close(layer(u)[0], mamba_by_the_equations(layer, u))
 
 
-def test_falcon_mamba_is_mamba_with_norms_on_what_steers_it():
+def test_falcon_mamba_is_mamba_with_norms_on_its_parameters():
     layer, u = make(FalconMamba, eps=0.01), torch.randn(2, 40, 8, dtype=torch.float64)
 
     def normalise(v):
@@ -119,7 +119,7 @@ def test_mambas_steps_begin_in_their_range():
     assert steps.max() <= 0.101
 
 
-def test_no_time_leaves_mambas_state_as_it_is():
+def test_zero_time_does_not_change_mambas_state():
     layer, u = make(Mamba), torch.randn(2, 6, 8, dtype=torch.float64)
     _, state = layer(u)
     _, after = layer(u, state, dt=torch.zeros(2, 6, dtype=torch.float64))
@@ -141,7 +141,7 @@ def test_options_are_checked():
 
 
 @pytest.mark.parametrize(("learned", "limited"), [(1.0, 0.05), (0.02, 0.02), (1e-3, 0.01)])
-def test_limits_are_those_of_the_learned_step_and_not_of_time(learned, limited):
+def test_limits_apply_to_the_learned_step_and_not_to_time(learned, limited):
     torch.manual_seed(0)
     with_limits, without = Mamba(8, dt_limit=(0.01, 0.05)).double(), Mamba(8).double()
     without.load_state_dict(with_limits.state_dict())

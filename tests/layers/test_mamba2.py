@@ -85,7 +85,7 @@ def test_initial_values():
     assert_close(1e4 * F.softplus(tiny.dt_bias.detach()), torch.ones(64))
 
 
-def test_no_time_leaves_the_matrix_state_alone():
+def test_zero_time_does_not_change_the_matrix_state():
     layer = make()
     u = torch.randn(2, 10, 8, dtype=torch.float64)
     _, state = layer(u)

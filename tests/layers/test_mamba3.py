@@ -164,7 +164,7 @@ def test_angles_stay_accurate_after_many_steps():
     assert_close(state["angle"].flatten()[0], wrapped.float())
 
 
-def test_a_reset_behind_the_last_sample_clears_what_waits():
+def test_a_reset_after_the_last_sample_clears_the_pending_part():
     """Row 0 ends in a masked reset, row 1 has no sample at all, row 2 neither sample nor reset."""
     layer = make()
     u = torch.randn(3, 12, 8, dtype=torch.float64)
@@ -179,7 +179,7 @@ def test_a_reset_behind_the_last_sample_clears_what_waits():
     assert_close({k: v[2] for k, v in state.items()}, {k: v[2] for k, v in first.items()})
 
 
-def test_the_two_activations_differ_where_they_should():
+def test_the_two_activations_differ_as_expected():
     rational, softplus = make(), make(variant="softplus")
     a = torch.tensor([-1e6, -1.0, 0.0, 2.0], dtype=torch.float64)
     assert_close(rational._rate(a), a.new_tensor([1e-4, 0.5, 1.0, 3.0]))

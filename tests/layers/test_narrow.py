@@ -26,7 +26,7 @@ def types(layer: Layer) -> dict[str, torch.dtype]:
 
 @pytest.mark.parametrize("dtype", NARROW)
 @every_layer
-def test_dynamics_keep_their_digits(name, dtype):
+def test_dynamics_stay_in_float32(name, dtype):
     layer = made(name)
     present = [key for key in layer.dynamics if getattr(layer, key) is not None]
     before = {key: layer.get_parameter(key).clone() for key in present}

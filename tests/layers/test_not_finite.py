@@ -25,7 +25,7 @@ def others(state):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("time", [9, 150])  # one chunk of every layer that has chunks, and several
 @pytest.mark.parametrize("name", LAYERS)
-def test_reaches_only_what_comes_later_in_its_row(name, time, value):
+def test_nonfinite_input_reaches_only_later_samples_of_its_row(name, time, value):
     torch.manual_seed(0)
     layer = LAYERS[name]().double()
     u, state = torch.randn(3, time, layer.d_model, dtype=torch.float64), random_state(layer, 3)
@@ -52,7 +52,7 @@ def test_reaches_only_what_comes_later_in_its_row(name, time, value):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_state_that_is_not_finite_spoils_its_own_row(name):
+def test_a_nonfinite_state_affects_only_its_row(name):
     torch.manual_seed(0)
     layer = LAYERS[name]().double()
     u, state = torch.randn(3, 9, layer.d_model, dtype=torch.float64), random_state(layer, 3)
@@ -95,7 +95,7 @@ def test_also_in_a_compiled_graph_and_in_transforms(name):
 
 
 @pytest.mark.parametrize("make", [S4, S4D, S5])
-def test_in_both_directions_a_row_spoils_no_other(make):
+def test_in_both_directions_a_nonfinite_row_affects_no_other(make):
     layer = make(3, d_state=4, bidirectional=True)
     u = torch.randn(3, 70, 3)
     hostile = u.clone()

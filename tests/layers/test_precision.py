@@ -20,7 +20,7 @@ WITHOUT_PROJECTIONS = {
 
 @pytest.mark.parametrize("name", WITHOUT_PROJECTIONS)
 @torch.no_grad()
-def test_autocast_does_not_reach_a_recurrence(name):
+def test_autocast_does_not_change_a_recurrence(name):
     torch.manual_seed(0)
     layer, u = WITHOUT_PROJECTIONS[name](), torch.randn(2, 40, 4)
     mask = torch.rand(2, 40) < 0.8
@@ -34,7 +34,7 @@ def test_autocast_does_not_reach_a_recurrence(name):
     "make", [lambda: Mamba(4), lambda: Mamba2(4, d_head=4), lambda: Mamba3(4, d_head=4)]
 )
 @torch.no_grad()
-def test_a_rate_keeps_its_digits_beside_a_narrow_input(make):
+def test_a_rate_is_not_rounded_to_a_narrow_input(make):
     """1.1 is no bfloat16: the nearest one is 1.1016."""
     torch.manual_seed(0)
     layer, u = make(), torch.randn(2, 9, 4).bfloat16()
@@ -42,7 +42,7 @@ def test_a_rate_keeps_its_digits_beside_a_narrow_input(make):
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_angles_of_a_long_sequence_keep_their_digits():
+def test_angles_of_a_long_sequence_stay_precise():
     """A sum of 20,000 turns is over 10,000 in size, where float32 has steps of a thousandth."""
     turn = torch.rand(1, 20_000, 1, 1, generator=torch.Generator().manual_seed(0))
     found = _angles(turn, torch.zeros(1, 1, 1), None, None)

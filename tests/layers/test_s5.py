@@ -226,7 +226,7 @@ def test_both_ways_with_padding_and_packing(irregular):
             assert_close(y[row : row + 1, piece][:, keep], layer(alone, dt=times)[0])
 
 
-def test_masked_samples_may_be_anything():
+def test_masked_samples_may_be_nonfinite():
     layer, u, dt = make(), noise(2, 9, 3), uneven(2, 9)
     mask = uneven(2, 9, seed=3) < 2
     hostile = torch.where(mask[..., None], u, torch.nan).requires_grad_()

@@ -36,7 +36,7 @@ def test_outputs_are_those_of_the_layer(layer):
     torch.testing.assert_close(finish(layer, layer.trace(u)), layer(u)[0])
 
 
-def test_says_how_the_convolution_made_its_input(layer):
+def test_the_recorded_convolution_gives_the_input(layer):
     trace = layer.trace(torch.randn(2, 9, 8, dtype=torch.float64))
     if isinstance(layer, Mamba3):
         assert trace.conv is None
@@ -48,7 +48,7 @@ def test_says_how_the_convolution_made_its_input(layer):
     torch.testing.assert_close(scale * plain, trace.x)
 
 
-def test_goes_on_from_a_state(layer):
+def test_a_trace_may_begin_at_a_state(layer):
     u = torch.randn(2, 9, 8, dtype=torch.float64)
     y, _ = layer(u)
     _, state = layer(u[:, :5])

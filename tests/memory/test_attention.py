@@ -22,7 +22,7 @@ def trace_of(name):
 
 
 @pytest.mark.parametrize("name", SELECTIVE)
-def test_times_the_input_it_is_the_scan(name):
+def test_the_matrix_times_the_input_is_the_scan(name):
     _, _, trace = trace_of(name)
     weights = hidden_attention(trace).weights
     torch.testing.assert_close(torch.einsum("bcts,bsc->btc", weights, trace.x), trace.outputs())

@@ -84,7 +84,7 @@ def test_a_probability_beyond_one_and_its_repair():
 
 
 @pytest.mark.parametrize("alphabet", [2, 3, 50_000])
-def test_no_error_rate_is_beyond_that_of_guessing(alphabet):
+def test_no_error_rate_exceeds_guessing(alphabet):
     for share in (0.0, 0.3, 1.0):
         assert fano(share * math.log2(alphabet), alphabet).error <= 1 - 1 / alphabet
 
@@ -155,7 +155,7 @@ def test_the_law_converges_and_the_variable_does_not():
     assert average_contraction(scalar(torch.full((60,), a))).coupled == pytest.approx(math.log(a))
 
 
-def test_forgetting_promises_no_finite_variance():
+def test_a_decaying_state_may_have_infinite_variance():
     """2.2 with probability 0.3, else 0.4: E log a < 0 < log E a^2."""
     assert 0.3 * math.log(2.2) + 0.7 * math.log(0.4) < 0 < math.log(0.3 * 2.2**2 + 0.7 * 0.4**2)
     a = torch.where(torch.rand(20_000, generator=torch.Generator().manual_seed(0)) < 0.3, 2.2, 0.4)

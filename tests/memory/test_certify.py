@@ -118,7 +118,7 @@ def test_sampling_bound_is_nearly_attained():
     assert bound - h <= 2.0**-52 * bound / (1 - math.exp(-rate * largest))
 
 
-def test_longhorn_grows_like_the_root_of_time_and_no_faster():
+def test_longhorn_grows_at_most_like_the_root_of_time():
     """The greedy worst case reaches sqrt(T / 2) times the input; the bound is exactly that."""
     h, T = 0.0, 4000
     for _ in range(T):  # the best D = 1 / (1 + k^2), beta = 1, |x| = 1, k with D k = slope
@@ -147,7 +147,7 @@ def test_of_a_model_with_data_and_attack():
     assert model.training
 
 
-def test_linoss_that_never_forgets_fails_the_gate():
+def test_undamped_linoss_fails_its_claim():
     torch.manual_seed(0)
     layer = LinOSS(4, variant="imex")
     result = certify(layer)
@@ -155,7 +155,7 @@ def test_linoss_that_never_forgets_fails_the_gate():
     assert "largest |eigenvalue|" in result.sentence
 
 
-def test_an_unstable_system_shows_its_eigenvalue():
+def test_an_unstable_system_reports_its_eigenvalue():
     """The modulus is 1, and the claim fails."""
 
     class Growing(nn.Module):
@@ -175,7 +175,7 @@ def test_an_unstable_system_shows_its_eigenvalue():
     assert found.claims[1].certified == math.inf
 
 
-def test_the_least_step_is_there_beside_what_was_seen():
+def test_the_smallest_step_is_reported_with_the_measured_one():
     model, tokens = make(("mamba", "mamba3"), options={"mamba3": {"d_head": 4}}), torch.arange(20)
     claims = certify(model, tokens[None]).claims
     step, deep = (c for c in claims if c.what == "step dt, at least")
@@ -223,7 +223,7 @@ def test_norm_with_bias_before_the_layer():
     assert certify(model, torch.randint(0, 20, (4, 64))).passed
 
 
-def test_another_kind_of_norm_proves_nothing():
+def test_an_unknown_kind_of_norm_gives_no_bound():
     """A norm over the batch lets any length through; so may anything that is only called a norm."""
     model = make(("mamba",))
     for norm in (nn.BatchNorm1d(8), nn.Identity(), nn.LayerNorm((2, 8))):
@@ -239,7 +239,7 @@ def test_data_may_be_what_runs_the_model():
     assert a.claims[0].seen is not None
 
 
-def test_a_recording_is_of_what_the_layer_read():
+def test_a_recording_has_the_inputs_of_the_layer():
     model, tokens = make(("mamba", "longhorn")).double(), torch.randint(0, 20, (2, 40))
     traces = record(model, tokens)
     _, state = model(tokens)
@@ -258,7 +258,7 @@ def test_rounding_of_a_narrow_norm_breaks_no_certificate():
     assert certify(model.bfloat16(), torch.arange(64)[None]).passed
 
 
-def test_an_adapter_inside_a_layer_is_not_overlooked():
+def test_an_adapter_inside_a_layer_is_included():
     """Its weight is only the base matrix, so a certificate from it would be wrong."""
 
     class Adapted(nn.Linear):

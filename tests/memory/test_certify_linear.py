@@ -107,7 +107,7 @@ FADING = {
 
 
 @pytest.mark.parametrize("name", FADING)
-def test_what_is_left_of_a_state_is_a_norm_and_not_an_eigenvalue(name):
+def test_the_retention_of_a_state_is_a_norm_and_not_an_eigenvalue(name):
     make, seed = FADING[name]
     torch.manual_seed(seed)
     layer = make().double()

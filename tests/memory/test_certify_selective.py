@@ -95,7 +95,7 @@ def hill_climb(layer, ball, measure, *, length=40, tries=8, rounds=60):
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_search_that_knows_no_bound_stays_below_them(name, seed):
+def test_an_independent_search_stays_below_the_bounds(name, seed):
     """Largest state and weakest decay, by gradients of the layer itself and not of the bounds."""
     layer = trained_like(LAYERS[name], seed)
     ball = Ball(torch.ones(6).double(), torch.zeros(6).double(), math.sqrt(6))
@@ -110,7 +110,7 @@ def test_a_search_that_knows_no_bound_stays_below_them(name, seed):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_certify_reports_as_attacked_is_what_its_witness_does(name):
+def test_the_attacked_value_is_that_of_its_witness(name):
     layer = trained_like(LAYERS[name], 4)
     found = certify(layer, radius=2.0)
     exponent, decay = claim(found, "decay exponent"), claim(found, "decay of a step")
@@ -212,7 +212,7 @@ def test_longer_times_write_more_and_shorter_ones_forget_less():
         certify(layer, radius=2.0, dt=(2.0, 1.0))
 
 
-def test_time_that_does_not_pass_keeps_everything():
+def test_zero_time_keeps_the_state():
     found = certify(trained_like(LAYERS["mamba2"], 0), radius=2.0, dt=(0.0, 1.0))
     assert claim(found, "until 1 %").certified == math.inf
     assert claim(found, "decay of a step").certified == 1
@@ -266,7 +266,7 @@ def test_longhorn_accepts_a_range_of_time():
     assert certify(layer, radius=2.0, dt=(0.5, 2.0)).passed
 
 
-def test_a_model_of_another_library_is_told_what_to_call():
+def test_for_a_model_of_another_library_the_error_names_the_loader():
     Other = type("MambaForCausalLM", (nn.Linear,), {"__module__": "transformers.models.mamba"})
     with pytest.raises(InputError, match="load_language_model"):
         certify(Other(2, 2))

@@ -82,7 +82,7 @@ def test_two_inputs_share_the_state():
     torch.testing.assert_close(curve.bits, torch.tensor([each, each, each, 0.0]).double())
 
 
-def test_a_coarser_format_knows_less():
+def test_a_coarser_format_has_less_information():
     torch.manual_seed(0)
     system = S4D(4, d_state=8).system()
     fine, coarse = (memory_curve(system, 30, noise=f) for f in ("fp16", "fp8_e4m3"))

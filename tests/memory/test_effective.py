@@ -53,7 +53,7 @@ def test_sizes_lie_between_one_and_the_state():
     assert 1 <= result.participation <= result.entropy_rank <= result.d_state == 24
 
 
-def test_a_state_that_nothing_enters_is_empty():
+def test_a_state_without_input_has_size_zero():
     trace = trace_of("mamba")
     object.__setattr__(trace, "gain", torch.zeros_like(trace.gain))
     result = effective_state(trace)

@@ -68,7 +68,7 @@ def test_a_peak_between_the_points_of_a_grid_is_found():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_input_beats_them(seed):
+def test_no_input_exceeds_the_gains(seed):
     """Random systems, each with its worst sinusoid and its worst sequence of signs."""
     g = torch.Generator().manual_seed(seed)
     A = torch.randn(4, 4, generator=g).double()

@@ -9,7 +9,7 @@ from longstate.systems import DiagonalSystem
 from tests.memory.test_gramians import pairs
 
 
-def test_are_singular_values_of_the_hankel_matrix():
+def test_values_are_singular_values_of_the_hankel_matrix():
     """The independent view: the matrix of the kernel itself, as large as its tail asks."""
     system, m = pairs(n=3, i=1, o=1, batch=()), 300
     kernel = system.impulse_response(2 * m)[:, 0, 0]
@@ -18,7 +18,7 @@ def test_are_singular_values_of_the_hankel_matrix():
     torch.testing.assert_close(hankel(system).values, values)
 
 
-def test_do_not_depend_on_coordinates():
+def test_values_do_not_depend_on_coordinates():
     system = pairs(i=1, o=1)
     torch.testing.assert_close(hankel(system).values, hankel(system.to_dense()).values)
 

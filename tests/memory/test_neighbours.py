@@ -20,7 +20,7 @@ def truth(r):
 
 
 @pytest.mark.parametrize("r", [0.0, 0.5, 0.9, 0.99])
-def test_neighbours_count_what_is_there(r):
+def test_the_neighbour_estimate_is_within_its_statistical_error(r):
     values = [ksg(*pair(r, 1000, seed)).bits for seed in range(8)]
     spread = torch.tensor(values)
     assert abs(float(spread.mean()) - truth(r)) < 3 * float(spread.std()) / math.sqrt(8) + 0.01
@@ -52,7 +52,7 @@ def test_contrast_is_a_lower_bound_and_nearly_tight(r):
     assert found.kind == "lower_bound"
 
 
-def test_near_its_cap_it_is_refused():
+def test_an_estimate_near_its_cap_is_refused():
     """4.8 bits through batches of 8, which can show 3."""
     with pytest.raises(InputError, match="cap"):
         infonce(scores(0.9994, 8, 50))
@@ -61,7 +61,7 @@ def test_near_its_cap_it_is_refused():
         infonce(x)
 
 
-def test_a_critic_that_knows_nothing_claims_nothing():
+def test_an_uninformative_critic_gives_no_information():
     assert infonce(torch.zeros(3, 16, 16)).bits == 0
     wrong = infonce(scores(0.9, 16, 20).flip(-1))
     assert wrong.bits < 0

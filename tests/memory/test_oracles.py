@@ -48,7 +48,7 @@ def test_gain_of_white_noise_from_either_side():
 
 
 @pytest.mark.parametrize("rate", [0.1, 1.0, 4.0])
-def test_no_course_of_steps_leaves_the_sampling_bound(rate):
+def test_no_sequence_of_steps_exceeds_the_sampling_bound(rate):
     """Random steps below a limit, and input at its largest, of either sign."""
     torch.manual_seed(0)
     longest, h, worst = 0.8, torch.zeros(500).double(), 0.0

@@ -29,7 +29,7 @@ def exact_powers(A, count):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_computed_power_is_no_further_from_the_true_one_than_it_says(seed):
+def test_the_error_of_a_computed_power_stays_below_its_bound(seed):
     from mpmath import mp, mpf
 
     A = ill_conditioned(seed).A
@@ -50,7 +50,7 @@ def test_a_computed_power_is_no_further_from_the_true_one_than_it_says(seed):
     assert float(powers.squares[3].error) <= 1e-6 * float(powers.squares[3].high())
 
 
-def test_an_error_that_came_in_is_carried_on():
+def test_an_initial_error_is_propagated():
     """A factor that is off by 1e-3: the product may be off by as much times the other's norm."""
     A = torch.diag(torch.tensor([3.0, 0.5])).double()
     off = torch.tensor(1e-3).double()
@@ -88,7 +88,7 @@ def test_the_sum_of_all_powers_is_bounded(size):
     assert total <= float(two.total(two.growth()[0])) <= 30 * total
 
 
-def test_a_modulus_of_one_is_never_forgotten():
+def test_a_modulus_of_one_does_not_decay():
     from longstate.systems import DiagonalSystem
 
     one = torch.ones(1, 1).double()

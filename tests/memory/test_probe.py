@@ -25,7 +25,7 @@ def test_known_channel(seed):
     assert found.kind == "lower_bound"
 
 
-def test_what_only_a_network_reads():
+def test_a_nonlinear_code_needs_the_network_probe():
     """Exclusive or of two signs: nothing linear in it."""
     g = torch.Generator().manual_seed(0)
     states = torch.randint(2, (1500, 2), generator=g).double()
@@ -36,7 +36,7 @@ def test_what_only_a_network_reads():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_state_that_knows_nothing_is_not_credited(seed):
+def test_an_uninformative_state_gets_no_information(seed):
     g = torch.Generator().manual_seed(seed)
     states, y = torch.randn(1000, 20, generator=g), torch.randint(4, (1000,), generator=g)
     found = probe(states, {"nothing": y}, seed=seed)
@@ -76,7 +76,7 @@ def test_refuses():
         by_lag(y[None], [1000])
 
 
-def test_many_numbers_that_say_nothing_hide_nothing():
+def test_uninformative_numbers_do_not_hide_information():
     """Two of 122 numbers know the label; a probe that fits the others would claim nothing."""
     g = torch.Generator().manual_seed(0)
     label = torch.randint(16, (1000,), generator=g)

@@ -49,7 +49,7 @@ def test_biased_coin_known_rate():
     assert abs(r.bits - (entropy(0.2) - entropy(r.distortion))) < 1e-6
 
 
-def test_what_did_not_converge_says_so():
+def test_a_result_that_did_not_converge_is_marked():
     """A discretised Gaussian: near 1/2 log2(1 / D), and no further off than its gap."""
     x = torch.linspace(-5, 5, 101).double()
     p = torch.exp(-x * x / 2)

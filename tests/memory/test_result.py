@@ -43,7 +43,7 @@ def test_json_of(value, expected):
     assert json.loads(make(note=value).to_json())["note"] == expected
 
 
-def test_table_says_what_sort_of_number_it_is():
+def test_the_table_shows_the_kind_of_each_number():
     text = make(kind="lower_bound").table().splitlines()
     assert text[:2] == ["It holds two bits.", "[lower bound; all inputs]"]
     assert text[3:] == ["lag  bits", "0     1.5", "1     0.5"]
@@ -60,7 +60,7 @@ def test_a_number_without_its_kind_is_refused(wrong):
         make(**wrong)
 
 
-def test_a_decay_close_to_one_shows_what_it_loses():
+def test_a_decay_close_to_one_is_shown_as_one_minus_the_rest():
     assert [number(x) for x in (1, 1 - 4.26e-6, 0.9992, 1.25)] == [
         "1", "1 - 4.3e-06", "0.9992", "1.25",
     ]  # fmt: skip

@@ -46,7 +46,7 @@ def test_the_lowest_value_of_silu_is_not_missed(reach):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_before_the_first_sample_there_is_nothing(seed):
+def test_inputs_before_the_first_sample_are_zero(seed):
     """Inputs that are never near zero: the first samples see taps of zero all the same."""
     layer = trained_like(LAYERS["mamba"], seed)
     s = cast(layer.selection(), torch.float64)
@@ -77,7 +77,7 @@ def test_the_bound_of_a_split_gain_is_attained():
     torch.testing.assert_close(bound[0, 0], torch.tensor(h + dt).double())
 
 
-def test_what_is_written_is_bounded_by_sizes_and_not_by_a_signed_sum():
+def test_written_values_are_bounded_by_absolute_values():
     """x_1 - x_2 with |x_1|, |x_2| <= 1 may be 2."""
     two, zero = torch.eye(2).double(), torch.zeros(2).double()
     s = Selection(

@@ -47,7 +47,7 @@ def test_below_the_threshold_the_state_shrinks(seed, theta):
     assert bool((after <= found.shrink * before * (1 + 1e-9)).all())
 
 
-def test_one_number_attains_it():
+def test_the_limit_is_attained_by_one_number():
     """x <- a x + b u, V = x^2 / (1 - a^2): V falls by exactly (1 - theta) x^2 at the threshold."""
     a, b, theta = 0.9, 0.3, 0.4
     one = torch.ones(1, 1).double()

@@ -85,7 +85,7 @@ def test_every_state_kept_is_the_system():
         torch.testing.assert_close(small.system.impulse_response(50), system.impulse_response(50))
 
 
-def test_a_state_that_nothing_reaches_goes_without_loss():
+def test_an_unreachable_state_is_removed_without_error():
     system = random_pairs(5, n=5)
     B = system.B.clone()
     B[2] = 0
@@ -94,7 +94,7 @@ def test_a_state_that_nothing_reaches_goes_without_loss():
     torch.testing.assert_close(small.system.impulse_response(50), system.impulse_response(50))
 
 
-def test_channels_are_truncated_each_by_itself():
+def test_channels_are_truncated_separately():
     system = random_pairs(7, n=6, i=1, o=1, batch=(3,))
     together = by_reals(system, 2)
     for k in range(3):

@@ -27,7 +27,7 @@ def tokens(b=2, t=24):
     return torch.randint(0, 20, (b, t), generator=torch.Generator().manual_seed(1))
 
 
-def test_sees_nothing_where_nothing_is():
+def test_reports_nothing_if_all_is_finite():
     model = make()
     with watch(model) as seen:
         model(tokens())[0].sum().backward()
@@ -60,7 +60,7 @@ def test_names_the_layer_and_the_token(token):
     assert "its parameter weight is not finite" in trouble.where
 
 
-def test_the_arithmetic_of_a_layer_is_blamed_on_the_layer():
+def test_an_overflow_inside_a_layer_names_the_layer():
     """Rates that overflow: the scan produces NaN and passes it to out_proj."""
     model = make(("mamba", "mamba"))
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_the_arithmetic_of_a_layer_is_blamed_on_the_layer():
     assert "parameter D" in trouble.where
 
 
-def test_bad_input_is_the_callers():
+def test_nonfinite_input_is_reported_as_such():
     layer = Mamba(8)
     u = torch.randn(2, 9, 8)
     u[1, 4] = float("nan")
@@ -85,7 +85,7 @@ def test_bad_input_is_the_callers():
     assert "in its input" in trouble.where
 
 
-def test_masked_samples_may_be_anything():
+def test_masked_samples_may_be_nonfinite():
     layer = Mamba(8)
     u = torch.randn(2, 20, 8)
     u[1, :4] = float("nan")
@@ -124,7 +124,7 @@ def test_gradients_are_watched():
     assert "second" in result.gradient.where
 
 
-def test_hooks_go_even_when_the_block_fails():
+def test_hooks_are_removed_also_after_an_error():
     model = make()
     with pytest.raises(ValueError, match="vocabulary"), watch(model) as seen:
         model(tokens() + 100)
@@ -196,7 +196,7 @@ def test_a_regression_is_not_saturated(update):
     assert seen.result().layers[0].saturated() == ""
 
 
-def test_goes_on_from_a_state_and_traces_only_when_asked():
+def test_starts_from_a_state_and_traces_only_on_request():
     layer = Mamba(8)
     u = torch.randn(2, 20, 8)
     _, state = layer(u)
@@ -208,7 +208,7 @@ def test_goes_on_from_a_state_and_traces_only_when_asked():
     assert seen.result().layers == ()
 
 
-def test_any_module_will_do():
+def test_any_module_can_be_watched():
     model = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 2))
     with watch(model) as seen:
         model(torch.randn(5, 2, 3))

@@ -32,7 +32,7 @@ def test_stamps_are_those_of_pandas(freq):
 
 
 @pytest.mark.parametrize("freq", ["D", "7D", "MS", "B"])
-def test_calendar_steps_keep_the_clock_on_the_wall(freq):
+def test_calendar_steps_keep_the_local_time(freq):
     zone = "Europe/Berlin"
     times = pd.date_range("2024-03-20 09:00", periods=40, freq=freq).tz_localize(zone)
     calendar = Calendar(freq, zone=zone, wall=True).anchored(times)
@@ -128,7 +128,7 @@ def test_models_load_no_pandas():
     assert done.returncode == 0, done.stderr
 
 
-def test_is_plain_data():
+def test_a_calendar_is_plain_data():
     calendar = Calendar("B", "%d/%m/%Y", "Europe/Paris", "2024-01-02", True, ("2024-05-01",))
     spec = ForecastSpec(("y",), (), (), "t", calendar, ("week",), 8, 3, 5, (0.5,), lower=0.0)
     assert ForecastSpec.of(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec

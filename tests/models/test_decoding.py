@@ -66,7 +66,7 @@ def steps(layer, u, state):
 
 
 @pytest.mark.parametrize("gate", ["glu", "mlp"])
-def test_a_prepared_step_takes_the_gate_along(gate):
+def test_a_prepared_step_includes_the_gate(gate):
     torch.manual_seed(0)
     spec = LanguageSpec(11, 16, ("mamba",) * 2, {"mamba": {"d_state": 3}}, gate=gate)
     model = LanguageModel(spec).eval()
@@ -101,7 +101,7 @@ def test_steps_in_float32_are_as_good_as_a_pass(name):
 
 
 @every_layer
-def test_a_step_takes_what_a_step_takes(name):
+def test_a_prepared_step_accepts_all_arguments_of_a_step(name):
     torch.manual_seed(0)
     model = LAYERS[name]().double()
     fast, u = prepare_for_decoding(model), torch.randn(3, model.d_model, dtype=torch.float64)

@@ -36,7 +36,7 @@ def test_a_block_is_one_call_where_its_norm_and_gate_allow(norm, gate, monkeypat
             block.step(u, state)
 
 
-def test_a_plain_model_knows_no_kernel():
+def test_a_plain_model_uses_no_decoding_kernel():
     model = LanguageModel(LanguageSpec(70, 16, ("mamba",)))
     fast = prepare_for_decoding(model)
     assert type(model.blocks[0].mixer) is Mamba
@@ -45,7 +45,7 @@ def test_a_plain_model_knows_no_kernel():
     assert isinstance(fast.blocks[0].mixer, Mamba)
 
 
-def test_a_saved_state_does_not_see_which_class_takes_the_steps(tmp_path):
+def test_a_saved_state_does_not_depend_on_the_decoding_class(tmp_path):
     torch.manual_seed(0)
     fast = prepare_for_decoding(LanguageModel(LanguageSpec(70, 16, ("mamba",))))
     plain = copy.deepcopy(fast)  # as it was when a step was part of the plain class

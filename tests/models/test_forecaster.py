@@ -50,7 +50,7 @@ def test_layers_may_follow_a_pattern():
     assert torch.equal(model.scaled(window()).point, model.scaled_line(window()))
 
 
-def test_starts_exactly_at_the_line():
+def test_an_untrained_model_equals_its_line():
     model, seen = make(), window()
     forecast = model.scaled(seen)
     assert torch.equal(forecast.point, model.scaled_line(seen))
@@ -94,7 +94,7 @@ def test_rows_without_a_target_do_not_matter():
     assert not torch.equal(model(holed).point, model(seen).point)
 
 
-def test_the_horizon_is_there_where_rows_are_missing():
+def test_a_forecast_is_complete_if_rows_are_missing():
     model, seen = trained(make()), window()
     seen.observed[:, 4:7] = False
     later = seen._replace(known=seen.known.clone())
@@ -130,7 +130,7 @@ def test_constant_column_scales_by_one():
     assert torch.equal(model.scale.std, torch.ones(2, dtype=torch.float64))
 
 
-def test_large_levels_keep_their_digits():
+def test_large_levels_stay_precise():
     model = make()
     model.scale.set(torch.tensor([1e9, 1e9]), torch.tensor([0.5, 0.5]))
     seen = window()
@@ -154,7 +154,7 @@ def test_calendar_repeats():
 
 
 @pytest.mark.parametrize("cycle", ["day", "week", "year"])
-def test_calendar_places_every_moment(cycle):
+def test_calendar_features_are_between_minus_one_and_one(cycle):
     days = np.datetime64("2024-01-01", "ms") + np.arange(364) * np.timedelta64(36, "m")
     f = calendar_features(days, (cycle,), 364)
     assert f.shape[0] == 364

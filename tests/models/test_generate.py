@@ -41,7 +41,7 @@ def by_hand(model, prompt, count):
 
 
 @pytest.mark.parametrize("layers", [("mamba", "s4d"), ("mamba2",)], ids="-".join)
-def test_greedy_is_the_likeliest_each_time(layers):
+def test_greedy_takes_the_most_likely_token(layers):
     model = make(*layers)
     results = generate(model, PROMPTS, max_tokens=12)
     assert tokens(results) == [by_hand(model, p, 12) for p in PROMPTS]
@@ -58,7 +58,7 @@ def test_greedy_is_the_likeliest_each_time(layers):
         {"temperature": 1.3, "top_p": 0.8, "repetition_penalty": 1.2},
     ],
 )
-def test_a_row_gives_the_same_in_company_as_alone(layers, settings):
+def test_a_row_in_a_batch_equals_the_row_alone(layers, settings):
     model = make(*layers)
     # rows end at different times: a stop token that some meet
     common = {"max_tokens": 40, "stop_tokens": [11, 12, 13], **settings}
@@ -92,7 +92,7 @@ def test_a_state_before_the_prompts(model):
         generate(model, [[7]], state=state)
 
 
-def test_every_prompt_goes_on_from_a_state_of_its_own(model):
+def test_every_prompt_continues_from_its_own_state(model):
     _, state = model.prefill(torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]))
     state = tree_map(lambda s: 100 * s.detach(), state)  # so large that it decides what is drawn
     options = {"max_tokens": 30, "temperature": 1.0}
@@ -121,7 +121,7 @@ def test_pieces_of_a_prompt_are_the_prompt(model, monkeypatch):
         assert generate(model, PROMPTS, max_tokens=30, temperature=1.0) == whole
 
 
-def test_rows_filling_up_the_vocabulary_are_never_drawn():
+def test_padding_tokens_of_the_vocabulary_are_never_drawn():
     model = make("mamba", vocabulary=9, vocab_multiple=64)
     with torch.no_grad():
         model.head.weight[9:] = 100 * model.head.weight[:1]
@@ -162,7 +162,7 @@ def test_stop_strings_end_a_row_and_its_text(model):
     assert [p.ended for p in pieces] == [None] * (cut + 2) + ["text"]
 
 
-def test_what_may_become_a_stop_string_is_given_at_the_end(model):
+def test_a_possible_stop_string_is_returned_at_the_end(model):
     common = {"max_tokens": 30, "temperature": 1.0, "decode": letters}
     (free,) = generate(model, [[1]], **common)
     pieces = []
@@ -173,7 +173,7 @@ def test_what_may_become_a_stop_string_is_given_at_the_end(model):
     assert pieces[-1].text.endswith(free.text[-2:])
 
 
-def test_pieces_come_as_they_are_made(model):
+def test_pieces_are_yielded_during_generation(model):
     pieces = []
     results = generate(
         model, PROMPTS, max_tokens=5, temperature=1.0, on_piece=pieces.append, decode=letters

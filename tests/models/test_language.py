@@ -68,7 +68,7 @@ def test_pieces_and_steps_are_one_pass(layers):
 
 
 @pytest.mark.parametrize("layers", PATTERNS, ids="-".join)
-def test_padding_anywhere_is_no_padding(layers):
+def test_padding_at_any_place_has_no_effect(layers):
     model, tokens = make(*layers), draw()
     place = torch.arange(17)
     mask = torch.stack([place >= 4, place < 12, (place < 3) | (place > 9)])
@@ -165,7 +165,7 @@ def test_a_head_of_its_own():
     close(model(tokens)[0], -2 * tied(tokens)[0])
 
 
-def test_rows_that_fill_up_the_vocabulary_are_no_tokens():
+def test_padding_rows_of_the_vocabulary_are_no_tokens():
     model = make("mamba", vocab_multiple=8)
     assert model.embedding.weight.shape == (16, 8)
     assert model(draw())[0].shape == (3, 17, 11)

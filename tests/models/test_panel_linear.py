@@ -43,7 +43,7 @@ def test_float32_is_as_good_as_linear():
         assert layer(x.bfloat16()).dtype == torch.bfloat16
 
 
-def test_gradients_of_the_input_come_out():
+def test_gradients_of_the_input_are_computed():
     plain = linear()
     layer = PanelLinear(plain.weight, plain.bias)
     x = torch.randn(2, 70, requires_grad=True)

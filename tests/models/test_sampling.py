@@ -23,7 +23,7 @@ def test_draws_follow_the_probabilities():
         assert ((found - p).abs() < 4 * (p * (1 - p) / 4000).sqrt() + 1e-9).all()
 
 
-def test_top_k_and_top_p_keep_the_likeliest():
+def test_top_k_and_top_p_keep_the_most_likely():
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().tolist()
     p = torch.tensor([0.1, 0.4, 0.2, 0.3])
 

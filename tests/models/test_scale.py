@@ -15,7 +15,7 @@ def data(seed=0):
 
 @pytest.mark.parametrize("transform", ["none", "log1p", "box-cox"])
 @pytest.mark.parametrize("lower", [None, 0.0, -5.0])
-def test_back_is_where_it_came_from(transform, lower):
+def test_the_inverse_transform_restores_values(transform, lower):
     x, scale = data(), Scale(2, transform)
     if transform == "none":
         scale.set(x.mean(0), x.std(0, correction=0))
@@ -50,7 +50,7 @@ def test_the_power_is_the_one_that_makes_the_data_normal(power):
     assert_close(float(scale.power), float(max(powers, key=powers.__getitem__)))
 
 
-def test_what_lies_below_the_bound_stays_finite():
+def test_values_below_the_bound_stay_finite():
     scale = Scale(2, "log1p")
     scale.fit(data(), 0.0)
     assert torch.isfinite(scale(torch.full((1, 2), -50.0, dtype=torch.float64))).all()

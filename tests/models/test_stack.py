@@ -90,7 +90,7 @@ def test_dropout_only_in_training(gate):
     assert torch.equal(stack(u)[0], stack(u)[0])
 
 
-def test_dropout_reaches_what_a_block_adds_and_nothing_else():
+def test_dropout_applies_only_to_what_a_block_adds():
     torch.manual_seed(0)
     u = torch.randn(1, 400, 4)
     for gate, most in (("none", 1), ("glu", 1), ("mlp", 2)):
@@ -101,7 +101,7 @@ def test_dropout_reaches_what_a_block_adds_and_nothing_else():
         assert torch.equal(Block(block.mixer, dropout=1.0, gate=gate)(u)[0], u)
 
 
-def test_says_what_is_wrong():
+def test_wrong_arguments_are_named():
     with pytest.raises(InputError, match=r"one d_model, at least one; got \[3, 4\]"):
         Stack([S4D(3), S4D(4)])
     with pytest.raises(InputError, match="at least one; got none"):

@@ -7,7 +7,7 @@ def read(bytes_):
     return bytes(bytes_).decode("utf-8", errors="replace")
 
 
-def test_letters_come_whole():
+def test_characters_of_several_bytes_are_not_split():
     stream = TextStream(read)
     given = [stream.push(b) for b in "aé€😀z".encode()]
     assert given == ["a", "", "é", "", "", "€", "", "", "", "😀", "z"]
@@ -15,7 +15,7 @@ def test_letters_come_whole():
     assert not stream.stopped
 
 
-def test_bytes_that_are_no_text_do_not_wait_for_ever():
+def test_invalid_bytes_are_not_held_back_for_ever():
     stream = TextStream(read)
     given = [stream.push(0xE2) for _ in range(20)]
     assert "".join(given) == "\ufffd" * 16
@@ -27,7 +27,7 @@ def test_bytes_that_are_no_text_do_not_wait_for_ever():
     assert [cut.push(0xE2), cut.close(), cut.text] == ["", "\ufffd", "\ufffd"]
 
 
-def test_what_may_begin_a_stop_string_is_held_back():
+def test_a_possible_beginning_of_a_stop_string_is_held_back():
     stream = TextStream(read, ["END", "EN!"])
     given = [stream.push(b) for b in b"aENbEEN"]
     assert given == ["a", "", "", "ENb", "", "E", ""]
@@ -43,7 +43,7 @@ def test_the_first_of_several_stop_strings_counts():
     assert (stream.push(0), stream.stopped) == ("a", True)
 
 
-def test_spaces_that_depend_on_what_comes_before():
+def test_spaces_that_depend_on_earlier_tokens():
     """As tokenizers with word pieces do: the first word has no space in front."""
 
     def decode(numbers):

@@ -137,7 +137,7 @@ def test_same_bits_for_any_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_nan_reaches_what_follows_and_nothing_else():
+def test_nan_affects_only_later_samples():
     u, *rest = diagonal_case(20)
     u[0, 7, 2] = torch.nan
     y, _ = diagonal_channel_scan(u, *rest, impl="cpu")

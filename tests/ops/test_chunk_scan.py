@@ -161,7 +161,7 @@ def test_pieces_are_the_whole():
     assert_close(v["h0"], last)
 
 
-def test_a_reset_is_a_fresh_start():
+def test_a_reset_starts_from_a_zero_state():
     v = case(150)
     reset = torch.zeros(2, 150, dtype=torch.bool)
     reset[:, 70] = True
@@ -172,7 +172,7 @@ def test_a_reset_is_a_fresh_start():
     assert_close(last, after)
 
 
-def test_masked_steps_are_not_there():
+def test_masked_steps_have_no_effect():
     v = case(100, b=1)
     mask = flags(1, 100)["mask"]
     hostile = {
@@ -208,7 +208,7 @@ def test_only_the_last_state_is_used():
         assert_close(torch.autograd.grad(loss, wanted), torch.autograd.grad(expected, wanted))
 
 
-def test_own_is_weight_unless_said():
+def test_own_is_weight_by_default():
     v = case(70)
     assert torch.equal(
         chunk_scan(**v | {"own": None})[0], chunk_scan(**v | {"own": v["weight"]})[0]
@@ -225,7 +225,7 @@ def test_nothing_is_kept_without_gradients():
     assert states.numel() == 0
 
 
-def test_the_future_leaves_the_past_alone():
+def test_later_inputs_do_not_change_earlier_outputs():
     v = case(100)
     y, _ = chunk_scan(**v)
     v["x"][:, 37:], v["B"][:, 37:] = 5.0, -2.0

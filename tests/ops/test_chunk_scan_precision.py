@@ -9,7 +9,7 @@ from tests.ops.helpers import assert_equals_reference, results
 from tests.ops.test_chunk_scan import assert_within_dual_budget, call, case
 
 
-def test_decays_of_any_size_keep_their_neighbours_exact():
+def test_large_decays_do_not_affect_other_samples():
     """Sums of logarithms up to 1e5 within a chunk, beside decays near 1, forgetting and none."""
     v = case(130)
     v["log_a"][:, ::7] = -1e3

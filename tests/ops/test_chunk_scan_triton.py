@@ -189,7 +189,7 @@ class TestOnAGPU:
             assert_narrow_inputs_lose_nothing(tensors, dtype)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_auto_is_triton_and_the_same_every_time(self, dtype):
+    def test_auto_is_triton_and_deterministic(self, dtype):
         tensors = on_gpu(case(300, h=18, g=2, p=64, n=128))
         tensors = {k: x.to(dtype) if k in ROUNDED else x.float() for k, x in tensors.items()}
         expected = results(call, "triton", tensors)

@@ -151,7 +151,7 @@ def test_nan_and_infinity_propagate_as_in_the_reference(dtype, bad):
         torch.testing.assert_close(h, expected, equal_nan=True)
 
 
-def test_reset_forgets_even_a_nan():
+def test_a_reset_removes_a_nan():
     tensors = inputs(t=6)
     tensors["x"][:, 2] = float("nan")
     reset = torch.zeros(2, 6, dtype=torch.bool)
@@ -178,7 +178,7 @@ def test_sixteen_threads_at_once(varying):
 
 
 @pytest.mark.parametrize("varying", [True, False], ids=("varying", "constant"))
-def test_number_of_threads_does_not_show(varying):
+def test_the_number_of_threads_does_not_change_results(varying):
     assert_thread_count_is_invisible(call, inputs(**LARGE, varying=varying))
 
 

@@ -36,7 +36,7 @@ def test_equals_the_reference(call, inputs, t):
 
 @every_scan
 @pytest.mark.parametrize("without", [*((name,) for name in OPTIONAL), OPTIONAL])
-def test_without_what_is_optional(call, inputs, without):
+def test_without_optional_arguments(call, inputs, without):
     assert_equals_reference(call, "cpu", inputs(t=40, without=without))
 
 
@@ -67,7 +67,7 @@ def test_gradcheck(call, inputs):
 
 
 @every_scan
-def test_a_tangent_is_not_lost(call, inputs):
+def test_forward_mode_tangents_are_computed(call, inputs):
     tensors = inputs(t=4, d=2, n=2)
     first = next(iter(tensors))
     x, tensors = tensors[first], {name: x for name, x in tensors.items() if name != first}
@@ -88,13 +88,13 @@ def test_float32_error_budget_of_long_products(call, inputs, b):
 
 
 @every_scan
-def test_number_of_threads_does_not_show(call, inputs):
+def test_the_number_of_threads_does_not_change_results(call, inputs):
     assert_thread_count_is_invisible(call, inputs(t=70, d=300, n=5))
 
 
 @every_scan
 @pytest.mark.parametrize("name", ["input", "z"])
-def test_what_is_not_finite_stays_in_its_row(call, inputs, name):
+def test_nonfinite_values_stay_in_their_row(call, inputs, name):
     """Two threads, so that one takes a short block of row 1 after a full one of row 2."""
     tensors = inputs(b=3, t=64, d=70, without=("mask", "reset"))
     first = next(iter(tensors)) if name == "input" else name
@@ -114,7 +114,7 @@ def test_what_is_not_finite_stays_in_its_row(call, inputs, name):
             assert torch.equal(x.isfinite()[:2], torch.ones_like(x[:2], dtype=torch.bool))
 
 
-def test_a_rule_without_a_function_is_no_rule():
+def test_a_rule_without_a_required_function_is_refused():
     with pytest.raises(TypeError, match="Nothing lacks tiles, begin"):
 
         @rule()

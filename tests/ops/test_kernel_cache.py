@@ -81,7 +81,7 @@ def copy(tmp_path):
     return Copy(tmp_path)
 
 
-def test_an_edit_in_a_shared_file_is_seen(copy):
+def test_an_edit_in_a_shared_file_recompiles_kernels(copy):
     assert copy.run()[:2] == (2, 0)
     assert copy.run()[:2] == (2, 1)  # the cache is in use
     before = sorted(path.name for path in copy.ops.rglob("*.nb[ic]"))
@@ -105,7 +105,7 @@ def test_a_read_only_package_is_kept_in_the_users_cache(copy, tmp_path):
         assert found.folder.startswith(str(tmp_path / "cache"))
 
 
-def test_without_any_place_it_works_and_says_so_once(copy, tmp_path):
+def test_without_a_writable_folder_it_works_with_one_warning(copy, tmp_path):
     copy.block()
     (tmp_path / "file").write_text("")
     found = copy.run(HOME=str(tmp_path / "file"), XDG_CACHE_HOME=str(tmp_path / "file"))
@@ -150,7 +150,7 @@ def test_folders_that_another_user_may_not_write(copy, tmp_path):
     assert not list(copy.folder.rglob("__pycache__"))
 
 
-def test_another_version_of_numba_is_seen(monkeypatch):
+def test_another_version_of_numba_recompiles_kernels(monkeypatch):
     before = compiled.digest.__wrapped__()
     assert compiled.digest.__wrapped__() == before
     monkeypatch.setattr(compiled.numba, "__version__", "0.0")

@@ -112,7 +112,7 @@ def test_where_they_differ_the_diagonal_update_may_be_worse_than_none():
 
 @implementations
 @pytest.mark.parametrize("update", UPDATES)
-def test_keys_of_any_size_are_stable(impl, update):
+def test_large_keys_are_stable(impl, update):
     k = randn(2, 200, 4) * 10 ** uniform(2, 200, 1, low=-4.0, high=4.0)
     x = torch.zeros(2, 200, 3, dtype=torch.float64)
     beta = uniform(2, 200, 3, high=10.0, seed=2)
@@ -126,7 +126,7 @@ def test_keys_of_any_size_are_stable(impl, update):
 
 @both
 @implementations
-def test_a_masked_step_is_not_there(call, impl):
+def test_a_masked_step_has_no_effect(call, impl):
     tensors = inputs(b=1, t=70, without=("reset",))
     mask = tensors["mask"][0]
     over_time = ("x", "beta", "k", "q", "z")
@@ -177,7 +177,7 @@ def test_reset_starts_a_new_sequence(call, impl, where):
 
 
 @both
-def test_chunks_are_the_whole_and_so_are_their_gradients(call):
+def test_chunks_and_their_gradients_equal_the_whole(call):
     def in_three(impl, **tensors):
         outputs, state = [], tensors["h0"]
         for lo, hi in ((0, 1), (1, 37), (37, 70)):

@@ -106,7 +106,7 @@ def test_reduced_precision_is_one_rounding_of_float32(call, dtype):
 
 @both
 @pytest.mark.parametrize("name", ["x", "beta", "k", "q", "D", "z", "h0", "beta_bias"])
-def test_nan_reaches_what_depends_on_it_and_nothing_else(call, name):
+def test_nan_affects_only_what_depends_on_it(call, name):
     tensors = {n: narrow(x) for n, x in inputs(t=34, d=70, without=("mask", "reset")).items()}
     tensors[name].view(-1)[tensors[name].numel() // 2] = float("nan")
     for found, expected in zip(call("cpu", **tensors), call("reference", **tensors), strict=True):
@@ -125,7 +125,7 @@ def test_sixteen_threads_at_once(call):
 
 
 @both
-def test_number_of_threads_does_not_show(call):
+def test_the_number_of_threads_does_not_change_results(call):
     assert_thread_count_is_invisible(call, inputs(**LARGE))
 
 

@@ -64,7 +64,7 @@ def timed(x):
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("case", CASES)
-def test_skipped_samples_do_not_exist(case, impl):
+def test_skipped_samples_have_no_effect(case, impl):
     op, x, given, h0 = CASES[case]()
     mask = uniform(1, T, seed=6) < 0.6
     mask[0, -2:] = False
@@ -82,7 +82,7 @@ def test_skipped_samples_do_not_exist(case, impl):
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_reset_counts_where_the_sample_is_skipped(case, impl):
+def test_a_reset_applies_at_a_skipped_sample(case, impl):
     op, x, given, h0 = CASES[case]()
     mask, reset = torch.ones(1, T, dtype=torch.bool), torch.zeros(1, T, dtype=torch.bool)
     mask[0, 7], reset[0, 7] = False, True
@@ -95,7 +95,7 @@ def test_a_reset_counts_where_the_sample_is_skipped(case, impl):
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_reset_at_the_first_sample_forgets_the_state_before(case, impl):
+def test_a_reset_at_the_first_sample_clears_the_initial_state(case, impl):
     op, x, given, h0 = CASES[case]()
     reset = torch.zeros(1, T, dtype=torch.bool)
     reset[0, 0] = True

@@ -79,7 +79,7 @@ def test_empty(columns, b):
 # 8 bits
 
 
-def test_eight_bits_are_off_by_half_a_step_at_most():
+def test_the_error_of_eight_bits_is_at_most_half_a_step():
     W = randn(40, 100, seed=1).float() * torch.logspace(-30, 30, 40)[:, None]
     W[3] = 0
     W[4, 1:] = 0
@@ -112,7 +112,7 @@ def test_eight_bits_refuse_what_is_not_finite(bad):
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("b", [1, 5])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_not_finite_spreads_as_in_a_product(impl, b, kind):
+def test_nonfinite_values_spread_as_in_a_product(impl, b, kind):
     x, W = randn(b, 10, seed=1).float(), randn(70, 10, seed=2).float()
     panels, scale, W = stored(W, kind)
     x[0, 3] = torch.nan
@@ -151,7 +151,7 @@ def test_gradcheck():
     )
 
 
-def test_forward_mode_is_not_lost():
+def test_forward_mode_tangents_are_computed():
     x, tangent, W = randn(2, 9, seed=1), randn(2, 9, seed=4), randn(70, 9, seed=2)
     _, found = torch.func.jvp(lambda x: matvec(x, to_panels(W), 70), (x,), (tangent,))
     assert_close(found, tangent @ W.T)
@@ -198,7 +198,7 @@ def call(impl, x, panels):
 """
 
 
-def test_number_of_threads_is_invisible():
+def test_the_number_of_threads_does_not_change_results():
     x, panels = randn(2, 3000, seed=1).float(), to_panels(randn(1280, 3000, seed=2).float())
     before, found = torch.get_num_threads(), []
     try:

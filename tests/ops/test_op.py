@@ -144,7 +144,7 @@ def test_gradients_are_contiguous_however_a_backward_makes_them():
     torch.testing.assert_close(gradients, expected, rtol=0, atol=0)
 
 
-def test_nothing_is_kept_where_no_gradient_can_come():
+def test_nothing_is_saved_without_gradients():
     kept = []
 
     def recording(s):

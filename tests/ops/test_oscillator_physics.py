@@ -109,7 +109,7 @@ def test_imex_keeps_its_energy_over_any_steps(impl):
 
 @both_exact
 @both_rules
-def test_rests_where_the_spring_holds_the_drive(rule, impl):
+def test_a_constant_drive_leads_to_the_equilibrium(rule, impl):
     A = 0.1 + 3 * uniform(4)
     x = randn(2, 1, 4).expand(2, 50, 4)
     rest = torch.stack([torch.zeros(2, 4, dtype=x.dtype), x[:, 0] / A], dim=1)
@@ -147,7 +147,7 @@ def test_imex_keeps_its_energy_for_a_hundred_thousand_steps():
     assert_close(kept, kept[:1].expand_as(kept))
 
 
-def test_imex_swings_with_the_period_of_its_step():
+def test_imex_has_the_period_of_its_step():
     A = 0.7
     omega = math.acos(1 - A / 2)
     y, _ = free(A, "imex", 300)
@@ -169,7 +169,7 @@ def test_implicit_loses_energy_over_any_steps():
 
 @both_exact
 @both_rules
-def test_a_step_of_no_length_does_nothing_at_all(rule, impl):
+def test_a_step_of_length_zero_changes_nothing(rule, impl):
     tensors = inputs()
     tensors["dt"] = torch.zeros_like(tensors["dt"])
     y, last = with_rule(rule)(impl, **tensors)

@@ -133,7 +133,7 @@ def test_float32_error_budget(rule, form):
 
 
 @both_rules
-def test_the_way_back_does_not_amplify_a_last_bit(rule):
+def test_the_backward_pass_does_not_amplify_rounding(rule):
     """It makes velocities again. Where that rounds otherwise than the forward pass did, as another
     compilation of the same lines may, the gradients are as accurate as before."""
     tensors = inputs(b=2, t=300, n=40, form="real drive")
@@ -178,7 +178,7 @@ def test_nan_and_infinity_propagate_as_in_the_reference(rule, bad):
     assert_same_where_finite(call("cpu", **tensors)[0], call("reference", **tensors)[0])
 
 
-def test_reset_forgets_even_a_nan():
+def test_a_reset_removes_a_nan():
     tensors = inputs(t=6, form="real drive")
     tensors["u"][:, 2] = float("nan")
     tensors["reset"] = torch.zeros(2, 6, dtype=torch.bool)
@@ -199,7 +199,7 @@ def test_sixteen_threads_at_once():
     assert_concurrent_calls_agree(with_rule("im"), inputs(**LARGE))
 
 
-def test_number_of_threads_does_not_show():
+def test_the_number_of_threads_does_not_change_results():
     assert_thread_count_is_invisible(with_rule("imex"), inputs(**LARGE, form="drive"))
 
 

@@ -119,7 +119,7 @@ def test_complex_rates_are_pairs_of_modes():
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_masked_step_is_not_there(impl, dtype):
+def test_a_masked_step_has_no_effect(impl, dtype):
     tensors = inputs(b=1, t=70, without=("reset",))
     mask = tensors["mask"][0]
     for name in ("u", "dt", "B", "C", "z"):

@@ -139,7 +139,7 @@ def test_reduced_precision_is_one_rounding_of_float32(dtype):
 
 
 @pytest.mark.parametrize("name", ["u", "dt", "A", "B", "C", "D", "z", "h0", "dt_bias"])
-def test_nan_reaches_what_depends_on_it_and_nothing_else(name):
+def test_nan_affects_only_what_depends_on_it(name):
     tensors = {n: narrow(x) for n, x in inputs(t=34, d=70, without=("mask", "reset")).items()}
     tensors[name].view(-1)[tensors[name].numel() // 2] = float("nan")
     for found, expected in zip(call("cpu", **tensors), call("reference", **tensors), strict=True):
@@ -171,7 +171,7 @@ def test_sixteen_threads_at_once():
 
 
 @pytest.mark.parametrize("constant", ["", "BC"])
-def test_number_of_threads_does_not_show(constant):
+def test_the_number_of_threads_does_not_change_results(constant):
     assert_thread_count_is_invisible(call, inputs(**LARGE, constant=constant))
 
 

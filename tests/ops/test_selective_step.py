@@ -159,7 +159,7 @@ def test_narrow_inputs(dtype, kind, in_place):
 
 
 @pytest.mark.parametrize("b", [1, 8])
-def test_the_number_of_threads_is_invisible(b, monkeypatch):
+def test_the_number_of_threads_does_not_change_results(b, monkeypatch):
     """Nor does it matter whether a layer is small enough for one call."""
     w = to(layer(256, 512, 16, 4, 16), torch.float32)
     before = torch.get_num_threads()
@@ -178,7 +178,7 @@ def test_the_number_of_threads_is_invisible(b, monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_a_bound_step_reads_its_weights_where_they_lie():
+def test_a_bound_step_reads_its_weights_without_a_copy():
     w = layer(64, 63, 16, 4, 8)
     bound, (u, taps, h) = BoundStep(w), (randn(1, 64), randn(1, 3, 63), randn(1, 63, 16))
     first = bound(u, taps, h)[0]
@@ -263,6 +263,6 @@ def test_refuses_a_norm_that_does_not_fit():
 
 
 @both
-def test_what_the_refusals_are_made_of_is_right(step):
+def test_the_arguments_of_the_refusals_are_valid_otherwise(step):
     y = step(**given(step))
     assert (y if step is selective_step_ else y[0]).shape == (2, 3)

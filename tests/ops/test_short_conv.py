@@ -66,7 +66,7 @@ def test_equals_a_padded_convolution():
 
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
-def test_a_masked_sample_is_not_there(impl):
+def test_a_masked_sample_has_no_effect(impl):
     tensors = inputs(b=1, t=20)
     mask = uniform(1, 20, seed=8) < 0.6
     tensors["x"][~mask] = float("nan")
@@ -222,7 +222,7 @@ def test_sixteen_threads_at_once():
     assert_concurrent_calls_agree(call, inputs(**LARGE))
 
 
-def test_number_of_threads_does_not_show():
+def test_the_number_of_threads_does_not_change_results():
     assert_thread_count_is_invisible(call, inputs(**LARGE))
     assert_thread_count_is_invisible(call, inputs(b=1, t=70, d=1500))
 

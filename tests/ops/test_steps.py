@@ -171,7 +171,7 @@ def test_error_is_that_of_the_reference(name, dtype):
 
 @every_case
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_not_finite_spreads_as_in_the_reference(name, bad):
+def test_nonfinite_values_spread_as_in_the_reference(name, bad):
     call, tensors = CASES[name]
     first = next(k for k in ("u", "x") if k in tensors)
     for k in (first, "h0", "taps", "z"):
@@ -215,7 +215,7 @@ def test_many_python_threads_at_once(name):
         assert all(torch.equal(y, e) for y, e in zip(found, expected, strict=True))
 
 
-def test_number_of_threads_is_invisible():
+def test_the_number_of_threads_does_not_change_results():
     tensors = {k: narrow(x) for k, x in selective(4, 1500, 16).items()}
     before, found = torch.get_num_threads(), []
     try:

@@ -83,7 +83,7 @@ def test_limits(function, plain):
     torch.testing.assert_close(found, plain(x), equal_nan=True)
 
 
-def test_no_time_is_no_decay():
+def test_zero_time_has_no_decay():
     found = torch.empty(2)
     over_rows(exp)(np.float32([0.0, -0.0]), found.numpy())
     assert found.tolist() == [1.0, 1.0]

@@ -87,7 +87,7 @@ def test_cutting_a_step_changes_nothing(impl):
 
 
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
-def test_a_step_of_no_length_does_nothing_at_all(impl):
+def test_a_step_of_length_zero_changes_nothing(impl):
     tensors = inputs(h0=True)
     tensors["dt"] = torch.zeros_like(tensors["dt"])
     h, last = call(impl, **tensors)
@@ -182,7 +182,7 @@ def test_nan_and_infinity_propagate_as_in_the_reference(bad):
         assert_same_where_finite(call("cpu", **tensors)[0], call("reference", **tensors)[0])
 
 
-def test_reset_forgets_even_a_nan():
+def test_a_reset_removes_a_nan():
     tensors = inputs(t=6)
     tensors["u"][:, 2] = float("nan")
     tensors["reset"] = torch.zeros(2, 6, dtype=torch.bool)
@@ -203,7 +203,7 @@ def test_sixteen_threads_at_once():
     assert_concurrent_calls_agree(call, inputs(**LARGE))
 
 
-def test_number_of_threads_does_not_show():
+def test_the_number_of_threads_does_not_change_results():
     assert_thread_count_is_invisible(call, inputs(**LARGE, project=False))
 
 

@@ -66,7 +66,7 @@ def read(made: reports.ForecastReport) -> tuple[str, Reader]:
     return page, Reader(page)
 
 
-def test_says_everything_that_it_was_given():
+def test_contains_everything_that_was_given():
     page, reader = read(report())
     text = " ".join(" ".join(reader.text).split())
     for part in (
@@ -87,7 +87,7 @@ def test_says_everything_that_it_was_given():
     assert page.count("<svg ") == 7
 
 
-def test_every_figure_says_what_kind_of_number_it_shows():
+def test_every_figure_shows_the_kind_of_its_numbers():
     page = reports.render(report())
     kinds = re.findall(r'<figcaption><span class="kind">(\w+)</span>', page)
     assert kinds == ["estimate"] * 5 + ["exact"] * 2
@@ -95,14 +95,14 @@ def test_every_figure_says_what_kind_of_number_it_shows():
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_text_from_the_data_stays_text(name):
+def test_text_from_the_data_is_escaped(name):
     _, reader = read(report(name))
     assert reader.tags <= TAGS
     assert not [a for a in reader.attributes if a[0].startswith("on")]
     assert name.replace("\x00", "\ufffd") in "".join(reader.text).replace("\x00", "\ufffd")
 
 
-def test_refers_to_nothing_outside():
+def test_the_page_makes_no_requests():
     page, reader = read(report("<a href=http://example.com>"))
     outside = [v for n, v in reader.attributes if n in ("src", "href", "action", "data", "srcset")]
     assert [v for v in outside if not v.startswith(("#", "data:,"))] == []
@@ -154,7 +154,7 @@ def test_headline_without_a_baseline():
     assert "ridge, which has no error" in reports.headline(perfect)
 
 
-def test_least_that_an_evaluation_can_hold():
+def test_the_smallest_evaluation_is_rendered():
     least = replace(
         evaluation(), scores=(score("model", 0.0, 1), score("ridge", 0.0, 1)), horizon=1,
         windows=1, quantiles=(), examples=(),
@@ -204,7 +204,7 @@ def test_memory_of_a_known_system():
     assert_within_reference_error(*of_float32(dense.strength, response))
 
 
-def test_memory_that_never_fades():
+def test_memory_without_decay():
     turn = DenseSystem(
         torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.ones(2, 1), torch.ones(1, 2),
         torch.zeros(1, 1), discrete=True,
@@ -232,7 +232,7 @@ def test_continuous_systems_are_refused():
         layer_memory("x", replace(system(), discrete=False), 8)
 
 
-def test_writes_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_the_page_is_written_atomically(tmp_path, monkeypatch):
     path = reports.write(report(), tmp_path / "report.html")
     assert path.is_absolute()
     assert path.read_text("utf-8") == reports.render(report())

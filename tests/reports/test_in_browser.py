@@ -80,7 +80,7 @@ def test_opens_without_errors_or_requests(tmp_path):
     assert blue(seen.picture) > 500
 
 
-def test_data_cannot_run_or_fetch_anything(tmp_path):
+def test_data_cannot_run_scripts_or_make_requests(tmp_path):
     hostile = (
         '<img src="http://127.0.0.1:9/x.png" onerror="console.error(1)"><script>alert(1)</script>'
     )

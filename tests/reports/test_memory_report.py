@@ -33,7 +33,7 @@ def made(tmp_path_factory):
         return memory.examine(subject, subject.read(None))
 
 
-def test_of_a_text_model_everything_is_there(made):
+def test_the_report_of_a_text_model_is_complete(made):
     first, second = made.layers
     assert (first.type, second.type) == ("Mamba", "S4D")
     assert first.effective is not None
@@ -75,7 +75,7 @@ def test_the_newest_letter_is_known_and_an_old_one_is_not(made):
     assert bits["lag 12"] < 0.5
 
 
-def test_every_figure_says_what_kind_of_number_it_shows(made):
+def test_every_figure_shows_the_kind_of_its_numbers(made):
     page = memory.render(made)
     kinds = re.findall(r'<figcaption><span class="kind">([\w ]+)</span>', page)
     assert len(kinds) == page.count("<figure>") == 7
@@ -83,7 +83,7 @@ def test_every_figure_says_what_kind_of_number_it_shows(made):
     assert {"exact", "estimate", "lower bound"} <= set(kinds)
 
 
-def test_page_is_well_formed_and_asks_for_nothing(made):
+def test_the_page_is_well_formed_and_makes_no_requests(made):
     hostile = replace(made, name='<script>alert(1)</script>"><img src=x>', what="</title>&")
     reader = Reader(memory.render(hostile))
     assert reader.tags <= TAGS | {"image"}
@@ -115,7 +115,7 @@ def test_of_a_selective_forecaster_with_and_without_data(tmp_path):
     assert all(c.ordered() for c in found.certificate.claims)
 
 
-def test_a_layer_that_never_forgets_is_reported(tmp_path):
+def test_a_layer_without_decay_is_reported(tmp_path):
     model = text_model(("linoss",), options={"linoss": {"variant": "imex"}})
     assert isinstance(model.blocks[0].mixer, LinOSS)
     subject = open_subject(text_run(tmp_path / "run", model))
@@ -140,7 +140,7 @@ def test_of_a_checkpoint(dialect, tmp_path):
     assert found.layers[0].effective is not None
 
 
-def test_the_first_box_says_what_to_do_with_figures(made):
+def test_the_first_box_advises_with_numbers(made):
     """Bytes, a d_state, and a share: each from the results, not from the page's code."""
     found = memory_advice.advice(made)
     numbers = sum(m.states for m in made.layers)
@@ -211,7 +211,7 @@ def test_a_text_run_is_measured_on_its_own_validation_text(tmp_path):
     assert "".join(reading.words(9)) == "Something"
 
 
-def test_letters_too_few_for_a_probe_are_said(tmp_path):
+def test_too_few_letters_for_a_probe_are_noted(tmp_path):
     subject = open_subject(text_run(tmp_path / "run"))
     (tmp_path / "a.txt").write_text("ab" * 50)
     found = memory.examine(subject, subject.read(tmp_path / "a.txt"))

@@ -42,7 +42,7 @@ def test_a_forecaster_is_written_as_it_was_read(layer, tmp_path):
 
 
 @layers
-def test_a_stopped_forecaster_goes_on(layer, tmp_path):
+def test_a_stopped_training_of_a_forecaster_is_continued(layer, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(FOLDER / f"stopped_{layer}", run)
     steps = []
@@ -66,7 +66,7 @@ def test_a_text_run():
         assert_as_saved(model(torch.tensor([tokens.encode(text()[:20].decode())]))[0], "text")
 
 
-def test_a_stopped_text_run_goes_on(tmp_path):
+def test_a_stopped_training_of_a_text_model_is_continued(tmp_path):
     run = tmp_path / "run"
     shutil.copytree(FOLDER / "stopped_text", run)
     steps = []

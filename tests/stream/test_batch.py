@@ -40,7 +40,7 @@ def test_rows_are_numbers_or_flags(state):
     assert all(len(t) == 0 for t in tensors(select(state, [False] * 4)))
 
 
-def test_nothing_is_shared(state):
+def test_results_share_no_memory(state):
     before = [t.clone() for t in tensors(state)]
     for copy in (fork(state, 1), select(state, range(4)), join([state])):
         for t in tensors(copy):
@@ -53,7 +53,7 @@ def test_nothing_is_shared(state):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_forked_rows_go_on_as_alone(name):
+def test_forked_rows_continue_like_single_ones(name):
     layer = LAYERS[name]().double()
     u = torch.randn(2, 5, layer.d_model, dtype=torch.float64)
     tails = torch.randn(4, 6, layer.d_model, dtype=torch.float64)
@@ -82,7 +82,7 @@ def test_gradients_flow():
         ("first", "4 bools; got 'first'"),
     ],
 )
-def test_rows_that_are_not_there(rows, message, state):
+def test_missing_rows_are_refused(rows, message, state):
     with pytest.raises(InputError, match=message):
         select(state, rows)
 

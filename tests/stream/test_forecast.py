@@ -46,7 +46,7 @@ def test_one_forecast_per_row_is_prediction(plain, frame):
             assert streamed.origin == frame["date"][i]
 
 
-def test_gaps_are_what_they_are_in_a_table(plain, frame):
+def test_gaps_are_treated_as_in_a_table(plain, frame):
     holed = frame[:80].copy()
     holed.loc[[0, 1, 60, 61], "y"] = np.nan
     holed.loc[[65, 66], "x"] = np.nan
@@ -57,7 +57,7 @@ def test_gaps_are_what_they_are_in_a_table(plain, frame):
     assert_predicts(streamed, plain, holed)
 
 
-def test_known_columns_come_first_and_the_row_again(frame):
+def test_known_columns_are_pushed_first_and_the_row_later(frame):
     forecaster = fit(frame, known="z")
     stream = ForecastStream(forecaster.model)
     seen = rows(frame)
@@ -73,7 +73,7 @@ def test_known_columns_come_first_and_the_row_again(frame):
             assert_predicts(streamed, forecaster, ahead)
 
 
-def test_a_row_without_its_known_columns_has_those_announced(frame):
+def test_a_row_without_known_columns_uses_those_pushed_before(frame):
     model = fit(frame, known="z").model
     seen = rows(frame)
     forecasts = []
@@ -88,7 +88,7 @@ def test_a_row_without_its_known_columns_has_those_announced(frame):
 
 
 @pytest.mark.parametrize(("text", "number"), [("True", 1.0), (" false", 0.0)])
-def test_true_is_one(text, number, plain, frame):
+def test_true_is_read_as_one(text, number, plain, frame):
     forecasts = []
     for value in (text, number):
         stream = ForecastStream(plain.model)
@@ -141,7 +141,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_bad_row_is_refused_and_the_stream_goes_on(case, plain, frame):
+def test_a_bad_row_is_refused_and_the_stream_continues(case, plain, frame):
     change, message = WRONG[case]
     stream = ForecastStream(plain.model)
     seen = rows(frame)
@@ -184,7 +184,7 @@ def test_memory_does_not_grow(plain, frame):
     assert held() == before
 
 
-def test_a_long_silence_costs_no_more_than_a_window(plain, frame):
+def test_a_long_gap_adds_at_most_a_window_of_rows(plain, frame):
     stream = ForecastStream(plain.model)
     for row in rows(frame[:40]):
         stream.push(row)
@@ -196,7 +196,7 @@ def test_a_long_silence_costs_no_more_than_a_window(plain, frame):
     assert streamed.note == "Of the 30 rows that the forecast reads, 28 are missing."
 
 
-def test_knows_nothing_of_training():
+def test_a_stream_imports_no_training_code():
     from longstate.stream import _forecast as forecast
 
     assert "longstate.train" not in inspect.getsource(forecast)

@@ -46,7 +46,7 @@ def push_all(stream, frame):
 
 @pytest.mark.parametrize("at", [0, 10, 40])
 @pytest.mark.parametrize("wrong", ["2099-01-01 00:00:00", "1970-01-01 00:00:00"])
-def test_one_wrong_time_costs_one_row(at, wrong, plain, frame):
+def test_one_wrong_time_loses_one_row(at, wrong, plain, frame):
     seen = frame[:80].copy()
     seen.loc[at, "date"] = wrong
     last, refused = push_all(ForecastStream(plain.model), seen)
@@ -57,7 +57,7 @@ def test_one_wrong_time_costs_one_row(at, wrong, plain, frame):
     assert last.origin == seen["date"].iloc[-1]
 
 
-def test_a_long_pause_goes_on_once_it_is_confirmed(plain, frame):
+def test_after_a_long_pause_the_stream_continues_once_confirmed(plain, frame):
     seen = pd.concat([frame[:40], frame[200:230]])
     last, refused = push_all(ForecastStream(plain.model), seen)
     assert len(refused) == 1
@@ -65,7 +65,7 @@ def test_a_long_pause_goes_on_once_it_is_confirmed(plain, frame):
     assert_predicts(last, plain, frame[200:230])
 
 
-def test_a_window_of_gaps_is_said(plain, frame):
+def test_a_window_of_gaps_is_reported(plain, frame):
     stream = ForecastStream(plain.model)
     for row in rows(frame[:40]):
         stream.push(row)
@@ -138,7 +138,7 @@ def test_clocks_that_jitter_are_rounded(plain, frame):
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_goes_on_after_a_restart(known, tmp_path):
+def test_a_stream_continues_after_a_restart(known, tmp_path):
     frame = hourly()
     forecaster = fit(frame, **({"known": "z", "covariates": "x"} if known else {}))
     whole, first = ForecastStream(forecaster.model), ForecastStream(forecaster.model)
@@ -163,7 +163,7 @@ def test_goes_on_after_a_restart(known, tmp_path):
             assert here.forecast.point.tolist() == there.forecast.point.tolist()
 
 
-def test_a_row_that_waits_survives_a_restart(plain, frame, tmp_path):
+def test_a_held_row_is_kept_over_a_restart(plain, frame, tmp_path):
     first, seen = ForecastStream(plain.model), rows(frame)
     for row in seen[:30]:
         first.push(row)

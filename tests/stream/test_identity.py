@@ -14,7 +14,7 @@ BLOCK = 1 << 16
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 63, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
-def test_values_count_and_types_do_not(n):
+def test_the_hash_depends_on_values_and_not_on_types(n):
     x = torch.randn(n).bfloat16()
     assert digest(x) == digest(x.float()) == digest(x.double())
     x = torch.randn(n)
@@ -78,7 +78,7 @@ def model():
     return Model()
 
 
-def test_what_does_not_count(model):
+def test_settings_without_effect_do_not_change_the_identity(model):
     before = describe(model)
     model.eval()
     model._calls, model.hook, model.cache = 7, len, torch.ones(1)
@@ -87,7 +87,7 @@ def test_what_does_not_count(model):
     assert difference(before, describe(torch.compile(model, backend="eager"))) is None
 
 
-def test_what_counts(model):
+def test_settings_with_effect_change_the_identity(model):
     before = describe(model)
 
     def says(message):
@@ -112,6 +112,6 @@ def test_what_counts(model):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_finds_the_same(model):
+def test_a_gpu_gives_the_same_hash(model):
     before = describe(model)
     assert difference(before, describe(model.cuda())) is None

@@ -75,5 +75,5 @@ def test_a_million_tokens_in_constant_memory():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the peak is read as POSIX tells it")
-def test_what_backward_needs_would_be_noticed():
+def test_memory_kept_for_backward_is_detected():
     assert growth("grad")[1] > ONE_NUMBER_EACH

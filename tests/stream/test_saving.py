@@ -126,7 +126,7 @@ def test_what_differs_within_a_model_is_named(tmp_path):
         load_state(tmp_path / "s", model)
 
 
-def test_settings_that_no_weight_shows_are_seen(tmp_path):
+def test_settings_that_change_no_weight_are_compared(tmp_path):
     one = Mamba3(6, d_state=8, d_head=4)
     other = copy_of(one, Mamba3(6, d_state=8, d_head=4, variant="softplus"))
     save_state(tmp_path / "s", one, values(one))
@@ -134,7 +134,7 @@ def test_settings_that_no_weight_shows_are_seen(tmp_path):
         load_state(tmp_path / "s", other)
 
 
-def test_the_same_module_in_another_guise_is_the_same(tmp_path):
+def test_equivalent_forms_of_a_module_have_one_identity(tmp_path):
     layer = Mamba(6, d_state=4).bfloat16()
     state = values(layer)
     save_state(tmp_path / "s", layer, state)
@@ -174,7 +174,7 @@ def test_a_file_cut_anywhere_is_refused(layer, saved):
             load_state(saved, layer)
 
 
-def test_a_changed_byte_anywhere_is_seen(layer, saved):
+def test_every_changed_byte_is_detected(layer, saved):
     """Wherever it is: in the sizes, in what the header says, in a number."""
     whole, state = saved.read_bytes(), load_state(saved, layer)
     survived = 0
@@ -186,7 +186,7 @@ def test_a_changed_byte_anywhere_is_seen(layer, saved):
     assert survived < 8, "only the blanks that safetensors pads its header with carry nothing"
 
 
-def test_files_of_others_are_refused(layer, saved):
+def test_other_files_are_refused(layer, saved):
     with safetensors.safe_open(saved, framework="pt") as file:
         header = json.loads(file.metadata()["longstate"])
 
@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written(layer, saved):
         save_state(saved / "s", layer, values(layer))
 
 
-def test_what_was_loaded_outlives_the_file(layer, saved):
+def test_a_loaded_state_does_not_depend_on_the_file(layer, saved):
     state = load_state(saved, layer)
     with saved.open("r+b") as file:
         file.truncate(10)

@@ -26,7 +26,7 @@ def u():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_pushes_are_the_whole(name):
+def test_pushes_equal_one_call(name):
     layer = LAYERS[name]().double()
     u = torch.randn(2, 9, layer.d_model, dtype=torch.float64)
     options = {"mask": torch.rand(2, 9) < 0.8, "reset": torch.rand(2, 9) < 0.2}
@@ -45,14 +45,14 @@ def test_pushes_are_the_whole(name):
         assert stream.position == 9
 
 
-def test_a_chunk_is_all_that_is_seen_at_once(layer, u):
+def test_the_module_gets_one_chunk_at_a_time(layer, u):
     seen = []
     layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
     Stream(layer, chunk=8).push(u)
     assert seen == [8, 8, 4]
 
 
-def test_a_fork_takes_its_samples_in_chunks_too(layer, u):
+def test_a_fork_uses_chunks_too(layer, u):
     seen = []
     stream = Stream(layer, chunk=8)
     stream.push(u[:, :1])
@@ -121,7 +121,7 @@ def test_rolling_back_undoes_a_push(layer, u):
         stream.roll_back(kept.state)
 
 
-def test_forks_go_on_by_themselves(layer, u):
+def test_forks_are_independent(layer, u):
     stream = Stream(layer, chunk=3)
     stream.push(u[:, :5])
     before, three = stream.snapshot(), stream.fork(3)
@@ -140,12 +140,12 @@ def test_a_prefix_is_read_once(layer, u):
     assert_close(answers.push(u[[1, 1, 0], 5:]), expected[:, 5:])
 
 
-def test_a_state_comes_to_where_the_module_is(layer):
+def test_a_loaded_state_moves_to_the_device_of_the_module(layer):
     state = layer.init_state(2)
     assert Stream(layer.to("meta"), state).state.device.type == "meta"
 
 
-def test_a_saved_stream_goes_on(layer, u, tmp_path):
+def test_a_saved_stream_is_continued(layer, u, tmp_path):
     stream, other = Stream(layer), Stream(layer, chunk=4)
     stream.push(u[:, :8])
     stream.save(tmp_path / "s")
@@ -171,7 +171,7 @@ def test_memory_for_backward_is_kept_only_when_asked_for(layer, u):
         assert not Stream(layer, grad=True).push(u).requires_grad
 
 
-def test_detach_leaves_the_stream_where_it_is(layer, u):
+def test_detach_does_not_change_values(layer, u):
     stream = Stream(layer, grad=True)
     stream.push(u)
     before = stream.snapshot()
@@ -202,7 +202,7 @@ def test_detach_cuts_backward(layer, u):
     Stream(layer).detach()  # before the first push there is nothing to forget
 
 
-def test_a_refused_push_leaves_the_stream(layer, u):
+def test_a_refused_push_does_not_change_the_stream(layer, u):
     stream = Stream(layer, chunk=5)
     stream.push(u[:, :5])
     before = stream.snapshot()

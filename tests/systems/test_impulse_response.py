@@ -107,7 +107,7 @@ def test_float32_powers_stay_accurate():
     assert (k.flatten() - exact).abs().max() < 2 * torch.finfo(torch.float32).eps
 
 
-def test_traces_without_breaks():
+def test_traces_as_one_graph():
     def response(A):
         one = torch.ones(4, 1, dtype=A.dtype)
         return DiagonalSystem(A, one, one.mT, torch.zeros(1, 1), discrete=True).impulse_response(12)

@@ -137,7 +137,7 @@ def test_gaps_and_constant_columns_stay_finite():
         assert torch.isfinite(torch.view_as_real(tensor) if tensor.is_complex() else tensor).all()
 
 
-def test_spread_is_the_line_s_own_on_validation():
+def test_the_spread_is_that_of_the_line_on_validation():
     model, train, validation = setting(hourly(300), quantiles=(0.25, 0.75))
     fit_ridge(model, train, validation)
     fit_spread(model, validation)

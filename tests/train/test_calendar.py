@@ -51,12 +51,12 @@ def test_the_hour_that_comes_twice():
     assert ahead(found) == list(whole[57:])
 
 
-def test_several_readings_of_a_day_by_the_clock_on_the_wall():
+def test_several_rows_per_day_in_local_time():
     whole = days("2024-03-29", 23, "6h").tz_localize("Europe/Berlin")
     assert ahead(table(whole[:20])) == list(whole[20:])
 
 
-def test_offsets_that_fit_no_zone_are_utc_and_said():
+def test_offsets_that_fit_no_zone_become_utc_with_a_note():
     found = table(["2024-06-01 00:00+01:30", "2024-06-02 03:45+05:15", "2024-06-03 00:00+01:30"])
     assert found.calendar.zone == "UTC"
     assert "fit no time zone" in found.notes[0]
@@ -71,7 +71,7 @@ def trading(last="2024-12-24"):
     return every[~every.isin(pd.to_datetime(HOLIDAYS))]
 
 
-def test_trading_days_have_no_gaps_and_no_saturdays():
+def test_trading_days_without_weekends_have_no_gaps():
     found = table(trading())
     assert found.rows == len(trading())
     assert found.observed.all()
@@ -84,7 +84,7 @@ def test_trading_days_have_no_gaps_and_no_saturdays():
     )
 
 
-def test_other_days_of_the_week_may_be_free():
+def test_other_weekends_are_found():
     week = pd.offsets.CustomBusinessDay(weekmask="Sun Mon Tue Wed Thu")
     whole = days("2024-01-01", 63, week)
     found = table(whole[:60])
@@ -168,7 +168,7 @@ def test_one_late_row_does_not_move_the_others():
 
 
 @pytest.mark.parametrize("row", [500, 999])
-def test_a_mistyped_year_is_named_and_allocates_nothing(row):
+def test_a_mistyped_year_is_named_without_large_memory(row):
     times = days("2024-01-01", 1000, "s").to_series().reset_index(drop=True)
     times[row:] = times[row:] + pd.DateOffset(years=75)
     with pytest.raises(InputError, match=f"most before line {row + 2} .2099-01-01 00:") as error:
@@ -265,7 +265,7 @@ def test_empty_rows_of_a_file_are_no_rows():
     assert (found.rows, found.label(0)) == (20, "2024-01-01 00:00:00")
 
 
-def test_no_message_speaks_of_nanoseconds():
+def test_no_message_mentions_nanoseconds():
     with pytest.raises(InputError) as error:
         table(["2024-01-01", "2024-01-02 05:00", "2024-01-04 07:00:01", "2024-01-09"])
     assert "nano" not in str(error.value)

@@ -21,7 +21,7 @@ def test_checkpoint_round_trip(tmp_path):
     assert facts == {"x": [1, None, "é"]}
 
 
-def test_a_damaged_checkpoint_is_said_and_left_alone(tmp_path):
+def test_a_damaged_checkpoint_is_reported_and_unchanged(tmp_path):
     path = saved(tmp_path / "c")
     whole = path.read_bytes()
     for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
@@ -34,7 +34,7 @@ def test_a_damaged_checkpoint_is_said_and_left_alone(tmp_path):
         assert path.read_bytes() == whole[:size]
 
 
-def test_checkpoints_of_others_are_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     path = saved(tmp_path / "c")
     with pytest.raises(InputError, match="is not a longstate training file"):
         checkpoint.load(path, "training")

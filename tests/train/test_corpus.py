@@ -19,7 +19,7 @@ def everything(found):
     return found.window(0, found.tokens)
 
 
-def test_bytes_are_the_files_one_after_another(tmp_path):
+def test_byte_tokens_are_the_joined_files(tmp_path):
     texts = [b"first\n" * 5, b"x", b"\xff\x00third" * 9]
     paths = [tmp_path / str(i) for i in range(3)]
     for path, text in zip(paths, texts, strict=True):
@@ -35,7 +35,7 @@ def test_bytes_are_the_files_one_after_another(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["0", "1", "2"]  # nothing was copied
 
 
-def test_the_last_tenth_validates_and_begins_with_a_line(tmp_path):
+def test_the_last_tenth_is_for_validation_and_begins_with_a_line(tmp_path):
     path = words(tmp_path / "text")
     data = path.read_bytes()
     found = open_corpus([path], ByteTokens(), tmp_path)
@@ -44,7 +44,7 @@ def test_the_last_tenth_validates_and_begins_with_a_line(tmp_path):
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 1 << 20])
-def test_encoding_in_pieces_loses_nothing(piece, tmp_path, monkeypatch):
+def test_encoding_in_pieces_equals_encoding_the_whole(piece, tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "PIECE", piece)
     tokens = FileTokens(make_tokenizer(tmp_path / "tokenizer.json"))
     paths = [words(tmp_path / "a", 40), words(tmp_path / "b", 30)]
@@ -58,7 +58,7 @@ def test_encoding_in_pieces_loses_nothing(piece, tmp_path, monkeypatch):
     assert bytewise.validation_bytes == found.validation_bytes
 
 
-def test_encoding_is_done_once_and_again_where_anything_changes(tmp_path):
+def test_encoding_is_repeated_only_after_a_change(tmp_path):
     path = make_tokenizer(tmp_path / "tokenizer.json")
     text, run = words(tmp_path / "text"), tmp_path / "run"
     first = open_corpus([text], FileTokens(path), run)
@@ -191,7 +191,7 @@ def test_tokenizers_that_cannot_be_used(tmp_path, monkeypatch):
         load_tokens(path).encode("a\udcff")
 
 
-def test_a_tokenizer_that_cuts_or_pads_does_not(tmp_path):
+def test_truncation_and_padding_of_a_tokenizer_are_disabled(tmp_path):
     path = make_tokenizer(tmp_path / "tokenizer.json")
     from tokenizers import Tokenizer
 
@@ -202,7 +202,7 @@ def test_a_tokenizer_that_cuts_or_pads_does_not(tmp_path):
     assert len(load_tokens(path).encode("to be or not " * 20)) > 64
 
 
-def test_bytes_go_there_and_back():
+def test_bytes_are_encoded_and_decoded():
     tokens = ByteTokens()
     text = "né 日本 \x00\n"
     assert tokens.decode(tokens.encode(text)) == text

@@ -45,7 +45,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refuses_in_one_sentence(case, tmp_path):
+def test_bad_files_are_refused_with_one_sentence(case, tmp_path):
     content, message = WRONG[case]
     path = tmp_path / "data.csv"
     path.write_bytes(content)
@@ -56,7 +56,7 @@ def test_refuses_in_one_sentence(case, tmp_path):
     assert len(str(error.value)) < 400
 
 
-def test_refuses_what_is_no_file(tmp_path):
+def test_paths_that_are_no_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_csv(tmp_path / "none.csv")
     with pytest.raises(InputError, match="is a folder"):

@@ -104,7 +104,7 @@ def test_is_never_worse_than_ridge_on_validation(fitted):
     assert looks[0].step == 0
 
 
-def test_learns_what_a_line_cannot(tmp_path):
+def test_learns_a_nonlinear_relation(tmp_path):
     """y is the square of something known in advance: ridge sees nothing, the model most of it."""
     from longstate.train import Size, Training
 
@@ -177,7 +177,7 @@ def test_every_layer_can_be_used(frame):
         assert forecast.notna().all().all()
 
 
-def test_goes_on_where_it_was(frame, tmp_path):
+def test_a_stopped_training_is_continued(frame, tmp_path):
     class Stop(Exception):
         pass
 
@@ -244,14 +244,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refuses_in_one_sentence(case, frame):
+def test_bad_input_is_refused_with_one_sentence(case, frame):
     call, message = WRONG[case]
     with pytest.raises(InputError, match=message) as error:
         call(frame)
     assert "\n" not in str(error.value)
 
 
-def test_what_a_fitted_forecaster_refuses(fitted, frame):
+def test_a_fitted_forecaster_refuses_bad_input(fitted, frame):
     with pytest.raises(InputError, match="needs the last 30 rows; the data has 29"):
         fitted.predict(frame[-29:])
     with pytest.raises(InputError, match="needs 4 rows after 2024-01-14 07:00:00"):

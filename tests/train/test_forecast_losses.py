@@ -34,7 +34,7 @@ def test_pinball_by_hand():
 
 
 @torch.no_grad()
-def test_gaps_of_the_future_do_not_count():
+def test_gaps_of_the_future_are_ignored():
     model, train, _ = setting(holed(), LEVELS)
     torch.manual_seed(0)
     torch.nn.init.normal_(model.head.weight)
@@ -69,7 +69,7 @@ def test_the_order_of_windows_depends_on_seed_and_epoch():
 
 
 @torch.no_grad()
-def test_a_long_validation_part_is_a_mean_over_the_windows_looked_at(monkeypatch):
+def test_a_long_validation_part_is_a_mean_over_some_windows(monkeypatch):
     monkeypatch.setattr(forecast_task, "VALIDATION_WINDOWS", 7)
     task = task_of(Training())
     n = len(task.validation)

@@ -32,7 +32,7 @@ def counts(rows=400):
     return pd.DataFrame({"date": times, "y": draw.poisson(rate).astype(float)})
 
 
-def test_output_keeps_zone_and_offset_and_training_s_way_of_writing(tmp_path):
+def test_output_keeps_zone_offset_and_format_of_training(tmp_path):
     times = pd.date_range("2023-06-01", periods=204, freq="D", tz="Europe/Berlin")
     model = forecaster().fit(series(times[:200].astype(str)), "y", out=tmp_path)
     assert "fit the time zone Europe/Berlin" in model.facts["notes"][0]
@@ -44,7 +44,7 @@ def test_output_keeps_zone_and_offset_and_training_s_way_of_writing(tmp_path):
     assert model.evaluate(series(times[:200])).first == str(times[160])
 
 
-def test_day_first_dates_stay_so_after_loading(tmp_path):
+def test_day_first_dates_are_kept_after_loading(tmp_path):
     times = pd.date_range("2024-01-01", periods=203, freq="D")
     forecaster().fit(series(times[:200].strftime("%d/%m/%Y")), "y", out=tmp_path)
     model = Forecaster.load(tmp_path)
@@ -99,7 +99,7 @@ def test_a_series_an_array_and_numbered_columns():
         assert "rows are taken as evenly spaced" in model.facts["notes"][0]
 
 
-def test_remarks_reach_predict_and_evaluate():
+def test_notes_are_returned_by_predict_and_evaluate():
     frame = series(pd.date_range("2024-01-01", periods=300, freq="h")).drop(index=[100, 290])
     model = forecaster().fit(frame, "y")
     notes = ["2 missing rows (one every hour) were added as gaps."]
@@ -108,7 +108,7 @@ def test_remarks_reach_predict_and_evaluate():
     assert list(model.evaluate(frame).notes[:1]) == notes
 
 
-def test_a_window_with_little_in_it_is_said_and_one_with_nothing_refused():
+def test_a_window_with_few_values_is_noted_and_an_empty_one_refused():
     times = pd.date_range("2024-01-01", periods=340, freq="h")
     frame = series(times)
     model = forecaster().fit(frame[:300], "y")

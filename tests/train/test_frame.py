@@ -32,7 +32,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refuses_in_one_sentence(case):
+def test_bad_data_is_refused_with_one_sentence(case):
     data, message = WRONG[case]
     with pytest.raises(InputError, match=message):
         as_frame(data)
@@ -78,7 +78,7 @@ def test_numbers_are_times_only_where_they_look_like_it():
     assert find_time(steps, "time")[1] == "time"
 
 
-def test_without_any_there_is_one_remark():
+def test_without_times_there_is_one_note():
     _, found, notes = find_time(hourly(4)[["y"]], None)
     assert found is None
     assert notes == ("No column with times was found: the rows are taken as evenly spaced.",)

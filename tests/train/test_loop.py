@@ -130,7 +130,7 @@ def test_stops_by_the_clock():
     assert history.looks[-1].step == 1
 
 
-def test_interrupt_keeps_the_best_and_goes_on_later(tmp_path):
+def test_an_interrupt_keeps_the_best_weights_and_can_be_continued(tmp_path):
     keeping = Keeping(tmp_path / "c")
     before = signal.getsignal(signal.SIGINT)
 
@@ -204,7 +204,7 @@ def test_names_the_parameter_that_is_nonfinite():
         train(task, SETTINGS)
 
 
-def test_nonfinite_validation_is_said():
+def test_a_nonfinite_validation_loss_is_reported():
     task = Regression()
     task.validate = lambda: float("nan")
     with pytest.raises(InputError, match="step 0: the validation loss is nan"):
@@ -246,7 +246,7 @@ def test_sigkill_at_any_moment_changes_nothing(tmp_path):
     assert_same(checkpoint.load(tmp_path / "done", "model")[0], weights(whole))
 
 
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint_to_go_on_from(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     whole = Regression()
     train(whole, SETTINGS)
     keeping = Keeping(tmp_path / "c", seconds=0.0)

@@ -77,7 +77,7 @@ def test_every_batch_of_every_epoch_once_and_in_order(tmp_path):
     assert task.asked == expected[5:]  # what was shown at step 6 came before its checkpoint
 
 
-def test_patience_begins_anew_with_a_better_loss():
+def test_patience_restarts_after_a_better_loss():
     history = train(Written([5, 6, 4, 6, 7, 1, 1]), settings(9, patience=2))
     assert history.ended == "no progress"
     assert [look.validation_loss for look in history.looks] == [5, 6, 4, 6, 7]
@@ -96,7 +96,7 @@ def test_the_best_weights_survive_a_stop(tmp_path):
     assert best != 0
 
 
-def test_an_interrupted_run_goes_on_after_its_last_step(tmp_path):
+def test_an_interrupted_run_continues_after_its_last_step(tmp_path):
     keeping = Keeping(tmp_path / "c", seconds=1e9)
 
     def interrupt(progress):
@@ -109,7 +109,7 @@ def test_an_interrupted_run_goes_on_after_its_last_step(tmp_path):
     assert task.asked == [(1, 2), (1, 3)]
 
 
-def test_a_setting_that_only_one_side_has_is_another_run(tmp_path):
+def test_a_setting_that_only_one_run_has_makes_them_differ(tmp_path):
     keeping = Keeping(tmp_path / "c", {"data": "a"})
     train(Written([2, 1]), settings(1), keeping=keeping)
     with pytest.raises(InputError, match="its rooms is None, here it is 3"):
@@ -117,13 +117,13 @@ def test_a_setting_that_only_one_side_has_is_another_run(tmp_path):
 
 
 @pytest.mark.parametrize(("slope", "expected"), [(50.0, 1.0), (-50.0, -1.0), (0.5, 0.5)])
-def test_gradients_longer_than_one_are_cut_to_one(slope, expected):
+def test_gradients_are_clipped_to_norm_one(slope, expected):
     task, found = Written([2, 1], slope), []
     train(task, settings(1), show=lambda _: found.append(task.model.weight.grad.clone()))
     assert_close(torch.stack(found).flatten(), torch.full((BATCHES,), expected))
 
 
-def test_training_loss_is_the_mean_since_the_last_look():
+def test_training_loss_is_the_mean_since_the_last_evaluation():
     history = train(Written([3, 2, 1], losses=[1, 2, 3, 6, 10, 10, 10, 30]), settings(2))
     assert [look.train_loss for look in history.looks[1:]] == [3.0, 15.0]
 

@@ -19,7 +19,7 @@ def test_dynamics_have_their_own_rate_and_no_decay():
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
 
 
-def test_rate_warms_up_and_ends_at_nothing():
+def test_the_rate_warms_up_and_ends_at_zero():
     optimiser = make_optimiser(nn.Linear(2, 2), Training(learning_rate=1.0))
     rates = []
     for step in range(100):

@@ -35,7 +35,7 @@ def test_other_bounds_are_another_run(tmp_path):
             fit(**bounds)
 
 
-def test_the_folder_holds_the_best_weights_while_a_run_goes_on(tmp_path):
+def test_the_folder_holds_the_best_weights_during_training(tmp_path):
     settings = {"tokenizer": "bytes"}
     corpus = open_corpus([words(tmp_path / "text")], ByteTokens(), tmp_path)
     task = TextTask(
@@ -52,7 +52,7 @@ def test_the_folder_holds_the_best_weights_while_a_run_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(1e-4, 1e-4), (1e-3, 1e-3), (0.1, 1e-3)])
-def test_dynamics_never_learn_faster_than_the_rest_unless_told(rate, expected):
+def test_dynamics_rate_is_at_most_the_learning_rate_by_default(rate, expected):
     assert loop_settings(TextTraining(learning_rate=rate), 9).dynamics_rate == expected
     told = TextTraining(learning_rate=rate, dynamics_rate=0.5)
     assert loop_settings(told, 9).dynamics_rate == 0.5

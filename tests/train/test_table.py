@@ -145,7 +145,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refuses_in_one_sentence(case):
+def test_bad_data_is_refused_with_one_sentence(case):
     columns, spoil, message = WRONG[case]
     with pytest.raises(InputError, match=message) as error:
         make_table(spoil(hourly(20)), columns)

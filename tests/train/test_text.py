@@ -71,7 +71,7 @@ def test_a_run_is_a_folder(text, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 19])
-def test_interrupted_and_resumed_is_uninterrupted(stop, text, tmp_path):
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(stop, text, tmp_path):
     tiny().fit([text], out=tmp_path / "whole")
 
     def show(progress):
@@ -89,7 +89,7 @@ def test_interrupted_and_resumed_is_uninterrupted(stop, text, tmp_path):
     assert looks[1:] == whole[1:]
 
 
-def test_a_finished_run_is_left_alone_and_another_refused(text, tmp_path):
+def test_a_finished_run_is_unchanged_and_another_is_refused(text, tmp_path):
     tiny().fit([text], out=tmp_path / "run")
     before = weights(tmp_path / "run")
     tiny().fit([text], out=tmp_path / "run", show=pytest.fail)
@@ -102,7 +102,7 @@ def test_a_finished_run_is_left_alone_and_another_refused(text, tmp_path):
     assert_same(weights(tmp_path / "run"), before)
 
 
-def test_a_seed_decides_everything(text, tmp_path):
+def test_the_same_seed_gives_the_same_run(text, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.rand(3)  # the state outside must not matter
         tiny(steps=3, seed=seed).fit([text], out=tmp_path / name)
@@ -224,7 +224,7 @@ def test_training_windows_stay_out_of_the_validation_part(text, tmp_path):
     assert len({tuple(b) for b in far}) == 7
 
 
-def test_bits_per_byte_counts_bytes_whatever_the_tokens(text, tmp_path):
+def test_bits_per_byte_does_not_depend_on_the_tokenizer(text, tmp_path):
     from longstate.train import FileTokens
 
     tokens = FileTokens(make_tokenizer(tmp_path / "tokenizer.json"))
@@ -275,7 +275,7 @@ def test_the_first_tokens_of_the_validation_part_stay_beside_the_model(tmp_path)
     assert 0.05 * len(text) < len(kept) < 0.15 * len(text)
 
 
-def test_rows_of_the_vocabulary_that_no_token_has_are_not_drawn():
+def test_token_numbers_without_a_token_are_not_drawn():
     """A model of 300 rows, whose tokens are the 256 bytes; rows above are the likeliest."""
     model = LanguageModel(LanguageSpec(300, 8, ("mamba",)))
     with torch.no_grad():

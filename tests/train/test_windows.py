@@ -65,7 +65,7 @@ def test_windows_without_any_future_value_are_left_out():
     assert batch.present[0, :, 0].tolist() == [True, False, False]
 
 
-def test_arrays_may_be_files_and_are_not_read_whole(tmp_path):
+def test_memory_mapped_arrays_are_not_read_completely(tmp_path):
     rows = 5000
     arrays = {}
     for name in ("target", "covariates", "known"):
@@ -99,7 +99,7 @@ def test_arrays_may_be_files_and_are_not_read_whole(tmp_path):
         ((0.6, 0.3, 0.1), 20, "the test part gets 2"),
     ],
 )
-def test_splits_that_cannot_be(shares, rows, message):
+def test_impossible_splits_are_refused(shares, rows, message):
     with pytest.raises(InputError, match=message):
         split_rows(make_table(hourly(rows), COLUMNS), spec(), shares)
 
@@ -152,6 +152,6 @@ def test_windows_without_any_past_value_are_left_out():
 @pytest.mark.parametrize(
     ("rows", "cycles"), [(47, ()), (48, ("day",)), (335, ("day",)), (336, ("day", "week"))]
 )
-def test_a_cycle_is_given_once_it_was_seen_twice(rows, cycles):
+def test_a_cycle_is_a_feature_if_it_occurs_twice(rows, cycles):
     table = make_table(hourly(400), COLUMNS)
     assert cycles_of(table, rows) == cycles

@@ -133,7 +133,7 @@ def update_by_the_equation(samples, state, weight, bias, seen):
 
 @pytest.mark.parametrize("ring", [False, True])
 @pytest.mark.parametrize(("places", "t"), [(4, 1), (4, 6), (5, 2), (7, 11)])
-def test_update_moves_the_state_on(places, t, ring):
+def test_update_appends_to_the_state(places, t, ring):
     samples, weight, bias = randn(3, 2, t, seed=1), randn(2, 4, seed=2), randn(2, seed=3)
     seen = torch.tensor([0, 3, 22], dtype=torch.int32) if ring else None
     start = randn(3, 2, places, seed=4)

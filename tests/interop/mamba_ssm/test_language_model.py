@@ -224,7 +224,7 @@ def test_initial_values_do_not_grow_with_depth():
     assert abs(stds[1] / stds[4] - 2) < 0.1
 
 
-def test_what_cannot_be_done_says_so(tmp_path):
+def test_unsupported_options_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"ssm_cfg\['layer'\] must be one of Mamba1, Mamba2"):
         MambaLMHeadModel(MambaConfig(8, 0, 1, 50, {"layer": "Mamba9"}))
     with pytest.raises(InputError, match="snapshot_download"):

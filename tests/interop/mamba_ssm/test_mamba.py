@@ -80,7 +80,7 @@ def test_steps_are_the_forward_pass(options):
     assert not ssm_state.requires_grad
 
 
-def test_a_prompt_may_come_in_pieces_and_a_new_one_begins_anew():
+def test_a_prompt_may_come_in_pieces_and_a_new_one_clears_the_states():
     layer, params = make(), InferenceParams(max_seqlen=100, max_batch_size=2)
     for _ in range(2):
         found = []

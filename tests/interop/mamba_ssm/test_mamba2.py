@@ -108,7 +108,7 @@ def packed():
     return u, bounds, ids.int()
 
 
-def test_packed_sequences_are_each_alone():
+def test_packed_sequences_equal_single_ones():
     layer = make()
     u, bounds, ids = packed()
     y = layer(u, seq_idx=ids)
@@ -118,7 +118,7 @@ def test_packed_sequences_are_each_alone():
     assert not y[:, 15:].any()
 
 
-def test_packed_prompts_go_on_each_from_its_own_state():
+def test_packed_prompts_continue_from_their_own_states():
     layer, params = make(), InferenceParams(max_seqlen=100, max_batch_size=3)
     u, bounds, ids = packed()
     y = layer(u, seq_idx=ids, cu_seqlens=bounds, inference_params=params)

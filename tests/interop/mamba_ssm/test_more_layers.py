@@ -98,7 +98,7 @@ def test_mamba2_simple():
 
 
 @pytest.mark.parametrize("chunks", [1, 3])
-def test_each_packed_sequence_goes_on_from_its_own_state(chunks):
+def test_each_packed_sequence_continues_from_its_own_state(chunks):
     tensors = inputs(b=1, t=14, without=("initial_states",))
     states = randn(3, *tensors["x"].shape[2:], tensors["B"].shape[3])
     ids = torch.tensor([[0] * 5 + [1] + [-1] * 2 + [2] * 6])

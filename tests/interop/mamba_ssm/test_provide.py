@@ -72,7 +72,7 @@ def test_imports_as_projects_write_them():
         exec(IMPORTS, {})
 
 
-def test_names_that_cannot_be_provided_say_what_to_do():
+def test_missing_names_say_what_to_use_instead():
     with provide_mamba_ssm():
         for module, names in REFUSED.items():
             for name, way_out in names.items():
@@ -108,7 +108,7 @@ def test_undo_leaves_nothing_behind():
     provided.undo()
 
 
-def test_twice_is_once():
+def test_a_second_call_does_nothing():
     with provide_mamba_ssm() as first:
         finders = list(sys.meta_path)
         with provide_mamba_ssm() as second:
@@ -129,7 +129,7 @@ def test_no_distribution_is_claimed():
             importlib.metadata.version("mamba_ssm")
 
 
-def test_what_is_not_provided_fails_as_usual():
+def test_other_names_raise_the_usual_errors():
     with provide_mamba_ssm():
         with pytest.raises(ImportError, match="Mamba9"):
             from mamba_ssm import Mamba9  # noqa: F401
@@ -138,7 +138,7 @@ def test_what_is_not_provided_fails_as_usual():
         assert importlib.util.find_spec("mamba_ssm.ops.other") is None
 
 
-def test_a_module_that_somebody_put_there_stays(monkeypatch):
+def test_an_existing_module_is_not_replaced(monkeypatch):
     stub = ModuleType("mamba_ssm")
     monkeypatch.setitem(sys.modules, "mamba_ssm", stub)
     with provide_mamba_ssm() as provided:
@@ -163,7 +163,7 @@ print(sorted(n for n in sys.modules if n.startswith(("mamba_ssm", "causal_conv1d
 """
 
 
-def test_an_installed_package_stays_and_is_not_mixed_with_ours(tmp_path):
+def test_an_installed_package_is_used_unchanged(tmp_path):
     package = tmp_path / "mamba_ssm"
     package.mkdir()
     (package / "__init__.py").write_text("__version__ = '9'\n")
