@@ -13,7 +13,6 @@ length (Liu et al. 2024, arXiv:2407.14207).
 One JSON line for each finished run is written to FOLDER/runs.jsonl; finished runs are not repeated.
 """
 
-import json
 import math
 import statistics
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 from command import parser
 from measure import machine, save
+from runs import Runs
 from torch.nn import functional as F
 
 from longstate.errors import InputError
@@ -127,18 +127,6 @@ def evaluate(model: LanguageModel, corpus: Corpus) -> dict[str, dict[str, float]
     return {"all": everything, "last": last}
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Finished runs, each once; an incomplete last line is ignored."""
-    runs: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            run = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        runs.setdefault(tuple(run[k] for k in ("layer", "seed", "steps", "text")), run)
-    return list(runs.values())
-
-
 def cell(values: list[float]) -> str:
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
@@ -215,33 +203,23 @@ def main() -> None:
     arguments = options.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    finished = Runs(arguments.work / "runs.jsonl", ("layer", "seed", "steps", "text"))
     corpus = open_corpus([arguments.data], ByteTokens(), arguments.work)
-    path = arguments.work / "runs.jsonl"
-
-    def same(run: dict[str, Any]) -> bool:
-        return run["steps"] == arguments.steps and run["text"] == corpus.digest
+    shared = {"steps": arguments.steps, "text": corpus.digest}
 
     # All layers of one seed before the next seed, so that a stopped study can be compared.
     for seed in map(int, arguments.seeds.split(",")):
         for label in arguments.layers:
-            done = {(r["layer"], r["seed"]) for r in read(path) if same(r)}
-            if (label, seed) in done:
+            if finished.has(layer=label, seed=seed, **shared):
                 continue
             run = learn(label, seed, corpus, arguments.steps)
-            with path.open("a") as file:
-                file.write("\n" * _torn(path) + json.dumps(run) + "\n")
+            finished.add(run)
             print(f"{label}, seed {seed}: {run['all']}, {run['seconds']:.0f} s", flush=True)
-    runs = [run for run in read(path) if same(run)]
+    runs = [run for run in finished.all() if {k: run[k] for k in shared} == shared]
     save(
         f"length_extrapolation_{arguments.data.stem}",
         report(runs, arguments.data, corpus, arguments.steps),
     )
-
-
-def _torn(path: Path) -> bool:
-    """Whether the last line was cut short."""
-    return path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
 
 
 if __name__ == "__main__":
