@@ -209,7 +209,7 @@ def _check_weights(w: Weights, kind: type) -> None:
         "in_proj": (2 * d, i), "x_proj": (rank + 2 * n, d), "dt_proj": (d, rank), "out_proj": (i, d)
     }  # fmt: skip
     for name, (rows, columns) in sizes.items():
-        linear = getattr(w, name)
+        linear: Linear | Panels = getattr(w, name)
         whole = (rows, columns) if kind is Linear else (-(-rows // LANES), columns, LANES)
         fits = type(linear) is kind and linear[0].shape == whole
         if not fits or any(v is not None and v.shape != (rows,) for v in linear[1:]):

@@ -11,7 +11,7 @@ from longstate.ops._numba.math import exp, sigmoid, softplus
 from longstate.ops._numba.rows import load, store
 from longstate.ops.matvec import cpu as matvec
 from longstate.ops.selective_scan import cpu_step as scan
-from longstate.ops.selective_step import Linear, Panels, Weights
+from longstate.ops.selective_step import Weights
 from longstate.ops.short_conv import cpu_step as conv
 
 # Waking a second thread takes as long as reading this many bytes of weights on one thread.
@@ -48,8 +48,9 @@ def _add(x: np.ndarray, y: np.ndarray) -> None:
 
 
 @pasted
-def _product(m: Panels, x: np.ndarray, y: np.ndarray) -> None:
-    _of_panels(0, len(m.panels), x, m.panels, m.scale, m.bias, y)
+def _product(linear: tuple, x: np.ndarray, y: np.ndarray) -> None:
+    panels, scale, bias = linear
+    _of_panels(0, len(panels), x, panels, scale, bias, y)
 
 
 @kernel
@@ -58,9 +59,9 @@ def _step(
 ) -> None:
     (taps, h), (last_taps, last) = states, next_states
     rates, D, conv_weight, conv_bias = weights[:4]
-    into, steering = Panels(*weights[4:7]), Panels(*weights[7:10])
-    step, out, norm = Panels(*weights[10:13]), Panels(*weights[13:16]), weights[16]
-    b, (d, n), rank = len(u), rates.shape, step.panels.shape[1]
+    into, steering, step, out = weights[4:7], weights[7:10], weights[10:13], weights[13:16]
+    norm = weights[16]
+    b, (d, n), rank = len(u), rates.shape, step[0].shape[1]
     v = u
     if len(norm):
         v = np.empty_like(u)
@@ -195,16 +196,16 @@ def _between(
 ) -> None:
     """From x and z to the input of `out_proj`, for sequences `start` to `stop`."""
     (taps, h), (A_log, D, conv_weight, conv_bias) = states, weights[:4]
-    steering, step = Linear(*weights[6:8]), Linear(*weights[8:10])
-    count, (d, n), rank = stop - start, A_log.shape, step.weight.shape[1]
+    (steering, steering_bias), (step, step_bias) = weights[6:8], weights[8:10]
+    count, (d, n), rank = stop - start, A_log.shape, step.shape[1]
     x, steer = np.empty((count, d), xz.dtype), np.empty((count, rank + 2 * n), xz.dtype)
     dt, drive = np.empty(d, xz.dtype), np.empty(d, xz.dtype)
     for r in range(count):
         _convolve(xz[start + r, :d], taps[start + r], conv_weight, conv_bias, x[r])
-    _of_rows(0, len(steering.weight), x, steering.weight, steering.bias, steer)
+    _of_rows(0, len(steering), x, steering, steering_bias, steer)
     for r in range(count):
         b, B, C = start + r, steer[r, rank : rank + n], steer[r, rank + n :]
-        _steps(steer[r, :rank], step.weight, step.bias, x[r], dt, drive)
+        _steps(steer[r, :rank], step, step_bias, x[r], dt, drive)
         for j in range(d):
             y[b, j] = _advance_in_place(dt[j], drive[j], A_log[j], B, C, h[b, j])
         _finish(y[b], x[r], D, xz[b, d:])
@@ -213,11 +214,11 @@ def _between(
 @kernel
 def _step_in_place(u: np.ndarray, states: tuple, weights: tuple, y: np.ndarray) -> None:
     b, d = len(u), len(weights[0])
-    into, out = Linear(*weights[4:6]), Linear(*weights[10:12])
+    (into, into_bias), (out, out_bias) = weights[4:6], weights[10:12]
     xz, gated = np.empty((b, 2 * d), u.dtype), np.empty((b, d), u.dtype)
-    _of_rows(0, 2 * d, u, into.weight, into.bias, xz)
+    _of_rows(0, 2 * d, u, into, into_bias, xz)
     _between(0, b, xz, states, weights, gated)
-    _of_rows(0, len(out.weight), gated, out.weight, out.bias, y)
+    _of_rows(0, len(out), gated, out, out_bias, y)
 
 
 def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:

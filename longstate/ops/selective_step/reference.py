@@ -24,4 +24,5 @@ def forward_(u: Tensor, taps: Tensor, h: Tensor, weights: Weights) -> Tensor:
 
 
 def _apply(linear: Linear | Panels, x: Tensor) -> Tensor:
-    return F.linear(x, *(None if v is None else v.to(x.dtype) for v in linear))
+    weight, bias = linear[0], linear[-1]
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
