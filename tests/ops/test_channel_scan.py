@@ -163,7 +163,7 @@ def test_a_real_state_before_a_complex_system(impl):
 @pytest.mark.parametrize("impl", ["reference", "cpu", "chunks"])
 def test_refuses_what_would_lose_an_imaginary_part(impl):
     u, A, B, C, h0 = diagonal_case(4)
-    with pytest.raises(ValueError, match="u must be .* real; got"):
+    with pytest.raises(ValueError, match=r"u must be .* real; got"):
         diagonal_channel_scan(u.to(A.dtype), A, B, C, impl=impl)
     with pytest.raises(ValueError, match="complex only if A is"):
         diagonal_channel_scan(u, A.real, B.real, C.real, h0, impl=impl)
