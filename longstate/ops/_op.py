@@ -1,4 +1,4 @@
-"""One registration for every op: the custom op, its backward, and what PyTorch asks of both.
+"""One registration for every op: the custom op, its backward, and what PyTorch needs of both.
 
 An op is described by a NamedTuple of its tensors and options. Its fields make the schema, and its
 functions get them by name:
@@ -19,7 +19,7 @@ functions get them by name:
 
 A gradient has the shape and type of its input, so that the backward needs no fake of its own.
 
-The reference runs where the kernels have no answer: when `impl` is "reference", in forward-mode
+The reference runs where kernels cannot: when `impl` is "reference", in forward-mode
 differentiation, inside the transforms of `torch.func`, and for second and higher derivatives.
 """
 
@@ -168,7 +168,7 @@ def register(
 
 
 def _bare(results: tuple[Tensor, ...]) -> Any:
-    """As PyTorch wants them: an op of one result gives it without a tuple."""
+    """The results in the form that PyTorch expects: a single one without a tuple."""
     return results[0] if len(results) == 1 else tuple(results)
 
 

@@ -1,4 +1,4 @@
-"""One constant linear system for each channel, read out on the way.
+"""One constant linear system for each channel; only outputs and the last state are stored.
 
     h_t = A h_{t-1} + B u_t            h_{-1} = h0
     y_t = C h_t                        (2 Re(C h_t) when the system is complex: one of each
@@ -52,7 +52,7 @@ def diagonal_channel_scan(
         mask (b, t): bool. False leaves the state as it is and gives output 0.
         reset (b, t): bool. True forgets the state before that sample, masked or not.
         lengths (b): int, in the place of a mask and a reset. Samples from `lengths` on are
-            padding: the state stops there. Outputs at padding are without meaning.
+            padding: the state stops there. Outputs at padding are undefined.
         impl: "auto" (Numba on a CPU, matrix products elsewhere), "reference" (a loop) or "cpu".
             "chunks" takes the matrix products on any device.
 
@@ -214,7 +214,7 @@ def _by_sequences(
     scan: Callable[..., tuple[Tensor, Tensor]], u: Tensor, system: tuple[Tensor, Tensor, Tensor],
     h0: Tensor, mask: Tensor | None, reset: Tensor | None, lengths: Tensor | None, impl: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """A scan of the sequences that mask and reset leave."""
+    """Run a scan on the sequences that mask and reset define."""
     expect(lengths is None, "give lengths, or mask and reset, not both")
     check_flags(*u.shape[:2], mask=mask, reset=reset)
 
