@@ -25,9 +25,9 @@ which equals the rule at dt = 1, has the same equilibrium (z = 0, y = x / A), an
 any steps. The angle stays below a half turn: A is limited to STABLE, and dt to sqrt(STABLE / A).
 
 A step of length 0 has no effect. Real and imaginary parts are separate oscillators, so the drive
-and the state may be complex. The step is a number for each sequence and time, the frequency a number for
-each oscillator, and their combinations are not stored. Velocities and B u are not stored either:
-the backward pass recomputes them, velocities from those of every CHUNK-th step.
+and the state may be complex. The step is a number for each sequence and time, the frequency a
+number for each oscillator, and their combinations are not stored. Velocities and B u are not stored
+either: the backward pass recomputes them, velocities from those of every CHUNK-th step.
 
 Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025, arXiv:2410.03943. Differs from the paper:
 a scan in time order, not an associative one; uneven steps, which it does not have; A < 4.
