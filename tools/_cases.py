@@ -125,8 +125,7 @@ def _channels_chunks(draw: Draw, s: Sizes) -> Arguments:
 
 def _channels_dense(draw: Draw, s: Sizes) -> Arguments:
     A = 0.7 * draw.normal(s.d, s.n, s.n) / s.n**0.5
-    found = _channels(draw, s)
-    return found | {"A": torch.complex(A, 0.1 * A), "impl": "auto"}
+    return _channels_real(draw, s) | {"A": A, "impl": "auto"}
 
 
 def _chunk(groups: int) -> Callable[[Draw, Sizes], Arguments]:

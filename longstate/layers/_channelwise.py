@@ -26,6 +26,7 @@ from longstate.layers._base import (
     full_precision,
     no_step,
     of_no_rows,
+    zero_masked,
 )
 from longstate.ops._ragged import Ragged, run_ragged
 from longstate.ops._transforms import batched
@@ -89,9 +90,8 @@ class ChannelwiseLayer(Layer):
             return of_no_rows(self, u)
         if not self.bidirectional and batched(mask, reset):
             return by_steps(self, u, state, dt, mask, reset, rate)
-        wide = u.to(self._dtype())
-        if mask is not None:  # masked samples may be NaN, which must not reach a gradient
-            wide = torch.where(mask[..., None], wide, 0)
+        # masked samples may be NaN, which must not reach a gradient
+        wide = zero_masked(u.to(self._dtype()), mask)
         with full_precision(u):
             if self.bidirectional:
                 y = self._both_ways(wide, mask, reset, rate)
@@ -100,9 +100,7 @@ class ChannelwiseLayer(Layer):
                     lambda *call: self._scan(*call, rate=rate), wide, state, dt, mask, reset
                 )
             y = y + self.D * wide
-        if mask is not None:
-            y = torch.where(mask[..., None], y, 0)
-        return y.to(u.dtype), state
+        return zero_masked(y, mask).to(u.dtype), state
 
     def step(
         self,
@@ -221,7 +219,7 @@ class DiagonalLayer(ChannelwiseLayer):
 
     def _scan(self, u, state, dt, lengths, *, rate, direction=0):
         if dt is not None:
-            return self._irregular_scan(u, state, dt, lengths, rate)
+            return self._irregular_scan(u, state, dt, rate)
         A, B, C = matrices(self.system(rate), direction if self.bidirectional else None)
         return diagonal_channel_scan(u, A, B, C, state, lengths=lengths)
 
@@ -237,9 +235,8 @@ class DiagonalLayer(ChannelwiseLayer):
         y = (C * state).sum(-1)
         return (2 * y.real if y.is_complex() else y), state
 
-    def _irregular_scan(self, u, state, dt, lengths, rate):
-        if lengths is not None:  # no time passes at padding, so the state stays
-            dt = torch.where(torch.arange(dt.shape[1], device=dt.device) < lengths[:, None], dt, 0)
+    def _irregular_scan(self, u, state, dt, rate):
+        """The state stays where `dt` is 0, as it is at padding."""
         outputs = []
         for u_block, dt_block in zip(u.split(_BLOCK, 1), dt.split(_BLOCK, 1), strict=True):
             y, state = checkpoint(

@@ -1,4 +1,4 @@
-"""Which implementation of an op runs. The operation is mathematics; this is the only choice."""
+"""Which implementation of an op runs."""
 
 import importlib.util
 from functools import lru_cache
@@ -25,14 +25,14 @@ def has_triton() -> bool:
             return tuple(int(part) for part in version(package).split(".")[:2]) >= (3, 3)
         except PackageNotFoundError:
             continue
-    return True  # built by hand
+    return True  # built from source, without package metadata
 
 
 def choose(impl: str, x: Tensor) -> str:
     """Name of the implementation to run on `x`.
 
     Args:
-        impl: "auto" picks by the device of `x`; any other name is taken at its word.
+        impl: "auto" chooses by the device of `x`; any other name is used as it is.
         x: the main input.
 
     Raises:
@@ -57,10 +57,10 @@ def choose(impl: str, x: Tensor) -> str:
 
 
 def choose_for_length(impl: str, x: Tensor, *others: Tensor | None, flags: bool = False) -> str:
-    """`choose`, for ops over time (b, t, ...) whose kernels take longer to call than a step to do.
+    """`choose`, for ops over time (b, t, ...) with a separate kernel for a single step.
 
-    Under "auto", one step on a CPU is "step", a small kernel of its own, or the reference where
-    that cannot run: `flags` (masks, resets), gradients, compilation.
+    Under "auto", one step on a CPU runs this kernel, "step", which has less overhead. With `flags`
+    (a mask or a reset), with gradients or under compilation it runs the reference.
     """
     if impl == "auto" and x.device.type == "cpu" and x.shape[1] == 1:
         return "step" if not flags and plain(x, *others) else "reference"
@@ -68,11 +68,10 @@ def choose_for_length(impl: str, x: Tensor, *others: Tensor | None, flags: bool 
 
 
 def plain(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether a kernel may read these tensors from memory, behind PyTorch's back.
+    """Whether a kernel may be called directly on these tensors, and not as a custom op.
 
-    PyTorch takes longer to call a custom op than a small kernel takes to run. So the kernel is
-    called directly where nobody would notice: on CPU tensors, when no gradient is asked for, and
-    when nothing traces, compiles, records or profiles the call.
+    The call of a custom op takes longer than a small kernel. PyTorch needs it only for tensors of
+    other devices, for gradients, and when it traces, compiles, records or profiles the call.
     """
     if x.device.type != "cpu" or type(x) not in (Tensor, Parameter):
         return False

@@ -1,4 +1,4 @@
-"""Double precision for what is small and decides the accuracy of what is large."""
+"""Double precision for small tensors whose accuracy decides that of large ones."""
 
 import torch
 from torch import Tensor

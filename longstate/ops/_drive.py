@@ -1,4 +1,4 @@
-"""The two ends of a scan, B u and Re(C h): real signals, real or complex states."""
+"""Input and output of a scan, B u and Re(C h): real signals, real or complex states."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """Memory layout: tensors as kernels want them, and the pages of large outputs.
 
-A kernel that is bound by memory spends most of its time on page faults when its output is fresh:
-64 MiB arrive in sixteen thousand pieces of 4 KiB. Linux gives pages of 2 MiB on request.
+A kernel that is bound by memory spends most of its time on page faults when its output was newly
+allocated: 64 MiB are 16,384 pages of 4 KiB. Linux provides pages of 2 MiB on request.
 """
 
 import ctypes
@@ -25,8 +25,8 @@ _MADV_HUGEPAGE = 14
 def dense(x: Tensor) -> Tensor:
     """`x` as plain contiguous numbers.
 
-    A lazy conjugate or negation would hide from a kernel. PyTorch resolves those of a custom op's
-    inputs, but not those that are made inside, or when an implementation is called directly.
+    A kernel does not see a lazy conjugation or negation. PyTorch resolves those of a custom op's
+    inputs, but not those of tensors made inside, or when an implementation is called directly.
     """
     return x.resolve_conj().resolve_neg().contiguous()
 
@@ -96,7 +96,7 @@ def _madvise() -> Any:
 
 
 def on_large_pages(x: Tensor) -> Tensor:
-    """`x`, fresh and not yet written, with a request for large pages behind it. Only a hint."""
+    """`x`, newly allocated and not yet written, after a request for large pages. Only a hint."""
     size = x.numel() * x.element_size()
     madvise = _madvise()
     if madvise is not None and size >= _LARGE:

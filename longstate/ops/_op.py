@@ -1,4 +1,4 @@
-"""One registration for every op: the custom op, its backward, and what PyTorch asks of both.
+"""One registration for every op: the custom op, its backward, and what PyTorch needs of both.
 
 An op is described by a NamedTuple of its tensors and options. Its fields make the schema, and its
 functions get them by name:
@@ -19,7 +19,7 @@ functions get them by name:
 
 A gradient has the shape and type of its input, so that the backward needs no fake of its own.
 
-The reference runs where the kernels have no answer: when `impl` is "reference", in forward-mode
+The reference runs where kernels cannot: when `impl` is "reference", in forward-mode
 differentiation, inside the transforms of `torch.func`, and for second and higher derivatives.
 """
 
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from longstate.ops._choice import plain
-from longstate.ops._second import Tensors, derivatives, differentiable
+from longstate.ops._second import Second, differentiable, unnarrowed
 from longstate.ops._transforms import transformed
 
 _SCHEMA: dict[Any, str] = {
@@ -94,7 +94,7 @@ def register(
     schema = ", ".join(f"{_SCHEMA[kind]} {key}" for key, kind in hints.items())
     op = torch.library.custom_op(
         f"longstate::{name}",
-        lambda *values: _bare(_unnarrowed(values[0], lambda: forward(make(values)))),
+        lambda *values: _bare(unnarrowed(values[0], lambda: forward(make(values)))),
         mutates_args=(),
         schema=f"({schema}) -> ({', '.join(f'Tensor {key}' for key in results)})",
     )
@@ -103,18 +103,10 @@ def register(
     def gradients(*values: Any) -> list[Tensor]:
         """Of every tensor; an empty one where there is none."""
         given, rest = make(values[: len(hints)]), values[len(hints) :]
-        found = _unnarrowed(values[0], lambda: backward(given, *rest))
+        found = unnarrowed(values[0], lambda: backward(given, *rest))
         return [
             found[key].contiguous() if key in found and x is not None else _nothing(values)
             for key, x in zip(tensors, given, strict=False)
-        ]
-
-    def fake_gradients(*values: Any) -> list[Tensor]:
-        return [
-            torch.empty_like(x, memory_format=torch.contiguous_format)
-            if differentiable(x)
-            else _nothing(values)
-            for x in values[:count]
         ]
 
     extra = [f"Tensor saved_{key}" for key in saved] + [f"Tensor? grad_{key}" for key in returned]
@@ -124,12 +116,12 @@ def register(
         mutates_args=(),
         schema=f"({', '.join([schema, *extra])}) -> Tensor[]",
     )
-    back.register_fake(fake_gradients)
+    back.register_fake(lambda *values: [_fake_gradient(x, values) for x in values[:count]])
     places = [results.index(key) for key in saved]
     unread, copies = [*unsaved.split(), *copied.split()], copied.split()
 
-    def shape_only(key: str, x: Tensor | None) -> bool:
-        """Whether the backward gets an input without its memory."""
+    def without_memory(key: str, x: Tensor | None) -> bool:
+        """Whether the backward gets only the shape of an input."""
         return key in unread and x is not None and not (key in copies and x.requires_grad)
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -137,8 +129,10 @@ def register(
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[len(returned) :])
         ctx.options = inputs[count:]
-        given = zip(tensors, inputs[:count], strict=True)
-        kept = [x.new_empty(()).expand(x.shape) if shape_only(key, x) else x for key, x in given]
+        kept = [
+            x.new_empty(()).expand(x.shape) if without_memory(key, x) else x
+            for key, x in zip(tensors, inputs[:count], strict=True)
+        ]
         ctx.save_for_backward(*kept, *(output[i] for i in places))
 
     def differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -149,40 +143,9 @@ def register(
         return *wanted, *[None] * len(ctx.options)
 
     op.register_autograd(differentiate, setup_context=setup)
-
-    def setup_back(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.options = inputs[count : len(hints)]
-        ctx.save_for_backward(*inputs[:count], *inputs[len(hints) :])
-
-    def differentiate_back(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
-        if reference is None or (unread and restore is None):
-            raise NotImplementedError(f"{name} has no second derivatives")
-        form: Callable[[Any], tuple[Tensor, ...]] = reference
-        values = ctx.saved_tensors
-        end = count + len(saved)
-
-        def inputs_of(known: Tensors) -> Tensors:
-            given = make((*known[:count], *ctx.options))
-            if restore is None:
-                return given[:count]
-            found = restore(given, *known[count:])
-            gone = [shape_only(key, x) for key, x in zip(tensors, values, strict=False)]
-            return [
-                found[key] if bare else x
-                for key, x, bare in zip(tensors, given, gone, strict=False)
-            ]
-
-        def results_of(known: Tensors) -> Tensors:
-            return form(make((*known, *ctx.options)))
-
-        found = _unnarrowed(
-            values[0],
-            lambda: derivatives(results_of, inputs_of, values[:end], values[end:], count, grads),
-        )
-        return *found[:count], *[None] * len(ctx.options), *found[count:]
-
-    back.register_autograd(differentiate_back, setup_context=setup_back)
+    form = reference if restore is not None or not unread else None
+    second = Second(name, make, tensors, len(hints), len(saved), form, restore, without_memory)
+    back.register_autograd(second.differentiate, setup_context=second.setup)
 
     def run(values: Any) -> tuple[Tensor, ...]:
         if getattr(values, "impl", None) == "reference" or transformed(values):
@@ -192,12 +155,12 @@ def register(
                     "use backward() or torch.autograd.grad"
                 )
             return reference(values)
+        if plain(*values[:count]):
+            return unnarrowed(values[0], lambda: forward(values))[: len(returned)]
         if copies and _wants_gradient(tuple(getattr(values, key) for key in copies)):
             values = values._replace(**{key: getattr(values, key).clone() for key in copies})
         if "keep" in hints:
             values = values._replace(keep=_wants_gradient(values[:count]))
-        if plain(*values[:count]):
-            return _unnarrowed(values[0], lambda: forward(values))[: len(returned)]
         return _results(op(*values))[: len(returned)]
 
     run.op, run.backward_op = op, back  # type: ignore[attr-defined]
@@ -205,7 +168,7 @@ def register(
 
 
 def _bare(results: tuple[Tensor, ...]) -> Any:
-    """As PyTorch wants them: an op of one result gives it without a tuple."""
+    """The results in the form that PyTorch expects: a single one without a tuple."""
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -217,12 +180,10 @@ def _nothing(values: tuple[Any, ...]) -> Tensor:
     return values[0].new_empty(0)
 
 
-def _unnarrowed(x: Tensor, run: Callable[[], Any]) -> Any:
-    """`run()`, where autocast does not narrow its products: a backward may be called within."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return run()
-    with torch.autocast(x.device.type, enabled=False):
-        return run()
+def _fake_gradient(x: Tensor | None, values: tuple[Any, ...]) -> Tensor:
+    if x is None or not differentiable(x):
+        return _nothing(values)
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:

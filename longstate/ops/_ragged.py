@@ -1,8 +1,8 @@
-"""Masks and resets for what sees whole sequences at once.
+"""Masks and resets for layers and ops that process whole sequences at once.
 
-A row with masked samples and resets is really several shorter sequences. `Ragged` moves the
-samples that exist to the left of rows of their own, one row for each sequence, so that a layer or
-an op runs on them as on any right-padded batch with known lengths, and puts the outputs back.
+A row with masked samples and resets consists of several shorter sequences. `Ragged` moves each
+sequence, without masked samples, to the left of a separate row. A layer or an op then runs on a
+right-padded batch with known lengths, and `Ragged` moves the outputs back.
 
 Axes: b batch, t time, r ragged rows (sequences), s time within a sequence.
 """

@@ -1,7 +1,7 @@
 """Whether PyTorch is transforming a call: forward-mode derivatives and `torch.func`.
 
-A kernel reads memory, where neither a tangent nor a batch of `vmap` is to be found. What does not
-fit into a transform, such as looking at values, asks here too.
+A kernel reads memory, which contains neither tangents nor the batch of `vmap`. Code that a
+transform does not support, such as a branch on values, also asks here.
 """
 
 import math
@@ -35,7 +35,7 @@ def can_look() -> bool:
 
 
 def is_finite(x: Tensor) -> bool:
-    """Whether all of `x` is, by its sum: quick, and rarely wrong about numbers near the largest."""
+    """Whether all of `x` is finite, by its sum: fast, but False also if finite numbers overflow."""
     x = x.detach()
     return math.isfinite((torch.view_as_real(x) if x.is_complex() else x).sum())
 

@@ -153,6 +153,24 @@ def test_there_is_no_triton_kernel(monkeypatch):
         diagonal_channel_scan(u, A, B, C, impl="triton")
 
 
+@pytest.mark.parametrize("impl", ["reference", "cpu", "chunks"])
+def test_a_real_state_before_a_complex_system(impl):
+    u, A, B, C, h0 = diagonal_case(70)
+    expected = diagonal_channel_scan(u, A, B, C, h0.real.to(h0.dtype), impl="reference")
+    assert_close(diagonal_channel_scan(u, A, B, C, h0.real, impl=impl), expected)
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu", "chunks"])
+def test_refuses_what_would_lose_an_imaginary_part(impl):
+    u, A, B, C, h0 = diagonal_case(4)
+    with pytest.raises(ValueError, match=r"u must be .* real; got"):
+        diagonal_channel_scan(u.to(A.dtype), A, B, C, impl=impl)
+    with pytest.raises(ValueError, match="complex only if A is"):
+        diagonal_channel_scan(u, A.real, B.real, C.real, h0, impl=impl)
+    with pytest.raises(ValueError, match="A must be real"):
+        dense_channel_scan(u, A.new_zeros(5, 4, 4), B, C, impl="auto")
+
+
 def test_refusals():
     u, A, B, C, h0 = diagonal_case(4)
     with pytest.raises(ValueError, match="channels"):

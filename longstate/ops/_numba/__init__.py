@@ -1,4 +1,4 @@
-"""What the CPU kernels stand on. Only `cpu*.py` files import it, on first use.
+"""The base of the CPU kernels. Only `cpu*.py` files import it, on first use.
 
 `compiled` has the compiler options and the cache on disk, `math` the functions, `rows` the reading
 and writing of numbers in any precision, `threads` the parallel loop, `tiles` the engine of the

@@ -1,4 +1,4 @@
-"""How a function becomes a CPU kernel: compiler options, and where the result is kept.
+"""How a function is compiled to a CPU kernel: options, and the cache on disk.
 
 Numba's cache on disk compares a kernel with its own file only. A kernel also holds the code of the
 functions that it calls, from other files. So kernels are kept under a digest of every source file
@@ -62,9 +62,9 @@ def pasted(function: _F) -> _F:
 
 
 def apart(function: _F) -> _F:
-    """Compile an inner loop on its own terms, also where a function that is put into its callers
-    calls it: Numba would hand the order to do so down. What is regrouped in a sum, and so the last
-    bit of a result, depends on what it is compiled with."""
+    """Compile an inner loop as a separate function, also when the caller is `inlined`: Numba passes
+    the options of a caller on to the functions that it calls. The order of additions, and so the
+    last bit of a result, depends on the code that a loop is compiled with."""
     return _compiled(function, fastmath=FAST, forceinline=False, _nrt=True)
 
 

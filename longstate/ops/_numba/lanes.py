@@ -1,4 +1,4 @@
-"""The engine of scans over independent lanes: one loop forward, one back, for every rule.
+"""The engine of scans over independent lanes: a forward and a backward loop for every rule.
 
 Lanes run along the state, which is contiguous; time is the outer loop. A rule is a NamedTuple of
 the arrays that its equation reads, with these functions as its attributes:
@@ -32,7 +32,7 @@ _OPTIONS: Any = {"forceinline": True, "_nrt": False, "error_model": "numpy", "fa
 
 
 class Frame(NamedTuple):
-    """What a scan has whatever its rule."""
+    """What scans of all rules have."""
 
     steps: int
     n: int
@@ -146,7 +146,7 @@ def scan(
     Args:
         x (b, t, ...): the drive, of `n` lanes.
         reset (b, t): where the state before is forgotten.
-        work: rough count of scalar updates.
+        work: approximate number of scalar updates.
         lanes: size of a block.
         chunk: steps between two kept states, for rules that have `again`.
     """

@@ -1,14 +1,14 @@
 """exp, sine, cosine, softplus and sigmoid that LLVM turns into full-width vectors.
 
-Calls to the C library do not vectorise, so float32 is written out: a reduction of the range, and a
-polynomial, a minimax fit of our own. float64 goes to the C library. NaN comes through everywhere.
+Calls to the C library do not vectorise, so float32 is computed here: a reduction of the range and a
+minimax polynomial. float64 uses the C library. NaN gives NaN everywhere.
 
 Two exponentials differ in their reduction, and so in their last bit. `exp` and `exp2_product` stay
 in float32: within 2 units in the last place; results below the smallest normal number become 0.
 `exp_pair` and `turn` reduce the product a dt in float64, where it is exact: the phase of a fast
 oscillation is not lost to rounding. Their relative error is below 2e-8 on the reduced range.
 
-These functions rest on the order of their operations: they are compiled without reassociation.
+These functions depend on the order of their operations: they are compiled without reassociation.
 """
 
 import math
@@ -199,7 +199,7 @@ def _turn_32(a, dt):
     z = np.float64(a) * np.float64(dt)
     k = np.floor(z * _TWO_OVER_PI + 0.5)
     r = np.float32(z - k * _HALF_PI)
-    r = -_ONE if r < -_ONE else r  # beyond 1e9 a phase means nothing, but stays bounded
+    r = -_ONE if r < -_ONE else r  # beyond 1e9 the phase has no accuracy; keep it bounded
     r = _ONE if r > _ONE else r
     i = np.int32(k)
     r2 = r * r

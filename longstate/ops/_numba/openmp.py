@@ -1,8 +1,8 @@
-"""Run a Python function on the threads of the OpenMP that PyTorch itself runs on.
+"""Run a Python function on the OpenMP threads that PyTorch uses.
 
-After a parallel operation PyTorch's threads do not sleep at once: they spin for milliseconds,
-waiting for the next one. A second pool then shares its cores with spinning threads: measured, a
-Mamba layer lost 15 % to them on two cores. So the kernels run on the same threads.
+After a parallel operation PyTorch's threads do not sleep at once: they wait for the next one in a
+busy loop for milliseconds. The threads of a second pool would compete with them for the cores,
+which made a Mamba layer 15 % slower on two cores. So the kernels run on the same threads.
 
 `GOMP_parallel` is the entry that GCC compiles `#pragma omp parallel` to; Intel's and LLVM's
 libraries have it too on Linux. Where PyTorch's library has no such entry (macOS, Windows) there is
@@ -23,7 +23,7 @@ _forked = False
 
 
 def _leave() -> None:
-    """A forked child inherits OpenMP's books but not its threads, and would wait for them."""
+    """A forked child inherits OpenMP's records but not its threads, and would wait for them."""
     global _forked
     _forked = True
 

@@ -86,7 +86,7 @@ def _store(row, j, value):
 
 @inlined
 def read_out(y, u, D, z, out):
-    """out = (y + D u) * silu(z): the end of a selective step. Empty: none. Overwrites `y`."""
+    """out = (y + D u) * silu(z), the end of a step. An empty D or z is left out. Overwrites `y`."""
     for j in range(len(D)):
         y[j] += D[j] * load(u, j)
     for j in range(len(z)):

@@ -1,11 +1,11 @@
-"""The engine of scans that are steered by their input: one loop forward, one back, for every rule.
+"""The engine of input-dependent scans: a forward and a backward loop for every rule.
 
 A rule is a NamedTuple of what its equation reads, with these functions as its attributes. `at` is
 the place of a tile, `x` the tiles that are computed once from the inputs, `y` the tile of outputs.
 
     tiles(rule)                                    -> x: empty tiles, and again for gradients
     begin(rule, at, x, y)                          fill x and y from the inputs, before the scan
-    keep(rule)                                     -> what `advance` leaves for `retreat`
+    keep(rule)                                     -> arrays from `advance` to `retreat`
     advance(rule, at, i, start, stop, x, h, y, kept)
         take state i through steps start to stop, and add to y. `kept`: None on the way forward
     retreat(rule, at, i, start, stop, x, kept, grad_y, grad_h, grad_x, grads)
@@ -198,7 +198,7 @@ def _backward(
             _begin(rule, at, x, y)
             for grad in grad_x:
                 grad[:] = 0
-            if at.hi - at.lo < LANES:  # an earlier block's values lie beyond this one's channels
+            if at.hi - at.lo < LANES:  # other lanes hold values of an earlier block
                 grad_y[:] = 0
             if frame.has_z:
                 read_gated_tile(at, grad_out, frame.z, grad_y, to_gate)
@@ -233,7 +233,7 @@ def _loops(rule: type) -> tuple[Callable[..., None], Callable[..., None]]:
 def frame_of(
     u: Tensor, z: Tensor | None, mask: Tensor | None, reset: Tensor | None, groups: int = 1
 ) -> Frame:
-    """What a scan over `u` (b, t, d) has whatever its rule."""
+    """What scans over `u` (b, t, d) of all rules have."""
     _, t, d = u.shape
     return Frame(
         t, d, groups, blocks_per_group(d, groups), rows(u if z is None else z), z is not None,

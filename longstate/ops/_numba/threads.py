@@ -1,10 +1,10 @@
 """Run a serial Numba kernel over blocks of work, on as many threads as PyTorch may use.
 
-Numba's own threading layers each fail somewhere that users go: `omp` aborts in a forked child,
-`workqueue` aborts when two Python threads enter at once, `tbb` is one more dependency. So our
-kernels are serial and release the GIL, and this file hands ranges of blocks to PyTorch's OpenMP
-threads, or to a small pool where those cannot be had. Blocks never share an output, so a result
-does not depend on the number of threads.
+Numba's threading layers all have limits: `omp` aborts in a forked child, `workqueue` aborts when
+two Python threads enter at once, `tbb` is one more dependency. So these kernels are serial and
+release the GIL, and this file gives ranges of blocks to PyTorch's OpenMP threads, or to a small
+pool where those are not available. Blocks never share an output, so a result does not depend on
+the number of threads.
 """
 
 import os
@@ -18,7 +18,7 @@ import torch
 
 from longstate.ops._numba import openmp
 
-_INLINE_BELOW = 30_000  # scalar updates; below this a hand-over (about 0.05 ms) costs more
+_INLINE_BELOW = 30_000  # scalar updates; for fewer, waking a thread (about 0.05 ms) costs more
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
@@ -51,16 +51,16 @@ def parallel_for(kernel: Callable[..., None], n_blocks: int, work: int, *args: A
     Args:
         kernel: a Numba function compiled with `kernel`. It writes only what its blocks own.
         n_blocks: number of independent blocks.
-        work: rough number of scalar updates in all; small work runs on the calling thread.
+        work: approximate number of scalar updates; small work runs on the calling thread.
         *args: passed through; NumPy arrays and scalars.
     """
     n_threads = min(torch.get_num_threads(), n_blocks)
     if n_threads <= 1 or work < _INLINE_BELOW:
         kernel(0, n_blocks, *args)
         return
-    kernel(0, 0, *args)  # compiles it, before any thread would wait for another
+    kernel(0, 0, *args)  # compile it first, so that no thread waits for another
     edges = [n_blocks * i // n_threads for i in range(n_threads + 1)]
-    ranges = iter(list(pairwise(edges)))  # a list's iterator hands out each range once
+    ranges = iter(list(pairwise(edges)))  # a list's iterator gives each range to one thread
 
     def work_through() -> None:
         for lo, hi in ranges:

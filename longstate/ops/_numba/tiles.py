@@ -1,9 +1,9 @@
 """Blocks of 64 channels by 32 steps, for scans whose state is kept per channel.
 
-A block is one sequence and up to 64 channels of one group. Its state is a tile (n, 64), short
-blocks filled up with zeros, so that every inner loop has 64 lanes and compiles to full vectors. A
-thread takes all its blocks through 32 steps before it goes on in time: neighbouring channels lie in
-the same pages of memory.
+A block is one sequence and up to 64 channels of one group. Its state is a tile (n, 64), padded with
+zeros, so that every inner loop has 64 lanes and compiles to full vectors. A thread computes 32
+steps of all its blocks before the next 32 steps, because neighbouring channels are in the same
+pages of memory.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ LANES = 64
 
 
 class Frame(NamedTuple):
-    """What a scan has whatever its rule."""
+    """What scans of all rules have."""
 
     steps: int
     d: int
@@ -91,7 +91,7 @@ def flags(x: Tensor | None) -> np.ndarray:
 
 
 def by_group(x: Tensor, groups: int) -> np.ndarray:
-    """What the channels of a group share, (b, t, n) or (b, t, g, n), as (b, t, groups, n)."""
+    """What channels of a group share, (b, t, n) or (b, t, g, n), as (b, t, groups, n)."""
     x = x.detach()
     x = x[:, :, None] if x.dim() == 3 else x
     return x.expand(-1, -1, groups, -1).contiguous().numpy()
@@ -104,7 +104,7 @@ def zeros_like_rows(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 @kernel
 def workspace(count: int, steps: int, like: np.ndarray) -> np.ndarray:
-    """Zeros (count, steps, 64) on a cache line's boundary; vectors that straddle two are slow."""
+    """Zeros (count, steps, 64) on a cache line's boundary; vectors across two lines are slow."""
     size = count * steps * LANES
     raw = np.zeros(size + 16, like.dtype)
     skip = (64 - raw.ctypes.data % 64) % 64 // raw.itemsize

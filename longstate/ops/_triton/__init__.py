@@ -1,4 +1,4 @@
-"""What the Triton kernels stand on. Only `triton*.py` files import it, on first use.
+"""The base of the Triton kernels. Only `triton*.py` files import it, on first use.
 
 `lanes.py` is the engine of scans over independent lanes, `scan.py` that of scans that are steered
 by their input. Each has one kernel forward and one back, for every rule.

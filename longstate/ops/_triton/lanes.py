@@ -1,7 +1,7 @@
-"""The engine of scans over independent lanes: one kernel forward, one back, for every rule.
+"""The engine of scans over independent lanes: a forward and a backward kernel for every rule.
 
-One program per sequence and block of lanes; time is the loop inside. What the next step reads is
-loaded while the present one is computed. A rule is a NamedTuple of what its equation reads. Its
+One program per sequence and block of lanes; time is the loop inside. The inputs of the next step
+are loaded while the present one is computed. A rule is a NamedTuple of what its equation reads. Its
 functions are in a `Functions`:
 
     constants(rule, at) -> c                      what does not change with time
@@ -39,7 +39,7 @@ class Functions(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A rule, and what a scan has whatever its rule."""
+    """A rule, and what scans of all rules have."""
 
     call: Functions
     rule: Any

@@ -1,11 +1,11 @@
-"""The engine of scans that are steered by their input: a kernel forward and one back.
+"""The engine of input-dependent scans: a forward and a backward kernel for every rule.
 
     h = advance(w_t, v_t, key_t, h)            state (n, d)
     y_t = (query_t h + D v_t) * silu(z_t)
 
 One program per sequence and block of channels; the state stays in registers, time is the loop
-inside. On the way back a program computes the states of 32 steps again, from the kept one, into a
-scratch area of its own, then walks back through them. Sums over channels are written for each block
+inside. In the backward a program recomputes the states of 32 steps, from the kept one, into its own
+scratch memory, then goes back through them. Sums over channels are written for each block
 and added up afterwards in a fixed order: no atomic additions, so the result is the same every time.
 
 A rule is a NamedTuple of what its equation reads. Its functions are in a `Functions`:
@@ -19,7 +19,7 @@ A rule is a NamedTuple of what its equation reads. Its functions are in a `Funct
     finish(rule, at, own, total)            writes the sum
 
 `at` is the place of a block, `now` a step, `x` what drives it, `own` the rule's NamedTuple of
-gradients that others have not. Masks, resets, D and the gate are the engine's.
+gradients that other rules do not have. The engine applies masks, resets, D and the gate.
 """
 
 from typing import Any

@@ -23,7 +23,7 @@ class Functions(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """What an op gives a scan; in the same form, its gradients."""
+    """The inputs of a scan, or their gradients."""
 
     v: Pointer  # b, t, d: the input
     w: Pointer  # b, t, d: the weight of a sample, before its bias
@@ -38,7 +38,7 @@ class Operands(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A rule, and what a scan has whatever its rule."""
+    """A rule, and what scans of all rules have."""
 
     call: Functions
     rule: Any

@@ -1,4 +1,4 @@
-"""One constant linear system for each channel, read out on the way.
+"""One constant linear system for each channel; only outputs and the last state are stored.
 
     h_t = A h_{t-1} + B u_t            h_{-1} = h0
     y_t = C h_t                        (2 Re(C h_t) when the system is complex: one of each
@@ -48,11 +48,11 @@ def diagonal_channel_scan(
         A (d, n): decay of one step, real or complex.
         B (d, n): input matrix, of the type of A.
         C (d, n): output matrix, of the type of A.
-        h0 (b, d, n): state before the first sample. Zero when None.
+        h0 (b, d, n): state before the first sample, real if A is. Zero when None.
         mask (b, t): bool. False leaves the state as it is and gives output 0.
         reset (b, t): bool. True forgets the state before that sample, masked or not.
         lengths (b): int, in the place of a mask and a reset. Samples from `lengths` on are
-            padding: the state stops there. Outputs at padding are without meaning.
+            padding: the state stops there. Outputs at padding are undefined.
         impl: "auto" (Numba on a CPU, matrix products elsewhere), "reference" (a loop) or "cpu".
             "chunks" takes the matrix products on any device.
 
@@ -61,7 +61,7 @@ def diagonal_channel_scan(
         `u`, `A`, `B`, `C` and `h0`.
 
     Raises:
-        ValueError: shapes do not fit, t is 0, or `impl` cannot run here.
+        ValueError: shapes or types do not fit, t is 0, or `impl` cannot run here.
     """
     h0 = _check(u, A, A, B, C, h0)
     if mask is not None or reset is not None:
@@ -181,6 +181,7 @@ def dense_channel_scan(
     Returns:
         y (b, t, d) and the state after the last sample (b, d, n).
     """
+    expect(not A.is_complex(), f"A must be real; got {shape_of(A)}")
     h0 = _check(u, A[..., 0], A, B, C, h0)
     if mask is not None or reset is not None:
         return _by_sequences(dense_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
@@ -213,7 +214,7 @@ def _by_sequences(
     scan: Callable[..., tuple[Tensor, Tensor]], u: Tensor, system: tuple[Tensor, Tensor, Tensor],
     h0: Tensor, mask: Tensor | None, reset: Tensor | None, lengths: Tensor | None, impl: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """A scan of the sequences that mask and reset leave."""
+    """Run a scan on the sequences that mask and reset define."""
     expect(lengths is None, "give lengths, or mask and reset, not both")
     check_flags(*u.shape[:2], mask=mask, reset=reset)
 
@@ -232,11 +233,20 @@ def _apply(A: Tensor, h: Tensor) -> Tensor:
 def _check(
     u: Tensor, diagonal: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor | None
 ) -> Tensor:
-    expect(u.dim() == 3 and u.shape[1] > 0, f"u must be (batch, time > 0, d); got {shape_of(u)}")
+    real = not u.is_complex()
+    expect(
+        u.dim() == 3 and u.shape[1] > 0 and real,
+        f"u must be (batch, time > 0, d) and real; got {shape_of(u)}",
+    )
     d, n = diagonal.shape
     expect(u.shape[2] == d, f"u has {u.shape[2]} channels, the systems are for {d}")
     expect(B.shape == (d, n) and C.shape == (d, n), f"B and C must be {(d, n)}")
     expect(A.dtype == B.dtype == C.dtype, f"A, B, C differ: {A.dtype}, {B.dtype}, {C.dtype}")
     shape = (u.shape[0], d, n)
-    expect(h0 is None or h0.shape == shape, f"h0 must be {shape}")
-    return torch.zeros(shape, dtype=A.dtype, device=u.device) if h0 is None else h0
+    if h0 is None:
+        return torch.zeros(shape, dtype=A.dtype, device=u.device)
+    expect(
+        h0.shape == shape and (A.is_complex() or not h0.is_complex()),
+        f"h0 must be {shape}, and complex only if A is; got {shape_of(h0)}",
+    )
+    return h0.to(torch.promote_types(h0.dtype, A.dtype))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from longstate.ops._transforms import can_look, is_finite
 
-_CHUNK = 64  # samples; balances the Toeplitz product (k) with the states (2n)
+_CHUNK = 64  # samples; balances the cost of the Toeplitz product (k) and of the states (2n)
 
 
 def chunk_length(t: int) -> int:
@@ -39,8 +39,8 @@ def chunked(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The four products. `carry` runs the recurrence between chunks, `advance` A^steps h.
 
-    A product multiplies what comes later by 0, which a NaN survives. So on a CPU samples that are
-    not finite are left out and make the outputs from there on NaN, in their channel and row.
+    A product multiplies later samples by 0, and 0 times NaN is NaN. So on a CPU samples that are
+    not finite are left out, and the outputs of their channel and row are NaN from there on.
     """
 
     def run(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def chunked(
         return run(u)
     if can_look():
         y, last = run(u)
-        if is_finite(last):  # it holds something of every sample
+        if is_finite(last):  # every sample contributes to it
             return y, last
     spoiled = (0 * u).cumsum(1)  # 0, and NaN from the first sample that is not finite
     y, last = run(torch.where(u.isfinite(), u, 0))
@@ -98,7 +98,7 @@ def _products(
 
 
 def _tail(u: Tensor, to_state: Tensor, into: Tensor, lengths: Tensor, rest: Tensor) -> Tensor:
-    """What the last `rest` samples before `lengths` add to the state (b, d, n)."""
+    """The part of the state (b, d, n) that comes from the last `rest` samples before `lengths`."""
     k = into.shape[0]
     time = lengths[:, None] - k + torch.arange(k, device=u.device)  # (b, k), right-aligned
     kept = torch.arange(k, device=u.device) >= k - rest[:, None]

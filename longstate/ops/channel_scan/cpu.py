@@ -1,8 +1,8 @@
-"""Numba: the recurrence itself, with lanes over channels and the states of a tile in cache.
+"""Numba: the recurrence, with lanes over channels and the states of a tile in the cache.
 
 Eight multiply-adds a sample and mode, no state ever written to memory: reads `u`, writes `y`. The
-backward pass keeps nothing from the forward pass; it runs the states forward once, remembering them
-where tiles begin, then goes back tile by tile, running each tile's states again.
+backward pass needs nothing from the forward pass; it runs the states forward once, keeping those at
+the start of each tile, then goes back tile by tile and recomputes the states of each.
 
 A block is one sequence and `_LANES` channels. What belongs to one mode of a block lies in one flat
 array, row after row, so that the compiler sees constant distances and needs no checks for overlap.
@@ -26,8 +26,8 @@ _ROWS = 16
 _H, _A, _B, _C, _G, _GA, _GB, _GC = (2 * _LANES * i for i in range(8))
 
 
-# In the three innermost functions every index must be visibly at least 0, or the loop does not
-# become vectors: hence constants plus j, and views of single rows where time runs backwards.
+# LLVM vectorises the three innermost loops only if it can prove that every index is at least 0:
+# hence constants plus j, and views of single rows where time runs backwards.
 
 
 @inlined
@@ -63,7 +63,7 @@ def _advance_keeping(ws: np.ndarray, u: np.ndarray, past: np.ndarray, steps: int
 def _retreat(
     ws: np.ndarray, past: np.ndarray, u: np.ndarray, dy: np.ndarray, du: np.ndarray, steps: int
 ) -> None:
-    """Go back over a tile with the gradient of one mode's state, and with what follows from it."""
+    """Backward through a tile: the gradient of one mode's state, and those that depend on it."""
     for back in range(steps):
         t = steps - 1 - back
         x, g, add = u[t], dy[t], du[t]
@@ -177,7 +177,7 @@ def _remember_borders(
     past: np.ndarray,
     borders: np.ndarray,
 ) -> None:
-    """Run all states forward; keep what they are where tiles begin."""
+    """Run all states forward; keep the states at the start of each tile."""
     for i in range((length + _TILE - 1) // _TILE):
         steps = min(_TILE, length - i * _TILE)
         _load_tile(u_tile, u, i * _TILE, steps, lo, hi)

@@ -1,16 +1,16 @@
-"""A linear recurrence with one decay per head and a matrix for a state.
+"""A linear recurrence with one decay per head, whose state is a matrix.
 
     h_t = exp(log_a_t) h_{t-1} + weight_t x_t B_t^T          h_{-1} = h0, or 0 where reset_t
     y_t = exp(log_a_t) h_{t-1} C_t + own_t x_t (B_t . C_t) + D x_t
 
-`own` is `weight` unless said: then y_t = h_t C_t + D x_t. A trapezoidal rule gives a sample the
-second part of its weight when the next one comes: there `weight` is both parts, `own` the first.
+By default `own` is `weight`, and y_t = h_t C_t + D x_t. In a trapezoidal rule a sample gets the
+second part of its weight at the next step: there `weight` is both parts, `own` the first.
 
 By matrix products over chunks of time: the state space duality of Mamba-2 (Dao and Gu,
 "Transformers are SSMs", ICML 2024, arXiv:2405.21060). Differs from the paper: sums of log decays
 are never subtracted from one another, so exp(-1000) between two samples costs no accuracy
-elsewhere; a backward of its own recomputes the matrices of each chunk and keeps at most the states
-between chunks.
+elsewhere; the backward recomputes the matrices of each chunk, and keeps at most the states between
+chunks.
 
 A sample that is not finite reaches its own output and later ones of its row, up to a reset. Away
 from CPUs it spreads to the whole chunk of `CHUNK` samples, as in any product with a triangular
@@ -115,7 +115,7 @@ def _by_chunks(
     x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor,
     h0: Tensor, reset: Tensor | None, mask: Tensor | None, impl: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Masks and resets become decays and weights."""
+    """The op, with masks and resets expressed by decays and weights."""
     if mask is not None:
         skipped = ~mask[..., None]
         log_a, weight, own = (v.masked_fill(skipped, 0) for v in (log_a, weight, own))
@@ -125,7 +125,7 @@ def _by_chunks(
     t = x.shape[1]
     k = min(CHUNK, -(-t // BLOCK) * BLOCK)
     padding = 0
-    if impl == "triton":  # which fills up chunks by itself, and wants a power of 2
+    if impl == "triton":  # which pads chunks itself, and needs a power of 2
         k = max(16, 1 << (k - 1).bit_length())
     else:
         padding = -t % k

@@ -38,7 +38,7 @@ class Tiling:
         self.k, self.groups, self.chunks = k, groups, t // k
         self.rows = next(r for r in range(b, 0, -1) if b % r == 0 and (r <= entries or r == 1))
         self.blocks = b // self.rows
-        # Several chunks only of all rows: so a tile of a buffer is one piece of memory.
+        # Several chunks only if a tile has all rows: then its memory is contiguous.
         self.tile = min(self.chunks, max(1, entries // b)) if self.rows == b else 1
 
     def tiles(self) -> Iterator[tuple[int, slice]]:
@@ -63,7 +63,7 @@ def flat(v: Tensor) -> Tensor:
 
 
 class Weights(NamedTuple):
-    """What a sample weighs in the state and in its own output (z, c, r, h, k), and D (h)."""
+    """Weights of a sample in the state and in its own output (z, c, r, h, k), and D (h)."""
 
     state: Tensor
     own: Tensor
@@ -79,7 +79,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (b, t, h, p), last (b, h, p, n), and if `keep` the states before every chunk."""
     y, last, states = _forward(x, log_a, weight, own, B, C, D, h0, k, keep)
-    if x.device.type != "cpu" or is_finite(last):  # which holds something of every sample
+    if x.device.type != "cpu" or is_finite(last):  # every sample contributes to it
         return y, last, states
     c = clean(x, log_a, weight, B, h0)
     y, last, _ = _forward(c.x, c.log_a, c.weight, own, c.B, C, D, c.h0, k, False)

@@ -21,7 +21,7 @@ def _product(B: np.ndarray, C: np.ndarray) -> float:
 def _advance(
     a: float, drive: float, B: np.ndarray, C: np.ndarray, h: np.ndarray, last: np.ndarray
 ) -> float:
-    """One row of a state: what it is after the step, and what was read off it after its decay."""
+    """One row of a state: writes it after the step, and returns C h after the decay only."""
     y = h.dtype.type(0)
     for i in range(len(B)):
         decayed = a * h[i]

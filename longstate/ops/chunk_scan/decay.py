@@ -1,8 +1,8 @@
 """Decays between two samples of a chunk: products and sums, never quotients or differences.
 
-The difference of two long sums of logarithms loses what is short between them, and -inf (a state
-that is forgotten) minus -inf is not a number. Two samples s < l that lie in different blocks of
-`BLOCK` samples are three factors apart, none of them above 1:
+The difference of two long sums of logarithms is inaccurate for samples that are close together, and
+-inf (the state is forgotten) minus -inf is NaN. The decay between two samples s < l in different
+blocks of `BLOCK` samples is a product of three factors, none of them above 1:
 
     decay from s to l = (s to the end of its block) (the blocks between) (start of its block to l)
 
@@ -31,12 +31,12 @@ def segments(alpha: Tensor) -> Tensor:
 
 
 def until_end(a: Tensor) -> Tensor:
-    """Sum of a behind each entry."""
+    """Sum of a over the entries after each one."""
     return F.pad(a[..., 1:], (0, 1)).flip(-1).cumsum(-1).flip(-1)
 
 
 class Decays(NamedTuple):
-    """What `matrix` is put together from.
+    """The factors of `matrix`.
 
     Attributes:
         from_start (..., k): decay from before the chunk to each sample.

@@ -1,8 +1,8 @@
 """Samples that are not finite, kept from spreading to earlier ones of their chunk.
 
-A product with a triangular matrix multiplies what comes later by 0, which a NaN survives. So where
-the last state is not finite the chunks run again without such samples, and then the outputs and
-states that these do reach become NaN. What reaches what is found as in the recurrence:
+A product with a triangular matrix multiplies later samples by 0, and 0 times NaN is NaN. So if the
+last state is not finite, the chunks run again without such samples, and the outputs and states that
+the recurrence would spoil are set to NaN:
 
     the state from t on      x_t, B_t, weight_t, log_a_t or the state before, unless it is forgotten
     the output at t          x_t, B_t, log_a_t or the state before, unless it is forgotten
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Clean(NamedTuple):
-    """Finite inputs, and what the others spoil.
+    """Finite inputs, and the results that become NaN by the others.
 
     Attributes:
         x, log_a, weight, B, h0: with 0 for what is not finite; log_a may be -inf.

@@ -1,16 +1,16 @@
 """Triton: two kernels forward, five backward.
 
-`carry` takes the state from chunk to chunk, `outputs` does a chunk. On the way back `carry` runs
-twice, once for the states anew and once from the end for their gradients; `input_gradients` does
-what depends on them in a chunk of a head, `pair_gradients` the pairs of samples in it, and
-`shared_gradients` adds up what heads of a group share. The forward keeps nothing for the backward.
-Sums over heads run in a fixed order in one program, or in parts that are added up afterwards: no
-atomic additions, so the result is the same every time.
+`carry` computes the state between chunks, `outputs` the outputs of a chunk. In the backward `carry`
+runs twice, once to recompute the states and once from the end for their gradients;
+`input_gradients` computes what depends on them in a chunk of a head, `pair_gradients` the pairs of
+samples in it, and `shared_gradients` the sums over heads of a group. The forward keeps nothing for
+the backward. Sums over heads run in a fixed order in one program, or in parts that are added up
+afterwards: no atomic additions, so the result is the same every time.
 
 Products have operands of the type of the inputs, and sums in float32. An operand that is a float32
-number and decides another (a state, the gradient of a decay) is not rounded to bfloat16 but split
-into three. float16 is widened, and its products take three passes in TF32. float32 is multiplied
-as such, unless PyTorch may use TF32 for its own products.
+number and an intermediate result (a state, the gradient of a decay) is not rounded to bfloat16 but
+split into three. float16 is widened, and its products take three passes in TF32. float32 is
+multiplied as such, unless PyTorch may use TF32 for its own products.
 
 Tested under Triton's interpreter, and compiled for GPUs, with next to no spilled registers, but not
 yet run on one: sizes of tiles and numbers of warps are not tuned.
@@ -53,8 +53,9 @@ def _products(x: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[tl.dtype,
 def _largest(kind: tl.dtype, precision: str, x: Tensor) -> tuple[int, int]:
     """Samples in a chunk and channels in a tile for which registers suffice.
 
-    Below 64 Triton leaves the tensor cores of compute capability 10 alone, on which loops of
-    products have been wrong or raced up to its version 3.7 (its issues 9871, 10590 and 10821).
+    Below 64 Triton does not use the tensor cores of compute capability 10, on which loops of
+    products gave wrong results or had data races up to its version 3.7 (its issues 9871, 10590 and
+    10821).
     """
     if x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 10:
         return 32, 32

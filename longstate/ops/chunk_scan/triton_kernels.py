@@ -30,7 +30,7 @@ from longstate.ops.chunk_scan.triton_tiles import (
 
 
 class Ends(NamedTuple):
-    """What paths across the ends of a chunk weigh, in parts for each tile of channels."""
+    """Weights of paths across the ends of a chunk, in parts for each tile of channels."""
 
     leaving: Pointer  # b, t, h: from a sample to behind the chunk, without its weight
     entering: Pointer  # b, t, h: from before the chunk to a sample
@@ -38,7 +38,7 @@ class Ends(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Gradients of what weighs pairs of samples."""
+    """Gradients of the weights of pairs of samples."""
 
     log_a: Pointer  # b, t, h
     weight: Pointer
@@ -108,7 +108,7 @@ def outputs(f: Frame, kept: tl.tensor, y: tl.tensor) -> None:
 def input_gradients(
     f: Frame, dy: Rows, states: tl.tensor, grad_states: tl.tensor, dx: tl.tensor, ends: Ends
 ) -> None:
-    """Of x, in one chunk, head and tile of channels; and what paths across its ends weigh."""
+    """Of x, in one chunk, head and tile of channels; and the weights of paths across its ends."""
     chunks = tl.cdiv(f.steps, f.CHUNK)
     b, c, h = locate(f, f.heads)
     at = chunk_of(f, b, c, h)
@@ -120,7 +120,7 @@ def input_gradients(
     decay, own_place = samples(f, f.log_a, at), (at.row + k) * f.heads + h
     part = tl.program_id(1) * (tl.num_programs(0) // chunks).to(tl.int64)  # of the sums over p
 
-    # Transposed, (p, k): then what is wide is the left operand of each product.
+    # Transposed, (p, k): then the float32 matrix is the left operand of each product.
     grad = channels_across(f, dy, at, i)
     seen = tl.zeros((f.P, f.CHUNK), decay.dtype)
     for first in range(0, f.n, f.N):
@@ -157,7 +157,7 @@ def input_gradients(
 def pair_gradients(
     f: Frame, dy: Rows, ends: Ends, grads: Weights, dCB: tl.tensor, HEADS: tl.constexpr
 ) -> None:
-    """Of what weighs pairs of samples: log_a, weight, own, D and C B^T; for a chunk of a group."""
+    """Of the weights of pairs of samples: log_a, weight, own, D and C B^T; a chunk of a group."""
     per_group, chunks = f.heads // f.groups, tl.cdiv(f.steps, f.CHUNK)
     b, c, g = locate(f, f.groups)
     k, lane = tl.arange(0, f.CHUNK), tl.arange(0, f.P)
@@ -228,7 +228,7 @@ def shared_gradients(
             grad = channels(f, dy, at, i)
             state = state_tile(f, states, at, i, j, f.TYPE)
             of_C += tl.dot(grad, state, input_precision=f.PRECISION) * from_start
-    # of the parts before
+    # of the earlier parts
     before = tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // f.groups // chunks) * f.steps
     row = ((before + here.row) * f.groups + g) * f.n
     out = row + k[:, None] * (f.groups * f.n) + j[None, :]

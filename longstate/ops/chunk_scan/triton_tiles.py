@@ -60,7 +60,7 @@ def chunk_of(f: Frame, b: tl.tensor, c: tl.tensor, h: tl.tensor) -> Chunk:
 
 @triton.jit
 def locate(f: Frame, heads: tl.tensor) -> tl.tuple:
-    """Sequence, chunk and head of a program; heads are neighbours, because they share B and C."""
+    """Sequence, chunk and head of a program; heads are adjacent, as they share B and C."""
     i, chunks = tl.program_id(0), tl.cdiv(f.steps, f.CHUNK)
     return (i // heads // chunks).to(tl.int64), i // heads % chunks, i % heads
 
@@ -139,7 +139,7 @@ def whole_dot(a: tl.tensor, b: tl.tensor, acc: tl.tensor, PRECISION: tl.constexp
 
 @triton.jit
 def decay_to_end(f: Frame, at: Chunk) -> tl.tensor:
-    """Decay from each sample to the last of the chunk: the sum of what is behind, no difference."""
+    """Decay from each sample to the last of the chunk: a sum over later samples, no difference."""
     k = tl.arange(0, f.CHUNK) + 1
     behind = (k < at.size) & (k < f.CHUNK)
     later = tl.load(f.log_a + (at.row + k) * f.heads + at.h, mask=behind, other=0.0)
@@ -148,7 +148,7 @@ def decay_to_end(f: Frame, at: Chunk) -> tl.tensor:
 
 @triton.jit
 def decay_between(f: Frame, decay: tl.tensor) -> tl.tensor:
-    """Decay (l, s) from s to l, from logarithms (l); every sum has only what lies between."""
+    """Decay (l, s) from s to l, from logarithms (l); every sum is over the samples between."""
     k = tl.arange(0, f.CHUNK)
     later = k[:, None] > k[None, :]
     L = tl.exp(tl.cumsum(tl.where(later, decay[:, None], 0.0), axis=0))
@@ -167,7 +167,7 @@ def pairs(f: Frame, at: Chunk, TYPE: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def mix(f: Frame, at: Chunk, CB: tl.tensor, decay: tl.tensor, in_state: tl.tensor) -> tl.tensor:
-    """What a sample (s) adds to an output (l), D apart."""
+    """What a sample (s) adds to an output (l), without D."""
     k, at_once = tl.arange(0, f.CHUNK), samples(f, f.own, at)
     per_sample = tl.where(k[:, None] == k[None, :], at_once[None, :], in_state[None, :])
     return decay_between(f, decay) * CB * per_sample

@@ -2,7 +2,7 @@
 
     h_t = a_t * h_{t-1} + x_t            h_{-1} = h0, or 0 where reset_t
 
-Nothing is asked of `a`: 0, negative, |a| = 1 and |a| > 1 are all exact, because no logarithm is
+`a` may be any number: 0, negative, |a| = 1 and |a| > 1 are all exact, because no logarithm is
 taken. Real or complex.
 
 Axes: b batch, t time, n state.
@@ -31,11 +31,11 @@ def diagonal_scan(
 
     Args:
         x (b, t, n): what is added.
-        a (b, t, n) or (n): decay. The short form is constant over batch and time, and costs no
-            memory for being so, unless there is a mask.
+        a (b, t, n) or (n): decay. (n) is constant over batch and time, and is not expanded
+            in memory unless there is a mask.
         h0 (b, n): state before the first step. Zero when None.
-        mask (b, t): bool. False leaves the state as it is and gives output 0. What `x` and `a` hold
-            there is not read.
+        mask (b, t): bool. False leaves the state as it is and gives output 0. `x` and `a` are not
+            read there.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton".
 

@@ -2,8 +2,8 @@
 
     h_t = a_t h_{t-1} + x_t
 
-Bound by memory, like the CPU form, and as exact: the products of decays that a parallel scan needs
-could overflow where the recurrence does not.
+Bound by memory, like the CPU form. Sequential in time: the products of decays that a parallel scan
+needs could overflow where the recurrence does not.
 """
 
 from typing import Any, NamedTuple

@@ -10,11 +10,11 @@ The state of a channel is a vector S of n weights. Each step solves
     y_t = (S_t q_t + D x_t) * silu(z_t)
 
 The exact update is the minimiser. The diagonal one, which the authors released, drops the products
-of different keys' components from the decay, so that every weight is a recurrence of its own. The
-two agree where at most one component of k_t is not 0, where n is 1, and where S_{t-1} is 0;
-elsewhere the diagonal update is no minimiser and can leave the objective worse than no update.
-Both are stable for any input: the exact one never moves S further from any S with S k_t = x_t, and
-the diagonal decay lies in (0, 1].
+of different keys' components from the decay, so that every weight is a separate recurrence. The two
+are equal where at most one component of k_t is not 0, where n is 1, and where S_{t-1} is 0;
+otherwise the diagonal update is not the minimiser and can be worse than no update. Both are stable
+for any input: the exact one never moves S further from any S with S k_t = x_t, and the diagonal
+decay lies in (0, 1].
 
 Source: Liu et al., "Longhorn: State Space Models are Amortized Online Learners" (2024).
 Differs from the paper: the exact update, which it derives, can be run.
@@ -60,11 +60,11 @@ def longhorn_scan(
         D (d): direct path. None: none.
         z (b, t, d): gate, before its SiLU. None: no gate.
         h0 (b, d, n): state before the first step. Zero when None.
-        update: "diagonal" or "exact"; see above.
+        update: "diagonal" or "exact", the equations above.
         beta_bias (d): added to `beta`.
         beta_sigmoid: whether `beta` goes through a sigmoid.
-        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
-            the other tensors hold there is not read.
+        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. The
+            other tensors are not read there.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton". Under "auto", a single step on a CPU goes to a
             kernel of its own, or to the reference if a gradient, a mask or a reset is wanted.
@@ -85,7 +85,7 @@ def longhorn_scan(
     if h0 is None:
         h0 = torch.zeros(*x.shape[::2], k.shape[2], dtype=wide, device=x.device)
     h0, k, q = h0.to(wide), k.to(wide), q.to(wide)
-    if mask is not None:  # so that what padding holds reaches no sum
+    if mask is not None:  # so that values at padding reach no sum
         k, q = where_kept(mask, k), where_kept(mask, q)
     exact = update == "exact"
     if impl == "step":

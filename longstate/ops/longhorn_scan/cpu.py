@@ -5,8 +5,8 @@
     exact:     h = h + (rate x - rate (k h)) k
     y = q h + D x
 
-In the diagonal update the states are taken one after the other, each through all steps of a tile.
-The exact update couples them, so it takes all states through each step.
+In the diagonal update the states are processed one after the other, each through all steps of a
+tile. The exact update couples them, so each step processes all states.
 """
 
 from typing import Any, NamedTuple

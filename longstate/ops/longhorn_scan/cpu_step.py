@@ -1,6 +1,6 @@
-"""Numba: one step, for decoding. No gradients, no masks; the state as it comes, channel by channel.
+"""Numba: one step, for decoding. No gradients, no masks; the state in its layout, by channels.
 
-Turning the state into the tiles of `cpu.py` and back would take longer than the step.
+Converting the state to the tiles of `cpu.py` and back would take longer than the step.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ def _begin(beta: np.ndarray, bias: np.ndarray, squash: bool, size: float, rate: 
 def _diagonal(
     rate: float, x: float, k: np.ndarray, q: np.ndarray, h: np.ndarray, last: np.ndarray
 ) -> float:
-    """One channel: its next state, and what is read off it."""
+    """One channel: writes its next state, and returns the output q h."""
     y = h.dtype.type(0)
     one = h.dtype.type(1)
     for i in range(len(k)):
@@ -78,7 +78,7 @@ class Sample(NamedTuple):
 def _step(
     start: int, stop: int, sample: tuple, h: np.ndarray, last: np.ndarray, out: np.ndarray
 ) -> None:
-    s = Sample(*sample)  # Python hands a plain tuple over faster than one with names
+    s = Sample(*sample)  # a plain tuple takes less time to pass from Python than a NamedTuple
     x, beta, k, q, z = s.x, s.beta, s.k, s.q, s.z
     d = x.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS

@@ -14,7 +14,7 @@ def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     x, beta, k, q = s.x.to(wide), s.beta.to(wide), s.k, s.q
     D, z, beta_bias = (None if p is None else p.to(wide) for p in (s.D, s.z, s.beta_bias))
     mask, reset = s.mask, s.reset
-    # so that what padding holds reaches no gradient
+    # so that values at padding reach no gradient
     x, beta = where_kept(mask, x), where_kept(mask, beta)
     z = None if z is None else where_kept(mask, z)
     if beta_bias is not None:

@@ -1,12 +1,12 @@
-"""Products of a few vectors with one large matrix, which is read once: most of decoding.
+"""Products of a few vectors with one large matrix, read once: most of decoding.
 
     y = W x + bias,    W = diag(scale) Q where the weights are 8-bit
 
-A matrix is kept in panels: 64 rows side by side, column after column. A kernel then reads memory
-from one end to the other, its lanes run over rows, and no sum crosses lanes. 16-bit and 8-bit
+A matrix is stored in panels: 64 rows side by side, column after column. A kernel then reads memory
+in order, its lanes run over rows, and no sum is across lanes. 16-bit and 8-bit
 weights are widened as they are read; sums are float32, or float64 if anything is.
 
-Axes: b vectors, i columns, o rows, p panels of `LANES` rows, the last one filled up with zeros.
+Axes: b vectors, i columns, o rows, p panels of `LANES` rows, the last one padded with zeros.
 """
 
 import torch
@@ -35,11 +35,11 @@ def matvec(
         x (b, i): the vectors. float32, bfloat16, float16 or float64.
         panels (p, i, 64): W as `to_panels` gives it, in one of these types or int8.
         rows: o, of W.
-        scale (o): what each row of W is multiplied with. None: 1.
+        scale (o): factor of each row of W. None: 1.
         bias (o): added to y. None: 0.
         impl: "auto", "reference" (a product of matrices; differentiable, traceable, any device)
             or "cpu". Under "auto" the kernel runs on at most 8 vectors, on a CPU, when no gradient
-            is asked for and nothing traces or compiles the call.
+            is asked for and the call is not traced or compiled.
 
     Returns:
         y (b, o) of the type of `x`.
@@ -85,7 +85,7 @@ def from_panels(panels: Tensor, rows: int) -> Tensor:
 def quantise_rows(W: Tensor) -> tuple[Tensor, Tensor]:
     """W (o, i) as int8 (o, i), -127 to 127, and a scale (o) for each row.
 
-    An element is off by at most half a step, 1/254 of the largest of its row.
+    The error of an element is at most half a step, 1/254 of the largest of its row.
 
     Raises:
         ValueError: W is not finite.

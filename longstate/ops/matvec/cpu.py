@@ -1,7 +1,7 @@
-"""Numba: panel after panel, four columns at a time, sums of 64 lanes in the first level of cache.
+"""Numba: panel after panel, four columns at a time, sums of 64 lanes in the first-level cache.
 
 Four columns share one read of the sums; four vectors share one read, and widening, of the weights.
-Sums of `COLUMNS` columns are made apart and then added up: long sums lose digits.
+Sums of `COLUMNS` columns are computed separately and then added: long sums lose digits.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from longstate.ops._numba.rows import load
 from longstate.ops.matvec import LANES
 
 COLUMNS = 128
-_BYTES_PER_UPDATE = 100  # so that threads share 3 MB: 0.1 ms, twice what handing over costs
+_BYTES_PER_UPDATE = 100  # several threads from 3 MB, 0.1 ms: twice the time to wake them
 
 
 @inlined
@@ -96,7 +96,7 @@ def _finish(total, scale, bias, y):
 def _forward(start, stop, x, panels, scale, bias, y):
     b, rows = y.shape
     flat = panels.reshape((len(panels), -1))
-    # on a cache line's boundary: vectors that straddle two are slow
+    # on a cache line's boundary: vectors across two lines are slow
     raw = np.empty((b + 4) * LANES + 16, x.dtype)
     skip = (64 - raw.ctypes.data % 64) % 64 // raw.itemsize
     sums = raw[skip : skip + (b + 4) * LANES].reshape((b + 4, LANES))

@@ -6,28 +6,28 @@ With x_t = B u_t, velocity z, position y, and steps of 1,
     implicit-explicit ("imex")    z_t = z_{t-1} + x_t - A y_{t-1}      y_t = y_{t-1} + z_t
 
 where (z, y)_{-1} = h0, or 0 where reset_t. The first loses energy; the second keeps
-E = z^2 + A y^2 - A z y, as long as A < 4. A learned step s for each oscillator is folded in by the
-caller: A s^2 and B s^2, and the state's velocity is then s z.
+E = z^2 + A y^2 - A z y, if A < 4. For a learned step s of each oscillator the caller passes A s^2
+and B s^2, and the state's velocity is then s z.
 
 Over a step dt other than 1, "im" is
 
     z_t = z_{t-1} + dt (x_t - A y_t)          y_t = y_{t-1} + dt z_t
 
-which loses energy whatever the steps. The same done to "imex" is a trap: each step keeps an energy
-of its own, so uneven steps pump, like pushes at a swing, and an oscillator that is stable at every
-step grows a thousandfold in a few hundred. Here it turns by the same angle, cos(angle) =
-1 - A dt^2 / 2, but always along the ellipses E = constant of the unit step:
+which loses energy for any steps. The same change would make "imex" unstable: each length of step
+conserves a different energy, so with uneven steps an oscillator that is stable at every single step
+grows by a factor of 1000 in a few hundred steps. Here a step rotates the state by the same angle,
+cos(angle) = 1 - A dt^2 / 2, but always along the ellipses E = constant of the unit step:
 
     (z, y)_t = (c + s N) (z, y)_{t-1} + (s, (dt^2 + s) / 2) x_t      N = [[A/2, -A], [1, -A/2]]
     c = 1 - A dt^2 / 2          s = dt sqrt((1 - A dt^2 / 4) / (1 - A / 4))
 
-which is the rule itself at dt = 1, rests where it rests (z = 0, y = x / A), and keeps E over any
-steps. The angle stays below a half turn: A is cut at STABLE, and dt at sqrt(STABLE / A).
+which equals the rule at dt = 1, has the same equilibrium (z = 0, y = x / A), and conserves E over
+any steps. The angle stays below a half turn: A is limited to STABLE, and dt to sqrt(STABLE / A).
 
-A step of length 0 does nothing at all. Real and imaginary parts are oscillators of their own, so
-everything may be real or complex but `A`. The step is a number for each sequence and time, the
-frequency a number for each oscillator, and no combination is stored. Nor are the velocities: the
-backward pass makes them again from a few, and B u too.
+A step of length 0 has no effect. Real and imaginary parts are separate oscillators, so the drive
+and the state may be complex. The step is a number for each sequence and time, the frequency a
+number for each oscillator, and their combinations are not stored. Velocities and B u are not stored
+either: the backward pass recomputes them, velocities from those of every CHUNK-th step.
 
 Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025, arXiv:2410.03943. Differs from the paper:
 a scan in time order, not an associative one; uneven steps, which it does not have; A < 4.
@@ -74,8 +74,8 @@ def oscillator_scan(
         B (n, d): real or complex. None when `u` is the drive.
         dt (b, t): real and not negative; the length of each step. 1 when None.
         rule: "im" (implicit, dissipative) or "imex" (implicit-explicit, conserves energy).
-        mask (b, t): bool. False leaves the state as it is and gives output 0. What `u` and `dt`
-            hold there is not read.
+        mask (b, t): bool. False leaves the state as it is and gives output 0. `u` and `dt`
+            are not read there.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton".
 
@@ -133,7 +133,7 @@ class Inputs(NamedTuple):
 
 
 def _lanes(s: Inputs) -> Tensor:
-    """One A for each real oscillator: the parts of a complex one swing alike."""
+    """One A for each real oscillator: both parts of a complex one have the same."""
     return dense(s.A.repeat_interleave(2) if s.h0.is_complex() else s.A)
 
 

@@ -2,14 +2,14 @@
 
     (z, y)_t = (f0 z - f1 y + f4 x, f2 z + f3 y + f5 x)
 
-Lanes run along the oscillators, real and imaginary parts apart. Positions overwrite the drive in
-place. The velocity is one row; every CHUNK steps it is kept, and the backward pass makes those in
-between again, a chunk at a time, into a tile that stays in cache.
+Lanes run along the oscillators, real and imaginary parts separately. Positions overwrite the drive
+in place. The velocity is one row, which is kept every CHUNK steps; the backward pass recomputes
+those in between, a chunk at a time, into a tile that stays in the cache.
 
-The positions of a chunk are made again too, although the forward pass has stored them. The velocity
-alone, driven by stored positions, is an unstable recursion: f0 is 4.4 where A = 3.9 and dt = 0.3,
-so that one last bit, rounded otherwise than on the way forward, would grow to 4.4^32 of itself. And
-in the gradients of fast oscillators the two nearly cancel: they must be of one trajectory.
+It recomputes the positions of a chunk as well, although the forward pass has stored them. The
+velocity alone, computed from stored positions, is an unstable recursion: f0 is 4.4 where A = 3.9
+and dt = 0.3, so that a rounding error would grow by 4.4^32. And in the gradients of fast
+oscillators the two nearly cancel, so they must belong to one trajectory.
 """
 
 import math
@@ -33,7 +33,7 @@ _ZEROS, _TILE, _POSITIONS = 6 * _LANES, 7 * _LANES, (CHUNK + 1) * _LANES
 @apart
 def _step(A: np.ndarray, m: float, implicit: bool, f: np.ndarray) -> None:
     # f: the six numbers of (z, y) -> (f0 z - f1 y + f4 x, f2 z + f3 y + f5 x), a row for each
-    one, two, four = A.dtype.type(1), A.dtype.type(2), A.dtype.type(4)  # bare ones are double
+    one, two, four = A.dtype.type(1), A.dtype.type(2), A.dtype.type(4)  # literals would be float64
     limit = A.dtype.type(STABLE)
     for j in range(A.shape[0]):
         if implicit:
@@ -131,7 +131,7 @@ def _slopes_turning(
         # the step given: d sine / dA and d sine / d dt, written so that nothing cancels at dt = 1
         given = by_sine * near * root * dt * (one - dt * dt) / eight - by_cosine * dt * dt / two
         by_dt = by_sine * root * (one - half) + (two * by_square - by_cosine * A[j]) * dt
-        # the step cut to sqrt(limit / A): the cosine does not move
+        # the step limited to sqrt(limit / A): the cosine is constant
         moved = by_sine * sine * near * (A[j] - two) / four - by_square * dt * dt
         grad_A[j] += explicit + (moved / A[j] if cut else given)
         grad_m += zero if cut else by_dt

@@ -1,9 +1,8 @@
 """Triton: the rules of the oscillators, for the engine in `ops/_triton/lanes.py`.
 
-Real and imaginary parts are lanes of their own. Positions overwrite the drive in place. The states
-of one chunk at a time are made again in the backward pass, into a tile of velocities and positions
-for each sequence, which stays in the second-level cache. Why positions too, though they are stored,
-is said in `cpu.py`.
+Real and imaginary parts are separate lanes. Positions overwrite the drive in place. The backward
+pass recomputes the states of one chunk at a time, into a tile of velocities and positions for each
+sequence, which stays in the second-level cache. `cpu.py` explains why positions are recomputed.
 """
 
 from typing import Any, NamedTuple
@@ -65,7 +64,7 @@ def _read(rule: Oscillators, at: Place) -> tl.tuple:
 
 @triton.jit
 def _shortened(A: tl.tensor, m: tl.tensor) -> tl.tuple:
-    """The step that stays stable, and whether it is shorter than the one given."""
+    """The step, limited to the stable range, and whether this made it shorter."""
     limit = tl.full(A.shape, _LIMIT, A.dtype)
     cut = A * m * m > limit
     return tl.where(cut, tl.sqrt(limit / tl.where(cut, A, 1.0)), m), cut
@@ -102,7 +101,7 @@ def _slopes_turning(
     # the step given: d sine / dA and d sine / d dt, written so that nothing cancels at dt = 1
     given = by_sine * near * root * dt * (1.0 - dt * dt) * 0.125 - 0.5 * by_cosine * dt * dt
     by_dt = by_sine * root * (1.0 - half) + (2.0 * by_square - by_cosine * A) * dt
-    # the step cut to sqrt(STABLE / A): the cosine does not move
+    # the step limited to sqrt(STABLE / A): the cosine is constant
     moved = by_sine * sine * near * (A - 2.0) * 0.25 - by_square * dt * dt
     to_A = explicit + tl.where(cut, moved / tl.where(cut, A, 1.0), given)
     return to_A, tl.where(cut, 0.0, by_dt)

@@ -48,14 +48,14 @@ def selective_scan(
             Not negative once they are applied.
         A (d, n): decay rate, negative. Complex only with the reference.
         B (b, t, n), (b, t, g, n) or (d, n): what the input writes. The short form is constant.
-        C: what the output reads; shapes as `B`, each for itself.
+        C: what the output reads; a shape of those of `B`, not necessarily the same.
         D (d): direct path. None: none.
         z (b, t, d): gate, before its SiLU. None: no gate.
         h0 (b, d, n): state before the first step. Zero when None.
         dt_bias (d): added to `dt`.
         dt_softplus: whether `dt` goes through softplus.
-        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. What
-            the other tensors hold there is not read.
+        mask (b, t): bool. False leaves the state as it is, bit for bit, and gives output 0. The
+            other tensors are not read there.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton". Under "auto", complex A goes to the reference,
             a single step on a CPU to a kernel of its own, or to the reference if a gradient, a mask
@@ -82,7 +82,7 @@ def selective_scan(
     if h0 is None:
         h0 = torch.zeros(u.shape[0], *A.shape, dtype=state_dtype, device=u.device)
     h0 = h0.to(state_dtype)
-    if mask is not None:  # so that what padding holds reaches no sum
+    if mask is not None:  # so that values at padding reach no sum
         B, C = (x if x.dim() == 2 else where_kept(mask, x) for x in (B, C))
     if impl == "step":
         from longstate.ops.selective_scan import cpu_step

@@ -3,9 +3,9 @@
     h = exp(dt A) h + (dt u) B
     y = C h + D u
 
-States are taken one after the other, each through all steps of a tile: its decay and value stay
-where they are, and what differs from step to step is one number for B and one for C. The decay is
-computed as 2^(dt A'), A' = A log2(e).
+States are processed one after the other, each through all steps of a tile: its decay rate and
+value are loaded once, and each step reads one number of B and one of C. The decay is computed as
+2^(dt A'), A' = A log2(e).
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,8 @@
 """Numba: the rule of the selective scan where B, C or both are constant in time.
 
-They then differ from channel to channel, B (d, n): B[t] row_B takes the place of B[t], and C
-likewise. Of the one that is constant B[t] is 1, of the other the row. All else is as in `cpu.py`.
+They then differ from channel to channel, B (d, n): B[t] row_B replaces B[t], and C[t] row_C
+replaces C[t]. For a constant B, B[t] is 1; otherwise row_B is 1; likewise for C. Everything else is
+as in `cpu.py`.
 """
 
 from typing import NamedTuple

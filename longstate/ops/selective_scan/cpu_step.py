@@ -1,6 +1,6 @@
-"""Numba: one step, for decoding. No gradients, no masks; the state as it comes, channel by channel.
+"""Numba: one step, for decoding. No gradients, no masks; the state in its layout, by channels.
 
-Turning the state into the tiles of `cpu.py` and back would take longer than the step.
+Converting the state to the tiles of `cpu.py` and back would take longer than the step.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def _advance(
     delta: float, du: float, A: np.ndarray, B: np.ndarray, C: np.ndarray, h: np.ndarray,
     last: np.ndarray,
 ) -> float:  # fmt: skip
-    """One channel: its next state, and what is read off it."""
+    """One channel: writes its next state, and returns the output C h."""
     y = h.dtype.type(0)
     for i in range(len(A)):
         last[i] = exp(delta * A[i]) * h[i] + du * B[i]
@@ -64,7 +64,7 @@ class Sample(NamedTuple):
 def _step(
     start: int, stop: int, sample: tuple, h: np.ndarray, last: np.ndarray, out: np.ndarray
 ) -> None:
-    s = Sample(*sample)  # Python hands a plain tuple over faster than one with names
+    s = Sample(*sample)  # a plain tuple takes less time to pass from Python than a NamedTuple
     u, dt, A, B, C, z = s.u, s.dt, s.A, s.B, s.C, s.z
     d = u.shape[2]
     per_row = (d + _CHANNELS - 1) // _CHANNELS

@@ -14,7 +14,7 @@ def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     u, dt = s.u.to(wide), s.dt.to(wide)
     D, z, dt_bias = (None if x is None else x.to(wide) for x in (s.D, s.z, s.dt_bias))
     mask, reset = s.mask, s.reset
-    # so that what padding holds reaches no gradient
+    # so that values at padding reach no gradient
     u, dt = where_kept(mask, u), where_kept(mask, dt)
     z = None if z is None else where_kept(mask, z)
     if dt_bias is not None:

@@ -1,10 +1,10 @@
-"""A causal convolution of a few taps, each channel by itself, with its past as state.
+"""A causal convolution of a few taps, for each channel separately; the last inputs are the state.
 
     y_t = f(bias + sum_k weight_k x_{t - (k_max - k)})        f = SiLU or nothing
 
-What came before the first step is `taps`: the last inputs of the previous call, or zeros. A reset
-makes everything before it zero. A sample where `mask` is False is not there: it gives 0, and its
-neighbours see past it.
+`taps` are the inputs before the first step: the last ones of the previous call, or zeros. A reset
+makes everything before it zero. A sample where `mask` is False is skipped: its output is 0, and
+later outputs do not use it.
 
 Source: the convolution in front of the scan in Mamba (Gu and Dao, 2023). Differs from its code: the
 state holds k - 1 past inputs and not k; padding may lie anywhere.
@@ -41,7 +41,7 @@ def short_conv(
         bias (d): added before the activation.
         taps (b, k - 1, d): inputs before the first step, oldest first. Zero when None.
         activation: "silu" or None.
-        mask (b, t): bool. False skips a sample: output 0, no trace in the taps.
+        mask (b, t): bool. False skips a sample: output 0, and it does not enter the taps.
         reset (b, t): bool. True forgets everything before that sample, masked or not.
         impl: "auto", "reference", "cpu" or "triton". Under "auto", a single step on a CPU goes to a
             kernel of its own, or to the reference if a gradient, a mask or a reset is wanted.
@@ -76,10 +76,10 @@ def short_conv(
 def _sources(
     x: Tensor, past: int, mask: Tensor | None, reset: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Where each output's inputs lie.
+    """Positions of each output's inputs.
 
-    Positions count through the taps and then through `x`. Returns positions (b or 1, t, k) for the
-    outputs, int32, -1 where nothing is read, and (b or 1, k - 1) for the taps that are left over.
+    Positions count the taps and then the samples of `x`. Returns positions (b or 1, t, k) for the
+    outputs, int32, -1 where nothing is read, and (b or 1, k - 1) for the next taps.
     """
     t = x.shape[1]
     time = torch.arange(past + t, device=x.device)
@@ -90,8 +90,8 @@ def _sources(
     assert some is not None
     kept = torch.ones_like(some) if mask is None else mask
     count = kept.cumsum(1)
-    # Positions in order, skipped samples left out: taps, then kept samples. One place more than
-    # can be filled takes the positions of the skipped ones, and nobody reads it.
+    # Positions in order without skipped samples: taps, then kept samples. One more place receives
+    # the positions of the skipped samples; it is never read.
     order = torch.arange(past + t + 1, device=x.device).repeat(x.shape[0], 1)
     rank = torch.where(kept, past + count - 1, past + t)
     order = order.scatter(1, rank, time[past:].expand_as(rank))
@@ -139,7 +139,7 @@ def _check(
 
 
 class Inputs(NamedTuple):
-    """As for `short_conv`; `sources` says where each output's inputs lie."""
+    """As for `short_conv`; `sources` are the positions of each output's inputs."""
 
     x: Tensor
     weight: Tensor

@@ -1,7 +1,8 @@
 """Numba. Lanes run along channels, four taps in one pass; bound by memory.
 
-A window's inputs are found through `sources`, so padding and resets cost nothing in the inner loop.
-Weights and sources are padded to a multiple of four taps; a tap without a source reads zeros.
+`sources` holds the positions of a window's inputs, so the inner loop has no branches for padding
+and resets. Weights and sources are padded to a multiple of four taps; a tap without a source reads
+zeros.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from longstate.ops._numba.math import sigmoid
 from longstate.ops._numba.rows import load, store
 from longstate.ops.short_conv import Inputs
 
-_LANES = 512  # channels per block at most. Wide, because every row lies in another page of memory
+_LANES = 512  # most channels per block. Large, because every row is in another page of memory
 
 
 class Given(NamedTuple):
@@ -174,7 +175,7 @@ def _flush(
 def _backward(start: int, stop: int, call: Call, grad_y: Rows, grads: Gradients) -> None:
     # The gradient of an input is complete once k outputs have passed: a ring of k rows holds the
     # open ones, the input of rank r in row r modulo k. `sums` holds those of the weights and the
-    # bias; they go to float64 now and then, because long float32 sums lose digits.
+    # bias; they go to float64 at intervals, because long float32 sums lose digits.
     d, lanes, past, silu, source_batch, sources, weight, _, given = call
     per_row = (d + lanes - 1) // lanes
     steps, width = sources.shape[1], past + 1

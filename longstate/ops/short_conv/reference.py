@@ -27,7 +27,7 @@ def forward(
     mask: Tensor | None,
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    if mask is not None:  # so that what padding holds reaches no gradient
+    if mask is not None:  # so that values at padding reach no gradient
         x = torch.where(mask[..., None], x, torch.zeros_like(x))
     past = taps
     outputs = []

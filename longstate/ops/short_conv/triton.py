@@ -159,10 +159,10 @@ def _grid(b: int, t: int, d: int) -> tuple[int, int, int]:
 
 
 def _readers(sources: Tensor, positions: int) -> Tensor:
-    """Turn the table round: which output reads a position through tap k; -1 where none does."""
+    """The inverse of `sources`: which output reads a position as tap k; -1 where none does."""
     b, t, width = sources.shape
     time = torch.arange(t, device=sources.device, dtype=sources.dtype)
-    # One position more than there are takes the reads of nothing.
+    # One more position receives the reads of taps that read nothing.
     table = sources.new_full((b, positions + 1, width), -1)
     where = torch.where(sources < 0, positions, sources).long()
     table.scatter_(1, where, time[None, :, None].expand(b, t, width).contiguous())

@@ -1,11 +1,11 @@
-"""A diagonal continuous-time system, driven by a held input over steps of any length.
+"""A diagonal continuous-time system, with an input held constant over steps of any length.
 
     h_t = exp(A dt_t) h_{t-1} + ((exp(A dt_t) - 1) / A) x_t        x_t = B u_t
 
 is the exact solution of h' = A h + x with x constant during each step (zero-order hold), so
-cutting a step in two under the same input changes nothing, and a step of length 0 does nothing at
-all. A may be 0, where the second factor is dt, and there is no cancellation near it, in values or
-in gradients. h_{-1} = h0, or 0 where reset_t.
+dividing a step in two with the same input changes nothing, and a step of length 0 has no effect. A
+may be 0, where the second factor is dt, and there is no cancellation near it, in values or in
+gradients. h_{-1} = h0, or 0 where reset_t.
 
 The step is a number for each sequence and time, the decay a number for each state, and their
 product is never stored: memory is that of the states. B u is recomputed in the backward pass. A
@@ -47,8 +47,8 @@ def zoh_scan(
         dt (b, t): real and not negative; the time that each sample is held.
         h0 (b, n): complex state before the first step. Zero when None.
         B (n, d): complex. None when `u` is the drive.
-        mask (b, t): bool. False leaves the state as it is and gives output 0. What `u` and `dt`
-            hold there is not read.
+        mask (b, t): bool. False leaves the state as it is and gives output 0. `u` and `dt`
+            are not read there.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         impl: "auto", "reference", "cpu" or "triton".
 
@@ -108,7 +108,7 @@ class Inputs(NamedTuple):
 
 
 def pole_rows(A: Tensor) -> Tensor:
-    """What kernels need to know of A (n): Re A, Im A, Re 1/A, Im 1/A, and 1 where A is 0, (5, n).
+    """What kernels read of A (n): Re A, Im A, Re 1/A, Im 1/A, and 1 where A is 0, (5, n).
 
     1/A is 0 where A is so small that (exp(A dt) - 1) / A is dt to the last bit.
     """

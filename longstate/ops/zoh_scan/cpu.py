@@ -84,7 +84,7 @@ def _retreat(
         d_re, d_im = f[4 * _LANES + j], f[5 * _LANES + j]
         x[2 * j] = b_re * g_re + b_im * g_im
         x[2 * j + 1] = b_re * g_im - b_im * g_re
-        # conj(a) g is what reaches the state before, and a factor of the rest
+        # conj(a) g is the gradient of the state before, and a factor of the others
         c_re = a_re * g_re + a_im * g_im
         c_im = a_re * g_im - a_im * g_re
         carry[2 * j] = c_re

@@ -2,9 +2,9 @@
 
     h_t = a h_{t-1} + b x_t            a = exp(A dt), b = (a - 1) / A
 
-The factors a and b live in registers. The rounding of the product A dt is recovered with a fused
-multiply-add, so that the phase of a fast oscillation survives float32. States overwrite the drive
-in place, and its gradient overwrites the recomputed drive.
+The factors a and b stay in registers. The rounding of the product A dt is recovered with a fused
+multiply-add, so that the phase of a fast oscillation is accurate in float32. States overwrite the
+drive in place, and its gradient overwrites the recomputed drive.
 """
 
 from typing import NamedTuple
