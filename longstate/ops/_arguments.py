@@ -23,7 +23,7 @@ def check_shapes(expected: tuple[int, ...], **tensors: Tensor | None) -> None:
     """Raise ValueError unless each tensor is None or of this shape."""
     for name, x in tensors.items():
         if x is not None and x.shape != expected:
-            raise ValueError(f"{name} must be {expected}; got {shape_of(x)}")
+            raise ValueError(f"{name} must be {tuple(expected)}; got {shape_of(x)}")
 
 
 def common_type(*tensors: Tensor | None) -> torch.dtype:
