@@ -20,3 +20,8 @@ def number(x: float, digits: int = 4, *, exponent: bool = True) -> str:
         return f"{x:,.0f}"
     text = f"{x:.{digits}g}"
     return text if exponent else f"{Decimal(text):f}"
+
+
+def cell(x: float | None, kind: str = "") -> str:
+    """A cell of a table: a number and its kind, such as "0.25 upper bound"; "-" for None."""
+    return "-" if x is None else f"{number(x)} {kind.replace('_', ' ')}".strip()

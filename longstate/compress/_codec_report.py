@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from longstate._numbers import number
+from longstate._numbers import cell, number
 from longstate.compress._codec import StateCodec
 from longstate.compress._future import future_energy, sources, states_at
 from longstate.compress._park import park
@@ -69,16 +69,11 @@ class CodecReport(Result):
     state_bits: int
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        def text(x: float | None, kind: Kind | None = None) -> str:
-            if x is None:
-                return "-"
-            return number(x) + (f" ({kind.replace('_', ' ')})" if kind else "")
-
         body = [
             [
-                t.tensor, str(t.numbers), text(t.active), text(t.shannon, t.shannon_kind),
-                text(t.fixed), text(t.coded), text(t.predicted, t.predicted_kind),
-                text(t.measured, None if t.measured is None else "exact"),
+                t.tensor, str(t.numbers), cell(t.active), cell(t.shannon, t.shannon_kind),
+                cell(t.fixed), cell(t.coded), cell(t.predicted, t.predicted_kind),
+                cell(t.measured, "exact"),
             ]
             for t in self.tensors
         ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from longstate._numbers import number
+from longstate._numbers import cell, number
 from longstate.compress._codec import StateCodec, plain_codec
 from longstate.compress._codec_report import coded_bits, parked_bits, plain_bits, rows_of
 from longstate.compress._fit import maker, within
@@ -74,14 +74,11 @@ class RateCurve(Result):
     demand: float | None
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        def text(x: float | None) -> str:
-            return "-" if x is None else number(x)
-
         body = [
-            [p.codec, *map(text, (p.bits, p.coded, p.shannon, p.error, p.metric))]
+            [p.codec, *map(cell, (p.bits, p.coded, p.shannon, p.error, p.metric))]
             for p in (*self.points, *self.plain)
         ]
-        body.append(["as it is", text(self.state_bits), "-", "-", "-", text(self.exact)])
+        body.append(["as it is", cell(self.state_bits), "-", "-", "-", cell(self.exact)])
         return ["codec", "bits", "entropy bits", "Shannon bits", "error", "metric"], body
 
     def to_dict(self) -> dict[str, Any]:

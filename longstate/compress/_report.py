@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from longstate._numbers import number
+from longstate._numbers import cell
 from longstate.errors import InputError
 from longstate.memory import Kind, Result
 
@@ -99,8 +99,8 @@ class Reduction(Result):
             body.append(
                 [
                     row.layer, row.type, f"{row.before} to {row.after}",
-                    _share(row.predicted, row.kind), _share(row.measured, row.measured_kind),
-                    _share(row.least), sizes, note,
+                    cell(row.predicted, row.kind), cell(row.measured, row.measured_kind),
+                    cell(row.least), sizes, note,
                 ]
             )  # fmt: skip
         return head, body
@@ -116,7 +116,3 @@ class Reduced(NamedTuple):
 
     model: Any
     report: Reduction
-
-
-def _share(x: float | None, kind: str = "") -> str:
-    return "-" if x is None else f"{number(x)} {kind.replace('_', ' ')}".strip()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from longstate._numbers import number
+from longstate._numbers import cell
 from longstate.memory._result import Kind, Result
 
 
@@ -71,14 +71,11 @@ class Certificate(Result):
         return all(c.holds is not False for c in self.claims)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        def text(x: float | None) -> str:
-            return "-" if x is None else number(x)
-
         marks = {True: "holds", False: "FAILS", None: ""}
         body = [
             [
-                c.layer, c.what, c.kind.replace("_", " "), text(c.certified), text(c.attacked),
-                text(c.seen), ": ".join(filter(None, (marks[c.holds], c.note))),
+                c.layer, c.what, c.kind.replace("_", " "), cell(c.certified), cell(c.attacked),
+                cell(c.seen), ": ".join(filter(None, (marks[c.holds], c.note))),
             ]
             for c in self.claims
         ]  # fmt: skip

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from longstate._nonfinite import first_bad
-from longstate._numbers import number
+from longstate._numbers import cell, number
 from longstate.memory._result import Result
 from longstate.memory._saturation import Extremes, Forgetting, of_linear
 
@@ -79,7 +79,7 @@ class Watched(Result):
         def text(x: float | tuple[float, float] | None) -> str:
             if isinstance(x, tuple):
                 return f"{number(x[0])} .. {number(x[1])}"
-            return "-" if x is None else number(x)
+            return cell(x)
 
         body = [
             [
