@@ -49,6 +49,8 @@ def _default(parameter) -> str:
     value = parameter.default
     if parameter.required:
         return "required"
+    if isinstance(getattr(parameter, "show_default", None), str):  # words instead of the value
+        return parameter.show_default
     if value is None or value is False or value in ((), []) or callable(value):
         return ""
     return f"`{value}`"
