@@ -163,7 +163,7 @@ def case(change=lambda text: text, **replaced):
 WRONG = {
     "no column": (case(target="yy"), "there is no column 'yy'; did you mean 'y'?"),
     "no time": (case(time="when"), "there is no column 'when'; there is 'date', 'y', 'x', 'z'"),
-    "no layer": (case(layers="lstm"), "there is no layer 'lstm'"),
+    "no layer": (case(layers="rwkv"), "there is no layer 'rwkv'"),
     "dates": (
         case(lambda t: t.replace("2024-01-03 05", "soon")),
         "'date' holds 'soon:00:00' in line 55",

@@ -229,7 +229,7 @@ WRONG = {
         lambda f: forecaster(quantiles=(0.1, 1.5)),
         "quantiles must be different numbers",
     ),
-    "layer": (lambda f: forecaster(layers="lstm"), "there is no layer 'lstm'"),
+    "layer": (lambda f: forecaster(layers="rwkv"), "there is no layer 'rwkv'"),
     "not fitted": (lambda f: forecaster().predict(f), "not fitted yet; call fit first"),
     "constant": (
         lambda f: forecaster().fit(f.assign(y=1.0), "y"),
