@@ -9,6 +9,8 @@ from longstate.compress._curve import rd_curve as rd_curve
 from longstate.compress._drift import Drift as Drift
 from longstate.compress._drift import drift as drift
 from longstate.compress._fit import fit_codec as fit_codec
+from longstate.compress._heal import Healed as Healed
+from longstate.compress._heal import heal as heal
 from longstate.compress._park import codec_of as codec_of
 from longstate.compress._park import park as park
 from longstate.compress._park import unpark as unpark
@@ -17,6 +19,7 @@ from longstate.compress._quantized import RoundingNoise as RoundingNoise
 from longstate.compress._quantized import quantize_state as quantize_state
 from longstate.compress._reduce import reduce as reduce
 from longstate.compress._report import METHODS as METHODS
+from longstate.compress._report import Healing as Healing
 from longstate.compress._report import Reduced as Reduced
 from longstate.compress._report import ReducedLayer as ReducedLayer
 from longstate.compress._report import Reduction as Reduction

@@ -76,12 +76,17 @@ def outputs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def distance(model: nn.Module, true: Tensor, other: Tensor) -> float:
+    """`apart` as a number that is never negative."""
+    return max(float(apart(model, true, other)), 0.0)
+
+
+def apart(model: nn.Module, true: Tensor, other: Tensor) -> Tensor:
     """The distance of two outputs: for a language model the mean Kullback-Leibler divergence of the
     next token, in nats; otherwise the energy of the difference, as a share of the first."""
     if isinstance(model, LanguageModel):
         one, two = true.log_softmax(-1), other.log_softmax(-1)
-        return max(float((one.exp() * (one - two)).sum(-1).mean()), 0.0)
-    return share(true, other) ** 2
+        return (one.exp() * (one - two)).sum(-1).mean()
+    return (true - other).square().sum() / true.square().sum().clamp(min=1e-60)
 
 
 def share(true: Tensor, other: Tensor) -> float:

@@ -11,6 +11,7 @@ from longstate._numbers import number
 from longstate.compress import _models as models
 from longstate.compress._allocate import Allocation, even, sensitivities, spend, within
 from longstate.compress._data import Batch, Data, batches_of, exchanged, nats, outputs, share
+from longstate.compress._heal import heal
 from longstate.compress._linear import LinearPlan
 from longstate.compress._observed import collect, errors, need_data
 from longstate.compress._oscillators import OscillatorPlan
@@ -40,6 +41,7 @@ def reduce(
     method: Method = "auto",
     allocation: Allocation = "measured",
     progress: Callable[[str], None] | None = None,
+    heal_minutes: float | None = None,
 ) -> Reduced:
     """A copy of a model whose layers have smaller states, and a report.
 
@@ -63,6 +65,8 @@ def reduce(
         allocation: "measured": larger states for layers with more effect on the model's output,
             which needs data. "uniform": the same share for each layer; used if there is no data.
         progress: called with the name of each layer before it is reduced.
+        heal_minutes: train the result towards the outputs of `model` on the data, for so long at
+            most; see `longstate.compress.heal`. None: not at all.
 
     Raises:
         InputError: not exactly one of keep, tol and budget is given, or it is out of range; a
@@ -71,6 +75,8 @@ def reduce(
     _check(keep, tol, budget, method, allocation)
     module = models.inner(model)
     batches = batches_of(data)
+    if heal_minutes is not None and not batches:
+        raise InputError("healing needs data, what the model usually reads; data is None")
     plans, rows = _plans(module, batches, method)
     if not plans:
         raise InputError(_nothing(module, rows))
@@ -89,7 +95,12 @@ def reduce(
     layers = {name: m.layer for name, m in made.items()}
     small = layers[plans[0].name] if single else models.with_layers(module, layers)
     report = _report(module, small, layers, rows, batches, single)
-    return Reduced(models.outer(model, small), report)
+    if heal_minutes is None:
+        return Reduced(models.outer(model, small), report)
+    if progress is not None:
+        progress("healing")
+    healed = heal(small, module, batches, minutes=heal_minutes)
+    return Reduced(models.outer(model, healed.model), report.healed(healed.healing))
 
 
 def _plans(

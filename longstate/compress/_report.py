@@ -1,6 +1,6 @@
 """The report of a reduction: sizes and errors of each layer, with the kind of each error."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from longstate._numbers import cell
@@ -67,6 +67,35 @@ class ReducedLayer(NamedTuple):
     note: str = ""
 
 
+class Healing(NamedTuple):
+    """What training towards the whole model's outputs did, on the part of the data held out.
+
+    Attributes:
+        metric: what the next three are; less is better.
+        before, reduced, healed: of the whole model, of the reduced one, and of what came of it.
+        held_out: sequences of that part.
+        steps, seconds: of the training.
+        ended: "no progress", "out of time", "finished" or "interrupted".
+    """
+
+    metric: str
+    before: float
+    reduced: float
+    healed: float
+    held_out: int
+    steps: int
+    seconds: float
+    ended: str
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"Healing took {self.seconds:.0f} s and {self.steps:,} steps. On the {self.held_out} "
+            f"sequences held out, {self.metric}: {number(self.before)} before the reduction, "
+            f"{number(self.reduced)} after it, {number(self.healed)} healed."
+        )
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reduction(Result):
     """The report of `reduce`.
@@ -76,11 +105,19 @@ class Reduction(Result):
         changed: norm of the change of the model's output on the data, as a share of its norm. None:
             there was no data.
         nats: mean loss of a language model before and after, in nats per token.
+        healing: what healing did; None: there was none. All other numbers are measured before it;
+            the errors of the layers do not hold after it.
     """
 
     layers: tuple[ReducedLayer, ...]
     changed: float | None = None
     nats: tuple[float, float] | None = None
+    healing: Healing | None = None
+
+    def healed(self, healing: Healing) -> "Reduction":
+        """The report with that of a healing after the reduction."""
+        sentence = f"{self.sentence} {healing.sentence}"
+        return replace(self, healing=healing, sentence=sentence)
 
     @property
     def bytes_before(self) -> int:
@@ -108,7 +145,8 @@ class Reduction(Result):
     def to_dict(self) -> dict[str, Any]:
         plain = super().to_dict()
         rows = [dict(zip(ReducedLayer._fields, row, strict=True)) for row in plain["layers"]]
-        return {**plain, "layers": rows}
+        healing = None if self.healing is None else self.healing._asdict()
+        return {**plain, "layers": rows, "healing": healing}
 
 
 class Reduced(NamedTuple):

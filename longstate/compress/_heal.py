@@ -1,0 +1,250 @@
+"""Healing: training a reduced model towards the outputs of the whole one.
+
+Only outputs are compared, labels are not used. The loss is that of `distance`: of a language model
+the Kullback-Leibler divergence of the next token, of any other the energy of the difference as a
+share. All parameters of the reduced model that were trainable learn, with AdamW and a low rate;
+layers keep their kind, because only the values of their parameters change.
+
+A part of the data is held out. The weights that do best there are returned, those before the
+healing among them: on that part healing never makes a model worse.
+"""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from longstate.compress import _models as models
+from longstate.compress._data import Batch, Data, apart, batches_of, nats
+from longstate.compress._report import Healing
+from longstate.errors import InputError
+from longstate.memory._recording import run_once
+from longstate.models import ForecastModel, LanguageModel
+from longstate.train import Progress, Training
+from longstate.train._loop import train
+
+RATE, DYNAMICS_RATE = 5e-4, 1e-4  # a quarter and a tenth of those of a training
+EPOCHS = 1000  # of at most `_LOOK` steps
+PATIENCE = 5  # evaluations without a better value before it ends
+_HELD_OUT = 8  # one row of so many is held out
+_MOST_HELD_OUT = 256
+_LOOK = 50  # steps between evaluations, at most
+_ROWS, _TOKENS = 32, 4096  # of a step, at most
+
+
+class Healed(NamedTuple):
+    """What `heal` returns: something of the kind that it was given, and what it did."""
+
+    model: Any
+    healing: Healing
+
+
+def heal(
+    small: Any,
+    model: Any,
+    data: Data,
+    *,
+    minutes: float,
+    seed: int = 0,
+    show: Callable[[Progress], None] | None = None,
+) -> Healed:
+    """Train a reduced model towards the outputs of the whole one, and return a better copy.
+
+        better, healing = heal(small, model, tokens, minutes=5)
+
+    Ctrl-C ends it early with the best weights so far. It ends by itself when the held-out part
+    stops improving.
+
+    Args:
+        small: what `reduce` made of `model`. It is not changed.
+        model: the whole one.
+        data: as for `reduce`, at least two sequences. The last eighth is held out. More data
+            than a reduction needs is useful here: the text that the model was trained on.
+        minutes: time, at most.
+        seed: of the order of the data.
+        show: called after each step, with an estimate of the number of steps.
+
+    Raises:
+        InputError: minutes is not above 0, or there are fewer than two sequences.
+    """
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes must be above 0; got {minutes}")
+    teacher, student = models.inner(model), copy.deepcopy(models.inner(small))
+    task = _Distillation(teacher, student, _Rows(calls_of(teacher, batches_of(data))), seed)
+    settings = Training(
+        epochs=EPOCHS, minutes=minutes, batch_size=task.size, learning_rate=RATE,
+        dynamics_rate=DYNAMICS_RATE, weight_decay=0.0, patience=PATIENCE,
+    )  # fmt: skip
+    before = task.score(teacher)
+    task.loss(task.epoch(0)[0]).backward()  # compiles kernels, which takes no time of the healing
+    task.steps = 0
+    history = train(
+        task, settings, seed=seed, show=None if show is None else estimated(show, minutes)
+    )
+    healing = Healing(
+        metric=task.metric,
+        before=before,
+        reduced=history.looks[0].validation_loss,
+        healed=min(look.validation_loss for look in history.looks),
+        held_out=sum(map(len, task.held_out)),
+        steps=task.steps,
+        seconds=history.seconds,
+        ended=history.ended,
+    )
+    return Healed(models.outer(small, student.eval()), healing)
+
+
+def estimated(show: Callable[[Progress], None], minutes: float) -> Callable[[Progress], None]:
+    """`show` with the number of steps that fit into the time, in place of the most there can be."""
+
+    def told(progress: Progress) -> None:
+        share = progress.seconds / (60 * minutes)
+        steps = min(progress.total, math.ceil(progress.step / max(share, 1e-9)))
+        show(dataclasses.replace(progress, total=max(steps, progress.step)))
+
+    return told
+
+
+class Call(NamedTuple):
+    """Arguments with which a model was called: tensors with the sequences along their first
+    axis."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def calls_of(model: nn.Module, batches: Sequence[Batch]) -> list[Call]:
+    """How the model is called on data. A function that runs the model is run once."""
+    found: list[Call] = []
+    for batch in batches:
+        if isinstance(batch, Tensor):
+            found.append(Call((batch,), {}))
+            continue
+
+        def keep(_: nn.Module, args: Any, kwargs: Any) -> None:
+            found.append(Call(args, kwargs))
+
+        run_once(model, batch, [model.register_forward_pre_hook(keep, with_kwargs=True)])
+    return found
+
+
+class _Rows:
+    """All sequences of some calls, by one index."""
+
+    def __init__(self, calls: Sequence[Call]):
+        self.calls = calls
+        sizes = [len(_tensors(call)[0]) for call in calls]
+        self.call = np.repeat(np.arange(len(calls)), sizes)
+        self.row = np.concatenate([np.arange(n) for n in sizes])
+        shapes = [tuple(x.shape[1:] for x in _tensors(call)) for call in calls]
+        kinds = {shape: i for i, shape in enumerate(dict.fromkeys(shapes))}
+        self.kind = np.array([kinds[shape] for shape in shapes])[self.call]
+
+    def batch(self, indices: np.ndarray) -> Call:
+        """Rows of one kind, which have equal shapes, as one call."""
+        parts = []
+        for i in np.unique(self.call[indices]).tolist():
+            at = torch.from_numpy(self.row[indices[self.call[indices] == i]])
+            parts.append(_each(lambda x, at=at: x[at.to(x.device)], self.calls[i]))
+        joined: Call = parts[0]
+        if len(parts) > 1:
+            joined = _each(lambda *xs: torch.cat(xs), *parts)
+        return joined
+
+    def split(self, indices: np.ndarray, size: int) -> list[np.ndarray]:
+        """In parts of at most `size` rows of one kind."""
+        kinds = [indices[self.kind[indices] == k] for k in np.unique(self.kind[indices])]
+        return [part for rows in kinds for part in np.array_split(rows, -(-len(rows) // size))]
+
+
+class _Distillation:
+    """A `Task` of the training loop."""
+
+    def __init__(self, teacher: nn.Module, student: nn.Module, rows: _Rows, seed: int):
+        count = len(rows.row)
+        if count < 2:
+            raise InputError(
+                f"healing needs at least 2 sequences, one of them to hold out; data has {count}"
+            )
+        self.model, self.teacher, self.rows, self.seed = student, teacher.eval(), rows, seed
+        held = max(1, count // _HELD_OUT)
+        self.learnt = np.arange(count - held)
+        kept = np.linspace(count - held, count - 1, min(held, _MOST_HELD_OUT))
+        length = max(x.shape[1] if x.dim() > 1 else 1 for c in rows.calls for x in _tensors(c))
+        most = max(1, _TOKENS // length) if isinstance(teacher, LanguageModel) else _ROWS
+        self.size = min(_ROWS, most, max(1, count // 16))
+        self.held_out = rows.split(kept.astype(int), self.size)
+        self.steps = 0
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        draw = np.random.default_rng([self.seed, epoch])
+        batches = self.rows.split(draw.permutation(self.learnt), self.size)
+        return [batches[i] for i in draw.permutation(len(batches))[:_LOOK]]
+
+    def loss(self, indices: np.ndarray) -> Tensor:
+        self.model.eval()  # no dropout, as the whole model has none
+        self.steps += 1
+        call = self.rows.batch(indices)
+        with torch.no_grad():
+            true = answers(self.teacher, call)
+        return apart(self.model, true, answers(self.model, call))
+
+    def validate(self) -> float:
+        return self.score(self.model)
+
+    @torch.no_grad()
+    def score(self, model: nn.Module) -> float:
+        """The metric on the held-out part."""
+        total = rows = 0.0
+        for indices in self.held_out:
+            call = self.rows.batch(indices)
+            other = answers(model, call)
+            cost = self._nats(call, other)
+            if cost is None:
+                cost = float(apart(model, answers(self.teacher, call), other).clamp(min=0))
+            total, rows = total + cost * len(indices), rows + len(indices)
+        return total / rows
+
+    @property
+    def metric(self) -> str:
+        if not isinstance(self.model, LanguageModel):
+            return "energy of the change of the output, as a share"
+        call = self.rows.batch(self.held_out[0])
+        known = self._nats(call, answers(self.teacher, call)) is not None
+        return "nats per token" if known else "nats between the distributions of the next token"
+
+    def _nats(self, call: Call, logits: Tensor) -> float | None:
+        """What the next token costs. None: this is no call of a language model on tokens alone."""
+        tokens, *more = (*call.args, None)
+        if not isinstance(tokens, Tensor) or more != [None] or call.kwargs:
+            return None
+        return nats(self.model, tokens, logits)
+
+
+def answers(model: nn.Module, call: Call) -> Tensor:
+    """What is compared: the first tensor of what a model gives; of a forecaster the point and the
+    quantiles, in scaled units (b, ...). In float32 at least."""
+    if isinstance(model, ForecastModel):
+        point, quantiles = model.scaled(*call.args, **call.kwargs)
+        out = torch.cat([point[..., None], quantiles], dim=-1)
+    else:
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        call = _each(lambda x: x.to(device), call)
+        out = tree_leaves(model(*call.args, **call.kwargs))[0]
+    return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def _tensors(call: Call) -> list[Tensor]:
+    return [x for x in tree_leaves(call) if isinstance(x, Tensor)]
+
+
+def _each(change: Callable[..., Tensor], *calls: Call) -> Call:
+    """A call with other tensors in the same places."""
+    made: Call = tree_map(lambda *xs: change(*xs) if isinstance(xs[0], Tensor) else xs[0], *calls)
+    return made
