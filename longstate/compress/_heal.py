@@ -212,6 +212,7 @@ class _Distillation:
         return total / rows
 
     @property
+    @torch.no_grad()
     def metric(self) -> str:
         if not isinstance(self.model, LanguageModel):
             return "energy of the change of the output, as a share"
