@@ -98,10 +98,10 @@ def report(every: dict[int, dict[str, Any]], minutes: float) -> str:
     took = ["{seconds:.0f} s ({ended})".format(**f["healing"]) for f in found]
     return (
         f"# Sequential MNIST: {STATES} states to {GOAL}\n\n{machine()}\n\n"
-        "Accuracy in percent of the 1,000 test images (9,000 others for the training): one image is "
+        "Accuracy in percent of the 1,000 test images (9,000 others to train): one image is "
         "0.1 points, and a difference of a few images has a standard error of about 0.2 points. "
         f"Two S5 layers of 32 channels, {EPOCHS} epochs. Healing: at most {minutes:g} minutes, "
-        "towards the outputs of the whole classifier, on the images that it was trained on, without "
+        "towards the outputs of the whole classifier, on its training images, without "
         f"their classes; it took {', '.join(took)}.\n\n"
         + "\n".join(lines)
         + f"\n\nGoal, at most 0.4 points for at most 47 states: {met}. Points lost with {GOAL} "
