@@ -23,10 +23,10 @@ from longstate.train import Forecaster, ForecastEvaluation, Progress
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Progress], None]]:
+def progress_bar(what: str = "training") -> Iterator[Callable[[Progress], None]]:
     """Steps done, the best validation loss and the time left, on standard error."""
     columns = (
-        TextColumn("training"),
+        TextColumn(what),
         BarColumn(),
         TextColumn("step {task.completed:.0f} of at most {task.total:.0f}"),
         TextColumn("best {task.fields[best]} at step {task.fields[at]}"),

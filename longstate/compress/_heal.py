@@ -139,10 +139,10 @@ class _Rows:
 
     def __init__(self, calls: Sequence[Call]):
         self.calls = calls
-        sizes = [len(_tensors(call)[0]) for call in calls]
+        sizes = [len(tensors_of(call)[0]) for call in calls]
         self.call = np.repeat(np.arange(len(calls)), sizes)
         self.row = np.concatenate([np.arange(n) for n in sizes])
-        shapes = [tuple(x.shape[1:] for x in _tensors(call)) for call in calls]
+        shapes = [tuple(x.shape[1:] for x in tensors_of(call)) for call in calls]
         kinds = {shape: i for i, shape in enumerate(dict.fromkeys(shapes))}
         self.kind = np.array([kinds[shape] for shape in shapes])[self.call]
 
@@ -176,7 +176,7 @@ class _Distillation:
         held = max(1, count // _HELD_OUT)
         self.learnt = np.arange(count - held)
         kept = np.linspace(count - held, count - 1, min(held, _MOST_HELD_OUT))
-        length = max(x.shape[1] if x.dim() > 1 else 1 for c in rows.calls for x in _tensors(c))
+        length = max(x.shape[1] if x.dim() > 1 else 1 for c in rows.calls for x in tensors_of(c))
         most = max(1, _TOKENS // length) if isinstance(teacher, LanguageModel) else _ROWS
         self.size = min(_ROWS, most, max(1, count // 16))
         self.held_out = rows.split(kept.astype(int), self.size)
@@ -241,8 +241,8 @@ def answers(model: nn.Module, call: Call) -> Tensor:
     return out.to(torch.promote_types(out.dtype, torch.float32))
 
 
-def _tensors(call: Call) -> list[Tensor]:
-    return [x for x in tree_leaves(call) if isinstance(x, Tensor)]
+def tensors_of(tree: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
 
 
 def _each(change: Callable[..., Tensor], *calls: Call) -> Call:

@@ -1,5 +1,6 @@
 """The interface between the choice of sizes and the reduction of each kind of layer."""
 
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -50,6 +51,12 @@ def state_bytes(layer: Any) -> int:
     """Bytes of the state of one sequence."""
     leaves = tree_leaves(layer.init_state(1))
     return sum(v.numel() * v.element_size() for v in leaves if isinstance(v, torch.Tensor))
+
+
+def spectrum(plan: Plan) -> tuple[float, ...]:
+    """How much each unit adds to the layer's output, as a share, the most useful first."""
+    tails = [plan.tail(r) for r in range(plan.full + 1)]
+    return tuple(max(a - b, 0.0) ** 0.5 for a, b in pairwise(tails))
 
 
 def d_state_of(layer: Any) -> int:

@@ -15,7 +15,7 @@ from longstate.compress._heal import heal
 from longstate.compress._linear import LinearPlan
 from longstate.compress._observed import collect, errors, need_data
 from longstate.compress._oscillators import OscillatorPlan
-from longstate.compress._plan import Made, Plan, d_state_of, state_bytes
+from longstate.compress._plan import Made, Plan, d_state_of, spectrum, state_bytes
 from longstate.compress._report import (
     FULL,
     METHODS,
@@ -77,7 +77,7 @@ def reduce(
     batches = batches_of(data)
     if heal_minutes is not None and not batches:
         raise InputError("healing needs data, what the model usually reads; data is None")
-    plans, rows = _plans(module, batches, method)
+    plans, rows = plans_of(module, batches, method)
     if not plans:
         raise InputError(_nothing(module, rows))
     single = plans[0].layer is module
@@ -90,8 +90,8 @@ def reduce(
             if progress is not None:
                 progress(plan.name)
             made[plan.name] = _made(plan, r, module, batches)
-    for name, m in made.items():
-        rows[name] = m.row
+    for plan in plans:
+        rows[plan.name] = made[plan.name].row._replace(spectrum=spectrum(plan))
     layers = {name: m.layer for name, m in made.items()}
     small = layers[plans[0].name] if single else models.with_layers(module, layers)
     report = _report(module, small, layers, rows, batches, single)
@@ -103,7 +103,7 @@ def reduce(
     return Reduced(models.outer(model, healed.model), report.healed(healed.healing))
 
 
-def _plans(
+def plans_of(
     module: nn.Module, batches: Sequence[Batch], method: Method
 ) -> tuple[list[Plan], dict[str, ReducedLayer]]:
     """The layers that can be reduced, and a row for every layer with a note if it cannot."""

@@ -46,6 +46,8 @@ class ReducedLayer(NamedTuple):
         bytes_before, bytes_after: of its state, for one sequence.
         full: whether the layer needs more than nine tenths of its states.
         note: a remark.
+        spectrum: what each unit of the state adds to the layer's output, as a share of it, in the
+            order in which units are kept. Empty for a layer that cannot be reduced.
     """
 
     layer: str
@@ -65,6 +67,7 @@ class ReducedLayer(NamedTuple):
     bytes_after: int = 0
     full: bool = False
     note: str = ""
+    spectrum: tuple[float, ...] = ()
 
 
 class Healing(NamedTuple):

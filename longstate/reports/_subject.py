@@ -5,8 +5,10 @@ transformers or mamba-ssm, the file of a model or a layer.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +19,10 @@ from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
 from longstate.train import Forecaster, TextModel, read_csv
+from longstate.train._windows import Windows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT = """\
 It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of
@@ -91,12 +97,22 @@ class Reading:
         tokens (t): of a text.
         run: runs the model on the data; None if there is none.
         text: function from tokens to text; None if there is none.
+        frame: rows for a forecaster; None if there are none.
     """
 
     what: str
     tokens: Tensor | None
     run: Callable[[], object] | None
     text: Callable[[list[int]], str] | None = None
+    frame: "pd.DataFrame | None" = None
+
+    def split(self, share: float = 0.75) -> "tuple[Reading, Reading]":
+        """A text in two: to learn from, and to measure on. Other data as it is, twice."""
+        if self.tokens is None:
+            return self, self
+        at = round(share * len(self.tokens))
+        first, second = self.tokens[:at], self.tokens[at:]
+        return replace(self, tokens=first), replace(self, tokens=second)
 
     def words(self, count: int) -> tuple[str, ...]:
         """Text of each of the first tokens; empty if unknown."""
@@ -205,4 +221,14 @@ def _read_rows(forecaster: Forecaster, data: Path) -> Reading:
     if not data.is_file():
         raise InputError(f"there is no file {data}")
     frame = read_csv(data)
-    return Reading(f"the last rows of {data}", None, lambda: forecaster.predict(frame))
+    run = partial(forecaster.predict, frame)
+    return Reading(f"the last rows of {data}", None, run, frame=frame)
+
+
+def read_windows(forecaster: Forecaster, frame: "pd.DataFrame", count: int = 512) -> object:
+    """Run the model on evenly spaced windows of the rows before those of an evaluation."""
+    table, spec = forecaster._table(frame), forecaster.model.spec
+    windows = Windows(table, spec, 0, forecaster._unseen(table) or None)
+    at = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int))
+    parts = np.array_split(at, -(-len(at) // 64))
+    return [forecaster.model(windows.batch(part).window) for part in parts]

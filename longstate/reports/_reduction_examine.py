@@ -1,0 +1,216 @@
+"""What the page about a reduction shows: figures that are measured here, on the data given.
+
+The metric of the task is the loss of the next token for a language model, and the squared error on
+rows that were not used for training for a forecaster. Every measurement has a limit of time or
+size; what it leaves out is a note.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from longstate._environment import environment
+from longstate.compress import RateCurve, Reduction, SizeCurve, rd_curve, size_curve
+from longstate.compress._data import nats
+from longstate.compress._heal import Call, calls_of, tensors_of
+from longstate.compress._models import inner
+from longstate.errors import InputError
+from longstate.models import LanguageModel
+from longstate.reports._subject import Reading, Subject
+from longstate.train import Forecaster
+
+ROWS, LENGTH = 8, 256  # stretches of a text for the metric, and tokens of each
+SECONDS = 20.0  # for the curve of sizes
+BITS_ROWS, BITS_LENGTH = 8, 96  # for the curve of bits
+MOST_BITS = 1 << 21  # of a state whose bits are measured
+_ROUNDS, _STEPS = 7, 24  # of a timing
+
+
+class Metric(NamedTuple):
+    """Less is better.
+
+    Attributes:
+        name: with its unit.
+        of: the value for a model like the subject's.
+    """
+
+    name: str
+    of: Callable[[Any], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReductionReport:
+    """The contents of the page.
+
+    Args:
+        name: of the model that was reduced. out: of the folder of the smaller one.
+        what: the data, in words.
+        found: the report of `reduce`.
+        metric: its name; empty if there is none.
+        before, after: metric of the two models.
+        sizes: the state's size against the metric.
+        bits: bits of a parked state of the smaller model against the metric.
+        paces: seconds of a token, or of a forecast, before and after, in turn; medians.
+        pace_of: what these are of: "token" or "forecast".
+        notes: what was not measured, and why.
+        environment: where it was measured.
+    """
+
+    name: str
+    out: str
+    what: str
+    found: Reduction
+    metric: str = ""
+    before: float | None = None
+    after: float | None = None
+    sizes: SizeCurve | None = None
+    bits: RateCurve | None = None
+    paces: tuple[float, float] | None = None
+    pace_of: str = "token"
+    notes: tuple[str, ...] = ()
+    environment: dict[str, str]
+
+
+def examine(
+    subject: Subject,
+    small: Any,
+    found: Reduction,
+    reading: Reading,
+    out: str,
+    progress: Callable[[str], None] = lambda part: None,
+) -> ReductionReport:
+    """Measure both models.
+
+    Args:
+        subject: the whole model.
+        small: the smaller one, of the same kind.
+        found: the report of `reduce`.
+        reading: the data.
+        out: name of the smaller model's folder.
+        progress: called before each of four parts.
+    """
+    notes: list[str] = []
+    metric = metric_of(subject, reading)
+    before = after = sizes = None
+    progress("the metric")
+    if metric is None:
+        notes.append("The metric of the task: no data was given, or the model reads none.")
+    else:
+        before, after = metric.of(subject.found), metric.of(small)
+        progress("sizes of the state")
+        data = reading.data(ROWS, LENGTH)
+        sizes = size_curve(subject.found, metric.of, data, seconds=SECONDS)
+        if sizes.left_out:
+            notes.append(
+                f"Sizes of the state: after {SECONDS:.0f} s the kept shares "
+                f"{', '.join(f'{s:g}' for s in sizes.left_out)} were left out."
+            )
+    progress("bits of the state")
+    bits, why = _bits(inner(small), reading)
+    notes += [why] if why else []
+    progress("the time of a token")
+    paces, pace_of = _paces(subject.model, inner(small), reading)
+    if paces is None:
+        notes.append("Time: there is no data to run the models on.")
+    return ReductionReport(
+        name=subject.name, out=out, what=reading.what, found=found,
+        metric="" if metric is None else metric.name, before=before, after=after,
+        sizes=sizes, bits=bits, paces=paces, pace_of=pace_of,
+        notes=tuple(notes), environment=environment(),
+    )  # fmt: skip
+
+
+def metric_of(subject: Subject, reading: Reading) -> Metric | None:
+    """The metric of the task on this data."""
+    if isinstance(subject.model, LanguageModel):
+        tokens = _tokens(reading, ROWS, LENGTH)
+        return Metric("nats per token", partial(_loss, tokens=tokens))
+    if subject.forecaster is None or reading.frame is None:
+        return None
+    frame = reading.frame
+
+    def squared(model: Forecaster) -> float:
+        scores = {s.method: s.mse for s in model.evaluate(frame).scores}
+        return scores["model"]
+
+    return Metric("mean squared error", squared)
+
+
+@torch.no_grad()
+def _loss(model: Any, tokens: Tensor) -> float:
+    """Nats of the next token, mean over rows."""
+    module = inner(model)
+    found = [nats(module, row, module(row)[0].float()) for row in tokens.split(1)]
+    return statistics.fmean(x for x in found if x is not None)
+
+
+def _tokens(reading: Reading, rows: int, length: int) -> Tensor:
+    made = reading.data(rows, length)
+    assert isinstance(made, Tensor)
+    return made
+
+
+def _bits(small: nn.Module, reading: Reading) -> tuple[RateCurve | None, str]:
+    """The curve of bits, or why there is none."""
+    if not isinstance(small, LanguageModel) or reading.tokens is None:
+        return None, "Bits of a parked state: measured for language models only."
+    tokens = _tokens(reading, BITS_ROWS, BITS_LENGTH)
+    state = sum(x.numel() * x.element_size() * 8 for x in tensors_of(small.init_state(1)))
+    if state > MOST_BITS:
+        return None, f"Bits of a parked state: it has {state:,}, above the limit {MOST_BITS:,}."
+    if len(tokens) < 4 or tokens.shape[1] < 16:
+        return None, "Bits of a parked state: the data is too short."
+    try:
+        return rd_curve(small, tokens, _later), ""
+    except InputError as e:
+        return None, f"Bits of a parked state: {e}."
+
+
+def _later(model: nn.Module, state: Any, tokens: Tensor) -> float:
+    """Nats of the next token from a state on."""
+    cost = nats(model, tokens, model(tokens, state)[0].float())
+    assert cost is not None
+    return cost
+
+
+def _paces(
+    one: nn.Module, two: nn.Module, reading: Reading
+) -> tuple[tuple[float, float] | None, str]:
+    """Seconds of a token, or of a forecast, of both models in turn."""
+    if isinstance(one, LanguageModel) and isinstance(two, LanguageModel):
+        assert reading.tokens is not None
+        token = reading.tokens[:1]
+        return _in_turn([partial(_steps, m, token) for m in (one, two)], _STEPS), "token"
+    if reading.run is None:
+        return None, "forecast"
+    (call, *_) = calls_of(one, [reading.run])
+    return _in_turn([partial(_once, m, call) for m in (one, two)], 1), "forecast"
+
+
+@torch.no_grad()
+def _steps(model: LanguageModel, token: Tensor) -> None:
+    state = model.init_state(1)
+    for _ in range(_STEPS):
+        _, state = model.step(token, state)
+
+
+@torch.no_grad()
+def _once(model: nn.Module, call: Call) -> None:
+    model(*call.args, **call.kwargs)
+
+
+def _in_turn(runs: Sequence[Callable[[], None]], each: int) -> tuple[float, float]:
+    times: list[list[float]] = [[], []]
+    for i in range(_ROUNDS + 1):
+        for run, seen in zip(runs, times, strict=True):
+            begun = time.perf_counter()
+            run()
+            if i:  # the first compiles
+                seen.append((time.perf_counter() - begun) / each)
+    return statistics.median(times[0]), statistics.median(times[1])
