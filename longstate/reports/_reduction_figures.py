@@ -108,7 +108,7 @@ def sizes_figure(curve: SizeCurve, metric: str, size: int, value: float) -> Mark
         ax.axhline(curve.points[0].metric, color=COLOURS["muted"], linewidth=0.8, linestyle=_DASHES)
         ax.set(xscale="log", xlabel="bytes of the state of a sequence", ylabel=metric)
         log_axis(ax.xaxis)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 3)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 5)))
         legend(ax, 2)
 
     return draw(
@@ -141,7 +141,7 @@ def bits_figure(curve: RateCurve, metric: str) -> Markup:
         ax.axhline(curve.exact, color=COLOURS["muted"], linewidth=0.8, linestyle=_DASHES)
         ax.set(xscale="log", xlabel="bits of the parked state of a sequence", ylabel=metric)
         log_axis(ax.xaxis)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 3)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 5)))
         legend(ax, 3)
 
     return draw(
