@@ -13,10 +13,11 @@ from matplotlib.image import imread
 
 from longstate import reports
 from longstate.reports import _memory_examine as memory_examine
-from longstate.reports import memory
+from longstate.reports import memory, reduction
 from longstate.reports._subject import open_subject
 from tests.reports.memory_samples import text_run
 from tests.reports.samples import report
+from tests.reports.test_reduction_report import text_report
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -147,6 +148,23 @@ def test_hidden_attention_is_seen_on_a_dark_page(memory_page, tmp_path):
     for picture in (dark, light):
         tint = picture[..., 2] - picture[..., 0]  # more blue than red
         assert int((tint > 0.2).sum()) > 2000
+
+
+@pytest.fixture(scope="module")
+def reduction_page(tmp_path_factory):
+    return reduction.render(text_report(tmp_path_factory.mktemp("text")))
+
+
+def test_reduction_page_opens_without_errors_or_requests(reduction_page, tmp_path):
+    seen = visit(reduction_page, tmp_path)
+    assert seen.complaints == []
+    assert seen.requests == []
+    assert blue(seen.picture) > 100
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_reduction_page_is_never_wider_than_the_screen(reduction_page, tmp_path, width):
+    assert measured(reduction_page, tmp_path, width) <= width
 
 
 def test_the_browser_test_finds_errors(tmp_path):
