@@ -12,7 +12,7 @@ from longstate.errors import InputError
 
 if TYPE_CHECKING:
     from longstate.compress import Reduction
-    from longstate.reports._subject import Reading, Subject
+    from longstate.reports import _subject as subjects
 
 MODEL, KEPT = "model.safetensors", ("validation.npy", "tokenizer.json")
 PAGE = "report.html"
@@ -49,8 +49,8 @@ def reduce(
     heal_minutes: Annotated[
         float | None,
         typer.Option(
-            help="Then train the small model towards the outputs of the whole one, for at most this "
-            "time. Give a large --data file, best the data that the model was trained on."
+            help="Then train the small model towards the outputs of the whole one, for this time at "
+            "most. Give a large --data file, best the data that the model was trained on."
         ),
     ] = None,
     json: Annotated[
@@ -103,8 +103,8 @@ def reduce(
 def _healed(
     small: Any,
     report: "Reduction",
-    subject: "Subject",
-    read: "Reading",
+    subject: "subjects.Subject",
+    read: "subjects.Reading",
     minutes: float,
     length: int,
 ) -> "tuple[Any, Reduction]":
