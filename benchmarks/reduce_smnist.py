@@ -94,7 +94,7 @@ def report(every: dict[int, dict[str, Any]], minutes: float) -> str:
             lines.append(_row(size, "balanced, refined", [f["refined"] for f in found]))
             lines.append(_row(size, "balanced, refined, healed", [f["healed"] for f in found]))
     lost = [f["whole"] - f["healed"] for f in found]
-    met = "met" if statistics.mean(lost) <= 0.4 else "missed"
+    met = "met" if round(statistics.mean(lost), 6) <= 0.4 else "missed"  # 97.0 - 96.6 > 0.4
     took = ["{seconds:.0f} s ({ended})".format(**f["healing"]) for f in found]
     return (
         f"# Sequential MNIST: {STATES} states to {GOAL}\n\n{machine()}\n\n"

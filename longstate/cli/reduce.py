@@ -49,7 +49,7 @@ def reduce(
     heal_minutes: Annotated[
         float | None,
         typer.Option(
-            help="Then train the small model towards the outputs of the whole one, for this time at "
+            help="Then train the small model towards the outputs of the whole one, this long at "
             "most. Give a large --data file, best the data that the model was trained on."
         ),
     ] = None,
