@@ -1,5 +1,6 @@
 """`longstate reduce`: make the states of a trained model smaller."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,8 @@ from longstate.cli._terminal import say, write
 from longstate.errors import InputError
 
 if TYPE_CHECKING:
-    from longstate.compress import Reduction
+    from torch import Tensor
+
     from longstate.reports import _subject as subjects
 
 MODEL, KEPT = "model.safetensors", ("validation.npy", "tokenizer.json")
@@ -64,7 +66,9 @@ def reduce(
     """
     from longstate import reduce as make_smaller
     from longstate import save
-    from longstate.cli.show import show_reduction, working
+    from longstate.cli.show import progress_bar, show_reduction, working
+    from longstate.compress import heal
+    from longstate.compress._heal import check_minutes
     from longstate.memory import layers_of
     from longstate.reports import reduction
     from longstate.reports._subject import open_subject
@@ -76,15 +80,22 @@ def reduce(
     subject = open_subject(model)
     learn = judge = subject.read(data)
     length = min(subject.length or length, length)
+    healing: Any = None
     if heal_minutes is not None:
         learn, judge = learn.split()
+        check_minutes(heal_minutes)
+        healing = _heal_data(subject, learn, length)
     with working("reducing", sum(1 for _ in layers_of(subject.model))) as show:
         small, report = make_smaller(
             subject.found, learn.data(rows, length), keep=keep, tol=tol, budget=budget,
             method=method, allocation=allocation, progress=show,  # type: ignore[arg-type]
         )  # fmt: skip
     if heal_minutes is not None:
-        small, report = _healed(small, report, subject, learn, heal_minutes, length)
+        with progress_bar("healing") as show_step:
+            small, healed = heal(
+                small, subject.found, healing, minutes=heal_minutes, show=show_step
+            )
+        report = report.healed(healed)
     out.mkdir(parents=True, exist_ok=True)
     save(small, out / MODEL)
     _bring_along(subject.folder, out)
@@ -100,27 +111,28 @@ def reduce(
     say(reduction.headline(found))
 
 
-def _healed(
-    small: Any,
-    report: "Reduction",
-    subject: "subjects.Subject",
-    read: "subjects.Reading",
-    minutes: float,
-    length: int,
-) -> "tuple[Any, Reduction]":
-    """The model after the healing, and its report. All of the data is used."""
-    from longstate.cli.show import progress_bar
-    from longstate.compress import heal
+def _heal_data(
+    subject: "subjects.Subject", read: "subjects.Reading", length: int
+) -> "Tensor | Callable[[], object]":
+    """All of the data, for healing.
+
+    Raises:
+        InputError: there is too little.
+    """
     from longstate.reports._subject import read_windows
 
-    data: Any = read.data(MOST_ROWS, length)
     if subject.forecaster is not None and read.frame is not None:
-        data = partial(read_windows, subject.forecaster, read.frame)
+        return partial(read_windows, subject.forecaster, read.frame)
+    data: Any = read.data(MOST_ROWS, length)
     if data is None:
         raise InputError("--heal-minutes needs --data, what the model usually reads")
-    with progress_bar("healing") as show:
-        better, healing = heal(small, subject.found, data, minutes=minutes, show=show)
-    return better, report.healed(healing)
+    if read.tokens is not None and len(data) < 2:
+        raise InputError(
+            f"--heal-minutes needs at least 2 pieces of --length {length} in three quarters of the "
+            f"text, which are {len(read.tokens):,} tokens; give more text or a smaller --length"
+        )
+    made: Tensor = data
+    return made
 
 
 def _bring_along(source: Path, out: Path) -> None:

@@ -73,8 +73,7 @@ def heal(
     Raises:
         InputError: minutes is not above 0, or there are fewer than two sequences.
     """
-    if not 0 < minutes < math.inf:
-        raise InputError(f"minutes must be above 0; got {minutes}")
+    check_minutes(minutes)
     teacher, student = models.inner(model), copy.deepcopy(models.inner(small))
     task = _Distillation(teacher, student, _Rows(calls_of(teacher, batches_of(data))), seed)
     settings = Training(
@@ -98,6 +97,16 @@ def heal(
         ended=history.ended,
     )
     return Healed(models.outer(small, student.eval()), healing)
+
+
+def check_minutes(minutes: float) -> None:
+    """Refuse a time that is no time, before any work is done.
+
+    Raises:
+        InputError: it is not above 0.
+    """
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes of healing must be above 0; got {minutes}")
 
 
 def estimated(show: Callable[[Progress], None], minutes: float) -> Callable[[Progress], None]:

@@ -11,7 +11,7 @@ from longstate._numbers import number
 from longstate.compress import _models as models
 from longstate.compress._allocate import Allocation, even, sensitivities, spend, within
 from longstate.compress._data import Batch, Data, batches_of, exchanged, nats, outputs, share
-from longstate.compress._heal import heal
+from longstate.compress._heal import check_minutes, heal
 from longstate.compress._linear import LinearPlan
 from longstate.compress._observed import collect, errors, need_data
 from longstate.compress._oscillators import OscillatorPlan
@@ -75,8 +75,10 @@ def reduce(
     _check(keep, tol, budget, method, allocation)
     module = models.inner(model)
     batches = batches_of(data)
-    if heal_minutes is not None and not batches:
-        raise InputError("healing needs data, what the model usually reads; data is None")
+    if heal_minutes is not None:
+        check_minutes(heal_minutes)
+        if not batches:
+            raise InputError("healing needs data, what the model usually reads; data is None")
     plans, rows = plans_of(module, batches, method)
     if not plans:
         raise InputError(_nothing(module, rows))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from longstate import Forecaster, load, reduce
+from longstate.cli import main
 from longstate.compress import _heal as healing
 from longstate.compress import heal
 from longstate.errors import InputError
@@ -16,6 +17,7 @@ from longstate.layers import S4D, S5
 from longstate.models import Stack
 from longstate.train import Size, Training
 from tests.compress.helpers import language, tokens
+from tests.reports.memory_samples import forecast_run, text_run
 
 
 def stack(seed=0):
@@ -171,7 +173,7 @@ def test_frozen_parameters_stay():
 
 @pytest.mark.parametrize(
     ("minutes", "data", "match"),
-    [(0, inputs(), "minutes must be above 0"), (1, inputs(1), "at least 2 sequences")],
+    [(0, inputs(), "minutes of healing must be above 0"), (1, inputs(1), "at least 2 sequences")],
 )
 def test_refuses(minutes, data, match):
     model = stack()
@@ -180,3 +182,28 @@ def test_refuses(minutes, data, match):
         heal(small, model, data, minutes=minutes)
     with pytest.raises(InputError, match="healing needs data"):
         reduce(nn.Sequential(S4D(4)), keep=0.5, heal_minutes=1)
+
+
+def test_the_command_heals_and_measures_on_other_text(tmp_path, capsys):
+    run = text_run(tmp_path / "run")
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 20)
+    call = ["reduce", str(run), "--rows", "2", "--length", "32", "--heal-minutes", "1"]
+    call += ["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "small")]
+    assert main(call) == 0
+    printed = capsys.readouterr().out
+    assert "healed" in printed
+    assert printed.splitlines()[-1].startswith("nats per token")
+    page = (tmp_path / "small" / "report.html").read_text("utf-8")
+    assert "Healing took" in page
+    assert printed.splitlines()[-1] in page
+    load(tmp_path / "small")
+
+
+def test_the_command_refuses_before_it_reduces(tmp_path, capsys):
+    run, _ = forecast_run(tmp_path)
+    call = ["reduce", str(run), "--out", str(tmp_path / "small"), "--heal-minutes"]
+    assert main([*call, "1"]) == 2
+    assert "--heal-minutes needs --data" in capsys.readouterr().err
+    assert main([*call, "-1"]) == 2
+    assert "must be above 0" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
