@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from longstate._numbers import cell
+from longstate._numbers import cell, number
 from longstate.errors import InputError
 from longstate.memory import Kind, Result
 
