@@ -131,7 +131,7 @@ class BoundStep:
     def __init__(self, weights: Weights, norm: Norm | None = None):
         _check_weights(weights, Panels)
         if norm is not None:
-            check_shapes(weights.in_proj[0].shape[1:2], norm=norm.weight)
+            check_shapes((weights.in_proj[0].shape[1],), norm=norm.weight)
         from longstate.ops.selective_step import cpu
 
         tensors = [*weights.tensors(), None if norm is None else norm.weight]
