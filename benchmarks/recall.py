@@ -28,7 +28,8 @@ def recall(rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def trained(layer: str, seed: int) -> LanguageModel:
     """Two layers of 32 channels, from disk if they were trained before."""
-    model: LanguageModel = kept(f"recall_{layer}_{seed}", __file__, lambda: _train(layer, seed))
+    settings = OPTIONS[layer], PAIRS, LETTERS, STEPS
+    model: LanguageModel = kept(f"recall_{layer}_{seed}", settings, lambda: _train(layer, seed))
     return model.eval()
 
 
