@@ -2,7 +2,7 @@
 
     python benchmarks/reduce_speed.py [--n-layers 4] [--rounds 9]
 
-1. Mamba-2 and Mamba at the width of mamba-130m (d_model 768; states of 128, and of 16 or 64), random weights,
+1. Mamba-2 (states of 128) and Mamba (16, and 64) at the width of mamba-130m, random weights,
    float32, one thread: a step of the whole model and of reduced ones, run in turn; bytes of the
    state of a sequence; and the share of the step that is spent in the recurrence itself, measured
    by a step whose recurrence returns the state as it is. The largest possible gain is this share.
