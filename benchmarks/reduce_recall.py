@@ -24,16 +24,13 @@ FULL, SIZES = 32, (16, 8, 4, 2)
 METHODS = (  # and how the sizes of the two layers are chosen
     ("auto", "measured"),
     ("auto", "uniform"),
-    ("energy", "measured"),
     ("ghost", "measured"),
-    ("magnitude", "measured"),
     ("random", "measured"),
 )
 NAMES = {
-    "auto": "ours: balanced projection", "energy": "ours: columns", "ghost": "GHOST's score",
-    "magnitude": "weights", "random": "random columns",
+    "auto": "ours: balanced projection", "ghost": "GHOST's score", "random": "random columns",
 }  # fmt: skip
-PUBLISHED = ("ghost", "magnitude", "random")
+PUBLISHED = ("ghost", "random")
 
 
 def accuracies(model: LanguageModel, method: str, allocation: str) -> list[float]:

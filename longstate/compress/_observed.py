@@ -76,9 +76,9 @@ def errors(
             every = spacing(whole, u)
             pairs = zip(samples(whole, u, every), samples(reduced[f.name], u, every), strict=True)
             for true, near in pairs:
-                for y, z in zip(_outputs(true), _outputs(near), strict=True):
-                    lost[f.name] += float((y - z).square().sum())
-                    size[f.name] += float(y.square().sum())
+                y = _outputs(true)
+                lost[f.name] += float((y - _outputs(near)).square().sum())
+                size[f.name] += float(y.square().sum())
                 if plan.projects:
                     more = float(projected_error(true, *plan.projection(r))[0])
                     static[f.name] = static.get(f.name, 0.0) + more
@@ -91,14 +91,9 @@ def errors(
     }
 
 
-def _outputs(trace: Trace) -> list[Tensor]:
-    """y (t, c) of each sequence, one by one, because the states take much memory."""
-    rows = []
-    for i in range(len(trace.x)):
-        one = trace.part(rows=slice(i, i + 1))
-        parts = [(p.read * z).sum(-1) + p.skip * p.x for p, z in stretches(one)]
-        rows.append(torch.cat(parts, 1)[0])
-    return rows
+def _outputs(trace: Trace) -> Tensor:
+    """y (b, t, c), piece by piece, because the states take much memory."""
+    return torch.cat([(p.read * z).sum(-1) + p.skip * p.x for p, z in stretches(trace)], 1)
 
 
 def need_data(name: str) -> InputError:
