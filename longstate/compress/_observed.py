@@ -10,12 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from longstate.compress._data import Batch
-from longstate.compress._selective import SelectivePlan, groups_of
+from longstate.compress._report import Method
+from longstate.compress._selective import SelectivePlan, groups_of, projects
 from longstate.errors import InputError
 from longstate.layers import Layer
 from longstate.memory import widened
-from longstate.memory._readout import Readout, projected_error, readout, stretches
-from longstate.memory._recording import record_inputs
+from longstate.memory._readout import (
+    Readout,
+    projected_error,
+    readout,
+    samples,
+    spacing,
+    stretches,
+)
+from longstate.memory._recording import inputs_of
 from longstate.systems import Trace
 
 
@@ -31,13 +39,16 @@ class Errors(NamedTuple):
     measured: float
 
 
-def collect(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Readout]:
+def collect(model: nn.Module, batches: Sequence[Batch], method: Method) -> dict[str, Readout]:
     """The sums for every selective layer, by name."""
     found: dict[str, Readout] = {}
     for batch in batches:
-        for name, seen in record_inputs(model, batch).items():
-            sums = readout(seen.trace, groups_of(_at(model, name)))
-            found[name] = found[name].plus(sums) if name in found else sums
+        for f, u, _ in inputs_of(model, batch):
+            layer, groups = widened(f.layer), groups_of(f.layer)
+            columns = not projects(f.layer, method)
+            for trace in samples(layer, u, spacing(layer, u)):
+                sums = readout(trace, groups, columns=columns)
+                found[f.name] = found[f.name].plus(sums) if f.name in found else sums
     return found
 
 
@@ -55,21 +66,22 @@ def errors(
     """
     lost, size = dict.fromkeys(plans, 0.0), dict.fromkeys(plans, 0.0)
     static: dict[str, float] = {}
-    with torch.no_grad():
-        wide = {name: widened(layer) for name, (_, _, layer) in plans.items()}
-        for batch in batches:
-            seen = record_inputs(model, batch)
-            for name, (plan, r, _) in plans.items():
-                if name not in seen:
-                    continue
-                true, near = seen[name].trace, wide[name].trace(seen[name].inputs).double()
-                for y, z in zip(_outputs(true), _outputs(near), strict=True):
-                    lost[name] += float((y - z).square().sum())
-                    size[name] += float(y.square().sum())
+    reduced = {name: widened(layer) for name, (_, _, layer) in plans.items()}
+    for batch in batches if plans else ():
+        for f, u, _ in inputs_of(model, batch):
+            if f.name not in plans:
+                continue
+            plan, r, _ = plans[f.name]
+            whole = widened(f.layer)
+            every = spacing(whole, u)
+            pairs = zip(samples(whole, u, every), samples(reduced[f.name], u, every), strict=True)
+            for true, near in pairs:
+                y = _outputs(true)
+                lost[f.name] += float((y - _outputs(near)).square().sum())
+                size[f.name] += float(y.square().sum())
                 if plan.projects:
-                    static[name] = static.get(name, 0.0) + float(
-                        projected_error(true, *plan.projection(r))[0]
-                    )
+                    more = float(projected_error(true, *plan.projection(r))[0])
+                    static[f.name] = static.get(f.name, 0.0) + more
     return {
         name: Errors(
             (static[name] / size[name]) ** 0.5 if name in static and size[name] else None,
@@ -79,19 +91,9 @@ def errors(
     }
 
 
-def _outputs(trace: Trace) -> list[Tensor]:
-    """y (t, c) of each sequence, one by one, because the states take much memory."""
-    rows = []
-    for i in range(len(trace.x)):
-        one = trace.part(rows=slice(i, i + 1))
-        parts = [(p.read * z).sum(-1) + p.skip * p.x for p, z in stretches(one)]
-        rows.append(torch.cat(parts, 1)[0])
-    return rows
-
-
-def _at(model: nn.Module, name: str) -> nn.Module:
-    """The layer of that name; the model itself if it is a single layer."""
-    return model if name == type(model).__name__ else model.get_submodule(name)
+def _outputs(trace: Trace) -> Tensor:
+    """y (b, t, c), piece by piece, because the states take much memory."""
+    return torch.cat([(p.read * z).sum(-1) + p.skip * p.x for p, z in stretches(trace)], 1)
 
 
 def need_data(name: str) -> InputError:

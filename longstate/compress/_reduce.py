@@ -91,7 +91,8 @@ def reduce(
         for plan, r in zip(plans, sizes, strict=True):
             if progress is not None:
                 progress(plan.name)
-            made[plan.name] = _made(plan, r, module, batches)
+            made[plan.name] = _made(plan, r)
+        made = _measured(made, plans, module, batches)
     for plan in plans:
         rows[plan.name] = made[plan.name].row._replace(spectrum=spectrum(plan))
     layers = {name: m.layer for name, m in made.items()}
@@ -113,7 +114,7 @@ def plans_of(
     selective = [f for f in found if not hasattr(f.layer, "system")]
     if selective and not batches:
         raise need_data(selective[0].name)
-    seen = collect(module, batches) if selective else {}
+    seen = collect(module, batches, method) if selective else {}
     plans: list[Plan] = []
     rows: dict[str, ReducedLayer] = {}
     for f in found:
@@ -170,8 +171,8 @@ def _sizes(
     return spend(plans, weights, keep * whole)
 
 
-def _made(plan: Plan, r: int, module: nn.Module, batches: Sequence[Batch]) -> Made:
-    """A layer with r units, or with more if that is not possible; with its error on data."""
+def _made(plan: Plan, r: int) -> Made:
+    """A layer with r units, or with more if that is not possible."""
     if r >= plan.full:
         size, d_state = state_bytes(plan.layer), d_state_of(plan.layer)
         row = ReducedLayer(
@@ -182,16 +183,27 @@ def _made(plan: Plan, r: int, module: nn.Module, batches: Sequence[Batch]) -> Ma
         )  # fmt: skip
         return Made(copy.deepcopy(plan.layer), row)
     try:
-        made = plan.make(r)
+        return plan.make(r)
     except InputError:
-        return _made(plan, r + 1, module, batches)
-    if isinstance(plan, SelectivePlan):
-        found = errors(module, batches, {plan.name: (plan, r, made.layer)})[plan.name]
-        row = made.row._replace(measured=found.measured)
-        if found.static is not None:
-            row = row._replace(predicted=found.static, kind="exact")
-        made = made._replace(row=row)
-    return made
+        return _made(plan, r + 1)
+
+
+def _measured(
+    made: dict[str, Made], plans: Sequence[Plan], module: nn.Module, batches: Sequence[Batch]
+) -> dict[str, Made]:
+    """The same, with the errors on data of those selective layers that became smaller."""
+    smaller = {
+        p.name: (p, made[p.name].row.after, made[p.name].layer)
+        for p in plans
+        if isinstance(p, SelectivePlan) and made[p.name].row.after < p.full
+    }
+    found = dict(made)
+    for name, error in errors(module, batches, smaller).items():
+        row = made[name].row._replace(measured=error.measured)
+        if error.static is not None:
+            row = row._replace(predicted=error.static, kind="exact")
+        found[name] = made[name]._replace(row=row)
+    return found
 
 
 def _within(
@@ -205,7 +217,7 @@ def _within(
         progress(plan.name)
     r = within(plan, tol)
     while True:
-        made = _made(plan, r, module, batches)
+        made = _measured({plan.name: _made(plan, r)}, [plan], module, batches)[plan.name]
         error = made.row.measured
         if r >= plan.full:
             half = plan.error(max(1, plan.full // 2))

@@ -37,8 +37,7 @@ class SelectivePlan:
         self.name, self.layer, self.seen, self.method = name, layer, seen, method
         self.full = int(layer.d_state)
         self.unit = max(1, ssm_bytes(layer) // self.full)
-        heads = isinstance(layer, Mamba2 | Mamba3)
-        self.projects = heads and method in ("auto", "balanced")
+        self.projects = projects(layer, method)
         self._values = balanced(seen.reach, seen.observe, self.full)[2] if self.projects else None
         self._orders = None if self.projects else [self._order(g) for g in range(groups_of(layer))]
 
@@ -112,6 +111,11 @@ class SelectivePlan:
             draw = torch.Generator().manual_seed(group)
             score = torch.rand(self.full, generator=draw, dtype=torch.float64)
         return [int(i) for i in score.argsort()]
+
+
+def projects(layer: Any, method: Method) -> bool:
+    """Whether the state is projected, and not single columns removed."""
+    return isinstance(layer, Mamba2 | Mamba3) and method in ("auto", "balanced")
 
 
 def groups_of(layer: Any) -> int:

@@ -13,11 +13,14 @@ as independent, the energy of the change is |P^1/2 (I - W V') Q^1/2|^2. It is sm
 and then it is the sum of the squares of the discarded S. Sums are weighted by the square of the
 gate, which is applied to y, so they describe the output of the layer.
 
+Of long data the sums take some samples only, at equal distances: the states at these come from the
+layer itself, which runs much faster than all of its states can be written down.
+
 Axes: b batch, t time, c channels, g groups of channels that share their columns, n state.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,6 +31,8 @@ from longstate.systems import Trace
 
 _FLOOR = 1e-12  # share of the largest S below which a direction is not used
 _ROOM = 1 << 21  # numbers of the states that are in memory at once
+_MOST = 1 << 25  # numbers of the states, over all samples of one input, that sums are taken of
+_FEWEST = 8  # samples of an input that are used however large the state is
 
 
 class Readout(NamedTuple):
@@ -55,28 +60,57 @@ class Readout(NamedTuple):
         return Readout(*(a + b for a, b in zip(self, more, strict=True)))
 
 
-def readout(trace: Trace, groups: int = 1) -> Readout:
+def readout(trace: Trace, groups: int = 1, *, columns: bool | None = None) -> Readout:
     """The sums over a trace.
 
     Args:
         trace: in float64.
         groups: consecutive channels that share write and read.
+        columns: True: only `entries` and `gated`. False: only `reach` and `observe`. The other two
+            are zero. None: all four.
     """
     sums: Readout | None = None
     for part, z in stretches(trace):
         y = (part.read * z).sum(-1) + part.skip * part.x
         weight = torch.ones_like(y) if part.gate is None else part.gate
         gated = weight[..., None]
-        values = (part.read * z, part.read * z * gated, z * gated, part.read)
-        own, passed, reach, observe = (_grouped(v, groups) for v in values)
+        zero = z.new_zeros(groups, z.shape[-1], z.shape[-1])
+        entries = passed = reach = observe = zero
+        if columns is not False:
+            entries, passed = (_gram(v, groups) for v in (part.read * z, part.read * z * gated))
+        if columns is not True:
+            reach, observe = (_gram(v, groups) for v in (z * gated, part.read))
         more = Readout(
-            own.mT @ own, passed.mT @ passed, reach.mT @ reach, observe.mT @ observe,
-            y.square().sum(), (y * weight).square().sum(),
+            entries, passed, reach, observe, y.square().sum(), (y * weight).square().sum(),
             torch.tensor(y.numel() / groups, dtype=torch.float64),
         )  # fmt: skip
         sums = more if sums is None else sums.plus(more)
     assert sums is not None
     return sums
+
+
+def samples(layer: Any, u: Float[Tensor, "b t d"], every: int) -> Iterator[Trace]:
+    """Traces of every `every`-th sample of an input; of the whole input at once if that is each.
+
+    Args:
+        layer: with `trace`, in float64.
+        u: in float64.
+    """
+    if every == 1:
+        yield layer.trace(u).double()
+        return
+    state = None
+    with torch.no_grad():
+        for last in range(every - 1, u.shape[1], every):
+            _, state = layer(u[:, last - every + 1 : last], state)
+            yield layer.trace(u[:, last : last + 1], state).double()
+            _, state = layer(u[:, last : last + 1], state)
+
+
+def spacing(layer: Any, u: Float[Tensor, "b t d"]) -> int:
+    """Distance of the samples of an input whose states are used."""
+    numbers = u.shape[0] * u.shape[1] * layer.init_state(1)["ssm"].numel()
+    return max(1, min(u.shape[1] // _FEWEST, -(-numbers // _MOST)))
 
 
 def stretches(trace: Trace) -> Iterator[tuple[Trace, Float[Tensor, "b t c n"]]]:
@@ -93,9 +127,10 @@ def stretches(trace: Trace) -> Iterator[tuple[Trace, Float[Tensor, "b t c n"]]]:
         yield part, h
 
 
-def _grouped(v: Tensor, groups: int) -> Tensor:
-    """(b, t, c, n) with samples and channels of a group in one axis: (g, s, n)."""
-    return v.unflatten(2, (groups, -1)).movedim(2, 0).flatten(1, 3)
+def _gram(v: Tensor, groups: int) -> Tensor:
+    """Sums over samples and channels of a group of v v' (g, n, n), for v (b, t, c, n)."""
+    v = v.unflatten(2, (groups, -1)).movedim(2, 0).flatten(1, 3)
+    return v.mT @ v
 
 
 def left_out(sums: Float[Tensor, "g n n"], kept: Tensor) -> Tensor:

@@ -98,6 +98,20 @@ def record_inputs(model: nn.Module, data: Data) -> dict[str, Recorded]:
     Raises:
         InputError: the model cannot read the data, or the input of a layer is not finite.
     """
+    return {
+        f.name: Recorded(widened(f.layer).trace(u).double(), same, u)
+        for f, u, same in inputs_of(model, data)
+    }
+
+
+def inputs_of(model: nn.Module, data: Data) -> Iterator[tuple[Found, Tensor, bool]]:
+    """Every selective layer that ran on the data, its input (b, t, d) in float64, and whether that
+    is the output of the norm beside it. One after another, so that a trace of each can be made and
+    forgotten.
+
+    Raises:
+        InputError: the model cannot read the data, or the input of a layer is not finite.
+    """
     got: dict[str, Tensor] = {}
     normed: dict[str, tuple[Tensor, Tensor]] = {}
     found = [f for f in find_layers(model) if hasattr(f.layer, "trace")]
@@ -114,7 +128,9 @@ def record_inputs(model: nn.Module, data: Data) -> dict[str, Recorded]:
         if f.norm is not None:
             hooks.append(f.norm.register_forward_hook(keep_norm))
     run_once(model, data, hooks)
-    return {f.name: _recorded(f, got[f.name], normed.get(f.name)) for f in found if f.name in got}
+    for f in found:
+        if f.name in got:
+            yield f, *_wide_input(f, got.pop(f.name), normed.pop(f.name, None))
 
 
 def run_once(model: nn.Module, data: Data, hooks: Sequence[Any]) -> None:
@@ -136,16 +152,13 @@ def run_once(model: nn.Module, data: Data, hooks: Sequence[Any]) -> None:
             hook.remove()
 
 
-def _recorded(f: Found, u: Tensor, normed: tuple[Tensor, Tensor] | None) -> Recorded:
+def _wide_input(f: Found, u: Tensor, normed: tuple[Tensor, Tensor] | None) -> tuple[Tensor, bool]:
     if not bool(u.isfinite().all()):
         raise InputError(f"{f.name} got NaN or infinity on this data; `watch` finds the source")
     same = normed is not None and _same(u, normed[1])
-    wide = in_float64(u)
-    with torch.no_grad():
-        if same and normed is not None:
-            wide = widened(f.norm)(in_float64(normed[0]))
-        trace = widened(f.layer).trace(wide).double()
-    return Recorded(trace, same, wide)
+    if same and normed is not None:
+        return widened(f.norm)(in_float64(normed[0])), same
+    return in_float64(u), same
 
 
 def _same(u: Tensor, out: Tensor) -> bool:

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from longstate import load, reduce, save
+from longstate.compress._observed import collect
 from longstate.errors import InputError
 from longstate.layers import FalconMamba, Longhorn, Mamba, Mamba2, Mamba3
-from longstate.memory import certify, record
+from longstate.memory import _readout, certify, record, widened
 from longstate.memory._readout import (
     balanced,
     greedy,
     left_out,
     projected_error,
     readout,
+    samples,
     stretches,
 )
 from longstate.testing import check_layer
@@ -172,6 +174,42 @@ def test_memory_for_sums_does_not_grow_with_the_data():
     layer, u = made("mamba2")
     sizes = [sum(v.numel() for v in readout(layer.trace(v), 1)) for v in (u[:, :5], u)]
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_some_samples_of_an_input_are_those_of_the_whole(name):
+    layer, u = made(name)
+    layer = widened(layer)
+    whole = next(samples(layer, u, 1))
+    few = list(samples(layer, u, 5))
+    assert len(few) == u.shape[1] // 5
+    for i, one in enumerate(few):
+        at = slice(5 * i + 4, 5 * i + 5)
+        torch.testing.assert_close(one.outputs(), whole.outputs()[:, at])
+        torch.testing.assert_close(one.gate, whole.gate[:, at])
+        torch.testing.assert_close(one.read, whole.read[:, at])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_error_is_what_was_predicted_also_from_some_samples(name, monkeypatch):
+    layer, u = made(name)
+    monkeypatch.setattr(_readout, "_MOST", 1000)
+    assert _readout.spacing(layer, u) == u.shape[1] // 8
+    (row,) = reduce(layer, u, keep=0.5).report.layers
+    assert row.predicted == pytest.approx(row.measured, rel=1e-9)
+    assert 0.2 * row.measured < error(layer, reduce(layer, u, keep=0.5).model, u)
+
+
+def test_memory_for_sums_is_the_same_for_ten_batches():
+    """Bytes of all that is kept of the data between batches."""
+    layer, u = made("mamba2")
+    sizes = []
+    for batches in (1, 10):
+        (sums,) = collect(layer, [u] * batches, "auto").values()
+        sizes.append(sum(v.numel() * v.element_size() for v in sums))
+    assert sizes[0] == sizes[1]
+    twice = collect(layer, [u] * 2, "auto")[type(layer).__name__]
+    assert twice.samples == 2 * u[..., 0].numel() * 16
 
 
 def test_a_selective_layer_needs_data():

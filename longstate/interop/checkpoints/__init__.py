@@ -243,7 +243,8 @@ def _check_sizes(model: LanguageModel, dialect: str) -> None:
         )
     if isinstance(made[0].get("d_state"), list):
         raise InputError(
-            f"{dialect} has no layers with a projected state (d_state={made[0]['d_state']})"
+            f"{dialect} has no layers with a projected state (d_state={made[0]['d_state']}); "
+            "reduce with method='energy' and allocation='uniform', which removes columns instead"
         )
 
 

@@ -15,6 +15,8 @@ from longstate.ops._numba.math import exp, softplus
 from longstate.ops._numba.rows import load, read_out
 
 _CHANNELS = 64  # per block
+_WIDTH = 16  # numbers in a vector
+_ALIGNED = 8  # a state of so many numbers, or of a multiple, fills vectors by itself
 
 
 @inlined
@@ -45,6 +47,43 @@ def _advance(
     return y
 
 
+@inlined
+def _spread(v: np.ndarray, n: int, out: np.ndarray) -> None:
+    """Each number n times in a row, for n of at most `_WIDTH`: one vector for each, of which the
+    next overwrites what is too much."""
+    for j in range(len(v)):
+        one, here = v[j], out[j * n : j * n + _WIDTH]
+        for i in range(_WIDTH):
+            here[i] = one
+
+
+@inlined
+def _advance_few(
+    delta: np.ndarray, du: np.ndarray, A: np.ndarray, B: np.ndarray, h: np.ndarray,
+    last: np.ndarray,
+) -> None:  # fmt: skip
+    """All states of some channels, one after another."""
+    for i in range(len(h)):
+        last[i] = exp(delta[i] * A[i]) * h[i] + du[i] * B[i]
+
+
+@inlined
+def _read_few(last: np.ndarray, C: np.ndarray, y: np.ndarray) -> None:
+    for j in range(len(y)):
+        total = last.dtype.type(0)
+        for i in range(len(C)):
+            total += last[j, i] * C[i]
+        y[j] = total
+
+
+@inlined
+def _repeat(B: np.ndarray, out: np.ndarray) -> None:
+    n = len(B)
+    for j in range(len(out) // n):
+        for i in range(n):
+            out[j * n + i] = B[i]
+
+
 class Sample(NamedTuple):
     """What a step reads, as arrays; an empty one where there is none."""
 
@@ -70,6 +109,12 @@ def _step(
     per_row = (d + _CHANNELS - 1) // _CHANNELS
     delta, du = np.empty(_CHANNELS, h.dtype), np.empty(_CHANNELS, h.dtype)
     y = np.empty(_CHANNELS, h.dtype)
+    n = A.shape[1]
+    shared = B.shape[1] == 1 and C.shape[1] == 1  # by all channels
+    few = shared and n < _WIDTH and n % _ALIGNED != 0
+    room = _CHANNELS * n + _WIDTH if few else 0
+    each_delta, each_du = np.empty(room, h.dtype), np.empty(room, h.dtype)
+    each_B, row = np.empty(_CHANNELS * n if few else 0, h.dtype), -1
     for block in range(start, stop):
         b, lo = block // per_row, block % per_row * _CHANNELS
         hi = min(lo + _CHANNELS, d)
@@ -77,7 +122,25 @@ def _step(
         _begin(u[b, 0, lo:hi], dt[b, 0, lo:hi], s.bias[lo:hi], s.smooth, delta[:m], du[:m])
         # one row of B and C for all sequences where these are constant
         of_B, of_C = B[b % len(B)], C[b % len(C)]
-        for j in range(m):
+        if few:
+            if row != b:
+                row = b
+                _repeat(of_B[0], each_B)
+            _spread(delta[:m], n, each_delta)
+            _spread(du[:m], n, each_du)
+            k = m * n
+            new = last[b, lo:hi].reshape(k)
+            _advance_few(
+                each_delta[:k], each_du[:k], A[lo:hi].reshape(k), each_B[:k],
+                h[b, lo:hi].reshape(k), new,
+            )  # fmt: skip
+            _read_few(last[b, lo:hi], of_C[0], y[:m])
+        elif shared:
+            one_B, one_C = of_B[0], of_C[0]
+            for j in range(m):
+                c = lo + j
+                y[j] = _advance(delta[j], du[j], A[c], one_B, one_C, h[b, c], last[b, c])
+        for j in range(0 if shared else m):
             c = lo + j
             y[j] = _advance(
                 delta[j], du[j], A[c], of_B[c * len(of_B) // d], of_C[c * len(of_C) // d],
