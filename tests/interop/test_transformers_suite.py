@@ -237,7 +237,9 @@ def test_every_sign_that_collators_give_of_packed_texts(left_out):
         return_flash_attn_kwargs=True, return_seq_idx=True
     )
     batch = collate([{"input_ids": text.tolist()} for text in texts])
-    assert {"position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "seq_idx"} <= set(batch)
+    assert {"position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "seq_idx"} <= set(
+        batch
+    )
     given = {k: v for k, v in batch.items() if k not in left_out}
     single = torch.cat([model(text[None]).logits for text in texts], dim=1)
     torch.testing.assert_close(model(**given).logits, single)
