@@ -128,7 +128,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _explain(error: Any) -> int:
-    """Print what typer says of wrong usage as one sentence. Without arguments it printed the help."""
+    """Print what typer says of wrong usage as one sentence; where it printed the help, nothing."""
     words = " ".join(error.format_message().split()).strip(" .")
     if words:
         said = re.sub(r"(^|: |\. )(?=[A-Z][a-z])(.)", _continued, words)

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
 from longstate._facts import read as read_facts
-from longstate.compress._digits import Ints, Packing
 from longstate.compress._codec_file import NUMBERS, Facts, read_parts
+from longstate.compress._digits import Ints, Packing
 from longstate.compress._parts import Form, Place, Rotated, Rounded
 from longstate.errors import InputError
 from longstate.layers._base import State

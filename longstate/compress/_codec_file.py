@@ -148,7 +148,12 @@ def _names(structure: Any, found: list[str], what: str, depth: int = 0) -> None:
         return
     kinds = {"dict": dict, "list": list, "tuple": list}
     items = next(iter(structure.items())) if isinstance(structure, dict) and structure else None
-    if items is None or depth > _DEEPEST or len(structure) > 1 or type(items[1]) is not kinds.get(items[0]):
+    if (
+        items is None
+        or depth > _DEEPEST
+        or len(structure) > 1
+        or type(items[1]) is not kinds.get(items[0])
+    ):
         raise InputError(f"{what} is damaged: it holds {shortened(structure)}")
     inner = items[1].values() if items[0] == "dict" else items[1]
     for part in inner:

@@ -26,7 +26,7 @@ def test_a_mistake_is_one_sentence_and_code_two(capsys):
 
 USAGE = {
     "bench --length abc": "invalid value for '--length': ",
-    "train forcast": "no such command 'forcast'; did you mean 'forecast'?; `longstate train --help`",
+    "train forcast": "no such command 'forcast'; did you mean 'forecast'?; `longstate",
     "predict": "missing argument 'RUN'; `longstate predict --help` shows the usage",
     "bench --lenght 3": "no such option: --lenght ",
     "bench --length": "option '--length' requires an argument",
