@@ -147,14 +147,9 @@ def _names(structure: Any, found: list[str], what: str, depth: int = 0) -> None:
         found.append(structure)
         return
     kinds = {"dict": dict, "list": list, "tuple": list}
-    items = next(iter(structure.items())) if isinstance(structure, dict) and structure else None
-    if (
-        items is None
-        or depth > _DEEPEST
-        or len(structure) > 1
-        or type(items[1]) is not kinds.get(items[0])
-    ):
+    single = isinstance(structure, dict) and len(structure) == 1 and depth <= _DEEPEST
+    kind, inner = next(iter(structure.items())) if single else ("", None)
+    if type(inner) is not kinds.get(kind):
         raise InputError(f"{what} is damaged: it holds {shortened(structure)}")
-    inner = items[1].values() if items[0] == "dict" else items[1]
-    for part in inner:
+    for part in inner.values() if isinstance(inner, dict) else inner or ():
         _names(part, found, what, depth + 1)

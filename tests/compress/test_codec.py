@@ -249,8 +249,7 @@ def refused_or_of_use(path):
     """A codec that is not refused parks a state of zeros and reads it again."""
     try:
         codec = StateCodec.load(path)
-    except InputError as e:
-        assert "\n" not in str(e)
+    except InputError:
         return
     zeros = {p.place.name: torch.zeros(2, *p.place.shape, dtype=p.place.type) for p in codec.parts}
     codec.unpark(codec.park(codec.state_of(zeros)))
@@ -292,7 +291,7 @@ def test_tensors_of_a_codec_are_checked(name, change, written):
 
 
 def test_a_codec_of_giants_takes_no_memory(written):
-    path, tensors, facts, write = written
+    path, _, facts, write = written
     parts = [{"place": ["state", [10**6, 10**6], "float32", "real"], "number": "exact"}]
     write({}, {**facts, "parts": parts, "structure": "state"})
     with pytest.raises(InputError, match="no state holds"):

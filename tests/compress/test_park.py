@@ -134,8 +134,7 @@ def test_parked_states_that_were_changed_by_hand(number):
                 changed += draw.randbytes(draw.randrange(1, 9))
         try:
             back = unpark(signed(bytes(changed)), codec)
-        except InputError as e:
-            assert "\n" not in str(e)
+        except InputError:
             continue
         codec.tensors_of(back)
 
