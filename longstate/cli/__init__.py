@@ -29,7 +29,9 @@ from longstate.cli._runs import INTERRUPTED
 from longstate.errors import InputError
 
 _VERSION = "Print the version and exit."
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer shows its base class under no public name
+_UsageError: type[Exception] = typer.BadParameter.__bases__[
+    0
+]  # typer shows its base class under no public name
 
 
 class _Commands(typer.core.TyperGroup):
