@@ -58,7 +58,7 @@ def test_one_writer_at_a_time(windows, tmp_path):
         assert (folder / ".lock").exists()
         assert locks.calls == [(LK_NBLCK, 1)]  # at once or not at all, one byte
         with (
-            pytest.raises(InputError, match="is in use: another training writes into it"),
+            pytest.raises(InputError, match="run is in use"),
             module.only_writer(folder),
         ):
             pass
