@@ -1,4 +1,4 @@
-"""The environment of a result: versions, processor, threads."""
+"""The machine and its software: versions, processor, threads, memory."""
 
 import os
 import platform
@@ -27,3 +27,11 @@ def environment() -> dict[str, str]:
     found["accelerator"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     found["written"] = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return found
+
+
+def installed_memory() -> int | None:
+    """Bytes of memory in this machine; None if unknown."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

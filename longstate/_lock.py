@@ -48,11 +48,15 @@ def only_writer(folder: str | Path) -> Iterator[None]:
 if sys.platform == "win32":
     import msvcrt
 
+    def _remove(name: Path) -> None:
+        with contextlib.suppress(OSError):  # another process has it open, or has removed it
+            name.unlink()
+
     def _held(folder: Path) -> contextlib.ExitStack:
         name = folder / ".lock"
-        file = name.open("wb")
+        file = name.open("ab")  # without truncation, which a locked file refuses
         stack = contextlib.ExitStack()
-        stack.callback(lambda: name.unlink(missing_ok=True))
+        stack.callback(_remove, name)
         stack.callback(file.close)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

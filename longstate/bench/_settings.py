@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from longstate.errors import InputError, near
+from longstate._environment import installed_memory
+from longstate.errors import InputError, expect_whole, near
 
 DTYPES = {
     "float32": torch.float32,
@@ -44,8 +45,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("batch", "length", "d_model"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
+            expect_whole(name, getattr(self, name))
         most = max(os.cpu_count() or 1, torch.get_num_threads())
         if not 1 <= self.threads <= most:
             raise InputError(
@@ -55,6 +55,14 @@ class Settings:
             raise InputError(f"seconds must be above 0 and at most 3600; got {self.seconds:g}")
         if self.dtype not in DTYPES:
             raise InputError(f"there is no dtype {self.dtype!r}; {near(self.dtype, DTYPES)}")
+        needed = 2 * self.batch * self.length * self.d_model * DTYPES[self.dtype].itemsize
+        there = installed_memory()
+        if self.device == "cpu" and there is not None and needed > there:
+            raise InputError(
+                f"batch x length x d_model is {self.batch * self.length * self.d_model:,}: input "
+                f"and output need {needed / 2**30:,.0f} GiB, and this machine has "
+                f"{there / 2**30:,.0f} GiB; choose smaller sizes"
+            )
         try:
             torch.zeros(1, device=self.device).item()
         except (RuntimeError, AssertionError) as error:

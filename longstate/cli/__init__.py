@@ -5,6 +5,7 @@ cannot be written, 130 after Ctrl-C, and 143 or 129 after SIGTERM or SIGHUP duri
 """
 
 import contextlib
+import re
 import sys
 from typing import Annotated, Any
 
@@ -28,6 +29,9 @@ from longstate.cli._runs import INTERRUPTED
 from longstate.errors import InputError
 
 _VERSION = "Print the version and exit."
+_UsageError: type[Exception] = typer.BadParameter.__bases__[
+    0
+]  # typer shows its base class under no public name
 
 
 class _Commands(typer.core.TyperGroup):
@@ -106,7 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        app(arguments, prog_name="longstate", standalone_mode=True)
+        code = app(arguments, prog_name="longstate", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except _UsageError as error:
+        return _explain(error)
     except InputError as error:
         _complain(str(error))
         return 2
@@ -120,7 +127,21 @@ def _run(arguments: list[str] | None) -> int:
         return 2
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 0
-    return 0
+
+
+def _explain(error: Any) -> int:
+    """Print what typer says of wrong usage as one sentence; where it printed the help, nothing."""
+    words = " ".join(error.format_message().split()).strip(" .")
+    if words:
+        said = re.sub(r"(^|: |\. )(?=[A-Z][a-z])(.)", _continued, words)
+        where = "longstate" if error.ctx is None else error.ctx.command_path
+        _complain(f"{said}; `{where} --help` shows the usage")
+    return int(error.exit_code)
+
+
+def _continued(start: re.Match[str]) -> str:
+    """The start of a sentence, as a part of one."""
+    return start[1].replace(".", ";") + start[2].lower()
 
 
 def _complain(sentence: str) -> None:

@@ -12,13 +12,14 @@ import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
+from longstate._facts import read as read_facts
+from longstate.compress._codec_file import NUMBERS, Facts, read_parts
 from longstate.compress._digits import Ints, Packing
 from longstate.compress._parts import Form, Place, Rotated, Rounded
 from longstate.errors import InputError
@@ -26,8 +27,6 @@ from longstate.layers._base import State
 from longstate.stream._tree import flatten, init_state
 
 _KIND = "codec"
-NUMBERS = ("int2", "int3", "int4", "int8", "float16", "bfloat16", "exact")
-"""How a plain codec may encode a tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,14 +153,10 @@ class StateCodec:
         Raises:
             InputError: the file is missing, damaged, or no codec.
         """
-        tensors, facts = tensorfile.load(path, _KIND)
-        try:
-            parts = tuple(_part(i, p, tensors) for i, p in enumerate(facts["parts"]))
-            codec = cls(parts, facts["structure"])
-            intact = codec.identity == facts["identity"]
-        except (KeyError, TypeError, AttributeError, ValueError):
-            intact = False
-        if not intact:
+        tensors, raw = tensorfile.load(path, _KIND)
+        facts = read_facts(Facts, raw, f"the description in {path}")
+        codec = cls(read_parts(facts, tensors, str(path)), facts.structure)
+        if codec.identity != facts.identity:
             raise InputError(f"{path} is damaged: its contents are not what was written")
         return codec
 
@@ -260,15 +255,3 @@ def _tensors(codec: StateCodec) -> dict[str, Tensor]:
         for f in fields(part)
         if isinstance(getattr(part, f.name), Tensor)
     }
-
-
-def _part(i: int, facts: dict[str, Any], tensors: dict[str, Tensor]) -> Rotated | Rounded:
-    name, shape, dtype, form = facts["place"]
-    place = Place(name, tuple(shape), dtype, form)
-    if not isinstance(place.type, torch.dtype) or form not in get_args(Form):
-        raise ValueError
-    if "number" in facts:
-        return Rounded(place=place, number=facts["number"])
-    mine = {k.partition(".")[2]: v for k, v in tensors.items() if k.partition(".")[0] == str(i)}
-    none = {"left": None, "left_back": None}
-    return Rotated(**{**none, **facts, **mine, "place": place})

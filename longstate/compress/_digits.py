@@ -102,6 +102,8 @@ def read_numbers(data: bytes, at: int, count: int) -> tuple[list[int], int]:
             shift += 7
             if byte < 128:
                 break
+        if n >= 1 << 63:
+            raise InputError("the data holds a number beyond 64 bits")
         numbers.append(n)
     return numbers, at
 

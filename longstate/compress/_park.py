@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from longstate._environment import installed_memory
 from longstate.compress._codec import StateCodec
 from longstate.compress._digits import (
     Ints,
@@ -72,6 +73,9 @@ def unpark(data: bytes, codec: StateCodec) -> State:
         )
     coder, body = _CODERS[data[5]], data[:-_CHECK]
     (rows,), at = read_numbers(body, 14, 1)
+    there = installed_memory()
+    if there is not None and rows * codec.state_bits > there:  # numbers are widened eightfold
+        raise InputError(f"the parked state has {rows:,} rows, more than this machine can hold")
     return codec.state_of(_decode(codec, body[at:], rows, coder))
 
 
@@ -131,6 +135,8 @@ def _decode(codec: StateCodec, body: bytes, rows: int, coder: Coder) -> dict[str
         size = rows * rounded.row_bytes
         beside.append(body[at : at + size])
         at += size
+    if at > len(body):
+        raise InputError("the data ends too early")
     packing = codec.packing if coder == "fixed" else _plain_packing(codec)
     size = rows * packing.row_bytes
     digits = packing.unpack(body[at : at + size], rows)
@@ -143,7 +149,9 @@ def _decode(codec: StateCodec, body: bytes, rows: int, coder: Coder) -> dict[str
         digits = digits[:, own.sum() :]
     else:
         c[:, _spoken(codec)], at = _range_decode(body, at, rows, codec)
-    places, values, _ = read_outliers(body, at)
+    places, values, end = read_outliers(body, at)
+    if end != len(body) or bool(((places < 0) | (places >= c.size)).any()):
+        raise InputError("the parked state holds more, or other, numbers than its codec has")
     c.ravel()[places] = values
     out, first, taken, plain = {}, 0, 0, iter(beside)
     for part in codec.parts:
@@ -181,13 +189,18 @@ def _range_encode(c: Ints, codec: StateCodec) -> bytes:
 
 def _range_decode(body: bytes, at: int, rows: int, codec: StateCodec) -> tuple[Ints, int]:
     (count,), at = read_numbers(body, at, 1)
+    if at + 4 * count > len(body):
+        raise InputError("the data ends too early")
     words = np.frombuffer(body[at : at + 4 * count], "<u4").astype(np.uint32)
     columns = int(_spoken(codec).sum())
     if not rows * columns:
         return np.zeros((rows, columns), np.int64), at + 4 * count
     coding = _constriction()
     decoder = coding.queue.RangeDecoder(words)
-    c = decoder.decode(*_gaussians(coding, codec, rows))
+    try:
+        c = decoder.decode(*_gaussians(coding, codec, rows))
+    except (AssertionError, ValueError):  # constriction's, for words that it has not written
+        raise InputError("the words of the range coder are not those of a state") from None
     return c.astype(np.int64).reshape(rows, columns), at + 4 * count
 
 

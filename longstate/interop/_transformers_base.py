@@ -164,6 +164,7 @@ class LongstateModel(Trunk, LongstatePreTrained):
         cu_seq_lens_k: Tensor | None = None,
         max_length_q: int | None = None,
         max_length_k: int | None = None,
+        seq_idx: Tensor | None = None,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """The input of the head, and the states.
 
@@ -185,7 +186,7 @@ class LongstateModel(Trunk, LongstatePreTrained):
         before = 0 if past_key_values is None else past_key_values.length
         states = None if past_key_values is None else past_key_values.states
         mask = existing_tokens(attention_mask, given, before)
-        position_ids = packed_positions(position_ids, cu_seq_lens_q, given)
+        position_ids = packed_positions(position_ids, cu_seq_lens_q, seq_idx, given)
         reset = first_tokens(position_ids, given, mask)
         wanted = self.config.output_hidden_states
         wanted = wanted if output_hidden_states is None else output_hidden_states

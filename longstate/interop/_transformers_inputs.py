@@ -81,7 +81,10 @@ def first_tokens(position_ids: Tensor | None, inputs: Tensor, mask: Tensor | Non
 
 
 def packed_positions(
-    position_ids: Tensor | None, cu_seq_lens: Tensor | None, inputs: Tensor
+    position_ids: Tensor | None,
+    cu_seq_lens: Tensor | None,
+    seq_idx: Tensor | None,
+    inputs: Tensor,
 ) -> Tensor | None:
     """`position_ids`; if there are none, those of packed texts of which the bounds are known.
 
@@ -89,14 +92,26 @@ def packed_positions(
         position_ids (b, t): as given.
         cu_seq_lens (n + 1): where each text of one row begins, and the end, as collators for
             flash-attention give them.
+        seq_idx (b, t): the number of the text that a token belongs to.
         inputs: tokens (b, t), or vectors (b, t, d).
 
     Raises:
-        InputError: the bounds are not those of one row.
+        InputError: the bounds are not those of one row, or the numbers are not one for each token.
     """
-    if position_ids is not None or cu_seq_lens is None:
+    if position_ids is not None or (cu_seq_lens is None and seq_idx is None):
         return position_ids
     b, t = inputs.shape[:2]
+    if cu_seq_lens is None:
+        assert seq_idx is not None
+        if tuple(seq_idx.shape) != (b, t) or seq_idx.is_floating_point():
+            raise InputError(
+                f"seq_idx must be whole numbers of shape {(b, t)}; got {seq_idx.dtype} of shape "
+                f"{tuple(seq_idx.shape)}"
+            )
+        places = torch.arange(t, device=seq_idx.device).expand(b, t)
+        begins = torch.ones_like(seq_idx, dtype=torch.bool)
+        begins[:, 1:] = seq_idx[:, 1:] != seq_idx[:, :-1]
+        return places - torch.where(begins, places, 0).cummax(dim=1).values
     lengths = cu_seq_lens.diff()
     fits = b == 1 and cu_seq_lens.dim() == 1 and len(lengths) > 0
     if not fits or bool((lengths < 0).any()) or cu_seq_lens[[0, -1]].tolist() != [0, t]:

@@ -111,6 +111,7 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
         cu_seq_lens_k: Tensor | None = None,
         max_length_q: int | None = None,
         max_length_k: int | None = None,
+        seq_idx: Tensor | None = None,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Logits, loss, and the states.
 
@@ -133,6 +134,8 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
             cu_seq_lens_q (n + 1): where packed texts begin, if there are no `position_ids`.
             cu_seq_lens_k, max_length_q, max_length_k: not used; collators for flash-attention give
                 them.
+            seq_idx (b, t): the number of the text that a token belongs to; used if there are
+                neither `position_ids` nor `cu_seq_lens_q`.
 
         Returns:
             loss: mean over the predicted tokens, in nats, if labels were given.
@@ -144,7 +147,7 @@ class LongstateForCausalLM(LongstatePreTrained, GenerationMixin):
             ValueError: an argument is missing, refused, or does not fit.
         """
         given = the_input(input_ids, inputs_embeds)
-        position_ids = packed_positions(position_ids, cu_seq_lens_q, given)
+        position_ids = packed_positions(position_ids, cu_seq_lens_q, seq_idx, given)
         inner = self.model(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache,
             output_attentions, output_hidden_states, return_dict=True,

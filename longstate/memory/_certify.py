@@ -23,7 +23,7 @@ from longstate.errors import InputError
 from longstate.memory._certificate import Certificate, Claim
 from longstate.memory._gate_claims import gate_claims
 from longstate.memory._input_ball import ball_of
-from longstate.memory._linear_claims import growth_of, linear_claims
+from longstate.memory._linear_claims import REGULAR, growth_of, linear_claims
 from longstate.memory._recording import (
     Data,
     Found,
@@ -125,13 +125,18 @@ def _sentence(claims: list[Claim], count: int) -> str:
             f"{layers} of {count} layers fail a claim; first {failed[0].layer}: {failed[0].what}."
         )
     growth = float(growth_of(claims).amax()) if growth_of(claims).numel() else 1.0
+    bare = _regular_only(claims)
     if growth <= 1:
-        said = f"No layer (of {count}) can expand a state (2-norm), for any input."
+        when = " at regular samples" if bare else ""
+        said = f"No layer (of {count}) can expand a state (2-norm){when}, for any input."
     else:
         said = (
             f"Each layer (of {count}) finally forgets, or keeps a state that cannot expand; "
-            f"before that a state may grow up to {number(growth)} times (2-norm)."
+            f"before that a state may grow up to {number(growth)} times (2-norm)"
+            + (" at regular samples." if bare else ".")
         )
+    if bare:
+        said += f" At other times between samples nothing is certified of {', '.join(bare)}."
     vacuous = [c for c in claims if c.note.startswith("no practical bound")]
     if vacuous:
         said += (
@@ -139,6 +144,12 @@ def _sentence(claims: list[Claim], count: int) -> str:
             f"{vacuous[0].layer}: {vacuous[0].what}."
         )
     return said
+
+
+def _regular_only(claims: list[Claim]) -> list[str]:
+    """Layers whose claims are about regular samples only, although a range of dt was asked for."""
+    layers = dict.fromkeys(c.layer for c in claims)
+    return [n for n in layers if all(c.what.endswith(REGULAR) for c in claims if c.layer == n)]
 
 
 def _check(model: nn.Module, found: list[Found], dt: tuple[float, float]) -> None:

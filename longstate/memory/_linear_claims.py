@@ -26,6 +26,8 @@ from longstate.memory._timescales import eigenvalues
 from longstate.systems import DiagonalSystem, TwoSidedSystem
 
 KEPT = 0.01  # share of a state below which it counts as forgotten
+REGULAR = ", regular samples"
+"""How a claim ends that says nothing of other times between samples."""
 _SUMMABLE = 1 - 1e-12  # with a larger modulus, sums over all time have no correct digits
 
 
@@ -57,15 +59,15 @@ def linear_claims(name: str, layer: Any, dt: tuple[float, float]) -> list[Claim]
         fading = _fading(system)
         narrow = _narrow_size(layer)
         claims = _of_fading(name, fading, narrow, number_format(layer))
+        if fading.forgets and fading.size > _SUMMABLE:
+            claims += [bounded(c, layer) for c in _endless(name)]
+        elif fading.forgets:
+            both = wide.two_sided() if getattr(layer, "bidirectional", False) else system
+            claims += [bounded(c, layer) for c in _of_gains(name, both, system)]
         if dt != (1.0, 1.0):
-            claims = [c._replace(what=f"{c.what}, regular samples") for c in claims]
+            claims = [c._replace(what=f"{c.what}{REGULAR}") for c in claims]
             claims += _irregular(name, wide, dt)
-        if not fading.forgets:
-            return claims
-        if fading.size > _SUMMABLE:
-            return [*claims, *(bounded(c, layer) for c in _endless(name))]
-        both = wide.two_sided() if getattr(layer, "bidirectional", False) else system
-        return [*claims, *(bounded(c, layer) for c in _of_gains(name, both, system))]
+        return claims
 
 
 def _of_fading(name: str, f: Fading, narrow: float, format_name: str) -> list[Claim]:

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from longstate._nonfinite import first_bad
-from longstate.errors import InputError
+from longstate.errors import InputError, expect_whole
 from longstate.layers._base import State
 from longstate.models._language import LanguageModel
-from longstate.models._prompts import check_prompts, check_stops, generators, is_count
+from longstate.models._prompts import check_prompts, check_stops, generators
 from longstate.models._sampling import Sampling
 from longstate.models._text_stream import TextStream
 
@@ -144,8 +144,7 @@ def _start(
 ) -> "tuple[list[_Row], Iterator[Piece]]":
     """The rows, and the iterator that fills them."""
     texts = check_prompts(prompts, model.spec.vocab_size)
-    if not is_count(max_tokens):
-        raise InputError(f"max_tokens must be a whole number of at least 1; got {max_tokens!r}")
+    expect_whole("max_tokens", max_tokens)
     check_stops(stop_tokens, stop_strings, decode)
     allowed = None
     if allowed_tokens is not None:

@@ -55,7 +55,3 @@ def generators(seed: int | Sequence[int], rows: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(s) for s in seeds]
     except (RuntimeError, TypeError, ValueError):
         raise InputError(f"seed must be whole numbers of 64 bits; got {seed!r}") from None
-
-
-def is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from longstate.models._language import LanguageModel
 
 Module = TypeVar("Module", bound=nn.Module)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def build(make: Callable[[], Module], tensors: dict[str, Tensor], path: str | Path) -> Module:
@@ -50,8 +51,24 @@ def build(make: Callable[[], Module], tensors: dict[str, Tensor], path: str | Pa
         if not finite(tensor):
             raise InputError(f"{path} cannot be used: its {name} holds numbers that are not finite")
     module = make()
+    _take_types(module, tensors)
     module.load_state_dict(tensors)
     return module.eval()
+
+
+def _take_types(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters and buffers the types of the file, so that loading rounds nothing and widens
+    no narrow model. `dynamics` of layers stay in float32 at least, and buffers in their own type.
+    """
+    for path, owner in module.named_modules():
+        own = [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]
+        for name, t in own:
+            stored = tensors.get(f"{path}.{name}" if path else name)
+            if stored is None or stored.dtype not in _FLOATS or not t.is_floating_point():
+                continue
+            kept = t.dtype if not isinstance(t, nn.Parameter) else stored.dtype
+            kept = torch.float32 if name in getattr(owner, "dynamics", ()) else kept
+            t.data = t.data.to(torch.promote_types(kept, stored.dtype))
 
 
 def check_tensors(

@@ -1,12 +1,12 @@
 """Check that there is enough memory to train a model, before the model is made."""
 
-import os
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from longstate._environment import installed_memory
 from longstate.errors import InputError
 
 _COPIES = 5  # weights, gradients, two moments, and the best weights so far
@@ -30,18 +30,10 @@ def check_memory(make: Callable[[], nn.Module]) -> None:
         reason = str(e).partition("\n")[0][:200]
         raise InputError(f"no model of these sizes can be made: {reason}") from None
     needed = _COPIES * sum(t.numel() * t.element_size() for t in tensors)
-    there = _installed()
+    there = installed_memory()
     if there is not None and needed > there:
         raise InputError(
             f"a model of these sizes has {sum(t.numel() for t in tensors):,} numbers, and training "
             f"needs {needed / 2**30:,.0f} GiB for them; this machine has {there / 2**30:,.0f} GiB: "
             "choose a smaller d_model, n_layers or d_state"
         )
-
-
-def _installed() -> int | None:
-    """Bytes of memory in this machine; None if unknown."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

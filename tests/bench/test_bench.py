@@ -246,9 +246,9 @@ def test_a_folder_names_all_its_ops_and_case_does_not_matter():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"length": 0}, "length must be at least 1; got 0"),
-        ({"batch": -1}, "batch must be at least 1; got -1"),
-        ({"d_model": 0}, "d_model must be at least 1; got 0"),
+        ({"length": 0}, "length must be a whole number of at least 1; got 0"),
+        ({"batch": -1}, "batch must be a whole number of at least 1; got -1"),
+        ({"d_model": 0}, "d_model must be a whole number of at least 1; got 0"),
         ({"threads": 0}, "threads must be from 1 to"),
         ({"threads": 10**6}, "threads must be from 1 to"),
         ({"seconds": 0.0}, "seconds must be above 0 and at most 3600; got 0"),

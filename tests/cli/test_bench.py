@@ -69,7 +69,7 @@ def test_on_a_terminal_json_is_printed_only_on_request(capfd, monkeypatch):
         (["--ops", "short_con"], "there is no op 'short_con' to measure; did you mean 'short_c"),
         (["--layers", "S4,mambo"], "there is no layer 'mambo' to measure; did you mean 'Mamba"),
         (["--layers", "S4,"], "there is no layer '' to measure; there is 'S4', "),
-        (["--length", "0"], "length must be at least 1; got 0"),
+        (["--length", "0"], "length must be a whole number of at least 1; got 0"),
         (["--threads", "0"], "threads must be from 1 to"),
         (["--seconds", "-1"], "seconds must be above 0 and at most 3600; got -1"),
         (["--dtype", "bf16"], "there is no dtype 'bf16'; did you mean 'bfloat16'"),

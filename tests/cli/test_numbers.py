@@ -70,6 +70,18 @@ def test_a_duration_of_timings_out_of_range_is_refused(value, capsys):
     assert "seconds must be above 0 and at most 3600" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["0", "-1", BIG])
+@pytest.mark.parametrize("name", ["batch", "length", "d-model"])
+def test_sizes_of_a_benchmark(name, value, capsys):
+    assert main(["bench", "--layers", "mamba", f"--{name}={value}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {name.replace('-', '_')} must be a whole")
+
+
+def test_a_benchmark_larger_than_the_machine(capsys):
+    assert main(["bench", "--layers", "mamba", "--batch=100000", "--length=1000000"]) == 2
+    assert "input and output need 381,470 GiB, and this machine has" in capsys.readouterr().err
+
+
 def test_asking_for_memory_draws_no_random_numbers():
     torch.manual_seed(3)
     expected = torch.rand(1)

@@ -1,6 +1,7 @@
 """Parked states: bytes that come back, and bytes that are refused."""
 
 import hashlib
+import random
 
 import pytest
 import torch
@@ -108,6 +109,40 @@ def test_every_changed_or_missing_byte_is_detected(parked):
                 unpark(wrong, codec)
     with pytest.raises(InputError, match="checksum is wrong"):
         unpark(data + b"x", codec)
+
+
+@pytest.mark.parametrize("number", ["fitted", "coarse", "int4", "exact"])
+def test_parked_states_that_were_changed_by_hand(number):
+    """With a checksum that fits: refused in one sentence, or a state of the right shape."""
+    layer = made("s4d" if number in ("fitted", "coarse") else "mamba2")
+    if number in ("fitted", "coarse"):
+        codec = fit_codec(layer, error={"fitted": 0.01, "coarse": 0.9}[number])
+    else:
+        codec = plain_codec(layer, number)
+    body = park(state_of(layer, 3), codec)[:-8]
+    draw = random.Random(number)
+    for _ in range(300):
+        changed, at = bytearray(body), draw.randrange(14, len(body))
+        match draw.randrange(4):
+            case 0:
+                changed[at] = draw.randrange(256)
+            case 1:  # numbers of many bytes
+                changed[at : at + 1] = b"\xff" * draw.randrange(1, 12) + b"\1"
+            case 2:
+                changed = changed[:at]
+            case 3:
+                changed += draw.randbytes(draw.randrange(1, 9))
+        try:
+            back = unpark(signed(bytes(changed)), codec)
+        except InputError:
+            continue
+        codec.tensors_of(back)
+
+
+def test_a_parked_state_of_more_rows_than_memory_holds(parked):
+    data, codec = parked
+    with pytest.raises(InputError, match="more than this machine can hold"):
+        unpark(signed(data[:14] + b"\xff\xff\xff\xff\xff\x7f" + data[15:-8]), codec)
 
 
 def test_another_version_coder_or_codec(parked):

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves, tree_map
 
-from longstate.layers import S4, S4D, S5
+from longstate.layers import DSS, S4, S4D, S5
 from longstate.testing._states import annotations_unchecked, random_state
 from tests.layers.test_contract import LAYERS, NO_DT
 
@@ -94,7 +94,30 @@ def test_also_in_a_compiled_graph_and_in_transforms(name):
             assert not found[ROW, 4].isfinite().any()
 
 
-@pytest.mark.parametrize("make", [S4, S4D, S5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_training_and_narrow_types(name, dtype):
+    """Gradients of other rows stay as they were, too."""
+    torch.manual_seed(0)
+    layer = LAYERS[name]().to(dtype)
+    u, state = torch.randn(3, 70, layer.d_model).to(dtype), random_state(layer, 3)
+    hostile = u.clone()
+    hostile[ROW, 30, -1] = math.nan
+    found = []
+    for x in (u, hostile):
+        x.requires_grad_()
+        y, after = layer(x, state)
+        (gradient,) = torch.autograd.grad(y[[0, 2]].square().sum(), x)
+        found.append((y, gradient, after))
+    (y, gradient, after), (spoiled, other, end) = found
+    exactly(spoiled[[0, 2]], y[[0, 2]])
+    exactly(spoiled[ROW, :30], y[ROW, :30])
+    exactly(other[[0, 2]], gradient[[0, 2]])
+    exactly(others(end), others(after))
+    assert not spoiled[ROW, 30].isfinite().all()
+
+
+@pytest.mark.parametrize("make", [S4, S4D, S5, DSS])
 def test_in_both_directions_a_nonfinite_row_affects_no_other(make):
     layer = make(3, d_state=4, bidirectional=True)
     u = torch.randn(3, 70, 3)

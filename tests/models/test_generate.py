@@ -211,6 +211,7 @@ def test_a_stopped_callback_stops_generation(model):
         ({"prompts": [[-1]]}, "prompt 0 holds token -1"),
         ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1; got 0"),
         ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": 10**20}, "max_tokens must be a whole number from 1 to 1,000,000,000"),
         ({"temperature": -0.1}, "temperature must be a number of at least 0; got -0.1"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"temperature": float("inf")}, "temperature must be"),
