@@ -79,6 +79,11 @@ def check_layer(name: str, layer: Any) -> None:
         InputError: it is not a layer of this package, or it has no such method.
     """
     kind = type(layer).__name__
+    if known.prescription(layer) is not None:
+        raise InputError(
+            f"{name} has a prescription, which a smaller layer might not keep; "
+            "call longstate.layers.release(layer) first"
+        )
     if getattr(known, kind, None) is not type(layer):
         raise InputError(
             f"a {kind} is no layer of longstate.layers; reduce the model before "

@@ -2,6 +2,10 @@
 
 from longstate._lazy import public as _public
 from longstate.layers._base import Layer as Layer
+from longstate.layers._prescribed import Prescription as Prescription
+from longstate.layers._prescribed import prescribe as prescribe
+from longstate.layers._prescribed import prescription as prescription
+from longstate.layers._prescribed import release as release
 from longstate.layers.attention import Attention as Attention
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba

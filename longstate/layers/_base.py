@@ -123,8 +123,8 @@ class Layer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Layer":
         """Moves and converts. `dynamics` stay in float32 where the rest becomes narrower: rounded
         steps and frequencies are those of another system."""
-        given = [self._parameters.get(name) for name in self.dynamics]
-        own = [x for p in given if p is not None for x in (p, p.grad) if x is not None]
+        given = dynamics_of(self)
+        own = [x for p in given for x in (p, p.grad) if x is not None]
 
         def convert(x: Tensor) -> Tensor:
             y = fn(x)
@@ -137,6 +137,16 @@ class Layer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}"
+
+
+def dynamics_of(layer: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a layer names `dynamics`; of a parametrised one the original."""
+    free = getattr(layer, "parametrizations", {})
+    found = [
+        free[name].original if name in free else layer._parameters.get(name)
+        for name in getattr(layer, "dynamics", ())
+    ]
+    return [p for p in found if p is not None]
 
 
 def check_call(

@@ -11,8 +11,8 @@ floor it is Mamba's recurrence for A = -1 and a step softplus(W u + w), by zero-
 
 With `top_k` only the k entries with the largest gates are written at a sample. The other entries
 are not written: they keep their values exactly, or, with a floor, decay by 1 - floor (1 - A).
-This hard gate is the only form of the layer that saves work: a step of generation, without
-gradients, computes k of the n products B u. The gates and C h are still computed whole. Its
+This hard gate is the only form of the layer that saves work: a step without gradients, for few
+sequences at once, computes k of the n products B u. The gates and C h are still computed whole. Its
 gradient is straight-through: that of the gates before all but k were set to 0.
 
 Bhat, "Mathematical Formalism for Memory Compression in Selective State Space Models", 2024,
@@ -47,6 +47,8 @@ from longstate.layers._channelwise import log_uniform
 from longstate.layers._gated import beside
 from longstate.ops import diagonal_scan
 from longstate.systems import GateSelection, Trace
+
+_GATHERED = 4  # a gathered row of B takes about as long as so many rows of a product
 
 
 class GatedSSM(Layer):
@@ -139,8 +141,10 @@ class GatedSSM(Layer):
         reset: Bool[Tensor, " b"] | None = None,
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b d"], State]:
-        """With `top_k` and without gradients, only k entries are computed and written."""
-        if self.top_k is None or torch.is_grad_enabled() or len(u) == 0:
+        """With `top_k`, without gradients, and for few sequences, only k entries are computed."""
+        k = self.top_k
+        few = k is not None and 0 < _GATHERED * len(u) * k <= self.d_state
+        if k is None or not few or torch.is_grad_enabled():
             return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
         state = check_step(self, u, state, dt, mask, reset, rate)
         dt, x = scaled(u, dt, rate), zero_masked(u.to(self._dtype()), mask)
@@ -148,7 +152,7 @@ class GatedSSM(Layer):
         h = start = start if reset is None else start.masked_fill(beside(reset, start), 0)
         with full_precision(u):
             raw = F.linear(x, self.gate.weight.to(x.dtype), self.gate.bias.to(x.dtype))
-            at = raw.topk(self.top_k, dim=-1).indices
+            at = raw.topk(k, dim=-1).indices
             g = self._soft(raw.gather(1, at))
             decay, weight = self._step_of(g, g, dt, at)
             into = torch.einsum("bkd,bd->bk", self.B.to(x.dtype)[at], x)

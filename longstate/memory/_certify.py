@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from longstate._numbers import number
 from longstate.errors import InputError
@@ -175,7 +176,7 @@ def _nothing(model: nn.Module) -> str:
 
 def _check_parts(name: str, layer: nn.Module) -> None:
     """Refuse adapters: constants come from the weights, so other modules would be ignored."""
-    if not type(layer).__module__.startswith("longstate."):
+    if not parametrize.type_before_parametrizations(layer).__module__.startswith("longstate."):
         return  # layers of other packages describe themselves
     for part, module in layer.named_modules():
         home = type(module).__module__

@@ -13,11 +13,13 @@ Axes: n real numbers of the state, i inputs, o outputs, any leading batch axes.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
+from longstate.systems._balance import balance as balance
+from longstate.systems._balance import root
 from longstate.systems._numbers import in_float64
 
 System = DiagonalSystem | DPLRSystem | DenseSystem
@@ -132,38 +134,5 @@ def factor(S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """L with L L' = S, for a symmetric, possibly singular S: by Cholesky or by eigenvalues."""
     L, failed = torch.linalg.cholesky_ex(S)
     if bool(failed.any()):
-        L = torch.where(failed.bool()[..., None, None], _root(S), L)
+        L = torch.where(failed.bool()[..., None, None], root(S), L)
     return L
-
-
-def balance(
-    P: Shaped[Tensor, "*batch n n"], Q: Shaped[Tensor, "*batch n n"], r: int, floor: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The square-root method: the r directions with the largest Hankel singular values.
-
-    With P = L_P L_P* and Q = L_Q L_Q*, real or complex, and L_Q* L_P = U S V*,
-
-        T^+ = S^-1/2 U* L_Q*    T = L_P V S^-1/2    T^+ T = I
-
-    Args:
-        P, Q (..., n, n): Gramians, or other symmetric positive semidefinite matrices.
-        r: number of directions.
-        floor: share of the largest S below which a direction is not used, and set to zero.
-
-    Returns:
-        T^+ (..., r, n), T (..., n, r) and all S (..., n), of Gramians the Hankel singular values.
-    """
-    reach, observe = _root(P), _root(Q)
-    U, S, Vh = torch.linalg.svd(observe.mH @ reach)
-    first = S[..., :r]
-    used = first > floor * S[..., :1]
-    scale = torch.where(used, first.clamp(min=1e-300).rsqrt(), 0)
-    left = scale[..., None] * (U[..., :r].mH @ observe.mH)
-    right = (reach @ Vh[..., :r, :].mH) * scale[..., None, :]
-    return left, right, S
-
-
-def _root(S: Tensor) -> Tensor:
-    """L with L L* = S, by eigenvalues: S may be singular."""
-    values, vectors = torch.linalg.eigh((S + S.mH) / 2)
-    return vectors * values.clamp(min=0).sqrt()[..., None, :]

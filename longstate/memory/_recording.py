@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from longstate.errors import InputError
 from longstate.systems import Trace
@@ -56,7 +57,11 @@ def find_layers(model: nn.Module) -> list[Found]:
         if isinstance(mixer, nn.Module) and isinstance(norm, nn.Module):
             places[id(mixer)] = norm, module
     return [
-        Found(name or type(module).__name__, module, *places.get(id(module), (None, None)))
+        Found(
+            name or type_before_parametrizations(module).__name__,
+            module,
+            *places.get(id(module), (None, None)),
+        )
         for name, module in model.named_modules()
         if hasattr(module, "system") or hasattr(module, "selection")
     ]

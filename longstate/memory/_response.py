@@ -47,7 +47,8 @@ def _diagonal(system: DiagonalSystem) -> Sums:
     size = a.abs()
     weight = C.abs() * B.abs().sum(-1)[..., None, :]  # (..., o, n)
     found, lags = torch.zeros((), dtype=torch.float64), 1 << _BLOCK
-    powers = a[..., None] ** torch.arange(lags, dtype=torch.float64)  # (..., n, l)
+    each = a[..., None].expand(*a.shape, lags - 1)  # a product, because 0 ** 0 is NaN if complex
+    powers = torch.cat([torch.ones_like(a)[..., None], each], dim=-1).cumprod(-1)  # (..., n, l)
     step, now = powers[..., -1] * a, powers
     for block in range(_BLOCKS):
         kernel = torch.einsum("...on,...nl,...ni->...loi", C, now, B).real

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from longstate._facts import check_arguments, read
 from longstate.errors import InputError, near
 from longstate.layers import Layer
+from longstate.layers._prescribed import prescribe
 from longstate.layers._renamed import options_today
 from longstate.models._block import Gate, Norm
 from longstate.models._stack import layer_class
@@ -27,8 +28,9 @@ class LanguageSpec:
         layers: names of the mixing layers, one per block: `("mamba", "mamba", "s4d") * 8`. Any
             layer of `longstate.layers`, in any case.
         options: constructor options of each kind of layer by name, and of single blocks by their
-            number, which take precedence: `{"mamba": {"d_state": 16}, "3": {"d_state": 8}}`. Values
-            that JSON can hold.
+            number, which take precedence: `{"mamba": {"d_state": 16}, "3": {"d_state": 8}}`. The
+            option "prescribed" holds arguments of `longstate.layers.prescribe`. Values that JSON
+            can hold.
         norm: "rms" or "layer", before every block and at the end.
         norm_eps: added to the mean square in every norm with weights, those inside layers included.
         gate: "auto", "glu", "mlp" or "none": the part after every layer; see
@@ -130,7 +132,11 @@ class LanguageSpec:
         """
         name = self.layers[block]
         try:
-            layer = layer_class(name)(self.d_model, **self.options_of(block))
+            options = self.options_of(block)
+            prescribed = options.pop("prescribed", None)
+            layer = layer_class(name)(self.d_model, **options)
+            if prescribed is not None:
+                prescribe(layer, **prescribed)
         except (TypeError, ValueError, RuntimeError) as e:
             raise InputError(f"the layer {name!r} does not accept these options: {e}") from None
         if getattr(layer, "bidirectional", False):
@@ -193,6 +199,12 @@ def _check_options(name: str, layer: type[Layer], given: object) -> None:
     if not isinstance(given, Mapping):
         raise InputError(f"options of {name!r} must be a mapping; got {given!r}")
     known = [p for p in inspect.signature(layer).parameters if p != "d_model"]
+    given = dict(given)
+    prescribed = given.pop("prescribed", None)
+    if prescribed is not None:
+        if not isinstance(prescribed, Mapping):
+            raise InputError(f"prescribed of {name!r} must be a mapping; got {prescribed!r}")
+        check_arguments(prescribe, prescribed, f"prescribed of {name!r}")
     for option in given:
         if option not in known:
             raise InputError(f"{name!r} has no option {option!r}; {near(str(option), known)}")

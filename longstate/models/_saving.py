@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from longstate import _tensorfile as tensorfile
 from longstate._facts import check_arguments, mapping, value_of
 from longstate.errors import InputError
 from longstate.layers._base import Layer
+from longstate.layers._prescribed import prescribe
 from longstate.layers._renamed import options_today
 from longstate.models._language_spec import LanguageSpec
 from longstate.models._stack import any_layer_class
@@ -170,15 +173,18 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     """
     from longstate import layers
 
-    name, made_with = type(layer).__name__, getattr(layer, "_made_with", None)
-    if getattr(layers, name, None) is not type(layer) or made_with is None:
+    kind, made_with = type_before_parametrizations(layer), getattr(layer, "_made_with", None)
+    name, prescribed = kind.__name__, layers.prescription(layer)
+    free = parametrize.is_parametrized(layer) and prescribed is None
+    if getattr(layers, name, None) is not kind or made_with is None or free:
         raise InputError(f"{name} is not a layer of longstate.layers; only those can be saved")
     inside = [n for n, v in made_with.items() if isinstance(v, Layer)]
     made_with = {**made_with, **{n: describe_layer(getattr(layer, n)) for n in inside}}
     try:
-        return {"class": name.lower(), "arguments": json.loads(json.dumps(made_with))}
+        facts = {"class": name.lower(), "arguments": json.loads(json.dumps(made_with))}
     except TypeError:
         raise InputError(f"JSON cannot hold the arguments of {name}: {made_with}") from None
+    return facts if prescribed is None else {**facts, "prescribed": prescribed._asdict()}
 
 
 def layer_maker(facts: object, what: str) -> Callable[[], Layer]:
@@ -192,7 +198,7 @@ def layer_maker(facts: object, what: str) -> Callable[[], Layer]:
         InputError: they describe no layer.
     """
     given = mapping(facts, what)
-    for name in given.keys() ^ {"class", "arguments"}:
+    for name in (given.keys() - {"prescribed"}) ^ {"class", "arguments"}:
         raise InputError(f"{what} {'has an unknown' if name in given else 'lacks the'} {name!r}")
     kind = any_layer_class(value_of(given["class"], str, f"{what}.class"))
     arguments = options_today(kind.__name__, mapping(given["arguments"], f"{what}.arguments"))
@@ -202,7 +208,15 @@ def layer_maker(facts: object, what: str) -> Callable[[], Layer]:
         if hint is Layer
     }
     check_arguments(kind.__init__, arguments, what)
-    return lambda: kind(**{name: make() for name, make in inner.items()}, **arguments)
+    prescribed = given.get("prescribed")
+    if prescribed is not None:
+        check_arguments(prescribe, mapping(prescribed, f"{what}.prescribed"), what)
+
+    def make() -> Layer:
+        layer = kind(**{name: of() for name, of in inner.items()}, **arguments)
+        return layer if prescribed is None else prescribe(layer, **prescribed)
+
+    return make
 
 
 def save_layer(layer: Layer, path: str | Path) -> None:

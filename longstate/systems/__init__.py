@@ -1,6 +1,8 @@
 """Linear systems as frozen dataclasses, discretisation rules, and HiPPO matrices."""
 
 from longstate._lazy import public as _public
+from longstate.systems._balance import hankel_size as hankel_size
+from longstate.systems._balance import nuclear_norm as nuclear_norm
 from longstate.systems._dense import DenseSystem as DenseSystem
 from longstate.systems._diagonal import DiagonalSystem as DiagonalSystem
 from longstate.systems._discretize import Bilinear as Bilinear

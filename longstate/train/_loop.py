@@ -27,6 +27,7 @@ from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._optim import make_optimiser, set_rate
 from longstate.train._settings import Training
+from longstate.train._state_penalty import StatePenalty
 from longstate.train._stopping import stop_signals
 
 
@@ -124,7 +125,9 @@ def train(
         torch.manual_seed(seed)
         best = _copy(task.model)
         progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
-        run = _Run(task, settings, optimiser, progress, keeping)
+        weight = settings.state_budget
+        penalty = StatePenalty(task.model, weight) if weight else None
+        run = _Run(task, settings, optimiser, progress, keeping, penalty)
         if keeping.path is not None and keeping.path.exists():
             best = _resume(task.model, optimiser, progress, keeping)
         started = time.monotonic() - progress.seconds
@@ -161,6 +164,7 @@ class _Run(NamedTuple):
     optimiser: torch.optim.Optimizer
     progress: Progress
     keeping: Keeping
+    penalty: StatePenalty | None
 
 
 def _epoch(
@@ -174,11 +178,11 @@ def _epoch(
 
     An interrupt ends it too. `started`: when the run would have started without breaks.
     """
-    task, settings, optimiser, progress, keeping = run
+    task, settings, optimiser, progress, keeping, penalty = run
     saved = time.monotonic()
     for batch in task.epoch(progress.epoch)[progress.batch :]:
         set_rate(optimiser, _place(progress, settings), progress.total)
-        _step(task, optimiser, progress, batch)
+        _step(task, optimiser, progress, batch, penalty)
         progress.seconds = time.monotonic() - started
         if show is not None:
             show(progress)
@@ -193,16 +197,23 @@ def _epoch(
 
 
 def _step(
-    task: Task, optimiser: torch.optim.Optimizer, progress: Progress, batch: np.ndarray
+    task: Task,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    batch: np.ndarray,
+    penalty: StatePenalty | None,
 ) -> None:
     task.model.train()
     optimiser.zero_grad(set_to_none=True)
     before = torch.get_rng_state()
-    loss = task.loss(batch)
-    if bool(torch.isfinite(loss)):
-        loss.backward()
+    if penalty is None:
+        loss = total = task.loss(batch)
+    else:
+        loss, total = penalty.loss(progress.step, lambda: task.loss(batch))
+    if bool(torch.isfinite(total)):
+        total.backward()
         norm = nn.utils.clip_grad_norm_(task.model.parameters(), CLIP)
-    if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(norm)):
+    if not bool(torch.isfinite(total)) or not bool(torch.isfinite(norm)):
         torch.set_rng_state(before)
         where = describe_nonfinite(task.model, lambda: task.loss(batch))
         raise InputError(f"training stopped at step {progress.step}: {where}")

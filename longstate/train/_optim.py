@@ -14,15 +14,12 @@ import math
 import torch
 from torch import nn
 
+from longstate.layers._base import dynamics_of
 from longstate.train._settings import Training
 
 
 def make_optimiser(model: nn.Module, settings: Training) -> torch.optim.AdamW:
-    own = {
-        id(getattr(module, name))
-        for module in model.modules()
-        for name in getattr(module, "dynamics", ())
-    }
+    own = {id(p) for module in model.modules() for p in dynamics_of(module)}
     parameters = [p for p in model.parameters() if p.requires_grad]
     dynamics = [p for p in parameters if id(p) in own]
     others = [p for p in parameters if id(p) not in own]

@@ -22,6 +22,8 @@ class Training:
         dynamics_rate: Highest learning rate of the layers' decays, frequencies and step sizes.
         weight_decay: Weight decay of the weight matrices.
         patience: Stop after this many epochs without a better validation loss.
+        state_budget: Weight of a penalty on the size of the layers' states, so that they can be
+            reduced after training; 0 for none, 0.01 to begin with.
 
     Raises:
         InputError: a value is out of its range.
@@ -35,11 +37,12 @@ class Training:
     dynamics_rate: float = 1e-3
     weight_decay: float = 0.01
     patience: int = 4
+    state_budget: float = 0.0
 
     def __post_init__(self) -> None:
         _counts(self, "epochs", "batch_size", "windows_per_epoch", "patience")
         _positive(self, "minutes", "learning_rate", "dynamics_rate")
-        _not_negative(self, "weight_decay")
+        _not_negative(self, "weight_decay", "state_budget")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class TextTraining:
         dynamics_rate: Highest learning rate of the layers' decays, frequencies and step sizes; the
             smaller of 0.001 and the learning rate if not given.
         weight_decay: Weight decay of the weight matrices.
+        state_budget: Weight of a penalty on the size of the layers' states, so that they can be
+            reduced after training; 0 for none, 0.01 to begin with.
 
     Raises:
         InputError: a value is out of its range.
@@ -93,11 +98,12 @@ class TextTraining:
     learning_rate: float = 3e-3
     dynamics_rate: float | None = None
     weight_decay: float = 0.1
+    state_budget: float = 0.0
 
     def __post_init__(self) -> None:
         _counts(self, "batch_size", "steps")
         _positive(self, "epochs", "minutes", "learning_rate", "dynamics_rate")
-        _not_negative(self, "weight_decay")
+        _not_negative(self, "weight_decay", "state_budget")
         if self.steps is not None and self.epochs is not None:
             raise InputError("give steps or epochs, not both")
 

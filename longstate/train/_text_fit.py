@@ -112,5 +112,6 @@ def loop_settings(training: TextTraining, steps: int) -> Training:
         learning_rate=training.learning_rate,
         dynamics_rate=min(training.learning_rate, 1e-3) if rate is None else rate,
         weight_decay=training.weight_decay,
+        state_budget=training.state_budget,
         patience=looks + 1,
     )

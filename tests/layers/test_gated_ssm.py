@@ -13,6 +13,12 @@ def made(**options):
     return GatedSSM(5, d_state=7, **options).double()
 
 
+def wide(**options):
+    """With so many entries that a step gathers those that it writes."""
+    torch.manual_seed(0)
+    return GatedSSM(5, d_state=32, **options).double()
+
+
 def by_the_equation(layer, u, h):
     """h and y of u (t, d) with a full matrix A, one entry and one sample at a time."""
     A = torch.diag(torch.exp(-layer.log_rate.exp()))
@@ -73,9 +79,9 @@ def test_by_hand():
     assert_close(y[0, :, 0].tolist(), [0.875, 2 - 2 * 0.75**2.5])
 
 
-@pytest.mark.parametrize("top_k", [1, 3, 6])
+@pytest.mark.parametrize("top_k", [1, 8, 9, 31])
 def test_a_hard_gate_writes_k_entries_and_does_not_touch_the_others(top_k):
-    layer, h = made(top_k=top_k), torch.randn(1, 7).double()
+    layer, h = wide(top_k=top_k), torch.randn(1, 32).double()
     state = {"ssm": h[..., None]}
     for _ in range(20):
         u = torch.randn(1, 5).double()
@@ -103,7 +109,7 @@ def test_its_gradient_is_that_of_open_gates():
 
 @pytest.mark.parametrize("options", [{"top_k": 2}, {"top_k": 2, "floor": 0.1}])
 def test_a_step_without_gradients_is_the_same_step(options):
-    layer, u = made(**options), torch.randn(3, 9, 5).double()
+    layer, u = wide(**options), torch.randn(3, 9, 5).double()
     mask, reset = torch.rand(3, 9) < 0.7, torch.rand(3, 9) < 0.3
     dt = 3 * torch.rand(3, 9).double()
     state, whole = layer(torch.randn(3, 4, 5).double())[1], []
@@ -118,12 +124,12 @@ def test_a_step_without_gradients_is_the_same_step(options):
 
 def test_a_step_reads_k_rows_of_b(monkeypatch):
     """The other rows do not count, whatever they hold."""
-    layer, u = made(top_k=2), torch.randn(1, 5).double()
-    state = {"ssm": torch.randn(1, 7, 1).double()}
+    layer, u = wide(top_k=2), torch.randn(1, 5).double()
+    state = {"ssm": torch.randn(1, 32, 1).double()}
     with torch.no_grad():
         expected = layer.step(u, state)
         kept = layer.gate(u)[0].topk(2).indices
-        others = [i for i in range(7) if i not in kept.tolist()]
+        others = [i for i in range(32) if i not in kept.tolist()]
         layer.B[others] = torch.nan
         assert_close(layer.step(u, state), expected, rtol=0, atol=0)
 

@@ -181,3 +181,30 @@ def test_a_gate_of_zero_keeps_everything():
     for wrong in ({"gate": (0.5, 0.2)}, {"form": "other"}, {"lipschitz": -1.0}):
         with pytest.raises(InputError):
             gate_contraction(0.5, **{"drive": 1.0, **wrong})
+
+
+def test_the_worst_of_two_signs_bounds_a_state():
+    """Inputs far on one side: the largest B u is small there, the smallest is not."""
+    layer = trained_like(4, floor=0.2)
+    s = layer.selection()
+    ball = Ball(torch.ones(5).double(), -3 * s.into[0] / s.into[0].norm(), 0.5)
+    u = ball.bias - 0.5 * s.into[0] / s.into[0].norm()
+    largest = layer.trace(u.expand(1, 4000, -1)).states()[0, -1, 0].abs()
+    assert float(largest) <= float(most_written(s, ball)[0]) * (1 + 1e-12)
+    assert float(largest) >= 0.999 * float(most_written(s, ball)[0])
+
+
+def test_a_steep_gate_counts_with_the_state_and_with_the_input():
+    """A = 0, x = 1 and h = -1, where the gate is steepest: 1 - g + L (x - h) is the slope there."""
+    low, high, steep, drive = 0.5, 0.9, 8.0, 1.0
+    lipschitz = (high - low) * steep / 4
+
+    def step(h):
+        g = low + (high - low) * torch.sigmoid(steep * (h + drive))
+        return (1 - g) * h + g * drive
+
+    h = torch.tensor(-1.0).double().requires_grad_()
+    (slope,) = torch.autograd.grad(step(h), h)
+    found = gate_contraction(0.0, gate=(low, high), lipschitz=lipschitz, drive=drive)
+    assert found.radius == 1
+    assert 0.8 * found.factor < float(slope) <= found.factor

@@ -92,3 +92,16 @@ def test_refuses_what_is_not_stable():
         gains(DenseSystem(one, one, one, one, discrete=True))
     with pytest.raises(InputError, match="continuous"):
         gains(DenseSystem(-one, one, one, one))
+
+
+def test_a_state_that_forgets_at_once_has_gains():
+    """A = 0: y = C B u + D u, in complex arithmetic too, where 0 ** 0 is NaN."""
+    one = torch.ones(1, 1).to(torch.complex128)
+    s = DiagonalSystem(
+        torch.zeros(1).to(torch.complex128), one, 0.5 * one, torch.ones(1, 1).double(),
+        conjugate=True, discrete=True,
+    )  # fmt: skip
+    found = gains(s)
+    assert float(found.l1) == pytest.approx(2.0)
+    assert float(found.h_infinity_below) <= 2 * (1 + 1e-12)
+    assert float(found.h_infinity) >= 2 * (1 - 1e-12)
