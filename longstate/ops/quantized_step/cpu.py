@@ -93,11 +93,11 @@ def _exponent(largest, most, places):
 def _unpack(numbers: np.ndarray, e: int, packed: bool, h: np.ndarray) -> None:
     scale = h.dtype.type(np.nan) if e == BAD else h.dtype.type(_power(e))
     if packed:
-        half = len(numbers)
-        for i in range(half):
-            h[i] = h.dtype.type(np.int32(np.int32(numbers[i] & _LOW) - _EIGHT)) * scale
-        for i in range(half, len(h)):
-            h[i] = h.dtype.type(np.int32(np.int32(numbers[i - half] >> _HALF) - _EIGHT)) * scale
+        low, high = h[: len(numbers)], h[len(numbers) :]
+        for i in range(len(low)):
+            low[i] = h.dtype.type(np.int32(np.int32(numbers[i] & _LOW) - _EIGHT)) * scale
+        for i in range(len(high)):
+            high[i] = h.dtype.type(np.int32(np.int32(numbers[i] >> _HALF) - _EIGHT)) * scale
     else:
         for i in range(len(h)):
             h[i] = h.dtype.type(numbers[i]) * scale
@@ -126,12 +126,11 @@ def _round(h: np.ndarray, way: Way, first: int, numbers: np.ndarray) -> int:
         for i in range(len(h)):
             h[i] = np.rint(h[i] * scale)
     if way.packed:
-        half = len(numbers)
-        for i in range(len(h) - half):
-            both = h[i] + _SIXTEEN * h[i + half] + _BOTH  # two whole numbers, each plus 8
-            numbers[i] = np.uint8(np.int32(both))
-        for i in range(len(h) - half, half):  # no partner
-            numbers[i] = np.uint8(np.int32(h[i] + _BOTH))
+        low, high = h[: len(numbers)], h[len(numbers) :]
+        for i in range(len(high)):  # two whole numbers, each plus 8
+            numbers[i] = np.int32(low[i] + _SIXTEEN * high[i] + _BOTH)
+        if len(high) < len(low):
+            numbers[-1] = np.int32(low[-1] + _BOTH)
     else:
         for i in range(len(h)):
             numbers[i] = np.int32(h[i])
