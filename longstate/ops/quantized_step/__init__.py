@@ -111,8 +111,11 @@ def selective_quantized_step(
         ValueError: shapes or types do not fit, or `impl` cannot run here.
     """
     b, (d, n) = len(u), A.shape
-    for name, v, shape in (("u", u, (b, d)), ("dt", dt, (b, d)), ("z", z, (b, d)),
-                           ("B", B, (b, n)), ("C", C, (b, n)), ("D", D, (d,))):  # fmt: skip
+    shapes = {
+        "u": (u, (b, d)), "dt": (dt, (b, d)), "z": (z, (b, d)), "B": (B, (b, n)), "C": (C, (b, n)),
+        "D": (D, (d,)),
+    }  # fmt: skip
+    for name, (v, shape) in shapes.items():
         expect(v.shape == shape, f"{name} must be {shape}; got {shape_of(v)}")
     _check_state(state, digits, (b, d), n)
     if _on_cpu(impl, u, A):
@@ -147,8 +150,11 @@ def head_quantized_step(
     """
     (b, h, p), n = x.shape, B.shape[-1]
     expect(B.dim() == 3 and h % B.shape[1] == 0, f"B must be (b, g, n); got {shape_of(B)}")
-    for name, v, shape in (("log_a", log_a, (b, h)), ("weight", weight, (b, h)),
-                           ("B", B, (b, B.shape[1], n)), ("C", C, B.shape), ("D", D, (h,))):  # fmt: skip
+    shapes = {
+        "log_a": (log_a, (b, h)), "weight": (weight, (b, h)), "B": (B, (b, B.shape[1], n)),
+        "C": (C, B.shape), "D": (D, (h,)),
+    }  # fmt: skip
+    for name, (v, shape) in shapes.items():
         expect(v.shape == shape, f"{name} must be {tuple(shape)}; got {shape_of(v)}")
     _check_state(state, digits, (b, h, p), n)
     if _on_cpu(impl, x, log_a):

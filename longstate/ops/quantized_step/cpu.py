@@ -55,7 +55,7 @@ def _(x):
 
 
 def _back(bits):
-    """The number of `_bits` in float64, its exponent as `frexp` gives it, and whether it is finite."""
+    """The number of `_bits`, its exponent as `frexp` gives it, and whether it is finite."""
 
 
 @overload(_back)
