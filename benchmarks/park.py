@@ -1,6 +1,7 @@
 """Bits of parked states: a linear layer against theory, and Mamba-2 on a task.
 
-    python benchmarks/park.py           one thread; five minutes, most of them training
+    python benchmarks/park.py           one thread; five minutes, most of them training,
+                                    which a second run does not repeat
 
 1. A linear layer of 32 real numbers: Shannon's bound, an ideal entropy coder and fixed lengths, in
    the coordinates of the readout and in its own; and the error that was measured.
@@ -16,45 +17,13 @@ from typing import Literal
 import torch
 from command import parser
 from measure import machine, save
+from recall import CONTEXT, LETTERS, SEEDS, recall, trained
 from torch import Tensor
-from torch.nn import functional as F
 
 from longstate.compress import fit_codec, measure_codec, park, plain_codec, quantize_state, unpark
 from longstate.compress._codec_report import plain_bits
 from longstate.compress._quantizer import gaussian_entropy
 from longstate.layers import S4D
-from longstate.models import LanguageModel, LanguageSpec
-
-PAIRS, LETTERS, SEEDS, STEPS = 6, 16, (0, 1, 2), 2500
-CONTEXT = 2 * PAIRS
-OPTIONS = {"mamba2": {"d_state": 32, "d_head": 16}}
-
-
-def recall(rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Keys and values in turn, then every key again in another order; and the values asked for."""
-    draw = torch.Generator().manual_seed(seed)
-    keys = torch.rand(rows, LETTERS, generator=draw).argsort(1)[:, :PAIRS]
-    values = torch.randint(0, LETTERS, (rows, PAIRS), generator=draw)
-    order = torch.rand(rows, PAIRS, generator=draw).argsort(1)
-    pairs = torch.stack([keys, LETTERS + values], dim=2).flatten(1)
-    return torch.cat([pairs, keys.gather(1, order)], dim=1), values.gather(1, order)
-
-
-def trained(seed: int) -> LanguageModel:
-    torch.manual_seed(seed)
-    model = LanguageModel(LanguageSpec(2 * LETTERS, 32, ("mamba2", "mamba2"), options=OPTIONS))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    for i in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1, (i + 1) / 50) * (1 - 0.95 * i / STEPS)
-        x, y = recall(64, 1_000_000 * (seed + 1) + i)
-        logits = model(x)[0][:, CONTEXT:, LETTERS:]
-        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    return model.eval()
 
 
 def linear_rows(init: Literal["lin", "real"]) -> list[str]:
@@ -98,7 +67,7 @@ def noise_rows() -> list[str]:
 
 
 def recall_rows(seed: int) -> list[str]:
-    model = trained(seed)
+    model = trained("mamba2", seed)
     fit, (test, answers) = recall(1500, 11)[0], recall(4000, 12)
     with torch.no_grad():
         _, state = model(test[:, :CONTEXT])
