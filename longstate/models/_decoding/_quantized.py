@@ -48,7 +48,7 @@ class QuantizedLayer(Layer):
 
     def init_state(self, batch: int) -> State:
         """That of the layer, rounded."""
-        return self._rounded(self.layer.init_state(batch))
+        return self._rounded(self.layer.init_state(batch), 0)
 
     def forward(
         self,
@@ -65,7 +65,7 @@ class QuantizedLayer(Layer):
             check_state(self, state, len(u))
             state = self._exact(state)
         y, state = self.layer(u, state, **as_options(dt, mask, reset, rate))
-        return y, self._rounded(state)
+        return y, self._rounded(state, seed_of(self.digits))
 
     def step(
         self,
@@ -81,7 +81,7 @@ class QuantizedLayer(Layer):
         state = check_step(self, u, state, dt, mask, reset, rate)
         form = _STEPS.get(type(self.layer))
         own: Any = self.layer
-        if mask is None and reset is None and form is not None and _is_plain(own):
+        if mask is None and reset is None and form is not None and _is_plain(own, u):
             numbers, exponents = state["numbers"], state["exponents"]
             y, taps, (numbers, exponents) = form(
                 own, u, state["taps"], Rounded(numbers, exponents), scaled(u, dt, rate), self.digits
@@ -89,11 +89,11 @@ class QuantizedLayer(Layer):
             return y.to(u.dtype), {"taps": taps, "numbers": numbers, "exponents": exponents}
         options = as_options(dt, mask, reset, rate)
         y, after = self.layer.step(u, self._exact(state), **options)
-        return y, self._rounded(after)
+        return y, self._rounded(after, seed_of(self.digits))
 
-    def _rounded(self, state: State) -> State:
+    def _rounded(self, state: State, seed: int) -> State:
         rest = {name: v for name, v in state.items() if name != "ssm"}
-        numbers, exponents = round_state(state["ssm"], self.digits, seed_of(self.digits))
+        numbers, exponents = round_state(state["ssm"], self.digits, seed)
         return {**rest, "numbers": numbers, "exponents": exponents}
 
     def _exact(self, state: State) -> State:
@@ -106,10 +106,11 @@ class QuantizedLayer(Layer):
         return f"bits={self.digits.bits}, rounding={self.digits.rounding!r}"
 
 
-def _is_plain(layer: Any) -> bool:
+def _is_plain(layer: Any, u: Tensor) -> bool:
     """Whether no gradient is asked for, and the layer computes in float32 or float64."""
     wide = layer.D.dtype in (torch.float32, torch.float64)
-    return wide and not (torch.is_grad_enabled() and layer.D.requires_grad)
+    wanted = torch.is_grad_enabled() and (u.requires_grad or layer.D.requires_grad)
+    return wide and not wanted
 
 
 def _conv(layer: Any, v: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
