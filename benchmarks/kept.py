@@ -1,7 +1,7 @@
 """Trained models on disk, so that a script that trains some is quick when it runs again.
 
-They lie in `benchmarks/trained/`, which git ignores, under the name of the run and a digest of the
-file that trains them: an edit of that file trains anew.
+They are in `benchmarks/trained/`, which git ignores, under the name of the run and a digest of its
+settings: another setting is another model. Delete the folder after a change of the training itself.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ from longstate import load
 FOLDER = Path(__file__).parent / "trained"
 
 
-def kept(name: str, script: str, train: Callable[[], Any]) -> Any:
-    """The model of that name, trained if it is not there yet.
+def kept(name: str, settings: object, train: Callable[[], Any]) -> Any:
+    """The model of that name and those settings, trained if it is not there yet.
 
     Args:
-        name: of the run; it names the seed and every setting that the script varies.
-        script: `__file__` of what trains it.
+        name: of the run, with its seed.
+        settings: everything else that the training depends on; its `repr` counts.
         train: returns something with `save`.
     """
-    digest = hashlib.sha256(Path(script).read_bytes()).hexdigest()[:8]
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
     path = FOLDER / f"{name}_{digest}.safetensors"
     if not path.exists():
         FOLDER.mkdir(exist_ok=True)

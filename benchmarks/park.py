@@ -67,7 +67,7 @@ def noise_rows() -> list[str]:
 
 
 def recall_rows(seed: int) -> list[str]:
-    model = trained("mamba2", seed)
+    model = trained(seed)
     fit, (test, answers) = recall(1500, 11)[0], recall(4000, 12)
     with torch.no_grad():
         _, state = model(test[:, :CONTEXT])

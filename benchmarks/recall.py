@@ -13,7 +13,7 @@ from longstate.models import LanguageModel, LanguageSpec
 
 PAIRS, LETTERS, SEEDS, STEPS = 6, 16, (0, 1, 2), 2500
 CONTEXT = 2 * PAIRS
-OPTIONS = {"mamba2": {"d_state": 32, "d_head": 16}, "mamba": {"d_state": 32}}
+OPTIONS = {"d_state": 32, "d_head": 16}
 
 
 def recall(rows: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -26,16 +26,17 @@ def recall(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat([pairs, keys.gather(1, order)], dim=1), values.gather(1, order)
 
 
-def trained(layer: str, seed: int) -> LanguageModel:
-    """Two layers of 32 channels, from disk if they were trained before."""
-    model: LanguageModel = kept(f"recall_{layer}_{seed}", __file__, lambda: _train(layer, seed))
+def trained(seed: int) -> LanguageModel:
+    """Two layers of Mamba-2 of 32 channels, from disk if they were trained before."""
+    settings = OPTIONS, PAIRS, LETTERS, STEPS
+    model: LanguageModel = kept(f"recall_mamba2_{seed}", settings, lambda: _train(seed))
     return model.eval()
 
 
-def _train(layer: str, seed: int) -> LanguageModel:
+def _train(seed: int) -> LanguageModel:
     torch.manual_seed(seed)
-    options = {layer: OPTIONS[layer]}
-    model = LanguageModel(LanguageSpec(2 * LETTERS, 32, (layer, layer), options=options))
+    layers, options = ("mamba2", "mamba2"), {"mamba2": OPTIONS}
+    model = LanguageModel(LanguageSpec(2 * LETTERS, 32, layers, options=options))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     for i in range(STEPS):
         for group in optimizer.param_groups:

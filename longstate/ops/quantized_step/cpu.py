@@ -8,7 +8,7 @@ from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from longstate.ops._layout import array
+from longstate.ops._layout import array, on_large_pages
 from longstate.ops._numba import exact, inlined, kernel, parallel_for
 from longstate.ops._numba.math import exp
 from longstate.ops._numba.rows import load, read_out
@@ -228,7 +228,8 @@ def of_heads(
 
 
 def _empty(state: Rounded) -> Rounded:
-    return Rounded(*(torch.empty_like(v, memory_format=torch.contiguous_format) for v in state))
+    numbers, exponents = (torch.empty_like(v, memory_format=torch.contiguous_format) for v in state)
+    return Rounded(on_large_pages(numbers), exponents)
 
 
 def _way(digits: Digits, seed: int) -> tuple:
