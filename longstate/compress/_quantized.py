@@ -231,7 +231,7 @@ def quantize_state(
         moments = [(None, None)] * len(found)
     digits = Digits(int(bits), rounding)
     grids: list[AnyGrid] = [
-        _grid(s, *m, bits, allocate, digits)
+        _grid(s, m[0], m[1], bits, allocate, digits)
         if scale == "number"
         else RowGrid(
             s.place, s.shape, None if m[1] is None else m[1].expand(s.shape), digits, scale
