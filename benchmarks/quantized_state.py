@@ -1,6 +1,6 @@
 """When does a state in 8 or 4 bits hurt? Mamba-2 on recall, Mamba and Mamba-2 on text.
 
-    python benchmarks/quantized_state.py tinyshakespeare.txt [--only recall|text|hold]
+    python benchmarks/quantized_state.py tinyshakespeare.txt [--only recall,text,hold] [--layers mamba2]
 
 Three seeds each. The state is rounded after every sample, by `quantize_state` with steps that
 follow the state: one for each row (as `prepare_for_decoding(model, state_bits=8)` does) or one for
@@ -225,6 +225,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("text", type=Path)
     options.add_argument("--only", default="recall,text,hold")
+    options.add_argument("--layers", default="mamba2,mamba", help="of the text models")
     given = options.parse_args()
     torch.set_num_threads(1)
     text = given.text.read_text("utf-8")
@@ -247,7 +248,7 @@ def main() -> None:
                 part(f"text_{layers}_{s}", lambda n=layers, i=s: of_text(n, i, train, test))
                 for s in SEEDS
             ]
-            for layers in ("mamba2", "mamba")
+            for layers in given.layers.split(",")
         }
         lines += table("Text: nats per byte", found, -1.0)
     save("quantized_state", "\n".join(lines))
