@@ -1,6 +1,6 @@
 """When does a state in 8 or 4 bits hurt? Mamba-2 on recall, Mamba and Mamba-2 on text.
 
-    python benchmarks/quantized_state.py tinyshakespeare.txt [--only recall,text,hold] [--layers mamba2]
+    python benchmarks/quantized_state.py tinyshakespeare.txt [--only text] [--layers mamba2]
 
 Three seeds each. The state is rounded after every sample, by `quantize_state` with steps that
 follow the state: one for each row (as `prepare_for_decoding(model, state_bits=8)` does) or one for
@@ -236,7 +236,10 @@ def main() -> None:
         "score of the exact state, mean ± standard error of three seeds; other rows: how much"
     ]
     lines += ["worse it is. Worst: of all seeds, short or long. Predicted: error of the state as a"]
-    lines += ["share of its size. Stuck: changes of a number below half a step.", ""]
+    lines += [
+        "share of its size, for rounding to nearest. Stuck: changes of a number below half a step."
+    ]
+    lines += [""]
     if "hold" in given.only:
         lines += part("hold", hold)
     if "recall" in given.only:
