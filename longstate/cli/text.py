@@ -89,6 +89,10 @@ def generate(
         list[str], typer.Option(help="Text that ends the output; can be repeated.")
     ] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Seed of the random draws.")] = 0,
+    state_bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of a number in the states of selective layers, 8 or 4."),
+    ] = None,
 ) -> None:
     """Continue a text. Needs a language model.
 
@@ -110,6 +114,7 @@ def generate(
             repetition_penalty=repetition_penalty,
             stop_strings=stop_strings,
             seed=seed,
+            state_bits=state_bits,
         ):
             rate.write(text)
     except KeyboardInterrupt:

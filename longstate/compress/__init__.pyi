@@ -5,6 +5,7 @@ from longstate.compress._codec_report import CodedTensor as CodedTensor
 from longstate.compress._codec_report import measure_codec as measure_codec
 from longstate.compress._curve import RateCurve as RateCurve
 from longstate.compress._curve import RatePoint as RatePoint
+from longstate.compress._curve import SmallerPoint as SmallerPoint
 from longstate.compress._curve import rd_curve as rd_curve
 from longstate.compress._drift import Drift as Drift
 from longstate.compress._drift import drift as drift

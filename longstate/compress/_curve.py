@@ -17,11 +17,13 @@ from longstate.compress._codec import StateCodec, plain_codec
 from longstate.compress._codec_report import coded_bits, parked_bits, plain_bits, rows_of
 from longstate.compress._fit import maker, within
 from longstate.compress._future import states_at
+from longstate.compress._reduce import reduce
 from longstate.compress._seen import positions
 from longstate.errors import InputError
 from longstate.layers._base import State
 from longstate.memory import Result
 from longstate.memory._plot import draw
+from longstate.stream._tree import flatten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +57,20 @@ class RatePoint(NamedTuple):
     metric: float
 
 
+class SmallerPoint(NamedTuple):
+    """A reduced model, its states not rounded.
+
+    Attributes:
+        keep: share of the state that `reduce` was asked to keep.
+        bits: of one sequence's state.
+        metric: the reduced model's result from its own states.
+    """
+
+    keep: float
+    bits: int
+    metric: float
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RateCurve(Result):
     """Bits of parked states against a metric.
@@ -65,6 +81,7 @@ class RateCurve(Result):
         exact: the metric from the original states.
         state_bits: of one sequence before encoding.
         demand: bits that the task demands, if known.
+        smaller: reduced models, from the largest state to the smallest.
     """
 
     points: tuple[RatePoint, ...]
@@ -72,11 +89,16 @@ class RateCurve(Result):
     exact: float
     state_bits: int
     demand: float | None
+    smaller: tuple[SmallerPoint, ...] = ()
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         body = [
             [p.codec, *map(cell, (p.bits, p.coded, p.shannon, p.error, p.metric))]
             for p in (*self.points, *self.plain)
+        ]
+        body += [
+            [f"keep {p.keep:g}", f"{p.bits:,}", "-", "-", "-", number(p.metric)]
+            for p in self.smaller
         ]
         body.append(["as it is", cell(self.state_bits), "-", "-", "-", cell(self.exact)])
         return ["codec", "bits", "entropy bits", "Shannon bits", "error", "metric"], body
@@ -85,6 +107,9 @@ class RateCurve(Result):
         plain = super().to_dict()
         for name in ("points", "plain"):
             plain[name] = [dict(zip(RatePoint._fields, p, strict=True)) for p in plain[name]]
+        plain["smaller"] = [
+            dict(zip(SmallerPoint._fields, p, strict=True)) for p in plain["smaller"]
+        ]
         return plain
 
     def plot(self) -> "Figure":
@@ -101,6 +126,9 @@ class RateCurve(Result):
                 ax.annotate(
                     p.codec, (p.bits, p.metric), xytext=(4, -10), textcoords="offset points"
                 )
+            if self.smaller:
+                sizes, reached = zip(*((p.bits, p.metric) for p in self.smaller), strict=True)
+                ax.plot(sizes, reached, "C4s-", label="smaller state (reduce), 32 bits")
             ax.axhline(self.exact, color="0.7", linewidth=0.8, label="state as it is")
             if self.demand is not None:
                 ax.axvline(self.demand, color="C3", linestyle=":", label="the task's demand")
@@ -120,6 +148,7 @@ def rd_curve(
     test: Tensor | None = None,
     rest: str = "float16",
     demand: float | None = None,
+    keep: Sequence[float] = (),
 ) -> RateCurve:
     """Park states in different numbers of bits, and measure how well the model continues.
 
@@ -135,9 +164,11 @@ def rd_curve(
         rest: see `fit_codec`.
         demand: bits that the task demands, for the figure; see `known_bits` and others in
             `longstate.memory`.
+        keep: shares of the state; for each the model is reduced on `data` by `longstate.reduce`,
+            and measured with its own states, to compare fewer bits with fewer numbers.
 
     Raises:
-        InputError: see `fit_codec`.
+        InputError: see `fit_codec` and `longstate.reduce`.
     """
     if test is None:
         if len(data) < 4:
@@ -161,6 +192,7 @@ def rd_curve(
         RatePoint(name, parked_bits(codec, state), None, None, None, score(codec))
         for name, codec in plain
     )
+    smaller = tuple(_smaller(model, data, test, place, k, metric) for k in sorted(keep)[::-1])
     best = min((p for p in points), key=lambda p: (abs(p.metric - exact), p.bits))
     return RateCurve(
         kind="estimate",
@@ -172,7 +204,18 @@ def rd_curve(
         exact=exact,
         state_bits=codecs[0].state_bits,
         demand=demand,
+        smaller=smaller,
     )
+
+
+def _smaller(
+    model: nn.Module, data: Tensor, test: Tensor, place: int, keep: float, metric: Metric
+) -> SmallerPoint:
+    small, _ = reduce(model, data, keep=keep)
+    state = next(iter(states_at(small, test, [place])))
+    bits = sum(8 * v[0].nbytes for v in flatten(state).values())
+    with torch.no_grad():
+        return SmallerPoint(keep, bits, float(metric(small, state, test[:, place:])))
 
 
 def _fitted(codec: StateCodec, state: State, metric: float) -> RatePoint:

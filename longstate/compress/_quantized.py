@@ -9,63 +9,37 @@ sample, and it is smallest if bits follow the logarithm of P_ii Q_ii. This is an
 rounding to nearest are not white below about 5 bits, or if a number changes by less than a step per
 sample. Errors of stochastic rounding are. `drift` gives bounds for all inputs.
 
-Rounding happens between calls of the layer. It shows the effect of few bits, but saves no memory.
+With `scale="row"` steps follow the state, as in the decoding kernels, and no data is needed.
+
+Rounding happens between calls of the layer. It shows the effect of few bits, but saves no memory;
+`prepare_for_decoding(model, state_bits=8)` does.
 
 Axes: b sequences, t time, g groups, r rows of a group, m numbers of a row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from longstate._numbers import number
 from longstate.compress._future import Source, sources
-from longstate.compress._parts import Place
+from longstate.compress._grids import SCALES, AnyGrid, Grid, RowGrid, Scale
 from longstate.compress._seen import Data, collect
 from longstate.errors import InputError
 from longstate.layers._base import State, as_options
 from longstate.memory import Result
+from longstate.ops.quantized_step import ROUNDINGS, Digits, Rounding
 from longstate.stream._tree import flatten, unflatten
 
-Rounding = Literal["nearest", "stochastic", "feedback"]
-_ROUNDINGS = ("nearest", "stochastic", "feedback")
 _NO_NOISE = "; not below about 5 bits, nor where a number moves less than a step a sample"
 _DOUBT = {"nearest": _NO_NOISE, "stochastic": "", "feedback": _NO_NOISE}
 _DEVIATIONS = 5.0  # half of the range, in root mean squares
 _FEWEST, _MOST = 1.0, 24.0  # bits of one number
+_SHARED = range(2, 17)  # bits of one number where several share a step
 _NOISY = 5.0  # least bits of a number, if `bits` allows it: rounding errors are not white below
-
-
-class Grid(NamedTuple):
-    """The values that one tensor of a state may take.
-
-    Attributes:
-        place: which tensor.
-        step (g, r, m): distance between two values; 0 is one of the values.
-        levels (g, r, m): number of values.
-        observe (g, r, m): energy of the later outputs for an error of 1.
-    """
-
-    place: Place
-    step: Tensor
-    levels: Tensor
-    observe: Tensor
-
-    def snap(self, x: Tensor, stochastic: bool) -> tuple[Tensor, int]:
-        """The nearest value (b, g, r, m), or one of the two neighbours at random; and how many
-        numbers were outside the range."""
-        k = x / self.step
-        whole = torch.floor(k + torch.rand_like(k)) if stochastic else k.round()
-        low, high = -(self.levels // 2), (self.levels - 1) // 2
-        inside = torch.minimum(torch.maximum(whole, low), high)
-        return self.step * inside, int((inside != whole).sum())
-
-    def again(self, rest: Tensor) -> Tensor:
-        """The rounding error (b, g, r, m), rounded to one of `levels` values within a step."""
-        cell = torch.floor((rest / self.step + 0.5) * self.levels).clamp(min=0)
-        return self.step * ((torch.minimum(cell, self.levels - 1) + 0.5) / self.levels - 0.5)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,11 +78,13 @@ class QuantizedState(nn.Module):
         every: samples from one rounding to the next.
     """
 
-    def __init__(self, layer: nn.Module, grids: list[Grid], rounding: Rounding, every: int):
+    def __init__(self, layer: nn.Module, grids: Sequence[AnyGrid], rounding: Rounding, every: int):
         super().__init__()
         self.layer, self.grids, self.rounding, self.every = layer, grids, rounding, every
         self.clipped = 0
         """Number of values so far that were outside their range."""
+        self.steps: list[Tensor | None] = [None] * len(grids)
+        """Largest steps so far, of each tensor."""
 
     def init_state(self, batch: int) -> State:
         """The layer's initial state, and with feedback a zero rounding error."""
@@ -148,12 +124,17 @@ class QuantizedState(nn.Module):
         """An estimate of the noise in the outputs."""
         share = {"nearest": 1 / 12, "stochastic": 1 / 6, "feedback": 1 / 12}[self.rounding]
         noise, bits, steps = [], [], []
-        for g in self.grids:
-            step = g.step / g.levels if self.rounding == "feedback" else g.step
+        for g, seen in zip(self.grids, self.steps, strict=True):
+            step = g.finest if isinstance(g, Grid) else seen
+            if step is None or g.observe is None:
+                raise InputError(
+                    "the steps follow the state and are not known yet: pass data to "
+                    "quantize_state, and run the quantized layer on it"
+                )
             noise.append(share * float((g.observe * step.square()).sum()) / self.every)
-            many = 2 if self.rounding == "feedback" else 1
-            bits.append(many * float(g.levels.double().log2().mean()))
-            steps.append((float(g.step.min()), float(g.step.max())))
+            bits.append(g.bits)
+            coarse = g.step if isinstance(g, Grid) else step
+            steps.append((float(coarse.min()), float(coarse.max())))
         names = tuple(g.place.name for g in self.grids)
         return RoundingNoise(
             kind="estimate",
@@ -178,14 +159,16 @@ class QuantizedState(nn.Module):
 
     def _rounded(self, state: State) -> State:
         tensors, rests = flatten(state), []
-        for g in self.grids:
+        for i, g in enumerate(self.grids):
             h = tensors[g.place.name]
-            x = g.place.real(h).reshape(-1, *g.step.shape)
-            q, outside = g.snap(x, self.rounding == "stochastic")
-            self.clipped += outside
-            tensors[g.place.name] = g.place.back(q).to(h.device)
-            if self.rounding == "feedback":
-                rests.append(g.place.back(g.again(x - q)).to(h.device))
+            shape = g.step.shape if isinstance(g, Grid) else g.shape
+            snapped = g.round(g.place.real(h).reshape(-1, *shape))
+            self.clipped += snapped.outside
+            if isinstance(g, RowGrid) and len(h):
+                self.steps[i] = _larger(self.steps[i], snapped.step.amax(0))
+            tensors[g.place.name] = g.place.back(snapped.value).to(h.device)
+            if snapped.rest is not None:
+                rests.append(g.place.back(snapped.rest).to(h.device))
         rounded = unflatten(state, tensors)
         return {"state": rounded, "rest": rests} if self.rounding == "feedback" else rounded
 
@@ -198,43 +181,68 @@ def quantize_state(
     rounding: Rounding = "nearest",
     allocate: bool = True,
     every: int = 1,
+    scale: Scale = "number",
 ) -> QuantizedState:
     """Round the state of a layer or model to few bits while it runs.
 
     Args:
         layer: with a `system` or a `trace`, or a model of such layers.
         data: input of the layer, for the ranges. None: white noise of variance 1, for linear
-            layers.
+            layers; not needed if steps follow the state.
         bits: mean bits of a number of the recurrence's state, from 1 to 24. Other tensors, such as
             the past inputs of a short convolution, are not rounded.
         rounding: "nearest"; "stochastic": up or down at random, without bias; or "feedback": the
             rounding error is kept in the same number of bits and added before the next step.
         allocate: more bits for numbers with more effect on the outputs. False: the same for all.
         every: samples from one rounding to the next.
+        scale: the numbers that share a step. "number": each has its own, which is constant and
+            comes from the data. "row", "head" or "tensor": all numbers of one of these, in one
+            sequence, share a step, a power of 2 that follows the largest of them; `bits` is then
+            a whole number, the same for all. `prepare_for_decoding` works like "row".
 
     Raises:
-        InputError: an option is out of range, or a selective layer has no data.
+        InputError: an option is out of range, or a selective layer has no data for constant steps.
     """
     if not _FEWEST <= bits <= _MOST:
         raise InputError(f"bits must be between {_FEWEST:g} and {_MOST:g}; got {bits}")
-    if rounding not in _ROUNDINGS:
-        raise InputError(f"rounding must be one of {', '.join(_ROUNDINGS)}; got {rounding!r}")
+    if rounding not in ROUNDINGS:
+        raise InputError(f"rounding must be one of {', '.join(ROUNDINGS)}; got {rounding!r}")
+    if scale not in SCALES:
+        raise InputError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")
+    if scale != "number" and bits not in _SHARED:
+        raise InputError(
+            f"bits must be a whole number from 2 to 16 where a {scale} shares a step; got {bits}"
+        )
     if every < 1:
         raise InputError(f"every must be at least 1 sample; got {every}")
     found = sources(layer)
-    if data is None:
-        moments = [_of_system(s) for s in found]
-    else:
+    if data is not None:
         seen = collect(layer, found, data, None, 1024)
-        moments = [
+        moments: list[Any] = [
             (
                 x.states.square().mean(0),
                 x.observe.diagonal(dim1=-2, dim2=-1)[:, None] * x.weight[..., None],
             )
             for x in seen
         ]
-    grids = [_grid(s, *m, bits, allocate) for s, m in zip(found, moments, strict=True)]
+    elif scale == "number":
+        moments = [_of_system(s) for s in found]
+    else:
+        moments = [(None, None)] * len(found)
+    digits = Digits(int(bits), rounding)
+    grids: list[AnyGrid] = [
+        _grid(s, m[0], m[1], bits, allocate, digits)
+        if scale == "number"
+        else RowGrid(
+            s.place, s.shape, None if m[1] is None else m[1].expand(s.shape), digits, scale
+        )
+        for s, m in zip(found, moments, strict=True)
+    ]
     return QuantizedState(layer, grids, rounding, every)
+
+
+def _larger(a: Tensor | None, b: Tensor) -> Tensor:
+    return b if a is None else torch.maximum(a, b)
 
 
 def _of_system(s: Source) -> tuple[Tensor, Tensor]:
@@ -247,14 +255,16 @@ def _of_system(s: Source) -> tuple[Tensor, Tensor]:
     return P, Q
 
 
-def _grid(s: Source, square: Tensor, observe: Tensor, bits: float, allocate: bool) -> Grid:
+def _grid(
+    s: Source, square: Tensor, observe: Tensor, bits: float, allocate: bool, digits: Digits
+) -> Grid:
     square = square.clamp(min=1e-12 * float(square.max().clamp(min=1e-30)))
     each = torch.full_like(square, bits)
     if allocate:
         each = _allocated(0.5 * torch.log2((square * observe).clamp(min=1e-300)), bits)
     levels = torch.exp2(each).floor()
     step = 2 * _DEVIATIONS * square.sqrt() / levels
-    return Grid(s.place, step, levels.long(), observe.expand(s.shape))
+    return Grid(s.place, step, levels.long(), observe.expand(s.shape), digits)
 
 
 def _allocated(score: Tensor, bits: float) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from longstate.errors import InputError
-from longstate.models import LanguageModel, LanguageSpec, pieces
+from longstate.models import LanguageModel, LanguageSpec, pieces, prepare_for_decoding
 from longstate.train._checkpoint import run_folder
 from longstate.train._loop import Progress
 from longstate.train._memory import check_memory
@@ -173,6 +173,7 @@ class TextModel:
         repetition_penalty: float = 1.0,
         stop_strings: Sequence[str] = (),
         seed: int = 0,
+        state_bits: int | None = None,
     ) -> Iterator[str]:
         """As `generate`, but yields the text during generation.
 
@@ -185,9 +186,12 @@ class TextModel:
         start = self.tokens.encode(prompt)
         if not start:
             raise InputError("the prompt is empty; give at least one character")
+        model = self.model
+        if state_bits is not None:
+            model = _with_state_bits(model, state_bits)
         numbers = self.tokens.numbers  # a model may have more rows than there are tokens
         new = pieces(
-            self.model, [start], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
+            model, [start], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
             top_p=top_p, repetition_penalty=repetition_penalty, stop_strings=stop_strings,
             decode=self.tokens.decode, seed=seed,
             allowed_tokens=None if len(numbers) == self.model.spec.vocab_size else numbers,
@@ -205,6 +209,7 @@ class TextModel:
         repetition_penalty: float = 1.0,
         stop_strings: Sequence[str] = (),
         seed: int = 0,
+        state_bits: int | None = None,
     ) -> str:
         """Continue a text; see `longstate.models.generate`.
 
@@ -217,6 +222,8 @@ class TextModel:
             repetition_penalty: above 1 makes tokens that are already in the text less likely.
             stop_strings: strings that end the text; they are not part of it.
             seed: of the draws.
+            state_bits: 8 or 4: keep the state of Mamba, Mamba-2, Mamba-3 and Longhorn layers in so
+                many bits a number; see `longstate.models.prepare_for_decoding`. None: as it is.
 
         Returns:
             The text after the prompt.
@@ -228,6 +235,7 @@ class TextModel:
             self.stream(
                 prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                 repetition_penalty=repetition_penalty, stop_strings=stop_strings, seed=seed,
+                state_bits=state_bits,
             )
         )  # fmt: skip
 
@@ -296,3 +304,10 @@ class TextModel:
             **dataclasses.asdict(self.training),
             "seed": self.seed,
         }
+
+
+def _with_state_bits(model: LanguageModel, state_bits: int) -> LanguageModel:
+    try:
+        return prepare_for_decoding(model, state_bits=state_bits)
+    except ValueError as error:
+        raise InputError(str(error)) from None

@@ -95,3 +95,14 @@ def test_a_curve_at_given_bits(model, data):
         rd_curve(model, data, next_loss, bits=[5], at=12)
     with pytest.raises(InputError, match="data must have at least 4 rows"):
         rd_curve(model, data[:3], next_loss)
+
+
+def test_smaller_states_stand_beside_fewer_bits(model, data):
+    curve = rd_curve(model, data, next_loss, bits=[1500], keep=(0.25, 0.5), at=12)
+    assert [p.keep for p in curve.smaller] == [0.5, 0.25]
+    assert curve.smaller[1].bits < curve.smaller[0].bits < curve.state_bits
+    assert abs(curve.smaller[0].metric - curve.exact) < 0.1 * curve.exact
+    assert [p["keep"] for p in curve.to_dict()["smaller"]] == [0.5, 0.25]
+    assert "keep 0.25" in str(curve)
+    labels = [line.get_label() for line in curve.plot().axes[0].get_lines()]
+    assert "smaller state (reduce), 32 bits" in labels

@@ -3,7 +3,7 @@
 A step of batch 1 uses every weight once, so its time is the time to read the weights. The copy
 stores them in panels, in the order in which they are read (`longstate.ops.matvec`), in 32, 16 or 8
 bits. A `Mamba` layer, and its block in a language model, take a step in one kernel call. The model
-class, its calls and its float32 states are unchanged.
+class and its calls are unchanged. States are float32, or, with `state_bits`, in 8 or 4 bits.
 
     fast = prepare_for_decoding(model, "int8")
     logits, state = fast(prompt)
@@ -19,13 +19,21 @@ from torch import Tensor, nn
 from longstate.models._decoding._linear import Format as Format
 from longstate.models._decoding._linear import PanelLinear as PanelLinear
 from longstate.models._decoding._mamba import swap_in
+from longstate.models._decoding._quantized import quantize_states
 from longstate.ops._layout import on_large_pages
+from longstate.ops.quantized_step import Digits, Rounding
 
 Model = TypeVar("Model", bound=nn.Module)
 _LINE = 64  # bytes of a cache line
 
 
-def prepare_for_decoding(model: Model, weights: Format = "float32") -> Model:
+def prepare_for_decoding(
+    model: Model,
+    weights: Format = "float32",
+    *,
+    state_bits: int | None = None,
+    state_rounding: Rounding = "nearest",
+) -> Model:
     """A copy of `model` for generation, in evaluation mode and without gradients.
 
     Every `nn.Linear` becomes a `PanelLinear`, in any model. If `model.head` is None, or shares its
@@ -51,12 +59,14 @@ def prepare_for_decoding(model: Model, weights: Format = "float32") -> Model:
             prepared[id(module)] = _panels(name, module.weight, module.bias, weights)
     maps = list(prepared.values())
     # deepcopy uses an entry of its memo as the finished copy of a module
-    fast = copy.deepcopy(model, prepared).eval().requires_grad_(False)
+    fast: Any = copy.deepcopy(model, prepared).eval().requires_grad_(False)
     embedding = getattr(model, "embedding", None)
     if isinstance(embedding, nn.Embedding) and getattr(model, "head", embedding) is None:
         fast.head = _panels("embedding", embedding.weight, None, weights)
         maps.append(fast.head)
     _side_by_side(maps)
+    if state_bits is not None:
+        fast = quantize_states(fast, Digits(state_bits, state_rounding))
     swap_in(fast)
     return fast
 
