@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})_(.+)\.md")
-_QUOTED = re.compile(r"^\[Table: ([^\]]+)\]\((?:\.\./)*benchmarks/results/([^)]+)\)$", flags=re.M)
+_QUOTED = re.compile(
+    r"^\[Table: ([^\]]+)\]\((?:\.\./)((?:\.\./)*)benchmarks/results/([^)]+)\)$", flags=re.M
+)
 
 
 def pages(root: Path) -> dict[str, str]:
@@ -43,8 +45,9 @@ def with_tables(markdown: str, root: Path) -> str:
     """Replace a line `[Table: HEADING](../benchmarks/results/FILE)` by the table."""
 
     def quote(match: re.Match) -> str:
-        text = (root / "benchmarks" / "results" / match[2]).read_text("utf-8")
-        return table(text, match[1]) + f"\n\n[Where these come from](benchmarks/{match[2]}).\n"
+        heading, up, name = match.groups()
+        text = (root / "benchmarks" / "results" / name).read_text("utf-8")
+        return table(text, heading) + f"\n\n[Where these come from]({up}benchmarks/{name}).\n"
 
     return _QUOTED.sub(quote, markdown)
 

@@ -39,7 +39,7 @@ from longstate.memory._input_ball import ball_of
 from longstate.memory._powers import Powers
 from longstate.memory._recording import find_layers
 from longstate.memory._selective_bounds import cast, rates, state_size, steps
-from longstate.ops.quantized_step.reference import LEAST
+from longstate.ops.quantized_step import LEAST
 from longstate.systems import DiagonalSystem
 
 _ROUNDING = 1e-12  # of float64, in eigenvalues and sums

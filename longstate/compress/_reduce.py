@@ -73,8 +73,7 @@ def reduce(
             selective layer has no data; or no layer can become smaller.
     """
     _check(keep, tol, budget, method, allocation)
-    module = models.inner(model)
-    batches = batches_of(data)
+    module, batches = models.inner(model), batches_of(data)
     if heal_minutes is not None:
         check_minutes(heal_minutes)
         if not batches:

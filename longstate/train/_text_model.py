@@ -98,12 +98,8 @@ class TextModel:
             InputError: the tokenizer has more tokens than the model.
         """
         spec = model.spec
-        self = cls(
-            spec.layers,
-            d_model=spec.d_model,
-            n_layers=len(spec.layers),
-            tokenizer=tokenizer,
-        )
+        names, d_model = spec.layers, spec.d_model
+        self = cls(names, d_model=d_model, n_layers=len(names), tokenizer=tokenizer)
         self.context = context
         if self.tokens.size > model.spec.vocab_size:
             name = getattr(self.tokens, "path", tokenizer)
@@ -188,7 +184,7 @@ class TextModel:
             raise InputError("the prompt is empty; give at least one character")
         model = self.model
         if state_bits is not None:
-            model = _with_state_bits(model, state_bits)
+            model = prepare_for_decoding(model, state_bits=state_bits)
         numbers = self.tokens.numbers  # a model may have more rows than there are tokens
         new = pieces(
             model, [start], max_tokens=max_tokens, temperature=temperature, top_k=top_k,
@@ -222,8 +218,7 @@ class TextModel:
             repetition_penalty: above 1 makes tokens that are already in the text less likely.
             stop_strings: strings that end the text; they are not part of it.
             seed: of the draws.
-            state_bits: 8 or 4: keep the state of Mamba, Mamba-2, Mamba-3 and Longhorn layers in so
-                many bits a number; see `longstate.models.prepare_for_decoding`. None: as it is.
+            state_bits: 8 or 4 bits a number; see `longstate.models.prepare_for_decoding`. None: 32.
 
         Returns:
             The text after the prompt.
@@ -280,14 +275,12 @@ class TextModel:
             InputError: there is no such run or file, or it is damaged.
         """
         model, tokens, history, training, made = read_run(path)
+        spec = model.spec
+        tokenizer = str(tokens.path) if isinstance(tokens, FileTokens) else "bytes"
         self = cls(
-            model.spec.layers,
-            d_model=model.spec.d_model,
-            n_layers=len(model.spec.layers),
-            tokenizer=str(tokens.path) if isinstance(tokens, FileTokens) else "bytes",
-            training=training,
-            seed=made.seed,
-        )
+            spec.layers, d_model=spec.d_model, n_layers=len(spec.layers), tokenizer=tokenizer,
+            training=training, seed=made.seed,
+        )  # fmt: skip
         self.context = made.context
         self._model, self._tokens, self.history = model, tokens, history
         return self
@@ -304,10 +297,3 @@ class TextModel:
             **dataclasses.asdict(self.training),
             "seed": self.seed,
         }
-
-
-def _with_state_bits(model: LanguageModel, state_bits: int) -> LanguageModel:
-    try:
-        return prepare_for_decoding(model, state_bits=state_bits)
-    except ValueError as error:
-        raise InputError(str(error)) from None

@@ -4,68 +4,13 @@ import pytest
 import torch
 
 from longstate.compress import drift, quantize_state
-from longstate.compress._grids import Grid, RowGrid
 from longstate.errors import InputError
-from longstate.layers import S4, S4D, S5, LinOSS, Longhorn, Mamba, Mamba2
+from longstate.layers import S4, S4D, S5, LinOSS, Longhorn
+from tests.compress.drifts import RADIUS, LeakyBank, limited, searched, tensor_of, worst_case
 from tests.compress.states import language, made
 
 ROUNDINGS = ("nearest", "stochastic", "feedback")
 SCALES = ("number", "row", "head", "tensor")
-RADIUS = 30.0
-
-
-class LeakyBank(S4D):
-    """32 real states of one channel that forget within a few hundred samples."""
-
-    def __init__(self):
-        super().__init__(1, d_state=32, init="real", dt_min=0.01, dt_max=0.01)
-
-
-def limited(kind):
-    """A selective layer whose step is at least 0.05, so that there is a certified rate below 1."""
-    torch.manual_seed(2)
-    if kind == "mamba":
-        return Mamba(3, d_state=4, dt_limit=(0.05, 0.2)).double()
-    return Mamba2(4, d_state=4, d_head=4, dt_limit=(0.05, 0.2)).double()
-
-
-def tensor_of(state):
-    return state["ssm"] if isinstance(state, dict) else state
-
-
-def searched(quantized, u, dt=None, width=12):
-    """The largest distance of every stored state that a search finds. At each sample it tries
-    inputs in the directions of u (k, t, d), at random sizes, and goes on from the one after which
-    the rounded state is furthest from the exact one. It knows nothing of the bound."""
-    layer, draw = quantized.layer, torch.Generator().manual_seed(5)
-    exact, rounded = layer.init_state(1), quantized.init_state(1)
-    worst = torch.zeros_like(tensor_of(exact).abs().flatten())
-    for t in range(u.shape[1]):
-        which = torch.randint(len(u), (width,), generator=draw)
-        sizes = torch.rand(width, 1, 1, generator=draw, dtype=torch.float64)
-        tries = u[which, t : t + 1] * sizes
-        times = {}
-        if dt is not None:
-            low, high = dt
-            times["dt"] = low + (high - low) * torch.rand(
-                width, 1, generator=draw, dtype=torch.float64
-            )
-        many = [tree(lambda v: v.expand(width, *v.shape[1:]), s) for s in (exact, rounded)]
-        with torch.no_grad():
-            _, exact = layer(tries, many[0], **times)
-            _, rounded = quantized(tries, many[1], **times)
-        h, q = tensor_of(exact), tensor_of(quantized._whole(rounded))
-        miss = (h - q).abs().flatten(1)
-        worst = torch.maximum(worst, miss.amax(0))
-        best = int(miss.sum(1).argmax()) if t % 3 else int(miss.amax(1).argmax())
-        exact, rounded = (tree(lambda v, i=best: v[i : i + 1], s) for s in (exact, rounded))
-    return worst
-
-
-def tree(change, state):
-    if isinstance(state, dict):
-        return {name: tree(change, v) for name, v in state.items()}
-    return [tree(change, v) for v in state] if isinstance(state, list) else change(state)
 
 
 def drifted(quantized, layer, u, state=None):
@@ -174,85 +119,6 @@ def test_irregular_samples_have_a_bound_of_their_own():
     assert bool((miss <= often.state.flatten()).all())
     assert "dt between 0.02 and 1" in often.scope
     assert bool(drift(quantized, radius=RADIUS, dt=(0.0, 1.0)).state.isinf().all())
-
-
-@pytest.mark.parametrize("scale", ["row", "tensor"])
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: S5(3, d_state=6, dt_min=0.05, dt_max=0.3),
-        lambda: S4D(2, d_state=6, dt_min=0.05, dt_max=0.3),
-        LeakyBank,
-        lambda: S4(2, d_state=6, dt_min=0.05, dt_max=0.3),
-        lambda: LinOSS(3, d_state=4),
-    ],
-)
-def test_a_search_stays_below_the_bound_of_steps_that_follow_the_state(make, rounding, scale):
-    torch.manual_seed(1)
-    layer = make().double()
-    quantized = quantize_state(layer, bits=12, rounding=rounding, scale=scale)
-    u = torch.randn(32, 60, layer.d_model).double()
-    bound = drift(quantized, radius=float(u.norm(dim=-1).max()))
-    worst = searched(quantized, u)
-    if bound.state.shape[1] == 1:  # of the length of a group's state
-        worst = worst.reshape(len(bound.state), -1).amax(1, keepdim=True)
-    assert bool((worst <= bound.state.reshape(worst.shape)).all())
-    assert bool((worst > 0).any())
-    with torch.no_grad():
-        miss = (layer(u)[0] - quantized(u)[0]).abs().amax((0, 1))
-    assert bool((miss <= bound.output).all())
-
-
-def worst_case(quantized, layer, length=400):
-    """One real state, and the input that puts it just below the middle of two values, each time."""
-    grid, a = quantized.grids[0], float(layer.system().A.detach())
-    written, step = float(layer.system().B.detach()), float(grid.step)
-    exact = rounded = 0.0
-    for _ in range(length):
-        target = step * (torch.floor(torch.tensor(a * rounded / step)).item() + 0.4999999)
-        u = (target - a * rounded) / written
-        exact = a * exact + written * u
-        x = torch.tensor(a * rounded + written * u, dtype=torch.float64)
-        rounded = float(grid.round(x.reshape(1, 1, 1, 1)).value)
-    return abs(exact - rounded)
-
-
-def test_the_bound_is_reached_and_a_wrong_rounding_passes_it(monkeypatch):
-    """The search can fail: with a rounding that always goes down the same bound does not hold."""
-    torch.manual_seed(0)
-    layer = S4D(1, d_state=1, init="real", dt_min=0.01, dt_max=0.01).double()
-    quantized = quantize_state(layer, bits=8, allocate=False)
-    bound = float(drift(quantized).state)
-    found = worst_case(quantized, layer)
-    assert 0.95 * bound < found <= bound
-    right = Grid.round
-
-    def down(self, x):
-        return right(self, x - 0.499 * self.step)
-
-    monkeypatch.setattr(Grid, "round", down)
-    layer_input = 0.3 * torch.ones(1, 600, 1).double()
-    with torch.no_grad():
-        _, exact = layer(layer_input)
-        _, rounded = quantized(layer_input)
-    assert float((exact - rounded).abs()) > bound
-
-
-def test_steps_that_are_too_large_pass_the_bound(monkeypatch):
-    layer = limited("mamba2")
-    quantized = quantize_state(layer, bits=6, scale="row")
-    data = 3 * torch.randn(64, 60, layer.d_model).double()
-    bound = drift(quantized, radius=RADIUS).state.flatten()
-    right = RowGrid.round
-
-    def coarse(self, x):
-        found = right(self, 1e-6 * x)
-        return found._replace(value=1e6 * found.value + 40 * found.step * 1e6)
-
-    assert bool((searched(quantized, data) <= bound).all())
-    monkeypatch.setattr(RowGrid, "round", coarse)
-    assert bool((searched(quantized, data) > bound).any())
 
 
 def test_short_calls_are_inside_the_bound():

@@ -47,9 +47,14 @@ def prepare_for_decoding(
         weights: format of the linear layers' weights. float32 gives the same results up to the
             order of sums. The error of a bfloat16 weight is at most 1/512 of it; of an int8
             weight at most 1/254 of the largest weight of the same output.
+        state_bits: 8 or 4: keep the states of selective layers in so many bits a number. None: as
+            they are.
+        state_rounding: "nearest"; "stochastic", right on average; or "feedback", which keeps the
+            rest of each number in as many bits again.
 
     Raises:
         ValueError: as for `PanelLinear`, with the name of the layer.
+        InputError: no layer's state can be kept in few bits, or not in `state_bits`.
     """
     if weights not in get_args(Format):
         raise ValueError(f"weights must be float32, bfloat16 or int8; got {weights!r}")

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longstate.errors import InputError
 from longstate.layers._base import Layer, State, as_options, check_state, check_step, scaled
 from longstate.layers.longhorn import Longhorn
 from longstate.layers.mamba import Mamba
@@ -156,9 +157,12 @@ def quantize_states(model: nn.Module, digits: Digits) -> nn.Module:
     itself in one.
 
     Raises:
-        ValueError: there is no such layer, or `digits` cannot be used.
+        InputError: there is no such layer, or `digits` cannot be used.
     """
-    round_state(torch.zeros(1, 1), digits)
+    try:
+        round_state(torch.zeros(1, 1), digits)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     if isinstance(model, _KINDS):
         return QuantizedLayer(model, digits)
     places = [
@@ -170,7 +174,7 @@ def quantize_states(model: nn.Module, digits: Digits) -> nn.Module:
     for parent, name, child in places:
         setattr(parent, name, QuantizedLayer(child, digits))
     if not places:
-        raise ValueError(
+        raise InputError(
             f"state_bits is for models with a Mamba, Mamba2, Mamba3 or Longhorn layer; this "
             f"{type(model).__name__} has none"
         )

@@ -30,6 +30,8 @@ from longstate.ops._choice import expect, plain, shape_of
 
 Rounding = Literal["nearest", "stochastic", "feedback"]
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "stochastic", "feedback")
+LEAST = -100  # the smallest exponent: a row below 2^LEAST / 2 becomes zero
+BAD = 127  # the exponent of a row that is not finite
 
 
 class Digits(NamedTuple):

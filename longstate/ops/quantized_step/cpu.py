@@ -12,8 +12,7 @@ from longstate.ops._layout import array, on_large_pages
 from longstate.ops._numba import exact, inlined, kernel, parallel_for
 from longstate.ops._numba.math import exp
 from longstate.ops._numba.rows import load, read_out
-from longstate.ops.quantized_step import Digits, Rounded
-from longstate.ops.quantized_step.reference import BAD, LEAST
+from longstate.ops.quantized_step import BAD, LEAST, Digits, Rounded
 
 _CHANNELS = 64  # of a block
 _MIX, _MIX_2, _SPREAD = np.uint32(0x7FEB352D), np.uint32(0x846CA68B), np.uint32(0x9E3779B9)

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longstate.ops.quantized_step import Digits, Rounded, storage
+from longstate.ops.quantized_step import BAD, LEAST, Digits, Rounded, storage
 
-LEAST = -100  # the smallest exponent: a row below 2^LEAST / 2 becomes zero
-BAD = 127  # the exponent of a row that is not finite
 _32 = 0xFFFFFFFF
 _SPREAD = 0x9E3779B9  # an odd number near 2^32 over the golden ratio
 
