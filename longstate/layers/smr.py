@@ -73,8 +73,8 @@ class SMR(Layer):
 
     def init_state(self, batch: int) -> State:
         """The last `window - 1` inputs, zero, and the state of the layer."""
-        dtype = torch.promote_types(self.bias.dtype, torch.float32)
-        past = self.bias.new_zeros(batch, self.weight.shape[1] - 1, self.d_model, dtype=dtype)
+        size = batch, self.weight.shape[1] - 1, self.d_model
+        past = self.bias.new_zeros(size, dtype=self._dtype())
         return {"inputs": past, "layer": self.layer.init_state(batch)}
 
     def forward(
@@ -92,21 +92,25 @@ class SMR(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         v, inputs = self._adjusted(zero_masked(u, mask), state["inputs"], mask, reset)
-        y, inner = self.layer(v.to(u.dtype), state["layer"], **as_options(dt, mask, reset, rate))
-        return y, {"inputs": inputs, "layer": inner}
+        y, inner = self.layer(v, state["layer"], **as_options(dt, mask, reset, rate))
+        return y.to(u.dtype), {"inputs": inputs, "layer": inner}
 
     def _adjusted(
         self, u: Tensor, past: Tensor, mask: Tensor | None, reset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """v (b, t, d), and the inputs that the next call needs."""
-        wide = u.to(torch.promote_types(u.dtype, self.weight.dtype))
+        wide = u.to(self._dtype())
+        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
         with full_precision(u):
-            memory, last = short_conv(wide, self.weight, self.bias, past, mask=mask, reset=reset)
+            memory, last = short_conv(wide, weight, bias, past, mask=mask, reset=reset)
             if self.form == "gate":
                 memory = 2 * memory.sigmoid()
             elif self.form == "residual":
                 memory = 1 + memory
             return memory * wide, last.to(past.dtype)
+
+    def _dtype(self) -> torch.dtype:
+        return torch.promote_types(self.bias.dtype, torch.float32)
 
     def extra_repr(self) -> str:
         return f"window={self.weight.shape[1]}, form={self.form!r}"

@@ -24,12 +24,22 @@ def types(layer: Layer) -> dict[str, torch.dtype]:
     return {key: p.dtype for key, p in layer.named_parameters()}
 
 
+def dynamics(layer: Layer) -> list[str]:
+    """Names of the parameters that stay wide, those of a layer inside included."""
+    return [
+        f"{name}.{key}".lstrip(".")
+        for name, module in layer.named_modules()
+        if isinstance(module, Layer)
+        for key in module.dynamics
+        if getattr(module, key) is not None
+    ]
+
+
 @pytest.mark.parametrize("dtype", NARROW)
 @every_layer
 def test_dynamics_stay_in_float32(name, dtype):
     layer = made(name)
-    present = [key for key in layer.dynamics if getattr(layer, key) is not None]
-    before = {key: layer.get_parameter(key).clone() for key in present}
+    before = {key: layer.get_parameter(key).clone() for key in dynamics(layer)}
     for p in layer.parameters():
         p.grad = torch.full_like(p, 1 / 3)
     layer.to(dtype)
@@ -60,7 +70,7 @@ def test_only_projections_and_signals_are_rounded(name):
     rounded = copy.deepcopy(layer)
     with torch.no_grad():
         for key, p in rounded.named_parameters():
-            if key not in layer.dynamics:
+            if key not in dynamics(layer):
                 p.copy_(p.bfloat16())
     u = torch.randn(2, 40, layer.d_model).bfloat16()
     y, state = copy.deepcopy(layer).bfloat16()(u)

@@ -22,6 +22,9 @@ def others(state):
     return [s[[0, 2]] for s in tree_leaves(state)]
 
 
+SATURATING = ("elman", "gru", "lstm")  # tanh and sigmoid of infinity are 1
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("time", [9, 150])  # one chunk of every layer that has chunks, and several
 @pytest.mark.parametrize("name", LAYERS)
@@ -45,7 +48,8 @@ def test_nonfinite_input_reaches_only_later_samples_of_its_row(name, time, value
             exactly(found[[0, 2]], y[[0, 2]])
             exactly(others(spoiled), others(after))
             exactly(found[ROW, :at], y[ROW, :at])
-            assert not found[ROW, at].isfinite().all()
+            if value is math.nan or name not in SATURATING:
+                assert not found[ROW, at].isfinite().all()
         # the last call has a reset, behind which all is as if nothing had been
         assert_close(found[ROW, at + 1 :], y[ROW, at + 1 :])
         assert_close(spoiled, after)
