@@ -49,6 +49,15 @@ def own_errors(monkeypatch):
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(autouse=True)
+def gradients_stay_on():
+    """A generator that yields inside `torch.no_grad()` can leave gradients off for its caller."""
+    yield
+    enabled = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert enabled, "this test left gradients switched off"
+
+
 def _poison(x: Tensor) -> Tensor:
     if x.is_floating_point() or x.is_complex():
         return x.fill_(float("nan"))

@@ -125,7 +125,8 @@ def traces(layer: nn.Module, u: Tensor) -> Iterator[Trace]:
     wide = widened(layer)
     for row in u.split(1):
         with torch.no_grad():
-            yield wide.trace(row.double().cpu()).double()
+            trace = wide.trace(row.double().cpu()).double()
+        yield trace
 
 
 def _of_layer(s: Source, u: Tensor, at: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -100,11 +100,12 @@ def samples(layer: Any, u: Float[Tensor, "b t d"], every: int) -> Iterator[Trace
         yield layer.trace(u).double()
         return
     state = None
-    with torch.no_grad():
-        for last in range(every - 1, u.shape[1], every):
+    for last in range(every - 1, u.shape[1], every):
+        with torch.no_grad():  # not around `yield`, which would switch gradients off for the caller
             _, state = layer(u[:, last - every + 1 : last], state)
-            yield layer.trace(u[:, last : last + 1], state).double()
+            trace = layer.trace(u[:, last : last + 1], state).double()
             _, state = layer(u[:, last : last + 1], state)
+        yield trace
 
 
 def spacing(layer: Any, u: Float[Tensor, "b t d"]) -> int:
