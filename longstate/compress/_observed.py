@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from longstate.compress._data import Batch
-from longstate.compress._report import Method
+from longstate.compress._report import Method, ReducedLayer
 from longstate.compress._selective import SelectivePlan, groups_of, projects
 from longstate.errors import InputError
 from longstate.layers import Layer
-from longstate.memory import widened
+from longstate.memory import Kind, widened
 from longstate.memory._readout import (
     Readout,
     projected_error,
@@ -33,10 +33,20 @@ class Errors(NamedTuple):
     Attributes:
         static: computed from the states of the original layer alone. None: not computed here.
         measured: by running both layers.
+        kind: "exact" for this data; an estimate for it if some samples stand for all.
     """
 
     static: float | None
     measured: float
+    kind: Kind = "exact"
+
+    def put_into(self, row: ReducedLayer) -> ReducedLayer:
+        """The row of that layer, with these errors."""
+        predicted = row.predicted if self.static is None else self.static
+        kind: Kind = "estimate" if "estimate" in (row.kind, self.kind) else row.kind
+        return row._replace(
+            predicted=predicted, kind=kind, measured=self.measured, measured_kind=self.kind
+        )
 
 
 def collect(model: nn.Module, batches: Sequence[Batch], method: Method) -> dict[str, Readout]:
@@ -66,6 +76,7 @@ def errors(
     """
     lost, size = dict.fromkeys(plans, 0.0), dict.fromkeys(plans, 0.0)
     static: dict[str, float] = {}
+    kinds: dict[str, Kind] = dict.fromkeys(plans, "exact")
     reduced = {name: widened(layer) for name, (_, _, layer) in plans.items()}
     for batch in batches if plans else ():
         for f, u, _ in inputs_of(model, batch):
@@ -74,6 +85,8 @@ def errors(
             plan, r, _ = plans[f.name]
             whole = widened(f.layer)
             every = spacing(whole, u)
+            if every > 1:
+                kinds[f.name] = "estimate"
             pairs = zip(samples(whole, u, every), samples(reduced[f.name], u, every), strict=True)
             for true, near in pairs:
                 y = _outputs(true)
@@ -86,6 +99,7 @@ def errors(
         name: Errors(
             (static[name] / size[name]) ** 0.5 if name in static and size[name] else None,
             (lost[name] / size[name]) ** 0.5 if size[name] else 0.0,
+            kinds[name],
         )
         for name in plans
     }

@@ -198,10 +198,7 @@ def _measured(
     }
     found = dict(made)
     for name, error in errors(module, batches, smaller).items():
-        row = made[name].row._replace(measured=error.measured)
-        if error.static is not None:
-            row = row._replace(predicted=error.static, kind="exact")
-        found[name] = made[name]._replace(row=row)
+        found[name] = made[name]._replace(row=error.put_into(made[name].row))
     return found
 
 

@@ -81,13 +81,10 @@ class SelectivePlan:
         """See `Plan`; without the error measured on data, which the caller adds."""
         layer = self.draft(r)
         coupled = getattr(self.layer, "variant", "") == "exact"
-        predicted, kind = None, "exact"
-        if not self.projects:
-            predicted = self.error(r)
-            kind = "estimate" if coupled else "exact"
+        predicted = None if self.projects else self.error(r)
         row = ReducedLayer(
             self.name, type(layer).__name__, d_state_of(self.layer), r, self._named(),
-            predicted=predicted, kind="estimate" if kind == "estimate" else "exact",
+            predicted=predicted, kind="estimate" if coupled else "exact",
             bytes_before=state_bytes(self.layer), bytes_after=state_bytes(layer),
             full=self.tail(max(1, self.full * 9 // 10)) > FULL**2,
             note="Its columns are coupled: only the measured error is reliable." if coupled else "",

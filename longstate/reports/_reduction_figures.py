@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter
 
 from longstate._numbers import number
 from longstate.compress import RateCurve, ReducedLayer, SizeCurve
+from longstate.memory import KINDS
 from longstate.reports._figure import COLOURS, draw, legend, log_axis
 from longstate.reports._forecast_memory import short
 from longstate.reports._markup import Markup
@@ -87,7 +88,7 @@ def errors_figure(rows: Sequence[ReducedLayer]) -> Markup:
     return draw(
         "Error of each layer",
         "One strip for each layer: the measured error as a dot, and its bounds as a bar.",
-        "certified" if all(r.measured_kind == "certified" for r in rows) else "exact",
+        max((r.measured_kind for r in rows), key=list(KINDS).index),  # the weakest
         "Of linear layers, for all inputs: the bar is from the least error that any layer of this "
         "size has to the bound of the truncation, and the error must be inside. Of selective "
         "layers, on this data: no such bound exists.",

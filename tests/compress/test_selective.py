@@ -197,6 +197,7 @@ def test_the_error_is_what_was_predicted_also_from_some_samples(name, monkeypatc
     assert _readout.spacing(layer, u) == u.shape[1] // 8
     (row,) = reduce(layer, u, keep=0.5).report.layers
     assert row.predicted == pytest.approx(row.measured, rel=1e-9)
+    assert (row.kind, row.measured_kind) == ("estimate", "estimate")  # for all of the data
     assert 0.2 * row.measured < error(layer, reduce(layer, u, keep=0.5).model, u)
 
 
