@@ -6,10 +6,8 @@ escaped when it is put into the page; see `_markup`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
-from longstate._files import write_whole
 from longstate.reports import _forecast_figures as figures
 from longstate.reports._forecast_memory import (
     System,
@@ -18,7 +16,8 @@ from longstate.reports._forecast_memory import (
     memory_table,
     time_scale_figure,
 )
-from longstate.reports._markup import Markup, element, page, table
+from longstate.reports._markup import Markup, element, table
+from longstate.reports._page import document, facts, write_page
 from longstate.reports._units import short_time, steps
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._history import TrainingHistory
@@ -78,22 +77,16 @@ def render(report: ForecastReport) -> str:
     """The page as HTML."""
     sections = [_header(report), _scores(report), _examples(report), _training(report)]
     sections += [_memory(report), _facts(report), _footer()]
-    css = files(__package__ or "longstate.reports").joinpath("page.css").read_text("utf-8")
-    return page(f"{report.name}: forecast report", css, *filter(None, sections))
+    return document(f"{report.name}: forecast report", sections)
 
 
 def write(report: ForecastReport, path: str | Path) -> Path:
-    """Write the page, atomically.
-
-    Returns:
-        The absolute path of the page.
+    """Write the page, atomically; returns its absolute path.
 
     Raises:
         InputError: it cannot be written.
     """
-    path = Path(path).absolute()
-    write_whole(path, render(report))
-    return path
+    return write_page(render(report), path)
 
 
 def _header(report: ForecastReport) -> Markup:
@@ -192,30 +185,11 @@ def _memory(report: ForecastReport) -> Markup | None:
 
 
 def _facts(report: ForecastReport) -> Markup:
-    parts = [_pairs("Configuration", report.configuration)]
-    parts.append(_pairs("Environment", report.environment))
+    parts = [facts("Configuration", report.configuration, "div")]
+    parts.append(facts("Environment", report.environment, "div"))
     notes = [element("li", note) for note in report.notes]
     data = [element("h2", "About the data"), element("ul", *notes)] if notes else []
     return element("section", *data, element("div", *filter(None, parts), class_="facts-grid"))
-
-
-def _pairs(title: str, values: Mapping[str, object]) -> Markup | None:
-    if not values:
-        return None
-    rows = [
-        element("tr", element("th", str(name), scope="row"), element("td", _show(value)))
-        for name, value in values.items()
-    ]
-    listing = element("table", element("tbody", *rows), class_="facts")
-    return element(
-        "div", element("h2", title), element("div", listing, class_="scroll", tabindex="0")
-    )
-
-
-def _show(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(str(v) for v in value) or "none"
-    return "none" if value is None else str(value)
 
 
 def _footer() -> Markup:

@@ -1,16 +1,14 @@
 """One self-contained HTML page about a model's memory: opens offline, without scripts."""
 
-from importlib.resources import files
 from pathlib import Path
 
-from longstate._files import write_whole
-from longstate.memory import KINDS
 from longstate.reports import _memory_figures as figures
 from longstate.reports._forecast_memory import chosen
-from longstate.reports._markup import Markup, element, page, table
+from longstate.reports._markup import Markup, element, table
 from longstate.reports._memory_advice import advice
 from longstate.reports._memory_examine import MemoryReport as MemoryReport
 from longstate.reports._memory_examine import examine as examine
+from longstate.reports._page import document, facts, kinds, notes, write_page
 
 
 def headline(report: MemoryReport) -> str:
@@ -44,23 +42,18 @@ def render(report: MemoryReport) -> str:
         _pictures(report),
         _attention(report),
     ]
-    sections += [_certificate(report), _notes(report), _facts(report), _footer()]
-    css = files(__package__ or "longstate.reports").joinpath("page.css").read_text("utf-8")
-    return page(f"{report.name}: memory report", css, *filter(None, sections))
+    sections += [_certificate(report), notes(report.notes)]
+    sections += [facts("Environment", report.environment), element("footer", kinds())]
+    return document(f"{report.name}: memory report", sections)
 
 
 def write(report: MemoryReport, path: str | Path) -> Path:
-    """Write the page, atomically.
-
-    Returns:
-        The absolute path of the page.
+    """Write the page, atomically; returns its absolute path.
 
     Raises:
         InputError: it cannot be written.
     """
-    path = Path(path).absolute()
-    write_whole(path, render(report))
-    return path
+    return write_page(render(report), path)
 
 
 def _header(report: MemoryReport) -> Markup:
@@ -154,28 +147,3 @@ def _certificate(report: MemoryReport) -> Markup | None:
         ),
         table(tuple(head), [tuple(row) for row in body]),
     )
-
-
-def _notes(report: MemoryReport) -> Markup | None:
-    if not report.notes:
-        return None
-    notes = [element("li", note) for note in dict.fromkeys(report.notes)]
-    return element("section", element("h2", "What was not measured"), element("ul", *notes))
-
-
-def _facts(report: MemoryReport) -> Markup:
-    rows = [
-        element("tr", element("th", name, scope="row"), element("td", value))
-        for name, value in report.environment.items()
-    ]
-    listing = element("table", element("tbody", *rows), class_="facts")
-    return element(
-        "section",
-        element("h2", "Environment"),
-        element("div", listing, class_="scroll", tabindex="0"),
-    )
-
-
-def _footer() -> Markup:
-    said = "; ".join(f"{kind.replace('_', ' ')}: {text}" for kind, text in KINDS.items())
-    return element("footer", f"Each picture shows the kind of its numbers. {said}.")

@@ -1,14 +1,12 @@
 """One self-contained HTML page about a reduction: opens offline, without scripts."""
 
-from importlib.resources import files
 from pathlib import Path
 
-from longstate._files import write_whole
 from longstate._numbers import number
-from longstate.memory import KINDS
 from longstate.reports import _reduction_figures as figures
-from longstate.reports._markup import Markup, element, page, table
+from longstate.reports._markup import Markup, element, table
 from longstate.reports._memory_advice import _size
+from longstate.reports._page import document, facts, kinds, notes, write_page
 from longstate.reports._reduction_advice import ALLOWED, advice
 from longstate.reports._reduction_examine import ReductionReport as ReductionReport
 from longstate.reports._reduction_examine import examine as examine
@@ -37,26 +35,20 @@ def render(report: ReductionReport) -> str:
         _layers(report),
         _task(report),
         _spectra(report),
-        _notes(report),
-        _facts(report),
+        notes(report.notes),
+        facts("Environment", report.environment),
         _footer(report),
     ]
-    css = files(__package__ or "longstate.reports").joinpath("page.css").read_text("utf-8")
-    return page(f"{report.name}: reduction report", css, *filter(None, sections))
+    return document(f"{report.name}: reduction report", sections)
 
 
 def write(report: ReductionReport, path: str | Path) -> Path:
-    """Write the page, atomically.
-
-    Returns:
-        The absolute path of the page.
+    """Write the page, atomically; returns its absolute path.
 
     Raises:
         InputError: it cannot be written.
     """
-    path = Path(path).absolute()
-    write_whole(path, render(report))
-    return path
+    return write_page(render(report), path)
 
 
 def _header(report: ReductionReport) -> Markup:
@@ -128,30 +120,9 @@ def _spectra(report: ReductionReport) -> Markup | None:
     return element("section", heading, element("div", *drawn, class_="figures"), *note)
 
 
-def _notes(report: ReductionReport) -> Markup | None:
-    if not report.notes:
-        return None
-    notes = [element("li", note) for note in report.notes]
-    return element("section", element("h2", "What was not measured"), element("ul", *notes))
-
-
-def _facts(report: ReductionReport) -> Markup:
-    rows = [
-        element("tr", element("th", name, scope="row"), element("td", value))
-        for name, value in report.environment.items()
-    ]
-    listing = element("table", element("tbody", *rows), class_="facts")
-    return element(
-        "section",
-        element("h2", "Environment"),
-        element("div", listing, class_="scroll", tabindex="0"),
-    )
-
-
 def _footer(report: ReductionReport) -> Markup:
-    said = "; ".join(f"{kind.replace('_', ' ')}: {text}" for kind, text in KINDS.items())
     return element(
         "footer",
-        element("p", f"Each picture shows the kind of its numbers. {said}."),
+        element("p", kinds()),
         element("p", element("strong", headline(report))),
     )
