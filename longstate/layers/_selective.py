@@ -76,10 +76,11 @@ class SelectiveLayer(Layer):
 
     def init_state(self, batch: int) -> State:
         """Zero taps and zero states."""
-        zeros = self.D.new_zeros(batch, dtype=torch.promote_types(self.D.dtype, torch.float32))
+        D, d = self.D, self.d_inner
+        dtype = torch.promote_types(D.dtype, torch.float32)
         return {
-            "taps": zeros.new_zeros(batch, self.conv1d.kernel_size[0] - 1, self.d_inner),
-            "ssm": zeros.new_zeros(batch, self.d_inner, self.d_state),
+            "taps": D.new_zeros(batch, self.conv1d.kernel_size[0] - 1, d, dtype=dtype),
+            "ssm": D.new_zeros(batch, d, self.d_state, dtype=dtype),
         }
 
     def forward(
@@ -96,11 +97,12 @@ class SelectiveLayer(Layer):
         if len(u) == 0:
             return of_no_rows(self, u)
         dt = scaled(u, dt, rate)
-        u = zero_masked(u, mask)
-        x, z = self.in_proj(u.to(self.conv1d.weight.dtype)).chunk(2, dim=-1)
+        u, conv = zero_masked(u, mask), self.conv1d
+        weight = conv.weight
+        x, z = self.in_proj(u.to(weight.dtype)).chunk(2, dim=-1)
         with full_precision(u):
             x, taps = short_conv(
-                x, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"],
+                x, weight[:, 0], conv.bias, state["taps"],
                 activation="silu", mask=mask, reset=reset,
             )  # fmt: skip
         y, ssm = self._scan(x, z, self._steering(x), state["ssm"], dt, mask, reset)

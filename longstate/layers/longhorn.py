@@ -81,10 +81,13 @@ class Longhorn(SelectiveLayer):
             raise ValueError("Longhorn takes neither dt nor rate: it has no time step. Mamba does")
         low, k, q = steering
         whole = self.columns is None
-        beta = self.dt_head(low) if whole else self._weights(low, k)
+        if whole:
+            beta = self.dt_head(low)
+        else:
+            beta, k, q = self._weights(low, k), self._kept(k), self._kept(q)
         with full_precision(x):
             return longhorn_scan(
-                x, beta, self._kept(k), self._kept(q), self.D, z, h0,
+                x, beta, k, q, self.D, z, h0,
                 update=self.variant, beta_sigmoid=whole, mask=mask, reset=reset,
             )  # fmt: skip
 
