@@ -85,6 +85,21 @@ def _store(row, j, value):
 
 
 @inlined
+def copy_row(x: np.ndarray, into: np.ndarray) -> None:
+    """into[:] = x, with as many numbers as `into` has. Numba's own form also compiles the message
+    of an error that cannot occur here, which takes two seconds."""
+    for j in range(into.shape[0]):
+        into[j] = x[j]
+
+
+@inlined
+def add_row(x: np.ndarray, into: np.ndarray) -> None:
+    """into[:] += x."""
+    for j in range(into.shape[0]):
+        into[j] += x[j]
+
+
+@inlined
 def read_out(y, u, D, z, out):
     """out = (y + D u) * silu(z), the end of a step. An empty D or z is left out. Overwrites `y`."""
     for j in range(len(D)):

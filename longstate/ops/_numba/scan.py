@@ -30,6 +30,7 @@ from torch import Tensor
 
 from longstate.ops._layout import CHUNK, Rows, on_large_pages, rows
 from longstate.ops._numba.compiled import kernel_for
+from longstate.ops._numba.rows import copy_row
 from longstate.ops._numba.threads import parallel_for
 from longstate.ops._numba.tiles import (
     LANES,
@@ -162,7 +163,8 @@ def _forward(
             at, h = place(frame, block, chunk, always), state[block]
             _begin(rule, at, x, y)
             if keep:
-                kept[at.b, chunk, :, at.lo : at.hi] = h[:, : at.hi - at.lo]
+                for i in range(h.shape[0]):
+                    copy_row(h[i], kept[at.b, chunk, i, at.lo : at.hi])
             segments = find_segments(frame, at, edges, fresh)
             for i in range(_parts(rule, h)):
                 for s in range(segments):
@@ -204,7 +206,8 @@ def _backward(
                 read_gated_tile(at, grad_out, frame.z, grad_y, to_gate)
             else:
                 read_tile(at, grad_out, grad_y)
-            h[:, : at.hi - at.lo] = states[at.b, chunk, :, at.lo : at.hi]
+            for i in range(h.shape[0]):
+                copy_row(states[at.b, chunk, i, at.lo : at.hi], h[i, : at.hi - at.lo])
             h[:, at.hi - at.lo :] = 0
             segments = find_segments(frame, at, edges, fresh)
             for i in range(_parts(rule, h)):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from longstate.ops._layout import dense, on_large_pages
 from longstate.ops._numba import inlined, kernel, parallel_for
+from longstate.ops._numba.rows import copy_row
 from longstate.ops.channel_scan import Inputs
 
 _LANES = 64
@@ -182,7 +183,7 @@ def _remember_borders(
         steps = min(_TILE, length - i * _TILE)
         _load_tile(u_tile, u, i * _TILE, steps, lo, hi)
         for m in range(ws.shape[0]):
-            borders[i, m] = ws[m, : 2 * _LANES]
+            copy_row(ws[m], borders[i, m])
             _advance_keeping(ws[m], u_tile, past, steps)
 
 
@@ -214,9 +215,9 @@ def _backward(
             _load_tile(g_tile, dy[b], i * _TILE, steps, lo, hi)
             du_tile[:] = 0
             for m in range(n):
-                ws[m, : 2 * _LANES] = borders[i, m]
+                copy_row(borders[i, m], ws[m, : 2 * _LANES])
                 _advance_keeping(ws[m], u_tile, past, steps)
-                past[steps] = ws[m, : 2 * _LANES]
+                copy_row(ws[m], past[steps])
                 _retreat(ws[m], past, u_tile, g_tile, du_tile, steps)
             _store_tile(du_tile, du[b], i * _TILE, steps, lo, hi)
         du[b, lengths[b] :, lo:hi] = 0

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from longstate.ops._layout import Rows, compute_dtype, on_large_pages, rows
 from longstate.ops._numba import inlined, kernel, parallel_for
 from longstate.ops._numba.math import sigmoid
-from longstate.ops._numba.rows import load, store
+from longstate.ops._numba.rows import add_row, copy_row, load, store
 from longstate.ops.short_conv import Inputs
 
 _LANES = 512  # most channels per block. Large, because every row is in another page of memory
@@ -47,12 +47,6 @@ class Gradients(NamedTuple):
 
 
 @inlined
-def _fill(value: np.ndarray, acc: np.ndarray) -> None:
-    for j in range(acc.shape[0]):
-        acc[j] = value[j]
-
-
-@inlined
 def _add_four(
     w0: np.ndarray, w1: np.ndarray, w2: np.ndarray, w3: np.ndarray, x0: np.ndarray, x1: np.ndarray,
     x2: np.ndarray, x3: np.ndarray, acc: np.ndarray,
@@ -75,12 +69,6 @@ def _write_silu(acc: np.ndarray, y: np.ndarray) -> None:
         store(y, j, acc[j] * sigmoid(acc[j]))
 
 
-@inlined
-def _write_zero(zero: np.ndarray, y: np.ndarray) -> None:
-    for j in range(y.shape[0]):
-        y[j] = zero[j]
-
-
 @kernel
 def _row(s: int, past: int, b: int, lo: int, hi: int, given: Given) -> np.ndarray:
     """The row of inputs at position s of taps and x."""
@@ -97,7 +85,7 @@ def _row(s: int, past: int, b: int, lo: int, hi: int, given: Given) -> np.ndarra
 @kernel
 def _convolve(source: np.ndarray, call: Call, b: int, lo: int, hi: int, acc: np.ndarray) -> None:
     past, weight, bias, given = call.past, call.weight, call.bias, call.given
-    _fill(bias[lo:hi], acc)
+    copy_row(bias[lo:hi], acc)
     for k in range(0, weight.shape[0], 4):
         _add_four(
             weight[k, lo:hi], weight[k + 1, lo:hi], weight[k + 2, lo:hi], weight[k + 3, lo:hi],
@@ -123,7 +111,7 @@ def _forward(start: int, stop: int, call: Call, y: np.ndarray) -> None:
             out = y[(b * steps + t) * d + lo : (b * steps + t) * d + hi]
             source = sources[b * source_batch, t]
             if source[past] < 0:
-                _write_zero(given.zero[: hi - lo], out)
+                copy_row(given.zero[: hi - lo], out)
                 continue
             _convolve(source, call, b, lo, hi, acc)
             if silu:
@@ -210,10 +198,11 @@ def _backward(start: int, stop: int, call: Call, grad_y: Rows, grads: Gradients)
                 rank += 1
             else:
                 o = (b * steps + t) * d
-                _write_zero(given.zero[:m], grads.x[o + lo : o + hi])
+                copy_row(given.zero[:m], grads.x[o + lo : o + hi])
             if t % 64 == 63 or t == steps - 1:
-                grads.weight[b, :, lo:hi] += sums[:width, :m]
-                grads.bias[b, lo:hi] += sums[width, :m]
+                for k in range(width):
+                    add_row(sums[k], grads.weight[b, k, lo:hi])
+                add_row(sums[width], grads.bias[b, lo:hi])
                 sums[:] = 0
         for k in range(width):
             if owner[k] >= 0:
