@@ -47,6 +47,7 @@ from longstate.bench._measure import Result as Result
 from longstate.bench._measure import Row as Row
 from longstate.bench._measure import run as run
 from longstate.bench._settings import Settings as Settings
+from longstate.bench._warm import warm as warm
 
 
 def __dir__() -> list[str]:

@@ -141,7 +141,7 @@ def run(
     Raises:
         InputError: a name does not exist.
     """
-    chosen = _choose("op", ops, _ops.subjects()) + _choose("layer", layers, _layers.subjects())
+    chosen = choose("op", ops, _ops.subjects()) + choose("layer", layers, _layers.subjects())
     chosen = chosen or [*_ops.subjects(), *_layers.subjects()]
     total = sum(len(subject.modes) for subject in chosen)
     rows: list[Row] = []
@@ -167,7 +167,12 @@ def run(
     return Result(settings, made_with, name, found, moved, tuple(rows), complete)
 
 
-def _choose(kind: str, names: Iterable[str], subjects: list[Subject]) -> list[Subject]:
+def choose(kind: str, names: Iterable[str], subjects: list[Subject]) -> list[Subject]:
+    """Those subjects that have one of these names, in any case.
+
+    Raises:
+        InputError: none has.
+    """
     known = {alias.lower() for s in subjects for alias in (s.name, *s.aliases)}
     wanted = {name.lower() for name in names}
     for name in names:

@@ -66,6 +66,31 @@ def bench(
         raise typer.Exit(1)
 
 
+def warm(
+    layers: Annotated[
+        list[str], typer.Option(help="Layers, separated by commas; all if not given.")
+    ] = [],  # noqa: B006
+    dtype: Annotated[
+        list[str],
+        typer.Option(help="Types of the numbers, separated by commas: float32, float64, bfloat16."),
+    ] = ["float32"],  # noqa: B006
+) -> None:
+    """Compile the CPU kernels now, and not at their first use.
+
+    They are kept on the disk: in the package's folder, or in NUMBA_CACHE_DIR if that is set. To
+    ship them with a container image, set NUMBA_CACHE_DIR in it and run this command while it is
+    built, on a processor of the kind that will run it. Elsewhere kernels are compiled again.
+    """
+    import time
+
+    from longstate.bench import warm as compile_all
+
+    began = time.monotonic()
+    with _progress_bar() as show:
+        compile_all(_names(layers), _names(dtype), show)
+    write(f"All kernels are compiled; it took {time.monotonic() - began:.0f} s.\n")
+
+
 def _names(options: list[str]) -> list[str]:
     return [name.strip() for option in options for name in option.split(",")]
 

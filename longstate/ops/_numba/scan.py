@@ -52,8 +52,6 @@ from longstate.ops._numba.tiles import (
 
 _T = TypeVar("_T", bound=type)
 _INLINE: Any = {"forceinline": True}
-
-
 _FUNCTIONS = ("tiles", "begin", "keep", "advance", "retreat", "finish")
 
 
