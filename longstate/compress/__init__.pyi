@@ -24,6 +24,7 @@ from longstate.compress._report import Healing as Healing
 from longstate.compress._report import Reduced as Reduced
 from longstate.compress._report import ReducedLayer as ReducedLayer
 from longstate.compress._report import Reduction as Reduction
+from longstate.compress._shrinking import Shrinking as Shrinking
 from longstate.compress._sizes import SizeCurve as SizeCurve
 from longstate.compress._sizes import SizePoint as SizePoint
 from longstate.compress._sizes import size_curve as size_curve

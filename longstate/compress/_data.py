@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from longstate.errors import InputError
 from longstate.memory._recording import run_once
 from longstate.models import LanguageModel
+from longstate.models._exchange import put_at
 
 Batch = Tensor | Callable[[], object]
 Data = Batch | Sequence[Batch]
@@ -56,12 +57,6 @@ def exchanged(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[Non
     finally:
         for name, layer in old.items():
             put_at(model, name, layer)
-
-
-def put_at(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Make `layer` the module of that name."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, layer)
 
 
 def outputs(model: nn.Module, batch: Batch) -> Tensor:

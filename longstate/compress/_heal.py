@@ -204,6 +204,9 @@ class _Distillation:
             true = answers(self.teacher, call)
         return apart(self.model, true, answers(self.model, call))
 
+    def read(self, indices: np.ndarray) -> Tensor:
+        return answers(self.model, self.rows.batch(indices))
+
     def validate(self) -> float:
         return self.score(self.model)
 

@@ -1,17 +1,16 @@
 """Put reduced layers into a model, and update the model's description."""
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from longstate import layers as known
-from longstate.compress._data import put_at
 from longstate.errors import InputError
 from longstate.layers import Layer
-from longstate.models import ForecastModel, LanguageModel, LanguageSpec
+from longstate.models import ForecastModel, LanguageModel
+from longstate.models._exchange import described, mixers, put_at
 from longstate.train import Forecaster, TextModel
 
 
@@ -48,28 +47,9 @@ def with_layers(module: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
     small = copy.deepcopy(module, memo)  # deepcopy does not copy what is in the memo
     for name, new in layers.items():
         put_at(small, name, new)
-    if isinstance(small, LanguageModel):
-        small.spec = described(module, small)
+    if isinstance(module, LanguageModel) and isinstance(small, LanguageModel):
+        small.spec = described(module.spec, mixers(module), mixers(small))
     return small
-
-
-def described(module: nn.Module, small: LanguageModel) -> LanguageSpec:
-    """The description of a language model after its layers have changed."""
-    assert isinstance(module, LanguageModel)
-    spec = module.spec
-    own = {}
-    for i, (old, new) in enumerate(zip(module.each_block(), small.each_block(), strict=True)):
-        was, now = (getattr(b.mixer, "_made_with", {}) for b in (old, new))
-        changed = {k: v for k, v in now.items() if k != "d_model" and was.get(k) != v}
-        own[i] = {**spec.options.get(str(i), {}), **changed}
-    options = {name: dict(given) for name, given in spec.options.items() if not name.isdecimal()}
-    for kind in set(spec.layers):
-        places = [i for i, name in enumerate(spec.layers) if name == kind]
-        if all(own[i] == own[places[0]] for i in places):  # one entry for all layers of a kind
-            options[kind] = {**options.get(kind, {}), **own[places[0]]}
-        else:
-            options |= {str(i): own[i] for i in places if own[i]}
-    return dataclasses.replace(spec, options={k: v for k, v in options.items() if v})
 
 
 def check_layer(name: str, layer: Any) -> None:

@@ -2,7 +2,7 @@
 format of `longstate._tensorfile`."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -58,8 +58,7 @@ def restore(
     weights = part(tensors, "model")
     check_tensors(weights, model.state_dict(), path)
     moments = part(tensors, "optimiser")
-    if moments:  # there are none before the first step
-        check_tensors(moments, _moments(optimiser), path)
+    check_tensors(moments, _moments(optimiser, moments), path)
     random = tensors.get("random", torch.empty(0))
     if random.shape != torch.get_rng_state().shape or random.dtype != torch.uint8:
         raise InputError(f"{path} is damaged: it holds no random state that PyTorch can use")
@@ -72,12 +71,15 @@ def restore(
     torch.set_rng_state(random)
 
 
-def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of AdamW for each parameter, by the names of `pack_optimiser`."""
+def _moments(optimiser: torch.optim.Optimizer, found: Iterable[str]) -> dict[str, Tensor]:
+    """The moments of AdamW, by the names of `pack_optimiser`, of each parameter that has some. One
+    has none before its first step."""
+    begun = {name.partition("/")[0] for name in found}
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     return {
         f"{i}/{name}": torch.empty(() if name == "step" else p.shape, device="meta")
         for i, p in enumerate(parameters)
+        if str(i) in begun
         for name in ("step", "exp_avg", "exp_avg_sq")
     }
 

@@ -15,7 +15,7 @@ from longstate._facts import read, value_of
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
-from longstate.models._saving import build, check_blocks, describe_layer, layer_maker
+from longstate.models._saving import build, check_blocks, layer_maker
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._evaluate import evaluate
@@ -26,11 +26,12 @@ from longstate.train._forecast_frame import (
     table_for,
     training_table,
 )
-from longstate.train._forecast_record import ForecastRecord, facts_of
+from longstate.train._forecast_record import ForecastRecord, facts_of, made_of
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
 from longstate.train._history import Evaluated, TrainingHistory
-from longstate.train._loop import Keeping, Progress, TrainingFacts, train
+from longstate.train._keeping import Keeping, Progress, TrainingFacts
+from longstate.train._loop import train
 from longstate.train._memory import check_memory
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
@@ -139,6 +140,7 @@ class Forecaster:
         facts = facts_of(table, parts, split, remarks)
         with checkpoint.run_folder(out):
             spec = dataclasses.replace(spec, gate=self._gate(out))
+            self._made = None if self.training.shrink_to else self._made
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 check_memory(lambda: self._build(spec))
@@ -175,8 +177,8 @@ class Forecaster:
 
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
-        new, blocks = copy.copy(self), model.backbone.each_block()
-        new._model, new._made = model, [describe_layer(block.mixer) for block in blocks]
+        new = copy.copy(self)
+        new._model, new._made = model, made_of(model)
         return new
 
     def save(self, path: str | Path) -> None:
@@ -251,9 +253,8 @@ class Forecaster:
         training = Windows(table, spec, 0, parts.train)
         validation = Windows(table, spec, parts.train, parts.validation)
         constant = solve(self.model, training, validation, parts.train)
-        more = [
-            f"Column {n!r} is constant over the training part; it adds nothing." for n in constant
-        ]
+        same = "Column {!r} is constant over the training part; it adds nothing."
+        more = [same.format(name) for name in constant]
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
         identity = {
             "data": table.digest(table.rows)[:16],
@@ -265,16 +266,17 @@ class Forecaster:
             "seed": self.seed,
         }
         identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
-        path = None if out is None else Path(out) / CHECKPOINT
 
         def ended(history: TrainingHistory) -> None:
+            if self.training.shrink_to is not None:
+                self._made = made_of(self.model)
             self.model.eval()
             notes = [*facts["notes"], *more]
             self.facts = {**facts, "history": dataclasses.asdict(history), "notes": notes}
             if out is not None:
                 self.save(Path(out) / MODEL)
 
-        keeping = Keeping(path, identity)
+        keeping = Keeping(None if out is None else Path(out) / CHECKPOINT, identity)
         train(task, self.training, seed=self.seed, keeping=keeping, show=show, ended=ended)
 
     def _table(self, data: Data) -> Table:

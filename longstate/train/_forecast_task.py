@@ -50,6 +50,10 @@ class ForecastTask:
     def loss(self, indices: np.ndarray) -> Tensor:
         return forecast_loss(self.model, self.train.batch(indices))
 
+    def read(self, indices: np.ndarray) -> Forecast:
+        forecast: Forecast = self.model(self.train.batch(indices).window)
+        return forecast
+
     def validate(self) -> float:
         """Mean loss over all validation windows, or over evenly spaced ones if there are many."""
         n = len(self.validation)

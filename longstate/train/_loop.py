@@ -5,28 +5,26 @@ windows depends only on the seed and the epoch, and weights, moments, random sta
 in the checkpoint.
 """
 
-import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longstate._facts import read
 from longstate.errors import InputError
-from longstate.models._saving import check_tensors
-from longstate.train import _checkpoint as checkpoint
+from longstate.layers import Layer
 from longstate.train._diagnose import describe_nonfinite
 from longstate.train._history import Evaluated, TrainingHistory
-from longstate.train._old_names import ADDED, renamed
+from longstate.train._keeping import NOT_KEPT, Saved, save
+from longstate.train._keeping import Keeping as Keeping
+from longstate.train._keeping import Progress as Progress
 from longstate.train._optim import make_optimiser, set_rate
 from longstate.train._settings import Training
+from longstate.train._shrinking import Shrinking, put_layers, shrinking_of
 from longstate.train._state_penalty import StatePenalty
 from longstate.train._stopping import stop_signals
 
@@ -43,49 +41,11 @@ class Task(Protocol):
     def loss(self, indices: np.ndarray) -> Tensor:
         """Mean loss of one batch."""
 
+    def read(self, indices: np.ndarray) -> object:
+        """Call the model on the inputs of one batch."""
+
     def validate(self) -> float:
         """Loss on the validation part."""
-
-
-@dataclass
-class Progress:
-    """The position of the run. All of it is in the checkpoint."""
-
-    total: int
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    since_best: int = 0
-    seconds: float = 0.0
-    ended: str = ""
-    looks: list[Evaluated] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class TrainingFacts:
-    """The description in a checkpoint: the identity of the run, and a `Progress`."""
-
-    identity: dict[str, Any]
-    progress: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """Where and how often checkpoints are written.
-
-    Args:
-        path: the checkpoint file; None writes nothing.
-        identity: data and settings; a checkpoint with another identity is refused.
-        seconds: time between checkpoints in an epoch. One is also written after each epoch.
-    """
-
-    path: Path | None = None
-    identity: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 20.0
 
 
 CLIP = 1.0
@@ -96,7 +56,7 @@ def train(
     settings: Training,
     *,
     seed: int = 0,
-    keeping: Keeping = Keeping(),
+    keeping: Keeping = NOT_KEPT,
     show: Callable[[Progress], None] | None = None,
     looked: Callable[[Progress], None] | None = None,
     ended: Callable[[TrainingHistory], None] | None = None,
@@ -120,20 +80,14 @@ def train(
         InputError: a loss or gradient is not finite; the checkpoint is of another run or cannot be
             read or written.
     """
-    optimiser = make_optimiser(task.model, settings)
     with torch.random.fork_rng(devices=[]), stop_signals() as interrupted:
         torch.manual_seed(seed)
-        best = _copy(task.model)
-        progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
-        weight = settings.state_budget
-        penalty = StatePenalty(task.model, weight) if weight else None
-        run = _Run(task, settings, optimiser, progress, keeping, penalty)
-        if keeping.path is not None and keeping.path.exists():
-            best = _resume(task.model, optimiser, progress, keeping)
+        run, best = _begin(task, settings, keeping)
+        progress = run.progress
         started = time.monotonic() - progress.seconds
         if not progress.looks:
             best = _look(task, progress, best)
-            _save(run, best)
+            run.save(best)
             if looked is not None:
                 looked(progress)
         while not progress.ended:
@@ -143,11 +97,13 @@ def train(
             best = _look(task, progress, best)
             progress.epoch, progress.batch = progress.epoch + 1, 0
             progress.ended = _ending(progress, settings, out_of_time)
-            _save(run, best)
+            if run.shrinking is not None:
+                run, best = _shrink(run, run.shrinking, best)
+            run.save(best)
             if looked is not None:
                 looked(progress)
         if interrupted.is_set():
-            _save(run, best)
+            run.save(best)
         task.model.load_state_dict(best)
         how = progress.ended or "interrupted"
         history = TrainingHistory(tuple(progress.looks), progress.best_step, how, progress.seconds)
@@ -165,6 +121,64 @@ class _Run(NamedTuple):
     progress: Progress
     keeping: Keeping
     penalty: StatePenalty | None
+    shrinking: Shrinking | None
+    changed: frozenset[str] = frozenset()  # names of layers that became smaller
+
+    def save(self, best: dict[str, Tensor]) -> None:
+        model = self.task.model
+        save(self.keeping, self.progress, model, best, self.optimiser, sorted(self.changed))
+
+    def with_layers(self, layers: Mapping[str, Layer]) -> "_Run":
+        """The same run after its model got smaller layers."""
+        model, settings = self.task.model, self.settings
+        optimiser = put_layers(model, layers, self.optimiser, settings)
+        changed = self.changed | layers.keys()
+        return self._replace(
+            optimiser=optimiser, penalty=_penalty(model, settings), changed=changed
+        )
+
+
+def _begin(task: Task, settings: Training, keeping: Keeping) -> tuple[_Run, dict[str, Tensor]]:
+    """The run and its best weights, from the checkpoint if there is one."""
+    model, shrinking = task.model, shrinking_of(settings)
+    progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
+    optimiser, penalty = make_optimiser(model, settings), _penalty(model, settings)
+    run = _Run(task, settings, optimiser, progress, keeping, penalty, shrinking)
+    if shrinking is not None:
+        shrinking.begin(model, _reading(task))
+    if keeping.path is None or not keeping.path.exists():
+        return run, _copy(model)
+    saved = Saved(keeping)
+    layers = saved.layers(model)
+    run = run.with_layers(layers) if layers else run
+    best = saved.restore(model, run.optimiser)
+    vars(progress).update(vars(saved.progress))
+    return run, best
+
+
+def _penalty(model: nn.Module, settings: Training) -> StatePenalty | None:
+    return StatePenalty(model, settings.state_budget) if settings.state_budget else None
+
+
+def _reading(task: Task) -> Callable[[], object]:
+    """Lets the model read the first batch of the training."""
+    return lambda: task.read(task.epoch(0)[0])
+
+
+def _shrink(
+    run: _Run, shrinking: Shrinking, best: dict[str, Tensor]
+) -> tuple[_Run, dict[str, Tensor]]:
+    """Make layers smaller if it is time for it. The search for the best weights starts again."""
+    task, progress = run.task, run.progress
+    done = 1.0 if progress.ended else _place(progress, run.settings) / progress.total
+    with torch.random.fork_rng(devices=[]):
+        layers = shrinking.layers(task.model, done, _reading(task))
+    if not layers:
+        return run, best
+    run = run.with_layers(layers)
+    progress.best_loss, progress.since_best = math.inf, 0
+    progress.ended = "" if progress.ended == "no progress" else progress.ended
+    return run, _look(task, progress, best)
 
 
 def _epoch(
@@ -178,11 +192,11 @@ def _epoch(
 
     An interrupt ends it too. `started`: when the run would have started without breaks.
     """
-    task, settings, optimiser, progress, keeping, penalty = run
+    task, settings, progress = run.task, run.settings, run.progress
     saved = time.monotonic()
     for batch in task.epoch(progress.epoch)[progress.batch :]:
-        set_rate(optimiser, _place(progress, settings), progress.total)
-        _step(task, optimiser, progress, batch, penalty)
+        set_rate(run.optimiser, _place(progress, settings), progress.total)
+        _step(task, run.optimiser, progress, batch, run.penalty)
         progress.seconds = time.monotonic() - started
         if show is not None:
             show(progress)
@@ -190,8 +204,8 @@ def _epoch(
             return True
         if interrupted.is_set():
             break
-        if time.monotonic() - saved > keeping.seconds:
-            _save(run, best)
+        if time.monotonic() - saved > run.keeping.seconds:
+            run.save(best)
             saved = time.monotonic()
     return False
 
@@ -261,38 +275,3 @@ def _ending(progress: Progress, settings: Training, out_of_time: bool) -> str:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _save(run: _Run, best: dict[str, Tensor]) -> None:
-    if run.keeping.path is None:
-        return
-    tensors = {f"model/{k}": v for k, v in run.task.model.state_dict().items()}
-    tensors |= {f"best/{k}": v for k, v in best.items()}
-    tensors |= checkpoint.pack_optimiser(run.optimiser)
-    tensors["random"] = torch.get_rng_state()
-    facts = {"identity": run.keeping.identity, "progress": dataclasses.asdict(run.progress)}
-    checkpoint.save(run.keeping.path, "training", tensors, facts)
-
-
-def _resume(
-    model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, keeping: Keeping
-) -> dict[str, Tensor]:
-    path = keeping.path
-    assert path is not None
-    tensors, raw = checkpoint.load(path, "training")
-    facts = read(TrainingFacts, raw, f"the description in {path}")
-    saved, now = renamed(facts.identity), renamed(keeping.identity)
-    for name in now | saved:
-        theirs, ours = saved.get(name, ADDED.get(name)), now.get(name)
-        name = name.replace("_", " ")
-        if theirs != ours:
-            raise InputError(
-                f"{path} belongs to another run: its {name} is {theirs}, here it is "
-                f"{ours}; choose another folder"
-            )
-    found = read(Progress, facts.progress, f"the progress in {path}")
-    best = checkpoint.part(tensors, "best")
-    check_tensors(best, model.state_dict(), path)
-    checkpoint.restore(model, optimiser, tensors, path)
-    vars(progress).update(vars(found))
-    return best

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-ADDED = {"weight_decay": "0.1", "dynamics_rate": "None", "gate": "glu", "state_budget": "0.0"}
+ADDED = {
+    "weight_decay": "0.1", "dynamics_rate": "None", "gate": "glu", "state_budget": "0.0",
+    "shrink_to": "None",
+}  # fmt: skip
 """Settings that an older version did not write into a run's checkpoint -> the value that it used,
 as text."""
 

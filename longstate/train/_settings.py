@@ -24,6 +24,8 @@ class Training:
         patience: Stop after this many epochs without a better validation loss.
         state_budget: Weight of a penalty on the size of the layers' states, so that they can be
             reduced after training; 0 for none, 0.01 to begin with.
+        shrink_to: Share of the layers' states to keep: they are truncated step by step during the
+            first half of the training. Not at all if not given.
 
     Raises:
         InputError: a value is out of its range.
@@ -38,11 +40,13 @@ class Training:
     weight_decay: float = 0.01
     patience: int = 4
     state_budget: float = 0.0
+    shrink_to: float | None = None
 
     def __post_init__(self) -> None:
         _counts(self, "epochs", "batch_size", "windows_per_epoch", "patience")
         _positive(self, "minutes", "learning_rate", "dynamics_rate")
         _not_negative(self, "weight_decay", "state_budget")
+        _share(self, "shrink_to")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class TextTraining:
         weight_decay: Weight decay of the weight matrices.
         state_budget: Weight of a penalty on the size of the layers' states, so that they can be
             reduced after training; 0 for none, 0.01 to begin with.
+        shrink_to: Share of the layers' states to keep: they are truncated step by step during the
+            first half of the training. Not at all if not given.
 
     Raises:
         InputError: a value is out of its range.
@@ -99,11 +105,13 @@ class TextTraining:
     dynamics_rate: float | None = None
     weight_decay: float = 0.1
     state_budget: float = 0.0
+    shrink_to: float | None = None
 
     def __post_init__(self) -> None:
         _counts(self, "batch_size", "steps")
         _positive(self, "epochs", "minutes", "learning_rate", "dynamics_rate")
         _not_negative(self, "weight_decay", "state_budget")
+        _share(self, "shrink_to")
         if self.steps is not None and self.epochs is not None:
             raise InputError("give steps or epochs, not both")
 
@@ -138,6 +146,12 @@ def _positive(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} must be a number above 0; got {value!r}")
+
+
+def _share(settings: object, name: str) -> None:
+    value = getattr(settings, name)
+    if value is not None and not 0 < value < 1:
+        raise InputError(f"{name} must be a number above 0 and below 1; got {value!r}")
 
 
 def _not_negative(settings: object, *names: str) -> None:

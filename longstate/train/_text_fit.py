@@ -113,5 +113,6 @@ def loop_settings(training: TextTraining, steps: int) -> Training:
         dynamics_rate=min(training.learning_rate, 1e-3) if rate is None else rate,
         weight_decay=training.weight_decay,
         state_budget=training.state_budget,
+        shrink_to=training.shrink_to,
         patience=looks + 1,
     )

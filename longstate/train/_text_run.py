@@ -66,8 +66,12 @@ class TextHistory:
 
     @property
     def best(self) -> TextLook:
-        """The evaluation with the best weights."""
-        return min(self.looks, key=lambda look: look.bits_per_byte)
+        """The evaluation with the best weights. A step with two evaluations is one at which the
+        states became smaller: then the search for the best weights started again."""
+        twice = (
+            i for i in range(1, len(self.looks)) if self.looks[i].step == self.looks[i - 1].step
+        )
+        return min(self.looks[max(twice, default=0) :], key=lambda look: look.bits_per_byte)
 
     def to_facts(self) -> dict[str, Any]:
         """Values that JSON can hold: the missing training loss of step 0 is left out."""

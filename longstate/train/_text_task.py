@@ -76,6 +76,10 @@ class TextTask:
     def loss(self, indices: np.ndarray) -> Tensor:
         return self._losses(indices, self.context).mean()
 
+    def read(self, indices: np.ndarray) -> Tensor:
+        logits, _ = self.model(_windows(self.corpus, indices, self.context))
+        return logits
+
     def validate(self) -> float:
         """Bits per byte of the validation part."""
         corpus, first, last = self.corpus, self.corpus.train, self.corpus.tokens
@@ -146,7 +150,11 @@ def perplexity(nats: float) -> float:
 
 def _losses(model: LanguageModel, corpus: Corpus, starts: np.ndarray, length: int) -> Tensor:
     """Losses (b * length) of the tokens after the first one in the windows at `starts`."""
-    rows = np.stack([corpus.window(int(s), length + 1) for s in starts])
-    tokens = torch.from_numpy(rows)
+    tokens = _windows(corpus, starts, length + 1)
     logits, _ = model(tokens[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+
+
+def _windows(corpus: Corpus, starts: np.ndarray, length: int) -> Tensor:
+    """Tokens (b, length) at `starts`."""
+    return torch.from_numpy(np.stack([corpus.window(int(s), length) for s in starts]))
