@@ -80,8 +80,10 @@ class Shrinking:
 def _plans(model: nn.Module, run: Run) -> list[Plan]:
     plans, rows = plans_of(model, [run], "auto")
     if not plans:
-        why = next((row.note for row in rows.values() if row.note), "it has no recurrence")
-        raise InputError(f"no layer of this model can become smaller while it is trained: {why}")
+        why = next(
+            (row.note for row in rows.values() if row.note), "it has none that `reduce` knows"
+        )
+        raise InputError(f"no layer of this model can become smaller in training: {why}")
     return plans
 
 
