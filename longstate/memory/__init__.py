@@ -49,6 +49,8 @@ from longstate.memory._recording import widened as widened
 from longstate.memory._result import KINDS as KINDS
 from longstate.memory._result import Kind as Kind
 from longstate.memory._result import Result as Result
+from longstate.memory._rollout import Rollout as Rollout
+from longstate.memory._rollout import rollout as rollout
 from longstate.memory._saturation import Forgetting as Forgetting
 from longstate.memory._threshold import EventThreshold as EventThreshold
 from longstate.memory._threshold import event_threshold as event_threshold

@@ -19,7 +19,8 @@ from torch import Tensor
 from longstate.errors import InputError
 from longstate.memory._gramians import System, real_matrices
 from longstate.memory._plot import draw
-from longstate.memory._result import Result
+from longstate.memory._result import THIS_DATA, Result
+from longstate.memory._rollout import Rollout, rollout
 from longstate.systems import Convolution, Trace
 from longstate.systems._numbers import in_float64
 
@@ -43,6 +44,10 @@ class HiddenAttention(Result):
     def reach(self) -> Float[Tensor, "*batch"]:
         """Mean distance t - s, weighted with |M_ts|."""
         return _reach(self.weights)
+
+    def rollout(self) -> Rollout:
+        """Relevance of the inputs; for a model of several layers see `longstate.memory.rollout`."""
+        return rollout([self])
 
     def _mean(self) -> Tensor:
         return self.weights.abs().flatten(0, -3).mean(0)
@@ -88,7 +93,7 @@ def hidden_attention(
     """
     if isinstance(memory, Trace):
         weights = _of_trace(memory.double(), channels, conv, gate)
-        scope, what = "this data", "the output of the layer for this input"
+        scope, what = THIS_DATA, "the output of the layer for this input"
     else:
         if conv or gate or channels is not None:
             raise InputError("conv, gate and channels are for traces; a system has none of them")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["exact", "certified", "lower_bound", "upper_bound", "estimate", "heuristic"]
 
+THIS_DATA = "this data"
+"""The scope of a number that was computed from recorded data."""
+
 KINDS: dict[Kind, str] = {
     "exact": "a closed form or an identity, evaluated in float64",
     "certified": "proved for the whole scope, rounding included or far below the margin",
