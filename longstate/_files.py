@@ -19,6 +19,16 @@ from typing import IO
 
 from longstate.errors import InputError
 
+_FORMATS = {
+    b"PK\3\4": "a ZIP archive or a file of torch.save",
+    b"\x80": "a pickle",
+    b"\x93NUMPY": "a file of NumPy",
+    b"\x1f\x8b": "a file that gzip compressed",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+}  # by their first bytes
+_START = 512  # bytes that decide whether a file is a text
+
 
 def write_whole(path: str | Path, data: bytes | str) -> None:
     """Write a file; text is encoded as UTF-8. See `writing`.
@@ -139,6 +149,20 @@ def missing(path: str | Path, what: str) -> InputError:
     close = difflib.get_close_matches(path.name, names, n=2, cutoff=0.6)
     meant = " or ".join(str(path.with_name(name)) for name in close)
     return InputError(f"there is no {what} {path}" + (f"; did you mean {meant}?" if meant else ""))
+
+
+def format_of(path: str | Path) -> str | None:
+    """What a file that is no safetensors file is, in words; None if its first bytes do not tell."""
+    with Path(path).open("rb") as file:
+        start = file.read(_START)
+    for first, name in _FORMATS.items():
+        if start.startswith(first) and start[8:9] != b"{":  # where a safetensors header begins
+            return name
+    if not start:
+        return "an empty file"
+    text = start.decode("utf-8", "ignore")  # the last character may be cut
+    controls = any(ord(c) < 32 and c not in "\t\n\r\f\v\b\x1b" for c in text)
+    return None if controls or len(start) - len(text.encode()) > 3 else "a text file"
 
 
 def refuse_gguf(path: str | Path) -> None:

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from longstate._files import refuse_gguf, write_whole
+from longstate._files import format_of, refuse_gguf, write_whole
 from longstate.errors import InputError
 
 FORMAT = 1
@@ -29,6 +29,9 @@ FORMAT = 1
 OURS, DIGEST = "longstate", "longstate digest"
 _METHOD = "crc32"  # also in the header, so that a missing digest is noticed
 _FIELDS = {"format", "kind", "facts", "digest"}
+_MODEL = (
+    "a run of `longstate train`, the file of a model or a folder with a checkpoint was expected"
+)
 
 
 class _Content(NamedTuple):
@@ -61,14 +64,15 @@ def save(path: str | Path, kind: str, tensors: dict[str, Tensor], facts: dict[st
 
 
 def kind_of(path: str | Path) -> str | None:
-    """The kind of a file of this format. None if there is no file, or if it has another format.
+    """The kind of a file of this format. None if there is no file, or if it is a safetensors file
+    of another library.
 
     Raises:
         InputError: it is cut short, or not a safetensors file.
     """
     if not Path(path).is_file():
         return None
-    kind = _open(Path(path), read=False).header.get("kind")
+    kind = _open(Path(path)).header.get("kind")
     return kind if isinstance(kind, str) else None
 
 
@@ -78,7 +82,7 @@ def facts_of(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: it is cut short, or not a safetensors file.
     """
-    facts = _open(Path(path), read=False).header.get("facts")
+    facts = _open(Path(path)).header.get("facts")
     return facts if isinstance(facts, dict) else {}
 
 
@@ -94,7 +98,7 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
         raise InputError(f"{path} is a folder, not a longstate {kind} file")
     if not path.is_file():
         raise InputError(f"{path} does not exist")
-    found = _open(path, read=True)
+    found = _open(path, kind)
     header = found.header
     if header.get("kind") != kind:
         other = header.get("kind")
@@ -113,14 +117,15 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     return found.tensors, header["facts"]
 
 
-def _open(path: Path, read: bool) -> _Content:
-    """Open a file; the tensors are copied if `read`."""
+def _open(path: Path, kind: str | None = None) -> _Content:
+    """Open a file to read its tensors, which are copied, and should be of this kind. Without a
+    kind only the header is read."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             text = metadata.get(OURS, "null")
             header = json.loads(text)
-            names = file.keys() if read else []
+            names = file.keys() if kind else []
             there = {name: file.get_tensor(name) for name in names}
             digest = _digest(text, there) if DIGEST in metadata else ""
             tensors = {name: t.clone() for name, t in there.items()}
@@ -128,6 +133,12 @@ def _open(path: Path, read: bool) -> _Content:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     except (safetensors.SafetensorError, ValueError, RecursionError, RuntimeError) as e:
         refuse_gguf(path)
+        other = format_of(path)
+        if other is not None:
+            wrong = (
+                f"is not a longstate {kind} file but {other}" if kind else f"is {other}; {_MODEL}"
+            )
+            raise InputError(f"{path} {wrong}") from None
         raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
     header = header if isinstance(header, dict) else {}
     return _Content(header, metadata.get(DIGEST), digest, tensors)

@@ -13,6 +13,7 @@ import torch
 
 from longstate import _tensorfile as tensorfile
 from longstate import load
+from longstate.cli import main
 from longstate.errors import InputError
 from longstate.layers import Mamba
 from longstate.models import LanguageModel, LanguageSpec, save_layer
@@ -264,3 +265,32 @@ def test_a_description_of_a_giant_takes_no_memory(made, tmp_path):
     said = done.stderr.splitlines()
     assert len(said) == 6 * len(files)
     assert all(line.startswith("error: ") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"date,y\n2024-01-01,1\n", "a text file"),
+        ("größer\n".encode() * 200, "a text file"),
+        (b"PK\3\4" + b"x" * 90, "a ZIP archive or a file of torch.save"),
+        (b"\x80\4" + b"x" * 90, "a pickle"),
+        (b"\x93NUMPY\1\0v\0", "a file of NumPy"),
+        (b"", "an empty file"),
+    ],
+)
+def test_a_file_of_another_format_is_named(data, said, tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_bytes(data)
+    commands = ("evaluate", "predict", "info", "stream", "generate", "convert", "certify", "memory")
+    rest = {"evaluate": [str(path)], "predict": [str(path)], "convert": ["x", "--to", "mamba-ssm"]}
+    for command in (*commands, "reduce"):
+        words = [command, str(path), *rest.get(command, [])]
+        words += ["--out", str(tmp_path / "x")] if command == "reduce" else []
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error == (
+            f"error: {path} is {said}; a run of `longstate train`, the file of a model or a folder "
+            "with a checkpoint was expected\n"
+        )
+    with pytest.raises(InputError, match=f"is not a longstate layer file but {said}"):
+        tensorfile.load(path, "layer")

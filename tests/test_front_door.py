@@ -203,7 +203,7 @@ def test_what_cannot_be_opened_or_saved_is_one_sentence(tmp_path):
     for name, message in {
         "stat": "there is no run or checkpoint .*; did you mean .*state",
         "state": "holds a state; longstate.stream.load_state reads it",
-        "text.txt": "is damaged",
+        "text.txt": "is a text file; a run of `longstate train`, .* was expected",
         "strange": "holds a soup; a model was expected",
         "half": "has not written a model yet .* run the same command again",
         "half/checkpoint.safetensors": "holds a checkpoint of a training",

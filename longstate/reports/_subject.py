@@ -152,7 +152,7 @@ def open_subject(path: str | Path) -> Subject:
 def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Reading:
     own = subject.folder / VALIDATION
     if data is not None and not data.is_file():
-        raise InputError(f"there is no file {data}")
+        raise _no_file(data)
     if data is not None and data.suffix == ".npy":
         tokens, what = _numbers(data), str(data)
     elif data is None and own.is_file():
@@ -170,6 +170,12 @@ def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Readin
             f"{what} holds token {int(tokens.max())}; the model has tokens 0 to {vocabulary - 1}"
         )
     return Reading(what, tokens, None, _decoder(subject, vocabulary))
+
+
+def _no_file(data: Path) -> InputError:
+    if data.is_dir():
+        return InputError(f"{data} is a folder; --data is a file")
+    return InputError(f"there is no file {data}")
 
 
 def _decoder(subject: Subject, vocabulary: int) -> Callable[[list[int]], str] | None:
@@ -219,7 +225,7 @@ def _numbers(path: Path) -> Tensor:
 
 def _read_rows(forecaster: Forecaster, data: Path) -> Reading:
     if not data.is_file():
-        raise InputError(f"there is no file {data}")
+        raise _no_file(data)
     frame = read_csv(data)
     run = partial(forecaster.predict, frame)
     return Reading(f"the last rows of {data}", None, run, frame=frame)

@@ -106,6 +106,8 @@ def _check_separator(path: Path, header: str) -> None:
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
+    if b"\0" in error.object and not error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return InputError(f"{path} is not a text file; a CSV file was expected")
     return InputError(
         f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x} at position "
         f"{error.start}); save it as UTF-8"

@@ -197,7 +197,7 @@ def test_checkpoints_of_other_libraries_are_opened(tmp_path, capfd):
             ["generate", "RUN", "--stop-strings", ""],
             "stop_strings must be a list of strings, none empty",
         ),
-        (["generate", "FILE"], "is damaged"),
+        (["generate", "FILE"], "is a text file; a run of"),
         (["train", "text", "FILES"], "there is no file"),
         (["train", "text", "FILE", "--layers", "mamab"], "did you mean 'mamba"),
         (["train", "text", "FILE", "--context", "99999"], "a context of 99,999 needs 100,000"),

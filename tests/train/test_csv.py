@@ -31,6 +31,7 @@ WRONG = {
     "latin": ("a,b\n1,\xe9\n".encode("latin-1"), r"is not UTF-8 text \(byte 0xe9 at position 6\)"),
     "latin header": ("\xe9,b\n1,2\n".encode("latin-1"), "is not UTF-8 text"),
     "utf-16": ("a,b\n1,2\n".encode("utf-16"), "is not UTF-8 text"),
+    "model": (b"\x98\0\0{\xd7\n1,2\n", "is not a text file; a CSV file was expected"),
     "binary": (b"PK\0\0,\n1,2\n", "is not a text file"),
     "ragged": (b"a,b\n1,2\n1,2,3\n", "is not a readable CSV file: Expected 2 fields in line 3"),
     "ragged first": (b"a,b\n1,2,3\n", "is not a readable CSV file"),

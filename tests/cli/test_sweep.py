@@ -1,0 +1,80 @@
+"""Every numeric option of every command, read from the program, with values that make no sense.
+
+Exit code 2 and one sentence, or a run that ends with 0 where the value has a meaning: a limit that
+is never reached is none. `test_numbers` says which values the trainings refuse.
+"""
+
+import inspect
+from typing import get_args, get_origin
+
+import pytest
+
+from longstate.cli import app, main
+from tests.saved import FOLDER, frame
+
+BIG = str(10**20)
+VALUES = {float: ("nan", "inf", "-inf", "-1", "0", "1e20", "abc"), int: ("-1", "0", BIG, "abc")}
+ARGUMENTS = {
+    "train forecast": "CSV --target y --horizon 4 --window 12 --epochs 1 --d-model 4 --n-layers 1 "
+    "--d-state 4 --windows-per-epoch 8 --out OUT",
+    "train text": "TEXT --d-model 4 --context 16 --steps 1 --n-layers 1 --out OUT",
+    "generate": "RUN --max-tokens 2",
+    "certify": "RUN",
+    "reduce": "RUN --out OUT",
+    "bench": "--layers mamba --d-model 4 --length 8 --seconds 0.01",
+}
+HARMLESS = {  # options for which these values have a meaning
+    ("train forecast", "lower"): ("-1",),
+    ("train forecast", "upper"): ("-1",),
+    ("generate", "seed"): ("-1",),
+}
+
+
+def numeric_options():
+    """Command, option and type, of every option whose value is a number."""
+    groups = [((), app), *(((g.name,), g.typer_instance) for g in app.registered_groups)]
+    for path, group in groups:
+        for command in group.registered_commands:
+            name = command.name or command.callback.__name__
+            for option, p in inspect.signature(command.callback).parameters.items():
+                hint = get_args(p.annotation)[0] if hasattr(p.annotation, "__metadata__") else str
+                kinds = get_args(hint) if get_origin(hint) is not list else ()
+                for kind in {hint, *kinds} & {int, float}:
+                    yield " ".join((*path, name)), option.replace("_", "-"), kind
+
+
+CASES = sorted({(c, o, v) for c, o, kind in numeric_options() for v in VALUES[kind]})
+
+
+def test_the_options_are_found():
+    found = {(command, option) for command, option, _ in CASES}
+    assert {c for c, _ in found} == ARGUMENTS.keys()
+    assert ("generate", "state-bits") in found
+    assert ("train text", "state-budget") in found
+    assert ("reduce", "heal-minutes") in found
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    frame(120).to_csv(folder / "data.csv", index=False)
+    (folder / "a.txt").write_text("to be or not to be\n" * 100)
+    return {
+        "CSV": str(folder / "data.csv"), "TEXT": str(folder / "a.txt"), "RUN": str(FOLDER / "text")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "option", "value"), CASES)
+def test_no_number_is_a_traceback(command, option, value, files, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    words = [files.get(w, w.replace("OUT", out)) for w in ARGUMENTS[command].split()]
+    code = main([*command.split(), *words, f"--{option}={value}"])
+    error = capsys.readouterr().err
+    senseless = value in ("nan", "inf", "-inf", "-1", "abc")
+    if senseless and value not in HARMLESS.get((command, option), ()):
+        assert code == 2, error
+        assert not (tmp_path / "out").exists()
+    assert code in (0, 2)
+    if code == 2:
+        assert error.startswith("error: ")
+        assert len(error.splitlines()) == 1
