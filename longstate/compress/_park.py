@@ -8,6 +8,7 @@ distribution with its own standard deviation.
 """
 
 import hashlib
+import math
 from types import ModuleType
 from typing import Literal
 
@@ -179,34 +180,55 @@ def _deviation(codec: StateCodec) -> np.ndarray:
 
 
 def _range_encode(c: Ints, codec: StateCodec) -> bytes:
-    coding = _constriction()
-    encoder = coding.queue.RangeEncoder()
-    if c.size:
-        encoder.encode(c.ravel().astype(np.int32), *_gaussians(coding, codec, len(c)))
-    words = encoder.get_compressed()
-    return write_numbers([len(words)]) + words.astype("<u4").tobytes()
+    words = _words(c, codec)
+    return write_numbers([len(words) // 4]) + words
+
+
+def _words(c: Ints, codec: StateCodec) -> bytes:
+    """Numbers (b, k) by the range coder."""
+    if not c.size:
+        return b""
+    encoder = _constriction().queue.RangeEncoder()
+    encoder.encode(c.ravel().astype(np.int32), *_gaussians(codec, len(c)))
+    words: np.ndarray = encoder.get_compressed()
+    return words.astype("<u4").tobytes()
 
 
 def _range_decode(body: bytes, at: int, rows: int, codec: StateCodec) -> tuple[Ints, int]:
+    """Numbers (b, k) and the position after them.
+
+    The decoder goes on without an end, so the words are compared with those of the numbers found,
+    and a number of rows that they cannot hold is refused before.
+    """
     (count,), at = read_numbers(body, at, 1)
-    if at + 4 * count > len(body):
+    end = at + 4 * count
+    if end > len(body):
         raise InputError("the data ends too early")
-    words = np.frombuffer(body[at : at + 4 * count], "<u4").astype(np.uint32)
+    wrong = InputError("the words of the range coder are not those of a state")
+    if rows * _least_bits(codec) > 64 * (count + 2):  # twice the bits, for the coder's rounding
+        raise wrong
     columns = int(_spoken(codec).sum())
-    if not rows * columns:
-        return np.zeros((rows, columns), np.int64), at + 4 * count
-    coding = _constriction()
-    decoder = coding.queue.RangeDecoder(words)
-    try:
-        c = decoder.decode(*_gaussians(coding, codec, rows))
-    except (AssertionError, ValueError):  # constriction's, for words that it has not written
-        raise InputError("the words of the range coder are not those of a state") from None
-    return c.astype(np.int64).reshape(rows, columns), at + 4 * count
+    c = np.zeros((rows, columns), np.int64)
+    if c.size:
+        decoder = _constriction().queue.RangeDecoder(np.frombuffer(body[at:end], "<u4"))
+        try:
+            c[:] = decoder.decode(*_gaussians(codec, rows)).reshape(rows, columns)
+        except (AssertionError, ValueError):  # constriction's, for words that it has not written
+            raise wrong from None
+    if _words(c, codec) != body[at:end]:
+        raise wrong
+    return c, end
 
 
-def _gaussians(coding: ModuleType, codec: StateCodec, rows: int) -> tuple[object, ...]:
+def _least_bits(codec: StateCodec) -> float:
+    """Bits of a row whose numbers are all 0, which has the fewest."""
+    deviation = _deviation(codec)[_spoken(codec)]
+    return sum(-math.log2(max(math.erf(0.125**0.5 / d), 2.0**-24)) for d in deviation.tolist())
+
+
+def _gaussians(codec: StateCodec, rows: int) -> tuple[object, ...]:
     deviation = np.tile(_deviation(codec)[_spoken(codec)], rows)
-    family = coding.model.QuantizedGaussian(-_WIDEST, _WIDEST)
+    family = _constriction().model.QuantizedGaussian(-_WIDEST, _WIDEST)
     return family, np.zeros_like(deviation), deviation
 
 

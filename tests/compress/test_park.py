@@ -8,6 +8,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_structure
 
 from longstate.compress import codec_of, fit_codec, park, plain_codec, unpark
+from longstate.compress._digits import write_numbers
 from longstate.errors import InputError
 from tests.compress.states import LINEAR, SELECTIVE, language, made, state_of
 
@@ -111,15 +112,18 @@ def test_every_changed_or_missing_byte_is_detected(parked):
         unpark(data + b"x", codec)
 
 
+@pytest.mark.parametrize("coder", ["fixed", "range"])
 @pytest.mark.parametrize("number", ["fitted", "coarse", "int4", "exact"])
-def test_parked_states_that_were_changed_by_hand(number):
+def test_parked_states_that_were_changed_by_hand(number, coder):
     """With a checksum that fits: refused in one sentence, or a state of the right shape."""
+    if coder == "range":
+        pytest.importorskip("constriction")
     layer = made("s4d" if number in ("fitted", "coarse") else "mamba2")
     if number in ("fitted", "coarse"):
         codec = fit_codec(layer, error={"fitted": 0.01, "coarse": 0.9}[number])
     else:
         codec = plain_codec(layer, number)
-    body = park(state_of(layer, 3), codec)[:-8]
+    body = park(state_of(layer, 3), codec, coder=coder)[:-8]
     draw = random.Random(number)
     for _ in range(300):
         changed, at = bytearray(body), draw.randrange(14, len(body))
@@ -137,6 +141,18 @@ def test_parked_states_that_were_changed_by_hand(number):
         except InputError:
             continue
         codec.tensors_of(back)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 4, 9, 10**6, 2**40])
+def test_the_range_coder_gives_no_rows_that_were_not_parked(rows):
+    """Its decoder goes on without an end, and may also stop early."""
+    pytest.importorskip("constriction")
+    codec = fit_codec(made("s4d"), error=0.02)
+    data = park(state_of(made("s4d"), 3), codec, coder="range")
+    assert len(unpark(data, codec)) == 3
+    sentence = "words of the range coder are not those|more than this machine can hold"
+    with pytest.raises(InputError, match=sentence):
+        unpark(signed(data[:14] + write_numbers([rows]) + data[15:-8]), codec)
 
 
 def test_a_parked_state_of_more_rows_than_memory_holds(parked):
