@@ -40,8 +40,10 @@ def by_grid(ahead: Matrices, behind: Matrices | None, D: Tensor) -> Peak:
     rest = rest + 64 * _UNIT * math.log2(count) * float(line.abs().sum())
     best = int(values.argmax())
     high = float(values[best]) / math.cos(math.pi * degree / count) + rest
-    low = max(float(values[best]) - rest, 0.0)
-    return Peak(low, high if math.isfinite(rest) else math.inf, 2 * math.pi * best / count)
+    at = 2 * math.pi * best / count
+    if not math.isfinite(rest):
+        return Peak(0.0, math.inf, at)
+    return Peak(max(float(values[best]) - rest, 0.0), high, at)
 
 
 def _kernel(part: Matrices) -> tuple[Tensor, float]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from longstate.memory._enclosed import enclosed
 from longstate.memory._powers import _UNIT
 
 _ROUNDS, _MOST_INTERVALS = 60, 1 << 14
@@ -120,16 +121,41 @@ def by_matrices(
     Args:
         total: bound of the sum over k of |A^k|, for both directions.
     """
-    low, at = _find_peak(ahead, behind, D, tolerance)
-    low = low * (1 - 1e-9)  # margin for the rounding errors of the linear solve
-    if low == 0:
-        return Peak(0.0, math.inf, at)
+    found, at = _find_peak(ahead, behind, D, tolerance)
+    low = _attained(ahead, behind, D, at)
+    if not 0 < found < math.inf:
+        return Peak(low, math.inf, at)
     for wider in _WIDER:
-        level = low * (1 + wider * tolerance)
+        level = found * (1 + wider * tolerance)
         high = _prove(ahead, behind, D, level, total, wider * tolerance)
-        if high <= low * (1 + 4 * wider * tolerance):
+        if high <= found * (1 + 4 * wider * tolerance):
             return Peak(low, high, at)
     return Peak(low, math.inf, at)
+
+
+def _attained(ahead: Matrices, behind: Matrices | None, D: Tensor, w: float) -> float:
+    """Lower bound of the response at one frequency, with the rounding of the linear solve."""
+    z = complex(math.cos(w), -math.sin(w))
+    G, wrong = enclosed(*ahead, z)
+    back, more = (0 * G, 0.0) if behind is None else enclosed(*behind, z.conjugate())
+    G, wrong = G + back / z + D, wrong + more
+    norm = torch.linalg.matrix_norm
+    rounding = 16 * sum(G.shape) * _UNIT * float(norm(G) + D.abs().sum())
+    low = float(norm(G, 2)) - wrong - rounding
+    return low if 0 < low < math.inf else 0.0
+
+
+def _response(part: Matrices, w: Tensor) -> Tensor:
+    """C (I - A z)^-1 B (f, o, i); 0 where it is not finite."""
+    z = torch.polar(torch.ones_like(w), -w)[:, None, None]
+    M = torch.eye(len(part.A), dtype=z.dtype) - part.A * z
+    states = torch.linalg.solve_ex(M, part.B.to(z.dtype)).result
+    return (part.C.to(z.dtype) @ states).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _inverse(M: Tensor) -> Tensor:
+    """The inverse; not finite if the matrix is singular."""
+    return torch.linalg.inv_ex(M).inverse
 
 
 def _find_peak(
@@ -137,15 +163,10 @@ def _find_peak(
 ) -> tuple[float, float]:
     """Raise the level to the response between the frequencies that attain it, until none does."""
 
-    def response(part: Matrices, w: Tensor) -> Tensor:
-        z = torch.polar(torch.ones_like(w), -w)[:, None, None]
-        eye = torch.eye(len(part.A), dtype=z.dtype)
-        return part.C.to(z.dtype) @ torch.linalg.solve(eye - part.A * z, part.B.to(z.dtype))
-
     def largest(w: Tensor) -> tuple[float, float]:
-        G = response(ahead, w) + D
+        G = _response(ahead, w) + D
         if behind is not None:
-            G = G + torch.polar(torch.ones_like(w), w)[:, None, None] * response(behind, -w)
+            G = G + torch.polar(torch.ones_like(w), w)[:, None, None] * _response(behind, -w)
         values = torch.linalg.matrix_norm(G, 2)
         best = int(values.argmax())
         return float(values[best]), float(w[best])
@@ -157,7 +178,10 @@ def _find_peak(
     A, B, C, E = _continuous(ahead, behind, D)
     for _ in range(_ROUNDS):
         level = low * (1 + tolerance)
-        values = torch.linalg.eigvals(_hamiltonian(A, B, C, E, level, 0.0))
+        H = _hamiltonian(A, B, C, E, level, 0.0)
+        if not bool(H.isfinite().all()):
+            break
+        values = torch.linalg.eigvals(H)
         on_axis = values.real.abs() <= _IMAGINARY * values.abs().clamp(min=1e-12)
         w = (2 * values.imag[on_axis].abs().atan()).sort().values
         if not len(w):
@@ -187,13 +211,13 @@ def _continuous(
 
 def _moved(A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     eye = torch.eye(len(A), dtype=A.dtype)
-    inverse, root = torch.linalg.inv(A + eye), math.sqrt(2)
+    inverse, root = _inverse(A + eye), math.sqrt(2)
     return inverse @ (A - eye), root * inverse @ B, root * C @ inverse, D - C @ inverse @ B
 
 
 def _hamiltonian(A: Tensor, B: Tensor, C: Tensor, D: Tensor, level: float, slack: float) -> Tensor:
     """The matrix whose imaginary eigenvalues are the frequencies that attain the level."""
-    R = torch.linalg.inv(level**2 * torch.eye(D.shape[1], dtype=A.dtype) - D.mT @ D)
+    R = _inverse(level**2 * torch.eye(D.shape[1], dtype=A.dtype) - D.mT @ D)
     F, eye = A + B @ R @ D.mT @ C, torch.eye(len(A), dtype=A.dtype)
     weighed = C.mT @ (torch.eye(len(C), dtype=A.dtype) + D @ R @ D.mT) @ C + slack * eye
     return torch.cat([torch.cat([F, B @ R @ B.mT], 1), torch.cat([-weighed, -F.mT], 1)], 0)
@@ -227,10 +251,8 @@ def _state_gain(ahead: Matrices, behind: Matrices | None) -> float:
             continue
         poles = torch.linalg.eigvals(part.A)
         w = _edges(poles.angle(), poles.abs().clamp(max=1))
-        z = torch.polar(torch.ones_like(w), -w)[:, None, None]
-        eye = torch.eye(len(part.A), dtype=z.dtype)
-        x = torch.linalg.solve(eye - part.A * z, part.B.to(z.dtype))
-        gain += float(torch.linalg.matrix_norm(x).max())
+        states = _response(part._replace(C=torch.eye(len(part.A), dtype=torch.float64)), w)
+        gain += float(torch.linalg.matrix_norm(states).max())
     return gain
 
 
@@ -238,7 +260,7 @@ def _storage(H: Tensor) -> Tensor:
     """P such that (I, P) spans the stable subspace of H, by the matrix sign of H."""
     sign, n = H, len(H) // 2
     for _ in range(_ROUNDS):
-        inverse = torch.linalg.inv(sign)
+        inverse = _inverse(sign)
         scale = (torch.linalg.matrix_norm(inverse) / torch.linalg.matrix_norm(sign)).sqrt()
         after = (scale * sign + inverse / scale) / 2
         moved = torch.linalg.matrix_norm(after - sign) / torch.linalg.matrix_norm(after)

@@ -35,7 +35,8 @@ class Bounded(NamedTuple):
 
     def low(self) -> Tensor:
         """Lower bound (...) of the 2-norm."""
-        return (norm2(self.value) * (1 - 8 * len_of(self.value) * _UNIT) - self.error).clamp(min=0)
+        least = norm2(self.value) * (1 - 8 * len_of(self.value) * _UNIT) - self.error
+        return least.nan_to_num(nan=0.0).clamp(min=0)
 
     def times(self, other: "Bounded") -> "Bounded":
         x, y = self.high(), other.high()
@@ -60,7 +61,7 @@ class Powers:
             self.norms.append(self.squares[-1].high())
         self.envelopes = []
         if bool((self.norms[0] > 1).any()):
-            self.envelopes = [_envelope(A, W) for W in (_of_eigenvectors(A), self._reached())]
+            self.envelopes = [_of_eigenvectors(A), _envelope(A, self._reached())]
         for j in range(len(self.norms)):
             for e in self.envelopes:
                 self.norms[j] = torch.minimum(self.norms[j], e.root * e.rate**2.0**j)
@@ -172,16 +173,28 @@ def _size(M: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(M)
 
 
-def _of_eigenvectors(A: Tensor) -> Tensor:
-    V = torch.linalg.eig(A).eigenvectors
-    return (V @ V.mH).real
-
-
 class Envelope(NamedTuple):
     """|A^k| <= root rate^k for all k, if proved; otherwise root is infinite. Each (...)."""
 
     root: Tensor
     rate: Tensor
+
+
+def _of_eigenvectors(A: Tensor) -> Envelope:
+    """From |A^k| <= |V| |V^-1| |V^-1 A V|^k, for the computed eigenvectors V. Their computed
+    inverse T has |V^-1| <= |T| / d and |V^-1 A V| <= |T A V| / d, where d = 1 - |I - T V|."""
+    V = torch.linalg.eig(A).eigenvectors
+    T, _ = torch.linalg.inv_ex(V)
+    eye, unit = torch.eye(len_of(A), dtype=V.dtype), 16 * len_of(A) * _UNIT
+    v, t = _size(V), _size(T)
+    d = 1 - _size(eye - T @ V) - unit * (1 + v * t)
+    moved = T @ A.to(V.dtype) @ V
+    ok = (d > 0) & moved.isfinite().all(-1).all(-1)
+    moved, T = (torch.where(ok[..., None, None], m, eye) for m in (moved, T))
+    wide, back, rate = (torch.linalg.matrix_norm(m, 2) * (1 + unit) for m in (V, T, moved))
+    rate = (rate + 2 * unit * t * _size(A) * v) / d
+    ok = ok & (rate <= 1)
+    return Envelope(torch.where(ok, wide * back / d, torch.inf), torch.where(ok, rate, 1.0))
 
 
 def _envelope(A: Tensor, W: Tensor) -> Envelope:

@@ -84,6 +84,7 @@ def _dense(system: System) -> Sums:
     A, B, C, D = (v.expand(*batch, *v.shape[-2:]) for v in (A, B, C, D))
     powers = Powers(A)
     total = powers.total(powers.growth()[0])
+    proved = total.isfinite()[..., None]
     n, i = B.shape[-2:]
     X, wrong = B, torch.zeros_like(total)  # columns of all lags of a block; sum of perturbations
     size = _block_size(powers, total)
@@ -99,10 +100,10 @@ def _dense(system: System) -> Sums:
         wrong = wrong + 4 * n * _UNIT * _columns(X) + _perturbed(power, X)
         X = power.value @ X
         beyond = read * (total * _columns(X[..., :i]))[..., None]
-        if bool((beyond <= _ENOUGH * found).all()):
+        if bool((~proved | (beyond <= _ENOUGH * found)).all()):
             break
     rounding = read * (total * wrong)[..., None] + 8 * n * _UNIT * (found + D.abs().sum(-1))
-    return Sums(found, beyond + rounding)
+    return Sums(found, torch.where(proved, beyond + rounding, torch.inf))
 
 
 def _block_size(powers: Powers, total: Tensor) -> int:

@@ -6,6 +6,7 @@ import torch
 from longstate.errors import InputError
 from longstate.layers import S4, S4D, S5
 from longstate.memory import gains
+from longstate.memory._h_infinity import _storage
 from longstate.systems import DenseSystem, DiagonalSystem
 
 
@@ -105,3 +106,44 @@ def test_a_state_that_forgets_at_once_has_gains():
     assert float(found.l1) == pytest.approx(2.0)
     assert float(found.h_infinity_below) <= 2 * (1 + 1e-12)
     assert float(found.h_infinity) >= 2 * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("condition", [1e4, 1e6, 1e8])
+def test_bounds_hold_whatever_the_condition(condition):
+    """Against mpmath at 60 digits, for systems whose eigenvectors are nearly dependent."""
+    from mpmath import matrix, mp, mpf
+
+    g = torch.Generator().manual_seed(round(condition))
+    for _ in range(6):
+        n = int(torch.randint(3, 8, (1,), generator=g))
+        U, W = (torch.linalg.qr(torch.randn(n, n, generator=g).double()).Q for _ in range(2))
+        V = U * torch.logspace(0, -math.log10(condition), n, dtype=torch.float64) @ W
+        A = V @ torch.diag(0.2 + 0.7 * torch.rand(n, generator=g).double()) @ torch.linalg.inv(V)
+        B, C, D = (torch.randn(*s, generator=g).double() for s in ((n, 1), (1, n), (1, 1)))
+        found = gains(DenseSystem(A, B, C, D, discrete=True))
+        with mp.workdps(60):
+            A, B, C = (matrix([[mpf(float(x)) for x in row] for row in v]) for v in (A, B, C))
+            z = mp.expj(-mpf(float(found.peak)))
+            size = abs((C * mp.lu_solve(mp.eye(n) - A * z, B))[0] + mpf(float(D)))
+            assert size >= mpf(float(found.h_infinity_below)) * (1 - mpf(10) ** -12)
+            assert size <= mpf(float(found.h_infinity))
+        if condition <= 1e6:  # and they say something
+            assert float(found.h_infinity_below) >= 0.99 * float(size)
+            assert float(found.h_infinity) <= 10 * float(size)
+
+
+def test_a_companion_matrix_with_near_poles_is_no_traceback():
+    """Its Hamiltonian matrix is singular to rounding, so that no proof succeeds."""
+    assert _storage(torch.zeros(4, 4).double()).isnan().all()
+    for seed in range(12):
+        g = torch.Generator().manual_seed(seed)
+        poles = 0.6 + 0.35 * torch.rand(8, generator=g).double()
+        coefficients = torch.ones(1).double()
+        for pole in poles:
+            zero = torch.zeros(1).double()
+            coefficients = torch.cat([coefficients, zero]) - pole * torch.cat([zero, coefficients])
+        A = torch.cat([-coefficients[None, 1:], torch.eye(7, 8).double()])
+        B, C, D = (torch.randn(*s, generator=g).double() for s in ((8, 1), (1, 8), (1, 1)))
+        found = gains(DenseSystem(A, B, C, D, discrete=True))
+        assert found.h_infinity_below <= found.h_infinity
+        assert found.l1_below <= found.l1
