@@ -163,6 +163,11 @@ def _check(model: nn.Module, found: list[Found], dt: tuple[float, float]) -> Non
             raise InputError(f"{name} holds NaN or infinity and cannot be certified")
 
 
+def _home(kind: type, method: str) -> type:
+    """The class that defines a method."""
+    return next((c for c in kind.__mro__ if method in vars(c)), kind)
+
+
 def _nothing(model: nn.Module) -> str:
     name = type(model).__name__
     if type(model).__module__.split(".")[0] in ("transformers", "mamba_ssm"):
@@ -171,15 +176,36 @@ def _nothing(model: nn.Module) -> str:
             "no system() or selection(); save it with save_pretrained(folder) and certify "
             "longstate.interop.load_language_model(folder)"
         )
-    return f"this {name} has no layer that can be certified: none has a system() or a selection()"
+    inside = others(model)
+    return (
+        f"nothing in this {name} can be certified: "
+        + (f"its layers ({', '.join(inside)}) have" if inside else "it has")
+        + " no system() and no selection(), from which bounds are made; linear layers (S4D, S5, "
+        "LinOSS) and selective ones (Mamba, Longhorn, GatedSSM) have one"
+    )
 
 
 def _check_parts(name: str, layer: nn.Module) -> None:
-    """Refuse adapters: constants come from the weights, so other modules would be ignored."""
+    """Refuse adapters, hooks and derived classes: the constants of a bound come from the weights,
+    so what other code does to them would be ignored."""
+    kind, about = type(layer), "system" if hasattr(layer, "system") else "selection"
+    runs, described = (_home(kind, method) for method in ("forward", about))
+    foreign = not runs.__module__.startswith("longstate.") and described is not runs
+    if (foreign and issubclass(runs, described)) or "forward" in vars(layer):
+        raise InputError(
+            f"{name} has its own forward() and the {about}() of {described.__name__}, which "
+            f"describes another one; define {about}() beside forward()"
+        )
     if not parametrize.type_before_parametrizations(layer).__module__.startswith("longstate."):
         return  # layers of other packages describe themselves
     for part, module in layer.named_modules():
         home = type(module).__module__
+        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        if module is not layer and hooked:
+            raise InputError(
+                f"{name}.{part} has a hook that may change what it computes; remove it before the "
+                "layer is certified"
+            )
         if not home.startswith(("torch.nn.", "longstate.")):
             raise InputError(
                 f"{name}.{part} is a {type(module).__name__} of {home.split('.')[0]}; merge it "

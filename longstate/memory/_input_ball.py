@@ -65,12 +65,14 @@ def _doubt(layer: Found, confirmed: bool | None) -> str:
             f"the block of {name}, a {type(layer.block).__name__}, is not known to put its norm "
             "before the layer, and no data shows it"
         )
+    if confirmed is None and layer.layer._forward_pre_hooks:
+        return f"{name} has a hook that may change its input, and no data shows what it does"
     return ""
 
 
 def _is_known(norm: nn.Module, d: int) -> bool:
     """Whether its output is weight * z + bias with |z| <= sqrt(d)."""
-    if norm._forward_hooks or nn.utils.parametrize.is_parametrized(norm):
+    if norm._forward_hooks or "forward" in vars(norm) or nn.utils.parametrize.is_parametrized(norm):
         return False
     if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
         return type(norm) in (nn.LayerNorm, nn.RMSNorm) and tuple(norm.normalized_shape) == (d,)
