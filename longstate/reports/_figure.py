@@ -17,7 +17,7 @@ from zlib import crc32
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullLocator
 
 from longstate._numbers import number
 from longstate.reports._markup import Markup, element
@@ -148,8 +148,37 @@ def legend(ax: Axes, columns: int = 4) -> None:
         )  # fmt: skip
 
 
+class Labels(Formatter):
+    """Numbers with as many digits as it takes to tell the ticks of an axis from one another."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return number(x, 3, exponent=False)
+
+    def format_ticks(self, values: Any) -> list[str]:
+        labels: list[str] = []
+        for digits in range(3, 13):
+            labels = [number(float(x), digits, exponent=False) for x in values]
+            if len(set(labels)) == len(set(values)):
+                break
+        return labels
+
+
+class _LogTicks(LogLocator):
+    """Powers of ten; on a short axis 1, 2 and 5 times these, or even steps."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        low, high = sorted((vmin, vmax))
+        short = LogLocator(subs=(1.0, 2.0, 5.0), numticks=7), MaxNLocator(4)
+        ticks = LogLocator(numticks=7).tick_values(low, high)
+        for locator in short:
+            if sum(low <= x <= high for x in ticks) >= 2:
+                break
+            ticks = locator.tick_values(low, high)
+        return ticks
+
+
 def log_axis(axis: matplotlib.axis.Axis) -> None:
-    """Ticks at powers of ten, written out."""
-    axis.set_major_locator(LogLocator(numticks=7))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 3, exponent=False)))
+    """Ticks at powers of ten, written out, or closer ones on a short axis."""
+    axis.set_major_locator(_LogTicks())
+    axis.set_major_formatter(Labels())
     axis.set_minor_locator(NullLocator())

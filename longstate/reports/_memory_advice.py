@@ -4,6 +4,7 @@ Each line has figures and ends with a command. A state belongs to one sequence, 
 needed once for every session of a server.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -69,40 +70,51 @@ def _smaller(report: MemoryReport, size: str) -> list[Advice]:
     linear = [m for m in report.layers if m.spectrum is not None]
     used = _selective_use(report)
     if not linear:
-        return [Advice(f"{size} {used}", "")] if used else []
-    more = [Advice(used, "")] if used else []
+        return [a._replace(text=f"{size} {a.text}") for a in used]
     now = max(m.spectrum.values.shape[-1] for m in linear if m.spectrum is not None)
     need = max(suggested_d_state(m) or now for m in linear)
     if need > (1 - _WORTH) * now:
         fits = f"its worst channel needs {need} of {now} directions for 99 % of what passes"
-        return [Advice(f"{size} Of the linear layers d_state fits: {fits}.", ""), *more]
+        return [Advice(f"{size} Of the linear layers d_state fits: {fits}.", ""), *used]
     numbers = sum(m.states for m in report.layers)
     saved = sum(round(m.states * (1 - need / now)) for m in linear) * _BYTES
     return [
         Advice(
             f"{size} For 99 % of what passes through the worst channel {need} of {now} directions "
             f"are enough. d_state={need} saves {_size(saved)} of a state "
-            f"({100 * saved / (_BYTES * numbers):.0f} %); train again and compare the scores.",
-            f"d_state={need}, in longstate.train.Size or a layer's options",
+            f"({100 * saved / (_BYTES * numbers):.0f} %), in a new training or by reduce.",
+            _reduce(report, need / now),
         ),
-        *more,
+        *used,
     ]
 
 
-def _selective_use(report: MemoryReport) -> str:
+def _selective_use(report: MemoryReport) -> list[Advice]:
     """How much of the state of selective layers was in use on the data."""
-    said = []
-    for m in report.layers:
-        if m.effective is not None:
-            most = 100 * float(m.effective.along.max()) / m.effective.d_state
-            said.append(f"{m.name} {most:.0f} %")
-    if not said:
-        return ""
+    shares = {
+        m.name: float(m.effective.along.max()) / m.effective.d_state
+        for m in report.layers
+        if m.effective is not None
+    }
+    if not shares:
+        return []
+    said = [f"{name} {100 * share:.0f} %" for name, share in shares.items()]
     shown = ", ".join(said[:4]) + (f" and {len(said) - 4} more" if len(said) > 4 else "")
-    return (
-        f"The largest share of its numbers in use on this data was {shown}. If all are far below "
-        f"100 %, try a training with a smaller d_state."
-    )
+    used = f"The largest share of its numbers in use on this data was {shown}."
+    if max(shares.values()) > 1 - _WORTH:
+        return [Advice(used, "")]
+    return [
+        Advice(
+            f"{used} A smaller state may be enough: measure it, or train with a smaller d_state.",
+            _reduce(report, max(shares.values())),
+        )
+    ]
+
+
+def _reduce(report: MemoryReport, keep: float) -> str:
+    """The command that keeps at least this share of each state."""
+    share = max(math.ceil(100 * keep), 1) / 100
+    return f"longstate reduce {_quoted(report.name)} --keep {share:g} --out NEW"
 
 
 def _dead(report: MemoryReport) -> list[Advice]:

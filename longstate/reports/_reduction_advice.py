@@ -26,11 +26,8 @@ def _cost(report: ReductionReport) -> list[Advice]:
     worse = report.after / report.before - 1 if report.before else 0.0
     values = f"{report.metric} goes from {number(report.before)} to {number(report.after)}"
     if worse <= ALLOWED:
-        return [
-            Advice(
-                f"Use it: {values}, within {100 * ALLOWED:.0f} %.", f"longstate show {report.out}"
-            )
-        ]
+        said = f"Use it: {values}, within {100 * ALLOWED:.0f} %."
+        return [Advice(said, f"longstate info {_quoted(report.out)}")]
     said = f"{values}, {100 * worse:.1f} % worse."
     if report.found.healing is None:
         command = f"longstate reduce {_quoted(report.name)} --heal-minutes 5 --data FILE --out NEW"

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
-from longstate._numbers import number
 from longstate.compress import RateCurve, ReducedLayer, SizeCurve
 from longstate.memory import KINDS
-from longstate.reports._figure import COLOURS, draw, legend, log_axis
+from longstate.reports._figure import COLOURS, Labels, draw, legend, log_axis
 from longstate.reports._forecast_memory import short
 from longstate.reports._markup import Markup
 
@@ -109,7 +107,7 @@ def sizes_figure(curve: SizeCurve, metric: str, size: int, value: float) -> Mark
         ax.axhline(curve.points[0].metric, color=COLOURS["muted"], linewidth=0.8, linestyle=_DASHES)
         ax.set(xscale="log", xlabel="bytes of the state of a sequence", ylabel=metric)
         log_axis(ax.xaxis)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 5)))
+        ax.yaxis.set_major_formatter(Labels())
         legend(ax, 2)
 
     return draw(
@@ -142,7 +140,7 @@ def bits_figure(curve: RateCurve, metric: str) -> Markup:
         ax.axhline(curve.exact, color=COLOURS["muted"], linewidth=0.8, linestyle=_DASHES)
         ax.set(xscale="log", xlabel="bits of the parked state of a sequence", ylabel=metric)
         log_axis(ax.xaxis)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x, 5)))
+        ax.yaxis.set_major_formatter(Labels())
         legend(ax, 3)
 
     return draw(

@@ -156,6 +156,18 @@ def test_the_first_box_advises_with_numbers(made):
     assert memory_advice.suggested_d_state(made.layers[0]) is None
 
 
+def test_the_use_of_selective_layers_comes_with_a_command(made):
+    """Half of a state in use: a command that keeps as much, rounded up. All of it: none."""
+    first = made.layers[0]
+    for most, command in ((0.503, f"longstate reduce {made.name} --keep 0.51 --out NEW"), (1, "")):
+        along = torch.full_like(first.effective.along, most * first.effective.d_state)
+        layer = replace(first, effective=replace(first.effective, along=along))
+        found = memory_advice.advice(replace(made, layers=(layer,), certificate=None, length=None))
+        assert f"{100 * most:.0f} %" in found[0].text
+        assert "numbers in float32" in found[0].text
+        assert found[0].command == command
+
+
 def few_directions(made, used, dead=0):
     """The same report with a linear layer that uses few of its 64 directions."""
     values = torch.full((8, 64), 1e-25, dtype=torch.float64)
@@ -168,7 +180,8 @@ def few_directions(made, used, dead=0):
 
 def test_a_state_that_is_hardly_used_gets_a_smaller_size(made):
     found = memory_advice.advice(few_directions(made, 9))
-    assert found[0].command.startswith("d_state=10")
+    assert "d_state=10" in found[0].text
+    assert found[0].command == f"longstate reduce {made.name} --keep 0.16 --out NEW"
     assert "84 %" in found[0].text  # 1 - 10 / 64
     assert memory_advice.advice(few_directions(made, 63))[0].command == ""
     dead = memory_advice.advice(few_directions(made, 9, dead=2))

@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from longstate import reduce
+from longstate.cli import app
 from longstate.compress import Healing, size_curve
 from longstate.memory import KINDS
 from longstate.reports import _reduction_examine as examine
 from longstate.reports import _reduction_figures as figures
 from longstate.reports import reduction
+from longstate.reports._figure import Labels, axes, log_axis
 from longstate.reports._reduction_advice import advice, cheapest
 from longstate.reports._subject import open_subject, read_windows
 from tests.compress.helpers import language, tokens
@@ -115,6 +118,9 @@ def test_the_page_is_well_formed_and_loads_nothing(made):
 def test_the_advice_follows_the_measured_metric(made):
     fine = advice(replace(made, before=1.0, after=1.001))
     assert fine[0].text.startswith("Use it")
+    for found in fine:  # commands that the program has
+        words = found.command.split()
+        assert words[:1] != ["longstate"] or words[1] in get_command(app).commands
     bad = replace(made, before=1.0, after=1.2, sizes=None)
     assert "--heal-minutes" in advice(bad)[0].command
     healing = Healing("nats per token", 1.0, 1.3, 1.2, 4, 10, 3.0, "no progress")
@@ -169,3 +175,18 @@ def test_a_text_is_split_to_heal_and_to_measure(made, tmp_path):
     learn, judge = reading.split()
     assert len(learn.tokens) == round(0.75 * len(reading.tokens))
     assert learn.tokens.tolist() + judge.tokens.tolist() == reading.tokens.tolist()
+
+
+@pytest.mark.parametrize("values", [(5e-3, 6e-3), (2200, 2400), (1e-4, 1e4), (4.78853, 4.78861)])
+def test_an_axis_has_ticks_that_differ(values):
+    """Also a logarithmic axis without a power of ten on it, and values with equal first digits."""
+    with axes() as ax:
+        ax.plot(values, values)
+        ax.set_xscale("log")
+        log_axis(ax.xaxis)
+        ax.yaxis.set_major_formatter(Labels())
+        ax.figure.draw_without_rendering()
+        for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            labels = [t.label1.get_text() for t in ticks]
+            assert 2 <= len(labels) == len(set(labels))
