@@ -70,13 +70,15 @@ def shard_time(model: M, mesh: DeviceMesh, *, micro_batches: int = 1) -> M:
 
     Raises:
         InputError: the mesh has several axes, there is no layer, a layer is sharded already or
-            cannot be, or `micro_batches` is below 1.
+            cannot be, the model runs in segments, or `micro_batches` is below 1.
     """
     if micro_batches < 1:
         raise InputError(f"micro_batches must be at least 1; got {micro_batches}")
     found = list(_outermost(model))
     if not found:
         raise InputError(f"{type(model).__name__} has no layer that mixes along time")
+    if any(isinstance(m, Blocks) and m.segment is not None for m in model.modules()):
+        raise InputError("a model with segment= cannot be sharded along time: set segment to None")
     line = Line(mesh)
     for layer in found:
         if "forward" in vars(layer):

@@ -137,6 +137,8 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
             shard_time(SMR(Attention(4, n_heads=1)), mesh)
         with pytest.raises(InputError, match="micro_batches must be at least 1; got 0"):
             shard_time(S4D(2), mesh, micro_batches=0)
+        with pytest.raises(InputError, match="a model with segment= cannot be sharded"):
+            shard_time(Stack([S4D(2)], segment=4), mesh)
         with pytest.raises(InputError, match="the mesh must have one axis, that of time; got 2"):
             shard_time(S4D(2), init_device_mesh("cpu", (1, 1)))
         model = LanguageModel(LanguageSpec(vocab_size=11, d_model=4, layers=("s4d", "mamba")))
