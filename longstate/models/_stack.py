@@ -57,14 +57,13 @@ class Blocks(nn.Module):
         if self.segment is None or seen is not None:
             return self._run_together(x, states, dt, mask, reset, rate, seen)
         check_segment(self, self.segment)
+        # not by slices: each would have a gradient of the whole length
+        parts = [[None] if v is None else v.split(self.segment, 1) for v in (x, dt, mask, reset)]
         outputs = []
-        for start in range(0, x.shape[1], self.segment):
-            piece = [
-                None if v is None else v[:, start : start + self.segment]
-                for v in (x, dt, mask, reset)
-            ]
+        for i, piece in enumerate(parts[0]):
+            flags = [v[i] if len(v) > 1 else v[0] for v in parts[1:]]
             y, states = checkpoint(
-                self._run_together, piece[0], states, *piece[1:], rate, use_reentrant=False
+                self._run_together, piece, states, *flags, rate, use_reentrant=False
             )
             outputs.append(y)
         return torch.cat(outputs, dim=1), list(states)
