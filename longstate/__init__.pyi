@@ -6,6 +6,7 @@ from longstate import layers as layers
 from longstate import memory as memory
 from longstate import models as models
 from longstate import ops as ops
+from longstate import parallel as parallel
 from longstate import reports as reports
 from longstate import stream as stream
 from longstate import systems as systems

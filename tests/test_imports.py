@@ -98,8 +98,9 @@ def test_only_triton_files_import_triton():
         assert {p for p in users_of(module) if not re.fullmatch(allowed, p)} == set()
 
 
-def test_only_train_imports_distributed():
-    assert {p for p in users_of("torch.distributed") if not p.startswith("train/")} == set()
+def test_only_train_and_parallel_import_distributed():
+    allowed = ("train/", "parallel/")
+    assert {p for p in users_of("torch.distributed") if not p.startswith(allowed)} == set()
 
 
 @pytest.mark.parametrize("path", sources("longstate"), ids=lambda p: str(p.relative_to(ROOT)))

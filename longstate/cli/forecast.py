@@ -85,10 +85,14 @@ def train(
     size: Size,
     training: Training,
 ) -> None:
-    """Train a forecaster, and compare it with last value, seasonal naive and ridge regression."""
+    """Train a forecaster, and compare it with last value, seasonal naive and ridge regression.
+
+    Several processes train together under torchrun: `torchrun --nproc-per-node 2 -m longstate train
+    forecast ...`.
+    """
     levels, shares = numbers("--quantiles", quantiles), numbers("--split", split)
     from longstate.cli.show import progress_bar
-    from longstate.train import Forecaster, read_csv
+    from longstate.train import Forecaster, process_group, read_csv
 
     frame = read_csv(data)
     out = out or Path("runs") / f"{data.stem}-{'-'.join(target)}-{horizon}"
@@ -102,7 +106,7 @@ def train(
         training=training,
         seed=seed,
     )
-    with progress_bar() as show:
+    with process_group() as rank, progress_bar() as show:
         forecaster.fit(
             frame,
             target,
@@ -117,8 +121,10 @@ def train(
             transform=transform,
             split=shares,
             out=out,
-            show=show,
+            show=show,  # of rank 0
         )
+    if rank > 0:
+        return
     for remark in forecaster.facts["notes"]:
         say(remark)
     history = forecaster.history

@@ -41,9 +41,13 @@ def train(
     *,
     training: TextTraining,
 ) -> None:
-    """Train a language model on text files. The last tenth of the text is used for validation."""
+    """Train a language model on text files. The last tenth of the text is used for validation.
+
+    Several processes train together under torchrun: `torchrun --nproc-per-node 2 -m longstate train
+    text ...`.
+    """
     from longstate.cli.show_text import Shown
-    from longstate.train import TextModel
+    from longstate.train import TextModel, process_group
 
     model = TextModel(
         layers,
@@ -55,9 +59,13 @@ def train(
         seed=seed,
     )
     out = out or Path("runs") / f"{files[0].stem}-{layers.replace(',', '-')}"
-    with Shown(training.minutes) as shown:
-        model.fit(files, out=out, show=shown.step, looked=shown.look, encoded=shown.encoded)
-    shown.ended(model, out)
+    with process_group() as rank:
+        if rank > 0:
+            model.fit(files, out=out)
+        else:
+            with Shown(training.minutes) as shown:
+                model.fit(files, out=out, show=shown.step, looked=shown.look, encoded=shown.encoded)
+            shown.ended(model, out)
     if model.history is not None and model.history.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
 

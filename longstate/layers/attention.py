@@ -105,17 +105,46 @@ class Attention(Layer):
                 "Attention expects as many keys as values in its state; got "
                 f"{tuple(state['k'].shape)} and {tuple(state['v'].shape)}"
             )
+        with_old = self._with_old(u, state, mask)
+        with full_precision(u):
+            y = self._attend(*with_old, state["length"], mask, reset)
+            after = self._kept(*with_old[1:], state["length"], mask, reset)
+        y = self.out_proj(y.flatten(2).to(self.out_proj.weight.dtype))
+        y = zero_masked(y, mask)
+        return y.to(u.dtype), after
+
+    def state_after(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+    ) -> State:
+        """The state after these samples, without their outputs."""
+        state = check_call(self, u, state, None, mask, reset)
+        _, k, v, old = self._with_old(u, state, mask)
+        return self._kept(k, v, old, state["length"], mask, reset)
+
+    def joined(
+        self,
+        k: Float[Tensor, "b s h p"],
+        v: Float[Tensor, "b s h p"],
+        seen: Bool[Tensor, "b s"],
+    ) -> State:
+        """A state of these keys and values, where `seen` is True; in the order of time."""
+        return self._kept(k, v, 0, k.new_zeros(len(k)), seen, None)
+
+    def _with_old(
+        self, u: Tensor, state: State, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        """q (b, t, h, p); k and v (b, s + t, h, p) with those of the state; s."""
         u = zero_masked(u, mask)
         qkv = self.in_proj(u.to(self.in_proj.weight.dtype)).to(state["k"].dtype)
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, self.d_head)).unbind(2)
         with full_precision(u):
-            old, length = state["k"].shape[1], state["length"]
             k, v = torch.cat([state["k"], k], 1), torch.cat([state["v"], v], 1)
-            y = self._attend(q, k, v, old, length, mask, reset)
-            after = self._kept(k, v, old, length, mask, reset)
-        y = self.out_proj(y.flatten(2).to(self.out_proj.weight.dtype))
-        y = zero_masked(y, mask)
-        return y.to(u.dtype), after
+        return q, k, v, state["k"].shape[1]
 
     def _attend(
         self,

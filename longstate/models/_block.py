@@ -11,7 +11,7 @@ others, such as S4, as published.
 Axes: b batch, t time, d channels.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -153,4 +153,5 @@ def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
 
 def weight_dtype(norm: nn.Module) -> torch.dtype:
     """The type of a norm's weights."""
-    return norm.get_parameter("weight").dtype
+    weight: Any = norm.weight  # a parameter, or a tensor that stands in for it
+    return weight.dtype

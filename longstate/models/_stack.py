@@ -9,8 +9,10 @@ Axes: b batch, t time, d channels.
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from longstate import layers
 from longstate.errors import InputError, near
@@ -26,6 +28,8 @@ class Blocks(nn.Module):
 
     blocks: nn.ModuleList
     norm: nn.Module
+    segment: int | None = None
+    """Samples that pass through all blocks together; see `Stack`. None is the whole sequence."""
 
     @property
     def grows(self) -> bool:
@@ -48,8 +52,32 @@ class Blocks(nn.Module):
     ) -> tuple[Tensor, list[State]]:
         """x (b, t, d) through the blocks and the last norm; 0 where the mask is False.
 
-        The input of each block, (b, t, d), is appended to `seen`.
+        The input of each block, (b, t, d), is appended to `seen`; there are no segments then.
         """
+        if self.segment is None or seen is not None:
+            return self._run_together(x, states, dt, mask, reset, rate, seen)
+        check_segment(self, self.segment)
+        # not by slices: each would have a gradient of the whole length
+        parts = [[None] if v is None else v.split(self.segment, 1) for v in (x, dt, mask, reset)]
+        outputs = []
+        for i, piece in enumerate(parts[0]):
+            flags = [v[i] if len(v) > 1 else v[0] for v in parts[1:]]
+            y, states = checkpoint(
+                self._run_together, piece, states, *flags, rate, use_reentrant=False
+            )
+            outputs.append(y)
+        return torch.cat(outputs, dim=1), list(states)
+
+    def _run_together(
+        self,
+        x: Tensor,
+        states: Sequence[State],
+        dt: Tensor | None,
+        mask: Tensor | None,
+        reset: Tensor | None,
+        rate: float,
+        seen: list[Tensor] | None = None,
+    ) -> tuple[Tensor, list[State]]:
         new, call = [], as_options(dt, mask, reset, rate)
         for block, state in zip(self.each_block(), states, strict=True):
             if seen is not None:
@@ -99,9 +127,14 @@ class Stack(Blocks, Layer):
         norm: "layer" or "rms", before every layer and at the end.
         gate: "auto", "glu", "mlp" or "none", after every layer; see `longstate.models.Block`.
         dropout: share of each block's added output that is set to zero in training.
+        segment: samples that pass through all blocks together. Then the memory of training does
+            not grow with the length of the sequence, except for u, y and the states at the ends of
+            segments: the backward pass runs each segment once more from the state before it.
+            Outputs and gradients are those of the whole sequence. None: no segments.
 
     Raises:
-        InputError: there are no layers, or their sizes differ.
+        InputError: there are no layers, their sizes differ, or `segment` is below 1 or given with
+            bidirectional layers.
     """
 
     def __init__(
@@ -111,6 +144,7 @@ class Stack(Blocks, Layer):
         norm: Norm = "layer",
         gate: Gate = "auto",
         dropout: float = 0.0,
+        segment: int | None = None,
     ):
         sizes = {mixer.d_model for mixer in mixers}
         if len(sizes) != 1:
@@ -123,6 +157,9 @@ class Stack(Blocks, Layer):
             Block(mixer, norm=norm, gate=gate, dropout=dropout) for mixer in mixers
         )
         self.norm = make_norm(norm, self.d_model)
+        self.segment = segment
+        if segment is not None:
+            check_segment(self, segment)
 
     def forward(
         self,
@@ -158,6 +195,14 @@ class Stack(Blocks, Layer):
         x = u.to(weight_dtype(self.norm))
         # masked samples may be NaN, which must not reach a gradient
         return x if mask is None else x.masked_fill(~mask[..., None], 0)
+
+
+def check_segment(blocks: Blocks, segment: int) -> None:
+    """Check that a stack can run in segments of this length."""
+    if segment < 1:
+        raise InputError(f"segment must be at least 1 sample, or None; got {segment}")
+    if any(getattr(module, "bidirectional", False) for module in blocks.modules()):
+        raise InputError("segment needs layers in one direction; build them bidirectional=False")
 
 
 def repeat(pattern: Sequence[Callable[[int], Layer]], d_model: int, n_layers: int) -> list[Layer]:

@@ -13,6 +13,7 @@ from longstate.train._loop import Task as Task
 from longstate.train._loop import train as train
 from longstate.train._optim import make_optimiser as make_optimiser
 from longstate.train._prepare import Bounds as Bounds
+from longstate.train._ranks import process_group as process_group
 from longstate.train._settings import Size as Size
 from longstate.train._settings import TextTraining as TextTraining
 from longstate.train._settings import Training as Training

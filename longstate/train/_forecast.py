@@ -17,6 +17,7 @@ from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
 from longstate.models._saving import build, check_blocks, layer_maker
 from longstate.train import _checkpoint as checkpoint
+from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
@@ -273,7 +274,7 @@ class Forecaster:
             self.model.eval()
             notes = [*facts["notes"], *more]
             self.facts = {**facts, "history": dataclasses.asdict(history), "notes": notes}
-            if out is not None:
+            if out is not None and ranks.rank() == 0:
                 self.save(Path(out) / MODEL)
 
         keeping = Keeping(None if out is None else Path(out) / CHECKPOINT, identity)

@@ -15,8 +15,9 @@ from longstate.errors import InputError
 from longstate.layers import Layer
 from longstate.models._saving import check_tensors, describe_layer, layer_maker
 from longstate.train import _checkpoint as checkpoint
+from longstate.train import _ranks as ranks
 from longstate.train._history import Evaluated
-from longstate.train._old_names import ADDED, renamed
+from longstate.train._old_names import ADDED, FREE, renamed
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Saved:
         self.tensors, raw = checkpoint.load(self.path, "training")
         self._facts = read(TrainingFacts, raw, f"the description in {self.path}")
         saved, now = renamed(self._facts.identity), renamed(keeping.identity)
-        for name in now | saved:
+        for name in (now | saved).keys() - FREE:
             theirs, ours = saved.get(name, ADDED.get(name)), now.get(name)
             name = name.replace("_", " ")
             if theirs != ours:
@@ -104,7 +105,7 @@ class Saved:
         """Restore weights, moments and the random state; returns the best weights so far."""
         best = checkpoint.part(self.tensors, "best")
         check_tensors(best, model.state_dict(), self.path)
-        checkpoint.restore(model, optimiser, self.tensors, self.path)
+        checkpoint.restore(model, optimiser, self.tensors, self.path, ranks.rank())
         return best
 
 
@@ -116,7 +117,7 @@ def save(
     optimiser: torch.optim.Optimizer,
     changed: Iterable[str] = (),
 ) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint: all ranks call it, and the first one writes.
 
     Args:
         best: the best weights so far.
@@ -127,7 +128,9 @@ def save(
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in best.items()}
     tensors |= checkpoint.pack_optimiser(optimiser)
-    tensors["random"] = torch.get_rng_state()
+    tensors |= checkpoint.pack_random(ranks.of_all(torch.get_rng_state()))
+    if ranks.rank():
+        return
     facts: dict[str, Any] = {
         "identity": keeping.identity,
         "progress": dataclasses.asdict(progress),

@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.layers import Layer
+from longstate.train import _ranks as ranks
 from longstate.train._diagnose import describe_nonfinite
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._keeping import NOT_KEPT, Saved, save
 from longstate.train._keeping import Keeping as Keeping
 from longstate.train._keeping import Progress as Progress
 from longstate.train._optim import make_optimiser, set_rate
+from longstate.train._parallel import Gradients
 from longstate.train._settings import Training
 from longstate.train._shrinking import Shrinking, put_layers, shrinking_of
-from longstate.train._state_penalty import StatePenalty
 from longstate.train._stopping import stop_signals
 
 
@@ -49,6 +50,7 @@ class Task(Protocol):
 
 
 CLIP = 1.0
+_APART = 1 << 32  # between the seeds of two ranks; a run's own seed is below
 
 
 def train(
@@ -62,6 +64,9 @@ def train(
     ended: Callable[[TrainingHistory], None] | None = None,
 ) -> TrainingHistory:
     """Train `task.model`. At the end it has the best weights on the validation part.
+
+    In a process group all ranks train it together: see `longstate.train._parallel`. Rank 0 writes
+    the checkpoints, and calls `show` and `looked`.
 
     Ctrl-C, SIGTERM and SIGHUP end it early, with a checkpoint; see `stop_signals` for the effect on
     the process.
@@ -80,13 +85,16 @@ def train(
         InputError: a loss or gradient is not finite; the checkpoint is of another run or cannot be
             read or written.
     """
-    with torch.random.fork_rng(devices=[]), stop_signals() as interrupted:
-        torch.manual_seed(seed)
+    if ranks.rank():
+        show = looked = None
+    with torch.random.fork_rng(devices=[]), stop_signals() as asked:
+        interrupted = ranks.AnyRank(asked)
+        torch.manual_seed(seed + ranks.rank() * _APART)
         run, best = _begin(task, settings, keeping)
         progress = run.progress
         started = time.monotonic() - progress.seconds
         if not progress.looks:
-            best = _look(task, progress, best)
+            best = _look(run, best)
             run.save(best)
             if looked is not None:
                 looked(progress)
@@ -94,7 +102,7 @@ def train(
             out_of_time = _epoch(run, best, started, interrupted, show)
             if interrupted.is_set():
                 break
-            best = _look(task, progress, best)
+            best = _look(run, best)
             progress.epoch, progress.batch = progress.epoch + 1, 0
             progress.ended = _ending(progress, settings, out_of_time)
             if run.shrinking is not None:
@@ -120,30 +128,31 @@ class _Run(NamedTuple):
     optimiser: torch.optim.Optimizer
     progress: Progress
     keeping: Keeping
-    penalty: StatePenalty | None
+    gradients: Gradients
     shrinking: Shrinking | None
     changed: frozenset[str] = frozenset()  # names of layers that became smaller
 
     def save(self, best: dict[str, Tensor]) -> None:
         model = self.task.model
+        self.gradients.fill()
         save(self.keeping, self.progress, model, best, self.optimiser, sorted(self.changed))
 
     def with_layers(self, layers: Mapping[str, Layer]) -> "_Run":
         """The same run after its model got smaller layers."""
-        model, settings = self.task.model, self.settings
-        optimiser = put_layers(model, layers, self.optimiser, settings)
-        changed = self.changed | layers.keys()
-        return self._replace(
-            optimiser=optimiser, penalty=_penalty(model, settings), changed=changed
-        )
+        optimiser = put_layers(self.task.model, layers, self.optimiser, self.settings)
+        changed, gradients = self.changed | layers.keys(), Gradients(self.task, self.settings)
+        return self._replace(optimiser=optimiser, gradients=gradients, changed=changed)
 
 
 def _begin(task: Task, settings: Training, keeping: Keeping) -> tuple[_Run, dict[str, Tensor]]:
     """The run and its best weights, from the checkpoint if there is one."""
     model, shrinking = task.model, shrinking_of(settings)
     progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
-    optimiser, penalty = make_optimiser(model, settings), _penalty(model, settings)
-    run = _Run(task, settings, optimiser, progress, keeping, penalty, shrinking)
+    if shrinking is not None and ranks.size() > 1:
+        raise InputError("shrink_to works in one process; got it with several")
+    gradients = Gradients(task, settings)
+    optimiser = make_optimiser(gradients.model, settings)
+    run = _Run(task, settings, optimiser, progress, keeping, gradients, shrinking)
     if shrinking is not None:
         shrinking.begin(model, _reading(task))
     if keeping.path is None or not keeping.path.exists():
@@ -152,12 +161,9 @@ def _begin(task: Task, settings: Training, keeping: Keeping) -> tuple[_Run, dict
     layers = saved.layers(model)
     run = run.with_layers(layers) if layers else run
     best = saved.restore(model, run.optimiser)
+    run.gradients.take()
     vars(progress).update(vars(saved.progress))
     return run, best
-
-
-def _penalty(model: nn.Module, settings: Training) -> StatePenalty | None:
-    return StatePenalty(model, settings.state_budget) if settings.state_budget else None
 
 
 def _reading(task: Task) -> Callable[[], object]:
@@ -178,7 +184,7 @@ def _shrink(
     run = run.with_layers(layers)
     progress.best_loss, progress.since_best = math.inf, 0
     progress.ended = "" if progress.ended == "no progress" else progress.ended
-    return run, _look(task, progress, best)
+    return run, _look(run, best)
 
 
 def _epoch(
@@ -193,48 +199,39 @@ def _epoch(
     An interrupt ends it too. `started`: when the run would have started without breaks.
     """
     task, settings, progress = run.task, run.settings, run.progress
-    saved = time.monotonic()
+    saved = progress.seconds
     for batch in task.epoch(progress.epoch)[progress.batch :]:
         set_rate(run.optimiser, _place(progress, settings), progress.total)
-        _step(task, run.optimiser, progress, batch, run.penalty)
-        progress.seconds = time.monotonic() - started
+        _step(run, batch)
+        progress.seconds = ranks.of_first(time.monotonic() - started)
         if show is not None:
             show(progress)
         if settings.minutes is not None and progress.seconds > 60 * settings.minutes:
             return True
         if interrupted.is_set():
             break
-        if time.monotonic() - saved > run.keeping.seconds:
+        if progress.seconds - saved > run.keeping.seconds:
             run.save(best)
-            saved = time.monotonic()
+            saved = progress.seconds
     return False
 
 
-def _step(
-    task: Task,
-    optimiser: torch.optim.Optimizer,
-    progress: Progress,
-    batch: np.ndarray,
-    penalty: StatePenalty | None,
-) -> None:
+def _step(run: _Run, batch: np.ndarray) -> None:
+    task, progress, gradients = run.task, run.progress, run.gradients
+    gradients.model.train()
     task.model.train()
-    optimiser.zero_grad(set_to_none=True)
+    run.optimiser.zero_grad(set_to_none=True)
     before = torch.get_rng_state()
-    if penalty is None:
-        loss = total = task.loss(batch)
-    else:
-        loss, total = penalty.loss(progress.step, lambda: task.loss(batch))
-    if bool(torch.isfinite(total)):
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(task.model.parameters(), CLIP)
-    if not bool(torch.isfinite(total)) or not bool(torch.isfinite(norm)):
+    loss = gradients.compute(progress.step, batch)
+    if not math.isfinite(loss) or not bool(torch.isfinite(gradients.clip(CLIP))):
         torch.set_rng_state(before)
-        where = describe_nonfinite(task.model, lambda: task.loss(batch))
+        gradients.fill()
+        where = describe_nonfinite(task.model, lambda: task.loss(gradients.own(batch)))
         raise InputError(f"training stopped at step {progress.step}: {where}")
-    optimiser.step()
+    run.optimiser.step()
     progress.step += 1
     progress.batch += 1
-    progress.loss_sum += float(loss.detach())
+    progress.loss_sum += loss
     progress.loss_count += 1
 
 
@@ -246,11 +243,13 @@ def _place(progress: Progress, settings: Training) -> int:
     return max(progress.step, int(share * progress.total))
 
 
-def _look(task: Task, progress: Progress, best: dict[str, Tensor]) -> dict[str, Tensor]:
+def _look(run: _Run, best: dict[str, Tensor]) -> dict[str, Tensor]:
     """Evaluate on the validation part; returns the best weights so far."""
+    task, progress = run.task, run.progress
+    run.gradients.fill()
     task.model.eval()
     with torch.no_grad():
-        loss = task.validate()
+        loss = ranks.of_first(task.validate())
     if not math.isfinite(loss):
         raise InputError(f"training stopped at step {progress.step}: the validation loss is {loss}")
     train_loss = progress.loss_sum / progress.loss_count if progress.loss_count else math.nan

@@ -10,6 +10,9 @@ ADDED = {
 """Settings that an older version did not write into a run's checkpoint -> the value that it used,
 as text."""
 
+FREE = frozenset({"parallel", "accumulate"})
+"""Settings that a continued run may change: a step is the same with any of them, to rounding."""
+
 _RENAMED = {"layer": "layers", "batch": "batch_size", "shares": "split"}
 
 

@@ -26,6 +26,9 @@ class Training:
             reduced after training; 0 for none, 0.01 to begin with.
         shrink_to: Share of the layers' states to keep: they are truncated step by step during the
             first half of the training. Not at all if not given.
+        parallel: Under torchrun, `ddp` (every process has the whole model) or `fsdp` (each trains a
+            part of it). batch_size counts the windows of all processes.
+        accumulate: Parts of a process's windows in each step, one after the other, to save memory.
 
     Raises:
         InputError: a value is out of its range.
@@ -41,9 +44,12 @@ class Training:
     patience: int = 4
     state_budget: float = 0.0
     shrink_to: float | None = None
+    parallel: str = "ddp"
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _counts(self, "epochs", "batch_size", "windows_per_epoch", "patience")
+        _counts(self, "epochs", "batch_size", "windows_per_epoch", "patience", "accumulate")
+        _check_parallel(self.parallel)
         _positive(self, "minutes", "learning_rate", "dynamics_rate")
         _not_negative(self, "weight_decay", "state_budget")
         _share(self, "shrink_to")
@@ -92,6 +98,9 @@ class TextTraining:
             reduced after training; 0 for none, 0.01 to begin with.
         shrink_to: Share of the layers' states to keep: they are truncated step by step during the
             first half of the training. Not at all if not given.
+        parallel: Under torchrun, `ddp` (every process has the whole model) or `fsdp` (each trains a
+            part of it). batch_size counts the windows of all processes.
+        accumulate: Parts of a process's windows in each step, one after the other, to save memory.
 
     Raises:
         InputError: a value is out of its range.
@@ -106,14 +115,22 @@ class TextTraining:
     weight_decay: float = 0.1
     state_budget: float = 0.0
     shrink_to: float | None = None
+    parallel: str = "ddp"
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _counts(self, "batch_size", "steps")
+        _counts(self, "batch_size", "steps", "accumulate")
+        _check_parallel(self.parallel)
         _positive(self, "epochs", "minutes", "learning_rate", "dynamics_rate")
         _not_negative(self, "weight_decay", "state_budget")
         _share(self, "shrink_to")
         if self.steps is not None and self.epochs is not None:
             raise InputError("give steps or epochs, not both")
+
+
+def _check_parallel(parallel: object) -> None:
+    if parallel not in ("ddp", "fsdp"):
+        raise InputError(f"parallel must be 'ddp' or 'fsdp'; got {parallel!r}")
 
 
 _MOST = {

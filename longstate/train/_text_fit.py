@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from longstate.errors import InputError
+from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._corpus import Corpus, open_corpus
 from longstate.train._history import TrainingHistory
@@ -48,18 +49,23 @@ def opened(
         if text is not None:
             paths = [Path(temporary) / "text.txt"]
             paths[0].write_bytes(text.encode("utf-8", "surrogateescape"))
-        yield open_corpus(paths, tokens, folder or Path(temporary), encoded)
+        with ranks.first_rank_first():
+            corpus = open_corpus(paths, tokens, folder or Path(temporary), encoded)
+        yield corpus
 
 
 def fit_text(
-    run: TextRun, settings: Training, seed: int, show: Callable[[Progress], None] | None
+    run: TextRun,
+    settings: Training,
+    seed: int,
+    show: Callable[[Progress], None] | None,
+    out: Path | None,
 ) -> TextHistory:
-    """Train `run.task.model`, and write the run's folder during training.
+    """Train `run.task.model`, with a checkpoint in `out`, and write the run's files.
 
     Raises:
         InputError: the folder cannot be used, or the loss is not finite.
     """
-    out = run.out
     keeping = Keeping(None if out is None else out / CHECKPOINT, run.identity())
     histories: list[TextHistory] = []
 
@@ -114,5 +120,7 @@ def loop_settings(training: TextTraining, steps: int) -> Training:
         weight_decay=training.weight_decay,
         state_budget=training.state_budget,
         shrink_to=training.shrink_to,
+        parallel=training.parallel,
+        accumulate=training.accumulate,
         patience=looks + 1,
     )

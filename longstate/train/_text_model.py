@@ -154,7 +154,7 @@ class TextModel:
                 steps=steps, settings=loop_settings(training, steps), seed=self.seed,
             )  # fmt: skip
             run = TextRun(folder, task, self._tokens, self.settings(), looked)
-            self.history = fit_text(run, loop_settings(training, steps), self.seed, show)
+            self.history = fit_text(run, loop_settings(training, steps), self.seed, show, folder)
         self._model.eval()
         return self
 

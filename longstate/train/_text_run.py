@@ -21,6 +21,7 @@ from longstate._files import missing, write_whole
 from longstate.errors import InputError, expect
 from longstate.models import LanguageModel
 from longstate.models._saving import read_language_model, write_language_model
+from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import MODEL
 from longstate.train._history import Evaluated
 from longstate.train._loop import Progress
@@ -99,7 +100,7 @@ class TextRun:
     """Writes the folder of a run while its model is trained.
 
     Args:
-        out: the folder; None writes nothing.
+        out: the folder; None writes nothing. Of several ranks the first writes.
         task: the training task.
         tokens: the tokenizer of the text.
         settings: of the run, as values that JSON can hold.
@@ -114,7 +115,8 @@ class TextRun:
         settings: Mapping[str, Any],
         looked: Callable[[TextLook, LanguageModel, Tokens], None] | None,
     ):
-        self.out, self.task, self.tokens, self.looked = out, task, tokens, looked
+        self.out = out if ranks.rank() == 0 else None
+        self.task, self.tokens, self.looked = task, tokens, looked
         self.settings = settings
 
     def identity(self) -> dict[str, str]:

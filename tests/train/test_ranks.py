@@ -1,0 +1,137 @@
+"""Several processes train as one process does with the same batches."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from longstate import Forecaster, TextModel
+from longstate.errors import InputError
+from longstate.train import Keeping, Training, train
+from tests.parallel.ranks import on_ranks
+from tests.train.helpers import QUICK, TINY, hourly
+from tests.train.ranks_tasks import Sums, fit
+from tests.train.text_helpers import tiny, words
+
+HERE = Path(__file__).parent
+
+
+def interrupt_at(step):
+    """A `show` that sends Ctrl-C to this process."""
+
+    def show(progress):
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return show
+
+
+def same(found, expected, **tolerance):
+    assert found[2] == expected[2]
+    assert_close(found[:2], expected[:2], equal_nan=True, **tolerance)
+
+
+EXACT = {"rtol": 0.0, "atol": 0.0}
+
+
+def two_ranks(rank, size, folder):
+    text, run = folder / "text", folder / "run"
+    alone = torch.load(folder / "alone.pt")
+    for settings in (
+        {},
+        {"parallel": "fsdp"},
+        {"accumulate": 2},
+        {"parallel": "fsdp", "accumulate": 3},
+    ):
+        same(fit(settings), alone)
+    # dropout differs between ranks, and the same ranks repeat it; Ctrl-C on one stops both
+    for way in ("ddp", "fsdp"):
+        undisturbed = fit({"parallel": way}, dropout=0.3)
+        keeping = Keeping(folder / f"{way}.safetensors")
+        stopped = fit({"parallel": way}, dropout=0.3, keeping=keeping, show=interrupt_at(4))
+        assert stopped[2] == "interrupted"
+        again = fit({"parallel": way}, dropout=0.3, keeping=keeping)
+        same(again, undisturbed, **EXACT)
+    # what one process began, and what it will end
+    same(fit(keeping=Keeping(folder / "begun.safetensors")), alone)
+    keeping = Keeping(folder / "handed.safetensors")
+    fit({"parallel": "fsdp"}, keeping=keeping, show=interrupt_at(5))
+    same(fit({"parallel": "fsdp", "state_budget": 0.1}), fit({"state_budget": 0.1}))
+
+    shown, looked = [], []
+    model = tiny(layers="mamba,s4d", n_layers=2, steps=5)
+    model.fit(text, out=run, show=shown.append, looked=lambda *look: looked.append(look))
+    assert bool(shown) == bool(looked) == (rank == 0)  # one bar
+    expected = TextModel.load(folder / "alone")
+    assert_close(model.model.state_dict(), expected.model.state_dict())
+    got, want = ([vars(look) for look in m.history.looks] for m in (model, expected))
+    assert_close(got, want, equal_nan=True)
+
+    frame = hourly(200)
+    made = Forecaster(4, window=20, size=TINY, training=QUICK).fit(frame, "y", out=folder / "f")
+    assert made.history.ended == "finished"
+
+
+def test_two_ranks_are_one_process(tmp_path):
+    torch.save(fit(), tmp_path / "alone.pt")
+    words(tmp_path / "text")
+    tiny(layers="mamba,s4d", n_layers=2, steps=5).fit(tmp_path / "text", out=tmp_path / "alone")
+    fit(keeping=Keeping(tmp_path / "begun.safetensors"), show=interrupt_at(2))
+    on_ranks(2, two_ranks, tmp_path)
+    same(fit(keeping=Keeping(tmp_path / "handed.safetensors")), fit())
+    assert TextModel.load(tmp_path / "run").history.ended == "finished"
+    assert Forecaster.load(tmp_path / "f").history.ended == "finished"
+
+
+@pytest.mark.parametrize("pieces", [2, 7])
+def test_accumulated_gradients_are_those_of_the_batch(pieces):
+    same(fit({"accumulate": pieces}), fit())
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(InputError, match="parallel must be 'ddp' or 'fsdp'; got 'tp'"):
+        Training(parallel="tp")
+    with pytest.raises(InputError, match="accumulate must be"):
+        Training(accumulate=0)
+
+
+def torchrun(folder, out, kill):
+    """Train on two ranks from the command line; rank 1 is killed once at step `kill`."""
+    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    code += ["--max-restarts", "1", "--master-port", "0", str(HERE / "killed_rank.py"), str(kill)]
+    code += ["train", "text", str(folder / "text"), "--out", str(out), "--layers", "s4d"]
+    code += ["--d-model", "8", "--n-layers", "1", "--context", "16", "--steps", "20"]
+    root = HERE.parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        code, capture_output=True, text=True, cwd=root, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_killed_rank_changes_nothing(tmp_path):
+    words(tmp_path / "text")
+    undisturbed = torchrun(tmp_path, tmp_path / "a", 10**6)
+    assert undisturbed.stdout.count("step     20 ") == 1  # one rank speaks
+    torchrun(tmp_path, tmp_path / "b", 11)
+    assert (tmp_path / "killed").exists()
+    a, b = (TextModel.load(tmp_path / x).model.state_dict() for x in "ab")
+    assert_close(a, b, **EXACT)
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_all():
+    on_ranks(2, broken_rank)
+
+
+def broken_rank(rank, size):
+    task = Sums()
+    task.u[3] = torch.nan  # in one window
+    task.validate = lambda: 1.0
+    with pytest.raises(InputError, match="training stopped at step"):
+        train(task, Training(epochs=1))
