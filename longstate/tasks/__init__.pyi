@@ -1,0 +1,9 @@
+from longstate.tasks._task import Batch as Batch
+from longstate.tasks._task import Budget as Budget
+from longstate.tasks._task import Task as Task
+from longstate.tasks._tasks import accuracy as accuracy
+from longstate.tasks._tasks import chance as chance
+from longstate.tasks._tasks import memoryless as memoryless
+from longstate.tasks._tasks import task as task
+from longstate.tasks._tasks import tasks as tasks
+from longstate.tasks._tasks import whole_rows as whole_rows
