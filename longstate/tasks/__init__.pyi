@@ -1,3 +1,15 @@
+from longstate.tasks._candidates import LAYERS as LAYERS
+from longstate.tasks._held import held as held
+from longstate.tasks._result import DEFAULT as DEFAULT
+from longstate.tasks._result import RATES as RATES
+from longstate.tasks._result import Cell as Cell
+from longstate.tasks._result import Plan as Plan
+from longstate.tasks._result import Screen as Screen
+from longstate.tasks._screen import Progress as Progress
+from longstate.tasks._screen import collected as collected
+from longstate.tasks._screen import screen as screen
+from longstate.tasks._settings import Run as Run
+from longstate.tasks._settings import Settings as Settings
 from longstate.tasks._task import Batch as Batch
 from longstate.tasks._task import Budget as Budget
 from longstate.tasks._task import Task as Task

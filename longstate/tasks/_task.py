@@ -6,8 +6,8 @@ A task is a map from sequences to answers that can be learned only with memory. 
     "numbers"   `answers` real numbers
 
 The oracle is a solution by hand: a state and a step, called once for each sample, so it cannot see
-the future. It needs no training, and so checks generator and scores. `Task.ceiling` says what it
-reaches; it is below 1 only where no method can do better.
+the future. It needs no training, and so checks generator and scores. Its accuracy is 1, except in
+context, where the first examples do not determine the function.
 
 Chance is what the best guess from the current sample alone reaches. The accuracy of symbols and
 sets is the share of scored positions that are right; of numbers it is the share of the variance of
@@ -78,8 +78,8 @@ class Task(ABC):
         answers: classes, members of a set, or numbers of an answer.
         answer: "symbol", "set" or "numbers"; see the top of this file.
         items: answers, independent of each other, that the state holds at the same time.
+        gaussian: whether answers are numbers that are normal and independent of the current sample.
         chance: accuracy of the best guess without memory, where it is known exactly.
-        ceiling: accuracy of the oracle.
         budget: of training.
     """
 
@@ -90,8 +90,8 @@ class Task(ABC):
     answers: int
     answer: Literal["symbol", "set", "numbers"] = "symbol"
     items: int = 1
+    gaussian: bool = False
     chance: float | None = None
-    ceiling: float = 1.0
     budget: Budget
 
     def sample(self, batch: int, length: int, generator: Generator | None = None) -> Batch:

@@ -5,8 +5,9 @@
                 written last
 
 Parity is m = 2. Gates in [0, 1] cannot do it at all lengths (Sarrof et al., 2024,
-arXiv:2405.17394; Grazzi et al., 2024, arXiv:2411.12537), while they can do a flip-flop. In the flip-flop of Liu et
-al. (2023, arXiv:2306.00946), as here, a read is followed by the bit that was asked for.
+arXiv:2405.17394; Grazzi et al., 2024, arXiv:2411.12537), while they can do a flip-flop. In the
+flip-flop of Liu et al. (2023, arXiv:2306.00946), as here, a read is followed by the bit that was
+asked for.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The word problem of A5, the even permutations of five things: the product of all so far.
 
 Merrill et al., "The Illusion of State in State-Space Models", 2024, arXiv:2404.08819; Cirone et
-al., 2024, arXiv:2402.19047, with words of 3 to 20. Here the product is asked for after every symbol.
+al., 2024, arXiv:2402.19047, with words of 3 to 20. Here the product is asked for after every
+symbol.
 """
 
 import math

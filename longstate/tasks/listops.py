@@ -6,7 +6,8 @@ The grammar of Nangia and Bowman (2018, arXiv:1804.06028), used by the Long Rang
 2020, arXiv:2011.04006) without FIRST and LAST: a node is a digit with probability 3/4 and an
 operator with 2 to 5 arguments otherwise; the median of an even number of digits is rounded down.
 The generator is new: the root is an operator, and a tree is kept if its length lies between half
-the row's length and the row's length. Rows end in blanks; the answer is asked for at the last bracket.
+the row's length and the row's length. Rows end in blanks; the answer is asked for at the last
+bracket.
 """
 
 import math
