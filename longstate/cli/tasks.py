@@ -17,7 +17,7 @@ from longstate.tasks._settings import Settings
 if TYPE_CHECKING:
     from longstate.tasks import Progress, Screen
 
-_WIDTH = 110  # of the table if the output is not a terminal
+_WIDTH = 140  # of the table if the output is not a terminal
 
 
 def show_list(

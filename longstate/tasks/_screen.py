@@ -63,12 +63,12 @@ def screen(
         InputError: the plan cannot be run, or the folder cannot be written.
     """
     expect_whole("workers", workers)
-    folder = Path(folder)
+    folder, candidates = Path(folder), plan.candidates()
     with only_writer(folder):
         runs = folder / "runs"
         runs.mkdir(exist_ok=True)
         with Pool(workers, runs) as pool:
-            state = _State(plan, plan.candidates(), runs, workers, show)
+            state = _State(plan, candidates, runs, workers, show)
             try:
                 state.do(pool, state.sweep())
                 state.do(pool, state.repeats())
@@ -116,7 +116,8 @@ class _State:
     def do(self, pool: Pool, runs: list[Run]) -> None:
         missing = [run for run in runs if self.outcome(run) is None]
         self.done += len(runs) - len(missing)
-        self._tell(None)
+        if not self.new:
+            self._tell(None)
         pool.run(missing, self._ended)
 
     def outcome(self, run: Run) -> dict[str, Any] | None:
