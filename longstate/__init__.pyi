@@ -10,6 +10,7 @@ from longstate import parallel as parallel
 from longstate import reports as reports
 from longstate import stream as stream
 from longstate import systems as systems
+from longstate import tasks as tasks
 from longstate import testing as testing
 from longstate import train as train
 from longstate._citations import cite as cite

@@ -39,7 +39,7 @@ PACKAGES = [
         "reports",
         "stream",
     ),
-    *("systems", "testing", "train"),
+    *("systems", "tasks", "testing", "train"),
 ]
 
 

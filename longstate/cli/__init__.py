@@ -23,6 +23,7 @@ from longstate.cli import (
     reduce,
     runs,
     stream,
+    tasks,
     text,
 )
 from longstate.cli._runs import INTERRUPTED
@@ -55,6 +56,10 @@ train = typer.Typer(no_args_is_help=True, help="Train a model.")
 app.add_typer(train, name="train")
 train.command("forecast")(forecast.train)
 train.command("text")(text.train)
+suite = typer.Typer(no_args_is_help=True, help="Compare layers on small tasks that need memory.")
+app.add_typer(suite, name="tasks")
+suite.command("list")(tasks.show_list)
+suite.command("run")(tasks.run)
 app.command()(runs.evaluate)
 app.command()(forecast.predict)
 app.command()(runs.info)
