@@ -39,6 +39,7 @@ class ConvolutionRidge(nn.Module):
 
     def __init__(self, channels: int, outputs: int, dilations: int, biases: int):
         super().__init__()
+        self.dilations = dilations
         self.taps = all_taps().repeat(dilations, 1)
         f = len(self.taps)
         p = 4 * f * biases

@@ -34,7 +34,7 @@ class SeriesState(NamedTuple):
     stack: list[State]
     total: Float[Tensor, "b d"]
     largest: Float[Tensor, "b d"]
-    count: Float[Tensor, " b"]
+    seen: Float[Tensor, " b"]
     skipped: Float[Tensor, " b"]
 
 
@@ -94,9 +94,9 @@ class SeriesModel(nn.Module):
             h, stack = self.backbone(u, state.stack, mask=seen, dt=dt if self.takes_time else None)
         keep = seen[..., None].to(h.dtype)
         total = state.total[:, None] + (h * keep).cumsum(1)
-        count = state.count[:, None] + keep[..., 0].cumsum(1)
+        count = state.seen[:, None] + keep[..., 0].cumsum(1)
         least = torch.finfo(h.dtype).min
-        first = torch.where(state.count[:, None, None] > 0, state.largest[:, None], least)
+        first = torch.where(state.seen[:, None, None] > 0, state.largest[:, None], least)
         ahead = torch.cat([first, h.masked_fill(~seen[..., None], least)], 1)
         largest = ahead.cummax(1).values[:, 1:].masked_fill(count[..., None] == 0, 0)
         pooled = torch.cat([total / count.clamp_min(1)[..., None], largest], -1)

@@ -1,3 +1,4 @@
+from longstate.train._classifier import Classifier as Classifier
 from longstate.train._csv import read_csv as read_csv
 from longstate.train._evaluation import Coverage as Coverage
 from longstate.train._evaluation import Example as Example
@@ -13,6 +14,7 @@ from longstate.train._loop import Task as Task
 from longstate.train._loop import train as train
 from longstate.train._optim import make_optimiser as make_optimiser
 from longstate.train._prepare import Bounds as Bounds
+from longstate.train._regressor import Regressor as Regressor
 from longstate.train._settings import Size as Size
 from longstate.train._settings import TextTraining as TextTraining
 from longstate.train._settings import Training as Training

@@ -1,6 +1,5 @@
 """The equation, one series and one filter at a time."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
