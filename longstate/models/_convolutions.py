@@ -77,4 +77,5 @@ class ConvolutionRidge(nn.Module):
         self, x: Float[Tensor, "n c t"], lengths: Int[Tensor, " n"]
     ) -> Float[Tensor, "n k"]:
         scaled = (self.features(x, lengths) - self.mean) / self.std
-        return scaled @ self.weight + self.intercept
+        # in float64, so that the scores of a case do not depend on the others
+        return scaled.double() @ self.weight.double() + self.intercept.double()

@@ -1,7 +1,9 @@
 """Series from the outside, as one padded tensor.
 
 Accepted: an array (cases, channels, time); an array or a data frame (cases, time) of one channel;
-a list with one array (channels, time) or (time) per case, of unequal lengths. NaN is missing.
+a list with one array (channels, time) or (time) per case, of unequal lengths. NaN is missing. After
+a fit to a table (cases, time), other tables need the same columns; the other forms may have any
+length.
 
 Axes: n cases, t time, c channels.
 """
@@ -65,6 +67,18 @@ def read_cases(X: Any, channels: int | None = None) -> Cases:
     for i, one in enumerate(series):
         values[i, : one.shape[1]] = torch.from_numpy(one.T.copy())
     return Cases(values, lengths)
+
+
+def columns_of(X: Any) -> int | None:
+    """The columns of a table (cases, time): an array, a data frame or a list of lists of numbers.
+
+    None for other forms.
+    """
+    if isinstance(X, list) and X and all(isinstance(row, list) for row in X):
+        widths = {len(row) for row in X}
+        return widths.pop() if len(widths) == 1 and np.ndim(X[0]) == 1 else None
+    shape = tuple(getattr(X, "shape", ()))
+    return int(shape[1]) if len(shape) == 2 else None
 
 
 def _check(one: np.ndarray, i: int) -> None:

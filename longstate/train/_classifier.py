@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.errors import InputError
-from longstate.train._cases import Cases, read_cases
+from longstate.train._cases import Cases, columns_of, read_cases
 from longstate.train._checkpoint import run_folder
 from longstate.train._decisions import Decisions
 from longstate.train._fusion import Fusion, choose_share, fit_sharpness, fit_temperature
@@ -89,6 +89,7 @@ class Classifier(SeriesEstimator):
             InputError: series, classes or parameters cannot be used.
         """
         cases = read_cases(X)
+        self.columns_ = columns_of(X)
         labels = labels_of(y, len(cases.lengths))
         self.classes_, numbers = class_numbers(labels)
         weights = self._weights(numbers)[numbers]
@@ -121,7 +122,8 @@ class Classifier(SeriesEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each case (n)."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy."""

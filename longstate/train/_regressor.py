@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longstate.errors import InputError
-from longstate.train._cases import Cases, read_cases
+from longstate.train._cases import Cases, columns_of, read_cases
 from longstate.train._checkpoint import run_folder
 from longstate.train._fusion import Fusion, choose_share
 from longstate.train._loop import Progress
@@ -55,6 +55,7 @@ class Regressor(SeriesEstimator):
     ) -> "Regressor":
         """Train on four fifths of the cases; see `Classifier.fit`. y (n): numbers."""
         cases = read_cases(X)
+        self.columns_ = columns_of(X)
         numbers = torch.from_numpy(numbers_of(y, len(cases.lengths)))
         self.mean_ = float(numbers.mean())
         self.std_ = float(numbers.std(correction=0)) or 1.0

@@ -17,7 +17,7 @@ from longstate.layers._base import Layer
 from longstate.models import layer_class
 from longstate.models._convolutions import ConvolutionRidge
 from longstate.models._series import SeriesModel
-from longstate.train._cases import Cases, read_cases, split
+from longstate.train._cases import Cases, columns_of, read_cases, split
 from longstate.train._checkpoint import CHECKPOINT
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
 from longstate.train._estimator import Estimator
@@ -76,6 +76,7 @@ class SeriesEstimator(Estimator):
     history_: TrainingHistory
     flags_: bool
     n_channels_: int
+    columns_: int | None
     environment_: dict[str, str]
 
     def _fit(
@@ -96,7 +97,6 @@ class SeriesEstimator(Estimator):
         self.network_.scale.set(*_spread(cases))
         left_out = self._fit_convolutions(cases, goal)
         self.n_channels_ = c
-        self.n_features_in_ = c
         size = max(2, min(_MOST, len(training) // _BATCHES, _SAMPLES // t))
         task = SeriesTask(
             self.network_,
@@ -176,7 +176,21 @@ class SeriesEstimator(Estimator):
 
     def _read(self, X: Any) -> Cases:
         self._check_fitted()
+        columns = columns_of(X)
+        if None not in (columns, self.columns_) and columns != self.columns_:
+            raise InputError(
+                f"X has {columns} features, but {type(self).__name__} is expecting {self.columns_} "
+                "features as input: a table (cases, time) must be as wide as that of the fit; give "
+                "series of another length as a list or as (cases, 1, time)"
+            )
         return read_cases(X, self.n_channels_)
+
+    @property
+    def n_features_in_(self) -> int:
+        """Columns of the table that was fitted, or channels of series in another form."""
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError("n_features_in_ is known after fit")
+        return self.n_channels_ if self.columns_ is None else self.columns_
 
 
 def _spread(cases: Cases) -> tuple[Tensor, Tensor]:

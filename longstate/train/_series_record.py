@@ -33,7 +33,8 @@ class SeriesRecord:
 
     Args:
         parameters: of the constructor.
-        channels, outputs: of the network. made: its layers, from `describe_layer`.
+        channels, outputs: of the network. columns: of the table that was fitted, if it was one.
+        made: its layers, from `describe_layer`.
         flags: whether the convolutions read flags of missing values.
         filters: dilations and biases of the convolutions; None without them.
         fusion, history, environment: of the training.
@@ -46,6 +47,7 @@ class SeriesRecord:
 
     parameters: dict[str, Any]
     channels: int
+    columns: int | None
     outputs: int
     made: list[dict[str, Any]]
     flags: bool
@@ -101,6 +103,7 @@ def save_series(
     facts = {
         "parameters": _plain(estimator.get_params()),
         "channels": estimator.n_channels_,
+        "columns": estimator.columns_,
         "outputs": network.head.out_features,
         "made": [describe_layer(block.mixer) for block in network.backbone.each_block()],
         "flags": estimator.flags_,
@@ -134,7 +137,7 @@ def load_series(cls: type[Kind], path: str | Path, kind: str) -> tuple[Kind, Ser
     self.convolutions_ = whole["convolutions"] if record.filters else None  # type: ignore[assignment]
     self.fusion_, self.history_, self.flags_ = record.fusion, record.history, record.flags
     self.environment_ = record.environment
-    self.n_channels_ = self.n_features_in_ = record.channels
+    self.n_channels_, self.columns_ = record.channels, record.columns
     return self, record
 
 
