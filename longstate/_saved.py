@@ -1,7 +1,7 @@
 """`load` opens every file and folder that a command or a `save` wrote; `save` writes a model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from longstate._files import missing, refuse_gguf
 from longstate.errors import InputError
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from longstate.models import ForecastModel, LanguageModel
     from longstate.train import Classifier, Forecaster, Regressor, TextModel
 
-    Saved = Forecaster | Classifier | Regressor | TextModel | LanguageModel | ForecastModel | Layer
+    Saved: TypeAlias = (
+        Forecaster | Classifier | Regressor | TextModel | LanguageModel | ForecastModel | Layer
+    )
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 _NO_MODEL = {

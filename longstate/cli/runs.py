@@ -45,13 +45,16 @@ def info(run: Run) -> None:
     """Show the kind, the layers and the training of a run."""
     from longstate import load
     from longstate.cli.show import show_forecaster, show_model
+    from longstate.cli.show_series import show_series
     from longstate.cli.show_text import show_text
-    from longstate.train import Forecaster, TextModel
+    from longstate.train import Classifier, Forecaster, Regressor, TextModel
 
     found = load(run)
     if isinstance(found, Forecaster):
         show_forecaster(run, found)
     elif isinstance(found, TextModel):
         show_text(run, found)
+    elif isinstance(found, Classifier | Regressor):
+        show_series(run, found)
     else:
         show_model(run, found)

@@ -13,10 +13,11 @@ layers take a time step.
 The model is causal and a module under the contract `y, state = model(x, state)`, so that
 `longstate.Stream` can push samples as they come.
 
-Axes: b batch, t time, c channels, d channels of the stack, k outputs.
+Axes: b batch, t time, c channels, d channels of the stack, p = 2 d pooled, k outputs.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -58,7 +59,18 @@ class SeriesModel(nn.Module):
         self.head = nn.Linear(2 * d, outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.takes_time = _takes_time(self.backbone)
+
+    @cached_property
+    def takes_time(self) -> bool:
+        """Whether all layers take the time between samples."""
+        u = self.encode.weight.new_zeros(1, 2, self.backbone.d_model)
+        try:
+            with torch.no_grad():
+                for block in self.backbone.each_block():
+                    block.mixer(u, dt=torch.ones_like(u[..., 0]))
+        except ValueError:
+            return False
+        return True
 
     def init_state(self, batch: int) -> SeriesState:
         zero = self.encode.weight.new_zeros(batch, self.backbone.d_model)
@@ -79,7 +91,7 @@ class SeriesModel(nn.Module):
 
     def pooled(
         self, x: Float[Tensor, "b t c"], state: SeriesState | None = None
-    ) -> tuple[Float[Tensor, "b t 2d"], SeriesState]:
+    ) -> tuple[Float[Tensor, "b t p"], SeriesState]:
         """What the head reads after each sample."""
         observed = ~torch.isnan(x)
         seen = observed.any(-1)
@@ -112,16 +124,3 @@ def _time_between(
     last = torch.where(seen, place, -skipped[:, None]).cummax(1).values
     before = torch.cat([-skipped[:, None], last[:, :-1]], 1)
     return place - before, t - last[:, -1]
-
-
-@torch.no_grad()
-def _takes_time(stack: Stack) -> bool:
-    """Whether all layers take the time between samples."""
-    if stack.norm.get_parameter("weight").is_meta:
-        return False  # a model that is only described
-    u = torch.zeros(1, 2, stack.d_model)
-    try:
-        stack(u, dt=torch.ones(1, 2))
-    except ValueError:
-        return False
-    return True

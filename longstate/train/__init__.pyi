@@ -15,6 +15,9 @@ from longstate.train._loop import train as train
 from longstate.train._optim import make_optimiser as make_optimiser
 from longstate.train._prepare import Bounds as Bounds
 from longstate.train._regressor import Regressor as Regressor
+from longstate.train._series_files import Columns as Columns
+from longstate.train._series_files import SeriesData as SeriesData
+from longstate.train._series_files import read_series as read_series
 from longstate.train._settings import Size as Size
 from longstate.train._settings import TextTraining as TextTraining
 from longstate.train._settings import Training as Training
