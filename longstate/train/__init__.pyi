@@ -15,6 +15,8 @@ from longstate.train._loop import train as train
 from longstate.train._optim import make_optimiser as make_optimiser
 from longstate.train._prepare import Bounds as Bounds
 from longstate.train._regressor import Regressor as Regressor
+from longstate.train._series_evaluation import ClassEvaluation as ClassEvaluation
+from longstate.train._series_evaluation import evaluate_classifier as evaluate_classifier
 from longstate.train._series_files import Columns as Columns
 from longstate.train._series_files import SeriesData as SeriesData
 from longstate.train._series_files import read_series as read_series

@@ -25,6 +25,7 @@ from longstate.train._fusion import Fusion
 from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._patterns import layer_names
+from longstate.train._series_files import Source
 from longstate.train._series_task import Loss, SeriesTask
 from longstate.train._settings import Training, check_sizes
 
@@ -77,7 +78,9 @@ class SeriesEstimator(Estimator):
     flags_: bool
     n_channels_: int
     columns_: int | None
+    length_: int
     environment_: dict[str, str]
+    source: Source = Source()
 
     def _fit(
         self,
@@ -96,7 +99,7 @@ class SeriesEstimator(Estimator):
             self.network_ = SeriesModel(c, goal.ridge_targets.shape[1], self._mixers(t))
         self.network_.scale.set(*_spread(cases))
         left_out = self._fit_convolutions(cases, goal)
-        self.n_channels_ = c
+        self.n_channels_, self.length_ = c, t
         size = max(2, min(_MOST, len(training) // _BATCHES, _SAMPLES // t))
         task = SeriesTask(
             self.network_,

@@ -9,6 +9,7 @@ Axes: n cases, c channels, t time.
 
 import wave
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,35 @@ from longstate.train._csv import read_csv
 _MISSING = {"?", "nan", "NaN", "NAN", ""}
 
 
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a CSV file in long form. All others are channels."""
+
+    case: str = "case"
+    time: str = "time"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run remembers of its files. rate: samples per second, None if unknown."""
+
+    columns: Columns = field(default_factory=Columns)
+    rate: int | None = None
+
+    def check_rate(self, rate: int | None) -> None:
+        """Refuse files of another sample rate.
+
+        Raises:
+            InputError: both rates are known, and differ.
+        """
+        if None not in (rate, self.rate) and rate != self.rate:
+            raise InputError(
+                f"the files have {rate} samples per second; the model was trained on {self.rate}. "
+                "Convert the files"
+            )
+
+
 class SeriesData(NamedTuple):
     """X: an array (c, t) for each case. y (n): labels, None if the files have none. names (n).
     rate: samples per second, None if the files do not tell."""
@@ -30,18 +60,20 @@ class SeriesData(NamedTuple):
     names: list[str]
     rate: int | None
 
+    def take(self, places: Sequence[int]) -> "SeriesData":
+        """Some of the cases."""
+        y = None if self.y is None else self.y[list(places)]
+        return SeriesData(
+            [self.X[i] for i in places], y, [self.names[i] for i in places], self.rate
+        )
 
-class Columns(NamedTuple):
-    """The columns of a CSV file in long form. All others are channels. None for no such column."""
-
-    case: str = "case"
-    time: str | None = "time"
-    label: str | None = "label"
+    def source(self, columns: Columns) -> Source:
+        return Source(columns, self.rate)
 
 
 def read_series(
     paths: str | Path | Sequence[str | Path],
-    columns: Columns = Columns(),  # noqa: B008
+    columns: Columns = Columns(),
     labels: str | Path | None = None,
     *,
     labelled: bool = True,
@@ -177,8 +209,8 @@ def _read_long(path: Path, columns: Columns) -> SeriesData:
             f"{path} has no column {columns.case!r} that tells the cases apart; "
             f"{near(columns.case, own)}"
         )
-    time = columns.time if columns.time in own else None
-    label = columns.label if columns.label in own else None
+    time: str | None = columns.time if columns.time in own else None
+    label: str | None = columns.label if columns.label in own else None
     channels = [name for name in own if name not in (columns.case, time, label)]
     if not channels:
         raise InputError(f"{path} has no column for a channel beside {', '.join(own)}")

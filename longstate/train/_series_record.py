@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from longstate._environment import environment
 from longstate._facts import read
 from longstate.errors import InputError, expect
 from longstate.models._convolutions import ConvolutionRidge
@@ -19,12 +18,13 @@ from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
 from longstate.train._fusion import Fusion
 from longstate.train._history import TrainingHistory
+from longstate.train._series_files import Source
 
 if TYPE_CHECKING:
     from longstate.train._series_estimator import SeriesEstimator
 
 Kind = TypeVar("Kind", bound="SeriesEstimator")
-_MOST = 10**6  # channels, outputs, filters
+_MOST = 10**9  # channels, outputs, samples, filters
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class SeriesRecord:
     Args:
         parameters: of the constructor.
         channels, outputs: of the network. columns: of the table that was fitted, if it was one.
+        length: of the longest series.
         made: its layers, from `describe_layer`.
         flags: whether the convolutions read flags of missing values.
         filters: dilations and biases of the convolutions; None without them.
         fusion, history, environment: of the training.
+        source: of files.
         classes, classes_type: of a classifier.
         mean, std: of a regressor's numbers.
 
@@ -48,6 +50,7 @@ class SeriesRecord:
     parameters: dict[str, Any]
     channels: int
     columns: int | None
+    length: int
     outputs: int
     made: list[dict[str, Any]]
     flags: bool
@@ -55,20 +58,21 @@ class SeriesRecord:
     fusion: Fusion
     history: TrainingHistory
     environment: dict[str, str]
+    source: Source = field(default_factory=Source)
     classes: list[Any] = field(default_factory=list)
     classes_type: str = "<i8"
     mean: float = 0.0
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("channels", "outputs"):
+        for name in ("channels", "outputs", "length"):
             value = getattr(self, name)
             expect(1 <= value <= _MOST, f"{name} must be from 1 to {_MOST:,}; got {value}")
         good = self.filters is None or all(1 <= f <= _MOST for f in self.filters)
         expect(good, f"filters must be from 1 to {_MOST:,}; got {self.filters}")
         expect(len(self.history.looks) > 0, "history must hold at least one look")
         expect(self.filters is not None or self.fusion.share == 1, "share must be 1")
-        kind = re.fullmatch(r"[<>|=]?([biuU]\d+|f[48]|b1|O)", self.classes_type)
+        kind = re.fullmatch(r"[<>|=]?([biu]\d|U\d{1,5}|f[48]|O)", self.classes_type)
         expect(kind is not None, f"classes_type is not one of classes: {self.classes_type!r}")
 
     def class_array(self) -> np.ndarray:
@@ -104,13 +108,15 @@ def save_series(
         "parameters": _plain(estimator.get_params()),
         "channels": estimator.n_channels_,
         "columns": estimator.columns_,
+        "length": estimator.length_,
         "outputs": network.head.out_features,
         "made": [describe_layer(block.mixer) for block in network.backbone.each_block()],
         "flags": estimator.flags_,
         "filters": filters,
         "fusion": dataclasses.asdict(estimator.fusion_),
         "history": dataclasses.asdict(estimator.history_),
-        "environment": environment(),
+        "environment": estimator.environment_,
+        "source": dataclasses.asdict(estimator.source),
         **more,
     }
     checkpoint.save(Path(path), kind, tensors, facts)
@@ -136,8 +142,9 @@ def load_series(cls: type[Kind], path: str | Path, kind: str) -> tuple[Kind, Ser
     self.network_ = whole["network"]  # type: ignore[assignment]
     self.convolutions_ = whole["convolutions"] if record.filters else None  # type: ignore[assignment]
     self.fusion_, self.history_, self.flags_ = record.fusion, record.history, record.flags
-    self.environment_ = record.environment
+    self.environment_, self.source = record.environment, record.source
     self.n_channels_, self.columns_ = record.channels, record.columns
+    self.length_ = record.length
     return self, record
 
 
