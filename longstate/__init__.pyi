@@ -25,7 +25,9 @@ from longstate.models import generate as generate
 from longstate.models import prepare_for_decoding as prepare_for_decoding
 from longstate.stream import ForecastStream as ForecastStream
 from longstate.stream import Stream as Stream
+from longstate.train import Classifier as Classifier
 from longstate.train import Forecaster as Forecaster
+from longstate.train import Regressor as Regressor
 from longstate.train import TextModel as TextModel
 
 __version__: str

@@ -1,7 +1,7 @@
 """`load` opens every file and folder that a command or a `save` wrote; `save` writes a model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from longstate._files import missing, refuse_gguf
 from longstate.errors import InputError
@@ -9,7 +9,11 @@ from longstate.errors import InputError
 if TYPE_CHECKING:
     from longstate.layers import Layer
     from longstate.models import ForecastModel, LanguageModel
-    from longstate.train import Forecaster, TextModel
+    from longstate.train import Classifier, Forecaster, Regressor, TextModel
+
+    Saved: TypeAlias = (
+        Forecaster | Classifier | Regressor | TextModel | LanguageModel | ForecastModel | Layer
+    )
 
 MODEL, CONFIG = "model.safetensors", "config.json"
 _NO_MODEL = {
@@ -18,17 +22,18 @@ _NO_MODEL = {
 }
 
 
-def load(path: str | Path) -> "Forecaster | TextModel | LanguageModel | ForecastModel | Layer":
+def load(path: str | Path) -> "Saved":
     """The model in a file or folder, in evaluation mode, on the CPU.
 
     Args:
         path: a folder that `longstate train` wrote, or its `model.safetensors`; a file that `save`
-            of a `Forecaster`, `TextModel`, `LanguageModel` or `ForecastModel` wrote, or
-            `longstate.save` of a layer; or a folder with a checkpoint of transformers or mamba-ssm.
+            of a `Forecaster`, `Classifier`, `Regressor`, `TextModel`, `LanguageModel` or
+            `ForecastModel` wrote, or `longstate.save` of a layer; or a folder with a checkpoint of
+            transformers or mamba-ssm.
 
     Returns:
-        The object that was saved. For folders of `longstate train` it is a `Forecaster` or a
-        `TextModel`; for a checkpoint of another library a `LanguageModel`.
+        The object that was saved. For folders of `longstate train` it is a `Forecaster`, a
+        `Classifier` or a `TextModel`; for a checkpoint of another library a `LanguageModel`.
 
     Raises:
         InputError: the path does not exist, is damaged, or holds no model.
@@ -65,6 +70,10 @@ def _load(file: Path, kind: str, path: Path) -> Any:
         from longstate.train import Forecaster
 
         return Forecaster.load(file)
+    if kind in ("classifier", "regressor"):
+        from longstate.train import Classifier, Regressor
+
+        return (Classifier if kind == "classifier" else Regressor).load(file)
     if kind in ("language", "model"):
         from longstate._tensorfile import facts_of
         from longstate.models import LanguageModel
@@ -109,9 +118,7 @@ def _checkpoint(folder: Path) -> "LanguageModel":
     return model
 
 
-def save(
-    thing: "Forecaster | TextModel | LanguageModel | ForecastModel | Layer", path: str | Path
-) -> None:
+def save(thing: "Saved", path: str | Path) -> None:
     """Write a model or a layer to one safetensors file; `load` reads it.
 
     Args:
@@ -123,14 +130,16 @@ def save(
     """
     from longstate.layers import Layer
     from longstate.models import ForecastModel, LanguageModel, save_layer
-    from longstate.train import Forecaster, TextModel
+    from longstate.train import Classifier, Forecaster, Regressor, TextModel
 
     if isinstance(thing, Layer):
         save_layer(thing, path)
-    elif isinstance(thing, Forecaster | TextModel | LanguageModel | ForecastModel):
+    elif isinstance(
+        thing, Forecaster | Classifier | Regressor | TextModel | LanguageModel | ForecastModel
+    ):
         thing.save(path)
     else:
         raise InputError(
-            f"longstate cannot save a {type(thing).__name__}; a Forecaster, a TextModel, a "
-            "LanguageModel, a ForecastModel or a layer was expected"
+            f"longstate cannot save a {type(thing).__name__}; a Forecaster, a Classifier, a "
+            "Regressor, a TextModel, a LanguageModel, a ForecastModel or a layer was expected"
         )

@@ -16,6 +16,7 @@ from longstate.cli import (
     _terminal,
     bench,
     cite,
+    classify,
     convert,
     demo,
     forecast,
@@ -55,6 +56,7 @@ app = typer.Typer(
 train = typer.Typer(no_args_is_help=True, help="Train a model.")
 app.add_typer(train, name="train")
 train.command("forecast")(forecast.train)
+train.command("classify")(classify.train)
 train.command("text")(text.train)
 suite = typer.Typer(no_args_is_help=True, help="Compare layers on small tasks that need memory.")
 app.add_typer(suite, name="tasks")

@@ -38,9 +38,18 @@ def open_forecaster(path: Path, command: str) -> "Forecaster":
         InputError: it holds something else; the message says what to use instead.
     """
     from longstate import load
+
+    return as_forecaster(path, command, load(path))
+
+
+def as_forecaster(path: Path, command: str, found: Any) -> "Forecaster":
+    """`found`, which was loaded from `path`, as a forecaster.
+
+    Raises:
+        InputError: it is something else; the message says what to use instead.
+    """
     from longstate.train import Forecaster
 
-    found = load(path)
     if not isinstance(found, Forecaster):
         raise _other(path, command, "a forecaster", found)
     return found
@@ -103,12 +112,14 @@ def as_text_model(path: Path, found: Any) -> "TextModel | None":
 def kind_of(found: Any) -> str:
     """The kind of a loaded object, in words."""
     from longstate.models import ForecastModel, LanguageModel
-    from longstate.train import Forecaster, TextModel
+    from longstate.train import Classifier, Forecaster, Regressor, TextModel
 
     kinds = {
         Forecaster: "a forecaster",
         TextModel: "a language model",
         LanguageModel: "a language model",
+        Classifier: "a classifier",
+        Regressor: "a regressor",
         ForecastModel: "a forecast model without the record of its training",
     }
     return kinds.get(type(found), f"a layer ({type(found).__name__})")

@@ -9,6 +9,7 @@ import typer
 from longstate.cli._options import numbers, with_settings
 from longstate.cli._runs import INTERRUPTED, Run
 from longstate.cli._terminal import note, say, write
+from longstate.errors import InputError
 from longstate.train import Size, Training
 
 if TYPE_CHECKING:
@@ -156,24 +157,38 @@ def write_evaluation(
 
 def predict(
     run: Run,
-    data: Data,
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA...",
+            help="A CSV file for a forecaster; files or folders of series for a classifier.",
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="CSV file to write; standard output if not given."),
     ] = None,
 ) -> None:
-    """Forecast the rows that come after the last one of DATA, with times written as in training.
-    Needs a forecaster."""
+    """Forecast the rows that come after the last one of DATA, with times written as in training; or
+    classify every series in DATA. Needs a forecaster or a classifier."""
     import warnings
 
+    from longstate import load
     from longstate._files import is_stream, write_whole
-    from longstate.cli._runs import open_forecaster
-    from longstate.train import forecast_csv, read_csv
+    from longstate.cli import classify
+    from longstate.cli._runs import as_forecaster
+    from longstate.train import Classifier, forecast_csv, read_csv
 
-    forecaster = open_forecaster(run, "predict")
+    found = load(run)
+    if isinstance(found, Classifier):
+        classify.predict(found, data, out)
+        return
+    forecaster = as_forecaster(run, "predict", found)
+    if len(data) > 1:
+        raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed as notes
-        forecast = forecaster.predict(read_csv(data))
+        forecast = forecaster.predict(read_csv(data[0]))
     for remark in forecast.attrs["notes"]:
         note(remark)
     text = forecast_csv(forecast, forecaster.model.spec)

@@ -5,38 +5,44 @@ from typing import Annotated
 
 import typer
 
+from longstate.cli import classify
 from longstate.cli._runs import Run
 from longstate.errors import InputError
 
 Data = Annotated[
     Path,
     typer.Argument(
-        metavar="DATA", help="CSV file for a forecaster, text file for a language model."
+        metavar="DATA",
+        help="CSV file for a forecaster, text file for a language model, file or folder of series "
+        "for a classifier.",
     ),
 ]
 
 
-def evaluate(run: Run, data: Data) -> None:
+def evaluate(run: Run, data: Data, labels: classify.Labels = None) -> None:
     """Score a model on DATA.
 
     A forecaster is compared with simple methods, on rows that were not used for training. A
-    language model is scored in bits per byte.
+    language model is scored in bits per byte, a classifier by its accuracy along the series.
     """
     from longstate import load
     from longstate.cli._runs import as_text_model, kind_of
     from longstate.cli.show import show_evaluation
     from longstate.cli.show_text import show_score
-    from longstate.train import Forecaster, read_csv
+    from longstate.train import Classifier, Forecaster, read_csv
 
     found = load(run)
     if isinstance(found, Forecaster):
         show_evaluation(found.evaluate(read_csv(data)))
         return
+    if isinstance(found, Classifier):
+        classify.evaluate(found, data, labels)
+        return
     text = as_text_model(run, found)
     if text is None:
         raise InputError(
-            f"{run} holds {kind_of(found)}; `longstate evaluate` needs a forecaster or a language "
-            "model"
+            f"{run} holds {kind_of(found)}; `longstate evaluate` needs a forecaster, a language "
+            "model or a classifier"
         )
     show_score(str(data), text.score(data))
 
@@ -45,13 +51,16 @@ def info(run: Run) -> None:
     """Show the kind, the layers and the training of a run."""
     from longstate import load
     from longstate.cli.show import show_forecaster, show_model
+    from longstate.cli.show_series import show_series
     from longstate.cli.show_text import show_text
-    from longstate.train import Forecaster, TextModel
+    from longstate.train import Classifier, Forecaster, Regressor, TextModel
 
     found = load(run)
     if isinstance(found, Forecaster):
         show_forecaster(run, found)
     elif isinstance(found, TextModel):
         show_text(run, found)
+    elif isinstance(found, Classifier | Regressor):
+        show_series(run, found)
     else:
         show_model(run, found)

@@ -1,4 +1,5 @@
 from longstate._environment import environment as environment
+from longstate.reports import classes as classes
 from longstate.reports import memory as memory
 from longstate.reports import reduction as reduction
 from longstate.reports import tasks as tasks

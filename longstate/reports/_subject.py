@@ -18,7 +18,7 @@ from longstate._saved import load
 from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
-from longstate.train import Forecaster, TextModel, read_csv
+from longstate.train import Classifier, Forecaster, Regressor, TextModel, read_csv
 from longstate.train._windows import Windows
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def open_subject(path: str | Path) -> Subject:
         return Subject(name, found.model, "rows", window, folder, found, found)
     if isinstance(found, TextModel):
         return Subject(name, found.model, "tokens", found.context, folder, found=found)
+    if isinstance(found, Classifier | Regressor):
+        return Subject(name, found.network_, "samples", None, folder, found=found)
     if isinstance(found, ForecastModel):
         return Subject(name, found, "rows", found.spec.window, folder, found=found)
     unit = "tokens" if isinstance(found, LanguageModel) else "samples"

@@ -1,3 +1,4 @@
+from longstate.train._classifier import Classifier as Classifier
 from longstate.train._csv import read_csv as read_csv
 from longstate.train._evaluation import Coverage as Coverage
 from longstate.train._evaluation import Example as Example
@@ -14,6 +15,12 @@ from longstate.train._loop import train as train
 from longstate.train._optim import make_optimiser as make_optimiser
 from longstate.train._prepare import Bounds as Bounds
 from longstate.train._ranks import process_group as process_group
+from longstate.train._regressor import Regressor as Regressor
+from longstate.train._series_evaluation import ClassEvaluation as ClassEvaluation
+from longstate.train._series_evaluation import evaluate_classifier as evaluate_classifier
+from longstate.train._series_files import Columns as Columns
+from longstate.train._series_files import SeriesData as SeriesData
+from longstate.train._series_files import read_series as read_series
 from longstate.train._settings import Size as Size
 from longstate.train._settings import TextTraining as TextTraining
 from longstate.train._settings import Training as Training

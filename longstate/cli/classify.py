@@ -1,0 +1,139 @@
+"""Commands that train and use a classifier of whole series. They import what they need when they
+run, so that `longstate --help` is fast."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longstate.cli._runs import INTERRUPTED
+from longstate.cli._terminal import note, say, write
+
+if TYPE_CHECKING:
+    from longstate.train import ClassEvaluation, Classifier, SeriesData
+
+Data = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="DATA...",
+        help="Files .ts, .csv (one row per sample) or .wav; or folders with .wav files, with one "
+        "folder in them for each class, or with --labels.",
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="CSV file with the columns file and label, for .wav files."),
+]
+
+
+def train(
+    data: Data,
+    test: Annotated[
+        Path | None, typer.Option(help="File or folder with the test cases, of the same kind.")
+    ] = None,
+    test_share: Annotated[
+        float, typer.Option(help="Share of the cases of each class to test on, without --test.")
+    ] = 0.2,
+    labels: Labels = None,
+    case: Annotated[
+        str, typer.Option(help="Column of a CSV file that tells the cases apart.")
+    ] = "case",
+    time: Annotated[str, typer.Option(help="Column that orders the samples of a case.")] = "time",
+    label: Annotated[str, typer.Option(help="Column with the class of a case.")] = "label",
+    layers: Annotated[
+        str, typer.Option(help="Layer of every block, or a repeated pattern such as s5,mamba.")
+    ] = "s5",
+    d_model: Annotated[int, typer.Option(help="Channels between the blocks.")] = 64,
+    n_layers: Annotated[int, typer.Option(help="Number of blocks.")] = 2,
+    epochs: Annotated[int, typer.Option(help="Passes over the training cases, at most.")] = 60,
+    minutes: Annotated[float, typer.Option(help="Time for training the network, at most.")] = 10.0,
+    convolutions: Annotated[
+        bool, typer.Option(help="Fit random convolutions with ridge too, the baseline.")
+    ] = True,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Give every class the same weight.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run. A run that was stopped there is continued."),
+    ] = None,
+) -> None:
+    """Train a classifier of whole series, and compare it with random convolutions and ridge."""
+    from longstate.cli.show import progress_bar
+    from longstate.train import Classifier, Columns, read_series
+    from longstate.train._series_evaluation import hold_out
+
+    columns = Columns(case, time, label)
+    learnt = read_series(data, columns, labels)
+    if test is not None:
+        tested = read_series(test, columns, labels)
+    else:
+        learnt, tested = hold_out(learnt, test_share, seed)
+    out = out or Path("runs") / f"{data[0].stem}-classes"
+    classifier = Classifier(
+        layers, d_model=d_model, n_layers=n_layers, epochs=epochs, minutes=minutes,
+        convolutions=convolutions, class_weight="balanced" if balanced else None, seed=seed,
+    )  # fmt: skip
+    classifier.source = learnt.source(columns)
+    with progress_bar() as show:
+        classifier.fit(learnt.X, learnt.y, out=out, show=show)
+    history = classifier.history_
+    say(f"Training ended ({history.ended}); best at step {history.best_step}.")
+    for sentence in classifier.fusion_.verdict("accuracy"):
+        say(sentence)
+    page = write_evaluation(classifier, tested, out, str(out))
+    say(f"The run is in {out}, the report is {page}")
+    if history.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def write_evaluation(classifier: "Classifier", tested: "SeriesData", out: Path, title: str) -> Path:
+    """Evaluate a classifier, write `evaluation.json` and the report, and print the scores.
+
+    Returns:
+        The path of the report.
+    """
+    from longstate import reports
+    from longstate._files import write_whole
+    from longstate.cli.show_series import show_classes
+
+    found = _evaluate(classifier, tested)
+    write_whole(out / "evaluation.json", found.to_json())
+    page = reports.classes.write(
+        reports.classes.describe(classifier, found, title), out / "report.html"
+    )
+    show_classes(found)
+    return page
+
+
+def _evaluate(classifier: "Classifier", tested: "SeriesData") -> "ClassEvaluation":
+    from longstate.train._series_evaluation import evaluate_classifier
+
+    classifier.source.check_rate(tested.rate)
+    return evaluate_classifier(classifier, tested.X, tested.y, tested.names)
+
+
+def predict(classifier: "Classifier", data: list[Path], out: Path | None) -> None:
+    """Write a table with the class of each case and the probability of every class."""
+    from longstate._files import is_stream, write_whole
+    from longstate.train import read_series
+    from longstate.train._series_evaluation import classes_csv
+
+    found = read_series(data, classifier.source.columns, labelled=False)
+    classifier.source.check_rate(found.rate)
+    text = classes_csv(classifier, found)
+    if out is None:
+        write(text)
+        return
+    write_whole(out, text)
+    if not is_stream(out):
+        note(f"{len(found.X)} rows are in {out}")
+
+
+def evaluate(classifier: "Classifier", data: Path, labels: Path | None) -> None:
+    """Score a classifier on labelled cases."""
+    from longstate.cli.show_series import show_classes
+    from longstate.train import read_series
+
+    show_classes(_evaluate(classifier, read_series(data, classifier.source.columns, labels)))

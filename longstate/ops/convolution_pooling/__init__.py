@@ -1,0 +1,92 @@
+"""Responses of many fixed convolutions, each pooled over time into a few numbers.
+
+    y(t)  = sum over chosen channels c and j = 0..8 of taps[j] x_c(t + (j - 4) dilation)
+    share = mean over t of [y(t) > bias]
+    above = mean over t of max(y(t) - bias, 0)
+
+Taps are 2 at three places and -1 at the six others, so that they sum to 0: there are 84 such
+filters. A padded filter has one value for each sample, and reads 0 outside the series. Another one
+has only values for which it need not look outside; if the series is too short for that, it is
+padded.
+
+The filters are those of MiniRocket (Dempster, Schmidt, Webb, "MiniRocket: A Very Fast (Almost)
+Deterministic Transform for Time Series Classification", KDD 2021, arXiv:2012.08791). Differs from
+the paper: `above`, and series of unequal length. There are no gradients.
+
+Axes: n series, c channels, t time, f filters, q biases.
+"""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from longstate.ops._choice import choose
+
+TAPS = 9
+
+
+def all_taps() -> Float[Tensor, "84 9"]:
+    """The taps of the 84 filters."""
+    places = torch.tensor(list(combinations(range(TAPS), 3)))
+    return torch.full((len(places), TAPS), -1.0).scatter(1, places, 2.0)
+
+
+class Filters(NamedTuple):
+    """Fixed filters with the biases that their responses are compared with.
+
+    taps (f, 9), dilation (f), padded (f), channels (f, c): which of them are added.
+    bias (f, q).
+    """
+
+    taps: Float[Tensor, "f 9"]
+    dilation: Int[Tensor, " f"]
+    padded: Bool[Tensor, " f"]
+    channels: Bool[Tensor, "f c"]
+    bias: Float[Tensor, "f q"]
+
+
+def convolution_pooling(
+    x: Float[Tensor, "n c t"],
+    lengths: Int[Tensor, " n"],
+    filters: Filters,
+    *,
+    impl: str = "auto",
+) -> Float[Tensor, "n f q 2"]:
+    """Pooled responses of every series to every filter: `share` and `above` in the last axis.
+
+    Args:
+        x (n, c, t): float32; whatever follows the length of a series is ignored.
+        lengths (n): samples of each series, from 1 to t.
+        filters: c channels each.
+        impl: "auto", "reference" or "cpu".
+
+    Raises:
+        ValueError: shapes, lengths or `impl` do not fit.
+    """
+    n, c, t = x.shape
+    if filters.channels.shape[1] != c:
+        raise ValueError(f"x has {c} channels; the filters have {filters.channels.shape[1]}")
+    if lengths.shape != (n,) or (n and not 1 <= int(lengths.min()) <= int(lengths.max()) <= t):
+        raise ValueError(f"lengths must be {n} whole numbers from 1 to {t}; got {lengths}")
+    if choose(impl, x) == "cpu":
+        from longstate.ops.convolution_pooling import cpu
+
+        return cpu.forward(x, lengths, filters)
+    from longstate.ops.convolution_pooling import reference
+
+    return reference.forward(x, lengths, filters)
+
+
+def response(
+    x: Float[Tensor, "c t"], taps: Float[Tensor, " 9"], dilation: int, padded: bool
+) -> Float[Tensor, " s"]:
+    """y of one filter, with all channels added; s values."""
+    total, t = x.sum(0), x.shape[1]
+    reach = TAPS // 2 * dilation
+    wide = torch.nn.functional.pad(total, (reach, reach))
+    y = sum(tap * wide[j * dilation : j * dilation + t] for j, tap in enumerate(taps))
+    assert isinstance(y, Tensor)
+    return y if padded or t <= 2 * reach else y[reach : t - reach]

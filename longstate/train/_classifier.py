@@ -1,0 +1,225 @@
+"""The classifier of whole series, an estimator in the convention of scikit-learn and aeon."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from longstate.errors import InputError
+from longstate.train._cases import Cases, columns_of, read_cases
+from longstate.train._checkpoint import run_folder
+from longstate.train._decisions import Decisions
+from longstate.train._fusion import Fusion, choose_share, fit_sharpness, fit_temperature
+from longstate.train._loop import Progress
+from longstate.train._series_estimator import Goal, SeriesEstimator, Validated
+from longstate.train._series_record import load_series, save_series
+from longstate.train._series_task import outputs_along
+from longstate.train._targets import class_numbers, labels_of
+
+ALONG = tuple(k / 10 for k in range(1, 10))
+"""Shares of a series at which a stream is calibrated."""
+
+
+class Classifier(SeriesEstimator):
+    """A causal state space network, with random convolutions and ridge beside it.
+
+        Classifier().fit(X, y).predict(X_new)
+
+    X is (cases, channels, time), (cases, time), or a list of arrays (channels, time) of unequal
+    lengths. NaN is a missing value.
+
+    Args:
+        layers: name of a class in `longstate.layers`, in any case; or several: a pattern that is
+            repeated over the blocks.
+        d_model: channels between the blocks.
+        n_layers: number of blocks.
+        epochs: passes over the training cases, at most.
+        minutes: time for training the network, at most; None for no limit.
+        convolutions: whether to fit random convolutions with ridge, the baseline. They take part in
+            the outcome as far as validation says that this helps.
+        class_weight: "balanced", class -> weight, or None for equal weights.
+        seed: of everything that is drawn.
+
+    Attributes:
+        classes_: the classes, sorted. n_channels_: c.
+        fusion_: scores on validation cases, and how the outcome is made.
+        history_: of the training.
+        network_: the network; `longstate.Stream(network_)` runs it sample by sample.
+    """
+
+    _kind = "classifier"
+
+    def __init__(
+        self,
+        layers: str | Sequence[str] = "s5",
+        *,
+        d_model: int = 64,
+        n_layers: int = 2,
+        epochs: int = 60,
+        minutes: float | None = 10.0,
+        convolutions: bool = True,
+        class_weight: str | Mapping[Any, float] | None = None,
+        seed: int = 0,
+    ):
+        self.layers, self.d_model, self.n_layers = layers, d_model, n_layers
+        self.epochs, self.minutes, self.convolutions = epochs, minutes, convolutions
+        self.class_weight, self.seed = class_weight, seed
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        out: str | Path | None = None,
+        show: Callable[[Progress], None] | None = None,
+    ) -> "Classifier":
+        """Train on four fifths of the cases of each class; the others decide when to stop, and
+        calibrate. Ctrl-C ends the training and keeps the best so far.
+
+        Args:
+            X: the series. y (n): the classes, numbers or texts.
+            out: folder for the checkpoint and the model. A run that was stopped there is continued.
+            show: called with the progress after each step.
+
+        Raises:
+            InputError: series, classes or parameters cannot be used.
+        """
+        cases = read_cases(X)
+        self.columns_ = columns_of(X)
+        labels = labels_of(y, len(cases.lengths))
+        self.classes_, numbers = class_numbers(labels)
+        weights = self._weights(numbers)[numbers]
+        targets = torch.from_numpy(numbers)
+        signs = 2.0 * F.one_hot(targets, len(self.classes_)).double() - 1
+        loss = _cross_entropy
+        goal = Goal(targets, signs, torch.from_numpy(weights), numbers.tolist(), loss)
+        with run_folder(out):
+            validated = self._fit(cases, goal, out, show)
+            self.fusion_ = self._fuse(validated, goal)
+            if out is not None:
+                self.save(Path(out) / "model.safetensors")
+        return self
+
+    def predict_proba(self, X: Any, seen: float | None = None) -> np.ndarray:
+        """Probabilities (n, classes), in the order of `classes_`.
+
+        Args:
+            X: the series.
+            seen: share of each series that may be read, above 0 and at most 1; the network alone
+                decides then, as along a stream. None: the outcome for whole series.
+        """
+        cases = self._read(X)
+        if seen is None:
+            return _exact(self._whole(cases))
+        if not 0 < seen <= 1:
+            raise InputError(f"seen must be above 0 and at most 1; got {seen!r}")
+        outputs, _ = outputs_along(self.network_, cases.seen(seen))
+        return _exact(_probabilities(outputs / self.fusion_.early_temperature))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each case (n)."""
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy."""
+        right = self.predict(X) == np.asarray(y).ravel()
+        return float(np.average(right, weights=sample_weight))
+
+    def stream(self, series: int = 1) -> Decisions:
+        """Decide while samples come: `push` gives calibrated probabilities after each sample.
+
+        Args:
+            series: number of series that run side by side.
+        """
+        self._check_fitted()
+        return Decisions(self.network_, self.classes_, self.fusion_.early_temperature, series)
+
+    def save(self, path: str | Path) -> None:
+        """Write the estimator to one safetensors file; `longstate.load` reads it."""
+        self._check_fitted()
+        kinds = {"classes": self.classes_.tolist(), "classes_type": self.classes_.dtype.str}
+        save_series(self, path, "classifier", kinds)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Classifier":
+        """Read a file of `save`, or a folder of `fit(out=...)`."""
+        self, record = load_series(cls, path, "classifier")
+        self.classes_ = record.class_array()
+        return self
+
+    def _whole(self, cases: Cases) -> Tensor:
+        """Outcome for whole series, (n, k)."""
+        fusion, parts = self.fusion_, []
+        scores = self._ridge_scores(cases) if fusion.share < 1 else None
+        if scores is not None:
+            parts.append((1 - fusion.share) * _probabilities(fusion.sharpness * scores))
+        if fusion.share > 0:
+            outputs, _ = outputs_along(self.network_, cases)
+            parts.append(fusion.share * _probabilities(outputs / fusion.temperature))
+        return torch.stack(parts).sum(0)
+
+    def _fuse(self, validated: Validated, goal: Goal) -> Fusion:
+        held = validated.places
+        if not len(held):
+            return Fusion(share=0.0 if self.convolutions else 1.0)
+        target, weight = goal.targets[held], goal.weights[held]
+        final, along = outputs_along(self.network_, validated.cases, ALONG)
+        times = len(along) + 1
+        cold = fit_temperature(final, target, weight)
+        early = torch.cat([*along, final])
+        # prefixes of one case are no new cases
+        warm = fit_temperature(early, target.repeat(times), weight.repeat(times) / times)
+        network = _probabilities(final / cold)
+        share, sharpness, simple, both = 1.0, 1.0, None, None
+        if validated.left_out is not None:
+            scores = validated.left_out
+            sharpness = fit_sharpness(scores, goal.targets, goal.weights)
+            ridge = _probabilities(sharpness * scores[held])
+            share = choose_share(network, ridge, weight, lambda p: _log_loss(p, target))
+            simple = _accuracy(ridge, target)
+            both = _accuracy(share * network + (1 - share) * ridge, target)
+        own = _accuracy(network, target)
+        return Fusion(share, cold, warm, sharpness, len(held), own, simple, both)
+
+    def _weights(self, numbers: np.ndarray) -> np.ndarray:
+        """The weight of each class."""
+        k = len(self.classes_)
+        if self.class_weight is None:
+            return np.ones(k)
+        if self.class_weight == "balanced":
+            return len(numbers) / (k * np.bincount(numbers))
+        if not isinstance(self.class_weight, Mapping):
+            raise InputError(
+                "class_weight must be 'balanced', a dict of class and weight, or None; got "
+                f"{self.class_weight!r}"
+            )
+        weights = np.array([float(self.class_weight.get(c, 1.0)) for c in self.classes_.tolist()])
+        if not (np.isfinite(weights).all() and (weights > 0).all()):
+            raise InputError(f"the weights in class_weight must be above 0; got {weights.tolist()}")
+        return weights
+
+
+def _cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.movedim(-1, 1), target, reduction="none")
+
+
+def _probabilities(scores: Tensor) -> Tensor:
+    return scores.double().softmax(-1)
+
+
+def _exact(p: Tensor) -> np.ndarray:
+    """Probabilities that sum to 1 after rounding."""
+    return (p / p.sum(-1, keepdim=True)).numpy()
+
+
+def _log_loss(p: Tensor, target: Tensor) -> Tensor:
+    return -p.gather(1, target[:, None])[:, 0].clamp_min(1e-12).log()
+
+
+def _accuracy(p: Tensor, target: Tensor) -> float:
+    return float((p.argmax(1) == target).double().mean())

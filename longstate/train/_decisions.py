@@ -1,0 +1,66 @@
+"""Decisions while samples come.
+
+Axes: s series side by side, t time, c channels, k classes.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from longstate.errors import InputError
+from longstate.models._series import SeriesModel, SeriesState
+
+
+class Decisions:
+    """Running series and their calibrated probabilities. `Classifier.stream` makes it.
+
+        stream = classifier.stream()
+        for sample in samples:
+            p = stream.push(sample)
+
+    Args:
+        network: the causal network.
+        classes (k): in the order of the probabilities.
+        temperature: calibrates them.
+        series: number of series side by side.
+    """
+
+    def __init__(self, network: SeriesModel, classes: np.ndarray, temperature: float, series: int):
+        self.network, self.classes_, self.series = network, classes, series
+        self._temperature = temperature
+        self._state: SeriesState = network.init_state(series)
+        self.position = 0
+
+    @torch.no_grad()
+    def push(self, samples: Any) -> np.ndarray:
+        """The probabilities after each new sample.
+
+        Args:
+            samples: one sample (c), or (c, t); with several series (s, c) or (s, c, t). NaN is
+                missing.
+
+        Returns:
+            (k) for one sample, (t, k) for several; with several series (s, k) or (s, t, k).
+
+        Raises:
+            InputError: the shape does not fit, or a number is infinite.
+        """
+        x = torch.as_tensor(np.asarray(samples, dtype=np.float64))
+        c = self.network.scale.mean.shape[0]
+        wide = x if self.series > 1 else x[None]
+        single = wide.dim() == 2
+        wide = wide[..., None] if single else wide
+        if wide.dim() != 3 or wide.shape[:2] != (self.series, c) or wide.shape[2] == 0:
+            front = f"{self.series}, " if self.series > 1 else ""
+            raise InputError(
+                f"samples must be ({front}{c}) for one sample, or ({front}{c}, time); got "
+                f"{tuple(x.shape)}"
+            )
+        if bool(wide.isinf().any()):
+            raise InputError("samples contain infinity; use NaN for missing values")
+        outputs, self._state = self.network(wide.transpose(1, 2), self._state)
+        self.position += wide.shape[2]
+        p = (outputs.double() / self._temperature).softmax(-1)
+        p = p[:, 0] if single else p
+        return (p if self.series > 1 else p[0]).numpy()

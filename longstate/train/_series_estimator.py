@@ -1,0 +1,216 @@
+"""What `Classifier` and `Regressor` share: the training, and outcomes with what is fitted.
+
+Axes: n cases, t time, c channels, k outputs.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from longstate._environment import environment
+from longstate.errors import InputError
+from longstate.layers._base import Layer
+from longstate.models import layer_class
+from longstate.models._convolutions import ConvolutionRidge
+from longstate.models._series import SeriesModel
+from longstate.train._cases import Cases, columns_of, read_cases, split
+from longstate.train._checkpoint import CHECKPOINT
+from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
+from longstate.train._estimator import Estimator
+from longstate.train._fusion import Fusion
+from longstate.train._history import TrainingHistory
+from longstate.train._loop import Keeping, Progress, train
+from longstate.train._patterns import layer_names
+from longstate.train._series_files import Source
+from longstate.train._series_task import Loss, SeriesTask
+from longstate.train._settings import Training, check_sizes
+
+VALIDATION = 0.2
+D_STATE = 64
+LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.05
+PATIENCE = 15
+_SAMPLES = 2**16  # in one batch, at most
+_BATCHES = 8  # of an epoch, at least
+_MOST = 32  # cases of a batch
+
+
+class Goal(NamedTuple):
+    """What is to be learned.
+
+    targets (n): class numbers, or scaled numbers. ridge_targets (n, k). weights (n).
+    labels: classes for the split; None for numbers. loss: of the network.
+    """
+
+    targets: Tensor
+    ridge_targets: Tensor
+    weights: Tensor
+    labels: Sequence[int] | None
+    loss: Loss
+
+
+class Validated(NamedTuple):
+    """The validation cases, for calibration. places (m). left_out (n, k): scores of ridge for
+    all cases, each without itself; None without convolutions."""
+
+    cases: Cases
+    places: Tensor
+    left_out: Tensor | None
+
+
+class SeriesEstimator(Estimator):
+    """Base of `Classifier` and `Regressor`. Subclasses set the parameters."""
+
+    layers: str | Sequence[str]
+    d_model: int
+    n_layers: int
+    epochs: int
+    minutes: float | None
+    convolutions: bool
+    seed: int
+    network_: SeriesModel
+    convolutions_: ConvolutionRidge | None
+    fusion_: Fusion
+    history_: TrainingHistory
+    flags_: bool
+    n_channels_: int
+    columns_: int | None
+    length_: int
+    environment_: dict[str, str]
+    source: Source = Source()
+
+    def _fit(
+        self,
+        cases: Cases,
+        goal: Goal,
+        out: str | Path | None,
+        show: Callable[[Progress], None] | None,
+    ) -> Validated:
+        """Fit network and convolutions; sets all fitted attributes but `fusion_`."""
+        self._check_parameters()
+        n, t, c = cases.values.shape
+        training, held = split(goal.labels, n, VALIDATION, self.seed)
+        validation = held if len(held) else training
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.network_ = SeriesModel(c, goal.ridge_targets.shape[1], self._mixers(t))
+        self.network_.scale.set(*_spread(cases))
+        left_out = self._fit_convolutions(cases, goal)
+        self.n_channels_, self.length_ = c, t
+        size = max(2, min(_MOST, len(training) // _BATCHES, _SAMPLES // t))
+        task = SeriesTask(
+            self.network_,
+            cases.take(training),
+            cases.take(validation),
+            (goal.targets[training], goal.targets[validation]),
+            (goal.weights[training], goal.weights[validation]),
+            goal.loss,
+            batch_size=size,
+            seed=self.seed,
+        )
+        settings = Training(
+            epochs=self.epochs,
+            minutes=self.minutes,
+            batch_size=size,
+            learning_rate=LEARNING_RATE,
+            weight_decay=WEIGHT_DECAY,
+            patience=PATIENCE,
+        )
+        keeping = Keeping()
+        if out is not None:
+            keeping = Keeping(Path(out) / CHECKPOINT, self._identity(cases, goal))
+        self.history_ = train(task, settings, seed=self.seed, keeping=keeping, show=show)
+        self.network_.eval()
+        self.environment_ = environment()
+        return Validated(cases.take(validation), held, left_out)
+
+    def _check_parameters(self) -> None:
+        check_sizes(
+            d_model=self.d_model, n_layers=self.n_layers, epochs=self.epochs, seed=self.seed
+        )
+        layer_names(self.layers, self.n_layers)
+        Training(minutes=self.minutes)
+
+    def _mixers(self, longest: int) -> list[Layer]:
+        """The layers. Their slowest time scale grows with the series."""
+        wanted = {"d_state": D_STATE, "dt_min": min(1e-3, 2 / longest)}
+        mixers = []
+        for name in layer_names(self.layers, self.n_layers):
+            kind = layer_class(name)
+            known = inspect.signature(kind.__init__).parameters
+            mixers.append(kind(self.d_model, **{k: v for k, v in wanted.items() if k in known}))
+        return mixers
+
+    def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
+        """Fit on all cases. Returns the scores of each by a fit to all others."""
+        self.convolutions_, self.flags_ = None, bool(_gaps(cases).any())
+        if not self.convolutions:
+            return None
+        x = self._scaled(cases)
+        outputs = goal.ridge_targets.shape[1]
+        model, dilations = make_convolutions(x.shape[1], outputs, cases.lengths)
+        choose_filters(model, dilations, x, cases.lengths, self.seed)
+        found = fit_convolutions(model, x, cases.lengths, goal.ridge_targets, goal.weights)
+        self.convolutions_ = model
+        return found.left_out
+
+    def _scaled(self, cases: Cases) -> Tensor:
+        """Series for the convolutions, (n, c, t): missing values are 0, with flags if the training
+        cases had any."""
+        observed = ~torch.isnan(cases.values)
+        z = self.network_.scale(cases.values).masked_fill(~observed, 0)
+        parts = [z, observed.to(z.dtype)] if self.flags_ else [z]
+        return torch.cat(parts, -1).transpose(1, 2).contiguous()
+
+    def _ridge_scores(self, cases: Cases) -> Tensor | None:
+        if self.convolutions_ is None:
+            return None
+        return self.convolutions_(self._scaled(cases), cases.lengths)
+
+    def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
+        """Data and settings of a run; another training may not continue it."""
+        own = {name.replace("_", " "): str(value) for name, value in self.get_params().items()}
+        shape = "x".join(map(str, cases.values.shape))
+        total = float(cases.values.nan_to_num().sum()), float(goal.targets.double().sum())
+        return {**own, "data": f"{shape}, sums {total[0]:.9g} and {total[1]:.9g}"}
+
+    def _read(self, X: Any) -> Cases:
+        self._check_fitted()
+        columns = columns_of(X)
+        if None not in (columns, self.columns_) and columns != self.columns_:
+            raise InputError(
+                f"X has {columns} features, but {type(self).__name__} is expecting {self.columns_} "
+                "features as input: a table (cases, time) must be as wide as that of the fit; give "
+                "series of another length as a list or as (cases, 1, time)"
+            )
+        return read_cases(X, self.n_channels_)
+
+    @property
+    def n_features_in_(self) -> int:
+        """Columns of the table that was fitted, or channels of series in another form."""
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError("n_features_in_ is known after fit")
+        return self.n_channels_ if self.columns_ is None else self.columns_
+
+
+def _spread(cases: Cases) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel over the observed values, (c)."""
+    values = cases.values.flatten(0, 1)
+    observed = ~torch.isnan(values)
+    for c, count in enumerate(observed.sum(0).tolist()):
+        if count == 0:
+            raise InputError(
+                f"channel {c} of X has only missing values (NaN) in all training cases; leave it "
+                "out"
+            )
+    mean = values.nanmean(0)
+    return mean, ((values - mean) ** 2).nanmean(0).sqrt()
+
+
+def _gaps(cases: Cases) -> Tensor:
+    """Whether each case has a missing value before its end, (n)."""
+    within = torch.arange(cases.values.shape[1]) < cases.lengths[:, None]
+    return (torch.isnan(cases.values) & within[..., None]).flatten(1).any(1)

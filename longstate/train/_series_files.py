@@ -1,0 +1,299 @@
+"""Labelled series in files.
+
+- `.ts`, the format of aeon and sktime: unequal lengths, `?` for missing, several channels.
+- `.csv` in long form: one row for each sample, with columns for the case, the time and the label.
+- `.wav`: a folder with one folder per class, or a folder and a table of files and labels.
+
+Axes: n cases, c channels, t time.
+"""
+
+import wave
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from longstate._files import missing
+from longstate.errors import InputError, near
+from longstate.train._csv import read_csv
+
+_MISSING = {"?", "nan", "NaN", "NAN", ""}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a CSV file in long form. All others are channels."""
+
+    case: str = "case"
+    time: str = "time"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run remembers of its files. rate: samples per second, None if unknown."""
+
+    columns: Columns = field(default_factory=Columns)
+    rate: int | None = None
+
+    def check_rate(self, rate: int | None) -> None:
+        """Refuse files of another sample rate.
+
+        Raises:
+            InputError: both rates are known, and differ.
+        """
+        if None not in (rate, self.rate) and rate != self.rate:
+            raise InputError(
+                f"the files have {rate} samples per second; the model was trained on {self.rate}. "
+                "Convert the files"
+            )
+
+
+class SeriesData(NamedTuple):
+    """X: an array (c, t) for each case. y (n): labels, None if the files have none. names (n).
+    rate: samples per second, None if the files do not tell."""
+
+    X: list[np.ndarray]
+    y: np.ndarray | None
+    names: list[str]
+    rate: int | None
+
+    def take(self, places: Sequence[int]) -> "SeriesData":
+        """Some of the cases."""
+        y = None if self.y is None else self.y[list(places)]
+        return SeriesData(
+            [self.X[i] for i in places], y, [self.names[i] for i in places], self.rate
+        )
+
+    def source(self, columns: Columns) -> Source:
+        return Source(columns, self.rate)
+
+
+def read_series(
+    paths: str | Path | Sequence[str | Path],
+    columns: Columns = Columns(),
+    labels: str | Path | None = None,
+    *,
+    labelled: bool = True,
+) -> SeriesData:
+    """Read cases from a file or a folder, or from several.
+
+    Args:
+        paths: files `.ts`, `.csv` or `.wav`, or folders with `.wav` files.
+        columns: of a CSV file.
+        labels: a CSV file with the columns `file` and `label`, for `.wav` files.
+        labelled: whether every case needs a label.
+
+    Raises:
+        InputError: a path does not exist or cannot be read; the message names the line.
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    table = None if labels is None else _label_table(Path(labels))
+    parts = [_read(Path(path), columns, table) for path in listed]
+    rates = sorted({part.rate for part in parts if part.rate is not None})
+    if len(rates) > 1:
+        raise InputError(f"the files have sample rates of {rates} per second; one is needed")
+    X = [x for part in parts for x in part.X]
+    if not X:
+        raise InputError(f"there are no cases in {', '.join(map(str, listed))}")
+    names = [name for part in parts for name in part.names]
+    without = [str(path) for path, part in zip(listed, parts, strict=True) if part.y is None]
+    if labelled and without:
+        raise InputError(f"{without[0]} has no labels; every case needs one to learn from")
+    y = None if without else np.concatenate([np.asarray(part.y) for part in parts])
+    return SeriesData(X, y, names, rates[0] if rates else None)
+
+
+def _read(path: Path, columns: Columns, table: dict[str, str] | None) -> SeriesData:
+    if not path.exists():
+        raise missing(path, "file or folder")
+    if path.is_dir():
+        return _read_folder(path, table)
+    kind = path.suffix.lower()
+    if kind == ".wav":
+        return _read_waves([path], [path.name], table)
+    if kind == ".ts":
+        return read_ts(path)
+    if kind == ".csv":
+        return _read_long(path, columns)
+    raise InputError(f"{path} is of no known kind; .ts, .csv or .wav was expected, or a folder")
+
+
+def read_ts(path: str | Path) -> SeriesData:
+    """Read a `.ts` file.
+
+    Raises:
+        InputError: it is no such file, has timestamps, or a line cannot be read.
+    """
+    path = Path(path)
+    header: dict[str, str] = {}
+    X, y = [], []
+    for number, line in _lines(path):
+        if line.startswith("@") and "@data" not in header:
+            name, _, value = line.partition(" ")
+            header[name.lower()] = value.strip().lower()
+            if header.get("@timestamps", "false") == "true":
+                raise InputError(
+                    f"{path} has timestamps, which are not supported; write the values alone, with "
+                    "@timeStamps false"
+                )
+            continue
+        if "@data" not in header:
+            raise InputError(f"{path} line {number}: expected a line with @, as in a .ts file")
+        values, label = _ts_case(path, number, line, header)
+        X.append(values)
+        y.append(label)
+        if len(X[-1]) != len(X[0]):
+            raise InputError(
+                f"{path} line {number} has {len(X[-1])} channels; the first case has {len(X[0])}"
+            )
+    if "@data" not in header:
+        raise InputError(f"{path} is no .ts file: it has no line @data")
+    if not X:
+        raise InputError(f"{path} has no cases after @data")
+    names = [f"{path.stem} {i}" for i in range(len(X))]
+    if not _ts_labelled(header):
+        return SeriesData(X, None, names, None)
+    numbers = header.get("@targetlabel", "false").startswith("true")
+    found: Any = [_number(path, label) for label in y] if numbers else y
+    return SeriesData(X, np.array(found), names, None)
+
+
+def _ts_labelled(header: dict[str, str]) -> bool:
+    return any(header.get(n, "false").startswith("true") for n in ("@classlabel", "@targetlabel"))
+
+
+def _ts_case(path: Path, number: int, line: str, header: dict[str, str]) -> tuple[np.ndarray, str]:
+    parts = line.split(":")
+    label = parts.pop().strip() if _ts_labelled(header) else ""
+    try:
+        channels = [[_value(v.strip()) for v in part.split(",")] for part in parts]
+    except ValueError as e:
+        raise InputError(f"{path} line {number} has a value that is no number: {e}") from None
+    if not channels:
+        raise InputError(f"{path} line {number} has a label and no values")
+    longest = max(map(len, channels))
+    whole = [c + [np.nan] * (longest - len(c)) for c in channels]
+    return np.array(whole), label
+
+
+def _value(text: str) -> float:
+    return np.nan if text in _MISSING else float(text)
+
+
+def _number(path: Path, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{path} has a target that is no number: {text!r}") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines that are neither empty nor comments."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip() and not line.startswith("#"):
+                    yield number, line.strip()
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+
+
+def _read_long(path: Path, columns: Columns) -> SeriesData:
+    frame = read_csv(path)
+    own = [str(name) for name in frame.columns]
+    if columns.case not in own:
+        raise InputError(
+            f"{path} has no column {columns.case!r} that tells the cases apart; "
+            f"{near(columns.case, own)}"
+        )
+    time: str | None = columns.time if columns.time in own else None
+    label: str | None = columns.label if columns.label in own else None
+    channels = [name for name in own if name not in (columns.case, time, label)]
+    if not channels:
+        raise InputError(f"{path} has no column for a channel beside {', '.join(own)}")
+    X, y, names = [], [], []
+    for name, group in frame.groupby(columns.case, sort=False):
+        rows = group if time is None else group.sort_values(time, kind="stable")
+        try:
+            X.append(rows[channels].to_numpy(dtype=np.float64, na_value=np.nan).T)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"{path}, case {name}: a channel holds no numbers ({e})") from None
+        names.append(str(name))
+        if label is not None:
+            found = rows[label].dropna().unique()
+            if len(found) != 1:
+                raise InputError(
+                    f"{path}, case {name}: column {label!r} must hold one label; it holds "
+                    f"{len(found)}"
+                )
+            y.append(found[0])
+    return SeriesData(X, None if label is None else np.array(y), names, None)
+
+
+def _read_folder(folder: Path, table: dict[str, str] | None) -> SeriesData:
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and any(_waves(p)))
+    if table is None and inside:
+        files = [file for part in inside for file in _waves(part)]
+        classes = {str(file.relative_to(folder)): file.parent.name for file in files}
+        return _read_waves(files, list(classes), classes)
+    files = list(_waves(folder))
+    if not files:
+        raise InputError(f"{folder} holds no .wav files, and no folders with .wav files")
+    return _read_waves(files, [str(file.relative_to(folder)) for file in files], table)
+
+
+def _waves(folder: Path) -> Iterator[Path]:
+    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".wav")
+
+
+def _label_table(path: Path) -> dict[str, str]:
+    frame = read_csv(path)
+    for name in ("file", "label"):
+        if name not in frame.columns:
+            raise InputError(f"{path} has no column {name!r}; it needs the columns file and label")
+    return dict(zip(frame["file"].astype(str), frame["label"].astype(str), strict=True))
+
+
+def _read_waves(
+    files: Sequence[Path], names: list[str], table: dict[str, str] | None
+) -> SeriesData:
+    found = [read_wave(file) for file in files]
+    rates = {rate: file for (_, rate), file in zip(found, files, strict=True)}
+    if len(rates) > 1:
+        said = " and ".join(f"{file} has {rate}" for rate, file in list(rates.items())[:2])
+        raise InputError(f"sample rates differ: {said} samples per second; convert the files")
+    y = None
+    if table is not None:
+        without = [name for name in names if name not in table]
+        if without:
+            raise InputError(f"{without[0]} has no label in the table; {near(without[0], table)}")
+        y = np.array([table[name] for name in names])
+    return SeriesData([x for x, _ in found], y, names, next(iter(rates)))
+
+
+def read_wave(path: Path) -> tuple[np.ndarray, int]:
+    """The samples (c, t) of a WAV file, from -1 to 1, and the samples per second.
+
+    Raises:
+        InputError: the file is empty, damaged, or not of whole numbers (PCM).
+    """
+    try:
+        with wave.open(str(path), "rb") as file:
+            channels, width, rate, count = file.getparams()[:4]
+            raw = file.readframes(count)
+    except (OSError, EOFError, wave.Error) as e:
+        raise InputError(f"{path} cannot be read as a WAV file: {e or 'it is cut short'}") from None
+    raw = raw[: len(raw) // (width * channels) * width * channels]
+    if not raw:
+        raise InputError(f"{path} holds no samples")
+    if width == 1:  # unsigned
+        values = (np.frombuffer(raw, np.uint8).astype(np.float64) - 128) / 128
+    else:
+        bytes_ = np.frombuffer(raw, np.uint8).reshape(-1, width)
+        wide = np.zeros((len(bytes_), 4), np.uint8)
+        wide[:, 4 - width :] = bytes_  # the most significant bytes come last
+        values = wide.view("<i4")[:, 0] / 2.0**31
+    return values.reshape(-1, channels).T, rate

@@ -1,0 +1,99 @@
+"""The training task of a model of whole series.
+
+    loss = L(y(end), target) + EARLY * mean over random earlier times of L(y(time), target)
+
+The second part makes outputs useful before a series has ended.
+
+Axes: b batch, n cases, k outputs.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longstate.models._series import SeriesModel
+from longstate.train._cases import Cases
+
+EARLY = 0.3
+_TIMES = 3  # random earlier times per series and step
+_VALIDATION_SAMPLES = 2**18  # of one call
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Outputs (..., k) and targets (...) give losses (...)."""
+
+
+class SeriesTask:
+    """A `Task` for the loop.
+
+    Args:
+        model: the network.
+        training, validation: cases of the two parts.
+        targets: of both parts.
+        weights: of the cases of both parts.
+        loss: see `Loss`.
+        batch_size: cases per step.
+        seed: of the order of the cases.
+    """
+
+    def __init__(
+        self,
+        model: SeriesModel,
+        training: Cases,
+        validation: Cases,
+        targets: tuple[Tensor, Tensor],
+        weights: tuple[Tensor, Tensor],
+        loss: Loss,
+        *,
+        batch_size: int,
+        seed: int,
+    ):
+        self.model, self.training, self.validation = model, training, validation
+        self.targets, self.weights = targets, weights
+        self.criterion, self.batch_size, self.seed = loss, batch_size, seed
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        n = len(self.training.lengths)
+        order = np.random.default_rng([self.seed, epoch]).permutation(n)
+        return np.array_split(order, max(1, round(n / self.batch_size)))
+
+    def loss(self, indices: np.ndarray) -> Tensor:
+        places = torch.from_numpy(indices)
+        cases = self.training.take(places)
+        pooled, _ = self.model.pooled(cases.values)
+        shares = torch.cat([torch.ones(len(places), 1), torch.rand(len(places), _TIMES)], 1)
+        times = (cases.lengths[:, None] * shares).ceil().long().clamp_min(1) - 1
+        read = pooled.gather(1, times[..., None].expand(-1, -1, pooled.shape[2]))
+        outputs = self.model.head(self.model.dropout(read))
+        target = self.targets[0][places][:, None].expand(-1, 1 + _TIMES)
+        losses = self.criterion(outputs, target)
+        weight = self.weights[0][places]
+        each = losses[:, 0] + EARLY * losses[:, 1:].mean(1)
+        return (weight * each).sum() / weight.sum()
+
+    def validate(self) -> float:
+        final, along = outputs_along(self.model, self.validation, (0.25, 0.5, 0.75))
+        target, weight = self.targets[1], self.weights[1]
+        early = torch.stack([self.criterion(y, target) for y in along]).mean(0)
+        losses = self.criterion(final, target) + EARLY * early
+        return float((weight * losses).sum() / weight.sum())
+
+
+@torch.no_grad()
+def outputs_along(
+    model: SeriesModel, cases: Cases, shares: tuple[float, ...] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """Outputs (n, k) at the end of every series, and after each of `shares` of it."""
+    n = len(cases.lengths)
+    order = cases.lengths.argsort()  # series of similar lengths together
+    longest = int(cases.lengths.max())
+    found = torch.empty(1 + len(shares), n, model.head.out_features)
+    for places in order.split(max(1, min(256, _VALIDATION_SAMPLES // longest))):
+        part = cases.take(places)
+        pooled, _ = model.pooled(part.values)
+        for i, share in enumerate((1.0, *shares)):
+            times = (part.lengths * share).ceil().long().clamp_min(1) - 1
+            read = pooled[torch.arange(len(places)), times]
+            found[i, places] = model.head(read).to(found.dtype)
+    return found[0], list(found[1:])
