@@ -72,6 +72,10 @@ class SeriesTask:
         each = losses[:, 0] + EARLY * losses[:, 1:].mean(1)
         return (weight * each).sum() / weight.sum()
 
+    def read(self, indices: np.ndarray) -> Tensor:
+        outputs: Tensor = self.model(self.training.take(torch.from_numpy(indices)).values)[0]
+        return outputs
+
     def validate(self) -> float:
         final, along = outputs_along(self.model, self.validation, (0.25, 0.5, 0.75))
         target, weight = self.targets[1], self.weights[1]

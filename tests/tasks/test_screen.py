@@ -16,7 +16,16 @@ from longstate.cli import main
 from longstate.errors import InputError
 from longstate.memory import demand_of_copy
 from longstate.tasks import (
-    DEFAULT, LAYERS, Plan, Run, Settings, collected, held, screen, task, tasks,
+    DEFAULT,
+    LAYERS,
+    Plan,
+    Run,
+    Settings,
+    collected,
+    held,
+    screen,
+    task,
+    tasks,
 )  # fmt: skip
 from longstate.tasks import _screen as screen_module
 from longstate.tasks._candidates import candidate
@@ -116,8 +125,13 @@ def test_a_screen_runs_once_and_collects(tmp_path):
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").iterdir()}
     assert len(files) == 12
     best = found.cells[0]
-    tried = {r: json.loads(p.read_text())["validation"] for p in files
-             for r in plan.rates if f"parity-tests_tasks_own_layers_Running-{r:g}-0" in p.name}  # fmt: skip
+    name = "parity-tests_tasks_own_layers_Running"
+    tried = {
+        r: json.loads(p.read_text())["validation"]
+        for p in files
+        for r in plan.rates
+        if f"{name}-{r:g}-0" in p.name
+    }
     assert tried[best.rate] == max(tried.values())
     assert json.loads((tmp_path / "out" / "screen.json").read_text())["complete"] is True
     again = []
