@@ -56,7 +56,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
         with _through(path) if is_stream(path) else _replacing(path) as file:
             yield file
     except OSError as e:
-        kept = "; the file there is unchanged" if path.is_file() and not is_stream(path) else ""
+        here = os.path.isfile(path) and not is_stream(path)  # `Path.is_file` raises for long names
+        kept = "; the file there is unchanged" if here else ""
         raise InputError(f"{path} cannot be written: {e.strerror or e}{kept}") from None
 
 

@@ -58,6 +58,8 @@ def test_an_impossible_path_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written: .*[Nn]ot a directory|File exists"):
         write_whole(tmp_path / "file" / "f", "x")
+    with pytest.raises(InputError, match=r"cannot be written: .*too long"):
+        write_whole(tmp_path / ("x" * 300), "x")
 
 
 def test_a_read_only_folder(tmp_path, monkeypatch):

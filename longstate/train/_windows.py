@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models import ForecastSpec, Window
-from longstate.models._spec import DAY, WEEK, YEAR, calendar_features
+from longstate.models._spec import DAY, MOST_ROWS, WEEK, YEAR, calendar_features
 from longstate.train._table import Table
 
 
@@ -177,14 +177,15 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
 
 
 def season_of(table: Table, rows: int) -> int:
-    """Rows of the shortest natural cycle (day, week, year) that is longer than the time step.
+    """Rows of the shortest natural cycle (day, week, year) that is longer than the time step; 1 if
+    that has more rows than a season may have, as for steps of microseconds.
 
     Without times: the lag with the largest autocovariance of the changes in the first `rows` rows.
     """
     seconds = _seconds(table)
     if seconds is not None:
         cycles = [round(c / seconds) for c in (DAY, WEEK, YEAR)]
-        return next((c for c in cycles if c > 1), 1)
+        return next((c for c in cycles if 1 < c <= MOST_ROWS), 1)
     change = np.diff(table.target[:rows, 0])
     change = change - change.mean()
     lags = range(2, min(len(change) // 3, 1000))

@@ -21,6 +21,8 @@ ARGUMENTS = {
     "generate": "RUN --max-tokens 2",
     "certify": "RUN",
     "reduce": "RUN --out OUT",
+    "tasks run": "--layers s4d --tasks parity --scale 0.001 --rates 0.01 --width 4 --blocks 1 "
+    "--seconds 0.1 --seeds 1 --workers 1 --out OUT",
     "bench": "--layers mamba --d-model 4 --length 8 --seconds 0.01",
 }
 HARMLESS = {  # options for which these values have a meaning

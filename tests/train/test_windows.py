@@ -122,6 +122,7 @@ def test_no_window_fits():
         ("7D", 52, ("year",)),
         ("MS", 12, ("year",)),
         ("YS-JAN", 1, ()),
+        ("us", 1, ()),  # a day has more rows than a season may have
     ],
 )
 def test_season_and_calendar_come_from_the_step(freq, season, calendar):
