@@ -7,8 +7,9 @@ learns how many flights will leave late in each of the next 12 hours; its metric
 error on the test part, and it is reduced without data. A text model (two layers of Mamba-2 or
 Mamba, on bytes) is scored in nats per byte on the last tenth of the text, which was in neither
 training nor reduction; the reduction reads 16 stretches of 256 bytes of the training text. Trained
-models are kept in `benchmarks/trained/`. A second table compares ours with the published score that
-does best, at every share.
+models are kept in `benchmarks/trained/`, and so are results, so that a script that was stopped
+goes on; delete `reduce_trained.jsonl` there after a change of the reduction. A second table
+compares ours with the published score that does best, at every share.
 """
 
 import statistics
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple
 
 import torch
 from command import parser
-from kept import kept
+from kept import FOLDER, kept
 from measure import machine, save
 from published import NAMES, compare, error_of_mean
+from runs import Runs
 
 from longstate import Forecaster, TextModel, datasets, reduce
 from longstate.cli.demo import COVARIATES, KNOWN, TARGET
@@ -50,11 +52,13 @@ class Models(NamedTuple):
     Attributes:
         data: what `reduce` reads, for each of them.
         metric: gives the cost of a model. Less is better.
+        before: that of each of them.
     """
 
     trained: list[Any]
     data: list[Any]
     metric: Callable[[Any], float]
+    before: list[float]
 
 
 class Cost(NamedTuple):
@@ -98,24 +102,29 @@ def nats(model: TextModel, x: torch.Tensor) -> float:
     return float(torch.cat(parts).double().mean())
 
 
-def costs(models: Models, before: list[float], method: Any, share: float) -> Cost:
-    after, full = [], 0
-    for model, x in zip(models.trained, models.data, strict=True):
-        small, report = reduce(model, x, keep=share, method=method)
-        after.append(models.metric(small))
-        full += sum(row.full for row in report.layers)
-    return Cost(after, [100 * (b / a - 1) for a, b in zip(before, after, strict=True)], full)
+def costs(layers: str, models: Models, method: Any, share: float) -> Cost:
+    names = ("layers", "method", "share")
+    runs = Runs(FOLDER / "reduce_trained.jsonl", (*names, "seed"))
+    for seed, model, x in zip(SEEDS, models.trained, models.data, strict=True):
+        named = {"layers": layers, "method": method, "share": share, "seed": seed}
+        if not runs.has(**named):
+            small, report = reduce(model, x, keep=share, method=method)
+            full = sum(row.full for row in report.layers)
+            runs.add(named | {"after": models.metric(small), "full": full})
+    found = [r for r in runs.all() if [r[k] for k in names] == [layers, method, share]]
+    after = [r["after"] for r in sorted(found, key=lambda r: r["seed"])]
+    change = [100 * (b / a - 1) for a, b in zip(models.before, after, strict=True)]
+    return Cost(after, change, sum(r["full"] for r in found))
 
 
 def tables(layers: str, models: Models, methods: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     """Rows of the two tables."""
-    before = [models.metric(model) for model in models.trained]
     rows, compared = [], []
     for share in SHARES:
-        found = {method: costs(models, before, method, share) for method in methods}
+        found = {method: costs(layers, models, method, share) for method in methods}
         for method, cost in found.items():
             cells = [
-                layers, NAMES[method], f"{share:.1%}", f"{statistics.mean(before):.4f}",
+                layers, NAMES[method], f"{share:.1%}", f"{statistics.mean(models.before):.4f}",
                 f"{statistics.mean(cost.after):.4f}",
                 f"{statistics.mean(cost.change):+.2f} ± {error_of_mean(cost.change):.2f}",
                 f"{max(cost.change):+.2f}", str(cost.full),
@@ -133,12 +142,13 @@ def models_of(layers: str, text: str) -> Models:
     if layers in FORECASTERS:
         trained = [forecaster(layers, seed) for seed in SEEDS]
         frame = datasets.nyc_airports()
-        return Models(trained, [None] * len(SEEDS), partial(error_of, frame=frame))
+        before = [error_of(model, frame) for model in trained]
+        return Models(trained, [None] * len(SEEDS), partial(error_of, frame=frame), before)
     train, test = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
     texts = [text_model(layers, seed, train) for seed in SEEDS]
     x = rows_of(test, texts[0].tokens, 64, 256)
     data = [rows_of(train, m.tokens, 16, 256) for m in texts]
-    return Models(texts, data, partial(nats, x=x))
+    return Models(texts, data, partial(nats, x=x), [nats(model, x) for model in texts])
 
 
 def main() -> None:
