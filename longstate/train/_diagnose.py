@@ -8,6 +8,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from longstate._nonfinite import first_bad, is_finite
+from longstate.errors import InputError
+
+
+class NotFiniteError(InputError):
+    """A training reached a loss or a gradient that is not finite.
+
+    Args:
+        step: steps that were taken before.
+        where: the source, as the end of a sentence.
+    """
+
+    def __init__(self, step: int, where: str):
+        self.step, self.where = step, where
+        super().__init__(f"training stopped at step {step}: {where}")
 
 
 def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
