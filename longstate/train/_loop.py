@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longstate.errors import InputError
 from longstate.layers import Layer
 from longstate.train import _ranks as ranks
 from longstate.train._diagnose import NotFiniteError, describe_nonfinite
