@@ -34,6 +34,7 @@ def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
     bad = first_bad(model.named_parameters())
     if bad is not None:
         return f"the parameter {bad} is no longer finite; a lower learning rate may help"
+    model.zero_grad()  # of the step that failed
     watch = _Watch()
     leaves = [(n, m) for n, m in model.named_modules() if not any(True for _ in m.children())]
     hooks = [m.register_forward_hook(watch.output(f"{n} ({type(m).__name__})")) for n, m in leaves]
