@@ -152,6 +152,10 @@ def rd_curve(
 ) -> RateCurve:
     """Park states in different numbers of bits, and measure how well the model continues.
 
+    All points are measured at the same place of the same rows. What is left of noise comes from the
+    rounding itself and from few rows: with some dozen of them a coarser codec may look better by
+    chance.
+
     Args:
         model: as `fit_codec` takes it.
         data: (b, t, ...), to fit codecs to.

@@ -6,12 +6,14 @@ share. All parameters of the reduced model that were trainable learn, with AdamW
 layers keep their kind, because only the values of their parameters change.
 
 A part of the data is held out. The weights that do best there are returned, those before the
-healing among them: on that part healing never makes a model worse.
+healing among them: on that part healing never makes a model worse. That also holds if it stops
+because a loss is not finite.
 """
 
 import copy
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +29,7 @@ from longstate.errors import InputError
 from longstate.memory._recording import run_once
 from longstate.models import ForecastModel, LanguageModel
 from longstate.train import Progress, Training
+from longstate.train._diagnose import NotFiniteError
 from longstate.train._loop import train
 
 RATE, DYNAMICS_RATE = 5e-4, 1e-4  # a quarter and a tenth of those of a training
@@ -58,8 +61,8 @@ def heal(
 
         better, healing = heal(small, model, tokens, minutes=5)
 
-    Ctrl-C ends it early with the best weights so far. It ends by itself when the held-out part
-    stops improving.
+    Ctrl-C ends it early with the best weights so far, and so does a loss that is not finite; the
+    report says why. It ends by itself when the held-out part stops improving.
 
     Args:
         small: what `reduce` made of `model`. It is not changed.
@@ -83,20 +86,52 @@ def heal(
     before = task.score(teacher)
     task.loss(task.epoch(0)[0]).backward()  # compiles kernels, which takes no time of the healing
     task.steps = 0
-    history = train(
-        task, settings, seed=seed, show=None if show is None else estimated(show, minutes)
-    )
+    end = _train(task, settings, seed, None if show is None else estimated(show, minutes))
     healing = Healing(
         metric=task.metric,
         before=before,
-        reduced=history.looks[0].validation_loss,
-        healed=min(look.validation_loss for look in history.looks),
+        reduced=end.losses[0],
+        healed=min(end.losses),
         held_out=sum(map(len, task.held_out)),
-        steps=task.steps,
-        seconds=history.seconds,
-        ended=history.ended,
+        steps=end.steps,
+        seconds=end.seconds,
+        ended=end.ended,
+        why=end.why,
     )
     return Healed(models.outer(small, student.eval()), healing)
+
+
+class _End(NamedTuple):
+    """How a training ended. `losses`: on the part held out, at least one; else as in `Healing`."""
+
+    losses: list[float]
+    steps: int
+    seconds: float
+    ended: str
+    why: str = ""
+
+
+def _train(
+    task: "_Distillation",
+    settings: Training,
+    seed: int,
+    show: Callable[[Progress], None] | None,
+) -> _End:
+    """Train the student; in the end it has its best weights, whatever ended the training."""
+    started, losses, best = time.monotonic(), [], copy.deepcopy(task.model.state_dict())
+
+    def looked(progress: Progress) -> None:
+        losses.append(progress.looks[-1].validation_loss)
+        if progress.best_step == progress.step:
+            best.update(copy.deepcopy(task.model.state_dict()))
+
+    try:
+        history = train(task, settings, seed=seed, show=show, looked=looked)
+    except NotFiniteError as e:
+        task.model.load_state_dict(best)
+        seconds = time.monotonic() - started
+        return _End(losses or [math.nan], e.step, seconds, "not finite", e.where)
+    return _End(losses, task.steps, history.seconds, history.ended)
 
 
 def check_minutes(minutes: float) -> None:

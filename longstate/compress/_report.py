@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from longstate._numbers import cell, number
 from longstate.errors import InputError
 from longstate.memory import Kind, Result
+from longstate.memory._result import plain
 
 Method = Literal["auto", "balanced", "energy", "ghost", "last", "aire", "magnitude", "random"]
 METHODS: dict[Method, str] = {
@@ -78,7 +79,8 @@ class Healing(NamedTuple):
         before, reduced, healed: of the whole model, of the reduced one, and of what came of it.
         held_out: sequences of that part.
         steps, seconds: of the training.
-        ended: "no progress", "out of time", "finished" or "interrupted".
+        ended: "no progress", "out of time", "finished", "interrupted" or "not finite".
+        why: what was not finite; empty if nothing was.
     """
 
     metric: str
@@ -89,14 +91,20 @@ class Healing(NamedTuple):
     steps: int
     seconds: float
     ended: str
+    why: str = ""
 
     @property
     def sentence(self) -> str:
-        return (
-            f"Healing took {self.seconds:.0f} s and {self.steps:,} steps. On the {self.held_out} "
-            f"sequences held out, {self.metric}: {number(self.before)} before the reduction, "
-            f"{number(self.reduced)} after it, {number(self.healed)} healed."
+        found = (
+            f"On the {self.held_out} sequences held out, {self.metric}: {number(self.before)} "
+            f"before the reduction, {number(self.reduced)} after it, {number(self.healed)} healed."
         )
+        if not self.why:
+            return f"Healing took {self.seconds:.0f} s and {self.steps:,} steps. {found}"
+        stopped = f"Healing stopped at step {self.steps:,}, because {self.why}"
+        if self.healed < self.reduced:
+            return f"{stopped}; the model has its best weights up to then. {found}"
+        return f"{stopped}; the model is the reduced one, not healed."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -146,10 +154,10 @@ class Reduction(Result):
         return head, body
 
     def to_dict(self) -> dict[str, Any]:
-        plain = super().to_dict()
-        rows = [dict(zip(ReducedLayer._fields, row, strict=True)) for row in plain["layers"]]
-        healing = None if self.healing is None else self.healing._asdict()
-        return {**plain, "layers": rows, "healing": healing}
+        found = super().to_dict()
+        rows = [dict(zip(ReducedLayer._fields, row, strict=True)) for row in found["layers"]]
+        healing = None if self.healing is None else plain(self.healing._asdict())
+        return {**found, "layers": rows, "healing": healing}
 
 
 class Reduced(NamedTuple):

@@ -20,10 +20,7 @@ def headline(report: ReductionReport) -> str:
     found = report.found
     parts.append(f"state {_size(found.bytes_before)} to {_size(found.bytes_after)}")
     if report.paces is not None:
-        before, after = report.paces
-        quicker = before >= after
-        ratio = before / after if quicker else after / before
-        parts.append(f"{ratio:.2f}x {'faster' if quicker else 'slower'} {report.pace_of}s")
+        parts.append(report.paces.sentence(report.pace_of))
     return ", ".join(parts)
 
 

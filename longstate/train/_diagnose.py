@@ -8,6 +8,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from longstate._nonfinite import first_bad, is_finite
+from longstate.errors import InputError
+
+
+class NotFiniteError(InputError):
+    """A training reached a loss or a gradient that is not finite.
+
+    Args:
+        step: steps that were taken before.
+        where: the source, as the end of a sentence.
+    """
+
+    def __init__(self, step: int, where: str):
+        self.step, self.where = step, where
+        super().__init__(f"training stopped at step {step}: {where}")
 
 
 def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
@@ -20,6 +34,7 @@ def describe_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str:
     bad = first_bad(model.named_parameters())
     if bad is not None:
         return f"the parameter {bad} is no longer finite; a lower learning rate may help"
+    model.zero_grad()  # of the step that failed
     watch = _Watch()
     leaves = [(n, m) for n, m in model.named_modules() if not any(True for _ in m.children())]
     hooks = [m.register_forward_hook(watch.output(f"{n} ({type(m).__name__})")) for n, m in leaves]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from longstate.errors import InputError
 from longstate.layers import Layer
 from longstate.train import _ranks as ranks
-from longstate.train._diagnose import describe_nonfinite
+from longstate.train._diagnose import NotFiniteError, describe_nonfinite
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._keeping import NOT_KEPT, Saved, save
 from longstate.train._keeping import Keeping as Keeping
@@ -227,7 +227,7 @@ def _step(run: _Run, batch: np.ndarray) -> None:
         torch.set_rng_state(before)
         gradients.fill()
         where = describe_nonfinite(task.model, lambda: task.loss(gradients.own(batch)))
-        raise InputError(f"training stopped at step {progress.step}: {where}")
+        raise NotFiniteError(progress.step, where)
     run.optimiser.step()
     progress.step += 1
     progress.batch += 1
@@ -251,7 +251,7 @@ def _look(run: _Run, best: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.no_grad():
         loss = ranks.of_first(task.validate())
     if not math.isfinite(loss):
-        raise InputError(f"training stopped at step {progress.step}: the validation loss is {loss}")
+        raise NotFiniteError(progress.step, f"the validation loss is {loss}")
     train_loss = progress.loss_sum / progress.loss_count if progress.loss_count else math.nan
     steps_per_epoch = max(1, len(task.epoch(0)))
     epoch = progress.step / steps_per_epoch

@@ -28,6 +28,19 @@ def data():
     return torch.randint(0, 11, (200, 24), generator=torch.Generator().manual_seed(0))
 
 
+def test_every_point_is_measured_on_the_same_samples(model, data):
+    asked = []
+
+    def metric(model, state, later):
+        asked.append(later)
+        return 1.0
+
+    found = rd_curve(model, data, metric, bits=(60, 120), at=12, keep=(0.5,))
+    assert len(asked) == 1 + len(found.points) + len(found.plain) + len(found.smaller) == 7
+    for later in asked:
+        torch.testing.assert_close(later, data[100:, 12:], rtol=0, atol=0)
+
+
 def test_a_report(model, data):
     codec = fit_codec(model, data, error=0.02, at=12)
     report = measure_codec(model, codec, [data[:120], data[120:]], at=12)

@@ -125,6 +125,58 @@ def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
     assert seen[-1].total >= seen[-1].step
 
 
+def broken_after(monkeypatch, steps):
+    """The loss of a healing is no number from this step on."""
+    loss = healing._Distillation.loss
+
+    def broken(self, indices):
+        return loss(self, indices) * (1 if self.steps < steps else torch.nan)
+
+    monkeypatch.setattr(healing._Distillation, "loss", broken)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_reduced_model(monkeypatch):
+    model = stack()
+    whole, report = reduce(model, inputs(), keep=0.25)
+    broken_after(monkeypatch, 0)
+    small, healed = reduce(model, inputs(), keep=0.25, heal_minutes=5)
+    for one, other in zip(small.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert healed.healing.ended == "not finite"
+    assert healed.healing.healed == healed.healing.reduced
+    assert healed.sentence == (
+        f"{report.sentence} Healing stopped at step 0, because the loss is not finite, although "
+        "the output of every module is finite; the model is the reduced one, not healed."
+    )
+
+
+def test_a_loss_that_is_later_not_finite_keeps_the_best_so_far(monkeypatch):
+    model = stack()
+    small = reduce(model, inputs(), keep=0.25).model
+    monkeypatch.setattr(healing, "EPOCHS", 1000)
+    broken_after(monkeypatch, 101)
+    better, found = heal(small, model, inputs(), minutes=5)
+    assert found.steps == 100
+    assert found.healed < found.reduced
+    assert "Healing stopped at step 100" in found.sentence
+    assert "best weights up to then" in found.sentence
+    last = inputs()[21:]
+    score = sum(apart(model, better, row[None]) for row in last) / 3
+    torch.testing.assert_close(found.healed, score)
+
+
+def test_a_reduced_model_without_a_finite_loss_is_kept_and_reported(monkeypatch):
+    model = stack()
+    small, report = reduce(model, inputs(), keep=0.25)
+    monkeypatch.setattr(healing._Distillation, "validate", lambda self: torch.nan)
+    found = heal(small, model, inputs(), minutes=5).healing
+    assert found.sentence == (
+        "Healing stopped at step 0, because the validation loss is nan; the model is the reduced "
+        "one, not healed."
+    )
+    assert '"healed": "NaN"' in report.healed(found).to_json()
+
+
 def test_of_a_language_model_the_next_token_is_asked():
     model, data = language("mamba", "s4d"), tokens(24)
     small, report = reduce(model, data, keep=0.3, heal_minutes=5)

@@ -41,6 +41,18 @@ def test_without_optional_arguments(call, inputs, without):
 
 
 @every_scan
+def test_one_state_per_channel_leaves_the_inputs_as_they_are(call, inputs):
+    """Tiles of whole blocks of channels with one state have the layout of the inputs."""
+    tensors = inputs(t=40, d=64, n=1)
+    before = {name: x.clone() for name, x in tensors.items()}
+    assert_equals_reference(call, "cpu", tensors)
+    with torch.no_grad():
+        call(**tensors, impl="cpu")
+    for name, x in tensors.items():
+        torch.testing.assert_close(x, before[name], rtol=0, atol=0)
+
+
+@every_scan
 def test_takes_any_strides(call, inputs):
     tensors = {name: strided(x) for name, x in inputs(t=34, d=70).items()}
     assert_equals_reference(call, "cpu", tensors)

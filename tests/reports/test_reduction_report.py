@@ -60,14 +60,36 @@ def test_the_last_line_has_the_measured_figures(made):
     last = reduction.headline(made)
     assert [t for t in Reader(reduction.render(made)).text if t.strip()][-1] == last
     found = re.fullmatch(
-        r"nats per token (\S+) to (\S+), state (.+) to (.+), (\S+)x \w+ tokens", last
+        r"nats per token (\S+) to (\S+), state (.+) to (.+), (\S+)x \w+ tokens \(.+\)", last
     )
     assert float(found[1]) == pytest.approx(made.before, rel=1e-3)
     assert float(found[2]) == pytest.approx(made.after, rel=1e-3)
-    one, two = made.paces
+    one, two, *_ = made.paces
     assert float(found[5]) == pytest.approx(max(one / two, two / one), abs=0.006)
-    slower = reduction.headline(replace(made, paces=(1.0, 2.0)))
-    assert slower.endswith("2.00x slower tokens")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ([(2.0, 1.0), (2.2, 1.0), (3.0, 1.2)], "2.20x faster tokens (2.00 to 2.50)"),
+        ([(1.0, 2.0), (1.0, 4.0), (1.0, 1.25)], "2.00x slower tokens (1.25 to 4.00)"),
+        ([(1.0, 1.25), (1.0, 1.25), (1.5, 1.0)], "tokens about as fast (0.80x to 1.50x)"),
+    ],
+)
+def test_rounds_that_disagree_show_no_difference(made, monkeypatch, seconds, said):
+    """The whole model and the smaller one in turn, the other one first in every second round."""
+    taken = {"one": [9.0, *(a for a, _ in seconds)], "two": [9.0, *(b for _, b in seconds)]}
+    order = []
+
+    def measured(run):
+        order.append(run)
+        return taken[run].pop(0)
+
+    monkeypatch.setattr(examine, "_ROUNDS", 3)
+    monkeypatch.setattr(examine, "_seconds", measured)
+    paces = examine._in_turn("one", "two", 1)
+    assert reduction.headline(replace(made, paces=paces)).endswith(said)
+    assert order == ["two", "one", "one", "two", "two", "one", "one", "two"]
 
 
 def test_the_curve_begins_with_the_whole_model(made):

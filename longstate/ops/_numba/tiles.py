@@ -61,12 +61,13 @@ def blocks_per_group(d: int, groups: int) -> int:
 
 
 def tile(x: Tensor, groups: int) -> Tensor:
-    """(..., d, n) as tiles (..., blocks, n, 64)."""
+    """(..., d, n) as tiles (..., blocks, n, 64) in new memory: kernels change states in place."""
     *lead, d, n = x.shape
     per, size = blocks_per_group(d, groups), d // groups
     if per * LANES > size:
         x = F.pad(x.reshape(*lead, groups, size, n), (0, 0, 0, per * LANES - size))
-    return x.reshape(*lead, groups * per, LANES, n).transpose(-1, -2).contiguous()
+    x = x.reshape(*lead, groups * per, LANES, n).transpose(-1, -2)
+    return x.clone(memory_format=torch.contiguous_format)  # with n = 1, contiguous() copies nothing
 
 
 def untile(x: Tensor, d: int, groups: int) -> Tensor:
