@@ -36,7 +36,7 @@ from longstate.train._loop import train
 from longstate.train._memory import check_memory
 from longstate.train._old_names import ADDED, renamed
 from longstate.train._patterns import layer_names, layer_pattern
-from longstate.train._prepare import Bounds, identity_of, plan, solve
+from longstate.train._prepare import CONSTANT, Bounds, identity_of, plan, solve
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
@@ -254,8 +254,7 @@ class Forecaster:
         training = Windows(table, spec, 0, parts.train)
         validation = Windows(table, spec, parts.train, parts.validation)
         constant = solve(self.model, training, validation, parts.train)
-        same = "Column {!r} is constant over the training part; it adds nothing."
-        more = [same.format(name) for name in constant]
+        more = [CONSTANT.format(name) for name in constant]
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
         identity = {
             "data": table.digest(table.rows)[:16],

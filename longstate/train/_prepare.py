@@ -18,6 +18,8 @@ from longstate.train._windows import Split, Windows, check_split, cycles_of, sea
 
 WINDOW = 336
 
+CONSTANT = "Column {!r} is constant over the training part; it adds nothing."
+
 
 @dataclass(frozen=True)
 class Bounds:
