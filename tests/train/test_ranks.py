@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +14,6 @@ from tests.parallel.ranks import on_ranks
 from tests.train.helpers import QUICK, TINY, hourly
 from tests.train.ranks_tasks import Sums, fit
 from tests.train.text_helpers import tiny, words
-
-HERE = Path(__file__).parent
 
 
 def interrupt_at(step):
@@ -98,31 +93,6 @@ def test_an_unknown_way_is_refused():
         Training(parallel="tp")
     with pytest.raises(InputError, match="accumulate must be"):
         Training(accumulate=0)
-
-
-def torchrun(folder, out, kill):
-    """Train on two ranks from the command line; rank 1 is killed once at step `kill`."""
-    code = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    code += ["--max-restarts", "1", "--master-port", "0", str(HERE / "killed_rank.py"), str(kill)]
-    code += ["train", "text", str(folder / "text"), "--out", str(out), "--layers", "s4d"]
-    code += ["--d-model", "8", "--n-layers", "1", "--context", "16", "--steps", "20"]
-    root = HERE.parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        code, capture_output=True, text=True, cwd=root, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_a_killed_rank_changes_nothing(tmp_path):
-    words(tmp_path / "text")
-    undisturbed = torchrun(tmp_path, tmp_path / "a", 10**6)
-    assert undisturbed.stdout.count("step     20 ") == 1  # one rank speaks
-    torchrun(tmp_path, tmp_path / "b", 11)
-    assert (tmp_path / "killed").exists()
-    a, b = (TextModel.load(tmp_path / x).model.state_dict() for x in "ab")
-    assert_close(a, b, **EXACT)
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all():
