@@ -95,9 +95,10 @@ def run(
     chosen = _names(layers, LAYERS)
     plan = Plan(chosen, _names(tasks, tuple(every())) or DEFAULT, seeds,
                 numbers("--rates", rates), settings)  # fmt: skip
+    count = (os.cpu_count() or 1) if workers is None else workers
     try:
         with _progress() as show:
-            found = screen(plan, out, workers=workers or os.cpu_count() or 1, show=show)
+            found = screen(plan, out, workers=count, show=show)
     except KeyboardInterrupt:
         found = collected(plan, out)
         if found.cells:

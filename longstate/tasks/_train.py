@@ -138,7 +138,7 @@ def _step(
     found.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
-    return float(found)
+    return float(found.detach())
 
 
 @torch.no_grad()
