@@ -9,6 +9,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -122,12 +123,29 @@ class Calendar:
 
     def index_of(self, stamps: "pd.Index") -> np.ndarray:
         """(n) int64: the number of the nearest grid point of each stamp."""
-        return _rule(self).index(self.clock(stamps))
+        clock = self.clock(stamps)
+        numbers = _rule(self).index(clock)
+        if not self._skips:
+            return numbers
+        # A skipped local time is the next valid one, which can be nearer to the next point.
+        moved = (self._settled(numbers) != clock) & (self._settled(numbers - 1) == clock)
+        return numbers - moved
+
+    @property
+    def _skips(self) -> bool:
+        """Whether grid points can be local times that do not exist."""
+        return self.wall and self.zone is not None
+
+    def _settled(self, numbers: np.ndarray) -> np.ndarray:
+        """The clock at these numbers, where a skipped local time is the next valid one."""
+        if not self._skips:
+            return _rule(self).stamp(numbers)
+        return self.clock(self.at(numbers))
 
     def off_grid(self, stamps: "pd.Index", numbers: np.ndarray) -> np.ndarray:
         """(n) bool: whether a stamp is off the grid by more than a tenth of a step or an hour."""
-        here, there = self.clock(stamps), _rule(self).stamp(numbers)
-        steps = np.abs(_rule(self).stamp(numbers + 1) - there)
+        here, there = self.clock(stamps), self._settled(numbers)
+        steps = np.abs(_rule(self).stamp(numbers + 1) - _rule(self).stamp(numbers))
         most = steps / 10
         if self.dated:
             most = np.minimum(most, DAY / 24 * (1000 if self.unit == "ns" else 1))
@@ -184,7 +202,10 @@ class Calendar:
         if not self.dated:
             number = float(text)
             return int(number) if number.is_integer() else number
-        stamp = pd.Timestamp(text)
+        try:
+            stamp = pd.Timestamp(text)
+        except ValueError:  # offsets before 1900 have seconds
+            stamp = pd.Timestamp(datetime.fromisoformat(text))
         if self.zone is None or stamp.tz is None:
             return stamp
         return stamp.tz_convert(self.zone)

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from longstate.errors import InputError, expect
-from longstate.models._calendar import Calendar
+from longstate.models._calendar import Calendar, _naive
 
 LONGEST = 100  # characters; no date is longer, and parsing much longer text is very slow
 OFFSET = r":\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 QUARTER = r"^(\d{4})([-/ ]?)[qQ]([1-4])$"
+QUARTER_FIRST = r"^[qQ]([1-4])([-/ ]?)(\d{4})$"
 WEEK = "%G-W%V"
 
 
@@ -80,12 +81,23 @@ def read_text(form: str, text: pd.Series) -> pd.DatetimeIndex:
     """`form` is a `strptime` format, "dates" or "mixed". ISO dates are always read."""
     aware = bool(text.str.contains(OFFSET, regex=True).any())
     if form.startswith("period "):
+        stamps = _periods(form.removeprefix("period "), text)
+        if stamps is not None:
+            return stamps
         form = "mixed"
     if form in ("dates", "mixed"):
         stamps = _parse(text, "ISO8601", aware)
         return _parse(text, "mixed", aware) if stamps.isna().any() and form == "mixed" else stamps
     stamps = _parse(text, form, aware)
     return _parse(text, "ISO8601", aware) if stamps.isna().all() or _some(stamps, form) else stamps
+
+
+def _periods(frequency: str, text: pd.Series) -> pd.DatetimeIndex | None:
+    """The first days of periods such as 2000Q1 or 1999-12-27/2000-01-02; None if one is no such."""
+    try:
+        return pd.PeriodIndex(text, freq=frequency).to_timestamp().rename(None)
+    except (ValueError, TypeError):
+        return None
 
 
 def _some(stamps: pd.DatetimeIndex, form: str) -> bool:
@@ -95,8 +107,10 @@ def _some(stamps: pd.DatetimeIndex, form: str) -> bool:
 
 def _parse(text: pd.Series, form: str, aware: bool) -> pd.DatetimeIndex:
     if "%q" in form:
-        found = text.str.extract(QUARTER)
-        text = found[0] + "-" + (3 * pd.to_numeric(found[2]) - 2).astype("Int64").astype("string")
+        first = form.startswith("Q")
+        found = text.str.extract(QUARTER_FIRST if first else QUARTER)
+        year, quarter = found[2 if first else 0], pd.to_numeric(found[0 if first else 2])
+        text = year + "-" + (3 * quarter - 2).astype("Int64").astype("string")
         form = "%Y-%m"
     elif form == WEEK:
         text, form = text + "-1", WEEK + "-%u"
@@ -138,9 +152,15 @@ def texts(calendar: Calendar, stamps: Any) -> list[str]:
     if "%q" in form:
         return list(stamps.to_period("Q").strftime(form))
     if "%" not in form or form.startswith("int ") or calendar.unit == "ns":
-        whole = calendar.dated and values is stamps and (stamps == stamps.normalize()).all()
+        whole = calendar.dated and values is stamps and _at_midnight(stamps)
         return [str(v)[:10] if whole else str(v) for v in values]
     return [_strftime(stamp, form) for stamp in stamps]
+
+
+def _at_midnight(stamps: pd.DatetimeIndex) -> bool:
+    """Whether all are at local midnight. `stamps.normalize()` fails on days without a midnight."""
+    local = _naive(stamps, True)
+    return bool((local == local.normalize()).all())
 
 
 def _strftime(stamp: pd.Timestamp, form: str) -> str:

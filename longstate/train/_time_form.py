@@ -7,7 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from longstate.models._time_text import LONGEST, OFFSET, QUARTER, WEEK, read_text
+from longstate.models._time_text import (
+    LONGEST,
+    OFFSET,
+    QUARTER,
+    QUARTER_FIRST,
+    WEEK,
+    read_text,
+)
 
 # Unit of a number since 1970, such that the time is between 1973 and 2286.
 UNIX = {"s": 1e8, "ms": 1e11, "us": 1e14, "ns": 1e17}
@@ -19,7 +26,11 @@ CLOCKS = {
     " %H:%M:%S.%f": r" \d{1,2}:\d\d:\d\d\.\d+", " %I:%M %p": r" \d{1,2}:\d\d [AaPp][Mm]",
     " %I:%M:%S %p": r" \d{1,2}:\d\d:\d\d [AaPp][Mm]",
 }  # fmt: skip
+WEEKS = r"\d{4}-\d\d-\d\d/\d{4}-\d\d-\d\d"
 MONTH_NAMES = (
+    "%m/%Y",
+    "%m.%Y",
+    "%m-%Y",
     "%b %Y",
     "%B %Y",
     "%b-%Y",
@@ -96,6 +107,10 @@ def _text_form(text: pd.Series) -> tuple[str, tuple[str, ...]]:
         return "mixed", ()
     if _all(known, QUARTER):
         return f"%Y{known.iloc[:1].str.extract(QUARTER)[1].iloc[0]}Q%q", ()
+    if _all(known, QUARTER_FIRST):
+        return f"Q%q{known.iloc[:1].str.extract(QUARTER_FIRST)[1].iloc[0]}%Y", ()
+    if _all(known, WEEKS):
+        return f"period W-{pd.Timestamp(known.iloc[0][11:]).strftime('%a').upper()}", ()
     if _all(known, r"\d{4}-W\d\d"):
         return WEEK, ()
     with warnings.catch_warnings():
@@ -141,10 +156,12 @@ def _numeric_form(text: pd.Series) -> tuple[str, tuple[str, ...]] | None:
     return forms[marks[1] < marks[0]], ()
 
 
-def _badness(stamps: pd.DatetimeIndex) -> tuple[int, bool, int]:
-    """A score, lower is better: unread rows, wrong order, number of different steps."""
+def _badness(stamps: pd.DatetimeIndex) -> tuple[int, bool, float, int]:
+    """A score, lower is better: unread rows, wrong order, largest step in typical steps, number of
+    different steps."""
     gaps = np.diff(stamps.dropna().asi8)
-    return int(np.sum(stamps.isna())), bool((gaps <= 0).any()), len(np.unique(gaps))
+    uneven = round(float(gaps.max() / np.median(gaps)), 1) if len(gaps) and gaps.min() > 0 else 1.0
+    return int(np.sum(stamps.isna())), bool((gaps <= 0).any()), uneven, len(np.unique(gaps))
 
 
 def _zone_name(zone: object) -> str:

@@ -36,15 +36,18 @@ class Timing:
 
 
 def find_step(base: Calendar, stamps: pd.Index, timing: Timing) -> Calendar | None:
-    """`base` with the step of `stamps`, which are in order; None if they are uneven."""
+    """`base` with the step of `stamps`, which are in order; None if they are uneven. A given step
+    is not compared with them."""
     holidays = tuple(sorted({str(_date(day)) for day in timing.holidays}))
     if timing.step == ROWS:
         return replace(base, step=ROWS)
     if timing.step is not None or holidays:
         step = timing.step or "B"
         given = replace(base, step=step, holidays=holidays, wall=_is_wall(base, step))
-        candidates: Iterable[Calendar] = [_working_calendar(given, stamps)]
-    elif len(stamps) < 3:
+        calendar = _working_calendar(given, stamps).anchored(stamps)
+        return _centred(calendar, stamps) if fits(calendar, stamps) else calendar
+    candidates: Iterable[Calendar]
+    if len(stamps) < 3:
         return None
     elif not base.dated:
         candidates = _number_steps(base, stamps)

@@ -171,3 +171,23 @@ def test_words_and_length(step, words, length):
 def test_refuses_an_unknown_step(step):
     with pytest.raises(InputError, match="is not known; give a pandas offset such as h"):
         assert Calendar(step).words
+
+
+@pytest.mark.parametrize("zone", ["America/Sao_Paulo", "Africa/Cairo", "America/Havana"])
+def test_days_without_a_midnight_are_written(zone):
+    """Clocks change at midnight there: pandas cannot `normalize` such days."""
+    noons = pd.date_range("2009-01-01 12:00", "2018-12-31 12:00", freq="D", tz=zone)
+    assert texts(Calendar("D", "dates", zone), noons) == [str(noon) for noon in noons]
+
+
+def test_offsets_with_seconds():
+    stamp = pd.Timestamp("1700-01-01", tz="America/New_York")
+    calendar = Calendar("D", zone="America/New_York")
+    assert calendar.untext(calendar.text(stamp)) == stamp
+
+
+@pytest.mark.parametrize("freq", ["W", "W-WED", "Q-NOV"])
+def test_periods_are_read_as_they_are_written(freq):
+    periods = pd.period_range("2000-01-01", periods=9, freq=freq)
+    calendar = Calendar("D", f"period {freq}")
+    assert list(read(calendar, pd.Series(periods.astype(str)))) == list(periods.to_timestamp())

@@ -15,6 +15,7 @@ import json
 import math
 from collections import namedtuple
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ class MixerModel(nn.Module):
             for layer_idx in range(n_layer)
         )  # fmt: skip
         self.norm_f = (RMSNorm if rms_norm else nn.LayerNorm)(d_model, eps=norm_epsilon, **like)
-        _initialise(self, n_layer, 2 if d_intermediate else 1, **(initializer_cfg or {}))
+        added = {"n_residuals_per_layer": 2 if d_intermediate else 1, **(initializer_cfg or {})}
+        self.apply(partial(_init_weights, n_layer=n_layer, **added))
 
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None
@@ -127,26 +129,27 @@ class MixerModel(nn.Module):
 
 
 @torch.no_grad()
-def _initialise(
-    model: nn.Module,
+def _init_weights(
+    module: nn.Module,
     n_layer: int,
-    added: int,
     initializer_range: float = 0.02,
     rescale_prenorm_residual: bool = True,
-    n_residuals_per_layer: int | None = None,
+    n_residuals_per_layer: int = 1,
 ) -> None:
-    """Initial values of the package; last maps are scaled down, so that the sum does not grow."""
-    added = added if n_residuals_per_layer is None else n_residuals_per_layer
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=initializer_range)
-        if not isinstance(module, nn.Linear):
-            continue
-        if module.bias is not None and not getattr(module.bias, "_no_reinit", False):
-            nn.init.zeros_(module.bias)
-        if rescale_prenorm_residual and name.rpartition(".")[2] in ("out_proj", "fc2"):
-            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            module.weight.div_(math.sqrt(added * n_layer))
+    """Initial values of one module, for `model.apply`; last maps are scaled down, so that the sum
+    of the blocks does not grow."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=initializer_range)
+    bias = module.bias if isinstance(module, nn.Linear) else None
+    if bias is not None and not getattr(bias, "_no_reinit", False):
+        nn.init.zeros_(bias)
+    if not rescale_prenorm_residual:
+        return
+    for name in ("out_proj", "fc2"):
+        last = getattr(module, name, None)
+        if isinstance(last, nn.Linear):
+            nn.init.kaiming_uniform_(last.weight, a=math.sqrt(5))
+            last.weight.div_(math.sqrt(n_residuals_per_layer * n_layer))
 
 
 class MambaLMHeadModel(nn.Module, GenerationMixin):

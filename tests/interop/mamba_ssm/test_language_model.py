@@ -6,6 +6,7 @@ Oracles: transformers' Mamba and Mamba-2 with the same weights, PyTorch's attent
 
 import dataclasses
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from longstate.interop import load_language_model, save_language_model
 from longstate.interop.mamba_ssm.block import Block, GatedMLP
 from longstate.interop.mamba_ssm.cache import InferenceParams
 from longstate.interop.mamba_ssm.generation import sample
-from longstate.interop.mamba_ssm.language_model import MambaConfig, MambaLMHeadModel
+from longstate.interop.mamba_ssm.language_model import MambaConfig, MambaLMHeadModel, _init_weights
+from longstate.interop.mamba_ssm.mamba import Mamba
 from longstate.interop.mamba_ssm.mha import MHA
 from longstate.models import generate
 from tests.golden import assert_parity
@@ -45,6 +47,20 @@ def test_logits_are_those_of_transformers(name, tmp_path):
     assert_close(theirs.double()(draw()).logits[..., :50], model.double()(draw())[0])
     assert theirs(draw()).logits.shape[-1] == 56
     assert_close(theirs(draw(), num_last_tokens=2).logits, theirs(draw()).logits[:, -2:])
+
+
+def test_init_weights_of_another_model():
+    block = Block(16, Mamba, GatedMLP)
+    step, D = block.mixer.dt_proj.bias.clone(), block.mixer.D.clone()
+    model = nn.ModuleList([nn.Embedding(500, 100), nn.Linear(16, 16), block])
+    model.apply(partial(_init_weights, n_layer=8, n_residuals_per_layer=2))
+    assert 0.019 < model[0].weight.std() < 0.021
+    assert not model[1].bias.any()
+    assert torch.equal(block.mixer.dt_proj.bias, step)
+    assert torch.equal(block.mixer.D, D)
+    for last in (block.mixer.out_proj, block.mlp.fc2):
+        most = (last.in_features * 16) ** -0.5
+        assert 0.9 * most < last.weight.abs().max() <= most
 
 
 @KINDS

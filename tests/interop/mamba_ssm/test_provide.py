@@ -12,6 +12,7 @@ import pytest
 from longstate.interop import provide_mamba_ssm
 from longstate.interop.mamba_ssm import provide
 from longstate.interop.mamba_ssm.names import NAMES, REFUSED, REFUSED_MODULES
+from tests.interop.mamba_ssm.published import PUBLISHED
 from tests.ops.helpers import run_python
 
 
@@ -43,15 +44,31 @@ def test_every_published_name_is_there():
             assert name.startswith("_") or name in found.__all__
 
 
+def test_every_name_of_the_packages_is_provided_or_refused_in_a_sentence():
+    with provide_mamba_ssm():
+        for module, names in PUBLISHED.items():
+            found = importlib.import_module(module)
+            refused = REFUSED.get(module, {})
+            for name in names.split():
+                if name not in refused:
+                    assert callable(getattr(found, name))
+                    continue
+                start = f"longstate does not provide {module}.{name}: "
+                with pytest.raises(ImportError, match=re.escape(start + refused[name])):
+                    getattr(found, name)
+
+
 # Names that projects import, as the two packages document them.
 IMPORTS = """
 from mamba_ssm import Mamba, Mamba2, Mamba3, MambaLMHeadModel, mamba_inner_fn, selective_scan_fn
 from mamba_ssm.models.config_mamba import MambaConfig
 from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel, MixerModel, create_block
+from mamba_ssm.models.mixer_seq_simple import GenerationMixin, _init_weights
 from mamba_ssm.modules.block import Block
 from mamba_ssm.modules.mamba2_simple import Mamba2Simple
 from mamba_ssm.modules.mamba3 import Mamba3
-from mamba_ssm.modules.mamba_simple import Block, Mamba
+from mamba_ssm.modules.mamba_simple import Block, Mamba, causal_conv1d_fn, selective_scan_fn
+from mamba_ssm.modules.mamba2 import Mamba2, RMSNormGated
 from mamba_ssm.modules.mha import MHA
 from mamba_ssm.modules.mlp import GatedMLP
 from mamba_ssm.modules.ssd_minimal import ssd_minimal_discrete
