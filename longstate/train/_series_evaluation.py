@@ -18,6 +18,7 @@ from longstate.errors import InputError, near
 from longstate.train._cases import split
 from longstate.train._classifier import Classifier
 from longstate.train._series_files import SeriesData
+from longstate.train._settings import check_sizes
 from longstate.train._targets import class_numbers, labels_of
 
 SEEN = tuple(k / 10 for k in range(1, 11))
@@ -208,10 +209,11 @@ def hold_out(data: SeriesData, share: float, seed: int) -> tuple[SeriesData, Ser
     """Cases to learn from and cases to test on, `share` of every class.
 
     Raises:
-        InputError: the share is not between 0 and 1, or nothing is left to test on.
+        InputError: the share is not between 0 and 1, the seed is none, or nothing is left to test on.
     """
     if not 0 < share < 1:
         raise InputError(f"the share of test cases must be above 0 and below 1; got {share!r}")
+    check_sizes(seed=seed)
     _, numbers = class_numbers(labels_of(data.y, len(data.X)))
     learnt, held = split(numbers.tolist(), len(data.X), share, seed)
     if not len(held):

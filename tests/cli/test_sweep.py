@@ -17,6 +17,7 @@ VALUES = {float: ("nan", "inf", "-inf", "-1", "0", "1e20", "abc"), int: ("-1", "
 ARGUMENTS = {
     "train forecast": "CSV --target y --horizon 4 --window 12 --epochs 1 --d-model 4 --n-layers 1 "
     "--d-state 4 --windows-per-epoch 8 --out OUT",
+    "train classify": "CASES --d-model 4 --n-layers 1 --epochs 1 --no-convolutions --out OUT",
     "train text": "TEXT --d-model 4 --context 16 --steps 1 --n-layers 1 --out OUT",
     "generate": "RUN --max-tokens 2",
     "certify": "RUN",
@@ -61,7 +62,10 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     frame(120).to_csv(folder / "data.csv", index=False)
     (folder / "a.txt").write_text("to be or not to be\n" * 100)
+    rows = [f"{i},{t},{(i % 2) * t},{'ab'[i % 2]}" for i in range(20) for t in range(6)]
+    (folder / "cases.csv").write_text("\n".join(["case,time,x,label", *rows]) + "\n")
     return {
+        "CASES": str(folder / "cases.csv"),
         "CSV": str(folder / "data.csv"), "TEXT": str(folder / "a.txt"), "RUN": str(FOLDER / "text")
     }  # fmt: skip
 
