@@ -209,7 +209,7 @@ def hold_out(data: SeriesData, share: float, seed: int) -> tuple[SeriesData, Ser
     """Cases to learn from and cases to test on, `share` of every class.
 
     Raises:
-        InputError: the share is not between 0 and 1, the seed is none, or nothing is left to test on.
+        InputError: the share or the seed is out of range, or nothing is left to test on.
     """
     if not 0 < share < 1:
         raise InputError(f"the share of test cases must be above 0 and below 1; got {share!r}")
