@@ -71,6 +71,14 @@ PAPERS = {
         "2208.04933",
         _ICLR,
     ),
+    "HOPE": Paper(
+        "yu2025hope",
+        "HOPE for a Robust Parameterization of Long-memory State Space Models",
+        ("Yu, Annan", "Mahoney, Michael W.", "Erichson, N. Benjamin"),
+        2025,
+        "2405.13975",
+        _ICLR,
+    ),
     "SMR": Paper(
         "qi2024smr",
         "SMR: State Memory Replay for Long Sequence Modeling",

@@ -30,6 +30,7 @@ def subjects() -> list[Subject]:
     invariant = (layers.S4, layers.S4D, layers.DSS, layers.S5, layers.LinOSS)
     return [
         *(_subject(cls, small=8) for cls in invariant),
+        _subject(layers.HOPE, small=8),
         _subject(layers.Mamba),
         _subject(layers.FalconMamba),
         _subject(layers.Mamba2, heads=True),

@@ -10,6 +10,7 @@ from longstate.layers.attention import Attention as Attention
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.gated_ssm import GatedSSM as GatedSSM
+from longstate.layers.hope import HOPE as HOPE
 from longstate.layers.linoss import LinOSS as LinOSS
 from longstate.layers.longhorn import Longhorn as Longhorn
 from longstate.layers.mamba import Mamba as Mamba

@@ -6,6 +6,7 @@ import torch
 from longstate.layers import (
     DSS,
     GRU,
+    HOPE,
     LSTM,
     S4,
     S4D,
@@ -37,6 +38,7 @@ LAYERS = {
     "dss-softmax": lambda: DSS(3, d_state=6, variant="softmax", length=40),
     "s5-zoh": lambda: S5(5, d_state=8, n_blocks=2),
     "s5-bilinear": lambda: S5(5, d_state=8, variant="bilinear"),
+    "hope": lambda: HOPE(3, d_state=6),
     "linoss-im": lambda: LinOSS(5, d_state=4, variant="im"),
     "linoss-imex": lambda: LinOSS(5, d_state=4, variant="imex"),
     "mamba": lambda: Mamba(6, d_state=4),
@@ -77,7 +79,7 @@ LAYERS = {
     "attention-window-of-one": lambda: Attention(4, n_heads=1, window=1),
 }
 NO_DT = {
-    *("s4-legs", "s4-legt", "s4-fout", "longhorn-diagonal", "longhorn-exact"),
+    *("s4-legs", "s4-legt", "s4-fout", "hope", "longhorn-diagonal", "longhorn-exact"),
     *("longhorn-columns", "smr-s4", "smr-longhorn"),
     *("linear-rnn", "elman", "gru", "lstm"),
     *(name for name in LAYERS if name.startswith("attention")),
