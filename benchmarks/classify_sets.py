@@ -127,25 +127,25 @@ def theirs(data: Set, method: str, seed: int) -> float | None:
     return 100 * float((model.predict(shaped(data.X_test)) == data.y_test).mean())
 
 
-def measure(name: str, seeds: list[int], minutes: float, kept: dict[str, Any]) -> None:
+def measure(name: str, seed: int, minutes: float, peers: list[str], kept: dict[str, Any]) -> None:
     """Add the figures of one set to `kept`, those that are not there yet."""
     data = read_set(name)
     found = kept.setdefault(name, {})
-    for seed in seeds:
-        if f"longstate {seed}" not in found:
-            found[f"longstate {seed}"] = ours(data, seed, minutes)
-        for method in PEERS:
-            key = f"{method} {0 if method == '1-NN DTW' else seed}"  # DTW draws nothing
-            if key not in found:
-                found[key] = theirs(data, method, seed)
-        print(name, seed, found, flush=True)
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(json.dumps(kept, indent=1))
+    if f"longstate {seed}" not in found:
+        found[f"longstate {seed}"] = ours(data, seed, minutes)
+    for method in peers:
+        key = f"{method} {0 if method == '1-NN DTW' else seed}"  # DTW draws nothing
+        if key not in found:
+            found[key] = theirs(data, method, seed)
+    print(name, seed, found, flush=True)
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps(kept, indent=1))
 
 
-def cell(values: list[float]) -> str:
+def cell(figures: list[float | None]) -> str:
+    values = [v for v in figures if v is not None]
     if not values:
-        return "cannot read it"
+        return "cannot read it" if figures else "not run"
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread}"
 
@@ -161,8 +161,7 @@ def table(kept: dict[str, Any], seeds: list[int]) -> list[str]:
         own = [found[f"longstate {s}"] for s in seeds if f"longstate {s}" in found]
         cells = [cell([one[column] for one in own]) for column in OURS]
         for method in PEERS:
-            cells.append(cell([found[f"{method} {s}"] for s in seeds
-                               if found.get(f"{method} {s}") is not None]))  # fmt: skip
+            cells.append(cell([found[k] for s in seeds if (k := f"{method} {s}") in found]))
         cells.append(f"{statistics.mean(one['seconds'] for one in own):.0f}")
         row = (name, size, f"{len(data.X[0])}, {length}", *cells)
         lines.append("| " + " | ".join(row) + " |")
@@ -173,18 +172,20 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--sets", nargs="+", default=list(SETS))
-    options.add_argument("--minutes", type=float, default=10.0)
+    options.add_argument("--minutes", type=float, default=10.0, help="for each network")
+    options.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
     given = options.parse_args()
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for seed in given.seeds:
         for name in given.sets:
-            measure(name, [seed], given.minutes, kept)
-    shown = {name: kept[name] for name in given.sets}
+            measure(name, seed, given.minutes, given.peers, kept)
+    shown = {name: kept[name] for name in SETS if name in kept}
     lines = [
         "# Classification of whole series",
         "",
         f"Accuracy in percent of the test cases: mean ± deviation over seeds {given.seeds}; DTW "
-        "draws nothing. `python benchmarks/classify_sets.py` explains the columns.",
+        f"draws nothing. A network trains for at most {given.minutes:g} minutes. `python "
+        "benchmarks/classify_sets.py --help` explains the columns.",
         "",
         *table(shown, given.seeds),
         "",

@@ -3,8 +3,8 @@
     p = share * softmax(network / temperature) + (1 - share) * softmax(sharpness * ridge)
 
 Ridge's scores of the validation cases are from fits without the case itself, so they are fair. The
-share is 0 unless the network lowers the mean loss by more than its standard error: with few
-validation cases, a smaller gain is chance.
+share is the smallest whose mean loss is within one standard error of the best: with few validation
+cases a smaller gain is chance, and ridge is the simpler model.
 
 Axes: n cases, k outputs.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from longstate.errors import expect
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SCALES = tuple(10 ** (k / 40) for k in range(-60, 61))
 _USUAL_SHARPNESS = 4.0  # scores of ridge are near 1 and -1
 
@@ -107,9 +107,10 @@ def choose_share(
         weight (n): of the cases.
         loss: an outcome (n, k) gives losses (n).
     """
-    alone = loss(ridge)
-    gains = {s: weight * (alone - loss(s * network + (1 - s) * ridge)) for s in SHARES}
-    share = max(SHARES, key=lambda s: float(gains[s].mean()))
-    gain = gains[share]
-    error = float(gain.std()) / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
-    return share if float(gain.mean()) > error else 0.0
+    losses = torch.stack([weight * loss(s * network + (1 - s) * ridge) for s in SHARES])
+    excess = losses - losses[losses.mean(1).argmin()]
+    if excess.shape[1] < 2:
+        return 0.0
+    error = excess.std(1) / excess.shape[1] ** 0.5
+    near = excess.mean(1) <= error
+    return SHARES[int(near.int().argmax())]

@@ -285,7 +285,7 @@ def read_wave(path: Path) -> tuple[np.ndarray, int]:
             channels, width, rate, count = file.getparams()[:4]
             raw = file.readframes(count)
     except (OSError, EOFError, wave.Error) as e:
-        raise InputError(f"{path} cannot be read as a WAV file: {e or 'it is cut short'}") from None
+        raise InputError(f"{path} is no WAV file of PCM: {str(e) or 'cut short'}") from None
     raw = raw[: len(raw) // (width * channels) * width * channels]
     if not raw:
         raise InputError(f"{path} holds no samples")

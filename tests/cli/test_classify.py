@@ -1,0 +1,64 @@
+"""`longstate train classify` and the commands that use its runs."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longstate.cli import main
+from longstate.train import ClassEvaluation
+
+SMALL = ["--epochs", "1", "--d-model", "4", "--n-layers", "1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run, and beside it the file that it was trained on."""
+    folder = tmp_path_factory.mktemp("classify")
+    random = np.random.default_rng(0)
+    lines = ["@classLabel true low <high>", "@data"]
+    for i in range(24):
+        values = random.normal(size=random.integers(12, 20))
+        values += (i % 2) * 3 * np.sin(np.arange(len(values)))
+        lines.append(",".join(f"{v:.3f}" for v in values) + (":<high>" if i % 2 else ":low"))
+    (folder / "x.ts").write_text("\n".join(lines))
+    assert main(["train", "classify", f"{folder}/x.ts", *SMALL, "--out", f"{folder}/run"]) == 0
+    return folder / "run"
+
+
+def test_a_run_has_a_model_scores_and_a_page(run):
+    found = ClassEvaluation.from_json((run / "evaluation.json").read_text())
+    assert found.cases == np.sum(found.confusion) == 5
+    page = (run / "report.html").read_text()
+    assert found.verdict() in page
+    assert "&lt;high&gt;" in page
+    assert "<high>" not in page
+    for title in ("Which classes are confused", "Calibration", "What the layers remember"):
+        assert title in page
+
+
+def test_predict_writes_probabilities(run, capsys):
+    assert main(["predict", str(run), f"{run.parent}/x.ts"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 24
+    assert {row["predicted"] for row in rows} <= {"low", "<high>"}
+    assert abs(float(rows[0]["p(low)"]) + float(rows[0]["p(<high>)"]) - 1) < 1e-5
+
+
+def test_evaluate_and_info(run, capsys):
+    assert main(["evaluate", str(run), f"{run.parent}/x.ts"]) == 0
+    assert "24 test cases, 2 classes" in capsys.readouterr().out
+    assert main(["info", str(run)]) == 0
+    assert "a classifier" in capsys.readouterr().out
+
+
+def test_wrong_input_is_one_sentence(run, capsys):
+    other = run.parent / "other.ts"
+    other.write_text("@classLabel true low lost\n@data\n1,2:low\n3,4:lost\n")
+    assert main(["evaluate", str(run), str(other)]) == 2
+    assert "class 'lost' was not in training" in capsys.readouterr().err
+    other.write_text("@classLabel true low\n@data\n1,2:3,4:low\n")
+    assert main(["predict", str(run), str(other)]) == 2
+    assert "X has 2 channels, but the model was fitted to 1" in capsys.readouterr().err
