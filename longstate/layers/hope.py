@@ -1,7 +1,7 @@
 """HOPE: a linear system for each channel, given by the Markov parameters of its Hankel operator.
 
     y = sum_{k=1..n} h_k o^k + D u
-    o^0 = u        o^k_t = o^{k-1}_{t-1} - rho o^{k-1}_t + rho o^k_{t-1}        rho = (1 - dt) / (1 + dt)
+    o^0 = u     o^k_t = o^{k-1}_{t-1} - rho o^{k-1}_t + rho o^k_{t-1}     rho = (1 - dt) / (1 + dt)
 
 o^k is u behind k all-pass sections (z^-1 - rho) / (1 - rho z^-1), so that every h gives a stable
 system and the energy of the input is kept in each o^k. With dt = 1 the sections are delays, and h

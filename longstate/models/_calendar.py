@@ -125,20 +125,15 @@ class Calendar:
         """(n) int64: the number of the nearest grid point of each stamp."""
         clock = self.clock(stamps)
         numbers = _rule(self).index(clock)
-        if not self._skips:
+        if not self.wall or self.zone is None:
             return numbers
         # A skipped local time is the next valid one, which can be nearer to the next point.
         moved = (self._settled(numbers) != clock) & (self._settled(numbers - 1) == clock)
         return numbers - moved
 
-    @property
-    def _skips(self) -> bool:
-        """Whether grid points can be local times that do not exist."""
-        return self.wall and self.zone is not None
-
     def _settled(self, numbers: np.ndarray) -> np.ndarray:
         """The clock at these numbers, where a skipped local time is the next valid one."""
-        if not self._skips:
+        if not self.wall or self.zone is None:
             return _rule(self).stamp(numbers)
         return self.clock(self.at(numbers))
 

@@ -1,8 +1,9 @@
 """The identity of a module, to which a state belongs: classes, settings and weights as plain data.
 
 Settings are the public attributes, of the module and of all modules inside it, that JSON can hold.
-A counter or a cache should be an attribute with an underscore. `training`, devices and
-`torch.compile` are ignored. Weights are the contents of `state_dict`, each as a hash of its values.
+A counter or a cache should be an attribute with an underscore. What changes no state is ignored:
+`training`, a stack's `segment`, devices and `torch.compile`. Weights are the contents of
+`state_dict`, each as a hash of its values.
 
 The hash of a tensor: sum_i x_i k_i modulo 2^64 over the words x_i of a block, with fixed odd k_i,
 and BLAKE2 over the sums of all blocks. A change of one x_i always changes the sum. It protects
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from longstate._facts import read, shortened, value_of
 
 _BLOCK = 1 << 16
+_NO_EFFECT = {"training", "segment"}
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def _settings(module: nn.Module) -> dict[str, Any]:
             continue
         facts = {"class": type(part).__name__, **vars(part)}
         for name, value in facts.items():
-            if not name.startswith("_") and name != "training":
+            if not name.startswith("_") and name not in _NO_EFFECT:
                 with contextlib.suppress(TypeError, ValueError):
                     text = json.dumps(value, default=_plain, sort_keys=True)
                     settings[_eager(f"{path}.{name}".removeprefix("."))] = json.loads(text)

@@ -27,7 +27,7 @@ _SMALL: dict[str, dict[str, Any]] = {
 
 LAYERS = (
     "s4", "s4d", "dss", "s5", "linoss", "mamba", "falconmamba", "mamba2", "mamba3", "longhorn",
-    "gatedssm", "smr", "linearrnn", "elman", "gru", "lstm", "attention",
+    "gatedssm", "smr", "hope", "linearrnn", "elman", "gru", "lstm", "attention",
 )  # fmt: skip
 """All layers of this package."""
 

@@ -129,14 +129,14 @@ def save(
     tensors |= {f"best/{k}": v for k, v in best.items()}
     tensors |= checkpoint.pack_optimiser(optimiser)
     tensors |= checkpoint.pack_random(ranks.of_all(torch.get_rng_state()))
-    if ranks.rank():
-        return
-    facts: dict[str, Any] = {
-        "identity": keeping.identity,
-        "progress": dataclasses.asdict(progress),
-        "layers": {name: describe_layer(layer_at(model, name)) for name in changed},
-    }
-    checkpoint.save(keeping.path, "training", tensors, facts)
+    if ranks.rank() == 0:
+        facts: dict[str, Any] = {
+            "identity": keeping.identity,
+            "progress": dataclasses.asdict(progress),
+            "layers": {name: describe_layer(layer_at(model, name)) for name in changed},
+        }
+        checkpoint.save(keeping.path, "training", tensors, facts)
+    ranks.total(0.0)  # the others wait until the file is there
 
 
 def layer_at(model: nn.Module, name: str) -> Layer:

@@ -76,8 +76,8 @@ def test_a_saved_layer_can_be_examined(tmp_path, capfd):
     assert "S4D" in said
     assert "parameters" in said
     assert main(["evaluate", str(path), "data.csv"]) == 2
-    needs = "holds a layer (S4D); `longstate evaluate` needs a forecaster or a language model"
-    assert needs in capfd.readouterr().err
+    needs = "holds a layer (S4D); `longstate evaluate` needs a forecaster, a language model or a "
+    assert needs + "classifier" in capfd.readouterr().err
     assert main(["generate", str(path)]) == 2
     assert "holds a layer (S4D); `longstate generate` needs a language model" in (
         capfd.readouterr().err

@@ -212,7 +212,7 @@ def test_other_files_are_refused(layer, saved):
     with pytest.raises(InputError, match="is not a longstate state file"):
         load_state(saved, layer)
     saved.write_text("date,value\n2024-01-01,3\n")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is not a longstate state file but a text file"):
         load_state(saved, layer)
     with pytest.raises(InputError, match="does not exist"):
         load_state(saved.parent / "none", layer)
