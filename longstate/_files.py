@@ -26,7 +26,10 @@ _FORMATS = {
     b"\x1f\x8b": "a file that gzip compressed",
     b"\x89HDF": "an HDF5 file",
     b"PAR1": "a Parquet file",
+    b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` brings the file itself)",
 }  # by their first bytes
+PICKLES = ("a ZIP archive or a file of torch.save", "a pickle")
+"""What `format_of` says of the files of torch.save."""
 _START = 512  # bytes that decide whether a file is a text
 
 

@@ -181,7 +181,8 @@ def test_files_cut_short(where, share, request):
     path = next(folder / f for f in FILE.values() if (folder / f).exists())
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data)) if share < 0.95 else len(data) - 1])
-    with pytest.raises(InputError, match=rf"{path.name} is damaged.* cut short"):
+    wrong = r"is damaged.* cut short" if path.stat().st_size else "holds no weights"
+    with pytest.raises(InputError, match=f"{path.name} {wrong}"):
         load_language_model(folder)
 
 
@@ -243,6 +244,25 @@ def test_a_gguf_file_is_named(tmp_path):
         for load in (load_language_model, longstate.load):
             with pytest.raises(InputError, match=r"mamba\.gguf is a GGUF file, .*config\.json"):
                 load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "a pointer of Git LFS .`git lfs pull` brings",
+        ),
+        (b"<!doctype html><p>404", "a text file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_of_another_format_are_named(name, content, message, folder):
+    os.remove(folder / "model.safetensors")
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} holds no weights: it is {message}"):
+        load_language_model(folder)
 
 
 @pytest.mark.parametrize("name", [["a"], {"a": 1}, None, 3, "../a", ""])

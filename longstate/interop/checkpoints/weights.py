@@ -9,6 +9,7 @@ import json
 import pickle
 import warnings
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from longstate._facts import shortened
+from longstate._files import PICKLES, format_of, refuse_gguf
 from longstate.errors import InputError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -88,7 +90,17 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as e:
+        _refuse_other(path)
         raise InputError(f"{path} is damaged ({e}); it may have been cut short") from None
+
+
+def _refuse_other(path: Path, expected: Collection[str] = ()) -> None:
+    """Refuse a file whose first bytes are those of another format than the expected ones."""
+    if path.is_file():
+        refuse_gguf(path)
+        found = format_of(path)
+        if found is not None and found not in expected:
+            raise InputError(f"{path} holds no weights: it is {found}")
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -99,11 +111,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of protocols that PyTorch does not write itself
             whole = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
+        _refuse_other(path, PICKLES)
         raise InputError(
             f"{path} is damaged or cut short, or holds objects other than tensors, which would "
             "need code from the file to be run"
         ) from None
     except Exception as e:  # a damaged pickle may raise anything
+        _refuse_other(path, PICKLES)
         raise InputError(f"{path} is damaged ({type(e).__name__}); it may be cut short") from None
     if not isinstance(whole, dict):
         raise InputError(f"{path} must hold tensors by name; it holds {type(whole).__name__}")
