@@ -1,5 +1,7 @@
 """HOPE against Algorithm 1 of its paper, and known answers of the all-pass basis."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -8,7 +10,9 @@ from longstate.layers import HOPE
 
 
 def layer(n: int, dt: float, d: int = 1) -> HOPE:
-    return HOPE(d, d_state=n, dt_min=dt, dt_max=dt).double()
+    own = HOPE(d, d_state=n).double()
+    own.log_dt.data.fill_(math.log(dt))  # in float64
+    return own
 
 
 def algorithm_1(u, h, dt):
