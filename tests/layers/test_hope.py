@@ -29,7 +29,7 @@ def test_the_response_is_that_of_algorithm_1(dt):
     own = layer(6, dt)
     u = torch.randn(63, dtype=torch.float64)
     h, D = own.h[0], own.D[0]
-    expected = algorithm_1(F.pad(u, (0, 1000 - 1)), h, dt)[: len(u)] + D * u  # odd: w is never -1
+    expected = algorithm_1(F.pad(u, (0, 1000)), h, dt)[: len(u)] + D * u  # odd: w is never -1
     y, _ = own(u[None, :, None])
     torch.testing.assert_close(y[0, :, 0], expected)
 
@@ -46,6 +46,12 @@ def test_a_step_of_one_is_a_filter_with_taps_h():
     taps = own.system().impulse_response(8)[..., 0, 0]
     expected = torch.cat([own.D[:, None], own.h, torch.zeros(3, 2, dtype=torch.float64)], dim=1)
     torch.testing.assert_close(taps, expected)
+
+
+def test_a_rate_multiplies_the_step():
+    own = layer(5, 0.5)
+    taps = own.system(rate=2.0).impulse_response(6)[:, 1:, 0, 0]
+    torch.testing.assert_close(taps, own.h)
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.5, 3.0])
