@@ -33,7 +33,7 @@ from longstate import _tensorfile as tensorfile
 from longstate._facts import read
 from longstate.errors import InputError, expect
 from longstate.layers._base import Layer
-from longstate.models._saving import build, check_blocks, describe_layer, layer_maker
+from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.models._scale import Scale
 from longstate.models._spec import ForecastSpec
 from longstate.models._stack import Stack, repeat
@@ -171,7 +171,7 @@ class ForecastModel(nn.Module):
         """
         facts = {
             "spec": asdict(self.spec),
-            "layers": [describe_layer(block.mixer) for block in self.backbone.each_block()],
+            "layers": describe_layers(self.backbone),
             "d_model": self.encode.out_features,
             "dropout": next(m.p for m in self.modules() if isinstance(m, nn.Dropout)),
         }

@@ -187,6 +187,11 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     return facts if prescribed is None else {**facts, "prescribed": prescribed._asdict()}
 
 
+def describe_layers(blocks: Any) -> list[dict[str, Any]]:
+    """`describe_layer` of the layer in every block of a stack, in order."""
+    return [describe_layer(block.mixer) for block in blocks.each_block()]
+
+
 def layer_maker(facts: object, what: str) -> Callable[[], Layer]:
     """Makes a new layer from what `describe_layer` gave.
 

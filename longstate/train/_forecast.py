@@ -15,7 +15,7 @@ from longstate._facts import read, value_of
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
-from longstate.models._saving import build, check_blocks, layer_maker
+from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.train import _checkpoint as checkpoint
 from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import CHECKPOINT, MODEL
@@ -27,7 +27,7 @@ from longstate.train._forecast_frame import (
     table_for,
     training_table,
 )
-from longstate.train._forecast_record import ForecastRecord, facts_of, made_of
+from longstate.train._forecast_record import ForecastRecord, facts_of
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
 from longstate.train._history import Evaluated, TrainingHistory
@@ -179,7 +179,7 @@ class Forecaster:
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
         new = copy.copy(self)
-        new._model, new._made = model, made_of(model)
+        new._model, new._made = model, describe_layers(model.backbone)
         return new
 
     def save(self, path: str | Path) -> None:
@@ -269,7 +269,7 @@ class Forecaster:
 
         def ended(history: TrainingHistory) -> None:
             if self.training.shrink_to is not None:
-                self._made = made_of(self.model)
+                self._made = describe_layers(self.model.backbone)
             self.model.eval()
             notes = [*facts["notes"], *more]
             self.facts = {**facts, "history": dataclasses.asdict(history), "notes": notes}

@@ -6,8 +6,7 @@ from typing import Any
 
 from longstate._environment import environment
 from longstate.errors import InputError, expect
-from longstate.models import ForecastModel, ForecastSpec
-from longstate.models._saving import describe_layer
+from longstate.models import ForecastSpec
 from longstate.train._history import TrainingHistory
 from longstate.train._settings import Size, Training
 from longstate.train._table import Table
@@ -76,8 +75,3 @@ def facts_of(
         "notes": [*remarks, *table.notes],
         "environment": environment(),
     }
-
-
-def made_of(model: ForecastModel) -> list[dict[str, Any]]:
-    """The layers of a model whose states are of other sizes than at its start."""
-    return [describe_layer(block.mixer) for block in model.backbone.each_block()]

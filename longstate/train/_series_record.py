@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from longstate._facts import read
 from longstate.errors import InputError, expect
 from longstate.models._convolutions import ConvolutionRidge
-from longstate.models._saving import build, check_blocks, describe_layer, layer_maker
+from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.models._series import SeriesModel
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
@@ -110,7 +110,7 @@ def save_series(
         "columns": estimator.columns_,
         "length": estimator.length_,
         "outputs": network.head.out_features,
-        "made": [describe_layer(block.mixer) for block in network.backbone.each_block()],
+        "made": describe_layers(network.backbone),
         "flags": estimator.flags_,
         "filters": filters,
         "fusion": dataclasses.asdict(estimator.fusion_),
