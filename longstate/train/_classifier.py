@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from longstate.errors import InputError
 from longstate.train._cases import Cases, columns_of, read_cases
-from longstate.train._checkpoint import run_folder
 from longstate.train._decisions import Decisions
 from longstate.train._fusion import Fusion, choose_share, fit_sharpness, fit_temperature
 from longstate.train._loop import Progress
@@ -97,11 +96,7 @@ class Classifier(SeriesEstimator):
         signs = 2.0 * F.one_hot(targets, len(self.classes_)).double() - 1
         loss = _cross_entropy
         goal = Goal(targets, signs, torch.from_numpy(weights), numbers.tolist(), loss)
-        with run_folder(out):
-            validated = self._fit(cases, goal, out, show)
-            self.fusion_ = self._fuse(validated, goal)
-            if out is not None:
-                self.save(Path(out) / "model.safetensors")
+        self._fit(cases, goal, out, show)
         return self
 
     def predict_proba(self, X: Any, seen: float | None = None) -> np.ndarray:
@@ -115,10 +110,7 @@ class Classifier(SeriesEstimator):
         cases = self._read(X)
         if seen is None:
             return _exact(self._whole(cases))
-        if not 0 < seen <= 1:
-            raise InputError(f"seen must be above 0 and at most 1; got {seen!r}")
-        outputs, _ = outputs_along(self.network_, cases.seen(seen))
-        return _exact(_probabilities(outputs / self.fusion_.early_temperature))
+        return _exact(_probabilities(self._early(cases, seen) / self.fusion_.early_temperature))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each case (n)."""

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longstate.errors import InputError
 from longstate.train._cases import Cases, columns_of, read_cases
-from longstate.train._checkpoint import run_folder
 from longstate.train._fusion import Fusion, choose_share
 from longstate.train._loop import Progress
 from longstate.train._series_estimator import Goal, SeriesEstimator, Validated
@@ -61,11 +59,7 @@ class Regressor(SeriesEstimator):
         self.std_ = float(numbers.std(correction=0)) or 1.0
         z = (numbers - self.mean_) / self.std_
         goal = Goal(z, z[:, None], torch.ones(len(z)).double(), None, _squared)
-        with run_folder(out):
-            validated = self._fit(cases, goal, out, show)
-            self.fusion_ = self._fuse(validated, goal)
-            if out is not None:
-                self.save(Path(out) / "model.safetensors")
+        self._fit(cases, goal, out, show)
         return self
 
     def predict(self, X: Any, seen: float | None = None) -> np.ndarray:
@@ -77,11 +71,7 @@ class Regressor(SeriesEstimator):
                 decides then. None: the outcome for whole series.
         """
         cases = self._read(X)
-        if seen is None:
-            return (self._whole(cases)[:, 0] * self.std_ + self.mean_).numpy()
-        if not 0 < seen <= 1:
-            raise InputError(f"seen must be above 0 and at most 1; got {seen!r}")
-        outputs, _ = outputs_along(self.network_, cases.seen(seen))
+        outputs = self._whole(cases) if seen is None else self._early(cases, seen)
         return (outputs[:, 0].double() * self.std_ + self.mean_).numpy()
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

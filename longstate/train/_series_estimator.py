@@ -18,7 +18,7 @@ from longstate.models import layer_class
 from longstate.models._convolutions import ConvolutionRidge
 from longstate.models._series import SeriesModel
 from longstate.train._cases import Cases, columns_of, read_cases, split
-from longstate.train._checkpoint import CHECKPOINT
+from longstate.train._checkpoint import CHECKPOINT, MODEL, run_folder
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
 from longstate.train._estimator import Estimator
 from longstate.train._fusion import Fusion
@@ -26,7 +26,7 @@ from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._patterns import layer_names
 from longstate.train._series_files import Source
-from longstate.train._series_task import Loss, SeriesTask
+from longstate.train._series_task import Loss, SeriesTask, outputs_along
 from longstate.train._settings import Training, check_sizes
 
 VALIDATION = 0.2
@@ -82,7 +82,29 @@ class SeriesEstimator(Estimator):
     environment_: dict[str, str]
     source: Source = Source()
 
+    def save(self, path: str | Path) -> None:
+        """Write the estimator to one safetensors file; `longstate.load` reads it."""
+        raise NotImplementedError
+
+    def _fuse(self, validated: Validated, goal: Goal) -> Fusion:
+        """How network and convolutions make the outcome, from validation cases."""
+        raise NotImplementedError
+
     def _fit(
+        self,
+        cases: Cases,
+        goal: Goal,
+        out: str | Path | None,
+        show: Callable[[Progress], None] | None,
+    ) -> None:
+        """Fit everything, and write the run's folder."""
+        with run_folder(out):
+            validated = self._train(cases, goal, out, show)
+            self.fusion_ = self._fuse(validated, goal)
+            if out is not None:
+                self.save(Path(out) / MODEL)
+
+    def _train(
         self,
         cases: Cases,
         goal: Goal,
@@ -169,6 +191,16 @@ class SeriesEstimator(Estimator):
         if self.convolutions_ is None:
             return None
         return self.convolutions_(self._scaled(cases), cases.lengths)
+
+    def _early(self, cases: Cases, seen: float) -> Tensor:
+        """Outputs (n, k) of the network after a share of each series.
+
+        Raises:
+            InputError: it is no share.
+        """
+        if not 0 < seen <= 1:
+            raise InputError(f"seen must be above 0 and at most 1; got {seen!r}")
+        return outputs_along(self.network_, cases.seen(seen))[0]
 
     def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
         """Data and settings of a run; another training may not continue it."""
