@@ -9,15 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from longstate.reports import _forecast_figures as figures
-from longstate.reports._forecast_memory import (
-    System,
-    impulse_figure,
-    memories,
-    memory_table,
-    time_scale_figure,
-)
+from longstate.reports._forecast_memory import System, memory_section
 from longstate.reports._markup import Markup, element, table
-from longstate.reports._page import document, facts, write_page
+from longstate.reports._page import document, run_facts, write_page
 from longstate.reports._units import short_time, steps
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._history import TrainingHistory
@@ -75,8 +69,10 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
 
 def render(report: ForecastReport) -> str:
     """The page as HTML."""
-    sections = [_header(report), _scores(report), _examples(report), _training(report)]
-    sections += [_memory(report), _facts(report), _footer()]
+    sections = [_header(report), _scores(report), _examples(report)]
+    sections += [figures.training_section(report.history), _memory(report)]
+    said, set_ = report.notes, report.configuration
+    sections += [run_facts("About the data", said, set_, report.environment), _footer()]
     return document(f"{report.name}: forecast report", sections)
 
 
@@ -149,47 +145,12 @@ def _examples(report: ForecastReport) -> Markup | None:
     )
 
 
-def _training(report: ForecastReport) -> Markup | None:
-    if report.history is None or not report.history.looks:
-        return None
-    return element(
-        "section",
-        element("h2", "Training"),
-        element("div", figures.loss_curve(report.history), class_="figures"),
-    )
-
-
 def _memory(report: ForecastReport) -> Markup | None:
-    if not report.systems:
-        return None
-    window = report.evaluation.window
-    layers = memories(report.systems, window)
-    return element(
-        "section",
-        element("h2", "What the layers remember"),
-        element(
-            "p",
-            "Each layer is a linear system, so its memory is known exactly. If the time constants "
-            "are much shorter than the window, the layer does not use the older part of the "
-            "window.",
-            class_="note",
-        ),
-        memory_table(layers, report.interval),
-        element(
-            "div",
-            impulse_figure(layers, window, report.interval),
-            time_scale_figure(layers, window, report.interval),
-            class_="figures",
-        ),
-    )
-
-
-def _facts(report: ForecastReport) -> Markup:
-    parts = [facts("Configuration", report.configuration, "div")]
-    parts.append(facts("Environment", report.environment, "div"))
-    notes = [element("li", note) for note in report.notes]
-    data = [element("h2", "About the data"), element("ul", *notes)] if notes else []
-    return element("section", *data, element("div", *filter(None, parts), class_="facts-grid"))
+    return memory_section(
+        report.systems, report.evaluation.window, report.interval,
+        "If the time constants are much shorter than the window, the layer does not use the older "
+        "part of the window.",
+    )  # fmt: skip
 
 
 def _footer() -> Markup:

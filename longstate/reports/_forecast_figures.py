@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from longstate.reports._figure import COLOURS, draw, legend
-from longstate.reports._markup import Markup
+from longstate.reports._markup import Markup, element
 from longstate.reports._units import short_time, steps
 from longstate.train._evaluation import Example, ForecastEvaluation
 from longstate.train._history import TrainingHistory
@@ -143,6 +143,14 @@ def _times(times: tuple[str, ...]) -> tuple[np.ndarray, bool]:
         return np.array(times, dtype="datetime64[ms]"), True
 
 
+def training_section(history: TrainingHistory | None) -> Markup | None:
+    """The course of the training; None if it is not known."""
+    if history is None or not history.looks:
+        return None
+    picture = element("div", loss_curve(history), class_="figures")
+    return element("section", element("h2", "Training"), picture)
+
+
 def loss_curve(history: TrainingHistory) -> Markup:
     at = [look.step for look in history.looks]
 
@@ -153,7 +161,7 @@ def loss_curve(history: TrainingHistory) -> Markup:
         ax.plot(at, validation, color=COLOURS["model"], linewidth=1.8, label="validation")
         best = [(s, v) for s, v in zip(at, validation, strict=True) if s == history.best_step]
         ax.plot(
-            *zip(*best, strict=True), "o", color=COLOURS["model"], label="kept"
+            *zip(*best[-1:], strict=True), "o", color=COLOURS["model"], label="kept"
         ) if best else None
         ax.set_xlabel("optimiser steps")
         ax.set_ylabel("loss")

@@ -5,7 +5,7 @@ All of it is a property of `layer.system()`, so it holds for every input.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from longstate.memory import timescales
 from longstate.reports._figure import COLOURS, draw, legend, log_axis
-from longstate.reports._markup import Markup, table
+from longstate.reports._markup import Markup, element, table
 from longstate.reports._units import marks, steps
 from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
 
@@ -184,3 +184,37 @@ def _finish(ax: Axes, window: int, interval: float | None) -> None:
         below.tick_params(length=0, pad=15, labelsize=8)
         ax.xaxis.labelpad = 13
     legend(ax, 2)
+
+
+def linear_systems(blocks: Any) -> dict[str, System]:
+    """The systems of those layers of a stack that have one, by number and class."""
+    return {
+        f"layer {i} ({type(block.mixer).__name__})": block.mixer.system()
+        for i, block in enumerate(blocks.each_block(), start=1)
+        if hasattr(block.mixer, "system")
+    }
+
+
+def memory_section(
+    systems: Mapping[str, System], length: int, interval: float | None, said: str
+) -> Markup | None:
+    """What linear layers remember; None if there are none.
+
+    Args:
+        systems: name of a layer -> its system.
+        length: lags of the pictures.
+        interval: seconds between samples; None when unknown.
+        said: what time constants much shorter than `length` mean.
+    """
+    if not systems:
+        return None
+    layers = memories(systems, length)
+    pictures = [f(layers, length, interval) for f in (impulse_figure, time_scale_figure)]
+    known = f"Each layer is a linear system, so its memory is known exactly. {said}"
+    return element(
+        "section",
+        element("h2", "What the layers remember"),
+        element("p", known, class_="note"),
+        memory_table(layers, interval),
+        element("div", *pictures, class_="figures"),
+    )

@@ -51,6 +51,19 @@ def facts(title: str, values: Mapping[str, object], tag: str = "section") -> Mar
     )
 
 
+def run_facts(
+    title: str,
+    lines: Iterable[str],
+    configuration: Mapping[str, object],
+    environment: Mapping[str, object],
+) -> Markup:
+    """Sentences under a heading, if there are any, and the facts of a run side by side."""
+    items = [element("li", line) for line in lines]
+    said = [element("h2", title), element("ul", *items)] if items else []
+    parts = facts("Configuration", configuration, "div"), facts("Environment", environment, "div")
+    return element("section", *said, element("div", *filter(None, parts), class_="facts-grid"))
+
+
 def kinds() -> str:
     """What the kinds of numbers mean, in one line."""
     said = "; ".join(f"{kind.replace('_', ' ')}: {text}" for kind, text in KINDS.items())

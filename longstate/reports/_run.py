@@ -1,12 +1,11 @@
 """Make the report of a trained forecaster."""
 
 import dataclasses
-from typing import Any
 
 from longstate._environment import environment
 from longstate.models._calendar import seconds
 from longstate.reports._forecast import ForecastReport
-from longstate.reports._forecast_memory import System
+from longstate.reports._forecast_memory import linear_systems
 from longstate.train import Forecaster, ForecastEvaluation
 
 
@@ -23,7 +22,7 @@ def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) 
         evaluation,
         name=name,
         history=forecaster.history,
-        systems=linear_systems(forecaster),
+        systems=linear_systems(forecaster.model.backbone),
         interval=None if spec.calendar is None else seconds(spec.calendar),
         configuration={
             "target": spec.targets,
@@ -40,13 +39,3 @@ def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) 
         environment=environment(),
         notes=tuple(forecaster.facts["notes"]),
     )
-
-
-def linear_systems(forecaster: Forecaster) -> dict[str, System]:
-    """The discrete system of each linear layer, by name, first layer first."""
-    mixers: list[Any] = [block.mixer for block in forecaster.model.backbone.blocks]
-    return {
-        f"layer {i} ({type(mixer).__name__})": mixer.system()
-        for i, mixer in enumerate(mixers, start=1)
-        if hasattr(mixer, "system")
-    }

@@ -6,19 +6,12 @@ Its first sentence says whether the network beats random convolutions with ridge
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from longstate.reports import _classes_figures as figures
-from longstate.reports._forecast_figures import loss_curve
-from longstate.reports._forecast_memory import (
-    System,
-    impulse_figure,
-    memories,
-    memory_table,
-    time_scale_figure,
-)
+from longstate.reports._forecast_figures import training_section
+from longstate.reports._forecast_memory import System, linear_systems, memory_section
 from longstate.reports._markup import Markup, element, table
-from longstate.reports._page import document, facts, write_page
+from longstate.reports._page import document, run_facts, write_page
 from longstate.train import ClassEvaluation, Classifier, TrainingHistory
 
 
@@ -50,19 +43,13 @@ class ClassReport:
 
 def describe(model: Classifier, evaluation: ClassEvaluation, name: str) -> ClassReport:
     """The report of a fitted classifier."""
-    mixers: list[Any] = [block.mixer for block in model.network_.backbone.each_block()]
-    systems = {
-        f"layer {i} ({type(mixer).__name__})": mixer.system()
-        for i, mixer in enumerate(mixers, start=1)
-        if hasattr(mixer, "system")
-    }
     rate = model.source.rate
     return ClassReport(
         evaluation,
         name,
         model.length_,
         model.history_,
-        systems,
+        linear_systems(model.network_.backbone),
         None if rate is None else 1 / rate,
         {k.replace("_", " "): v for k, v in model.get_params().items()},
         model.environment_,
@@ -72,8 +59,10 @@ def describe(model: Classifier, evaluation: ClassEvaluation, name: str) -> Class
 
 def render(report: ClassReport) -> str:
     """The page as HTML."""
-    sections = [_header(report), _scores(report), _confused(report), _training(report)]
-    sections += [_memory(report), _facts(report)]
+    sections = [_header(report), _scores(report), _confused(report)]
+    sections += [training_section(report.history), _memory(report)]
+    said, set_ = report.notes, report.configuration
+    sections.append(run_facts("On validation cases", said, set_, report.environment))
     return document(f"{report.name}: classification report", sections)
 
 
@@ -134,40 +123,9 @@ def _confused(report: ClassReport) -> Markup | None:
     )
 
 
-def _training(report: ClassReport) -> Markup | None:
-    if report.history is None:
-        return None
-    picture = element("div", loss_curve(report.history), class_="figures")
-    return element("section", element("h2", "Training"), picture)
-
-
 def _memory(report: ClassReport) -> Markup | None:
-    if not report.systems:
-        return None
-    layers = memories(report.systems, report.length)
-    return element(
-        "section",
-        element("h2", "What the layers remember"),
-        element(
-            "p",
-            "Each layer is a linear system, so its memory is known exactly. If the time constants "
-            f"are much shorter than the series (at most {report.length} samples in training), the "
-            "layer does not connect its ends.",
-            class_="note",
-        ),
-        memory_table(layers, report.interval),
-        element(
-            "div",
-            impulse_figure(layers, report.length, report.interval),
-            time_scale_figure(layers, report.length, report.interval),
-            class_="figures",
-        ),
-    )
-
-
-def _facts(report: ClassReport) -> Markup:
-    parts = [facts("Configuration", report.configuration, "div")]
-    parts.append(facts("Environment", report.environment, "div"))
-    said = [element("li", note) for note in report.notes]
-    data = [element("h2", "On validation cases"), element("ul", *said)] if said else []
-    return element("section", *data, element("div", *filter(None, parts), class_="facts-grid"))
+    return memory_section(
+        report.systems, report.length, report.interval,
+        "If the time constants are much shorter than the series (at most "
+        f"{report.length} samples in training), the layer does not connect its ends.",
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from longstate import Forecaster, datasets, reports
 from longstate.cli import demo, main
 from longstate.models import Calendar
 from longstate.models._calendar import seconds
-from longstate.reports._run import linear_systems
+from longstate.reports._forecast_memory import linear_systems
 from longstate.train import ForecastEvaluation, Size, Training
 
 
@@ -66,7 +66,7 @@ def test_the_demo_forecaster_is_small():
 def test_systems_come_from_the_layers(hurried):
     forecaster = demo.small_forecaster()
     forecaster.fit(datasets.nyc_airports(), "late")
-    found = linear_systems(forecaster)
+    found = linear_systems(forecaster.model.backbone)
     assert list(found) == ["layer 1 (S4D)", "layer 2 (S4D)"]
     assert torch.equal(
         found["layer 2 (S4D)"].A, forecaster.model.backbone.blocks[1].mixer.system().A
