@@ -2,8 +2,8 @@
 
     symbols -> embedding, or numbers -> linear map; blocks; norm; linear map -> answers
 
-AdamW; the learning rate rises over the first twentieth and falls to zero along a half cosine;
-parameters that a layer names `dynamics` have a rate of at most 1e-3. A run ends after the task's
+Optimiser, schedule and clipping are those of the trainers; parameters that a layer names `dynamics`
+have a rate of at most 1e-3. A run ends after the task's
 steps, or after `seconds` of processor time, which other load does not change much.
 """
 
@@ -24,7 +24,8 @@ from longstate.tasks._settings import Run, Settings
 from longstate.tasks._task import Batch, Task
 from longstate.tasks._tasks import accuracy, task, whole_rows
 from longstate.train import Training
-from longstate.train._optim import make_optimiser
+from longstate.train._loop import CLIP
+from longstate.train._optim import make_optimiser, set_rate
 
 _DYNAMICS = 1e-3
 _SYMBOLS = 25_000  # of an evaluation at one time
@@ -96,7 +97,8 @@ def execute(run: Run, go_on: Callable[[], bool] = lambda: True) -> dict[str, Any
         done = max(steps / planned, spent / settings.seconds)
         if done >= 1:
             break
-        last = _step(model, optimiser, chosen, draw, done)
+        set_rate(optimiser, int(done * planned), planned)
+        last = _step(model, optimiser, chosen, draw)
         steps += 1
         if start is None:
             start = time.process_time()  # the first step compiles kernels
@@ -123,12 +125,7 @@ def execute(run: Run, go_on: Callable[[], bool] = lambda: True) -> dict[str, Any
     }
 
 
-def _step(
-    model: Model, optimiser: torch.optim.Optimizer, chosen: Task, draw: Generator, done: float
-) -> float:
-    for group in optimiser.param_groups:
-        factor = min(1.0, (done + 0.005) / 0.05) * 0.5 * (1 + math.cos(math.pi * done))
-        group["lr"] = group["base_rate"] * factor
+def _step(model: Model, optimiser: torch.optim.Optimizer, chosen: Task, draw: Generator) -> float:
     budget, length = chosen.budget, chosen.budget.length
     if budget.shortest is not None:
         length = int(torch.randint(budget.shortest, length + 1, (), generator=draw))
@@ -136,7 +133,7 @@ def _step(
     found = loss(chosen, model(batch.inputs)[0], batch)
     optimiser.zero_grad()
     found.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(model.parameters(), CLIP)
     optimiser.step()
     return float(found.detach())
 
