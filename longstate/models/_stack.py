@@ -227,12 +227,12 @@ def layer_class(name: str) -> type[Layer]:
     Raises:
         InputError: there is none.
     """
-    return _class(name, {n: kind for n, kind in _classes().items() if kind != layers.SMR})
+    return _class(name, {n: kind for n, kind in every_layer().items() if kind != layers.SMR})
 
 
 def any_layer_class(name: str) -> type[Layer]:
     """`layer_class`, and classes that are built around another layer."""
-    return _class(name, _classes())
+    return _class(name, every_layer())
 
 
 def _class(name: str, classes: dict[str, type[Layer]]) -> type[Layer]:
@@ -241,7 +241,8 @@ def _class(name: str, classes: dict[str, type[Layer]]) -> type[Layer]:
     return classes[name.lower()]
 
 
-def _classes() -> dict[str, type[Layer]]:
+def every_layer() -> dict[str, type[Layer]]:
+    """The layers of this package, by name in small letters."""
     return {
         name.lower(): kind
         for name, kind in vars(layers).items()

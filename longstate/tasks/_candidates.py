@@ -18,6 +18,7 @@ from longstate import layers
 from longstate.errors import InputError, near
 from longstate.layers import Layer
 from longstate.models import layer_class
+from longstate.models._stack import every_layer
 
 _SMALL: dict[str, dict[str, Any]] = {
     "mamba2": {"d_state": 32, "d_head": 16},
@@ -25,10 +26,7 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 """Options for a small width; all other layers have their defaults."""
 
-LAYERS = (
-    "s4", "s4d", "dss", "s5", "linoss", "mamba", "falconmamba", "mamba2", "mamba3", "longhorn",
-    "gatedssm", "smr", "hope", "linearrnn", "elman", "gru", "lstm", "attention",
-)  # fmt: skip
+LAYERS = tuple(every_layer())
 """All layers of this package."""
 
 
