@@ -5,7 +5,7 @@ not be needed), for all layers that `reduce` knows: balanced truncation of linea
 projections or dropped columns of selective ones. Here the final size is given, not a tolerance.
 With s the share of the training that is over, the states of all layers together keep
 
-    share(s) = to^min(1, s / until)
+    share(s) = to^min(1, 2 s)
 
 of their bytes, distributed over the layers as `reduce` does. A truncation costs less early, when
 much of the training is left to mend it, and the steps afterwards cost less.
@@ -24,6 +24,8 @@ from longstate.compress._reduce import plans_of
 from longstate.errors import InputError
 from longstate.layers import Layer
 
+UNTIL = 0.5
+"""Share of the training after which the final size is reached."""
 _LEAST = 0.05  # share of the present bytes that a truncation before the last must save
 
 Run = Callable[[], object]
@@ -34,18 +36,15 @@ class Shrinking:
 
     Args:
         to: share of the bytes of the recurrences' states to keep in the end.
-        until: share of the training after which that size is reached.
 
     Raises:
-        InputError: a share is out of range.
+        InputError: it is no share.
     """
 
-    def __init__(self, to: float, until: float = 0.5):
-        if not 0 < to < 1 or not 0 < until <= 1:
-            raise InputError(
-                f"to must be above 0 and below 1, until above 0 and at most 1; got {to}, {until}"
-            )
-        self.to, self.until = to, until
+    def __init__(self, to: float):
+        if not 0 < to < 1:
+            raise InputError(f"to must be above 0 and below 1; got {to}")
+        self.to = to
         self._whole = 0
 
     def begin(self, model: nn.Module, run: Run) -> None:
@@ -69,8 +68,8 @@ class Shrinking:
             run: see `begin`.
         """
         plans = _plans(model, run)
-        now, room = _bytes(plans), self._whole * self.to ** min(1.0, done / self.until)
-        if now <= room or (done < self.until and now - room < _LEAST * now):
+        now, room = _bytes(plans), self._whole * self.to ** min(1.0, done / UNTIL)
+        if now <= room or (done < UNTIL and now - room < _LEAST * now):
             return {}
         weights = sensitivities(model, plans, run) if len(plans) > 1 else [1.0]
         sizes = spend(plans, weights, room)
