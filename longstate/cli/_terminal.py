@@ -11,6 +11,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longstate.errors import InputError
@@ -73,6 +74,18 @@ def write(text: str) -> None:
     """Write data to standard output, unbuffered; on a terminal control characters are escaped."""
     sys.stdout.write(visible(text, "\n\t") if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def write_rows(text: str, count: int, out: Path | None) -> None:
+    """Write a table of `count` rows to a file, and say so; to standard output if there is none."""
+    from longstate._files import is_stream, write_whole
+
+    if out is None:
+        write(text)
+        return
+    write_whole(out, text)
+    if not is_stream(out):
+        say(f"{count} rows are in {out}")
 
 
 def input_lines() -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longstate.cli._runs import INTERRUPTED
-from longstate.cli._terminal import note, say, write
+from longstate.cli._terminal import say, write_rows
 
 if TYPE_CHECKING:
     from longstate.train import ClassEvaluation, Classifier, SeriesData
@@ -116,19 +116,12 @@ def _evaluate(classifier: "Classifier", tested: "SeriesData") -> "ClassEvaluatio
 
 def predict(classifier: "Classifier", data: list[Path], out: Path | None) -> None:
     """Write a table with the class of each case and the probability of every class."""
-    from longstate._files import is_stream, write_whole
     from longstate.train import read_series
     from longstate.train._series_evaluation import classes_csv
 
     found = read_series(data, classifier.source.columns, labelled=False)
     classifier.source.check_rate(found.rate)
-    text = classes_csv(classifier, found)
-    if out is None:
-        write(text)
-        return
-    write_whole(out, text)
-    if not is_stream(out):
-        note(f"{len(found.X)} rows are in {out}")
+    write_rows(classes_csv(classifier, found), len(found.X), out)
 
 
 def evaluate(classifier: "Classifier", data: Path, labels: Path | None) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from longstate.cli._options import numbers, with_settings
 from longstate.cli._runs import INTERRUPTED, Run
-from longstate.cli._terminal import note, say, write
+from longstate.cli._terminal import note, say, write_rows
 from longstate.errors import InputError
 from longstate.train import Size, Training
 
@@ -174,7 +174,6 @@ def predict(
     import warnings
 
     from longstate import load
-    from longstate._files import is_stream, write_whole
     from longstate.cli import classify
     from longstate.cli._runs import as_forecaster
     from longstate.train import Classifier, forecast_csv, read_csv
@@ -191,10 +190,4 @@ def predict(
         forecast = forecaster.predict(read_csv(data[0]))
     for remark in forecast.attrs["notes"]:
         note(remark)
-    text = forecast_csv(forecast, forecaster.model.spec)
-    if out is None:
-        write(text)
-        return
-    write_whole(out, text)
-    if not is_stream(out):
-        say(f"{len(forecast)} rows are in {out}")
+    write_rows(forecast_csv(forecast, forecaster.model.spec), len(forecast), out)
