@@ -15,6 +15,7 @@ from longstate.compress._quantizer import code_length
 from longstate.compress._seen import Data, batches, positions
 from longstate.layers._base import State
 from longstate.memory import Kind, Result
+from longstate.memory._result import THIS_DATA
 from longstate.stream._tree import flatten
 
 
@@ -126,7 +127,7 @@ def measure_codec(
     worst = max(measured.values())
     return CodecReport(
         kind="estimate",
-        scope="this data",
+        scope=THIS_DATA,
         sentence=f"A state of {codec.state_bits:,} bits is parked in {number(bits)} "
         f"({bits / codec.state_bits:.2%}), or in {number(coded)} by an entropy coder; what the "
         f"layers put out later changes by a share of {number(worst)} of the energy that the state "

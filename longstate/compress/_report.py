@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from longstate._numbers import cell, number
 from longstate.errors import InputError
 from longstate.memory import Kind, Result
-from longstate.memory._result import plain
+from longstate.memory._result import THIS_DATA, plain
 
 Method = Literal["auto", "balanced", "energy", "ghost", "last", "aire", "magnitude", "random"]
 METHODS: dict[Method, str] = {
@@ -58,10 +58,10 @@ class ReducedLayer(NamedTuple):
     method: str
     predicted: float | None = None
     kind: Kind = "estimate"
-    scope: str = "this data"
+    scope: str = THIS_DATA
     measured: float | None = None
     measured_kind: Kind = "exact"
-    measured_scope: str = "this data"
+    measured_scope: str = THIS_DATA
     least: float | None = None
     condition: float | None = None
     bytes_before: int = 0

@@ -15,7 +15,7 @@ import torch
 
 from longstate._numbers import number
 from longstate.errors import InputError
-from longstate.memory._result import Result
+from longstate.memory._result import THIS_DATA, Result
 from longstate.systems import Trace
 
 SHORTEST = 16  # least number of samples for an average
@@ -84,7 +84,7 @@ def average_contraction(trace: Trace, *, draws: int = 500, seed: int = 0) -> Con
     exponent = float(series.mean())
     return Contraction(
         kind="estimate",
-        scope="this data",
+        scope=THIS_DATA,
         sentence=f"In the slowest state, the distance of two initial states is multiplied by "
         f"{math.exp(exponent):.6g} in each step.",
         exponent=exponent,

@@ -26,7 +26,7 @@ from torch import Tensor
 from longstate._numbers import number
 from longstate.memory._gramians import factor
 from longstate.memory._plot import draw
-from longstate.memory._result import Result
+from longstate.memory._result import THIS_DATA, Result
 from longstate.systems import Trace
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def effective_state(trace: Trace, *, positions: int = 64) -> EffectiveState:
     along = size.sum(-1).T
     return EffectiveState(
         kind="exact",
-        scope="this data",
+        scope=THIS_DATA,
         sentence=f"Of the {trace.d_state} numbers of the state about {number(float(along.mean()))} "
         "carry information from the past of this data to its future.",
         positions=at,

@@ -22,7 +22,7 @@ from longstate._numbers import number
 from longstate.errors import InputError
 from longstate.memory._gramians import System
 from longstate.memory._plot import draw
-from longstate.memory._result import Result
+from longstate.memory._result import THIS_DATA, Result
 from longstate.systems import DiagonalSystem, Trace
 from longstate.systems._numbers import in_float64
 
@@ -93,7 +93,7 @@ def timescales(memory: System | Trace, *, reference: int | None = None) -> Times
                 "average_contraction measures how fast the whole state forgets"
             )
         exponent = in_float64(memory.decay).abs().log().mean((0, 1))
-        scope = "this data"
+        scope = THIS_DATA
     else:
         if not memory.discrete:
             raise InputError("the system is continuous; call discretize(rule, dt) first")

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from longstate._nonfinite import first_bad
 from longstate._numbers import cell, number
-from longstate.memory._result import Result
+from longstate.memory._result import THIS_DATA, Result
 from longstate.memory._saturation import Extremes, Forgetting, of_linear
 
 
@@ -159,7 +159,7 @@ class Watch:
             said.append(f"Saturated: {'; '.join(stuck)}.")
         return Watched(
             kind="exact",
-            scope="this data",
+            scope=THIS_DATA,
             sentence=" ".join(said),
             calls=self._calls,
             forward=self._forward,

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from longstate._numbers import number
 from longstate.memory import Result
+from longstate.memory._result import THIS_DATA
 from longstate.reports._figure import COLOURS, draw, legend, log_axis
 from longstate.reports._forecast_memory import chosen, line_style, short
 from longstate.reports._markup import Markup
@@ -194,7 +195,7 @@ def attention_figure(m: Measured, unit: str, words: Sequence[str] = ()) -> Marku
     assert m.attention is not None
     size = m.attention.weights.abs().flatten(0, -3).mean(0).numpy()
     top = max(float(size.max()), 1e-300)
-    told = words[: len(size)] if m.scales is not None and m.scales.scope == "this data" else ()
+    told = words[: len(size)] if m.scales is not None and m.scales.scope == THIS_DATA else ()
 
     def paint(ax: Axes) -> None:
         strength = np.clip(1 + np.log10(np.maximum(size / top, 1e-9)) / _DECADES, 0, 1)
