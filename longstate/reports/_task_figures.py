@@ -60,9 +60,10 @@ def bits_figure(found: Screen) -> Markup:
     return draw(
         "Bits needed, and bits that states held",
         "A line at the bits that each task needs, and a dot for each layer at those it held.",
-        "lower bound",
+        "estimate",
         "Line: what the task needs. Dots: what the states of each layer held at least, by Fano's "
-        "inequality. The keys of recall are needed too, but not counted as held.",
+        "inequality from the accuracy on test rows. The keys of recall are needed too, but not "
+        "counted as held.",
         paint,
         3.2,
     )

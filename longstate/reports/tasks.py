@@ -131,8 +131,8 @@ def _limits(found: Screen) -> Markup:
         "on this budget, not that it cannot."
     )
     lines.append(
-        "Bits held: by Fano's inequality from the best seed's accuracy, so the state held at least "
-        "as many; '-' where the answers have no such bound."
+        "Bits held: what the state held at least, by Fano's inequality from the best seed's "
+        "accuracy on some rows, so an estimate; '-' where the answers have no such bound."
     )
     if not found.complete:
         lines.append("Not all runs have ended; the same command goes on.")

@@ -72,7 +72,7 @@ class Cell:
         rows: the share of rows without an error, at the training length; None for numbers.
         chance: accuracy without memory.
         demand: bits that the task needs.
-        held: bits that the best seed's states demonstrably held.
+        held: bits that the best seed's states held at least, an estimate from its accuracy.
         state_bytes: of one row, after the training length.
         parameters: of the model.
         seconds: of one run, on average.

@@ -9,7 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,9 @@ def _cell(name: str, layer: str, rate: float, outcomes: list[dict[str, Any]]) ->
         return statistics.fmean(v if v is not None else -1.0 for v in values)
 
     found = [o["tests"][0]["accuracy"] or 0.0 for o in outcomes]
+    bits = held(chosen, max(found), length)
+    if bits is not None:  # a bound for the accuracy itself; this one is of some rows
+        bits = replace(bits, kind="estimate", scope="the best seed's accuracy on test rows")
     return Cell(
         task=name,
         layer=layer,
@@ -194,7 +197,7 @@ def _cell(name: str, layer: str, rate: float, outcomes: list[dict[str, Any]]) ->
         rows=None if chosen.answer == "numbers" else mean(0, "whole_rows"),
         chance=chance(chosen, length),
         demand=chosen.demand(length),
-        held=held(chosen, max(found), length),
+        held=bits,
         state_bytes=outcomes[0]["state_bytes"],
         parameters=outcomes[0]["parameters"],
         seconds=statistics.fmean(o["seconds"] for o in outcomes),

@@ -125,6 +125,7 @@ def test_a_screen_runs_once_and_collects(tmp_path):
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").iterdir()}
     assert len(files) == 12
     best = found.cells[0]
+    assert {c.held.kind for c in found.cells if c.held is not None} == {"estimate"}
     name = "parity-tests_tasks_own_layers_Running"
     tried = {
         rate: json.loads(p.read_text())["validation"]
