@@ -106,10 +106,10 @@ def execute(run: Run, go_on: Callable[[], bool] = lambda: True) -> dict[str, Any
             break
     trained = time.monotonic() - began
     tests = [
-        _test(model, chosen, length, run.seed)
+        _test(model, chosen, length, TEST + run.seed)
         for length in (chosen.budget.length, *chosen.budget.longer)
     ]
-    checked = _test(model, chosen, chosen.budget.length, run.seed, VALIDATION)
+    checked = _test(model, chosen, chosen.budget.length, VALIDATION + run.seed)
     inputs = chosen.sample(1, chosen.budget.length, Generator().manual_seed(0)).inputs
     return {
         **asdict(run),
@@ -139,9 +139,9 @@ def _step(model: Model, optimiser: torch.optim.Optimizer, chosen: Task, draw: Ge
 
 
 @torch.no_grad()
-def _test(model: Model, chosen: Task, length: int, seed: int, first: int = TEST) -> dict[str, Any]:
+def _test(model: Model, chosen: Task, length: int, seed: int) -> dict[str, Any]:
     rows = max(32, min(512, _SYMBOLS // length))
-    batch = chosen.sample(rows, length, Generator().manual_seed(first + seed))
+    batch = chosen.sample(rows, length, Generator().manual_seed(seed))
     part = max(1, _SYMBOLS // length // 8)
     outputs = torch.cat([model(x)[0] for x in batch.inputs.split(part)])
     answers = decide(chosen, outputs)
