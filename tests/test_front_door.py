@@ -212,7 +212,10 @@ def test_what_cannot_be_opened_or_saved_is_one_sentence(tmp_path):
         with pytest.raises(InputError, match=message):
             longstate.load(tmp_path / name)
     for thing, message in (
-        (torch.nn.Linear(2, 2), "cannot save a Linear; a Forecaster, a TextModel"),
+        (
+            torch.nn.Linear(2, 2),
+            "a Linear; a Forecaster, a Classifier, a Regressor, a TextModel",
+        ),
         (type("Mine", (S4D,), {})(4), "Mine is not a layer of longstate.layers"),
     ):
         with pytest.raises(InputError, match=message):
