@@ -117,18 +117,15 @@ def _train(
     seed: int,
     show: Callable[[Progress], None] | None,
 ) -> _End:
-    """Train the student; in the end it has its best weights, whatever ended the training."""
-    started, losses, best = time.monotonic(), [], copy.deepcopy(task.model.state_dict())
+    """Train the student."""
+    started, losses = time.monotonic(), []
 
     def looked(progress: Progress) -> None:
         losses.append(progress.looks[-1].validation_loss)
-        if progress.best_step == progress.step:
-            best.update(copy.deepcopy(task.model.state_dict()))
 
     try:
         history = train(task, settings, seed=seed, show=show, looked=looked)
     except NotFiniteError as e:
-        task.model.load_state_dict(best)
         seconds = time.monotonic() - started
         return _End(losses or [math.nan], e.step, seconds, "not finite", e.where)
     return _End(losses, task.steps, history.seconds, history.ended)

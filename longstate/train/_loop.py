@@ -63,7 +63,8 @@ def train(
     looked: Callable[[Progress], None] | None = None,
     ended: Callable[[TrainingHistory], None] | None = None,
 ) -> TrainingHistory:
-    """Train `task.model`. At the end it has the best weights on the validation part.
+    """Train `task.model`. At the end, also by a loss that is not finite, it has the best weights on
+    the validation part.
 
     In a process group all ranks train it together: see `longstate.train._parallel`. Rank 0 writes
     the checkpoints, and calls `show` and `looked`.
@@ -98,18 +99,22 @@ def train(
             run.save(best)
             if looked is not None:
                 looked(progress)
-        while not progress.ended:
-            out_of_time = _epoch(run, best, started, interrupted, show)
-            if interrupted.is_set():
-                break
-            best = _look(run, best)
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            progress.ended = _ending(progress, settings, out_of_time)
-            if run.shrinking is not None:
-                run, best = _shrink(run, run.shrinking, best)
-            run.save(best)
-            if looked is not None:
-                looked(progress)
+        try:
+            while not progress.ended:
+                out_of_time = _epoch(run, best, started, interrupted, show)
+                if interrupted.is_set():
+                    break
+                best = _look(run, best)
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+                progress.ended = _ending(progress, settings, out_of_time)
+                if run.shrinking is not None:
+                    run, best = _shrink(run, run.shrinking, best)
+                run.save(best)
+                if looked is not None:
+                    looked(progress)
+        except NotFiniteError:
+            task.model.load_state_dict(best)
+            raise
         if interrupted.is_set():
             run.save(best)
         task.model.load_state_dict(best)

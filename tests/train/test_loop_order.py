@@ -144,3 +144,18 @@ def test_seconds_of_all_parts_are_added(tmp_path, monkeypatch):
     history = train(Written([1]), settings(2), keeping=keeping, show=show)
     # The checkpoint of step 4 says 30 s; four steps follow, the last of which ends at 30 s.
     assert history.seconds == 60
+
+
+def test_a_loss_that_is_not_finite_leaves_the_best_weights():
+    task, seen = Written([3.0, 1.0, 2.0], losses=[0.0] * 2 * BATCHES + [0.0, float("nan")]), []
+    weights = []
+
+    def looked(progress):
+        seen.append(progress.step)
+        weights.append(task.model.weight.detach().clone())
+
+    with pytest.raises(InputError, match=f"stopped at step {2 * BATCHES + 1}"):
+        train(task, Training(epochs=5), looked=looked)
+    assert seen == [0, BATCHES, 2 * BATCHES]
+    assert not torch.equal(weights[1], weights[2])
+    assert torch.equal(task.model.weight.detach(), weights[1])
