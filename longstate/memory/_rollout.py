@@ -88,8 +88,9 @@ def rollout(layers: "Sequence[HiddenAttention]") -> Rollout:
     best = int(total[0, -1].argmax())
     return Rollout(
         kind="heuristic",
-        scope=layers[0].scope,
-        sentence=f"The input at {best} is the most relevant one for the last output.",
+        scope=next((layer.scope for layer in layers if layer.scope == THIS_DATA), layers[0].scope),
+        sentence=f"The input at {best} is the most relevant one for the last output of the first "
+        "row.",
         relevance=total,
     )
 

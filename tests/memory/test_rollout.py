@@ -45,7 +45,10 @@ def test_a_system_joins_layers_on_data(layer):
     with torch.no_grad():
         system = hidden_attention(layer.system(), length=10)
     assert system.rollout().relevance.shape == (1, 10, 10)
-    assert rollout([system, hidden_attention(trace)]).relevance.shape == (3, 10, 10)
+    assert system.rollout().scope == "all inputs"
+    both = rollout([system, hidden_attention(trace)])
+    assert both.relevance.shape == (3, 10, 10)
+    assert both.scope == "this data"
 
 
 class Selection(nn.Module):
