@@ -7,7 +7,7 @@ import torch
 
 from longstate.compress import StateCodec, fit_codec, park, plain_codec, unpark
 from longstate.compress._fit import _coordinates
-from longstate.compress._future import future_energy, observed, sources, states_at
+from longstate.compress._future import future_energy, loaded, observed, sources, states_at
 from longstate.compress._quantizer import code_length, gaussian_entropy, gaussian_error
 from longstate.errors import InputError
 from longstate.layers import S4D, Attention, Mamba
@@ -37,7 +37,8 @@ def energy(source, e):
 @pytest.mark.parametrize("name", LINEAR)
 def test_variances_are_squared_hankel_singular_values(name):
     """Variances in a codec's coordinates are the squared Hankel singular values of the outputs that
-    are still to come, and the rotation changes nothing."""
+    are still to come, and the rotation changes nothing. Q is loaded on its diagonal: each of them
+    is then larger by at most the load times the largest eigenvalue of P."""
     layer = made(name).double()
     (source,) = sources(layer)
     R, back = _coordinates(source.observe, source.reach, True)
@@ -46,8 +47,14 @@ def test_variances_are_squared_hankel_singular_values(name):
     later = DenseSystem(A, B, C @ A, torch.zeros_like(C @ B), discrete=True)
     sigma = hankel(later).values.reshape(len(R), -1)
     variance = (R.mT @ source.reach @ R).diagonal(dim1=1, dim2=2)
-    # Q is loaded by 1e-9 of its mean, which moves them by about as much
-    torch.testing.assert_close(variance, sigma.square(), rtol=1e-6, atol=1e-7 * float(sigma.max()))
+    values, vectors = torch.linalg.eigh(source.reach)
+    root = vectors * values.clamp(min=0).sqrt()[:, None]
+    exact = torch.linalg.eigvalsh(root.mT @ loaded(source.observe) @ root).flip(-1)
+    torch.testing.assert_close(variance, exact)
+    load = (loaded(source.observe) - source.observe)[:, :1, 0]
+    torch.testing.assert_close(torch.maximum(exact, sigma.square()), exact)
+    most = sigma.square() + load * values[:, -1:]
+    torch.testing.assert_close(torch.minimum(exact, most), exact)
     torch.testing.assert_close(R @ back, torch.eye(R.shape[-1]).double().expand_as(R))
 
 
