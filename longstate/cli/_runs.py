@@ -25,8 +25,8 @@ Run = Annotated[
 Reading = Annotated[
     Path | None,
     typer.Option(
-        help="What the model reads: a text file, a CSV file for a forecaster, or a .npy file of "
-        "token numbers."
+        help="What the model reads: a text file or a .npy file of token numbers, a CSV file for a "
+        "forecaster, a file or folder of series for a classifier."
     ),
 ]
 

@@ -87,7 +87,7 @@ def reduce(
         healing = _heal_data(subject, learn, length)
     with working("reducing", sum(1 for _ in layers_of(subject.model))) as show:
         small, report = make_smaller(
-            subject.found, learn.data(rows, length), keep=keep, tol=tol, budget=budget,
+            subject.found, learn.whole(rows, length), keep=keep, tol=tol, budget=budget,
             method=method, allocation=allocation, progress=show,  # type: ignore[arg-type]
         )  # fmt: skip
     if heal_minutes is not None:
@@ -113,7 +113,7 @@ def reduce(
 
 def _heal_data(
     subject: "subjects.Subject", read: "subjects.Reading", length: int
-) -> "Tensor | Callable[[], object]":
+) -> "Tensor | list[Tensor] | Callable[[], object]":
     """All of the data, for healing.
 
     Raises:
@@ -123,7 +123,7 @@ def _heal_data(
 
     if subject.forecaster is not None and read.frame is not None:
         return partial(read_windows, subject.forecaster, read.frame)
-    data: Any = read.data(MOST_ROWS, length)
+    data: Any = read.whole(MOST_ROWS, length)
     if data is None:
         raise InputError("--heal-minutes needs --data, what the model usually reads")
     if read.tokens is not None and len(data) < 2:
@@ -131,7 +131,7 @@ def _heal_data(
             f"--heal-minutes needs at least 2 pieces of --length {length} in three quarters of the "
             f"text, which are {len(read.tokens):,} tokens; give more text or a smaller --length"
         )
-    made: Tensor = data
+    made: Tensor | list[Tensor] = data
     return made
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -19,6 +20,8 @@ from longstate.models._exchange import put_at
 
 Batch = Tensor | Callable[[], object]
 Data = Batch | Sequence[Batch]
+Given = Data | np.ndarray | Sequence[np.ndarray]
+"""Data, or series for a classifier or a regressor, as their `predict` takes them."""
 _SAMPLES = 4096  # tokens or samples of one batch
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from longstate.compress import _models as models
-from longstate.compress._data import Batch, Data, apart, batches_of, nats
+from longstate.compress._data import Batch, Given, apart, batches_of, nats
 from longstate.compress._report import Healing
 from longstate.errors import InputError
 from longstate.memory._recording import run_once
@@ -51,7 +51,7 @@ class Healed(NamedTuple):
 def heal(
     small: Any,
     model: Any,
-    data: Data,
+    data: Given,
     *,
     minutes: float,
     seed: int = 0,
@@ -78,7 +78,8 @@ def heal(
     """
     check_minutes(minutes)
     teacher, student = models.inner(model), copy.deepcopy(models.inner(small))
-    task = _Distillation(teacher, student, _Rows(calls_of(teacher, batches_of(data))), seed)
+    batches = batches_of(models.input_of(model, data))
+    task = _Distillation(teacher, student, _Rows(calls_of(teacher, batches)), seed)
     settings = Training(
         epochs=EPOCHS, minutes=minutes, batch_size=task.size, learning_rate=RATE,
         dynamics_rate=DYNAMICS_RATE, weight_decay=0.0, patience=PATIENCE,

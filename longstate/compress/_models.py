@@ -4,14 +4,16 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from longstate import layers as known
 from longstate.errors import InputError
 from longstate.layers import Layer
 from longstate.models import ForecastModel, LanguageModel
 from longstate.models._exchange import described, mixers, put_at
+from longstate.models._series import SeriesModel
 from longstate.train import Forecaster, TextModel
+from longstate.train._series_estimator import SeriesEstimator
 
 
 def inner(model: Any) -> nn.Module:
@@ -22,12 +24,34 @@ def inner(model: Any) -> nn.Module:
     """
     if isinstance(model, Forecaster | TextModel):
         return model.model
+    if isinstance(model, SeriesEstimator):
+        return model.network_
     if not isinstance(model, nn.Module):
         raise InputError(
-            "model must be a Forecaster, a TextModel, a model or a layer; got "
-            f"{type(model).__name__}"
+            "model must be a Forecaster, a TextModel, a Classifier, a Regressor, a model or a "
+            f"layer; got {type(model).__name__}"
         )
     return model
+
+
+def input_of(model: Any, data: Any) -> Any:
+    """Data as the module of a model reads it: series for a classifier become tensors (b, t, c).
+
+    Raises:
+        InputError: the model cannot read it.
+    """
+    if not isinstance(model, SeriesEstimator) or data is None or _batches(data):
+        return data
+    if callable(data):
+        raise InputError(
+            f"data of a {type(model).__name__} must be series, as for predict; got a function"
+        )
+    return model.inputs(data)
+
+
+def _batches(data: Any) -> bool:
+    """Whether this is a list of tensors (b, t, c)."""
+    return isinstance(data, list) and all(isinstance(x, Tensor) and x.dim() == 3 for x in data)
 
 
 def outer(model: Any, small: nn.Module) -> Any:
@@ -38,6 +62,9 @@ def outer(model: Any, small: nn.Module) -> Any:
     if isinstance(model, TextModel):
         assert isinstance(small, LanguageModel)
         return model.with_model(small)
+    if isinstance(model, SeriesEstimator):
+        assert isinstance(small, SeriesModel)
+        return model.with_network(small)
     return small
 
 

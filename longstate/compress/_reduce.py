@@ -10,7 +10,7 @@ from torch import nn
 from longstate._numbers import number
 from longstate.compress import _models as models
 from longstate.compress._allocate import Allocation, even, sensitivities, spend, within
-from longstate.compress._data import Batch, Data, batches_of, exchanged, nats, outputs, share
+from longstate.compress._data import Batch, Given, batches_of, exchanged, nats, outputs, share
 from longstate.compress._heal import check_minutes, heal
 from longstate.compress._linear import LinearPlan
 from longstate.compress._observed import collect, errors, need_data
@@ -33,7 +33,7 @@ from longstate.memory._recording import find_layers
 
 def reduce(
     model: Any,
-    data: Data | None = None,
+    data: Given | None = None,
     *,
     keep: float | None = None,
     tol: float | None = None,
@@ -53,9 +53,11 @@ def reduce(
     like the model.
 
     Args:
-        model: a `Forecaster`, a `TextModel`, a model, a stack or a layer. It is not changed.
+        model: a `Forecaster`, a `TextModel`, a `Classifier`, a `Regressor`, a model, a stack or a
+            layer. It is not changed.
         data: input of the model: tokens (b, t), or u (b, t, d); a function without arguments that
-            runs the model; or a list of these.
+            runs the model; or a list of these. For a classifier or a regressor series, as for
+            `predict`.
         keep: share of the bytes of the recurrences' states to keep.
         tol: largest error of a layer, as a share of its gain or output; each layer becomes as small
             as that allows.
@@ -73,7 +75,8 @@ def reduce(
             selective layer has no data; or no layer can become smaller.
     """
     _check(keep, tol, budget, method, allocation)
-    module, batches = models.inner(model), batches_of(data)
+    module = models.inner(model)
+    batches = batches_of(models.input_of(model, data))
     if heal_minutes is not None:
         check_minutes(heal_minutes)
         if not batches:

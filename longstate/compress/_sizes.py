@@ -10,7 +10,7 @@ import torch
 from longstate._numbers import number
 from longstate.compress import _models as models
 from longstate.compress._allocate import even
-from longstate.compress._data import Data, batches_of, exchanged
+from longstate.compress._data import Given, batches_of, exchanged
 from longstate.compress._plan import Plan, state_bytes
 from longstate.compress._reduce import plans_of
 from longstate.compress._report import Method
@@ -71,7 +71,7 @@ class SizeCurve(Result):
 def size_curve(
     model: Any,
     metric: Callable[[Any], float],
-    data: Data | None = None,
+    data: Given | None = None,
     *,
     shares: Sequence[float] = SHARES,
     seconds: float = 30.0,
@@ -94,7 +94,7 @@ def size_curve(
         InputError: see `reduce`.
     """
     module, begun, last = models.inner(model), time.monotonic(), 0.0
-    plans, _ = plans_of(module, batches_of(data), method)
+    plans, _ = plans_of(module, batches_of(models.input_of(model, data)), method)
     if not plans:
         raise InputError(f"this {type(module).__name__} has no layer whose state can be smaller")
     fixed = sum(state_bytes(f.layer) for f in find_layers(module))

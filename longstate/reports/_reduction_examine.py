@@ -1,7 +1,8 @@
 """What the page about a reduction shows: figures that are measured here, on the data given.
 
-The metric of the task is the loss of the next token for a language model, and the squared error on
-rows that were not used for training for a forecaster. Every measurement has a limit of time or
+The metric of the task is the loss of the next token for a language model; the squared error on rows
+that were not used for training for a forecaster; and for a classifier the log loss of its network
+on labelled series. Every measurement has a limit of time or
 size; what it leaves out is a note.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,9 @@ from longstate.compress._models import inner
 from longstate.errors import InputError
 from longstate.models import LanguageModel
 from longstate.reports._subject import Reading, Subject
-from longstate.train import Forecaster
+from longstate.train import Classifier, Forecaster, Regressor, SeriesData
+from longstate.train._series_evaluation import class_places
+from longstate.train._targets import numbers_of
 
 ROWS, LENGTH = 8, 256  # stretches of a text for the metric, and tokens of each
 SECONDS = 20.0  # for the curve of sizes
@@ -80,8 +84,8 @@ class ReductionReport:
         before, after: metric of the two models.
         sizes: the state's size against the metric.
         bits: bits of a parked state of the smaller model against the metric.
-        paces: seconds of a token, or of a forecast, before and after, in turn; medians.
-        pace_of: what these are of: "token" or "forecast".
+        paces: seconds of a token, a forecast or a case, before and after, in turn; medians.
+        pace_of: what these are of: "token", "forecast" or "case".
         notes: what was not measured, and why.
         environment: where it was measured.
     """
@@ -128,7 +132,7 @@ def examine(
     else:
         before, after = metric.of(subject.found), metric.of(small)
         progress("sizes of the state")
-        data = reading.data(ROWS, LENGTH)
+        data = reading.whole(ROWS, LENGTH)
         sizes = size_curve(subject.found, metric.of, data, seconds=SECONDS)
         if sizes.left_out:
             notes.append(
@@ -155,6 +159,8 @@ def metric_of(subject: Subject, reading: Reading) -> Metric | None:
     if isinstance(subject.model, LanguageModel):
         tokens = _tokens(reading, ROWS, LENGTH)
         return Metric("nats per token", partial(_loss, tokens=tokens))
+    if reading.series is not None:
+        return _series_metric(subject.found, reading.series)
     if subject.forecaster is None or reading.frame is None:
         return None
     frame = reading.frame
@@ -164,6 +170,26 @@ def metric_of(subject: Subject, reading: Reading) -> Metric | None:
         return scores["model"]
 
     return Metric("mean squared error", squared)
+
+
+def _series_metric(found: Any, series: SeriesData) -> Metric | None:
+    """Of the network alone, which is what becomes smaller."""
+    if series.y is None:
+        return None
+    if isinstance(found, Regressor):
+        truth = numbers_of(series.y, len(series.X))
+
+        def squared(model: Regressor) -> float:
+            return float(((model.predict(series.X, seen=1.0) - truth) ** 2).mean())
+
+        return Metric("mean squared error of the network", squared)
+    places = class_places(found, series.y)
+
+    def cost(model: Classifier) -> float:
+        p = model.predict_proba(series.X, seen=1.0)
+        return float(-np.log(np.maximum(p[np.arange(len(p)), places], 1e-12)).mean())
+
+    return Metric("log loss of the network", cost)
 
 
 @torch.no_grad()
@@ -204,15 +230,18 @@ def _later(model: nn.Module, state: Any, tokens: Tensor) -> float:
 
 
 def _paces(one: nn.Module, two: nn.Module, reading: Reading) -> tuple[Paces | None, str]:
-    """Seconds of a token, or of a forecast, of both models in turn."""
+    """Seconds of a token, a forecast or a case, of both models in turn."""
     if isinstance(one, LanguageModel) and isinstance(two, LanguageModel):
         assert reading.tokens is not None
         token = reading.tokens[:1]
         return _in_turn(partial(_steps, one, token), partial(_steps, two, token), _STEPS), "token"
-    if reading.run is None:
-        return None, "forecast"
-    (call, *_) = calls_of(one, [reading.run])
-    return _in_turn(partial(_once, one, call), partial(_once, two, call), 1), "forecast"
+    of, batch = (
+        ("forecast", reading.run) if reading.series is None else ("case", reading.data(1, 0))
+    )
+    if batch is None:
+        return None, of
+    (call, *_) = calls_of(one, [batch])
+    return _in_turn(partial(_once, one, call), partial(_once, two, call), 1), of
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from longstate._saved import load
 from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
-from longstate.train import Classifier, Forecaster, Regressor, TextModel, read_csv
+from longstate.train import Forecaster, SeriesData, TextModel, read_csv, read_series
+from longstate.train._series_estimator import SeriesEstimator
 from longstate.train._windows import Windows
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Subject:
 
         Args:
             data: for a text model a text, or integers below the vocabulary's size in a `.npy` file;
-                for a forecaster a CSV file with the columns of its training. None: the validation
+                for a forecaster a CSV file with the columns of its training; for a classifier or
+                a regressor series as `longstate.train.read_series` reads them. None: the validation
                 text of a text run, or a short default text; no data for other models.
 
         Raises:
@@ -81,9 +83,12 @@ class Subject:
             return _read_tokens(self, self.vocabulary, data)
         if data is None:
             return Reading("no data", None, None)
+        if isinstance(self.found, SeriesEstimator):
+            return _read_series(self.found, data)
         if self.forecaster is None:
             raise InputError(
-                f"{self.name} cannot read {data}: only forecasters and language models read data"
+                f"{self.name} cannot read {data}: only a run of `longstate train` and language "
+                "models read data"
             )
         return _read_rows(self.forecaster, data)
 
@@ -98,6 +103,8 @@ class Reading:
         run: runs the model on the data; None if there is none.
         text: function from tokens to text; None if there is none.
         frame: rows for a forecaster; None if there are none.
+        series: cases for a classifier or a regressor; None if there are none.
+        estimator: the one that reads them.
     """
 
     what: str
@@ -105,14 +112,32 @@ class Reading:
     run: Callable[[], object] | None
     text: Callable[[list[int]], str] | None = None
     frame: "pd.DataFrame | None" = None
+    series: SeriesData | None = None
+    estimator: SeriesEstimator | None = None
 
     def split(self, share: float = 0.75) -> "tuple[Reading, Reading]":
-        """A text in two: to learn from, and to measure on. Other data as it is, twice."""
+        """A text or series in two: to learn from, and to measure on. Rows of a forecaster as they
+        are, twice, because it evaluates on their last part."""
+        if self.series is not None:
+            n = len(self.series.X)
+            judged = np.unique(np.linspace(0, n - 1, max(1, round((1 - share) * n))).astype(int))
+            learnt = np.setdiff1d(np.arange(n), judged)
+            return self._cases(learnt), self._cases(judged)
         if self.tokens is None:
             return self, self
         at = round(share * len(self.tokens))
         first, second = self.tokens[:at], self.tokens[at:]
         return replace(self, tokens=first), replace(self, tokens=second)
+
+    def whole(self, rows: int, length: int) -> "Data | list[Tensor] | None":
+        """Data for `reduce` and `heal`: as `data`, but all of the series."""
+        return self.data(rows, length) if self.series is None else self.batches()
+
+    def batches(self) -> list[Tensor]:
+        """The cases as input (b, t, c) of the network, a tensor for each length."""
+        assert self.series is not None
+        assert self.estimator is not None
+        return self.estimator.inputs(self.series.X)
 
     def words(self, count: int) -> tuple[str, ...]:
         """Text of each of the first tokens; empty if unknown."""
@@ -120,8 +145,16 @@ class Reading:
             return ()
         return tuple(self.text([i]) for i in self.tokens[:count].tolist())
 
+    def _cases(self, places: np.ndarray) -> "Reading":
+        assert self.series is not None
+        some = self.series.take(places.tolist())
+        return replace(self, what=f"{len(places)} of {self.what}", series=some)
+
     def data(self, rows: int, length: int) -> Data | None:
-        """Data for `certify` and `record`: for a text, evenly spaced pieces (b, t)."""
+        """Data for `certify` and `record`: for a text, evenly spaced pieces (b, t); of series
+        some of the most frequent length."""
+        if self.series is not None:
+            return max(self.batches(), key=len)[:rows]
         if self.tokens is None:
             return self.run
         t = min(length, len(self.tokens))
@@ -143,7 +176,7 @@ def open_subject(path: str | Path) -> Subject:
         return Subject(name, found.model, "rows", window, folder, found, found)
     if isinstance(found, TextModel):
         return Subject(name, found.model, "tokens", found.context, folder, found=found)
-    if isinstance(found, Classifier | Regressor):
+    if isinstance(found, SeriesEstimator):
         return Subject(name, found.network_, "samples", None, folder, found=found)
     if isinstance(found, ForecastModel):
         return Subject(name, found, "rows", found.spec.window, folder, found=found)
@@ -223,6 +256,13 @@ def _numbers(path: Path) -> Tensor:
     if not np.issubdtype(numbers.dtype, np.integer):
         raise InputError(f"{path} must hold whole numbers; it holds {numbers.dtype}")
     return torch.from_numpy(numbers.astype(np.int64).reshape(-1))
+
+
+def _read_series(estimator: SeriesEstimator, data: Path) -> Reading:
+    series = read_series(data, estimator.source.columns, labelled=False)
+    estimator.source.check_rate(series.rate)
+    what = f"the {len(series.X)} cases of {data}"
+    return Reading(what, None, None, series=series, estimator=estimator)
 
 
 def _read_rows(forecaster: Forecaster, data: Path) -> Reading:

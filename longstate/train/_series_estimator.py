@@ -3,10 +3,11 @@
 Axes: n cases, t time, c channels, k outputs.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -61,6 +62,9 @@ class Validated(NamedTuple):
     left_out: Tensor | None
 
 
+Kind = TypeVar("Kind", bound="SeriesEstimator")
+
+
 class SeriesEstimator(Estimator):
     """Base of `Classifier` and `Regressor`. Subclasses set the parameters."""
 
@@ -85,6 +89,19 @@ class SeriesEstimator(Estimator):
     def save(self, path: str | Path) -> None:
         """Write the estimator to one safetensors file; `longstate.load` reads it."""
         raise NotImplementedError
+
+    def with_network(self: Kind, network: SeriesModel) -> Kind:
+        """A copy with another network of the same channels and outputs. Calibration and shares stay
+        those of this estimator."""
+        new = copy.copy(self)
+        new.network_ = network
+        return new
+
+    def inputs(self, X: Any) -> list[Tensor]:
+        """Series as input of `network_`: a tensor (b, t, c) for each length."""
+        cases = self._read(X)
+        found = [cases.take((cases.lengths == t).nonzero()[:, 0]) for t in cases.lengths.unique()]
+        return [part.values.float() for part in found]
 
     def _fuse(self, validated: Validated, goal: Goal) -> Fusion:
         """How network and convolutions make the outcome, from validation cases."""

@@ -131,7 +131,7 @@ def evaluate_classifier(
     Raises:
         InputError: a class was not in training, or the series do not fit.
     """
-    truth = _known(model, y)
+    truth = class_places(model, y)
     p = model.predict_proba(X)
     best, confidence = p.argmax(1), p.max(1)
     classes = tuple(str(c) for c in model.classes_.tolist())
@@ -173,7 +173,7 @@ def evaluate_classifier(
     )
 
 
-def _known(model: Classifier, y: Any) -> np.ndarray:
+def class_places(model: Classifier, y: Any) -> np.ndarray:
     """The number of each case's class."""
     labels = np.asarray(y)
     known = {str(c): i for i, c in enumerate(model.classes_.tolist())}

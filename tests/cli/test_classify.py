@@ -62,3 +62,31 @@ def test_wrong_input_is_one_sentence(run, capsys):
     other.write_text("@classLabel true low\n@data\n1,2:3,4:low\n")
     assert main(["predict", str(run), str(other)]) == 2
     assert "X has 2 channels, but the model was fitted to 1" in capsys.readouterr().err
+
+
+def test_reduce_makes_a_smaller_run_with_a_page(run, tmp_path, capsys):
+    small, data = tmp_path / "small", f"{run.parent}/x.ts"
+    assert main(["reduce", str(run), "--data", data, "--keep", "0.5", "--out", str(small)]) == 0
+    out = capsys.readouterr().out
+    assert "log loss of the network" in out
+    assert "cases" in out
+    page = (small / "report.html").read_text()
+    assert "Memory against the task" in page
+    assert "24 cases of" in page
+    assert main(["evaluate", str(small), data]) == 0
+    assert "24 test cases" in capsys.readouterr().out
+
+
+def test_healing_is_judged_on_cases_that_it_did_not_learn_from(run, tmp_path, capsys):
+    small, data = tmp_path / "small", f"{run.parent}/x.ts"
+    options = ["--data", data, "--keep", "0.25", "--heal-minutes", "0.02", "--out", str(small)]
+    assert main(["reduce", str(run), *options]) == 0
+    assert "6 of the 24 cases of" in (small / "report.html").read_text()
+
+
+def test_memory_and_certify_read_series(run, tmp_path, capsys):
+    data = f"{run.parent}/x.ts"
+    assert main(["memory", str(run), "--data", data, "--out", str(tmp_path / "m.html")]) == 0
+    assert "24 cases of" in (tmp_path / "m.html").read_text()
+    assert main(["certify", str(run), "--data", data]) in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err
