@@ -79,6 +79,20 @@ PAPERS = {
         "2405.13975",
         _ICLR,
     ),
+    "LinearCDE": Paper(
+        "cirone2024deep",
+        "Theoretical Foundations of Deep Selective State-Space Models",
+        (
+            "Muca Cirone, Nicola",
+            "Orvieto, Antonio",
+            "Walker, Benjamin",
+            "Salvi, Cristopher",
+            "Lyons, Terry",
+        ),
+        2024,
+        "2402.19047",
+        _NEURIPS,
+    ),
     "SMR": Paper(
         "qi2024smr",
         "SMR: State Memory Replay for Long Sequence Modeling",

@@ -39,6 +39,7 @@ def subjects() -> list[Subject]:
         _subject(layers.Longhorn, "exact"),
         _subject(layers.SMR, small=8),
         *(_subject(cls) for cls in (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM)),
+        _subject(layers.LinearCDE, small=8),
         _subject(layers.GatedSSM),
         _subject(layers.Attention, small=8),
     ]

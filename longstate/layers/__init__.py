@@ -11,6 +11,7 @@ from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.gated_ssm import GatedSSM as GatedSSM
 from longstate.layers.hope import HOPE as HOPE
+from longstate.layers.linear_cde import LinearCDE as LinearCDE
 from longstate.layers.linoss import LinOSS as LinOSS
 from longstate.layers.longhorn import Longhorn as Longhorn
 from longstate.layers.mamba import Mamba as Mamba

@@ -1,0 +1,162 @@
+"""A linear controlled differential equation: the input chooses a whole matrix at every sample.
+
+    dZ = sum_i A_i Z d(omega_i) + B d(omega)          omega = (time, path)
+    y  = C Z + D u
+
+u_t is the slope of the path on the interval before sample t, (1, u_t) that of omega. On an interval
+of length dt the equation has constant coefficients, and the step is exact:
+
+    M_t = dt (A_0 + sum_i u_ti A_i)      Z_t = exp(M_t) Z_{t-1} + phi(M_t) dt B (1, u_t)
+    phi(M) = (exp(M) - 1) / M
+
+To drive the equation by a path instead of its slope, pass differences of the path.
+
+Dense matrices do not commute, so Z follows the order of the inputs: one layer tracks products in
+any finite group, such as the even permutations of five things, for which layers with diagonal
+matrices need more depth for longer words. "diagonal" is that diagonal layer, real; "block" has
+blocks on the diagonal.
+
+Muca Cirone et al., "Theoretical Foundations of Deep Selective State-Space Models", NeurIPS 2024,
+arXiv:2402.19047. Differs from the paper: steps are exact, where the official code takes Euler
+steps or a solver; the matrices learn, and begin skew-symmetric with a small decay (diagonal ones
+with the decay alone), so that the state of a long sequence neither grows nor vanishes at first.
+Nothing keeps it stable in training.
+
+Every sample waits for the one before it, except in the diagonal layer. Time and memory of a sample
+grow with d_model * d_state * k numbers of A, and with matrices of k by k, where k is the size of a
+block.
+
+Axes: b batch, t time, d channels, i coordinates of omega (1 + d), n state, g blocks of k by k.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longstate.layers._base import (
+    Layer,
+    State,
+    check_call,
+    full_precision,
+    of_no_rows,
+    scaled,
+    zero_masked,
+)
+from longstate.layers._channelwise import log_uniform
+from longstate.ops.diagonal_scan import diagonal_scan
+
+VARIANTS = ("dense", "block", "diagonal")
+
+
+class LinearCDE(Layer):
+    """One state for all channels, moved by a matrix that is linear in the input.
+
+    State: {"z": (b, n)}.
+
+    Args:
+        d_model: channels in and out.
+        d_state: n.
+        variant: "dense", "block" or "diagonal".
+        block: k, size of a block of "block".
+        decay_min, decay_max: range of the initial decays, per regular interval.
+
+    Raises:
+        ValueError: an option is out of its range, or `block` does not divide `d_state`.
+    """
+
+    dynamics = ("A",)
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 64,
+        variant: str = "dense",
+        block: int = 4,
+        decay_min: float = 1e-3,
+        decay_max: float = 1e-1,
+    ):
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
+        k = {"dense": d_state, "block": block, "diagonal": 1}[variant]
+        if d_state < 1 or k < 1 or d_state % k:
+            raise ValueError(
+                f"d_state must be at least 1 and a multiple of block; got {d_state} and {k}"
+            )
+        if not 0 < decay_min <= decay_max:
+            raise ValueError(
+                f"decay_min and decay_max must be in order and above 0; got {decay_min} and "
+                f"{decay_max}"
+            )
+        self.d_model, self.d_state, self.k = d_model, d_state, k
+        free = torch.randn(1 + d_model, d_state // k, k, k) * (2 * k * (1 + d_model)) ** -0.5
+        turning = free - free.mT
+        decays = log_uniform((d_state // k, k), decay_min, decay_max).exp()
+        turning[0] -= torch.diag_embed(decays)
+        self.A = nn.Parameter(turning)
+        self.B = nn.Parameter(torch.randn(d_state, 1 + d_model) * (1 + d_model) ** -0.5)
+        self.C = nn.Parameter(torch.randn(d_model, d_state) * d_state**-0.5)
+        self.D = nn.Parameter(torch.randn(d_model))
+
+    def init_state(self, batch: int) -> State:
+        """Zero."""
+        return {"z": self.D.new_zeros(batch, self.d_state, dtype=self._dtype())}
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t d"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b t d"], State]:
+        """See `Layer`. `dt` and `rate` are exact for an input that is constant between samples."""
+        state = check_call(self, u, state, dt, mask, reset, rate)
+        if len(u) == 0:
+            return of_no_rows(self, u)
+        wide, time = zero_masked(u.to(self._dtype()), mask), scaled(u, dt, rate)
+        if mask is not None:  # an interval of length 0 changes nothing
+            time = mask.to(wide.dtype) if time is None else torch.where(mask, time, 0)
+        with full_precision(u):
+            kept, added = self._steps(wide, time)
+            z, last = self._scan(kept, added, state["z"], reset)
+            y = F.linear(z, self.C.to(z.dtype)) + self.D * wide
+        return zero_masked(y, mask).to(u.dtype), {"z": last}
+
+    def _steps(self, u: Tensor, time: Tensor | None) -> tuple[Tensor, Tensor]:
+        """exp(M) (b, t, g, k, k), and what is added to the state (b, t, g, k)."""
+        slope = F.pad(u, (1, 0), value=1.0)
+        if time is not None:
+            slope = slope * time[..., None].to(u.dtype)
+        g, k = self.A.shape[1:3]
+        M = torch.einsum("bti,igkl->btgkl", slope, self.A.to(u.dtype))
+        drive = F.linear(slope, self.B.to(u.dtype)).unflatten(-1, (g, k))
+        if k == 1:
+            m = M[..., 0]
+            small = m.abs() < 1e-4
+            whole = torch.where(small, 1, m)
+            phi = torch.where(small, 1 + m / 2, torch.expm1(whole) / whole)
+            return M.exp(), phi * drive
+        both = F.pad(torch.cat([M, drive[..., None]], -1), (0, 0, 0, 1)).matrix_exp()
+        return both[..., :k, :k], both[..., :k, k]
+
+    def _scan(
+        self, kept: Tensor, added: Tensor, z: Tensor, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """All states (b, t, n), and the last one."""
+        if kept.shape[-1] == 1:
+            return diagonal_scan(added[..., 0], kept[..., 0, 0], z, reset=reset)
+        if reset is not None:
+            kept = kept.masked_fill(reset[..., None, None, None], 0)
+        states, z = [], z.unflatten(-1, kept.shape[2:4])
+        for t in range(kept.shape[1]):
+            z = (kept[:, t] @ z[..., None])[..., 0] + added[:, t]
+            states.append(z)
+        return torch.stack(states, 1).flatten(2), z.flatten(1)
+
+    def _dtype(self) -> torch.dtype:
+        return torch.promote_types(self.D.dtype, torch.float32)
