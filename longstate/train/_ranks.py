@@ -9,6 +9,7 @@ import datetime
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,11 +43,27 @@ def process_group() -> Iterator[int]:
     if together() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield rank()
         return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    dist.init_process_group("gloo", timeout=_PATIENCE, **_meeting_place())
     try:
         yield rank()
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Arguments of `init_process_group`: the store in which the ranks find each other.
+
+    `torchrun` on one machine keeps one store over its restarts, with the addresses of processes
+    that have ended; so each restart gets names of its own. On several machines the count of
+    restarts may differ between them, and the store is left to PyTorch.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if restarts == "0" or not one_machine:
+        return {}
+    store, number, count = next(dist.rendezvous("env://", timeout=_PATIENCE))
+    own = dist.PrefixStore(f"restart {restarts}", store)
+    return {"store": own, "rank": number, "world_size": count}
 
 
 @contextlib.contextmanager

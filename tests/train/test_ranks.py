@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -81,6 +83,22 @@ def test_two_ranks_are_one_process(tmp_path):
     same(fit(keeping=Keeping(tmp_path / "handed.safetensors")), fit())
     assert TextModel.load(tmp_path / "run").history.ended == "finished"
     assert Forecaster.load(tmp_path / "f").history.ended == "finished"
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--max-restarts=1", "-m", "tests.train.ranks_restart", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+
+
+def test_after_a_rank_was_killed_torchrun_goes_on_to_the_same_bits(tmp_path):
+    words(tmp_path / "text")
+    torchrun(tmp_path, "undisturbed", "live")
+    torchrun(tmp_path, "killed", "die")
+    assert (tmp_path / "killed.txt").read_text() == "1"
+    found, expected = (TextModel.load(tmp_path / name) for name in ("killed", "undisturbed"))
+    same_weights = (m.model.state_dict() for m in (found, expected))
+    assert_close(*same_weights, **EXACT)
 
 
 @pytest.mark.parametrize("pieces", [2, 7])
