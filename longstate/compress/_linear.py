@@ -12,7 +12,7 @@ All numbers are for regular samples (dt = 1, rate = 1) and a zero initial state.
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,18 +93,18 @@ class LinearPlan:
         layer = self._with(chosen)
         stored = joined(widened(layer).system())
         rounding = error_of(chosen, stored, tight=False).high
-        gain = float(norms_of(self.operator).high.max())
+        gain = gain_of(self.operator)
         error = error_of(self.operator, operator_of(widened(layer)))
         both = math.sqrt(2) if getattr(layer, "bidirectional", False) else 1.0
         bound = both * float((begin.bound + rounding).max())
         row = ReducedLayer(
             self.name, type(layer).__name__, d_state_of(self.layer), d_state_of(layer),
             found if self.method in ("auto", "balanced") else self.method,
-            predicted=bound / gain if math.isfinite(bound) else None,
+            predicted=bound / gain.low if math.isfinite(bound) else None,
             kind="upper_bound", scope=SCOPE,
-            measured=float(error.high.max()) / gain,
+            measured=float(error.high.max()) / gain.low,
             measured_kind="certified", measured_scope=SCOPE,
-            least=self._least(r) / gain,
+            least=self._least(r) / gain.high,
             condition=float(begin.condition.max()),
             bytes_before=state_bytes(self.layer), bytes_after=state_bytes(layer),
             full=self.tail(max(1, self.full * 9 // 10)) > FULL**2,
@@ -176,6 +176,19 @@ class LinearPlan:
     def _D(self) -> Tensor:
         D: Tensor = self.layer.system().D.detach().cpu().double()
         return D
+
+
+class Gain(NamedTuple):
+    """Bounds of a gain. A bound of an error is a share of `low`, the least error one of `high`."""
+
+    low: float
+    high: float
+
+
+def gain_of(operator: Operator) -> Gain:
+    """The gain of a layer: the largest of its channels."""
+    found = norms_of(operator)
+    return Gain(max(float(found.low.max()), 1e-300), max(float(found.high.max()), 1e-300))
 
 
 def improves(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:

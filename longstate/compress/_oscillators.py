@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longstate.compress._linear import SCOPE, improves, nothing
+from longstate.compress._linear import SCOPE, gain_of, improves, nothing
 from longstate.compress._plan import Made, d_state_of, state_bytes
 from longstate.compress._report import FULL, Method, ReducedLayer
 from longstate.compress._scores import scores
 from longstate.layers import Layer
 from longstate.layers.linoss import oscillation
 from longstate.memory import hankel, widened
-from longstate.memory._difference import error_of, look, norms_of
+from longstate.memory._difference import error_of, look
 from longstate.memory._refine import Poles, search
 
 Parts = tuple[Tensor, Tensor, Tensor]
@@ -69,14 +69,14 @@ class OscillatorPlan:
         error = error_of(self.modes, widened(layer).modes())
         if self.method not in ("auto", "balanced"):
             found = self.method
-        gain = float(norms_of(self.modes).high)
+        gain = gain_of(self.modes)
         dropped = self.share.clone().unflatten(0, (2, -1)).sum(0)[self.order[r:]].sum()
         row = ReducedLayer(
             self.name, type(layer).__name__, d_state_of(self.layer), r, found,
-            predicted=None if "refined" in found else float(dropped) / gain,
-            kind="upper_bound", scope=SCOPE, measured=float(error.high) / gain,
+            predicted=None if "refined" in found else float(dropped) / gain.low,
+            kind="upper_bound", scope=SCOPE, measured=float(error.high) / gain.low,
             measured_kind="certified", measured_scope=SCOPE,
-            least=float(self.values[4 * r]) / gain if 4 * r < len(self.values) else 0.0,
+            least=float(self.values[4 * r]) / gain.high if 4 * r < len(self.values) else 0.0,
             bytes_before=state_bytes(self.layer), bytes_after=state_bytes(layer),
             full=self.tail(max(1, self.full * 9 // 10)) > FULL**2,
         )  # fmt: skip
