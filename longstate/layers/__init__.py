@@ -7,9 +7,11 @@ from longstate.layers._prescribed import prescribe as prescribe
 from longstate.layers._prescribed import prescription as prescription
 from longstate.layers._prescribed import release as release
 from longstate.layers.attention import Attention as Attention
+from longstate.layers.cfc import CfC as CfC
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.gated_ssm import GatedSSM as GatedSSM
+from longstate.layers.grud import GRUD as GRUD
 from longstate.layers.hope import HOPE as HOPE
 from longstate.layers.linear_cde import LinearCDE as LinearCDE
 from longstate.layers.linoss import LinOSS as LinOSS
