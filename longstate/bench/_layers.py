@@ -39,6 +39,7 @@ def subjects() -> list[Subject]:
         _subject(layers.Longhorn),
         _subject(layers.Longhorn, "exact"),
         _subject(layers.SMR, small=8),
+        _subject(layers.Timed),
         *(_subject(cls) for cls in classical),
         _subject(layers.LinearCDE, small=8),
         _subject(layers.GatedSSM),
@@ -61,6 +62,8 @@ def _subject(
             torch.manual_seed(0)
             if cls is layers.SMR:
                 layer: Layer = layers.SMR(layers.S4D(settings.d_model))
+            elif cls is layers.Timed:
+                layer = layers.Timed(layers.S5(settings.d_model), step=("linear", "tokens"))
             else:
                 layer = cls(settings.d_model, **options)
         return layer.to(draw.device, draw.dtype)

@@ -25,6 +25,7 @@ from longstate.layers import (
     Mamba,
     Mamba2,
     Mamba3,
+    Timed,
 )
 from longstate.testing import check_layer
 
@@ -80,6 +81,12 @@ LAYERS = {
     "cfc-no-gate": lambda: CfC(5, d_state=7, d_backbone=6, n_backbone=2, variant="no_gate"),
     "cfc-pure": lambda: CfC(5, d_state=7, d_backbone=6, variant="pure"),
     "grud": lambda: GRUD(5, d_state=7),
+    "timed-constant": lambda: Timed(S5(5, d_state=8), step="constant"),
+    "timed-learned": lambda: Timed(S4D(5, d_state=8), step=("linear", "learned")),
+    "timed-tokens": lambda: Timed(S5(5, d_state=8), step=("linear", "tokens")),
+    "timed-saturating": lambda: Timed(LinOSS(5, d_state=4), step="saturating"),
+    "timed-cosine": lambda: Timed(Mamba(6, d_state=4), step=("cosine", "tokens")),
+    "timed-cell": lambda: Timed(CfC(5, d_state=7, d_backbone=6), step="saturating"),
     "gated-ssm": lambda: GatedSSM(5, d_state=7),
     "gated-ssm-hard": lambda: GatedSSM(5, d_state=7, top_k=3),
     "gated-ssm-floor": lambda: GatedSSM(5, d_state=7, top_k=3, floor=0.02),

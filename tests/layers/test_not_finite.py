@@ -23,7 +23,7 @@ def others(state):
 
 
 # tanh and sigmoid of infinity are 1
-SATURATING = ("elman", "gru", "lstm", "cfc", "cfc-no-gate", "cfc-pure", "grud")
+SATURATING = ("elman", "gru", "lstm", "cfc", "cfc-no-gate", "cfc-pure", "timed-cell", "grud")
 MISSING = ("grud",)  # NaN is a missing value there
 
 
