@@ -37,6 +37,7 @@ LAYERS = {
     "s4d-inv": lambda: S4D(5, d_state=8, init="inv"),
     "s4d-legs": lambda: S4D(5, d_state=8, init="legs"),
     "s4d-real": lambda: S4D(5, d_state=3, init="real"),
+    "s4d-signed": lambda: S4D(5, d_state=4, init="signed"),
     "s4d-bilinear": lambda: S4D(5, d_state=8, variant="bilinear"),
     "dss-exp": lambda: DSS(3, d_state=6),
     "dss-softmax": lambda: DSS(3, d_state=6, variant="softmax", length=40),
@@ -97,7 +98,7 @@ LAYERS = {
 }
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "hope", "longhorn-diagonal", "longhorn-exact"),
-    *("longhorn-columns", "smr-s4", "smr-longhorn"),
+    *("longhorn-columns", "smr-s4", "smr-longhorn", "s4d-signed"),
     *("linear-rnn", "elman", "gru", "lstm"),
     *(name for name in LAYERS if name.startswith("attention")),
 }
