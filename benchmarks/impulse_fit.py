@@ -8,6 +8,7 @@ a difference of two slow decays. Each layer has 64 real numbers in C, and D is 0
 sum of squares of the difference, relative to that of the target: 1 is what an output of zero has.
 Adam with a cosine schedule, all parameters, the better one of two learning rates; the median over
 seeds. HOPE is linear in its parameters for a given dt: its errors are the least that are possible.
+Finished runs are kept in `trained/impulse_fit.jsonl`.
 
 Part 2. The largest product |c_k b_k| of a diagonal system of size t whose first t samples are a
 delay of (t - 1) // 2 exactly, found with 80 digits. Its modes are Chebyshev points of (0, 1)
@@ -19,11 +20,13 @@ Structured State Space Models", 2024, arXiv:2410.14067. Targets of part 1 are pa
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import mpmath
 import torch
 from command import parser
 from measure import machine, save
+from runs import Runs
 from torch import Tensor
 
 from longstate.layers import HOPE, S4D, Layer, LinOSS
@@ -33,8 +36,8 @@ LAYERS: dict[str, Callable[[int], Layer]] = {
     "S4D real": lambda d: S4D(d, d_state=64, init="real"),
     "S4D signed": lambda d: S4D(d, d_state=64, init="signed"),
     "S4D complex (lin)": lambda d: S4D(d, d_state=64),
-    "LinOSS im": lambda d: LinOSS(d, d_state=32),
-    "LinOSS imex": lambda d: LinOSS(d, d_state=32, variant="imex"),
+    "LinOSS im": lambda d: LinOSS(d, d_state=32 * d),
+    "LinOSS imex": lambda d: LinOSS(d, d_state=32 * d, variant="imex"),
 }
 
 
@@ -59,9 +62,11 @@ def impulse(d: int) -> Tensor:
 
 
 def fitted(make: Callable[[int], Layer], wanted: Tensor, rate: float, steps: int) -> Tensor:
-    """Errors (d) of a layer of d separate channels after training towards `wanted` (t, d)."""
+    """Least errors (d) of a layer of d separate channels in training towards `wanted` (t, d)."""
     layer = make(wanted.shape[1]).double()
     layer.D.requires_grad_(False).zero_()
+    if isinstance(layer, LinOSS):
+        separate(layer)
     optimiser = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     u, best = impulse(wanted.shape[1]), torch.full((wanted.shape[1],), torch.inf)
@@ -75,16 +80,30 @@ def fitted(make: Callable[[int], Layer], wanted: Tensor, rate: float, steps: int
     return best
 
 
-def of_layer(make: Callable[[int], Layer], wanted: Tensor, seeds: int, steps: int) -> Tensor:
-    """Median errors (d) over seeds, of the better rate."""
-    shared = isinstance(make(1), LinOSS)  # its channels share their states: one at a time
+@torch.no_grad()
+def separate(layer: LinOSS) -> None:
+    """Give every channel oscillators of its own, as in a layer of one channel."""
+    d, n = layer.d_model, layer.d_state // layer.d_model
+    own = torch.block_diag(*[torch.ones(n, 1, dtype=torch.float64)] * d)  # oscillators, channels
+    for p, mask, scale in ((layer.B, own, d**0.5), (layer.C, own.mT, d**0.5)):
+        p.mul_(mask[..., None] * scale)  # the first values of a layer of one channel
+        p.register_hook(lambda g, mask=mask: g * mask[..., None])
+
+
+def of_layer(name: str, wanted: Tensor, seeds: int, steps: int, runs: Runs) -> Tensor:
+    """Median errors (d) over seeds, of the better rate. A seed is a channel."""
     found = []
     for rate in RATES:
-        torch.manual_seed(0)
-        columns = wanted.repeat(1, seeds)
-        parts = columns.split(1, 1) if shared else [columns]
-        errors = torch.cat([fitted(make, part, rate, steps) for part in parts])
-        found.append(errors.unflatten(0, (seeds, -1)).median(0).values)
+        named = {"layer": name, "rate": rate, "seeds": seeds, "steps": steps}
+        if not runs.has(**named):
+            torch.manual_seed(0)
+            errors = fitted(LAYERS[name], wanted.repeat(1, seeds), rate, steps)
+            runs.add(
+                {**named, "errors": errors.unflatten(0, (seeds, -1)).median(0).values.tolist()}
+            )
+            print(runs.all()[-1], flush=True)
+        (run,) = [r for r in runs.all() if all(r[k] == v for k, v in named.items())]
+        found.append(torch.tensor(run["errors"], dtype=torch.float64))
     return torch.stack(found).min(0).values
 
 
@@ -120,10 +139,9 @@ def main() -> None:
     given = args.parse_args()
     goals = targets()
     wanted = torch.stack(list(goals.values()), dim=1)
-    rows = {}
-    for name, make in LAYERS.items():
-        rows[name] = of_layer(make, wanted, given.seeds, given.steps)
-        print(name, rows[name].tolist(), flush=True)
+    path = Path(__file__).parent / "trained" / "impulse_fit.jsonl"
+    runs = Runs(path, ("layer", "rate", "seeds", "steps"))
+    rows = {name: of_layer(name, wanted, given.seeds, given.steps, runs) for name in LAYERS}
     rows |= {f"HOPE, dt {dt:g}": of_hope(dt, wanted) for dt in (1.0, 0.5, 0.2)}
     lines = [
         "# Impulse responses of real, signed and complex states", "", machine(), "",
