@@ -1,6 +1,6 @@
 """Real series at irregular times: stamps that are read, ignored, or one more input.
 
-    python benchmarks/irregular.py [--sets nafld remifentanil macho] [--seeds 3] [--scale 1]
+    python benchmarks/irregular.py [--sets remifentanil nafld macho] [--seeds 3] [--scale 1]
 
 nafld          8,932 people, six laboratory values on irregular days, most of them missing; who
                died. Area under the ROC curve, higher is better.
@@ -37,7 +37,7 @@ from longstate.layers import GRU, GRUD, S5, CfC, Layer, Timed
 from longstate.models import Stack
 
 WIDTH, UNITS, BATCH, RATE = 32, 64, 64, 3e-3
-STEPS = {"nafld": 300, "remifentanil": 400, "macho": 300}
+STEPS = {"remifentanil": 250, "nafld": 200, "macho": 200}
 LOOKS = 10
 
 
@@ -69,7 +69,8 @@ class Model(nn.Module):
         self.head = nn.Linear(WIDTH, 1)
         self.reads_gaps = isinstance(layer, GRUD)
 
-    def forward(self, values: Tensor, dt: Tensor, kept: Tensor) -> Tensor:
+    def forward(self, values: Tensor, dt: Tensor) -> Tensor:
+        """Outputs (b, t). What comes after the end of a series changes none before it."""
         if self.reads_gaps:
             u = F.pad(values, (0, WIDTH - values.shape[2]))  # more channels, which are always 0
         else:
@@ -79,7 +80,7 @@ class Model(nn.Module):
                 parts.append(dt.log1p()[..., None])
             u = self.encode(torch.cat(parts, -1))
         time = {} if isinstance(self.layer, GRU) else {"dt": dt}
-        y, _ = self.layer(u, mask=kept, **time)
+        y, _ = self.layer(u, **time)
         return self.head(y)[..., 0]
 
 
@@ -94,7 +95,7 @@ def outputs(model: Model, data: Set, places: Tensor) -> Tensor:
     """What is compared with `data.target[places]`."""
     kept = data.kept[places]
     t = int(kept.sum(1).max())
-    y = model(data.values[places, :t], data.dt[places, :t].float(), kept[:, :t])
+    y = model(data.values[places, :t], data.dt[places, :t].float())
     if data.classes:
         return y.gather(1, kept.sum(1, keepdim=True) - 1)[:, 0]
     return F.pad(y, (0, data.target.shape[1] - t))

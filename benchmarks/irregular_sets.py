@@ -148,4 +148,4 @@ def next_value(values: Any, times: Any, goals: Any, before: Any, groups: np.ndar
     return made(values, times, target, groups)._replace(simple=last)
 
 
-SETS = {"nafld": nafld, "remifentanil": remifentanil, "macho": macho}
+SETS = {"remifentanil": remifentanil, "nafld": nafld, "macho": macho}
