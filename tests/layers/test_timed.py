@@ -17,6 +17,7 @@ from longstate.layers import (
     S5,
     CfC,
     GatedSSM,
+    LinearCDE,
     LinOSS,
     Mamba,
     Mamba2,
@@ -32,6 +33,8 @@ HOLD = {
     "s4d": lambda: S4D(4, d_state=8, **LARGE),
     "s4d-real": lambda: S4D(4, d_state=3, init="real", **LARGE),
     "dss": lambda: DSS(4, d_state=8, **LARGE),
+    "linear-cde": lambda: LinearCDE(4, d_state=5),
+    "linear-cde-diagonal": lambda: LinearCDE(4, d_state=5, variant="diagonal"),
     "gated-ssm": lambda: GatedSSM(4, d_state=5),
 }
 OTHERS = {
