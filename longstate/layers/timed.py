@@ -13,11 +13,11 @@
 
 gap_t, the `dt` of a call, is the time since the previous sample. "May be split" means that a sample
 which repeats the next one changes no later state, in layers that hold their input between samples:
-S5, S4D and DSS with the zero-order hold, LinearCDE and GatedSSM. The steps of the two parts must add up. This
-is so for "linear" and for products of it with "learned" or "tokens". It holds for no source in
-S5 and S4D with the bilinear rule, LinOSS and Mamba-3, whose rules are approximate in time; in Mamba
-and Mamba-2, whose convolution counts samples and whose input enters by Euler's rule; and in CfC and
-GRUD, whose gates act once for every sample.
+S5, S4D and DSS with the zero-order hold, LinearCDE and GatedSSM. The steps of the two parts must
+add up. This is so for "linear" and for products of it with "learned" or "tokens". It holds for no
+source in S5 and S4D with the bilinear rule, LinOSS and Mamba-3, whose rules are approximate in
+time; in Mamba and Mamba-2, whose convolution counts samples and whose input enters by Euler's rule;
+and in CfC and GRUD, whose gates act once for every sample.
 
 Li et al., "DyG-Mamba: Continuous State Space Modeling on Dynamic Graphs", 2024, arXiv:2408.06966,
 has "saturating" (in the paper, as reported by others) and "cosine" (in the code). Differs from

@@ -157,6 +157,15 @@ def test_sources_learn_through_every_layer_with_a_step(layer):
     assert all(g.any() for g in gradients)
 
 
+def test_a_masked_sample_reaches_no_gradient_of_a_step():
+    timed = made(HOLD["s5"], "tokens")
+    u, mask = torch.randn(2, 4).double(), torch.tensor([True, False])
+    u[1] = math.nan
+    y, _ = timed.step(u, timed.init_state(2), mask=mask)
+    gradients = torch.autograd.grad(y.square().sum(), list(timed.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+
+
 def test_constant_needs_no_step_and_the_others_do():
     torch.manual_seed(0)
     layer, u = S4(3, d_state=4), torch.randn(2, 5, 3)
