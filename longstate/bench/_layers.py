@@ -28,6 +28,7 @@ _WARM = 5  # samples before the state from which a step is timed
 def subjects() -> list[Subject]:
     """Every layer, in the order in which it is measured."""
     invariant = (layers.S4, layers.S4D, layers.DSS, layers.S5, layers.LinOSS)
+    classical = (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM, layers.CfC, layers.GRUD)
     return [
         *(_subject(cls, small=8) for cls in invariant),
         _subject(layers.HOPE, small=8),
@@ -38,7 +39,8 @@ def subjects() -> list[Subject]:
         _subject(layers.Longhorn),
         _subject(layers.Longhorn, "exact"),
         _subject(layers.SMR, small=8),
-        *(_subject(cls) for cls in (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM)),
+        _subject(layers.Timed),
+        *(_subject(cls) for cls in classical),
         _subject(layers.LinearCDE, small=8),
         _subject(layers.GatedSSM),
         _subject(layers.Attention, small=8),
@@ -60,6 +62,8 @@ def _subject(
             torch.manual_seed(0)
             if cls is layers.SMR:
                 layer: Layer = layers.SMR(layers.S4D(settings.d_model))
+            elif cls is layers.Timed:
+                layer = layers.Timed(layers.S5(settings.d_model), step=("linear", "tokens"))
             else:
                 layer = cls(settings.d_model, **options)
         return layer.to(draw.device, draw.dtype)

@@ -146,8 +146,10 @@ class LinearPlan:
         return best[0]
 
     def _allowed(self, form: Truncated) -> Truncated:
-        """Refuse channels that the parameters cannot store: exp(dt A) of a real A is positive."""
-        if self.pairs or getattr(self.layer, "variant", "") != "zoh":
+        """Refuse channels that the parameters cannot store: exp(dt A) of a real A is positive, if
+        the layer stores no signs."""
+        signed = getattr(self.layer, "sign", None) is not None
+        if self.pairs or signed or getattr(self.layer, "variant", "") != "zoh":
             return form
         bad = (form.system.A < 0).any(-1)
         return form._replace(bound=torch.where(bad, torch.inf, form.bound))

@@ -6,10 +6,13 @@ from longstate.layers._prescribed import Prescription as Prescription
 from longstate.layers._prescribed import prescribe as prescribe
 from longstate.layers._prescribed import prescription as prescription
 from longstate.layers._prescribed import release as release
+from longstate.layers._steps import intervals as intervals
 from longstate.layers.attention import Attention as Attention
+from longstate.layers.cfc import CfC as CfC
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.gated_ssm import GatedSSM as GatedSSM
+from longstate.layers.grud import GRUD as GRUD
 from longstate.layers.hope import HOPE as HOPE
 from longstate.layers.linear_cde import LinearCDE as LinearCDE
 from longstate.layers.linoss import LinOSS as LinOSS
@@ -25,6 +28,7 @@ from longstate.layers.s4 import S4 as S4
 from longstate.layers.s4d import S4D as S4D
 from longstate.layers.s5 import S5 as S5
 from longstate.layers.smr import SMR as SMR
+from longstate.layers.timed import Timed as Timed
 
 
 def __dir__() -> list[str]:

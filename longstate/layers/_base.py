@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from longstate.layers._difference import difference
+from longstate.layers._dynamics import Dynamic
 from longstate.ops._transforms import can_look
 
 State = Any
 """A tensor, or a tuple, list or dict of states. The first axis of every tensor is the batch."""
 
 
-class Layer(nn.Module):
+class Layer(Dynamic):
     """Mixes along time. Subclasses set `d_model` and `dynamics`, and define the methods below.
 
     `forward` is the same call for every layer, and `step` is that call for one sample: u is (b, d)
@@ -34,9 +35,6 @@ class Layer(nn.Module):
     """
 
     d_model: int
-    dynamics: tuple[str, ...] = ()
-    """Names of the parameters that set decays, frequencies and step sizes. They are trained with a
-    separate, lower learning rate and without weight decay, and are never narrower than float32."""
     own_gate: bool = False
     """Whether the layer ends in its own output projection, so that a block need not add one."""
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
@@ -120,33 +118,8 @@ class Layer(nn.Module):
         y, state = self(u[:, None], state, **call)
         return y[:, 0], state
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Layer":
-        """Moves and converts. `dynamics` stay in float32 where the rest becomes narrower: rounded
-        steps and frequencies are those of another system."""
-        given = dynamics_of(self)
-        own = [x for p in given for x in (p, p.grad) if x is not None]
-
-        def convert(x: Tensor) -> Tensor:
-            y = fn(x)
-            if not any(x is known for known in own) or torch.finfo(y.dtype).bits >= 32:
-                return y
-            return x.to(y.device, torch.float32)
-
-        super()._apply(convert, recurse)
-        return self
-
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}"
-
-
-def dynamics_of(layer: nn.Module) -> list[nn.Parameter]:
-    """The parameters that a layer names `dynamics`; of a parametrised one the original."""
-    free = getattr(layer, "parametrizations", {})
-    found = [
-        free[name].original if name in free else layer._parameters.get(name)
-        for name in getattr(layer, "dynamics", ())
-    ]
-    return [p for p in found if p is not None]
 
 
 def check_call(

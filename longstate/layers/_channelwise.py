@@ -11,6 +11,7 @@ Axes: b batch, t time, d channels, n state.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,7 +30,7 @@ from longstate.layers._base import (
     zero_masked,
 )
 from longstate.ops._ragged import Ragged, run_ragged
-from longstate.ops._transforms import batched
+from longstate.ops._transforms import batched, in_transform
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
 from longstate.ops.zoh_scan import zoh_scan
@@ -237,11 +238,12 @@ class DiagonalLayer(ChannelwiseLayer):
 
     def _irregular_scan(self, u, state, dt, rate):
         """The state stays where `dt` is 0, as it is at padding."""
+        run = self._irregular_block
+        if not in_transform():  # torch.func has no checkpoints
+            run = partial(checkpoint, run, use_reentrant=False)
         outputs = []
         for u_block, dt_block in zip(u.split(_BLOCK, 1), dt.split(_BLOCK, 1), strict=True):
-            y, state = checkpoint(
-                self._irregular_block, u_block, state, dt_block, rate, use_reentrant=False
-            )
+            y, state = run(u_block, state, dt_block, rate)
             outputs.append(y)
         return torch.cat(outputs, dim=1), state
 

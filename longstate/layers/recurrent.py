@@ -21,25 +21,15 @@ masks, resets, `torch.compile` and the transforms of `torch.func` take a loop ov
 Axes: b batch, t time, d channels, n state.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._base import (
-    Layer,
-    State,
-    check_call,
-    full_precision,
-    of_no_rows,
-    zero_masked,
-)
+from longstate.layers._cell import Cell, Parts, each_sample
 from longstate.ops._transforms import transformed
-
-States = tuple[Tensor, ...]
-"""Tensors (b, n): h, and c of an LSTM."""
 
 
 class Weights(NamedTuple):
@@ -51,7 +41,7 @@ class Weights(NamedTuple):
     c: Tensor
 
 
-class Recurrent(Layer):
+class Recurrent(Cell):
     """Base of the classical cells. Subclasses set `gates`, and define `_cell` and maybe `_kernel`.
 
     State: {"h": (b, n)}, and {"c": (b, n)} of an LSTM.
@@ -66,7 +56,6 @@ class Recurrent(Layer):
     """
 
     gates: int = 1
-    parts: tuple[str, ...] = ("h",)
 
     def __init__(self, d_model: int, *, d_state: int = 64):
         super().__init__()
@@ -79,78 +68,49 @@ class Recurrent(Layer):
         for p in (*self.in_proj.parameters(), *self.recurrent.parameters()):
             nn.init.uniform_(p, -(d_state**-0.5), d_state**-0.5)  # as torch.nn does
 
-    def init_state(self, batch: int) -> State:
-        """Zero."""
-        zero = self.out_proj.weight.new_zeros(batch, self.d_state, dtype=self._dtype())
-        return {part: zero.clone() for part in self.parts}
-
-    def forward(
-        self,
-        u: Float[Tensor, "b t d"],
-        state: State = None,
-        *,
-        dt: Float[Tensor, "b t"] | None = None,
-        mask: Bool[Tensor, "b t"] | None = None,
-        reset: Bool[Tensor, "b t"] | None = None,
-        rate: float = 1.0,
-    ) -> tuple[Float[Tensor, "b t d"], State]:
+    def _check_time(self, dt: Tensor | None, rate: float) -> None:
         if dt is not None or rate != 1:
             name = type(self).__name__
-            raise ValueError(f"{name} takes neither dt nor rate: it has no time step. S5 does")
-        state = check_call(self, u, state, dt, mask, reset)
-        if len(u) == 0:
-            return of_no_rows(self, u)
-        x = zero_masked(u.to(self._dtype()), mask)
-        before = tuple(state[part] for part in self.parts)
-        loop = mask is not None or reset is not None or u.shape[1] == 1
-        with full_precision(u):
-            weights = Weights(*(p.to(x.dtype) for p in self._own()))
-            loop = loop or torch.compiler.is_compiling() or transformed((x, *before, *weights))
-            found = None if loop else self._kernel(x, before, weights)
-            h, after = self._loop(x, before, weights, mask, reset) if found is None else found
-            y = self.out_proj(h.to(self.out_proj.weight.dtype))
-        return zero_masked(y, mask).to(u.dtype), dict(zip(self.parts, after, strict=True))
+            raise ValueError(f"{name} takes neither dt nor rate: it has no time step. CfC does")
 
-    def _own(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _run(
+        self,
+        x: Tensor,
+        dt: Tensor | None,
+        state: Parts,
+        mask: Tensor | None,
+        reset: Tensor | None,
+    ) -> tuple[Tensor, Parts]:
         W, U = self.in_proj, self.recurrent
-        return W.weight, U.weight, W.bias, U.bias
+        weights = Weights(*(p.to(x.dtype) for p in (W.weight, U.weight, W.bias, U.bias)))
+        loop = mask is not None or reset is not None or x.shape[1] == 1
+        loop = loop or torch.compiler.is_compiling() or transformed((x, *state, *weights))
+        found = None if loop else self._kernel(x, state, weights)
+        if found is not None:
+            return found
 
-    def _loop(
-        self, x: Tensor, state: States, w: Weights, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, States]:
-        """h (b, t, n) and the last state, one sample after another."""
-        driven = F.linear(x, w.W, w.b)
-        outputs = []
-        for t in range(x.shape[1]):
-            if reset is not None:
-                state = tuple(torch.where(reset[:, t, None], 0, part) for part in state)
-            new = self._cell(driven[:, t], F.linear(state[0], w.U, w.c), state)
-            if mask is not None:
-                kept = mask[:, t, None]
-                new = tuple(torch.where(kept, a, b) for a, b in zip(new, state, strict=True))
-            state = new
-            outputs.append(state[0])
-        return torch.stack(outputs, dim=1), state
+        driven = F.linear(x, weights.W, weights.b)
+        return each_sample(partial(self._advance, weights), (driven,), state, mask, reset)
 
-    def _cell(self, driven: Tensor, recalled: Tensor, state: States) -> States:
+    def _advance(self, w: Weights, now: Parts, state: Parts) -> Parts:
+        return self._cell(now[0], F.linear(state[0], w.U, w.c), state)
+
+    def _cell(self, driven: Tensor, recalled: Tensor, state: Parts) -> Parts:
         """The next state, from W u + b and U h + c (b, gates n) and the state; h is its first."""
         raise NotImplementedError
 
-    def _kernel(self, x: Tensor, state: States, w: Weights) -> tuple[Tensor, States] | None:
-        """`_loop` without gaps by a kernel of PyTorch, if there is one."""
+    def _kernel(self, x: Tensor, state: Parts, w: Weights) -> tuple[Tensor, Parts] | None:
+        """h (b, t, n) and the last state by a kernel of PyTorch, if there is one."""
         return None
-
-    def _dtype(self) -> torch.dtype:
-        return torch.promote_types(self.out_proj.weight.dtype, torch.float32)
 
 
 class Elman(Recurrent):
     """One tanh layer that sees its own last output. Arguments as for `Recurrent`."""
 
-    def _cell(self, driven: Tensor, recalled: Tensor, state: States) -> States:
+    def _cell(self, driven: Tensor, recalled: Tensor, state: Parts) -> Parts:
         return (torch.tanh(driven + recalled),)
 
-    def _kernel(self, x: Tensor, state: States, w: Weights) -> tuple[Tensor, States]:
+    def _kernel(self, x: Tensor, state: Parts, w: Weights) -> tuple[Tensor, Parts]:
         h, last = torch.rnn_tanh(x, state[0][None], w, True, 1, 0.0, False, False, True)
         return h, (last[0].clone(),)
 
@@ -161,14 +121,14 @@ class GRU(Recurrent):
 
     gates = 3
 
-    def _cell(self, driven: Tensor, recalled: Tensor, state: States) -> States:
+    def _cell(self, driven: Tensor, recalled: Tensor, state: Parts) -> Parts:
         r_u, z_u, n_u = driven.chunk(3, dim=-1)
         r_h, z_h, n_h = recalled.chunk(3, dim=-1)
         r, z = torch.sigmoid(r_u + r_h), torch.sigmoid(z_u + z_h)
         n = torch.tanh(n_u + r * n_h)
         return (n + z * (state[0] - n),)
 
-    def _kernel(self, x: Tensor, state: States, w: Weights) -> tuple[Tensor, States]:
+    def _kernel(self, x: Tensor, state: Parts, w: Weights) -> tuple[Tensor, Parts]:
         h, last = torch.gru(x, state[0][None], w, True, 1, 0.0, False, False, True)
         return h, (last[0].clone(),)
 
@@ -178,14 +138,16 @@ class LSTM(Recurrent):
     Arguments as for `Recurrent`."""
 
     gates = 4
-    parts = ("h", "c")
 
-    def _cell(self, driven: Tensor, recalled: Tensor, state: States) -> States:
+    def _sizes(self) -> dict[str, int]:
+        return {"h": self.d_state, "c": self.d_state}
+
+    def _cell(self, driven: Tensor, recalled: Tensor, state: Parts) -> Parts:
         i, f, g, o = (driven + recalled).chunk(4, dim=-1)
         c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
-    def _kernel(self, x: Tensor, state: States, w: Weights) -> tuple[Tensor, States]:
+    def _kernel(self, x: Tensor, state: Parts, w: Weights) -> tuple[Tensor, Parts]:
         start = tuple(part[None].contiguous() for part in state)
         y, h, c = torch.lstm(x, start, w, True, 1, 0.0, False, False, True)
         return y, (h[0].clone(), c[0].clone())
@@ -198,5 +160,5 @@ class LinearRNN(Recurrent):
         super().__init__(d_model, d_state=d_state)
         nn.init.orthogonal_(self.recurrent.weight)
 
-    def _cell(self, driven: Tensor, recalled: Tensor, state: States) -> States:
+    def _cell(self, driven: Tensor, recalled: Tensor, state: Parts) -> Parts:
         return (driven + recalled,)

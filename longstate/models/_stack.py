@@ -19,6 +19,9 @@ from longstate.errors import InputError, near
 from longstate.layers._base import Layer, State, as_options, check_call, check_step, of_no_rows
 from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, weight_dtype
 
+WRAPPERS = (layers.SMR, layers.Timed)
+"""Layers that are built around another one, and not from a number of channels."""
+
 
 class Blocks(nn.Module):
     """Base of all stacks. The state is a list with one state for each block.
@@ -227,7 +230,7 @@ def layer_class(name: str) -> type[Layer]:
     Raises:
         InputError: there is none.
     """
-    return _class(name, {n: kind for n, kind in every_layer().items() if kind != layers.SMR})
+    return _class(name, {n: kind for n, kind in every_layer().items() if kind not in WRAPPERS})
 
 
 def any_layer_class(name: str) -> type[Layer]:

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import nn
 
-from longstate.layers._base import dynamics_of
+from longstate.layers._dynamics import dynamics_of
 from longstate.train._settings import Training
 
 

@@ -6,6 +6,7 @@ import torch
 from longstate.layers import (
     DSS,
     GRU,
+    GRUD,
     HOPE,
     LSTM,
     S4,
@@ -13,6 +14,7 @@ from longstate.layers import (
     S5,
     SMR,
     Attention,
+    CfC,
     Elman,
     FalconMamba,
     GatedSSM,
@@ -23,6 +25,7 @@ from longstate.layers import (
     Mamba,
     Mamba2,
     Mamba3,
+    Timed,
 )
 from longstate.testing import check_layer
 
@@ -34,6 +37,7 @@ LAYERS = {
     "s4d-inv": lambda: S4D(5, d_state=8, init="inv"),
     "s4d-legs": lambda: S4D(5, d_state=8, init="legs"),
     "s4d-real": lambda: S4D(5, d_state=3, init="real"),
+    "s4d-signed": lambda: S4D(5, d_state=4, init="signed"),
     "s4d-bilinear": lambda: S4D(5, d_state=8, variant="bilinear"),
     "dss-exp": lambda: DSS(3, d_state=6),
     "dss-softmax": lambda: DSS(3, d_state=6, variant="softmax", length=40),
@@ -74,6 +78,16 @@ LAYERS = {
     "elman": lambda: Elman(5, d_state=7),
     "gru": lambda: GRU(5, d_state=7),
     "lstm": lambda: LSTM(5, d_state=7),
+    "cfc": lambda: CfC(5, d_state=7, d_backbone=6),
+    "cfc-no-gate": lambda: CfC(5, d_state=7, d_backbone=6, n_backbone=2, variant="no_gate"),
+    "cfc-pure": lambda: CfC(5, d_state=7, d_backbone=6, variant="pure"),
+    "grud": lambda: GRUD(5, d_state=7),
+    "timed-constant": lambda: Timed(S5(5, d_state=8), step="constant"),
+    "timed-learned": lambda: Timed(S4D(5, d_state=8), step=("linear", "learned")),
+    "timed-tokens": lambda: Timed(S5(5, d_state=8), step=("linear", "tokens")),
+    "timed-saturating": lambda: Timed(LinOSS(5, d_state=4), step="saturating"),
+    "timed-cosine": lambda: Timed(Mamba(6, d_state=4), step=("cosine", "tokens")),
+    "timed-cell": lambda: Timed(CfC(5, d_state=7, d_backbone=6), step="saturating"),
     "gated-ssm": lambda: GatedSSM(5, d_state=7),
     "gated-ssm-hard": lambda: GatedSSM(5, d_state=7, top_k=3),
     "gated-ssm-floor": lambda: GatedSSM(5, d_state=7, top_k=3, floor=0.02),
@@ -84,7 +98,7 @@ LAYERS = {
 }
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "hope", "longhorn-diagonal", "longhorn-exact"),
-    *("longhorn-columns", "smr-s4", "smr-longhorn"),
+    *("longhorn-columns", "smr-s4", "smr-longhorn", "s4d-signed"),
     *("linear-rnn", "elman", "gru", "lstm"),
     *(name for name in LAYERS if name.startswith("attention")),
 }

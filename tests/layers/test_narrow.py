@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
 from longstate.layers import Layer
+from longstate.layers._dynamics import Dynamic
 from longstate.testing import assert_within_reference_error
 from tests.layers.test_contract import LAYERS
 
@@ -25,11 +26,11 @@ def types(layer: Layer) -> dict[str, torch.dtype]:
 
 
 def dynamics(layer: Layer) -> list[str]:
-    """Names of the parameters that stay wide, those of a layer inside included."""
+    """Names of the parameters that stay wide, those of modules inside included."""
     return [
         f"{name}.{key}".lstrip(".")
         for name, module in layer.named_modules()
-        if isinstance(module, Layer)
+        if isinstance(module, Dynamic)
         for key in module.dynamics
         if getattr(module, key) is not None
     ]

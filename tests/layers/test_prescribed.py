@@ -33,6 +33,7 @@ from longstate.train._settings import Training
 HORIZON, GAIN = 150, 1.5
 LINEAR = {
     "s4d": lambda: S4D(4, d_state=8),
+    "s4d signed": lambda: S4D(4, d_state=4, init="signed"),
     "s4d real": lambda: S4D(4, d_state=4, init="real"),
     "s5": lambda: S5(4, d_state=8),
     "dss": lambda: DSS(4, d_state=8),
@@ -150,7 +151,8 @@ def test_what_fits_already_does_not_change(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_is_a_layer_like_any_other(name):
-    check_layer(lambda: made(name), compiles=name in ("s4d", "mamba"))
+    takes_dt = name != "s4d signed"
+    check_layer(lambda: made(name), takes_dt=takes_dt, compiles=name in ("s4d", "mamba"))
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -39,7 +39,7 @@ def options(name: str) -> list[dict[str, Tensor]]:
     found = [{}, {"mask": ~mask, "reset": reset}]
     if name not in NO_DT | set(MORE):
         dt = torch.rand(BATCH, TIME, generator=generator, dtype=torch.float64)
-        found.append({"mask": ~mask, "reset": reset, "dt": dt})
+        found += [{"dt": dt}, {"mask": ~mask, "reset": reset, "dt": dt}]
     return found
 
 

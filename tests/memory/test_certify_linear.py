@@ -20,6 +20,7 @@ LAYERS = {
     "S4 legt": lambda **k: S4(2, d_state=6, init="legt", **FAST, **k),
     "S4D": lambda **k: S4D(3, d_state=8, **FAST, **k),
     "S4D bilinear": lambda **k: S4D(2, d_state=8, variant="bilinear", **FAST, **k),
+    "S4D signed": lambda **k: S4D(2, d_state=5, init="signed", **FAST, **k),
     "S4D real": lambda **k: S4D(2, d_state=5, init="real", **FAST, **k),
     "DSS": lambda **k: DSS(2, d_state=8, **FAST, **k),
     "S5": lambda **k: S5(3, d_state=8, **FAST, **k),
