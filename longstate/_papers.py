@@ -90,6 +90,15 @@ PAPERS = {
         "2402.19047",
         _NEURIPS,
     ),
+    "Spiking": Paper(
+        "bal2025pspikessm",
+        "P-SpikeSSM: Harnessing Probabilistic Spiking State Space Models for Long-Range "
+        "Dependency Tasks",
+        ("Bal, Malyaban", "Sengupta, Abhronil"),
+        2025,
+        "2406.02923",
+        _ICLR,
+    ),
     "SMR": Paper(
         "qi2024smr",
         "SMR: State Memory Replay for Long Sequence Modeling",

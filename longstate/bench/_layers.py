@@ -40,6 +40,7 @@ def subjects() -> list[Subject]:
         _subject(layers.Longhorn, "exact"),
         _subject(layers.SMR, small=8),
         _subject(layers.Timed),
+        _subject(layers.Spiking, small=8),
         *(_subject(cls) for cls in classical),
         _subject(layers.LinearCDE, small=8),
         _subject(layers.GatedSSM),
@@ -62,6 +63,8 @@ def _subject(
             torch.manual_seed(0)
             if cls is layers.SMR:
                 layer: Layer = layers.SMR(layers.S4D(settings.d_model))
+            elif cls is layers.Spiking:
+                layer = layers.Spiking(layers.S4D(settings.d_model)).eval()
             elif cls is layers.Timed:
                 layer = layers.Timed(layers.S5(settings.d_model), step=("linear", "tokens"))
             else:

@@ -47,7 +47,7 @@ def warm(
 
 def _decode(layer: str, dtype: torch.dtype) -> None:
     """Two tokens of a text model of one such layer, with its weights in `dtype` if it can be."""
-    if layer in ("SMR", "Timed"):  # built around another layer
+    if layer in ("SMR", "Spiking", "Timed"):  # built around another layer
         return
     spec = LanguageSpec(16, _D_MODEL, (layer,))
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -19,7 +19,7 @@ from longstate.errors import InputError, near
 from longstate.layers._base import Layer, State, as_options, check_call, check_step, of_no_rows
 from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, weight_dtype
 
-WRAPPERS = (layers.SMR, layers.Timed)
+WRAPPERS = (layers.SMR, layers.Spiking, layers.Timed)
 """Layers that are built around another one, and not from a number of channels."""
 
 

@@ -56,6 +56,8 @@ def candidate(name: str) -> Candidate:
         return _own(name)
     if name.lower() == "smr":
         return Candidate("smr", lambda width: layers.SMR(layers.S4D(width)))
+    if name.lower() == "spiking":
+        return Candidate("spiking", lambda width: layers.Spiking(layers.S4D(width)))
     if name.lower() == "timed":
         return Candidate("timed", lambda width: layers.Timed(layers.S5(width), step="tokens"))
     kind, options = layer_class(name), _SMALL.get(name.lower(), {})
