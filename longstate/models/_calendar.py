@@ -171,7 +171,9 @@ class Calendar:
 
         if not self.dated:  # 0.3 and not 0.30000000000000004
             step = abs(float(self.step)) if self.even else 1.0
-            return pd.Index(np.round(clock, 10 - math.floor(math.log10(step))))
+            largest = float(np.abs(clock).max(initial=step))
+            digits = 10 - math.floor(math.log10(step)), 15 - math.ceil(math.log10(largest))
+            return pd.Index(np.round(clock, min(digits)))
         index = pd.DatetimeIndex(np.asarray(clock, np.int64).view(f"M8[{self.unit}]"))
         if self.zone is None:
             return index

@@ -164,8 +164,8 @@ def _at_midnight(stamps: pd.DatetimeIndex) -> bool:
 
 
 def _strftime(stamp: pd.Timestamp, form: str) -> str:
-    if "%z" in form:  # +01:00 and not +0100
-        offset = stamp.strftime("%z")
+    offset = stamp.strftime("%z")
+    if "%z" in form and offset:  # +01:00 and not +0100
         form = form.replace("%z", f"{offset[:3]}:{offset[3:]}")
     return stamp.strftime(form)
 

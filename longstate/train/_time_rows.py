@@ -10,7 +10,7 @@ from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import ROWS, _naive
 from longstate.models._time_text import read, texts
-from longstate.train._time_form import find_form
+from longstate.train._time_form import check_clear, find_form
 from longstate.train._time_step import Timing, find_step, fits, missing_days
 
 COUNT = "step 'rows' (--step rows) counts rows instead of time"
@@ -47,6 +47,7 @@ def place_rows(
     base = calendar
     if base is None:
         form = find_form(column)
+        check_clear(form.form, column)
         notes += form.notes if timing.zone is None else ()
         base = Calendar(ROWS, form.form, timing.zone or form.zone)
     stamps = _read(base, column, lines)
