@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 TRANSFORMS = ("none", "log1p", "box-cox")
 POWERS = tuple(0.1 * k for k in range(11))
-SMALLEST = 1e-6  # least x + shift, for values below all those in training
+SMALLEST = 1e-6  # least x + shift, in the data's spread, for values below all those in training
 
 
 class Scale(nn.Module):
@@ -64,7 +64,7 @@ class Scale(nn.Module):
     def _f(self, x: Tensor) -> Tensor:
         if self.transform == "none":
             return x
-        y = (x + self.shift).clamp_min(SMALLEST)
+        y = torch.maximum(x + self.shift, SMALLEST * self.raw_std.clamp_max(1))
         power = self.power.clamp_min(SMALLEST)
         return torch.where(self.power == 0, y.log(), (y**power - 1) / power)
 

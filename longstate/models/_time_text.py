@@ -1,5 +1,6 @@
 """Read times in the format that training found, and write them in the same format."""
 
+import warnings
 from datetime import datetime
 from typing import Any
 
@@ -61,7 +62,9 @@ def _read(form: str, values: pd.Series) -> pd.DatetimeIndex:
     """Time-zone aware if the values have an offset, naive otherwise."""
     dtype = values.dtype
     if isinstance(dtype, pd.PeriodDtype):
-        return pd.DatetimeIndex(values.dt.to_timestamp())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of periods of one working day
+            return pd.DatetimeIndex(values.dt.to_timestamp())
     if isinstance(dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(dtype):
         return pd.DatetimeIndex(values)
     if form.startswith("unix "):

@@ -19,6 +19,7 @@ from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
 from longstate.train import Forecaster, SeriesData, TextModel, read_csv, read_series
+from longstate.train._forecast_frame import first_unseen
 from longstate.train._series_estimator import SeriesEstimator
 from longstate.train._windows import Windows
 
@@ -276,7 +277,7 @@ def _read_rows(forecaster: Forecaster, data: Path) -> Reading:
 def read_windows(forecaster: Forecaster, frame: "pd.DataFrame", count: int = 512) -> object:
     """Run the model on evenly spaced windows of the rows before those of an evaluation."""
     table, spec = forecaster._table(frame), forecaster.model.spec
-    windows = Windows(table, spec, 0, forecaster._unseen(table) or None)
+    windows = Windows(table, spec, 0, first_unseen(table, forecaster.facts, spec.horizon) or None)
     at = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int))
     parts = np.array_split(at, -(-len(at) // 64))
     return [forecaster.model(windows.batch(part).window) for part in parts]

@@ -50,7 +50,8 @@ class Form(NamedTuple):
 def find_form(values: pd.Series) -> Form:
     dtype = values.dtype
     if isinstance(dtype, pd.PeriodDtype):
-        return Form(f"period {dtype.name[7:-1]}", None)
+        name = dtype.name[7:-1]
+        return Form("dates" if name == "B" else f"period {name}", None)
     if isinstance(dtype, pd.DatetimeTZDtype):
         return Form("dates", _zone_name(dtype.tz))
     if pd.api.types.is_datetime64_dtype(dtype):

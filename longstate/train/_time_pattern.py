@@ -88,8 +88,8 @@ def _forms(example: str) -> list[str]:
 def _dates(text: str) -> list[str]:
     """Formats of the part without a clock."""
     parts = PART.findall(text)
-    words = dict(enumerate(map(_word, parts)))
-    if None in words.values():
+    words = {i: word for i, part in enumerate(parts) if (word := _word(part)) is not None}
+    if len(words) < len(parts):
         return []
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     if [len(parts[i]) for i in numbers] == [8]:
