@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longstate._formats import refuse_format
 from longstate._saved import load
 from longstate.errors import InputError
 from longstate.memory._recording import Data
@@ -198,7 +199,9 @@ def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Readin
         tokens = _encode(subject, vocabulary, TEXT.encode())
     else:
         with data.open("rb") as file:
-            tokens, what = _encode(subject, vocabulary, file.read(_MOST_BYTES)), str(data)
+            text = file.read(_MOST_BYTES)
+        refuse_format(data, text[:512], "a text or a .npy file", markup=True)
+        tokens, what = _encode(subject, vocabulary, text), str(data)
     if len(tokens) < 2:
         raise InputError(f"{what} holds {len(tokens)} tokens; at least 2 are needed")
     if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary:
