@@ -13,8 +13,8 @@ import pandas as pd
 
 from longstate.errors import InputError, near
 from longstate.models import Calendar
-from longstate.models._calendar import _naive
 from longstate.models._spec import LARGEST
+from longstate.models._zones import naive
 from longstate.train._time_rows import place_rows
 from longstate.train._time_step import Timing
 
@@ -93,7 +93,7 @@ class Table:
         if self.times is not None and self.calendar is not None:
             times = self.times[:rows]
             dated = self.calendar.dated
-            clock = _naive(times, False).as_unit("ms").asi8 if dated else np.asarray(times)
+            clock = naive(times, False).as_unit("ms").asi8 if dated else np.asarray(times)
             h.update(clock.tobytes())
         return h.hexdigest()
 

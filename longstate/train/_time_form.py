@@ -1,5 +1,6 @@
 """Find the format of the times in a column, from all rows."""
 
+import re
 import warnings
 import zoneinfo
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import pandas as pd
 from longstate.errors import InputError
 from longstate.models._time_text import (
     LONGEST,
-    OFFSET,
+    OFFSET_WITH_SECONDS,
     QUARTER,
     QUARTER_FIRST,
     WEEK,
@@ -27,6 +28,8 @@ WHOLE = {
     "%Y%m%d%H%M%S": (19000101000000, 21000101000000),
 }  # fmt: skip
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+TAIL = r":\d\d.*?(Z|[+-]\d\d(?::?\d\d(?::\d\d)?)?)$"
+SPELLED = r"^([+-]\d\d):?(\d\d)?(?::(\d\d))?$"
 IN_UTC = r".*\d(?:Z| UTC| GMT)"
 WEEKS = r"\d{4}-\d\d-\d\d/\d{4}-\d\d-\d\d"
 # Day and month as numbers: their order cannot be guessed row by row.
@@ -109,7 +112,8 @@ def _text_form(text: pd.Series) -> tuple[str, tuple[str, ...]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas warns about guessing
         row = int(known.str.len().to_numpy().argmax())
-        longest = pd.tseries.api.guess_datetime_format(known.iloc[row])
+        example = re.sub(OFFSET_WITH_SECONDS, r"\1", known.iloc[row])
+        longest = pd.tseries.api.guess_datetime_format(example)
         if not read_text("dates", known).isna().any():
             return longest or "dates", ()
         pattern = find_pattern(known)
@@ -148,16 +152,15 @@ def _offset_zone(text: pd.Series) -> tuple[str | None, tuple[str, ...]]:
     """The zone of times that are written with an offset from UTC."""
     if text.str.fullmatch(IN_UTC).all():
         return "UTC", ()
-    pattern = OFFSET.replace("(?:Z", "(Z", 1)
-    if text.iloc[:1].str.extract(pattern)[0].isna().any():
+    if text.iloc[:1].str.extract(TAIL)[0].isna().any():
         return None, ()
-    tail = text.str.extract(pattern)[0]
+    tail = text.str.extract(TAIL)[0]
     if tail.isna().any():
         return None, ()
     offsets = pd.to_timedelta(
-        tail.str.replace("Z", "+00:00").str.replace(r"^([+-]\d\d):?(\d\d)?$", _spell, regex=True)
+        tail.str.replace("Z", "+00:00").str.replace(SPELLED, _spell, regex=True)
     )
-    if offsets.nunique() == 1:
+    if offsets.nunique() == 1 and offsets.iloc[0] % pd.Timedelta(1, "min") == pd.Timedelta(0):
         zone = tail.iloc[0]
         return ("UTC" if offsets.iloc[0] == pd.Timedelta(0) else _fixed(zone)), ()
     utc = pd.DatetimeIndex(read_text("mixed", text))
@@ -166,17 +169,19 @@ def _offset_zone(text: pd.Series) -> tuple[str | None, tuple[str, ...]]:
     few, wanted = utc[rows], offsets.to_numpy()[rows]
     if few.isna().any():
         return "UTC", ()
-    shown = f"{tail.iloc[0]} and {tail[offsets != offsets.iloc[0]].iloc[0]}"
+    others = tail[offsets != offsets.iloc[0]]
+    shown = tail.iloc[0] if others.empty else f"{tail.iloc[0]} and {others.iloc[0]}"
+    shown = f"offset {shown} fits" if others.empty else f"offsets {shown} fit"
     for zone in (*COMMON, *sorted(zoneinfo.available_timezones())):
         local = few.tz_convert(zone).tz_localize(None) - few.tz_convert("UTC").tz_localize(None)
         if (local.to_numpy() == wanted).all():
-            return zone, (f"The offsets {shown} fit the time zone {zone}, which is used.",)
-    return "UTC", (f"The offsets {shown} fit no time zone; times are in UTC.",)
+            return zone, (f"The {shown} the time zone {zone}, which is used.",)
+    return "UTC", (f"The {shown} no time zone; times are in UTC.",)
 
 
 def _spell(found: "object") -> str:
-    hours, minutes = found.group(1), found.group(2) or "00"  # type: ignore[attr-defined]
-    return f"{hours}:{minutes}:00"
+    hours, minutes, seconds = found.group(1, 2, 3)  # type: ignore[attr-defined]
+    return f"{hours}:{minutes or '00'}:{seconds or '00'}"
 
 
 def _fixed(tail: str) -> str:

@@ -137,3 +137,59 @@ def test_months_from_the_29th_without_a_rule_are_refused_as_uneven():
     )
     with pytest.raises(InputError, match=r"uneven: line . .*does not fit the usual step"):
         table(stamps)
+
+
+SKIPPED = [("Pacific/Apia", "2011-12-30"), ("Pacific/Kiritimati", "1994-12-31")]
+
+
+def without(day, freq, count=63):
+    """Local times around a day that there was not, made without a time zone."""
+    local = pd.date_range(pd.Timestamp(day) - 40 * pd.tseries.frequencies.to_offset(freq),
+                          periods=count + 24, freq=freq)  # fmt: skip
+    return local[local.strftime("%Y-%m-%d") != day][:count]
+
+
+@pytest.mark.parametrize("freq", ["D", "12h", "6h", "2h"])
+@pytest.mark.parametrize(("zone", "day"), SKIPPED)
+def test_a_day_that_there_was_not(zone, day, freq):
+    local = without(day, freq)
+    times = local.tz_localize(zone)
+    assert day not in times.strftime("%Y-%m-%d")
+    for end in (38, 41, 60):  # the day comes in the forecast, at its beginning, in training
+        for made in (table(times[:end]), table(local[:end].astype(str), zone=zone)):
+            assert list(made.times) == list(times[:end])
+            assert list(ahead(made)) == list(times[end : end + 3])
+            assert texts(made.calendar, times[end:]) == texts(
+                made.calendar, ahead_index(made, 63 - end)
+            )
+            read = [read_one(made.calendar, str(t), times[0]) for t in local]
+            assert read == list(times)
+
+
+def ahead_index(made, n):
+    return made.times_ahead(n)[-n:]
+
+
+def test_a_week_whose_day_there_was_not_is_the_next_day():
+    weeks = pd.date_range("2010-11-05", periods=60, freq="7D", tz="Pacific/Apia")
+    made = table(weeks[:58].strftime("%Y-%m-%d"), zone="Pacific/Apia")
+    expected = ["2011-12-16", "2011-12-23", "2011-12-31", "2012-01-06"]
+    assert texts(made.calendar, ahead_index(made, 4)) == expected
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "offset"),
+    [("Asia/Kolkata", "1850-01-01", "+05:53:28"), ("Europe/Amsterdam", "1936-01-01", "+00:19:32"),
+     ("Africa/Monrovia", "1960-01-01", "-00:44:30")],
+)  # fmt: skip
+def test_offsets_with_seconds_are_read_and_written(zone, start, offset):
+    times = pd.date_range(start, periods=63, freq="D", tz=zone)
+    written = [f"{t.strftime('%Y-%m-%d %H:%M:%S')}{offset}" for t in times]
+    assert written == [str(t) for t in times]
+    made = table(written[:60])
+    assert list(made.times.tz_convert("UTC")) == list(times[:60].tz_convert("UTC"))
+    assert texts(made.calendar, ahead_index(made, 3)) == written[60:]
+    assert [read_one(made.calendar, text) for text in written] == list(made.times_ahead(3))
+    assert f"The offset {offset} fits the time zone" in made.notes[0]
+    other = table(times[:60].strftime("%Y-%m-%d %H:%M:%S"), zone="UTC").calendar
+    assert [read_one(other, text) for text in written] == list(times)
