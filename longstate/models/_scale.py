@@ -10,6 +10,8 @@ With a transform the mean of z is near the median of x and not at its mean.
 Axes: c channels, ... any others.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,6 +45,11 @@ class Scale(nn.Module):
         if transform != "none":
             for name in ("power", "shift", "raw_std"):
                 self.register_buffer(name, torch.ones(channels, dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scale":
+        """Moves, but stays in float64: large values have their digits there."""
+        super()._apply(lambda x: x.to(fn(x).device), recurse)
+        return self
 
     @property
     def unit(self) -> Float[Tensor, " c"]:
