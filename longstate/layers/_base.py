@@ -8,7 +8,6 @@ Axes: b batch, t time, d channels.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 

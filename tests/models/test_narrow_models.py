@@ -12,7 +12,7 @@ import longstate
 from longstate import Classifier, Forecaster, LanguageModel, Regressor
 from longstate.errors import InputError
 from longstate.layers import Attention, Mamba2, Mamba3
-from longstate.layers._base import Layer, dynamics_of
+from longstate.layers._dynamics import Dynamic, dynamics_of
 from longstate.models import LanguageSpec
 from longstate.models._series import SeriesModel
 from longstate.stream import ForecastStream
@@ -27,7 +27,7 @@ WINDOW = 12
 
 def dynamics(model):
     """All of them, by name."""
-    layers = [m for m in model.modules() if isinstance(m, Layer)]
+    layers = [m for m in model.modules() if isinstance(m, Dynamic)]
     own = {id(p) for layer in layers for p in dynamics_of(layer)}
     return {n: p for n, p in model.named_parameters() if id(p) in own}
 
