@@ -19,19 +19,6 @@ from typing import IO
 
 from longstate.errors import InputError
 
-_FORMATS = {
-    b"PK\3\4": "a ZIP archive or a file of torch.save",
-    b"\x80": "a pickle",
-    b"\x93NUMPY": "a file of NumPy",
-    b"\x1f\x8b": "a file that gzip compressed",
-    b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
-    b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` brings the file itself)",
-}  # by their first bytes
-PICKLES = ("a ZIP archive or a file of torch.save", "a pickle")
-"""What `format_of` says of the files of torch.save."""
-_START = 512  # bytes that decide whether a file is a text
-
 
 def write_whole(path: str | Path, data: bytes | str) -> None:
     """Write a file; text is encoded as UTF-8. See `writing`.
@@ -103,7 +90,7 @@ def _through(path: Path) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     before = target.stat() if os.path.lexists(target) else None
     if before is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -120,6 +107,13 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 def _part_name(target: Path) -> str:
@@ -153,38 +147,6 @@ def missing(path: str | Path, what: str) -> InputError:
     close = difflib.get_close_matches(path.name, names, n=2, cutoff=0.6)
     meant = " or ".join(str(path.with_name(name)) for name in close)
     return InputError(f"there is no {what} {path}" + (f"; did you mean {meant}?" if meant else ""))
-
-
-def format_of(path: str | Path) -> str | None:
-    """What a file that is no safetensors file is, in words; None if its first bytes do not tell."""
-    with Path(path).open("rb") as file:
-        start = file.read(_START)
-    for first, name in _FORMATS.items():
-        if start.startswith(first) and start[8:9] != b"{":  # where a safetensors header begins
-            return name
-    if not start:
-        return "an empty file"
-    text = start.decode("utf-8", "ignore")  # the last character may be cut
-    controls = any(ord(c) < 32 and c not in "\t\n\r\f\v\b\x1b" for c in text)
-    return None if controls or len(start) - len(text.encode()) > 3 else "a text file"
-
-
-def refuse_gguf(path: str | Path) -> None:
-    """Refuse a GGUF file, and a folder that contains one.
-
-    Raises:
-        InputError: there is a GGUF file; the message says which format is needed.
-    """
-    path = Path(path)
-    files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
-    for file in files:
-        with file.open("rb") as opened:
-            if opened.read(4) == b"GGUF":
-                raise InputError(
-                    f"{file} is a GGUF file, the format of llama.cpp; longstate reads the folder "
-                    "that it was made from, with config.json and model.safetensors or "
-                    "pytorch_model.bin"
-                )
 
 
 @contextlib.contextmanager

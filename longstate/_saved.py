@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from longstate._files import missing, refuse_gguf
+from longstate._files import missing
+from longstate._formats import refuse_converted
 from longstate.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def load(path: str | Path) -> "Saved":
             f"{path} holds a training that has not written a model yet (there is no {MODEL}); run "
             "the same command again to continue"
         )
-    refuse_gguf(path)
+    refuse_converted(path)
     what = "a file of longstate's" if path.is_file() else f"a run (it holds no {MODEL})"
     raise InputError(
         f"{path} is neither {what} nor a checkpoint (there is no {CONFIG} of a language model)"

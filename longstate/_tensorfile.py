@@ -21,7 +21,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from longstate._files import format_of, refuse_gguf, write_whole
+from longstate._files import write_whole
+from longstate._formats import format_of, refuse_converted
 from longstate.errors import InputError
 
 FORMAT = 1
@@ -96,8 +97,10 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a longstate {kind} file")
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} does not exist")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file; a longstate {kind} file was expected")
     found = _open(path, kind)
     header = found.header
     if header.get("kind") != kind:
@@ -132,7 +135,7 @@ def _open(path: Path, kind: str | None = None) -> _Content:
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     except (safetensors.SafetensorError, ValueError, RecursionError, RuntimeError) as e:
-        refuse_gguf(path)
+        refuse_converted(path)
         other = format_of(path)
         if other is not None:
             wrong = (

@@ -7,11 +7,8 @@ a step take and return the same structure. `longstate.testing.check_layer` asser
 Axes: b batch, t time, d channels.
 """
 
-import functools
-import inspect
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from longstate.layers._difference import difference
 from longstate.layers._dynamics import Dynamic
+from longstate.layers._made import remembering
 from longstate.ops._transforms import can_look
 
 State = Any
@@ -58,7 +56,7 @@ class Layer(Dynamic):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
-            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = remembering(cls.__init__)  # type: ignore[method-assign]
 
     def init_state(self, batch: int) -> State:
         """The state before the first sample of `batch` sequences: zero."""
@@ -256,18 +254,3 @@ def full_precision(u: Tensor) -> AbstractContextManager:
     if not torch.is_autocast_enabled(u.device.type):
         return nullcontext()  # much cheaper to enter
     return torch.autocast(u.device.type, enabled=False)
-
-
-def _remembering(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a constructor: it keeps its arguments in `_made_with`, so that a saved layer can be
-    built again. If a class calls its parent's constructor, the class's own arguments are kept."""
-
-    @functools.wraps(init)
-    def wrapper(self: "Layer", *args: Any, **options: Any) -> None:
-        if "_made_with" not in vars(self):
-            with suppress(TypeError):  # wrong arguments: `init` raises a better message
-                given = inspect.signature(init).bind(self, *args, **options).arguments
-                vars(self)["_made_with"] = dict(list(given.items())[1:])
-        init(self, *args, **options)
-
-    return wrapper

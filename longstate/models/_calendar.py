@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longstate.errors import InputError
-from longstate.models._steps import DAY, Even, Months, Rule, Working
+from longstate.models._steps import DAY, Even, Months, Rule, Skipping, Working
+from longstate.models._zones import localize, naive, skipped_days
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +163,7 @@ class Calendar:
         `wall`, in local time."""
         if not self.dated:
             return np.asarray(stamps)
-        return _naive(stamps, self.wall).as_unit(self.unit).asi8
+        return naive(stamps, self.wall).as_unit(self.unit).asi8
 
     def stamps(self, clock: np.ndarray) -> "pd.Index":
         """The inverse of `clock`. A local time that occurs twice in autumn is the first one; a time
@@ -171,20 +172,21 @@ class Calendar:
 
         if not self.dated:  # 0.3 and not 0.30000000000000004
             step = abs(float(self.step)) if self.even else 1.0
-            return pd.Index(np.round(clock, 10 - math.floor(math.log10(step))))
+            largest = float(np.abs(clock).max(initial=step))
+            digits = 10 - math.floor(math.log10(step)), 15 - math.ceil(math.log10(largest))
+            return pd.Index(np.round(clock, min(digits)))
         index = pd.DatetimeIndex(np.asarray(clock, np.int64).view(f"M8[{self.unit}]"))
         if self.zone is None:
             return index
         if not self.wall:
             return index.tz_localize("UTC").tz_convert(self.zone)
-        first = np.ones(len(index), dtype=bool)
-        return index.tz_localize(self.zone, ambiguous=first, nonexistent="shift_forward")
+        return localize(index, self.zone)
 
     def wall_clock(self, stamps: "pd.Index") -> np.ndarray | None:
         """Local times, datetime64[ms]; None if times are not dates."""
         if not self.dated:
             return None
-        return np.asarray(_naive(stamps, True).as_unit("ms").to_numpy())
+        return np.asarray(naive(stamps, True).as_unit("ms").to_numpy())
 
     def text(self, stamp: Any) -> str:
         """A stamp as exact text, the same for every `form`; for messages and saved files."""
@@ -204,12 +206,6 @@ class Calendar:
         if self.zone is None or stamp.tz is None:
             return stamp
         return stamp.tz_convert(self.zone)
-
-
-def _naive(stamps: Any, wall: bool) -> Any:
-    if stamps.tz is None:
-        return stamps
-    return stamps.tz_localize(None) if wall else stamps.tz_convert("UTC").tz_localize(None)
 
 
 def _other_names(step: str) -> list[str]:
@@ -274,6 +270,9 @@ def _rule(calendar: Calendar) -> Rule:
         return Even(int(step) if step.is_integer() else step, anchor)
     origin = int(calendar.clock(pd.DatetimeIndex([anchor]))[0])
     size = _nanoseconds(calendar.step)
+    skipped = skipped_days(calendar.zone) if calendar.wall else ()
+    if size and skipped and calendar.unit == "us" and DAY * 1000 % size == 0:
+        return Skipping(size // 1000, origin, skipped)
     if size:
         return Even(size if calendar.unit == "ns" else size // 1000, origin)
     months = _months(calendar.step)
@@ -281,7 +280,8 @@ def _rule(calendar: Calendar) -> Rule:
         return Months(*months, origin)
     offset = _offset(calendar.step)
     if type(offset).__name__ in ("BusinessDay", "CustomBusinessDay") and offset.n == 1:
-        days = np.busdaycalendar(calendar.weekdays, np.array(calendar.holidays, "M8[D]"))
+        holidays = [*np.array(calendar.holidays, "M8[D]"), *np.array(skipped, "M8[D]")]
+        days = np.busdaycalendar(calendar.weekdays, holidays)
         return Working(days, origin % DAY)
     raise InputError(f"the step {calendar.step!r} is not supported; the step 'rows' counts rows")
 

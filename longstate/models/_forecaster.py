@@ -21,9 +21,9 @@ d channels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from longstate import _tensorfile as tensorfile
 from longstate._facts import read
-from longstate.errors import InputError, expect
+from longstate.errors import InputError
 from longstate.layers._base import Layer
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.models._scale import Scale
-from longstate.models._spec import ForecastSpec
+from longstate.models._spec import ForecastSpec, ModelFacts
 from longstate.models._stack import Stack, repeat
 
 
@@ -77,6 +77,18 @@ class Line(nn.Module):
         self.register_buffer("weight", torch.zeros(c, n, h))
         self.register_buffer("bias", torch.zeros(c, h))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Line":
+        """Moves and converts, to float32 at least: it is solved and not trained, so nothing can
+        make up for rounding."""
+
+        def convert(x: Tensor) -> Tensor:
+            y = fn(x)
+            wide = torch.promote_types(y.dtype, torch.float32)
+            return y if y.dtype == wide else x.to(y.device, wide)
+
+        super()._apply(convert, recurse)
+        return self
+
     def lags(self) -> Float[Tensor, " f"]:
         """The lag of each feature, in rows: 1 for the last row and for the future. The calendar has
         the lag of the whole window, because models overfit to it."""
@@ -103,20 +115,6 @@ class Line(nn.Module):
 
     def forward(self, features: Float[Tensor, "c b f"]) -> Float[Tensor, "b h c"]:
         return torch.baddbmm(self.bias[:, None], features, self.weight).permute(1, 2, 0)
-
-
-@dataclass(frozen=True)
-class _ModelFacts:
-    """What the file of a `ForecastModel` says of it."""
-
-    spec: dict[str, Any]
-    layers: list[dict[str, Any]]
-    d_model: int
-    dropout: float
-
-    def __post_init__(self) -> None:
-        expect(self.d_model >= 1, f"d_model must be at least 1; got {self.d_model}")
-        expect(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1; got {self.dropout}")
 
 
 class ForecastModel(nn.Module):
@@ -185,7 +183,7 @@ class ForecastModel(nn.Module):
             InputError: the file is of another kind, or damaged.
         """
         tensors, raw = tensorfile.load(path, "forecast model")
-        facts = read(_ModelFacts, raw, f"the description in {path}")
+        facts = read(ModelFacts, raw, f"the description in {path}")
         spec = ForecastSpec.of(facts.spec, f"{path}: spec")
         makers = [layer_maker(x, f"{path}: layers[{i}]") for i, x in enumerate(facts.layers)]
         check_blocks(len(makers), tensors, path)
@@ -259,13 +257,14 @@ class ForecastModel(nn.Module):
 
     def normalise(self, window: Window) -> tuple[Tensor, Tensor, Window]:
         """Last value (b, 1, c), window minus last value (b, w, c), and the scaled window."""
-        z = self.scale(window.target)
+        dtype = self.line.weight.dtype
+        z = self.scale(window.target).to(dtype)
         scaled = Window(
             z,
             window.observed,
-            self.covariate_scale(window.covariates),
-            self.known_scale(window.known),
-            window.calendar.float(),
+            self.covariate_scale(window.covariates).to(dtype),
+            self.known_scale(window.known).to(dtype),
+            window.calendar.to(dtype),
         )
         last = z[:, -1:]
         return last, z - last, scaled
@@ -277,9 +276,10 @@ class ForecastModel(nn.Module):
         ahead[:, w:] = 1
         covariates = nn.functional.pad(scaled.covariates, (0, 0, 0, h))
         target = torch.cat([x, line], dim=1)
-        u = self.encode(torch.cat([target, ahead, covariates, scaled.known, scaled.calendar], -1))
+        u = torch.cat([target, ahead, covariates, scaled.known, scaled.calendar], -1)
+        u = self.encode(u.to(self.encode.weight.dtype))
         y, _ = self.backbone(u, mask=_mask(scaled.observed, h))
-        return self.head(y[:, w:])
+        return self.head(y[:, w:]).to(x.dtype)
 
 
 def _mask(observed: Bool[Tensor, "b w c"], horizon: int) -> Bool[Tensor, "b wh"] | None:

@@ -10,13 +10,15 @@ With a transform the mean of z is near the median of x and not at its mean.
 Axes: c channels, ... any others.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 TRANSFORMS = ("none", "log1p", "box-cox")
 POWERS = tuple(0.1 * k for k in range(11))
-SMALLEST = 1e-6  # least x + shift, for values below all those in training
+SMALLEST = 1e-6  # least x + shift, in the data's spread, for values below all those in training
 
 
 class Scale(nn.Module):
@@ -44,6 +46,11 @@ class Scale(nn.Module):
             for name in ("power", "shift", "raw_std"):
                 self.register_buffer(name, torch.ones(channels, dtype=torch.float64))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scale":
+        """Moves, but stays in float64: large values have their digits there."""
+        super()._apply(lambda x: x.to(fn(x).device), recurse)
+        return self
+
     @property
     def unit(self) -> Float[Tensor, " c"]:
         """Standard deviation of x itself over the training part."""
@@ -64,7 +71,7 @@ class Scale(nn.Module):
     def _f(self, x: Tensor) -> Tensor:
         if self.transform == "none":
             return x
-        y = (x + self.shift).clamp_min(SMALLEST)
+        y = torch.maximum(x + self.shift, SMALLEST * self.raw_std.clamp_max(1))
         power = self.power.clamp_min(SMALLEST)
         return torch.where(self.power == 0, y.log(), (y**power - 1) / power)
 

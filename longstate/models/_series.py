@@ -73,7 +73,7 @@ class SeriesModel(nn.Module):
         return True
 
     def init_state(self, batch: int) -> SeriesState:
-        zero = self.encode.weight.new_zeros(batch, self.backbone.d_model)
+        zero = self.encode.weight.new_zeros(batch, self.backbone.d_model, dtype=self._wide)
         none = zero[:, 0]
         return SeriesState(self.backbone.init_state(batch), zero, zero.clone(), none, none.clone())
 
@@ -87,7 +87,15 @@ class SeriesModel(nn.Module):
             state: what an earlier call returned.
         """
         pooled, state = self.pooled(x, state)
-        return self.head(self.dropout(pooled)), state
+        return self.outputs(self.dropout(pooled)), state
+
+    def outputs(self, pooled: Float[Tensor, "... p"]) -> Float[Tensor, "... k"]:
+        return self.head(pooled.to(self.head.weight.dtype))
+
+    @property
+    def _wide(self) -> torch.dtype:
+        """Of sums over time: bfloat16 cannot count beyond 256."""
+        return torch.promote_types(self.encode.weight.dtype, torch.float32)
 
     def pooled(
         self, x: Float[Tensor, "b t c"], state: SeriesState | None = None
@@ -104,6 +112,7 @@ class SeriesModel(nn.Module):
         else:
             dt, skipped = _time_between(seen, state.skipped)
             h, stack = self.backbone(u, state.stack, mask=seen, dt=dt if self.takes_time else None)
+        h = h.to(self._wide)
         keep = seen[..., None].to(h.dtype)
         total = state.total[:, None] + (h * keep).cumsum(1)
         count = state.seen[:, None] + keep[..., 0].cumsum(1)

@@ -1,6 +1,7 @@
 """The description of a forecaster: columns, lengths, the time step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,6 +120,20 @@ class ForecastSpec:
     @property
     def n_calendar(self) -> int:
         return sum(2 * CYCLES[c][1] for c in self.cycles)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the file of a `ForecastModel` says of it."""
+
+    spec: dict[str, Any]
+    layers: list[dict[str, Any]]
+    d_model: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        expect(self.d_model >= 1, f"d_model must be at least 1; got {self.d_model}")
+        expect(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1; got {self.dropout}")
 
 
 def calendar_features(times: np.ndarray | None, cycles: tuple[str, ...], rows: int) -> np.ndarray:

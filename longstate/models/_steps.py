@@ -30,6 +30,36 @@ class Even:
 
 
 @dataclass(frozen=True)
+class Skipping:
+    """Steps of a day or an even part of it, in the local time of a zone that left out whole days.
+
+    Args:
+        size, origin: microseconds.
+        days: those left out, in days since 1970, in order.
+    """
+
+    size: int
+    origin: int
+    days: tuple[int, ...]
+
+    def index(self, t: np.ndarray) -> np.ndarray:
+        return self._even.index(self._without(np.asarray(t, np.int64)))
+
+    def stamp(self, k: np.ndarray) -> np.ndarray:
+        t = self._even.stamp(np.asarray(k, np.int64))
+        begins = DAY * (np.array(self.days) - np.arange(len(self.days)))
+        return np.asarray(t + DAY * np.searchsorted(begins, t, side="right"))
+
+    @property
+    def _even(self) -> Even:
+        return Even(self.size, int(self._without(np.array([self.origin]))[0]))
+
+    def _without(self, t: np.ndarray) -> np.ndarray:
+        """The time as if these days had taken no time."""
+        return np.asarray(t - DAY * np.searchsorted(DAY * np.array(self.days), t, side="right"))
+
+
+@dataclass(frozen=True)
 class Months:
     """Every n months, at the time of day of `origin`.
 
@@ -91,7 +121,7 @@ class Working:
         return np.asarray(day.astype(np.int64) * DAY + self.time)
 
 
-Rule = Even | Months | Working
+Rule = Even | Skipping | Months | Working
 
 
 def _month(t: np.ndarray) -> np.ndarray:

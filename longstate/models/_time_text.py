@@ -1,5 +1,6 @@
 """Read times in the format that training found, and write them in the same format."""
 
+import warnings
 from datetime import datetime
 from typing import Any
 
@@ -7,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from longstate.errors import InputError, expect
-from longstate.models._calendar import Calendar, _naive
+from longstate.models._calendar import Calendar
+from longstate.models._zones import localize, naive
 
 LONGEST = 100  # characters; no date is longer, and parsing much longer text is very slow
 OFFSET = r":\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+OFFSET_WITH_SECONDS = r"^(.*:\d\d.*([+-])\d\d:\d\d):(\d\d(?:\.\d+)?)$"
 QUARTER = r"^(\d{4})([-/ ]?)[qQ]([1-4])$"
 QUARTER_FIRST = r"^[qQ]([1-4])([-/ ]?)(\d{4})$"
 WEEK = "%G-W%V"
@@ -35,12 +38,10 @@ def read_one(calendar: Calendar, text: str, after: Any = None) -> Any:
         return None
     if after is None or calendar.zone is None or stamp > after:
         return stamp
-    naive = _read(calendar.form, pd.Series([text]))
-    if naive.tz is not None:
+    local = _read(calendar.form, pd.Series([text]))
+    if local.tz is not None:
         return stamp
-    again = naive.tz_localize(
-        calendar.zone, ambiguous=np.zeros(1, dtype=bool), nonexistent="shift_forward"
-    )[0]
+    again = localize(local, calendar.zone, second=True)[0]
     return again if again > after else stamp
 
 
@@ -61,7 +62,9 @@ def _read(form: str, values: pd.Series) -> pd.DatetimeIndex:
     """Time-zone aware if the values have an offset, naive otherwise."""
     dtype = values.dtype
     if isinstance(dtype, pd.PeriodDtype):
-        return pd.DatetimeIndex(values.dt.to_timestamp())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of periods of one working day
+            return pd.DatetimeIndex(values.dt.to_timestamp())
     if isinstance(dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(dtype):
         return pd.DatetimeIndex(values)
     if form.startswith("unix "):
@@ -79,6 +82,10 @@ def _read(form: str, values: pd.Series) -> pd.DatetimeIndex:
 
 def read_text(form: str, text: pd.Series) -> pd.DatetimeIndex:
     """`form` is a `strptime` format, "dates" or "mixed". ISO dates are always read."""
+    whole = text.str.extract(OFFSET_WITH_SECONDS)
+    if whole[0].notna().any():  # which pandas does not read
+        rest = pd.to_numeric(whole[1] + whole[2]).fillna(0).to_numpy()
+        return read_text(form, whole[0].fillna(text)) - pd.to_timedelta(rest, unit="s")
     aware = bool(text.str.contains(OFFSET, regex=True).any())
     if form.startswith("period "):
         stamps = _periods(form.removeprefix("period "), text)
@@ -127,10 +134,9 @@ def settle(stamps: pd.DatetimeIndex, zone: str | None) -> pd.DatetimeIndex:
     if zone is None:
         return stamps
     try:  # the order of the rows decides which of the two equal hours in autumn is meant
-        return stamps.tz_localize(zone, ambiguous="infer", nonexistent="shift_forward")
+        return localize(stamps, zone, infer=True)
     except Exception:  # nothing to infer from: pandas 2 raises pytz's own errors
-        first = np.ones(len(stamps), dtype=bool)
-        return stamps.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
+        return localize(stamps, zone)
 
 
 def present(calendar: Calendar, stamps: Any) -> Any:
@@ -159,14 +165,15 @@ def texts(calendar: Calendar, stamps: Any) -> list[str]:
 
 def _at_midnight(stamps: pd.DatetimeIndex) -> bool:
     """Whether all are at local midnight. `stamps.normalize()` fails on days without a midnight."""
-    local = _naive(stamps, True)
+    local = naive(stamps, True)
     return bool((local == local.normalize()).all())
 
 
 def _strftime(stamp: pd.Timestamp, form: str) -> str:
-    if "%z" in form:  # +01:00 and not +0100
-        offset = stamp.strftime("%z")
-        form = form.replace("%z", f"{offset[:3]}:{offset[3:]}")
+    offset = stamp.strftime("%z")
+    if "%z" in form and offset:  # +01:00 and not +0100
+        parts = offset[:3], offset[3:5], offset[5:]
+        form = form.replace("%z", ":".join(filter(None, parts)))
     return stamp.strftime(form)
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from longstate._formats import refuse_format
 from longstate._saved import load
 from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
 from longstate.train import Forecaster, SeriesData, TextModel, read_csv, read_series
+from longstate.train._forecast_frame import first_unseen
 from longstate.train._series_estimator import SeriesEstimator
 from longstate.train._windows import Windows
 
@@ -197,7 +199,9 @@ def _read_tokens(subject: Subject, vocabulary: int, data: Path | None) -> Readin
         tokens = _encode(subject, vocabulary, TEXT.encode())
     else:
         with data.open("rb") as file:
-            tokens, what = _encode(subject, vocabulary, file.read(_MOST_BYTES)), str(data)
+            text = file.read(_MOST_BYTES)
+        refuse_format(data, text[:512], "a text or a .npy file", markup=True)
+        tokens, what = _encode(subject, vocabulary, text), str(data)
     if len(tokens) < 2:
         raise InputError(f"{what} holds {len(tokens)} tokens; at least 2 are needed")
     if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary:
@@ -276,7 +280,7 @@ def _read_rows(forecaster: Forecaster, data: Path) -> Reading:
 def read_windows(forecaster: Forecaster, frame: "pd.DataFrame", count: int = 512) -> object:
     """Run the model on evenly spaced windows of the rows before those of an evaluation."""
     table, spec = forecaster._table(frame), forecaster.model.spec
-    windows = Windows(table, spec, 0, forecaster._unseen(table) or None)
+    windows = Windows(table, spec, 0, first_unseen(table, forecaster.facts, spec.horizon) or None)
     at = np.unique(np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int))
     parts = np.array_split(at, -(-len(at) // 64))
     return [forecaster.model(windows.batch(part).window) for part in parts]

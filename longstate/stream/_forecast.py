@@ -26,10 +26,12 @@ import torch
 from longstate.errors import InputError
 from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
-from longstate.models._spec import LARGEST, calendar_features
+from longstate.models._remarks import strange_values, unseen_columns
+from longstate.models._spec import calendar_features
 from longstate.models._time_text import read_one, texts
 from longstate.stream._forecast_saving import load_rows, save_rows
 from longstate.stream._identity import describe
+from longstate.stream._row import Row, number
 
 MOST_HOLIDAYS = 4096
 
@@ -41,22 +43,13 @@ class Streamed(NamedTuple):
         origin: time of the last row, in the format of the data; its number, from 0, if there are
             no times.
         forecast: b = 1.
-        note: a sentence about missing rows of the window; None if it is complete.
+        note: sentences about missing rows of the window, columns without a value in it, and values
+            that are unlike those of training; None if there are none.
     """
 
     origin: str
     forecast: Forecast
     note: str | None = None
-
-
-class Row(NamedTuple):
-    """One row: its time and its numbers, nan where missing."""
-
-    time: Any
-    target: np.ndarray
-    observed: np.ndarray
-    covariates: np.ndarray
-    known: np.ndarray
 
 
 class ForecastStream:
@@ -72,6 +65,8 @@ class ForecastStream:
         self._future: deque[Row] = deque()
         self._doubtful: Row | None = None
         self._count = 0
+        self._since: dict[str, int] = {}
+        self._notes: list[str] = []
         self._identity: dict[str, Any] | None = None
         self._calendar = self.spec.calendar or Calendar(ROWS)
 
@@ -104,17 +99,22 @@ class ForecastStream:
             due = not self.spec.known or len(self._future) >= self.spec.horizon
         if not due or len(self._past) < self.spec.window:
             return None
-        forecast, note = self.model.checked(self._window())
-        origin = self._past[-1].time
-        if origin is None:
-            return Streamed(str(self._count - 1), forecast, note)
-        return Streamed(texts(self._calendar, pd.Index([origin]))[0], forecast, note)
+        forecast, lacks = self.model.checked(self._window())
+        notes = [*([] if lacks is None else [lacks]), *unseen_columns(self.spec, self._since)]
+        notes, self._notes = [*notes, *self._notes], []
+        origin = self._label(self._past[-1], self._count - 1)
+        return Streamed(origin, forecast, " ".join(notes) or None)
+
+    def _label(self, row: Row, count: int) -> str:
+        if row.time is None:
+            return str(count)
+        return texts(self._calendar, pd.Index([row.time]))[0]
 
     def save(self, path: str | Path) -> None:
         """Write the rows that are kept, atomically, so that the stream can continue later."""
         if self._identity is None:
             self._identity = describe(self.model)
-        save_rows(path, self._identity, self._calendar, self._count, self._kept())
+        save_rows(path, self._identity, self._calendar, self._count, self._since, self._kept())
 
     def load(self, path: str | Path) -> None:
         """Continue from a file of `save`, written by a stream of the same model.
@@ -122,7 +122,7 @@ class ForecastStream:
         Raises:
             InputError: the file is missing, damaged, or of another model. The stream is unchanged.
         """
-        self._calendar, self._count, rows = load_rows(path, self.model)
+        self._calendar, self._count, self._since, rows = load_rows(path, self.model)
         self._past = deque((Row(*r) for r in rows["past"]), maxlen=self.spec.window)
         self._future = deque(Row(*r) for r in rows["future"])
         self._doubtful = Row(*rows["doubtful"][0]) if rows["doubtful"] else None
@@ -137,7 +137,7 @@ class ForecastStream:
         for name in (*spec.targets, *spec.covariates, *spec.known):
             if name not in values:
                 raise InputError(f"there is no column {name!r} in the row")
-            numbers[name] = _number(name, values[name])
+            numbers[name] = number(name, values[name])
         time = None
         if spec.time is not None:
             raw = str(values.get(spec.time, ""))
@@ -154,12 +154,12 @@ class ForecastStream:
     def _on_grid(self, row: Row) -> Row:
         stamps = pd.Index([row.time])
         self._calendar = self._calendar.anchored(stamps)
-        number = self._calendar.index_of(stamps)
-        if self._calendar.off_grid(stamps, number).any():
+        place = self._calendar.index_of(stamps)
+        if self._calendar.off_grid(stamps, place).any():
             raise InputError(
                 f"the time {row.time} does not fit its step (every {self._calendar.words})"
             )
-        return row._replace(time=self._calendar.at(number)[0])
+        return row._replace(time=self._calendar.at(place)[0])
 
     def _steps(self, start: Any, end: Any) -> int:
         """Number of steps between two times; 1 for later rows if times are only labels."""
@@ -237,6 +237,7 @@ class ForecastStream:
         announced = self._future.popleft() if self._future else None
         if announced is not None:
             row = row._replace(known=np.where(np.isnan(row.known), announced.known, row.known))
+        self._observe(row)
         held = self._past[-1] if self._past else None
         covariates = self.model.covariate_scale.mean if held is None else held.covariates
         known = self.model.known_scale.mean if held is None else held.known
@@ -249,6 +250,17 @@ class ForecastStream:
             )
         )
         self._count += 1
+
+    def _observe(self, row: Row) -> None:
+        """Count the rows since each column's last value, and remark on strange values."""
+        spec, values = self.spec, (row.target, row.covariates, row.known)
+        names = (*spec.targets, *spec.covariates, *spec.known)
+        for name, value in zip(names, np.concatenate(values), strict=True):
+            self._since[name] = self._since.get(name, 0) + 1 if np.isnan(value) else 0
+        target, covariates, known = (x[None] for x in values)
+        self._notes += strange_values(
+            self.model, target, covariates, known, lambda _: self._label(row, self._count)
+        )
 
     def _window(self) -> Window:
         past, h = self._past, self.spec.horizon
@@ -272,21 +284,3 @@ class ForecastStream:
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)[None]
-
-
-def _number(name: str, value: str | float) -> float:
-    text = str(value).strip().lower()
-    if text in ("", "na", "nan", "null", "none"):
-        return float("nan")
-    if text in ("true", "false"):
-        return float(text == "true")
-    try:
-        number = float(text)
-    except ValueError:
-        raise InputError(
-            f"column {name!r} holds {str(value)[:60]!r}; a number was expected"
-        ) from None
-    if not abs(number) <= LARGEST:
-        what = "infinite" if abs(number) == float("inf") else f"too large ({number:g})"
-        raise InputError(f"column {name!r} is {what}")
-    return number

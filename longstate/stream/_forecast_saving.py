@@ -31,6 +31,7 @@ class _Facts:
     calendar: Calendar
     count: int
     times: dict[str, list[str | None]]
+    since: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def save_rows(
@@ -38,6 +39,7 @@ def save_rows(
     module: dict[str, Any],
     calendar: Calendar,
     count: int,
+    since: dict[str, int],
     rows: dict[str, list[Any]],
 ) -> None:
     """Write the rows of each part.
@@ -47,6 +49,7 @@ def save_rows(
         module: the model's identity, from `describe`.
         calendar: of the times.
         count: number of rows so far.
+        since: number of rows since the last value of each column.
         rows: (time, target, observed, covariates, known) by part.
     """
     tensors: dict[str, Tensor] = {}
@@ -59,6 +62,7 @@ def save_rows(
         "module": module,
         "calendar": dataclasses.asdict(calendar),
         "count": count,
+        "since": since,
         "times": {
             part: [None if row[0] is None else calendar.text(row[0]) for row in rows[part]]
             for part in _PARTS
@@ -69,8 +73,9 @@ def save_rows(
 
 def load_rows(
     path: str | Path, model: ForecastModel
-) -> tuple[Calendar, int, dict[str, list[tuple[Any, ...]]]]:
-    """The calendar, the number of rows so far, and the rows of each part.
+) -> tuple[Calendar, int, dict[str, int], dict[str, list[tuple[Any, ...]]]]:
+    """The calendar, the number of rows so far and since the last value of each column, and the rows
+    of each part.
 
     Raises:
         InputError: the file is missing, damaged, or belongs to another model.
@@ -101,7 +106,7 @@ def load_rows(
                 raise wrong
         arrays = [column.numpy() for column in columns.values() if column is not None]
         rows[part] = list(zip(times, *arrays, strict=True))
-    return facts.calendar, facts.count, rows
+    return facts.calendar, facts.count, facts.since, rows
 
 
 def _shape(model: ForecastModel, column: str, rows: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from longstate._files import missing, write_whole, writing
+from longstate._formats import refuse_format, start_of
 from longstate.errors import InputError
 from longstate.train._tokens import ByteTokens, Tokens
 
@@ -122,8 +123,8 @@ def _size(path: Path) -> int:
     if not path.is_file():
         raise InputError(f"{path} is not a regular file; save the text to one, so it can be mapped")
     try:
-        with path.open("rb"):
-            size = path.stat().st_size
+        refuse_format(path, start_of(path), "a text", markup=True)
+        size = path.stat().st_size
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     if not size:

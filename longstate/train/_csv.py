@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import pandas as pd
 
+from longstate._formats import is_text, refuse_format
 from longstate.errors import InputError
 
 SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
@@ -49,8 +50,10 @@ def read_csv(path: str | Path) -> pd.DataFrame:
 def _unpacked(raw: IO[bytes]) -> IO[bytes]:
     """What can be read twice: a pipe is held in memory."""
     file = raw if raw.seekable() else io.BytesIO(raw.read())
-    start = file.read(8)
+    start = file.read(512)
     file.seek(0)
+    if is_text(start):
+        return file
     for first, unpack in COMPRESSED.items():
         if start.startswith(first):
             unpacked: IO[bytes] = unpack(file, "rb")
@@ -59,6 +62,8 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
 
 
 def _read(path: Path, file: IO[bytes]) -> pd.DataFrame:
+    refuse_format(path, file.read(512), "a CSV file")
+    file.seek(0)
     names = _names(path, file)
     file.seek(0)
     try:

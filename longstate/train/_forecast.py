@@ -15,6 +15,7 @@ from longstate._facts import read, value_of
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, layer_class
 from longstate.models._block import Gate, resolve
+from longstate.models._remarks import unseen_columns
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.train import _checkpoint as checkpoint
 from longstate.train import _ranks as ranks
@@ -23,7 +24,9 @@ from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._forecast_frame import (
     check_reach,
+    first_unseen,
     forecast_frame,
+    remarks,
     table_for,
     training_table,
 )
@@ -133,12 +136,12 @@ class Forecaster:
             InputError: data, settings or folder cannot be used.
         """
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
-        table, remarks = training_table(frame, target, covariates, known, time, timing)
+        table, found = training_table(frame, target, covariates, known, time, timing)
         bounds = Bounds(lower, upper, transform)
         spec, parts = plan(
             table, self.horizon, self.window, self.season, self.quantiles, split, bounds
         )
-        facts = facts_of(table, parts, split, remarks)
+        facts = facts_of(table, parts, split, found)
         with checkpoint.run_folder(out):
             spec = dataclasses.replace(spec, gate=self._gate(out))
             self._made = None if self.training.shrink_to else self._made
@@ -167,14 +170,20 @@ class Forecaster:
         spec = self.model.spec
         check_reach(table, spec)
         forecast, lacks = self.model.checked(Windows.last(table, spec))
-        if lacks is not None:
-            warnings.warn(lacks, stacklevel=2)
-        return forecast_frame(table, spec, forecast, lacks)
+        notes = [*([] if lacks is None else [lacks]), *unseen_columns(spec, table.since)]
+        notes += remarks(table, self.model)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        return forecast_frame(table, spec, forecast, notes)
 
     def evaluate(self, frame: Data) -> ForecastEvaluation:
         """Score the rows of `frame` that were not used for training or validation."""
         table = self._table(frame)
-        return evaluate(self.model, Windows(table, self.model.spec, self._unseen(table)))
+        scored = evaluate(
+            self.model,
+            Windows(table, self.model.spec, first_unseen(table, self.facts, self.horizon)),
+        )
+        return dataclasses.replace(scored, notes=(*scored.notes, *remarks(table, self.model)))
 
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
@@ -254,7 +263,7 @@ class Forecaster:
         training = Windows(table, spec, 0, parts.train)
         validation = Windows(table, spec, parts.train, parts.validation)
         constant = solve(self.model, training, validation, parts.train)
-        more = [CONSTANT.format(name) for name in constant]
+        more = [CONSTANT.format(name) for name in constant] + remarks(table, self.model)
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
         identity = {
             "data": table.digest(table.rows)[:16],
@@ -281,20 +290,3 @@ class Forecaster:
 
     def _table(self, data: Data) -> Table:
         return table_for(data, self.model.spec)
-
-    def _unseen(self, table: Table) -> int:
-        """The first row that was not used for training or validation."""
-        seen, until = self.facts["seen_rows"], self.facts["seen_until"]
-        if until is None or table.times is None:
-            known = table.rows >= seen and table.digest(seen) == self.facts["seen_digest"]
-            return seen if known else 0
-        assert table.calendar is not None
-        last = table.calendar.untext(until)
-        row = int(table.times[: table.rows].searchsorted(last, side="right"))
-        if table.rows - row < self.horizon:
-            raise InputError(
-                f"the data ends at {table.label(table.rows - 1)}; an evaluation needs "
-                f"{self.horizon} rows after {until.replace('T', ' ')}, the last time that was used "
-                "for training and validation"
-            )
-        return row

@@ -1,11 +1,14 @@
 """Convert a data frame to the inputs of a fitted forecaster, and its forecast to a data frame."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from longstate.errors import InputError
-from longstate.models import Forecast, ForecastSpec
+from longstate.models import Forecast, ForecastModel, ForecastSpec
+from longstate.models._remarks import strange_values
 from longstate.models._time_text import present, texts
 from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._table import Columns, Table, make_table
@@ -57,8 +60,41 @@ def check_reach(table: Table, spec: ForecastSpec) -> None:
         )
 
 
+def first_unseen(table: Table, facts: dict[str, Any], horizon: int) -> int:
+    """The first row that was not used for training or validation.
+
+    Raises:
+        InputError: too few rows are left for an evaluation.
+    """
+    seen, until = facts["seen_rows"], facts["seen_until"]
+    if until is None or table.times is None:
+        known = table.rows >= seen and table.digest(seen) == facts["seen_digest"]
+        return seen if known else 0
+    assert table.calendar is not None
+    last = table.calendar.untext(until)
+    row = int(table.times[: table.rows].searchsorted(last, side="right"))
+    if table.rows - row < horizon:
+        raise InputError(
+            f"the data ends at {table.label(table.rows - 1)}; an evaluation needs {horizon} rows "
+            f"after {until.replace('T', ' ')}, the last time that was used for training and "
+            "validation"
+        )
+    return row
+
+
+def remarks(table: Table, model: ForecastModel) -> list[str]:
+    """Sentences on values of the table that are unlike those of training."""
+    return strange_values(
+        model,
+        np.where(table.observed, table.target, np.nan),
+        table.covariates,
+        table.known,
+        table.label,
+    )
+
+
 def forecast_frame(
-    table: Table, spec: ForecastSpec, forecast: Forecast, lacks: str | None
+    table: Table, spec: ForecastSpec, forecast: Forecast, notes: Sequence[str]
 ) -> pd.DataFrame:
     """Time (or row number), and for each target its column and one for each quantile.
 
@@ -66,7 +102,7 @@ def forecast_frame(
         table: the input of the forecast.
         spec: names.
         forecast: b = 1.
-        lacks: a note on the window. It and the table's notes are in `attrs["notes"]`.
+        notes: on the input. They follow the table's own in `attrs["notes"]`.
     """
     times = table.times_ahead(spec.horizon)
     if times is None or table.calendar is None:
@@ -79,7 +115,7 @@ def forecast_frame(
         for k, level in enumerate(spec.quantiles):
             columns[f"{name}_q{level:g}"] = forecast.quantiles[0, :, j, k].numpy()
     result = pd.DataFrame(columns)
-    result.attrs["notes"] = [*table.notes, *([] if lacks is None else [lacks])]
+    result.attrs["notes"] = [*table.notes, *notes]
     return result
 
 

@@ -1,7 +1,7 @@
 """Convert data to a data frame with plain column names, and find its time column."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,10 @@ def as_frame(data: Any) -> pd.DataFrame:
             f"the columns have names in {frame.columns.nlevels} rows, such as {frame.columns[0]}; "
             "one name for each column was expected"
         )
-    names = pd.Index([str(name) for name in frame.columns])
+    columns = frame.columns
+    if isinstance(columns, pd.MultiIndex):
+        columns = columns.get_level_values(0)
+    names = pd.Index([str(name) for name in columns])
     if names.has_duplicates:
         twice = names[names.duplicated()][0]
         raise InputError(f"the data has the column {twice!r} twice; one name for each is needed")
@@ -59,7 +62,7 @@ def as_frame(data: Any) -> pd.DataFrame:
 
 def names_of(names: Names) -> tuple[str, ...]:
     """Names of columns as texts, as in `as_frame`."""
-    if isinstance(names, str | int | np.integer):
+    if isinstance(names, str) or not isinstance(names, Iterable):
         return (str(names),)
     return tuple(str(name) for name in names)
 
@@ -133,6 +136,7 @@ def _holds_times(values: pd.Series, name: str | None) -> bool:
         return True
     if pd.api.types.is_numeric_dtype(values.dtype):
         return name is not None and is_time_name(name) and _is_count_of_time(values)
+    values = values.dropna()  # of empty rows
     if len(values) == 0 or isinstance(values.dtype, pd.CategoricalDtype):
         return False
     text = values.iloc[np.unique(np.linspace(0, len(values) - 1, SAMPLE).astype(int))]

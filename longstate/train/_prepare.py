@@ -1,5 +1,6 @@
 """Decisions and closed-form solutions before training."""
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -39,9 +40,13 @@ class Bounds:
         if self.transform not in (*TRANSFORMS, "auto"):
             known = ", ".join((*TRANSFORMS, "auto"))
             raise InputError(f"transform must be one of {known}; got {self.transform!r}")
-        for name, value in (("lower", self.lower), ("upper", self.upper)):
-            if value is not None and not np.isfinite(value):
-                raise InputError(f"{name} must be a number; got {value}")
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, numbers.Real) or not np.isfinite(float(value)):
+                raise InputError(f"{name} must be a number; got {value!r}")
+            object.__setattr__(self, name, float(value))  # a NumPy number cannot be saved
         if self.lower is not None and self.upper is not None and self.lower >= self.upper:
             raise InputError(f"lower must be below upper; got {self.lower:g} and {self.upper:g}")
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from longstate._files import missing
+from longstate._formats import refuse_format, start_of
 from longstate.errors import InputError, near
 from longstate.train._csv import read_csv
 
@@ -193,6 +194,7 @@ def _number(path: Path, text: str) -> float:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are neither empty nor comments."""
     try:
+        refuse_format(path, start_of(path), "a .ts file")
         with path.open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip() and not line.startswith("#"):
@@ -239,8 +241,7 @@ def _read_folder(folder: Path, table: dict[str, str] | None) -> SeriesData:
         files = [file for part in inside for file in _waves(part)]
         classes = {str(file.relative_to(folder)): file.parent.name for file in files}
         return _read_waves(files, list(classes), classes)
-    files = list(_waves(folder))
-    if not files:
+    if not (files := list(_waves(folder))):
         raise InputError(f"{folder} holds no .wav files, and no folders with .wav files")
     return _read_waves(files, [str(file.relative_to(folder)) for file in files], table)
 

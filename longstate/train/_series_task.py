@@ -65,7 +65,7 @@ class SeriesTask:
         shares = torch.cat([torch.ones(len(places), 1), torch.rand(len(places), _TIMES)], 1)
         times = (cases.lengths[:, None] * shares).ceil().long().clamp_min(1) - 1
         read = pooled.gather(1, times[..., None].expand(-1, -1, pooled.shape[2]))
-        outputs = self.model.head(self.model.dropout(read))
+        outputs = self.model.outputs(self.model.dropout(read))
         target = self.targets[0][places][:, None].expand(-1, 1 + _TIMES)
         losses = self.criterion(outputs, target)
         weight = self.weights[0][places]
@@ -99,5 +99,5 @@ def outputs_along(
         for i, share in enumerate((1.0, *shares)):
             times = (part.lengths * share).ceil().long().clamp_min(1) - 1
             read = pooled[torch.arange(len(places)), times]
-            found[i, places] = model.head(read).to(found.dtype)
+            found[i, places] = model.outputs(read).to(found.dtype)
     return found[0], list(found[1:])

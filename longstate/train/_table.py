@@ -6,17 +6,20 @@ the columns that are known in advance.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from longstate.errors import InputError, near
 from longstate.models import Calendar
-from longstate.models._calendar import _naive
 from longstate.models._spec import LARGEST
+from longstate.models._zones import naive
 from longstate.train._time_rows import place_rows
 from longstate.train._time_step import Timing
+
+# Kinds of dtypes that pandas would convert to numbers.
+NO_NUMBERS = {"c": "complex numbers", "M": "times", "m": "lengths of time"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Table:
         calendar: step and format of the times, or None without times.
         notes: sentences about corrections.
         before: number of rows of the data before the first complete one; they are left out.
+        since: number of rows of the past after the last value of each column.
     """
 
     columns: Columns
@@ -53,6 +57,7 @@ class Table:
     calendar: Calendar | None
     notes: tuple[str, ...]
     before: int = 0
+    since: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -88,7 +93,7 @@ class Table:
         if self.times is not None and self.calendar is not None:
             times = self.times[:rows]
             dated = self.calendar.dated
-            clock = _naive(times, False).as_unit("ms").asi8 if dated else np.asarray(times)
+            clock = naive(times, False).as_unit("ms").asi8 if dated else np.asarray(times)
             h.update(clock.tobytes())
         return h.hexdigest()
 
@@ -136,6 +141,9 @@ def _check_columns(frame: pd.DataFrame, columns: Columns) -> None:
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
+    kind = NO_NUMBERS.get(getattr(column.dtype, "kind", ""))
+    if kind is not None:
+        raise InputError(f"column {column.name!r} holds {kind}; numbers were expected")
     numbers = pd.to_numeric(column, errors="coerce")
     bad = numbers.isna() & column.notna()
     if column.dtype == object or pd.api.types.is_string_dtype(column):
@@ -199,7 +207,14 @@ def _assemble(
         calendar=calendar,
         notes=tuple(notes),
         before=start,
+        since={str(name): _since(column) for name, column in values.iloc[: end - start].items()},
     )
+
+
+def _since(column: pd.Series) -> int:
+    """Number of rows after the last value."""
+    found = np.flatnonzero(column.notna())
+    return len(column) - 1 - int(found[-1]) if len(found) else len(column)
 
 
 def _known(known: pd.DataFrame, past: int) -> np.ndarray:

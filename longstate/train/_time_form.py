@@ -1,5 +1,6 @@
 """Find the format of the times in a column, from all rows."""
 
+import re
 import warnings
 import zoneinfo
 from typing import NamedTuple
@@ -7,40 +8,32 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from longstate.errors import InputError
 from longstate.models._time_text import (
     LONGEST,
-    OFFSET,
+    OFFSET_WITH_SECONDS,
     QUARTER,
     QUARTER_FIRST,
     WEEK,
     read_text,
 )
+from longstate.train._time_pattern import badness, find_pattern
 
 # Unit of a number since 1970, such that the time is between 1973 and 2286.
 UNIX = {"s": 1e8, "ms": 1e11, "us": 1e14, "ns": 1e17}
-WHOLE = {"%Y": (1500, 2200), "%Y%m": (150001, 220012), "%Y%m%d": (15000101, 22001231)}
-HOURS = (1900010100, 2100010100)
-NUMERIC = r"^(\d{1,2})([/.\-])(\d{1,2})\2(\d{4}|\d{2})(.*)$"
-CLOCKS = {
-    "": r"", " %H:%M": r" \d{1,2}:\d\d", " %H:%M:%S": r" \d{1,2}:\d\d:\d\d",
-    " %H:%M:%S.%f": r" \d{1,2}:\d\d:\d\d\.\d+", " %I:%M %p": r" \d{1,2}:\d\d [AaPp][Mm]",
-    " %I:%M:%S %p": r" \d{1,2}:\d\d:\d\d [AaPp][Mm]",
+# Formats of dates in one whole number, and their ranges.
+WHOLE = {
+    "%Y": (1500, 2200), "%Y%m": (150001, 220012), "%Y%m%d": (15000101, 22001231),
+    "%Y%m%d%H": (1900010100, 2100010100), "%Y%m%d%H%M": (190001010000, 210001010000),
+    "%Y%m%d%H%M%S": (19000101000000, 21000101000000),
 }  # fmt: skip
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+TAIL = r":\d\d.*?(Z|[+-]\d\d(?::?\d\d(?::\d\d)?)?)$"
+SPELLED = r"^([+-]\d\d):?(\d\d)?(?::(\d\d))?$"
+IN_UTC = r".*\d(?:Z| UTC| GMT)"
 WEEKS = r"\d{4}-\d\d-\d\d/\d{4}-\d\d-\d\d"
-MONTH_NAMES = (
-    "%m/%Y",
-    "%m.%Y",
-    "%m-%Y",
-    "%b %Y",
-    "%B %Y",
-    "%b-%Y",
-    "%b-%y",
-    "%b %y",
-    "%Y-%b",
-    "%Y %b",
-    "%d-%b-%y",
-    "%d-%b-%Y",
-)
+# Day and month as numbers: their order cannot be guessed row by row.
+UNCLEAR = r"(?<!\d)\d{1,2}[/.\-] ?\d{1,2}[/.\-] ?(?:\d{4}|\d{2})(?!\d)"
 # Time zones with common rules; the first that fits is used.
 COMMON = (
     "Europe/London", "Europe/Berlin", "Europe/Helsinki", "America/New_York", "America/Chicago",
@@ -60,7 +53,8 @@ class Form(NamedTuple):
 def find_form(values: pd.Series) -> Form:
     dtype = values.dtype
     if isinstance(dtype, pd.PeriodDtype):
-        return Form(f"period {dtype.name[7:-1]}", None)
+        name = dtype.name[7:-1]
+        return Form("dates" if name == "B" else f"period {name}", None)
     if isinstance(dtype, pd.DatetimeTZDtype):
         return Form("dates", _zone_name(dtype.tz))
     if pd.api.types.is_datetime64_dtype(dtype):
@@ -76,6 +70,8 @@ def find_form(values: pd.Series) -> Form:
     if _all(text, r"-?\d+"):
         return Form(_number_form(pd.to_numeric(text)), None)
     form, notes = _text_form(text)
+    if _all(text, NUMBER) and badness(read_text(form, text))[:2] > (0, False):
+        return Form("number", None)
     zone, more = _offset_zone(text)
     return Form(form, zone, (*notes, *more))
 
@@ -90,7 +86,7 @@ def _number_form(values: pd.Series) -> str:
     if not len(numbers) or not np.isfinite(numbers).all() or (numbers % 1).any():
         return "number"
     low, high = numbers.min(), numbers.max()
-    for form, (least, most) in {**WHOLE, "%Y%m%d%H": HOURS}.items():
+    for form, (least, most) in WHOLE.items():
         if least <= low and high <= most:
             text = pd.Series(numbers).astype("int64").astype("string")
             if not read_text(form, text).isna().any():
@@ -116,52 +112,30 @@ def _text_form(text: pd.Series) -> tuple[str, tuple[str, ...]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas warns about guessing
         row = int(known.str.len().to_numpy().argmax())
-        longest = pd.tseries.api.guess_datetime_format(known.iloc[row])
+        example = re.sub(OFFSET_WITH_SECONDS, r"\1", known.iloc[row])
+        longest = pd.tseries.api.guess_datetime_format(example)
         if not read_text("dates", known).isna().any():
             return longest or "dates", ()
-        numeric = _numeric_form(known)
-        if numeric is not None:
-            return numeric
-        first = pd.tseries.api.guess_datetime_format(known.iloc[0])
-        for form in (first, longest, *MONTH_NAMES):
-            if form is not None and not read_text(form, known).isna().any():
-                return form, ()
-        return first or longest or "mixed", ()
+        pattern = find_pattern(known)
+        if pattern is not None:
+            return pattern.form, () if pattern.note is None else (pattern.note,)
+        return "mixed", ()
 
 
-def _numeric_form(text: pd.Series) -> tuple[str, tuple[str, ...]] | None:
-    """Day and month in two digits: their order is found from all rows."""
-    found = text.str.extract(NUMERIC)
-    if found[0].isna().iloc[0]:
-        return None
-    year = "%Y" if len(found[3].iloc[0]) == 4 else "%y"
-    rest = found[4].dropna()
-    clock = next((c for c, shape in CLOCKS.items() if rest.str.fullmatch(shape).all()), None)
-    if clock is None:
-        clock = next((c for c, s in CLOCKS.items() if rest.iloc[:1].str.fullmatch(s).all()), None)
-    if clock is None:
-        return None
-    mark = found[1].iloc[0]
-    orders = [("%m", "%d"), ("%d", "%m")]
-    if mark == ".":  # month.day is not in use
-        orders.reverse()
-    forms = [mark.join((*order, year)) + clock for order in orders]
-    both = [read_text(form, text) for form in forms]
-    marks = [_badness(stamps) for stamps in both]
-    if marks[0] == marks[1] and bool((both[0] != both[1]).any()):
-        way, other = (mark.join(o).replace("%m", "month").replace("%d", "day") for o in orders)
-        return forms[0], (
-            f"Times such as {text.iloc[0]} are read as {way}; every row could also be {other}.",
+def check_clear(form: str, column: pd.Series) -> None:
+    """Refuse dates whose day and month would have to be guessed in each row.
+
+    Raises:
+        InputError: names the first row.
+    """
+    if form != "mixed":
+        return
+    unclear = column.astype("string").str.contains(UNCLEAR, regex=True, na=False)
+    if unclear.any():
+        raise InputError(
+            f"the time column {column.name!r} holds {str(column[unclear].iloc[0])[:60]!r}, whose "
+            "format is not known; write dates as 2024-01-31 12:00"
         )
-    return forms[marks[1] < marks[0]], ()
-
-
-def _badness(stamps: pd.DatetimeIndex) -> tuple[int, bool, float, int]:
-    """A score, lower is better: unread rows, wrong order, largest step in typical steps, number of
-    different steps."""
-    gaps = np.diff(stamps.dropna().asi8)
-    uneven = round(float(gaps.max() / np.median(gaps)), 1) if len(gaps) and gaps.min() > 0 else 1.0
-    return int(np.sum(stamps.isna())), bool((gaps <= 0).any()), uneven, len(np.unique(gaps))
 
 
 def _zone_name(zone: object) -> str:
@@ -176,16 +150,17 @@ def _zone_name(zone: object) -> str:
 
 def _offset_zone(text: pd.Series) -> tuple[str | None, tuple[str, ...]]:
     """The zone of times that are written with an offset from UTC."""
-    pattern = OFFSET.replace("(?:Z", "(Z", 1)
-    if text.iloc[:1].str.extract(pattern)[0].isna().any():
+    if text.str.fullmatch(IN_UTC).all():
+        return "UTC", ()
+    if text.iloc[:1].str.extract(TAIL)[0].isna().any():
         return None, ()
-    tail = text.str.extract(pattern)[0]
+    tail = text.str.extract(TAIL)[0]
     if tail.isna().any():
         return None, ()
     offsets = pd.to_timedelta(
-        tail.str.replace("Z", "+00:00").str.replace(r"^([+-]\d\d):?(\d\d)?$", _spell, regex=True)
+        tail.str.replace("Z", "+00:00").str.replace(SPELLED, _spell, regex=True)
     )
-    if offsets.nunique() == 1:
+    if offsets.nunique() == 1 and offsets.iloc[0] % pd.Timedelta(1, "min") == pd.Timedelta(0):
         zone = tail.iloc[0]
         return ("UTC" if offsets.iloc[0] == pd.Timedelta(0) else _fixed(zone)), ()
     utc = pd.DatetimeIndex(read_text("mixed", text))
@@ -194,17 +169,19 @@ def _offset_zone(text: pd.Series) -> tuple[str | None, tuple[str, ...]]:
     few, wanted = utc[rows], offsets.to_numpy()[rows]
     if few.isna().any():
         return "UTC", ()
-    shown = f"{tail.iloc[0]} and {tail[offsets != offsets.iloc[0]].iloc[0]}"
+    others = tail[offsets != offsets.iloc[0]]
+    shown = tail.iloc[0] if others.empty else f"{tail.iloc[0]} and {others.iloc[0]}"
+    shown = f"offset {shown} fits" if others.empty else f"offsets {shown} fit"
     for zone in (*COMMON, *sorted(zoneinfo.available_timezones())):
         local = few.tz_convert(zone).tz_localize(None) - few.tz_convert("UTC").tz_localize(None)
         if (local.to_numpy() == wanted).all():
-            return zone, (f"The offsets {shown} fit the time zone {zone}, which is used.",)
-    return "UTC", (f"The offsets {shown} fit no time zone; times are in UTC.",)
+            return zone, (f"The {shown} the time zone {zone}, which is used.",)
+    return "UTC", (f"The {shown} no time zone; times are in UTC.",)
 
 
 def _spell(found: "object") -> str:
-    hours, minutes = found.group(1), found.group(2) or "00"  # type: ignore[attr-defined]
-    return f"{hours}:{minutes}:00"
+    hours, minutes, seconds = found.group(1, 2, 3)  # type: ignore[attr-defined]
+    return f"{hours}:{minutes or '00'}:{seconds or '00'}"
 
 
 def _fixed(tail: str) -> str:

@@ -8,9 +8,10 @@ import pandas as pd
 
 from longstate.errors import InputError
 from longstate.models import Calendar
-from longstate.models._calendar import ROWS, _naive
+from longstate.models._calendar import ROWS
 from longstate.models._time_text import read, texts
-from longstate.train._time_form import find_form
+from longstate.models._zones import naive
+from longstate.train._time_form import check_clear, find_form
 from longstate.train._time_step import Timing, find_step, fits, missing_days
 
 COUNT = "step 'rows' (--step rows) counts rows instead of time"
@@ -47,6 +48,7 @@ def place_rows(
     base = calendar
     if base is None:
         form = find_form(column)
+        check_clear(form.form, column)
         notes += form.notes if timing.zone is None else ()
         base = Calendar(ROWS, form.form, timing.zone or form.zone)
     stamps = _read(base, column, lines)
@@ -81,7 +83,7 @@ def _read(base: Calendar, column: pd.Series, lines: np.ndarray) -> pd.Index:
 
 
 def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarray) -> None:
-    clock = _naive(stamps, False).asi8 if base.dated else np.asarray(stamps)
+    clock = naive(stamps, False).asi8 if base.dated else np.asarray(stamps)
     gaps = np.diff(clock)
     for wrong, what in ((gaps == 0, "repeats the time of"), (gaps < 0, "is earlier than")):
         if not wrong.any():

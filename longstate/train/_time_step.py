@@ -44,8 +44,7 @@ def find_step(base: Calendar, stamps: pd.Index, timing: Timing) -> Calendar | No
     if timing.step is not None or holidays:
         step = timing.step or "B"
         given = replace(base, step=step, holidays=holidays, wall=_is_wall(base, step))
-        calendar = _working_calendar(given, stamps).anchored(stamps)
-        return _centred(calendar, stamps) if fits(calendar, stamps) else calendar
+        return _centred(_working_calendar(given, stamps).anchored(stamps), stamps)
     candidates: Iterable[Calendar]
     if len(stamps) < 3:
         return None
@@ -54,9 +53,9 @@ def find_step(base: Calendar, stamps: pd.Index, timing: Timing) -> Calendar | No
     else:
         candidates = _date_steps(base, stamps)
     for candidate in candidates:
-        calendar = candidate.anchored(stamps)
+        calendar = _centred(candidate.anchored(stamps), stamps)
         if fits(calendar, stamps):
-            return _centred(calendar, stamps)
+            return calendar
     return None
 
 
@@ -85,6 +84,9 @@ def _is_wall(base: Calendar, step: str) -> bool:
 def _number_steps(base: Calendar, stamps: pd.Index) -> Iterator[Calendar]:
     gaps = np.diff(np.asarray(stamps))
     for gap in (_usual(gaps), float(np.median(gaps))):
+        if gap % 1:  # 1/3 and not 0.333333, which is off by a step after many
+            span = float(stamps[-1] - stamps[0])
+            gap = span / max(1, round(span / gap))
         yield replace(base, step=f"{gap:.10g}")
 
 
@@ -102,13 +104,18 @@ def _date_steps(base: Calendar, stamps: Any) -> Iterator[Calendar]:
     elapsed, wall = (_clock(base, stamps, wall) for wall in (False, True))
     unit = 1000 if _unit(stamps) == "ns" else 1
     usual = _usual(np.diff(wall))
-    if usual >= 27.9 * DAY * unit:
-        yield from _month_steps(replace(base, wall=True), stamps, wall // unit)
-    if usual == DAY * unit:
-        working = _working_week(wall // unit // DAY)
+    daily = _same_time_of_day(wall // unit)
+    days = _usual(np.diff(daily))
+    local = replace(base, wall=True)
+    if days >= 27.9 * DAY:
+        yield from _month_steps(local, daily)
+    if days == DAY:
+        working = _working_week(daily // DAY)
         if working is not None:
-            whole = replace(base, step="B", wall=True, weekdays=working)
-            yield _working_calendar(whole, stamps)
+            first = local.text(local.stamps(daily[:1])[0])
+            yield _working_calendar(
+                replace(local, step="B", weekdays=working, anchor=first), stamps
+            )
     if not _is_common(np.diff(elapsed)) and not _is_common(np.diff(wall)):
         yield from _rough_steps(base, elapsed, unit)
     for clock, follows in ((wall, True), (elapsed, False)):
@@ -152,7 +159,31 @@ def _clock(base: Calendar, stamps: Any, wall: bool) -> np.ndarray:
     return np.asarray(stamps.as_unit(_unit(stamps)).asi8)
 
 
-def _month_steps(base: Calendar, stamps: pd.Index, wall: np.ndarray) -> Iterator[Calendar]:
+def _same_time_of_day(wall: np.ndarray) -> np.ndarray:
+    """Local times in microseconds, with jitter of at most an hour around one time of day removed,
+    so that 23:59:58 and 00:00:01 are on the same day. Other times are returned as they are."""
+    angle = wall % DAY * (2 * np.pi / DAY)
+    middle = np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()) * (DAY / (2 * np.pi))
+    off = (wall - int(middle) + DAY // 2) % DAY - DAY // 2
+    if np.ptp(off) == 0 or np.abs(off).max() > HOUR:
+        return wall
+    time = int(middle) + _roundest(off, 1, int(middle))
+    return np.asarray((wall - time + DAY // 2) // DAY * DAY + time)
+
+
+def _roundest(off: np.ndarray, scale: int, start: int) -> int:
+    """The offset of the roundest time within the jitter `off` around `start`; its middle if it has
+    no round one. One tenth more is allowed, because late clocks are never early."""
+    middle, low, high = int(np.median(off)), off.min(), off.max()
+    margin = (high - low) / 10
+    for one in (HOUR, HOUR // 60, HOUR // 3600, 100_000, 1000, 1):
+        near = round((start + middle) / (one * scale)) * one * scale - start
+        if low - margin <= near <= high + margin:
+            return near
+    return middle
+
+
+def _month_steps(base: Calendar, wall: np.ndarray) -> Iterator[Calendar]:
     month = wall.astype("M8[us]").astype("M8[M]")
     n = int(_usual(np.diff(month.astype(np.int64))))
     if n < 1:
@@ -160,10 +191,13 @@ def _month_steps(base: Calendar, stamps: pd.Index, wall: np.ndarray) -> Iterator
     day = (wall // DAY) - month.astype("M8[D]").astype(np.int64)  # of the month, from 0
     latest = int(day.argmax())  # the first month may not have the 30th
     weekday = (int(wall[0]) // DAY + 3) % 7
-    for kind in ("end", "day", "first working", "last working", f"week {day[0] // 7} {weekday}"):
+    kinds = ["end", "day", "first working", "last working"]
+    if day[0] < 28:  # every month has this weekday
+        kinds.append(f"week {day[0] // 7} {weekday}")
+    anchor = base.stamps(wall[latest : latest + 1])[0]
+    for kind in kinds:
         if not (np.diff(Months(n, kind, int(wall[latest])).index(wall)) > 0).all():
             continue
-        anchor = stamps[latest]
         yield replace(base, step=_months_step(n, kind, anchor), anchor=base.text(anchor))
 
 
@@ -197,7 +231,7 @@ def _working_calendar(calendar: Calendar, stamps: pd.Index) -> Calendar:
     """The calendar with the holidays found in the data, if none were given."""
     if calendar.words != "working day":
         return calendar
-    wall = replace(calendar, wall=True, anchor=None)
+    wall = replace(calendar, wall=True)
     if wall.holidays or len(stamps) < 3:
         return wall
     missing = missing_days(wall.anchored(stamps), stamps)
@@ -239,12 +273,7 @@ def _centred(calendar: Calendar, stamps: pd.Index) -> Calendar:
     if not np.any(off) or not calendar.dated:
         return calendar
     scale = 1000 if calendar.unit == "ns" else 1
-    first = calendar.clock(calendar.at(numbers[:1]))[0]
-    middle, most = int(first + np.median(off)), int(np.ptp(off))
-    for one in (HOUR, HOUR // 60, HOUR // 3600, 100_000, 1000, 1):
-        near = round(middle / (one * scale)) * one * scale
-        if abs(near - middle) <= most:
-            anchor = calendar.stamps(np.array([near]))[0]
-            moved = replace(calendar, anchor=calendar.text(anchor))
-            return moved if fits(moved, stamps) else calendar
-    return calendar
+    first = int(calendar.clock(calendar.at(numbers[:1]))[0])
+    anchor = calendar.stamps(np.array([first + _roundest(off, scale, first)]))[0]
+    moved = replace(calendar, anchor=calendar.text(anchor))
+    return moved if fits(moved, stamps) else calendar

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from longstate._files import missing
+from longstate._formats import refuse_format
 from longstate.errors import InputError
 
 TOKENIZER = "tokenizer.json"
@@ -97,7 +98,9 @@ def _read(path: Path) -> Any:
             "install it with pip install 'longstate[text]', or use --tokenizer bytes"
         ) from None
     try:
-        text = path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
+        refuse_format(path, raw[:512], "a tokenizer.json")
+        text = raw.decode("utf-8")
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     except UnicodeDecodeError:

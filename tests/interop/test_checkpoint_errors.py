@@ -250,7 +250,8 @@ def test_a_gguf_file_is_named(tmp_path):
     ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        (b"<!doctype html><p>404", "a text file"),
+        (b"<!doctype html><p>404", "an HTML page"),
+        (b"hello", "a text file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file"),
     ],
 )

@@ -73,3 +73,13 @@ def test_positive_data_are_not_moved_before_their_power_is_found():
     scale.fit(x)
     assert (scale.shift.item(), scale.power.item()) == (0, 0)
     assert_close(scale(x), ((x.log() - x.log().mean()) / x.log().std(correction=0)).float())
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-3, 1e12])
+def test_box_cox_does_not_depend_on_the_unit(unit):
+    """Scaled values of positive data are the same in metres and in millimetres."""
+    x = data().clamp_min(0.1)
+    one, other = Scale(2, "box-cox"), Scale(2, "box-cox")
+    one.fit(x)
+    other.fit(x * unit)
+    assert_close(other(x * unit), one(x))

@@ -1,6 +1,7 @@
 """The calendar that training finds. What comes next is pandas' or written by hand."""
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -255,6 +256,15 @@ def test_periods(freq):
     found = table(whole[:30])
     assert found.rows == 30
     assert list(found.times_ahead(3)[-3:].to_period(freq)) == list(whole[30:])
+
+
+@pytest.mark.filterwarnings("error")
+def test_periods_of_one_working_day():
+    with warnings.catch_warnings(action="ignore"):
+        whole = pd.period_range("2001-01-01", periods=33, freq="B")
+    found = table(whole[:30])
+    assert found.calendar.words == "working day"
+    assert ahead(found) == list(days("2001-01-01", 33, "B")[-3:])
 
 
 def test_empty_rows_of_a_file_are_no_rows():

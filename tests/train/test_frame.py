@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from longstate.errors import InputError
-from longstate.train._frame import as_frame, find_time, only_column
+from longstate.train._frame import as_frame, find_time, names_of, only_column
 from tests.train.helpers import hourly
 
 
@@ -107,3 +107,22 @@ def test_an_index_that_is_named_as_the_time():
     frame = hourly(4)[["y"]].rename_axis("n")
     found, name, _ = find_time(frame, "n")
     assert list(found[name]) == [0, 1, 2, 3]
+
+
+def test_names_of_any_kind():
+    frame = pd.DataFrame({0.5: [1.0, 2.0], pd.Timestamp("2024"): [2.0, 3.0]})
+    assert list(as_frame(frame).columns) == ["0.5", "2024-01-01 00:00:00"]
+    assert names_of(0.5) == ("0.5",)
+    assert names_of(np.float64(2)) == ("2.0",)
+    assert names_of({"a"}) == names_of(iter(["a"])) == ("a",)
+    one = pd.DataFrame(np.zeros((2, 2)), columns=pd.MultiIndex.from_tuples([("a",), ("b",)]))
+    assert list(as_frame(one).columns) == ["a", "b"]
+
+
+@pytest.mark.parametrize("at", ["before", "behind"])
+def test_empty_rows_do_not_hide_the_times(at):
+    """As spreadsheets write them: lines of commas."""
+    frame = hourly(40)[["date", "y"]].rename(columns={"date": "a"})
+    empty = pd.DataFrame({"a": [None] * 5, "y": np.nan})
+    parts = [empty, frame] if at == "before" else [frame, empty]
+    assert find_time(pd.concat(parts, ignore_index=True), None)[1] == "a"

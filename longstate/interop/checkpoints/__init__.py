@@ -22,7 +22,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from longstate._files import new_folder, refuse_gguf
+from longstate._files import new_folder
+from longstate._formats import refuse_converted
 from longstate.errors import InputError, near
 from longstate.interop.checkpoints import mamba_ssm, transformers
 from longstate.interop.checkpoints.config import Config
@@ -59,7 +60,7 @@ def load_language_model(path: str | Path, dtype: torch.dtype | None = None) -> L
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
-        refuse_gguf(folder)
+        refuse_converted(folder)
     if not folder.is_dir():
         what = "is a file; its folder is needed" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from longstate._facts import shortened
-from longstate._files import PICKLES, format_of, refuse_gguf
+from longstate._formats import EMPTY, PICKLES, TEXT, format_of, refuse_converted
 from longstate.errors import InputError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -37,6 +37,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     except (ValueError, RecursionError) as e:
+        found = format_of(path)
+        if found not in (None, TEXT, EMPTY):
+            raise InputError(f"{path} is not JSON but {found}") from None
         raise InputError(f"{path} is not JSON ({e}); it may have been cut short") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} must hold a JSON object; it holds {type(value).__name__}")
@@ -97,7 +100,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _refuse_other(path: Path, expected: Collection[str] = ()) -> None:
     """Refuse a file whose first bytes are those of another format than the expected ones."""
     if path.is_file():
-        refuse_gguf(path)
+        refuse_converted(path)
         found = format_of(path)
         if found is not None and found not in expected:
             raise InputError(f"{path} holds no weights: it is {found}")
