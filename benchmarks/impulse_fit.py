@@ -6,9 +6,10 @@ Part 1. One channel of each layer is trained until its response over 256 samples
 a delay of 100 samples, random numbers, an oscillation of 4 samples, a slow damped oscillation, and
 a difference of two slow decays. Each layer has 64 real numbers in C, and D is 0. The error is the
 sum of squares of the difference, relative to that of the target: 1 is what an output of zero has.
-Adam with a cosine schedule, all parameters, the better one of two learning rates; the median over
-seeds. HOPE is linear in its parameters for a given dt: its errors are the least that are possible.
-Finished runs are kept in `trained/impulse_fit.jsonl`.
+Adam with a cosine schedule, all parameters, the better one of two learning rates; the least error
+that was met in training, and of this the median over seeds. HOPE is linear in its parameters for a
+given dt: its errors are the least that are possible. Finished runs are kept in
+`trained/impulse_fit.jsonl`.
 
 Part 2. The largest product |c_k b_k| of a diagonal system of size t whose first t samples are a
 delay of (t - 1) // 2 exactly, found with 80 digits. Its modes are Chebyshev points of (0, 1)
