@@ -18,12 +18,13 @@ Axes: b batch, t time, c channels, d channels of the stack, p = 2 d pooled, k ou
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from longstate.errors import InputError
 from longstate.layers._base import Layer, State
 from longstate.models._scale import Scale
 from longstate.models._stack import Stack
@@ -63,14 +64,27 @@ class SeriesModel(nn.Module):
     @cached_property
     def takes_time(self) -> bool:
         """Whether all layers take the time between samples."""
-        u = self.encode.weight.new_zeros(1, 2, self.backbone.d_model)
         try:
-            with torch.no_grad():
-                for block in self.backbone.each_block():
-                    block.mixer(u, dt=torch.ones_like(u[..., 0]))
+            self._try(dt=self.encode.weight.new_ones(1, 2))
         except ValueError:
             return False
         return True
+
+    def check_rate(self, rate: float) -> None:
+        """Raise `InputError` if a layer cannot run at this rate, or it is not above 0."""
+        if rate == 1:
+            return
+        try:
+            self._try(rate=rate)
+        except ValueError as e:
+            raise InputError(f"rate={rate!r} cannot be used: {e}") from None
+
+    @torch.no_grad()
+    def _try(self, **options: Any) -> None:
+        """Call every layer with options."""
+        u = self.encode.weight.new_zeros(1, 2, self.backbone.d_model)
+        for block in self.backbone.each_block():
+            block.mixer(u, **options)
 
     def init_state(self, batch: int) -> SeriesState:
         zero = self.encode.weight.new_zeros(batch, self.backbone.d_model)
@@ -78,19 +92,20 @@ class SeriesModel(nn.Module):
         return SeriesState(self.backbone.init_state(batch), zero, zero.clone(), none, none.clone())
 
     def forward(
-        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None
+        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None, rate: float = 1.0
     ) -> tuple[Float[Tensor, "b t k"], SeriesState]:
         """The outputs after each sample.
 
         Args:
             x (b, t, c): the series in their own units; NaN where missing, also after their end.
             state: what an earlier call returned.
+            rate: the sampling interval as a multiple of that of the training cases; see `Layer`.
         """
-        pooled, state = self.pooled(x, state)
+        pooled, state = self.pooled(x, state, rate)
         return self.head(self.dropout(pooled)), state
 
     def pooled(
-        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None
+        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None, rate: float = 1.0
     ) -> tuple[Float[Tensor, "b t p"], SeriesState]:
         """What the head reads after each sample."""
         observed = ~torch.isnan(x)
@@ -99,11 +114,12 @@ class SeriesModel(nn.Module):
         z = self.scale(x).masked_fill(~observed, 0)
         u = self.encode(torch.cat([z, observed.to(z.dtype)], -1).to(self.encode.weight.dtype))
         if bool(seen.all()) and not bool(state.skipped.any()):
-            h, stack = self.backbone(u, state.stack)
+            h, stack = self.backbone(u, state.stack, rate=rate)
             skipped = state.skipped
         else:
             dt, skipped = _time_between(seen, state.skipped)
-            h, stack = self.backbone(u, state.stack, mask=seen, dt=dt if self.takes_time else None)
+            times = dt if self.takes_time else None
+            h, stack = self.backbone(u, state.stack, mask=seen, dt=times, rate=rate)
         keep = seen[..., None].to(h.dtype)
         total = state.total[:, None] + (h * keep).cumsum(1)
         count = state.seen[:, None] + keep[..., 0].cumsum(1)

@@ -5,6 +5,7 @@ Axes: n cases, t time, c channels, k outputs.
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -26,7 +27,7 @@ from longstate.train._fusion import Fusion
 from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._patterns import layer_names
-from longstate.train._series_files import Source
+from longstate.train._series_source import Source
 from longstate.train._series_task import Loss, SeriesTask, outputs_along
 from longstate.train._settings import Training, check_sizes
 
@@ -204,20 +205,55 @@ class SeriesEstimator(Estimator):
         parts = [z, observed.to(z.dtype)] if self.flags_ else [z]
         return torch.cat(parts, -1).transpose(1, 2).contiguous()
 
-    def _ridge_scores(self, cases: Cases) -> Tensor | None:
-        if self.convolutions_ is None:
+    def _ridge_scores(self, cases: Cases, rate: float = 1.0) -> Tensor | None:
+        """Scores of ridge; None without convolutions, or at another rate than the trained one:
+        dilations and biases are bound to it."""
+        if self.convolutions_ is None or rate != 1:
             return None
         return self.convolutions_(self._scaled(cases), cases.lengths)
 
-    def _early(self, cases: Cases, seen: float) -> Tensor:
+    def _early(self, cases: Cases, seen: float, rate: float) -> Tensor:
         """Outputs (n, k) of the network after a share of each series.
 
         Raises:
-            InputError: it is no share.
+            InputError: it is no share, or the network cannot run at this rate.
         """
         if not 0 < seen <= 1:
             raise InputError(f"seen must be above 0 and at most 1; got {seen!r}")
-        return outputs_along(self.network_, cases.seen(seen))[0]
+        self.network_.check_rate(rate)
+        return outputs_along(self.network_, cases.seen(seen), rate=rate)[0]
+
+    def _share(self, rate: float) -> float:
+        """Share of the network in the outcome for whole series. Warns where the rate changes it.
+
+        Raises:
+            InputError: the network cannot run at this rate.
+        """
+        remark = self.remark(rate)
+        if remark is not None:
+            warnings.warn(remark, stacklevel=4)
+        return self.fusion_.share if rate == 1 else 1.0
+
+    def remark(self, rate: float) -> str | None:
+        """A sentence on an outcome that is made in another way at this rate; None if it is not.
+
+        Raises:
+            InputError: the network cannot run at this rate.
+        """
+        self._check_fitted()
+        self.network_.check_rate(rate)
+        found = self.fusion_
+        if rate == 1 or found.share == 1:
+            return None
+        sentence = (
+            f"at rate={rate:g} the network decides alone: random convolutions, which have a share "
+            f"of {1 - found.share:g} in the outcome, are bound to the sampling interval of the "
+            "training"
+        )
+        if found.network is None or found.both is None:
+            return sentence + "; the network by itself was not validated"
+        figures = f"{found.network:.3f} alone and {found.both:.3f} together"
+        return f"{sentence}. At that interval the score on validation cases was {figures}"
 
     def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
         """Data and settings of a run; another training may not continue it."""
@@ -226,10 +262,11 @@ class SeriesEstimator(Estimator):
         total = float(cases.values.nan_to_num().sum()), float(goal.targets.double().sum())
         return {**own, "data": f"{shape}, sums {total[0]:.9g} and {total[1]:.9g}"}
 
-    def _read(self, X: Any) -> Cases:
+    def _read(self, X: Any, rate: float = 1.0) -> Cases:
         self._check_fitted()
         columns = columns_of(X)
-        if None not in (columns, self.columns_) and columns != self.columns_:
+        same = rate != 1 or None in (columns, self.columns_) or columns == self.columns_
+        if not same:
             raise InputError(
                 f"X has {columns} features, but {type(self).__name__} is expecting {self.columns_} "
                 "features as input: a table (cases, time) must be as wide as that of the fit; give "

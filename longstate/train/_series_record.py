@@ -18,7 +18,7 @@ from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
 from longstate.train._fusion import Fusion
 from longstate.train._history import TrainingHistory
-from longstate.train._series_files import Source
+from longstate.train._series_source import Source
 
 if TYPE_CHECKING:
     from longstate.train._series_estimator import SeriesEstimator

@@ -86,16 +86,19 @@ class SeriesTask:
 
 @torch.no_grad()
 def outputs_along(
-    model: SeriesModel, cases: Cases, shares: tuple[float, ...] = ()
+    model: SeriesModel, cases: Cases, shares: tuple[float, ...] = (), rate: float = 1.0
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs (n, k) at the end of every series, and after each of `shares` of it."""
+    """Outputs (n, k) at the end of every series, and after each of `shares` of it.
+
+    `rate`: see `SeriesModel`.
+    """
     n = len(cases.lengths)
     order = cases.lengths.argsort()  # series of similar lengths together
     longest = int(cases.lengths.max())
     found = torch.empty(1 + len(shares), n, model.head.out_features)
     for places in order.split(max(1, min(256, _VALIDATION_SAMPLES // longest))):
         part = cases.take(places)
-        pooled, _ = model.pooled(part.values)
+        pooled, _ = model.pooled(part.values, rate=rate)
         for i, share in enumerate((1.0, *shares)):
             times = (part.lengths * share).ceil().long().clamp_min(1) - 1
             read = pooled[torch.arange(len(places)), times]
