@@ -10,6 +10,10 @@ any other number could not be told from a measured one. A sample without any obs
 skipped: the state does not change, and the time to the next sample grows by one step where the
 layers take a time step.
 
+Long series are read by a filter bank first, and h and its pooling go from frame to frame:
+
+    u(k)      = W bank(x, observed)      after frame k
+
 The model is causal and a module under the contract `y, state = model(x, state)`, so that
 `longstate.Stream` can push samples as they come.
 
@@ -21,11 +25,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.layers._base import Layer, State
+from longstate.models._filter_bank import OSCILLATORS, FilterBank, time_between
 from longstate.models._scale import Scale
 from longstate.models._stack import Stack
 
@@ -38,6 +43,29 @@ class SeriesState(NamedTuple):
     largest: Float[Tensor, "b d"]
     seen: Float[Tensor, " b"]
     skipped: Float[Tensor, " b"]
+    bank: Any = ()
+
+
+class Pooled(NamedTuple):
+    """What the head reads. values (b, f, p) after each sample or frame. before (b, p) before the
+    first. ready (b, t): frames that have ended after each sample; None if each sample is one."""
+
+    values: Float[Tensor, "b f p"]
+    before: Float[Tensor, "b p"]
+    ready: Int[Tensor, "b t"] | None
+
+    def at(self, times: Int[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
+        """After the samples with these numbers."""
+        known, place = self.values, times
+        if self.ready is not None:
+            known, place = torch.cat([self.before[:, None], known], 1), self.ready.gather(1, times)
+        return known.gather(1, place[..., None].expand(-1, -1, known.shape[2]))
+
+    def each(self) -> Float[Tensor, "b t p"]:
+        """After each sample."""
+        if self.ready is None:
+            return self.values
+        return self.at(torch.arange(self.ready.shape[1]).expand(len(self.ready), -1))
 
 
 class SeriesModel(nn.Module):
@@ -48,14 +76,23 @@ class SeriesModel(nn.Module):
         outputs: k; classes, or 1 number.
         mixers: the layers of the stack.
         dropout: in each block and before the head, in training.
+        stride: samples of one frame. Above 1 the stack reads the frames of a `FilterBank`.
     """
 
-    def __init__(self, channels: int, outputs: int, mixers: Sequence[Layer], dropout: float = 0.1):
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        mixers: Sequence[Layer],
+        dropout: float = 0.1,
+        stride: int = 1,
+    ):
         super().__init__()
         self.scale = Scale(channels)
         self.backbone = Stack(mixers, dropout=dropout)
         d = self.backbone.d_model
-        self.encode = nn.Linear(2 * channels, d)
+        self.bank = FilterBank(channels, channels, stride) if stride > 1 else None
+        self.encode = nn.Linear(2 * channels if self.bank is None else OSCILLATORS, d)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * d, outputs)
         nn.init.zeros_(self.head.weight)
@@ -89,7 +126,9 @@ class SeriesModel(nn.Module):
     def init_state(self, batch: int) -> SeriesState:
         zero = self.encode.weight.new_zeros(batch, self.backbone.d_model)
         none = zero[:, 0]
-        return SeriesState(self.backbone.init_state(batch), zero, zero.clone(), none, none.clone())
+        stack = self.backbone.init_state(batch)
+        bank = () if self.bank is None else self.bank.init_state(batch)
+        return SeriesState(stack, zero, zero.clone(), none, none.clone(), bank)
 
     def forward(
         self, x: Float[Tensor, "b t c"], state: SeriesState | None = None, rate: float = 1.0
@@ -102,24 +141,35 @@ class SeriesModel(nn.Module):
             rate: the sampling interval as a multiple of that of the training cases; see `Layer`.
         """
         pooled, state = self.pooled(x, state, rate)
-        return self.head(self.dropout(pooled)), state
+        return self.head(self.dropout(pooled.each())), state
 
     def pooled(
-        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None, rate: float = 1.0
-    ) -> tuple[Float[Tensor, "b t p"], SeriesState]:
-        """What the head reads after each sample."""
-        observed = ~torch.isnan(x)
-        seen = observed.any(-1)
+        self,
+        x: Float[Tensor, "b t c"],
+        state: SeriesState | None = None,
+        rate: float = 1.0,
+        lengths: Int[Tensor, " b"] | None = None,
+    ) -> tuple["Pooled", SeriesState]:
+        """What the head reads after each sample.
+
+        Args:
+            x, state, rate: see `forward`.
+            lengths (b): samples of each series. The result is as without them up to there, and
+                faster for series of unequal lengths; what comes later is of no use, and the state
+                neither.
+        """
+        seen = (~torch.isnan(x)).any(-1)
+        if lengths is not None:
+            seen = seen | (torch.arange(x.shape[1]) >= lengths[:, None])
         state = SeriesState(*(self.init_state(len(x)) if state is None else state))
-        z = self.scale(x).masked_fill(~observed, 0)
-        u = self.encode(torch.cat([z, observed.to(z.dtype)], -1).to(self.encode.weight.dtype))
-        if bool(seen.all()) and not bool(state.skipped.any()):
-            h, stack = self.backbone(u, state.stack, rate=rate)
-            skipped = state.skipped
-        else:
-            dt, skipped = _time_between(seen, state.skipped)
-            times = dt if self.takes_time else None
-            h, stack = self.backbone(u, state.stack, mask=seen, dt=times, rate=rate)
+        u = self.inputs(x)
+        before, ready, bank = _summary(state.total, state.largest, state.seen), None, state.bank
+        if self.bank is not None:
+            frames, bank = self.bank(u, state.bank, seen, rate)
+            u, seen, ready = frames.y, frames.kept, frames.ready
+            if u.shape[1] == 0:
+                return Pooled(before[:, None][:, :0], before, ready), state._replace(bank=bank)
+        h, stack, skipped = self._run(self.encode(u), seen, ready, state, rate)
         keep = seen[..., None].to(h.dtype)
         total = state.total[:, None] + (h * keep).cumsum(1)
         count = state.seen[:, None] + keep[..., 0].cumsum(1)
@@ -127,16 +177,32 @@ class SeriesModel(nn.Module):
         first = torch.where(state.seen[:, None, None] > 0, state.largest[:, None], least)
         ahead = torch.cat([first, h.masked_fill(~seen[..., None], least)], 1)
         largest = ahead.cummax(1).values[:, 1:].masked_fill(count[..., None] == 0, 0)
-        pooled = torch.cat([total / count.clamp_min(1)[..., None], largest], -1)
-        return pooled, SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped)
+        new = SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped, bank)
+        return Pooled(_summary(total, largest, count), before, ready), new
+
+    def inputs(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t 2*c"]:
+        """Scaled values, 0 where missing, and whether they are observed."""
+        observed = ~torch.isnan(x)
+        z = self.scale(x).masked_fill(~observed, 0)
+        return torch.cat([z, observed.to(z.dtype)], -1).to(self.encode.weight.dtype)
+
+    def _run(
+        self, u: Tensor, seen: Tensor, ready: Tensor | None, state: SeriesState, rate: float
+    ) -> tuple[Tensor, list[State], Tensor]:
+        """The stack over samples or frames: h (b, f, d), its state, and what was skipped last.
+
+        Frames last as long at every rate; samples do not.
+        """
+        step = rate if self.bank is None else 1.0
+        if bool(seen.all()) and not bool(state.skipped.any()):
+            return *self.backbone(u, state.stack, rate=step), state.skipped
+        dt, skipped = time_between(seen, state.skipped)
+        if ready is not None:
+            skipped = skipped - (u.shape[1] - ready[:, -1])  # other rows have more frames
+        times = dt if self.takes_time else None
+        return *self.backbone(u, state.stack, mask=seen, dt=times, rate=step), skipped
 
 
-def _time_between(
-    seen: Tensor, skipped: Float[Tensor, " b"]
-) -> tuple[Float[Tensor, "b t"], Float[Tensor, " b"]]:
-    """Steps from the last seen sample to each one, and those skipped at the end."""
-    t = seen.shape[1]
-    place = torch.arange(1, t + 1, dtype=skipped.dtype).expand(seen.shape)
-    last = torch.where(seen, place, -skipped[:, None]).cummax(1).values
-    before = torch.cat([-skipped[:, None], last[:, :-1]], 1)
-    return place - before, t - last[:, -1]
+def _summary(total: Tensor, largest: Tensor, count: Tensor) -> Tensor:
+    """Mean and maximum (..., p)."""
+    return torch.cat([total / count.clamp_min(1)[..., None], largest], -1)

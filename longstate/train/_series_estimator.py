@@ -5,11 +5,13 @@ Axes: n cases, t time, c channels, k outputs.
 
 import copy
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from longstate.layers._base import Layer
 from longstate.models import layer_class
 from longstate.models._convolutions import ConvolutionRidge
 from longstate.models._series import SeriesModel
-from longstate.train._cases import Cases, columns_of, read_cases, split
+from longstate.train._cases import Cases, columns_of, gaps, read_cases, split, spread
 from longstate.train._checkpoint import CHECKPOINT, MODEL, run_folder
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
 from longstate.train._estimator import Estimator
@@ -35,9 +37,10 @@ VALIDATION = 0.2
 D_STATE = 64
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.05
 PATIENCE = 15
-_SAMPLES = 2**16  # in one batch, at most
 _BATCHES = 8  # of an epoch, at least
 _MOST = 32  # cases of a batch
+_LONG, _FRAMES = 2048, 64  # samples from which on series have frames, and the least of frames
+_SCALED = 100  # cases for the scale of a filter bank
 
 
 class Goal(NamedTuple):
@@ -136,11 +139,13 @@ class SeriesEstimator(Estimator):
         validation = held if len(held) else training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network_ = SeriesModel(c, goal.ridge_targets.shape[1], self._mixers(t))
-        self.network_.scale.set(*_spread(cases))
+            k, stride = goal.ridge_targets.shape[1], _stride(cases.lengths)
+            self.network_ = SeriesModel(c, k, self._mixers(t // stride), stride=stride)
+        self.network_.scale.set(*spread(cases))
+        self._fit_bank(cases)
         left_out = self._fit_convolutions(cases, goal)
         self.n_channels_, self.length_ = c, t
-        size = max(2, min(_MOST, len(training) // _BATCHES, _SAMPLES // t))
+        size = max(2, min(_MOST, len(training) // _BATCHES))
         task = SeriesTask(
             self.network_,
             cases.take(training),
@@ -184,9 +189,18 @@ class SeriesEstimator(Estimator):
             mixers.append(kind(self.d_model, **{k: v for k, v in wanted.items() if k in known}))
         return mixers
 
+    def _fit_bank(self, cases: Cases) -> None:
+        """Set the scale of a filter bank from some of the cases."""
+        if self.network_.bank is not None:
+            random = np.random.default_rng([self.seed, 23])
+            n = len(cases.lengths)
+            places = random.permutation(n)[:_SCALED]
+            part = cases.take(torch.from_numpy(places))
+            self.network_.bank.fit(self.network_.inputs(part.values), part.lengths)
+
     def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
         """Fit on all cases. Returns the scores of each by a fit to all others."""
-        self.convolutions_, self.flags_ = None, bool(_gaps(cases).any())
+        self.convolutions_, self.flags_ = None, bool(gaps(cases).any())
         if not self.convolutions:
             return None
         x = self._scaled(cases)
@@ -282,21 +296,8 @@ class SeriesEstimator(Estimator):
         return self.n_channels_ if self.columns_ is None else self.columns_
 
 
-def _spread(cases: Cases) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel over the observed values, (c)."""
-    values = cases.values.flatten(0, 1)
-    observed = ~torch.isnan(values)
-    for c, count in enumerate(observed.sum(0).tolist()):
-        if count == 0:
-            raise InputError(
-                f"channel {c} of X has only missing values (NaN) in all training cases; leave it "
-                "out"
-            )
-    mean = values.nanmean(0)
-    return mean, ((values - mean) ** 2).nanmean(0).sqrt()
-
-
-def _gaps(cases: Cases) -> Tensor:
-    """Whether each case has a missing value before its end, (n)."""
-    within = torch.arange(cases.values.shape[1]) < cases.lengths[:, None]
-    return (torch.isnan(cases.values) & within[..., None]).flatten(1).any(1)
+def _stride(lengths: Tensor) -> int:
+    """Samples of a frame: 1, or a power of two for long series, with 64 to 127 frames at the
+    median."""
+    median = int(lengths.median())
+    return 1 if median < _LONG else 2 ** int(math.log2(median / _FRAMES))
