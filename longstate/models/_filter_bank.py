@@ -32,7 +32,7 @@ from longstate.systems import ZeroOrderHold
 
 OSCILLATORS = 64
 _FLOOR = 1e-7  # of an energy; the series have a variance near 1
-_DAMPING = 0.1  # decay over frequency, of fast oscillators
+_DAMPING = 0.05  # decay over frequency, of fast oscillators
 _MUTED, _WIDEST = 0.5, 2.5  # share of the series in training; highest frequency over the lowest cut
 
 
@@ -132,7 +132,9 @@ class FilterBank(nn.Module):
         b, t, _ = u.shape
         h, last, skipped = self._scan(u, state, seen, rate)
         here = seen.to(u.dtype)
-        energy = torch.view_as_real(h).square().sum(-1) * here[..., None]
+        squares = torch.view_as_real(h).square().flatten(-2)  # b, t, 2 n
+        if not bool(seen.all()):
+            squares = squares * here[..., None]
         passed = torch.arange(1, t + 1, dtype=torch.float64) * rate
         # a thousandth of an interval absorbs rounding, so that pieces end where the whole does
         ready = ((state.clock[:, None] + passed + 1e-3) / self.stride).floor().long()
@@ -140,9 +142,11 @@ class FilterBank(nn.Module):
         f = int(ended.max())
         own = torch.cat([torch.zeros_like(ready[:, :1]), ready[:, :-1]], 1)
         place = (own + torch.arange(b)[:, None] * (f + 1)).flatten()
-        total = _put_first(state.energy, f).index_add(0, place, energy.flatten(0, 1))
-        count = _put_first(state.samples, f).index_add(0, place, here.flatten())
-        total, count = total.unflatten(0, (b, f + 1)), count.unflatten(0, (b, f + 1))
+        added = squares.new_zeros(b * (f + 1), squares.shape[2])
+        added = added.index_add(0, place, squares.flatten(0, 1)).view(b, f + 1, -1, 2).sum(-1)
+        total = torch.cat([added[:, :1] + state.energy[:, None], added[:, 1:]], 1)
+        count = here.new_zeros(b * (f + 1)).index_add(0, place, here.flatten()).view(b, f + 1)
+        count = torch.cat([count[:, :1] + state.samples[:, None], count[:, 1:]], 1)
         rows = torch.arange(b)
         clock = state.clock + t * rate - ended * self.stride
         state = BankState(last, total[rows, ended], count[rows, ended], clock, skipped)
@@ -177,8 +181,3 @@ def time_between(
     last = torch.where(seen, place, -skipped[:, None]).cummax(1).values
     before = torch.cat([-skipped[:, None], last[:, :-1]], 1)
     return place - before, t - last[:, -1]
-
-
-def _put_first(x: Tensor, f: int) -> Tensor:
-    """x (b, ...) as the first of f + 1 rows for each b, the others 0: (b (f + 1), ...)."""
-    return torch.cat([x[:, None], x.new_zeros(len(x), f, *x.shape[1:])], 1).flatten(0, 1)

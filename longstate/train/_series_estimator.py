@@ -18,7 +18,7 @@ from torch import Tensor
 from longstate._environment import environment
 from longstate.errors import InputError
 from longstate.layers._base import Layer
-from longstate.models import layer_class
+from longstate.models import layer_class, make_layer
 from longstate.models._convolutions import ConvolutionRidge
 from longstate.models._series import SeriesModel
 from longstate.train._cases import Cases, columns_of, gaps, read_cases, split, spread
@@ -39,7 +39,7 @@ LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.05
 PATIENCE = 15
 _BATCHES = 8  # of an epoch, at least
 _MOST = 32  # cases of a batch
-_LONG, _FRAMES = 2048, 64  # samples from which on series have frames, and the least of frames
+_LONG, _FRAMES = 2048, 32  # samples from which on series have frames, and the least of frames
 _SCALED = 100  # cases for the scale of a filter bank
 
 
@@ -184,9 +184,9 @@ class SeriesEstimator(Estimator):
         wanted = {"d_state": D_STATE, "dt_min": min(1e-3, 2 / longest)}
         mixers = []
         for name in layer_names(self.layers, self.n_layers):
-            kind = layer_class(name)
-            known = inspect.signature(kind.__init__).parameters
-            mixers.append(kind(self.d_model, **{k: v for k, v in wanted.items() if k in known}))
+            known = inspect.signature(layer_class(name).__init__).parameters
+            options = {k: v for k, v in wanted.items() if k in known}
+            mixers.append(make_layer(name, self.d_model, **options))
         return mixers
 
     def _fit_bank(self, cases: Cases) -> None:
@@ -297,7 +297,7 @@ class SeriesEstimator(Estimator):
 
 
 def _stride(lengths: Tensor) -> int:
-    """Samples of a frame: 1, or a power of two for long series, with 64 to 127 frames at the
+    """Samples of a frame: 1, or a power of two for long series, with 32 to 63 frames at the
     median."""
     median = int(lengths.median())
     return 1 if median < _LONG else 2 ** int(math.log2(median / _FRAMES))
