@@ -98,6 +98,11 @@ class SeriesModel(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @property
+    def stride(self) -> int:
+        """Samples of one step of the stack."""
+        return 1 if self.bank is None else self.bank.stride
+
     @cached_property
     def takes_time(self) -> bool:
         """Whether all layers take the time between samples."""

@@ -139,7 +139,7 @@ class SeriesEstimator(Estimator):
         validation = held if len(held) else training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            k, stride = goal.ridge_targets.shape[1], _stride(cases.lengths)
+            k, stride = goal.ridge_targets.shape[1], stride_of(cases.lengths)
             self.network_ = SeriesModel(c, k, self._mixers(t // stride), stride=stride)
         self.network_.scale.set(*spread(cases))
         self._fit_bank(cases)
@@ -296,7 +296,7 @@ class SeriesEstimator(Estimator):
         return self.n_channels_ if self.columns_ is None else self.columns_
 
 
-def _stride(lengths: Tensor) -> int:
+def stride_of(lengths: Tensor) -> int:
     """Samples of a frame: 1, or a power of two for long series, with 32 to 63 frames at the
     median."""
     median = int(lengths.median())

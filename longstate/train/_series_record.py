@@ -110,7 +110,7 @@ def save_series(
         "channels": estimator.n_channels_,
         "columns": estimator.columns_,
         "length": estimator.length_,
-        "stride": 1 if network.bank is None else network.bank.stride,
+        "stride": network.stride,
         "outputs": network.head.out_features,
         "made": describe_layers(network.backbone),
         "flags": estimator.flags_,
