@@ -47,7 +47,7 @@ def test_energies_are_those_of_the_equation():
     assert bool(frames.kept.all())
 
 
-@pytest.mark.parametrize("rate", [0.5, 1.0, 1.3, 2.0, 11.0])
+@pytest.mark.parametrize("rate", [0.5, 1.0, 1.3, 1.6, 2.0, 11.0])
 def test_pieces_are_the_whole(model, rate):
     x = series(120)
     whole, last = model(x, rate=rate)
@@ -73,9 +73,14 @@ def test_rows_may_be_at_different_places_of_a_frame(model):
     _, first = model(x[:1, :13])
     _, second = model(x[1:, :32])
     joined = torch.utils._pytree.tree_map(lambda a, b: torch.cat([a, b]), first, second)
-    together, _ = model(torch.cat([x[:1, 13:83], x[1:, 32:102]]), joined)
-    torch.testing.assert_close(together[:1], model(x[:1, :83])[0][:, 13:])
-    torch.testing.assert_close(together[1:], model(x[1:, :102])[0][:, 32:])
+    pieces, after = [], joined
+    for begin, end in ((0, 70), (70, 85)):
+        part = torch.cat([x[:1, 13 + begin : 13 + end], x[1:, 32 + begin : 32 + end]])
+        y, after = model(part, after)
+        pieces.append(y)
+    together = torch.cat(pieces, 1)
+    torch.testing.assert_close(together[:1], model(x[:1, :98])[0][:, 13:])
+    torch.testing.assert_close(together[1:], model(x[1:, :117])[0][:, 32:])
 
 
 def test_a_rate_is_the_same_as_gaps_between_the_samples(model):
