@@ -31,9 +31,17 @@ from longstate.ops._drive import drive
 from longstate.systems import ZeroOrderHold
 
 OSCILLATORS = 64
+_LONG, _FRAMES = 2048, 32  # samples from which on series have frames; the least of frames
 _FLOOR = 1e-7  # of an energy; the series have a variance near 1
 _DAMPING = 0.05  # decay over frequency, of fast oscillators
 _MUTED, _WIDEST = 0.5, 2.5  # share of the series in training; highest frequency over the lowest cut
+
+
+def stride_of(lengths: Int[Tensor, " n"]) -> int:
+    """Samples of a frame for series of these lengths: 1, which is no frames; or a power of two for
+    long series, with 32 to 63 frames at the median."""
+    median = int(lengths.median())
+    return 1 if median < _LONG else 2 ** int(math.log2(median / _FRAMES))
 
 
 class BankState(NamedTuple):

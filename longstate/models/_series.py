@@ -167,7 +167,7 @@ class SeriesModel(nn.Module):
         if lengths is not None:
             seen = seen | (torch.arange(x.shape[1]) >= lengths[:, None])
         state = SeriesState(*(self.init_state(len(x)) if state is None else state))
-        u = self.inputs(x)
+        u = self.scaled(x)
         before, ready, bank = _summary(state.total, state.largest, state.seen), None, state.bank
         if self.bank is not None:
             frames, bank = self.bank(u, state.bank, seen, rate)
@@ -185,7 +185,7 @@ class SeriesModel(nn.Module):
         new = SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped, bank)
         return Pooled(_summary(total, largest, count), before, ready), new
 
-    def inputs(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t 2*c"]:
+    def scaled(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t 2*c"]:
         """Scaled values, 0 where missing, and whether they are observed."""
         observed = ~torch.isnan(x)
         z = self.scale(x).masked_fill(~observed, 0)

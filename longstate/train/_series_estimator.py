@@ -5,7 +5,6 @@ Axes: n cases, t time, c channels, k outputs.
 
 import copy
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from longstate.errors import InputError
 from longstate.layers._base import Layer
 from longstate.models import layer_class, make_layer
 from longstate.models._convolutions import ConvolutionRidge
+from longstate.models._filter_bank import stride_of
 from longstate.models._series import SeriesModel
 from longstate.train._cases import Cases, columns_of, gaps, read_cases, split, spread
 from longstate.train._checkpoint import CHECKPOINT, MODEL, run_folder
@@ -39,7 +39,6 @@ LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.05
 PATIENCE = 15
 _BATCHES = 8  # of an epoch, at least
 _MOST = 32  # cases of a batch
-_LONG, _FRAMES = 2048, 32  # samples from which on series have frames, and the least of frames
 _SCALED = 100  # cases for the scale of a filter bank
 
 
@@ -196,7 +195,7 @@ class SeriesEstimator(Estimator):
             n = len(cases.lengths)
             places = random.permutation(n)[:_SCALED]
             part = cases.take(torch.from_numpy(places))
-            self.network_.bank.fit(self.network_.inputs(part.values), part.lengths)
+            self.network_.bank.fit(self.network_.scaled(part.values), part.lengths)
 
     def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
         """Fit on all cases. Returns the scores of each by a fit to all others."""
@@ -294,10 +293,3 @@ class SeriesEstimator(Estimator):
         if not self.__sklearn_is_fitted__():
             raise AttributeError("n_features_in_ is known after fit")
         return self.n_channels_ if self.columns_ is None else self.columns_
-
-
-def stride_of(lengths: Tensor) -> int:
-    """Samples of a frame: 1, or a power of two for long series, with 32 to 63 frames at the
-    median."""
-    median = int(lengths.median())
-    return 1 if median < _LONG else 2 ** int(math.log2(median / _FRAMES))

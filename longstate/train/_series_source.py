@@ -21,6 +21,18 @@ class Source:
     columns: Columns = field(default_factory=Columns)
     rate: int | None = None
 
+    def check_rate(self, rate: int | None) -> None:
+        """Refuse files of another sample rate, where a model runs at that of its training only.
+
+        Raises:
+            InputError: both rates are known, and differ.
+        """
+        if None not in (rate, self.rate) and rate != self.rate:
+            raise InputError(
+                f"the files have {rate} samples per second; the model was trained on {self.rate}. "
+                "Convert the files"
+            )
+
     def interval(self, rate: int | None, given: float | None = None) -> float:
         """The sampling interval of other files as a multiple of that of the training.
 

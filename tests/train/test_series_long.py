@@ -9,12 +9,12 @@ import torch
 import longstate
 from longstate import Classifier
 from longstate.cli import main
+from longstate.models._filter_bank import stride_of
 from longstate.models._series import SeriesModel
 from longstate.reports import classes
 from longstate.reports._subject import open_subject
 from longstate.train import evaluate_classifier
 from longstate.train._cases import Cases
-from longstate.train._series_estimator import stride_of
 from longstate.train._series_task import SAMPLES, SeriesTask
 from tests.train.test_classifier import SMALL, close
 
