@@ -5,9 +5,9 @@
 The Free Spoken Digit Dataset has ten digits by six speakers. Recordings with index 5 to 9 of each
 digit and speaker are the test cases; those with a higher index are the training cases, of which
 `longstate.Classifier`, with its default settings, holds a fifth out for validation. Its input is
-the samples of the files, from 1,100 to 18,300, without a spectrogram. They are read by a bank of
-oscillators, a diagonal state space layer that is trained with the rest and that starts with
-frequencies on a logarithmic axis; the layers behind it read energies once in 32 samples.
+the samples of the files, 1,100 to 18,300 of them. They are read by a bank of oscillators, a
+diagonal state space layer, whose energies the layers behind it read once in 64 samples. Before the
+training these energies are a spectrogram with a logarithmic axis; the bank is trained with the rest.
 
 At 4 kHz the test cases have every second sample: "filtered" after a low-pass filter against aliases
 (`scipy.signal.resample_poly`, a linear-phase FIR filter), "plain" without one. The classifier reads
