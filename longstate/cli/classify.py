@@ -1,13 +1,15 @@
 """Commands that train and use a classifier of whole series. They import what they need when they
 run, so that `longstate --help` is fast."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from longstate.cli._runs import INTERRUPTED
-from longstate.cli._terminal import say, write_rows
+from longstate.cli._terminal import note, say, write_rows
+from longstate.errors import InputError
 
 if TYPE_CHECKING:
     from longstate.train import ClassEvaluation, Classifier, SeriesData
@@ -23,6 +25,14 @@ Data = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(help="CSV file with the columns file and label, for .wav files."),
+]
+
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        help="For a classifier: the sampling interval of DATA as a multiple of that of the "
+        "training, 2 for 4 kHz after 8 kHz. WAV files tell it themselves."
+    ),
 ]
 
 
@@ -107,26 +117,54 @@ def write_evaluation(classifier: "Classifier", tested: "SeriesData", out: Path, 
     return page
 
 
-def _evaluate(classifier: "Classifier", tested: "SeriesData") -> "ClassEvaluation":
+def _evaluate(
+    classifier: "Classifier", tested: "SeriesData", rate: float | None = None
+) -> "ClassEvaluation":
     from longstate.train._series_evaluation import evaluate_classifier
 
-    classifier.source.check_rate(tested.rate)
-    return evaluate_classifier(classifier, tested.X, tested.y, tested.names)
+    interval = _interval(classifier, tested, rate)
+    return evaluate_classifier(classifier, tested.X, tested.y, tested.names, rate=interval)
 
 
-def predict(classifier: "Classifier", data: list[Path], out: Path | None) -> None:
+def _interval(classifier: "Classifier", data: "SeriesData", rate: float | None) -> float:
+    """The rate to predict at; prints a note if the files alone tell that it is not 1."""
+    found = classifier.source.interval(data.rate, rate)
+    if rate is None and found != 1:
+        note(
+            f"The files have {data.rate} samples per second, and the model was trained on "
+            f"{classifier.source.rate}: they are read with --rate {found:g}."
+        )
+    return found
+
+
+def predict(
+    classifier: "Classifier", data: list[Path], rate: float | None, out: Path | None
+) -> None:
     """Write a table with the class of each case and the probability of every class."""
     from longstate.train import read_series
     from longstate.train._series_evaluation import classes_csv
 
     found = read_series(data, classifier.source.columns, labelled=False)
-    classifier.source.check_rate(found.rate)
-    write_rows(classes_csv(classifier, found), len(found.X), out)
+    interval = _interval(classifier, found, rate)
+    remark = classifier.remark(interval)
+    if remark is not None:
+        note(remark[0].upper() + remark[1:] + ".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the remark is printed
+        table = classes_csv(classifier, found, interval)
+    write_rows(table, len(found.X), out)
 
 
-def evaluate(classifier: "Classifier", data: Path, labels: Path | None) -> None:
+def evaluate(classifier: "Classifier", data: Path, labels: Path | None, rate: float | None) -> None:
     """Score a classifier on labelled cases."""
     from longstate.cli.show_series import show_classes
     from longstate.train import read_series
 
-    show_classes(_evaluate(classifier, read_series(data, classifier.source.columns, labels)))
+    tested = read_series(data, classifier.source.columns, labels)
+    show_classes(_evaluate(classifier, tested, rate))
+
+
+def check_no_rate(rate: float | None) -> None:
+    """Raise `InputError` if `--rate` was given for a model of another kind."""
+    if rate is not None:
+        raise InputError(f"--rate is for a classifier; got {rate:g} for a model of another kind")

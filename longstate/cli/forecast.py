@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstate.cli import classify
 from longstate.cli._options import numbers, with_settings
 from longstate.cli._runs import INTERRUPTED, Run
 from longstate.cli._terminal import note, say, write_rows
@@ -168,21 +169,22 @@ def predict(
         Path | None,
         typer.Option("-o", "--out", help="CSV file to write; standard output if not given."),
     ] = None,
+    rate: classify.Rate = None,
 ) -> None:
     """Forecast the rows that come after the last one of DATA, with times written as in training; or
     classify every series in DATA. Needs a forecaster or a classifier."""
     import warnings
 
     from longstate import load
-    from longstate.cli import classify
     from longstate.cli._runs import as_forecaster
     from longstate.train import Classifier, forecast_csv, read_csv
 
     found = load(run)
     if isinstance(found, Classifier):
-        classify.predict(found, data, out)
+        classify.predict(found, data, rate, out)
         return
     forecaster = as_forecaster(run, "predict", found)
+    classify.check_no_rate(rate)
     if len(data) > 1:
         raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
     with warnings.catch_warnings():

@@ -19,7 +19,9 @@ Data = Annotated[
 ]
 
 
-def evaluate(run: Run, data: Data, labels: classify.Labels = None) -> None:
+def evaluate(
+    run: Run, data: Data, labels: classify.Labels = None, rate: classify.Rate = None
+) -> None:
     """Score a model on DATA.
 
     A forecaster is compared with simple methods, on rows that were not used for training. A
@@ -32,11 +34,12 @@ def evaluate(run: Run, data: Data, labels: classify.Labels = None) -> None:
     from longstate.train import Classifier, Forecaster, read_csv
 
     found = load(run)
+    if isinstance(found, Classifier):
+        classify.evaluate(found, data, labels, rate)
+        return
+    classify.check_no_rate(rate)
     if isinstance(found, Forecaster):
         show_evaluation(found.evaluate(read_csv(data)))
-        return
-    if isinstance(found, Classifier):
-        classify.evaluate(found, data, labels)
         return
     text = as_text_model(run, found)
     if text is None:

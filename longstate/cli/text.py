@@ -1,5 +1,6 @@
 """`longstate train text` and `longstate generate`. They import what they need when they run."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,7 @@ def train(
         training=training,
         seed=seed,
     )
-    out = out or Path("runs") / f"{files[0].stem}-{layers.replace(',', '-')}"
+    out = out or Path("runs") / f"{files[0].stem}-{re.sub('[,:]', '-', layers)}"
     with process_group() as rank:
         if rank > 0:
             model.fit(files, out=out)

@@ -10,7 +10,7 @@ from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
 from longstate.models._saving import load_layer, save_layer
 from longstate.models._spec import ForecastSpec
-from longstate.models._stack import Stack, layer_class, repeat
+from longstate.models._stack import Stack, layer_class, make_layer, repeat
 
 __all__ = [
     "Block",
@@ -27,6 +27,7 @@ __all__ = [
     "generate",
     "layer_class",
     "load_layer",
+    "make_layer",
     "pieces",
     "prepare_for_decoding",
     "repeat",

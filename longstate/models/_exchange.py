@@ -8,6 +8,7 @@ from torch import nn
 from longstate.layers._base import Layer
 from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
+from longstate.models._stack import inner_layer
 
 
 def put_at(model: nn.Module, name: str, layer: nn.Module) -> None:
@@ -24,7 +25,7 @@ def exchange(model: nn.Module, layers: Mapping[str, Layer]) -> None:
         layers: the new layer for each name of a module.
     """
     language = isinstance(model, LanguageModel)
-    before = mixers(model) if language else []
+    before = [inner_layer(mixer) for mixer in mixers(model)] if language else []
     for name, layer in layers.items():
         put_at(model, name, layer)
     if isinstance(model, LanguageModel):
@@ -40,7 +41,7 @@ def described(spec: LanguageSpec, before: Sequence[Layer], after: Sequence[Layer
     """The description of a language model after its layers have changed."""
     own = {}
     for i, layers in enumerate(zip(before, after, strict=True)):
-        was, now = (getattr(layer, "_made_with", {}) for layer in layers)
+        was, now = (getattr(inner_layer(layer), "_made_with", {}) for layer in layers)
         changed = {k: v for k, v in now.items() if k != "d_model" and was.get(k) != v}
         own[i] = {**spec.options.get(str(i), {}), **changed}
     options = {name: dict(given) for name, given in spec.options.items() if not name.isdecimal()}

@@ -34,7 +34,7 @@ from longstate._facts import read
 from longstate.errors import InputError
 from longstate.layers._base import Layer
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
-from longstate.models._scale import Scale
+from longstate.models._scale import AtLeastFloat32, Scale
 from longstate.models._spec import ForecastSpec, ModelFacts
 from longstate.models._stack import Stack, repeat
 
@@ -59,7 +59,7 @@ class Forecast(NamedTuple):
     quantiles: Float[Tensor, "b h c q"]
 
 
-class Line(nn.Module):
+class Line(AtLeastFloat32):
     """A linear map from all inputs of the window to the horizon, one per target.
 
     Its weights are buffers: they are solved in closed form and not trained.
@@ -76,18 +76,6 @@ class Line(nn.Module):
         n = w + w * len(spec.covariates) + (w + h) * len(spec.known) + spec.n_calendar
         self.register_buffer("weight", torch.zeros(c, n, h))
         self.register_buffer("bias", torch.zeros(c, h))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Line":
-        """Moves and converts, to float32 at least: it is solved and not trained, so nothing can
-        make up for rounding."""
-
-        def convert(x: Tensor) -> Tensor:
-            y = fn(x)
-            wide = torch.promote_types(y.dtype, torch.float32)
-            return y if y.dtype == wide else x.to(y.device, wide)
-
-        super()._apply(convert, recurse)
-        return self
 
     def lags(self) -> Float[Tensor, " f"]:
         """The lag of each feature, in rows: 1 for the last row and for the future. The calendar has

@@ -21,6 +21,20 @@ POWERS = tuple(0.1 * k for k in range(11))
 SMALLEST = 1e-6  # least x + shift, in the data's spread, for values below all those in training
 
 
+class AtLeastFloat32(nn.Module):
+    """Base of modules that stay in float32 where the rest becomes narrower: what is solved and not
+    trained cannot make up for rounding, and rounded frequencies are those of another system."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AtLeastFloat32":
+        def convert(x: Tensor) -> Tensor:
+            y = fn(x)
+            wide = torch.promote_types(y.dtype, torch.float32)
+            return y if y.dtype == wide else x.to(y.device, wide)
+
+        super()._apply(convert, recurse)
+        return self
+
+
 class Scale(nn.Module):
     """Scaling by mean and standard deviation of the training part, in float64.
 

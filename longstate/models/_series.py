@@ -10,6 +10,10 @@ any other number could not be told from a measured one. A sample without any obs
 skipped: the state does not change, and the time to the next sample grows by one step where the
 layers take a time step.
 
+Long series are read by a filter bank first, and h and its pooling go from frame to frame:
+
+    u(k)      = W bank(x, observed)      after frame k
+
 The model is causal and a module under the contract `y, state = model(x, state)`, so that
 `longstate.Stream` can push samples as they come.
 
@@ -18,13 +22,15 @@ Axes: b batch, t time, c channels, d channels of the stack, p = 2 d pooled, k ou
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from longstate.errors import InputError
 from longstate.layers._base import Layer, State
+from longstate.models._filter_bank import OSCILLATORS, FilterBank, time_between
 from longstate.models._scale import Scale
 from longstate.models._stack import Stack
 
@@ -37,6 +43,29 @@ class SeriesState(NamedTuple):
     largest: Float[Tensor, "b d"]
     seen: Float[Tensor, " b"]
     skipped: Float[Tensor, " b"]
+    bank: Any = ()
+
+
+class Pooled(NamedTuple):
+    """What the head reads. values (b, f, p) after each sample or frame. before (b, p) before the
+    first. ready (b, t): frames that have ended after each sample; None if each sample is one."""
+
+    values: Float[Tensor, "b f p"]
+    before: Float[Tensor, "b p"]
+    ready: Int[Tensor, "b t"] | None
+
+    def at(self, times: Int[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
+        """After the samples with these numbers."""
+        known, place = self.values, times
+        if self.ready is not None:
+            known, place = torch.cat([self.before[:, None], known], 1), self.ready.gather(1, times)
+        return known.gather(1, place[..., None].expand(-1, -1, known.shape[2]))
+
+    def each(self) -> Float[Tensor, "b t p"]:
+        """After each sample."""
+        if self.ready is None:
+            return self.values
+        return self.at(torch.arange(self.ready.shape[1]).expand(len(self.ready), -1))
 
 
 class SeriesModel(nn.Module):
@@ -47,49 +76,80 @@ class SeriesModel(nn.Module):
         outputs: k; classes, or 1 number.
         mixers: the layers of the stack.
         dropout: in each block and before the head, in training.
+        stride: samples of one frame. Above 1 the stack reads the frames of a `FilterBank`.
     """
 
-    def __init__(self, channels: int, outputs: int, mixers: Sequence[Layer], dropout: float = 0.1):
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        mixers: Sequence[Layer],
+        dropout: float = 0.1,
+        stride: int = 1,
+    ):
         super().__init__()
         self.scale = Scale(channels)
         self.backbone = Stack(mixers, dropout=dropout)
         d = self.backbone.d_model
-        self.encode = nn.Linear(2 * channels, d)
+        self.bank = FilterBank(channels, channels, stride) if stride > 1 else None
+        self.encode = nn.Linear(2 * channels if self.bank is None else OSCILLATORS, d)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * d, outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @property
+    def stride(self) -> int:
+        """Samples of one step of the stack."""
+        return 1 if self.bank is None else self.bank.stride
+
     @cached_property
     def takes_time(self) -> bool:
         """Whether all layers take the time between samples."""
-        u = self.encode.weight.new_zeros(1, 2, self.backbone.d_model)
         try:
-            with torch.no_grad():
-                for block in self.backbone.each_block():
-                    block.mixer(u, dt=torch.ones_like(u[..., 0]))
+            self._try(dt=self.encode.weight.new_ones(1, 2))
         except ValueError:
             return False
         return True
 
+    def check_rate(self, rate: float) -> None:
+        """Raise `InputError` if a layer cannot run at this rate, or it is not above 0."""
+        if rate == 1:
+            return
+        try:
+            self._try(rate=rate)
+        except ValueError as e:
+            raise InputError(f"rate={rate!r} cannot be used: {e}") from None
+
+    @torch.no_grad()
+    def _try(self, **options: Any) -> None:
+        """Call every layer with options."""
+        u = self.encode.weight.new_zeros(1, 2, self.backbone.d_model)
+        for block in self.backbone.each_block():
+            block.mixer(u, **options)
+
     def init_state(self, batch: int) -> SeriesState:
         zero = self.encode.weight.new_zeros(batch, self.backbone.d_model, dtype=self._wide)
         none = zero[:, 0]
-        return SeriesState(self.backbone.init_state(batch), zero, zero.clone(), none, none.clone())
+        stack = self.backbone.init_state(batch)
+        bank = () if self.bank is None else self.bank.init_state(batch)
+        return SeriesState(stack, zero, zero.clone(), none, none.clone(), bank)
 
     def forward(
-        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None
+        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None, rate: float = 1.0
     ) -> tuple[Float[Tensor, "b t k"], SeriesState]:
         """The outputs after each sample.
 
         Args:
             x (b, t, c): the series in their own units; NaN where missing, also after their end.
             state: what an earlier call returned.
+            rate: the sampling interval as a multiple of that of the training cases; see `Layer`.
         """
-        pooled, state = self.pooled(x, state)
-        return self.outputs(self.dropout(pooled)), state
+        pooled, state = self.pooled(x, state, rate)
+        return self.outputs(self.dropout(pooled.each())), state
 
     def outputs(self, pooled: Float[Tensor, "... p"]) -> Float[Tensor, "... k"]:
+        """What the head makes of them."""
         return self.head(pooled.to(self.head.weight.dtype))
 
     @property
@@ -98,20 +158,33 @@ class SeriesModel(nn.Module):
         return torch.promote_types(self.encode.weight.dtype, torch.float32)
 
     def pooled(
-        self, x: Float[Tensor, "b t c"], state: SeriesState | None = None
-    ) -> tuple[Float[Tensor, "b t p"], SeriesState]:
-        """What the head reads after each sample."""
-        observed = ~torch.isnan(x)
-        seen = observed.any(-1)
+        self,
+        x: Float[Tensor, "b t c"],
+        state: SeriesState | None = None,
+        rate: float = 1.0,
+        lengths: Int[Tensor, " b"] | None = None,
+    ) -> tuple["Pooled", SeriesState]:
+        """What the head reads after each sample.
+
+        Args:
+            x, state, rate: see `forward`.
+            lengths (b): samples of each series. The result is as without them up to there, and
+                faster for series of unequal lengths; what comes later is of no use, and the state
+                neither.
+        """
+        seen = (~torch.isnan(x)).any(-1)
+        if lengths is not None:
+            seen = seen | (torch.arange(x.shape[1]) >= lengths[:, None])
         state = SeriesState(*(self.init_state(len(x)) if state is None else state))
-        z = self.scale(x).masked_fill(~observed, 0)
-        u = self.encode(torch.cat([z, observed.to(z.dtype)], -1).to(self.encode.weight.dtype))
-        if bool(seen.all()) and not bool(state.skipped.any()):
-            h, stack = self.backbone(u, state.stack)
-            skipped = state.skipped
-        else:
-            dt, skipped = _time_between(seen, state.skipped)
-            h, stack = self.backbone(u, state.stack, mask=seen, dt=dt if self.takes_time else None)
+        u = self.scaled(x)
+        before, ready, bank = _summary(state.total, state.largest, state.seen), None, state.bank
+        if self.bank is not None:
+            frames, bank = self.bank(u, state.bank, seen, rate)
+            u, seen, ready = frames.y, frames.kept, frames.ready
+            if u.shape[1] == 0:
+                return Pooled(before[:, None][:, :0], before, ready), state._replace(bank=bank)
+        u = self.encode(u.to(self.encode.weight.dtype))
+        h, stack, skipped = self._run(u, seen, ready, state, rate)
         h = h.to(self._wide)
         keep = seen[..., None].to(h.dtype)
         total = state.total[:, None] + (h * keep).cumsum(1)
@@ -120,16 +193,32 @@ class SeriesModel(nn.Module):
         first = torch.where(state.seen[:, None, None] > 0, state.largest[:, None], least)
         ahead = torch.cat([first, h.masked_fill(~seen[..., None], least)], 1)
         largest = ahead.cummax(1).values[:, 1:].masked_fill(count[..., None] == 0, 0)
-        pooled = torch.cat([total / count.clamp_min(1)[..., None], largest], -1)
-        return pooled, SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped)
+        new = SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped, bank)
+        return Pooled(_summary(total, largest, count), before, ready), new
+
+    def scaled(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t 2*c"]:
+        """Scaled values, 0 where missing, and whether they are observed."""
+        observed = ~torch.isnan(x)
+        z = self.scale(x).masked_fill(~observed, 0)
+        return torch.cat([z, observed.to(z.dtype)], -1).to(self._wide)
+
+    def _run(
+        self, u: Tensor, seen: Tensor, ready: Tensor | None, state: SeriesState, rate: float
+    ) -> tuple[Tensor, list[State], Tensor]:
+        """The stack over samples or frames: h (b, f, d), its state, and what was skipped last.
+
+        Frames last as long at every rate; samples do not.
+        """
+        step = rate if self.bank is None else 1.0
+        if bool(seen.all()) and not bool(state.skipped.any()):
+            return *self.backbone(u, state.stack, rate=step), state.skipped
+        dt, skipped = time_between(seen, state.skipped)
+        if ready is not None:
+            skipped = skipped - (u.shape[1] - ready[:, -1])  # other rows have more frames
+        times = dt if self.takes_time else None
+        return *self.backbone(u, state.stack, mask=seen, dt=times, rate=step), skipped
 
 
-def _time_between(
-    seen: Tensor, skipped: Float[Tensor, " b"]
-) -> tuple[Float[Tensor, "b t"], Float[Tensor, " b"]]:
-    """Steps from the last seen sample to each one, and those skipped at the end."""
-    t = seen.shape[1]
-    place = torch.arange(1, t + 1, dtype=skipped.dtype).expand(seen.shape)
-    last = torch.where(seen, place, -skipped[:, None]).cummax(1).values
-    before = torch.cat([-skipped[:, None], last[:, :-1]], 1)
-    return place - before, t - last[:, -1]
+def _summary(total: Tensor, largest: Tensor, count: Tensor) -> Tensor:
+    """Mean and maximum (..., p)."""
+    return torch.cat([total / count.clamp_min(1)[..., None], largest], -1)

@@ -21,6 +21,8 @@ from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, we
 
 WRAPPERS = (layers.SMR, layers.Spiking, layers.Timed)
 """Layers that are built around another one, and not from a number of channels."""
+SMR_OF = "smr:"
+"""Begins the name of a layer with SMR in front of it."""
 
 
 class Blocks(nn.Module):
@@ -227,10 +229,34 @@ def repeat(pattern: Sequence[Callable[[int], Layer]], d_model: int, n_layers: in
 def layer_class(name: str) -> type[Layer]:
     """The class in `longstate.layers` of that name, in any case, that is built from a `d_model`.
 
+    Of a name such as `smr:mamba` the class behind `smr:`, whose options the layer takes; build it
+    with `make_layer`.
+
     Raises:
         InputError: there is none.
     """
+    name = name.lower().removeprefix(SMR_OF)
     return _class(name, {n: kind for n, kind in every_layer().items() if kind not in WRAPPERS})
+
+
+def make_layer(name: str, d_model: int, **options: Any) -> Layer:  # options of any layer
+    """A new layer. A name such as `smr:mamba` makes `SMR(Mamba(d_model))`.
+
+    Args:
+        name: see `layer_class`.
+        d_model: channels.
+        options: of the class.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    layer = layer_class(name)(d_model, **options)
+    return layers.SMR(layer) if name.lower().startswith(SMR_OF) else layer
+
+
+def inner_layer(layer: Layer) -> Layer:
+    """The layer that takes the options of its name: that behind SMR."""
+    return layer.layer if isinstance(layer, layers.SMR) else layer
 
 
 def any_layer_class(name: str) -> type[Layer]:

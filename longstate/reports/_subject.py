@@ -179,7 +179,9 @@ def open_subject(path: str | Path) -> Subject:
     if isinstance(found, TextModel):
         return Subject(name, found.model, "tokens", found.context, folder, found=found)
     if isinstance(found, SeriesEstimator):
-        return Subject(name, found.network_, "samples", None, folder, found=found)
+        stride = found.network_.stride
+        unit = "samples" if stride == 1 else f"frames of {stride} samples"
+        return Subject(name, found.network_, unit, None, folder, found=found)
     if isinstance(found, ForecastModel):
         return Subject(name, found, "rows", found.spec.window, folder, found=found)
     unit = "tokens" if isinstance(found, LanguageModel) else "samples"

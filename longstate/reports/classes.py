@@ -22,12 +22,13 @@ class ClassReport:
     Args:
         evaluation: on labelled cases that were not used for training.
         name: title of the report, for example the folder of the run.
-        length: samples of the longest series read in training.
+        length: steps of the longest series read in training: samples, or frames of the network.
         history: of the training.
         systems: name of a layer -> its discrete linear system.
-        interval: seconds between samples; None when unknown.
+        interval: seconds between steps; None when unknown.
         configuration, environment: name -> value.
         notes: sentences.
+        stride: samples of a step.
     """
 
     evaluation: ClassEvaluation
@@ -39,21 +40,23 @@ class ClassReport:
     configuration: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stride: int = 1
 
 
 def describe(model: Classifier, evaluation: ClassEvaluation, name: str) -> ClassReport:
     """The report of a fitted classifier."""
-    rate = model.source.rate
+    rate, stride = model.source.rate, model.network_.stride
     return ClassReport(
         evaluation,
         name,
-        model.length_,
+        model.length_ // stride,
         model.history_,
         linear_systems(model.network_.backbone),
-        None if rate is None else 1 / rate,
+        None if rate is None else stride / rate,
         {k.replace("_", " "): v for k, v in model.get_params().items()},
         model.environment_,
         model.fusion_.verdict("accuracy"),
+        stride,
     )
 
 
@@ -88,6 +91,7 @@ def _header(report: ClassReport) -> Markup:
             f"{e.where} of {len(e.classes)} classes.",
             class_="lead",
         ),
+        *[element("p", note, class_="note") for note in e.notes],
     )
 
 
@@ -124,8 +128,9 @@ def _confused(report: ClassReport) -> Markup | None:
 
 
 def _memory(report: ClassReport) -> Markup | None:
+    steps = "samples" if report.stride == 1 else f"frames of {report.stride} samples"
     return memory_section(
         report.systems, report.length, report.interval,
         "If the time constants are much shorter than the series (at most "
-        f"{report.length} samples in training), the layer does not connect its ends.",
+        f"{report.length} {steps} in training), the layer does not connect its ends.",
     )  # fmt: skip

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from longstate import layers
 from longstate.errors import InputError, near
 from longstate.layers import Layer
-from longstate.models import layer_class
+from longstate.models import layer_class, make_layer
 from longstate.models._stack import every_layer
 
 _SMALL: dict[str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ def candidate(name: str) -> Candidate:
     Raises:
         InputError: there is no such layer or module, or importing it fails.
     """
-    if ":" in name:
+    if ":" in name and not name.lower().startswith("smr:"):
         return _own(name)
     if name.lower() == "smr":
         return Candidate("smr", lambda width: layers.SMR(layers.S4D(width)))
@@ -60,8 +60,10 @@ def candidate(name: str) -> Candidate:
         return Candidate("spiking", lambda width: layers.Spiking(layers.S4D(width)))
     if name.lower() == "timed":
         return Candidate("timed", lambda width: layers.Timed(layers.S5(width), step="tokens"))
-    kind, options = layer_class(name), _SMALL.get(name.lower(), {})
-    return Candidate(name.lower(), lambda width: kind(width, **options))
+    name = name.lower()
+    layer_class(name)  # it exists
+    options = _SMALL.get(name.removeprefix("smr:"), {})
+    return Candidate(name, lambda width: make_layer(name, width, **options))
 
 
 def _own(name: str) -> Candidate:

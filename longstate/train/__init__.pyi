@@ -18,9 +18,9 @@ from longstate.train._ranks import process_group as process_group
 from longstate.train._regressor import Regressor as Regressor
 from longstate.train._series_evaluation import ClassEvaluation as ClassEvaluation
 from longstate.train._series_evaluation import evaluate_classifier as evaluate_classifier
-from longstate.train._series_files import Columns as Columns
 from longstate.train._series_files import SeriesData as SeriesData
 from longstate.train._series_files import read_series as read_series
+from longstate.train._series_source import Columns as Columns
 from longstate.train._settings import Size as Size
 from longstate.train._settings import TextTraining as TextTraining
 from longstate.train._settings import Training as Training

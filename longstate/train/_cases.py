@@ -161,3 +161,23 @@ def split(labels: Sequence[int] | None, n: int, share: float, seed: int) -> tupl
     validation = torch.tensor(sorted(held), dtype=torch.int64)
     training = torch.tensor(sorted(set(range(n)) - set(held)), dtype=torch.int64)
     return training, validation
+
+
+def spread(cases: Cases) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel over the observed values, (c)."""
+    values = cases.values.flatten(0, 1)
+    observed = ~torch.isnan(values)
+    for c, count in enumerate(observed.sum(0).tolist()):
+        if count == 0:
+            raise InputError(
+                f"channel {c} of X has only missing values (NaN) in all training cases; leave it "
+                "out"
+            )
+    mean = values.nanmean(0)
+    return mean, ((values - mean) ** 2).nanmean(0).sqrt()
+
+
+def gaps(cases: Cases) -> Tensor:
+    """Whether each case has a missing value before its end, (n)."""
+    within = torch.arange(cases.values.shape[1]) < cases.lengths[:, None]
+    return (torch.isnan(cases.values) & within[..., None]).flatten(1).any(1)

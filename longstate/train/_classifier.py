@@ -99,37 +99,47 @@ class Classifier(SeriesEstimator):
         self._fit(cases, goal, out, show)
         return self
 
-    def predict_proba(self, X: Any, seen: float | None = None) -> np.ndarray:
+    def predict_proba(self, X: Any, seen: float | None = None, *, rate: float = 1.0) -> np.ndarray:
         """Probabilities (n, classes), in the order of `classes_`.
 
         Args:
             X: the series.
             seen: share of each series that may be read, above 0 and at most 1; the network alone
                 decides then, as along a stream. None: the outcome for whole series.
-        """
-        cases = self._read(X)
-        if seen is None:
-            return _exact(self._whole(cases))
-        return _exact(_probabilities(self._early(cases, seen) / self.fusion_.early_temperature))
+            rate: the sampling interval of X as a multiple of that of the training cases: 2 for
+                recordings at 4 kHz, if the training had 8 kHz. The network's time steps are
+                multiplied by it. At another rate than 1 the network decides alone, because random
+                convolutions are bound to an interval; a warning says so.
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each case (n)."""
-        best = self.predict_proba(X).argmax(1)
+        Raises:
+            InputError: X, `seen` or `rate` cannot be used, or a layer has no time step.
+        """
+        cases = self._read(X, rate)
+        if seen is None:
+            return _exact(self._whole(cases, rate))
+        early = self._early(cases, seen, rate)
+        return _exact(_probabilities(early / self.fusion_.early_temperature))
+
+    def predict(self, X: Any, *, rate: float = 1.0) -> np.ndarray:
+        """The most probable class of each case (n). `rate`: see `predict_proba`."""
+        best = self.predict_proba(X, rate=rate).argmax(1)
         return self.classes_[best]
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy."""
-        right = self.predict(X) == np.asarray(y).ravel()
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, rate: float = 1.0) -> float:
+        """Accuracy. `rate`: see `predict_proba`."""
+        right = self.predict(X, rate=rate) == np.asarray(y).ravel()
         return float(np.average(right, weights=sample_weight))
 
-    def stream(self, series: int = 1) -> Decisions:
+    def stream(self, series: int = 1, *, rate: float = 1.0) -> Decisions:
         """Decide while samples come: `push` gives calibrated probabilities after each sample.
 
         Args:
             series: number of series that run side by side.
+            rate: see `predict_proba`.
         """
         self._check_fitted()
-        return Decisions(self.network_, self.classes_, self.fusion_.early_temperature, series)
+        self.network_.check_rate(rate)
+        return Decisions(self.network_, self.classes_, self.fusion_.early_temperature, series, rate)
 
     def save(self, path: str | Path) -> None:
         """Write the estimator to one safetensors file; `longstate.load` reads it."""
@@ -144,15 +154,15 @@ class Classifier(SeriesEstimator):
         self.classes_ = record.class_array()
         return self
 
-    def _whole(self, cases: Cases) -> Tensor:
+    def _whole(self, cases: Cases, rate: float) -> Tensor:
         """Outcome for whole series, (n, k)."""
-        fusion, parts = self.fusion_, []
-        scores = self._ridge_scores(cases) if fusion.share < 1 else None
+        fusion, share, parts = self.fusion_, self._share(rate), []
+        scores = self._ridge_scores(cases) if share < 1 else None
         if scores is not None:
-            parts.append((1 - fusion.share) * _probabilities(fusion.sharpness * scores))
-        if fusion.share > 0:
-            outputs, _ = outputs_along(self.network_, cases)
-            parts.append(fusion.share * _probabilities(outputs / fusion.temperature))
+            parts.append((1 - share) * _probabilities(fusion.sharpness * scores))
+        if share > 0:
+            outputs, _ = outputs_along(self.network_, cases, rate=rate)
+            parts.append(share * _probabilities(outputs / fusion.temperature))
         return torch.stack(parts).sum(0)
 
     def _fuse(self, validated: Validated, goal: Goal) -> Fusion:

@@ -24,11 +24,19 @@ class Decisions:
         classes (k): in the order of the probabilities.
         temperature: calibrates them.
         series: number of series side by side.
+        rate: the sampling interval as a multiple of that of the training.
     """
 
-    def __init__(self, network: SeriesModel, classes: np.ndarray, temperature: float, series: int):
+    def __init__(
+        self,
+        network: SeriesModel,
+        classes: np.ndarray,
+        temperature: float,
+        series: int,
+        rate: float = 1.0,
+    ):
         self.network, self.classes_, self.series = network, classes, series
-        self._temperature = temperature
+        self._temperature, self._rate = temperature, rate
         self._state: SeriesState = network.init_state(series)
         self.position = 0
 
@@ -59,7 +67,7 @@ class Decisions:
             )
         if bool(wide.isinf().any()):
             raise InputError("samples contain infinity; use NaN for missing values")
-        outputs, self._state = self.network(wide.transpose(1, 2), self._state)
+        outputs, self._state = self.network(wide.transpose(1, 2), self._state, self._rate)
         self.position += wide.shape[2]
         p = (outputs.double() / self._temperature).softmax(-1)
         p = p[:, 0] if single else p

@@ -13,7 +13,7 @@ import torch
 
 from longstate._facts import read, value_of
 from longstate.errors import InputError
-from longstate.models import ForecastModel, ForecastSpec, layer_class
+from longstate.models import ForecastModel, ForecastSpec, layer_class, make_layer
 from longstate.models._block import Gate, resolve
 from longstate.models._remarks import unseen_columns
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
@@ -237,7 +237,7 @@ class Forecaster:
         layers: Any = lambda _: next(made)()  # noqa: E731
         if self._made is None:
             names = layer_names(self.layers, size.n_layers)
-            layers = [partial(layer_class(name), d_state=size.d_state) for name in names]
+            layers = [partial(make_layer, name, d_state=size.d_state) for name in names]
         sizes: Any = {"d_model": size.d_model, "n_layers": size.n_layers, "dropout": size.dropout}
         return ForecastModel(spec, layers, **sizes)
 

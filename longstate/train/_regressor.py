@@ -62,23 +62,24 @@ class Regressor(SeriesEstimator):
         self._fit(cases, goal, out, show)
         return self
 
-    def predict(self, X: Any, seen: float | None = None) -> np.ndarray:
+    def predict(self, X: Any, seen: float | None = None, *, rate: float = 1.0) -> np.ndarray:
         """One number for each case (n).
 
         Args:
             X: the series.
             seen: share of each series that may be read, above 0 and at most 1; the network alone
                 decides then. None: the outcome for whole series.
+            rate: see `Classifier.predict_proba`.
         """
-        cases = self._read(X)
-        outputs = self._whole(cases) if seen is None else self._early(cases, seen)
+        cases = self._read(X, rate)
+        outputs = self._whole(cases, rate) if seen is None else self._early(cases, seen, rate)
         return (outputs[:, 0].double() * self.std_ + self.mean_).numpy()
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The coefficient of determination, R^2."""
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, rate: float = 1.0) -> float:
+        """The coefficient of determination, R^2. `rate`: see `Classifier.predict_proba`."""
         truth = np.asarray(y, dtype=np.float64).ravel()
         w = np.ones(len(truth)) if sample_weight is None else np.asarray(sample_weight)
-        error = (w * (truth - self.predict(X)) ** 2).sum()
+        error = (w * (truth - self.predict(X, rate=rate)) ** 2).sum()
         around = (w * (truth - np.average(truth, weights=w)) ** 2).sum()
         if around == 0:
             return 1.0 if error == 0 else 0.0
@@ -96,13 +97,13 @@ class Regressor(SeriesEstimator):
         self.mean_, self.std_ = record.mean, record.std
         return self
 
-    def _whole(self, cases: Cases) -> Tensor:
-        share, outcome = self.fusion_.share, torch.zeros(len(cases.lengths), 1).double()
+    def _whole(self, cases: Cases, rate: float) -> Tensor:
+        share, outcome = self._share(rate), torch.zeros(len(cases.lengths), 1).double()
         scores = self._ridge_scores(cases) if share < 1 else None
         if scores is not None:
             outcome = outcome + (1 - share) * scores.double()
         if share > 0:
-            outcome = outcome + share * outputs_along(self.network_, cases)[0].double()
+            outcome = outcome + share * outputs_along(self.network_, cases, rate=rate)[0].double()
         return outcome
 
     def _fuse(self, validated: Validated, goal: Goal) -> Fusion:

@@ -5,20 +5,23 @@ Axes: n cases, t time, c channels, k outputs.
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from longstate._environment import environment
 from longstate.errors import InputError
 from longstate.layers._base import Layer
-from longstate.models import layer_class
+from longstate.models import layer_class, make_layer
 from longstate.models._convolutions import ConvolutionRidge
+from longstate.models._filter_bank import stride_of
 from longstate.models._series import SeriesModel
-from longstate.train._cases import Cases, columns_of, read_cases, split
+from longstate.train._cases import Cases, columns_of, gaps, read_cases, split, spread
 from longstate.train._checkpoint import CHECKPOINT, MODEL, run_folder
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
 from longstate.train._estimator import Estimator
@@ -26,7 +29,7 @@ from longstate.train._fusion import Fusion
 from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._patterns import layer_names
-from longstate.train._series_files import Source
+from longstate.train._series_source import Source
 from longstate.train._series_task import Loss, SeriesTask, outputs_along
 from longstate.train._settings import Training, check_sizes
 
@@ -34,9 +37,9 @@ VALIDATION = 0.2
 D_STATE = 64
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.05
 PATIENCE = 15
-_SAMPLES = 2**16  # in one batch, at most
 _BATCHES = 8  # of an epoch, at least
 _MOST = 32  # cases of a batch
+_SCALED = 100  # cases for the scale of a filter bank
 
 
 class Goal(NamedTuple):
@@ -135,11 +138,13 @@ class SeriesEstimator(Estimator):
         validation = held if len(held) else training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network_ = SeriesModel(c, goal.ridge_targets.shape[1], self._mixers(t))
-        self.network_.scale.set(*_spread(cases))
+            k, stride = goal.ridge_targets.shape[1], stride_of(cases.lengths)
+            self.network_ = SeriesModel(c, k, self._mixers(t // stride), stride=stride)
+        self.network_.scale.set(*spread(cases))
+        self._fit_bank(cases)
         left_out = self._fit_convolutions(cases, goal)
         self.n_channels_, self.length_ = c, t
-        size = max(2, min(_MOST, len(training) // _BATCHES, _SAMPLES // t))
+        size = max(2, min(_MOST, len(training) // _BATCHES))
         task = SeriesTask(
             self.network_,
             cases.take(training),
@@ -178,14 +183,23 @@ class SeriesEstimator(Estimator):
         wanted = {"d_state": D_STATE, "dt_min": min(1e-3, 2 / longest)}
         mixers = []
         for name in layer_names(self.layers, self.n_layers):
-            kind = layer_class(name)
-            known = inspect.signature(kind.__init__).parameters
-            mixers.append(kind(self.d_model, **{k: v for k, v in wanted.items() if k in known}))
+            known = inspect.signature(layer_class(name).__init__).parameters
+            options = {k: v for k, v in wanted.items() if k in known}
+            mixers.append(make_layer(name, self.d_model, **options))
         return mixers
+
+    def _fit_bank(self, cases: Cases) -> None:
+        """Set the scale of a filter bank from some of the cases."""
+        if self.network_.bank is not None:
+            random = np.random.default_rng([self.seed, 23])
+            n = len(cases.lengths)
+            places = random.permutation(n)[:_SCALED]
+            part = cases.take(torch.from_numpy(places))
+            self.network_.bank.fit(self.network_.scaled(part.values), part.lengths)
 
     def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
         """Fit on all cases. Returns the scores of each by a fit to all others."""
-        self.convolutions_, self.flags_ = None, bool(_gaps(cases).any())
+        self.convolutions_, self.flags_ = None, bool(gaps(cases).any())
         if not self.convolutions:
             return None
         x = self._scaled(cases)
@@ -204,20 +218,55 @@ class SeriesEstimator(Estimator):
         parts = [z, observed.to(z.dtype)] if self.flags_ else [z]
         return torch.cat(parts, -1).transpose(1, 2).contiguous()
 
-    def _ridge_scores(self, cases: Cases) -> Tensor | None:
-        if self.convolutions_ is None:
+    def _ridge_scores(self, cases: Cases, rate: float = 1.0) -> Tensor | None:
+        """Scores of ridge; None without convolutions, or at another rate than the trained one:
+        dilations and biases are bound to it."""
+        if self.convolutions_ is None or rate != 1:
             return None
         return self.convolutions_(self._scaled(cases), cases.lengths)
 
-    def _early(self, cases: Cases, seen: float) -> Tensor:
+    def _early(self, cases: Cases, seen: float, rate: float) -> Tensor:
         """Outputs (n, k) of the network after a share of each series.
 
         Raises:
-            InputError: it is no share.
+            InputError: it is no share, or the network cannot run at this rate.
         """
         if not 0 < seen <= 1:
             raise InputError(f"seen must be above 0 and at most 1; got {seen!r}")
-        return outputs_along(self.network_, cases.seen(seen))[0]
+        self.network_.check_rate(rate)
+        return outputs_along(self.network_, cases.seen(seen), rate=rate)[0]
+
+    def _share(self, rate: float) -> float:
+        """Share of the network in the outcome for whole series. Warns where the rate changes it.
+
+        Raises:
+            InputError: the network cannot run at this rate.
+        """
+        remark = self.remark(rate)
+        if remark is not None:
+            warnings.warn(remark, stacklevel=4)
+        return self.fusion_.share if rate == 1 else 1.0
+
+    def remark(self, rate: float) -> str | None:
+        """A sentence on an outcome that is made in another way at this rate; None if it is not.
+
+        Raises:
+            InputError: the network cannot run at this rate.
+        """
+        self._check_fitted()
+        self.network_.check_rate(rate)
+        found = self.fusion_
+        if rate == 1 or found.share == 1:
+            return None
+        sentence = (
+            f"at rate={rate:g} the network decides alone: random convolutions, which have a share "
+            f"of {1 - found.share:g} in the outcome, are bound to the sampling interval of the "
+            "training"
+        )
+        if found.network is None or found.both is None:
+            return sentence + "; the network by itself was not validated"
+        figures = f"{found.network:.3f} alone and {found.both:.3f} together"
+        return f"{sentence}. At that interval the score on validation cases was {figures}"
 
     def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
         """Data and settings of a run; another training may not continue it."""
@@ -226,10 +275,11 @@ class SeriesEstimator(Estimator):
         total = float(cases.values.nan_to_num().sum()), float(goal.targets.double().sum())
         return {**own, "data": f"{shape}, sums {total[0]:.9g} and {total[1]:.9g}"}
 
-    def _read(self, X: Any) -> Cases:
+    def _read(self, X: Any, rate: float = 1.0) -> Cases:
         self._check_fitted()
         columns = columns_of(X)
-        if None not in (columns, self.columns_) and columns != self.columns_:
+        same = rate != 1 or None in (columns, self.columns_) or columns == self.columns_
+        if not same:
             raise InputError(
                 f"X has {columns} features, but {type(self).__name__} is expecting {self.columns_} "
                 "features as input: a table (cases, time) must be as wide as that of the fit; give "
@@ -243,23 +293,3 @@ class SeriesEstimator(Estimator):
         if not self.__sklearn_is_fitted__():
             raise AttributeError("n_features_in_ is known after fit")
         return self.n_channels_ if self.columns_ is None else self.columns_
-
-
-def _spread(cases: Cases) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel over the observed values, (c)."""
-    values = cases.values.flatten(0, 1)
-    observed = ~torch.isnan(values)
-    for c, count in enumerate(observed.sum(0).tolist()):
-        if count == 0:
-            raise InputError(
-                f"channel {c} of X has only missing values (NaN) in all training cases; leave it "
-                "out"
-            )
-    mean = values.nanmean(0)
-    return mean, ((values - mean) ** 2).nanmean(0).sqrt()
-
-
-def _gaps(cases: Cases) -> Tensor:
-    """Whether each case has a missing value before its end, (n)."""
-    within = torch.arange(cases.values.shape[1]) < cases.lengths[:, None]
-    return (torch.isnan(cases.values) & within[..., None]).flatten(1).any(1)

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,8 @@ def evaluate_classifier(
     y: Any,
     names: Sequence[str] | None = None,
     where: str = "test cases",
+    *,
+    rate: float = 1.0,
 ) -> ClassEvaluation:
     """Score a classifier.
 
@@ -127,12 +130,15 @@ def evaluate_classifier(
         X, y: series and their classes.
         names (n): of the cases.
         where: what the cases are, for sentences.
+        rate: see `Classifier.predict_proba`.
 
     Raises:
         InputError: a class was not in training, or the series do not fit.
     """
-    truth = class_places(model, y)
-    p = model.predict_proba(X)
+    truth, remark = class_places(model, y), model.remark(rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the remark is in the notes
+        p = model.predict_proba(X, rate=rate)
     best, confidence = p.argmax(1), p.max(1)
     classes = tuple(str(c) for c in model.classes_.tolist())
     k = len(classes)
@@ -140,12 +146,12 @@ def evaluate_classifier(
     np.add.at(confusion, (truth, best), 1)
     seen = []
     for share in SEEN:
-        early = model.predict_proba(X, seen=share)
+        early = model.predict_proba(X, seen=share, rate=rate)
         right = float((early.argmax(1) == truth).mean())
         seen.append(SeenScore(share, right, float(early.max(1).mean())))
     bins = _bins(confidence, best == truth)
     error = sum(b.cases * abs(b.confidence - b.accuracy) for b in bins) / len(truth)
-    scores = model._ridge_scores(model._read(X))
+    scores = model._ridge_scores(model._read(X, rate), rate)
     simple = None if scores is None else float((scores.argmax(1).numpy() == truth).mean())
     wrong = np.flatnonzero(best != truth)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_SHOWN]
@@ -163,13 +169,14 @@ def evaluate_classifier(
         float((best == truth).mean()),
         seen[-1].accuracy,
         simple,
-        model.fusion_.share,
+        model.fusion_.share if rate == 1 else 1.0,
         float(-np.log(np.maximum(p[np.arange(len(truth)), truth], 1e-12)).mean()),
         tuple(tuple(int(v) for v in row) for row in confusion),
         tuple(seen),
         bins,
         error,
         confused,
+        () if remark is None else (remark[0].upper() + remark[1:] + ".",),
     )
 
 
@@ -224,9 +231,9 @@ def hold_out(data: SeriesData, share: float, seed: int) -> tuple[SeriesData, Ser
     return data.take(learnt.tolist()), data.take(held.tolist())
 
 
-def classes_csv(model: Classifier, data: SeriesData) -> str:
+def classes_csv(model: Classifier, data: SeriesData, rate: float = 1.0) -> str:
     """A CSV table: case, predicted class, and the probability of every class."""
-    p = model.predict_proba(data.X)
+    p = model.predict_proba(data.X, rate=rate)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     classes = [str(c) for c in model.classes_.tolist()]

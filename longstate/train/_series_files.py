@@ -9,7 +9,6 @@ Axes: n cases, c channels, t time.
 
 import wave
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,37 +18,10 @@ from longstate._files import missing
 from longstate._formats import refuse_format, start_of
 from longstate.errors import InputError, near
 from longstate.train._csv import read_csv
+from longstate.train._series_source import Columns, Source
 
+_USUAL = Columns()
 _MISSING = {"?", "nan", "NaN", "NAN", ""}
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a CSV file in long form. All others are channels."""
-
-    case: str = "case"
-    time: str = "time"
-    label: str = "label"
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a run remembers of its files. rate: samples per second, None if unknown."""
-
-    columns: Columns = field(default_factory=Columns)
-    rate: int | None = None
-
-    def check_rate(self, rate: int | None) -> None:
-        """Refuse files of another sample rate.
-
-        Raises:
-            InputError: both rates are known, and differ.
-        """
-        if None not in (rate, self.rate) and rate != self.rate:
-            raise InputError(
-                f"the files have {rate} samples per second; the model was trained on {self.rate}. "
-                "Convert the files"
-            )
 
 
 class SeriesData(NamedTuple):
@@ -74,7 +46,7 @@ class SeriesData(NamedTuple):
 
 def read_series(
     paths: str | Path | Sequence[str | Path],
-    columns: Columns = Columns(),
+    columns: Columns = _USUAL,
     labels: str | Path | None = None,
     *,
     labelled: bool = True,

@@ -18,7 +18,7 @@ from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
 from longstate.train._fusion import Fusion
 from longstate.train._history import TrainingHistory
-from longstate.train._series_files import Source
+from longstate.train._series_source import Source
 
 if TYPE_CHECKING:
     from longstate.train._series_estimator import SeriesEstimator
@@ -34,7 +34,7 @@ class SeriesRecord:
     Args:
         parameters: of the constructor.
         channels, outputs: of the network. columns: of the table that was fitted, if it was one.
-        length: of the longest series.
+        length: of the longest series. stride: samples of a frame of the network.
         made: its layers, from `describe_layer`.
         flags: whether the convolutions read flags of missing values.
         filters: dilations and biases of the convolutions; None without them.
@@ -59,13 +59,14 @@ class SeriesRecord:
     history: TrainingHistory
     environment: dict[str, str]
     source: Source = field(default_factory=Source)
+    stride: int = 1
     classes: list[Any] = field(default_factory=list)
     classes_type: str = "<i8"
     mean: float = 0.0
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("channels", "outputs", "length"):
+        for name in ("channels", "outputs", "length", "stride"):
             value = getattr(self, name)
             expect(1 <= value <= _MOST, f"{name} must be from 1 to {_MOST:,}; got {value}")
         good = self.filters is None or all(1 <= f <= _MOST for f in self.filters)
@@ -109,6 +110,7 @@ def save_series(
         "channels": estimator.n_channels_,
         "columns": estimator.columns_,
         "length": estimator.length_,
+        "stride": network.stride,
         "outputs": network.head.out_features,
         "made": describe_layers(network.backbone),
         "flags": estimator.flags_,
@@ -149,7 +151,8 @@ def load_series(cls: type[Kind], path: str | Path, kind: str) -> tuple[Kind, Ser
 
 
 def _both(record: SeriesRecord, mixers: list[Any]) -> nn.ModuleDict:
-    parts: dict[str, nn.Module] = {"network": SeriesModel(record.channels, record.outputs, mixers)}
+    network = SeriesModel(record.channels, record.outputs, mixers, stride=record.stride)
+    parts: dict[str, nn.Module] = {"network": network}
     if record.filters is not None:
         channels = record.channels * (2 if record.flags else 1)
         parts["convolutions"] = ConvolutionRidge(channels, record.outputs, *record.filters)

@@ -18,6 +18,8 @@ from longstate.train._cases import Cases
 
 EARLY = 0.3
 _TIMES = 3  # random earlier times per series and step
+SAMPLES = 2**16  # in one batch, if it has more than one case
+_MIXED = 0.15  # standard deviation of log length, by which similar lengths differ from the sorted
 _VALIDATION_SAMPLES = 2**18  # of one call
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +35,8 @@ class SeriesTask:
         targets: of both parts.
         weights: of the cases of both parts.
         loss: see `Loss`.
-        batch_size: cases per step.
+        batch_size: cases per step. Where this many of the longest have more than `SAMPLES`
+            samples, a batch is of cases of similar lengths, and as many as fit.
         seed: of the order of the cases.
     """
 
@@ -54,18 +57,22 @@ class SeriesTask:
         self.criterion, self.batch_size, self.seed = loss, batch_size, seed
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        n = len(self.training.lengths)
-        order = np.random.default_rng([self.seed, epoch]).permutation(n)
-        return np.array_split(order, max(1, round(n / self.batch_size)))
+        random = np.random.default_rng([self.seed, epoch])
+        lengths = self.training.lengths.numpy()
+        n = len(lengths)
+        if lengths.max() * self.batch_size <= SAMPLES:
+            return np.array_split(random.permutation(n), max(1, round(n / self.batch_size)))
+        order = np.argsort(lengths * np.exp(_MIXED * random.standard_normal(n)))
+        batches = _within(order, lengths, self.batch_size)
+        return [batches[i] for i in random.permutation(len(batches))]
 
     def loss(self, indices: np.ndarray) -> Tensor:
         places = torch.from_numpy(indices)
         cases = self.training.take(places)
-        pooled, _ = self.model.pooled(cases.values)
+        pooled, _ = self.model.pooled(cases.values, lengths=cases.lengths)
         shares = torch.cat([torch.ones(len(places), 1), torch.rand(len(places), _TIMES)], 1)
         times = (cases.lengths[:, None] * shares).ceil().long().clamp_min(1) - 1
-        read = pooled.gather(1, times[..., None].expand(-1, -1, pooled.shape[2]))
-        outputs = self.model.outputs(self.model.dropout(read))
+        outputs = self.model.outputs(self.model.dropout(pooled.at(times)))
         target = self.targets[0][places][:, None].expand(-1, 1 + _TIMES)
         losses = self.criterion(outputs, target)
         weight = self.weights[0][places]
@@ -84,20 +91,34 @@ class SeriesTask:
         return float((weight * losses).sum() / weight.sum())
 
 
+def _within(order: np.ndarray, lengths: np.ndarray, most: int) -> list[np.ndarray]:
+    """Batches of at most `most` cases and `SAMPLES` samples, the padding counted."""
+    batches: list[np.ndarray] = []
+    begin = longest = 0
+    for end, n in enumerate(lengths[order].tolist()):
+        longest = max(longest, n)
+        if end > begin and (longest * (end + 1 - begin) > SAMPLES or end - begin == most):
+            batches.append(order[begin:end])
+            begin, longest = end, n
+    return [*batches, order[begin:]]
+
+
 @torch.no_grad()
 def outputs_along(
-    model: SeriesModel, cases: Cases, shares: tuple[float, ...] = ()
+    model: SeriesModel, cases: Cases, shares: tuple[float, ...] = (), rate: float = 1.0
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs (n, k) at the end of every series, and after each of `shares` of it."""
+    """Outputs (n, k) at the end of every series, and after each of `shares` of it.
+
+    `rate`: see `SeriesModel`.
+    """
     n = len(cases.lengths)
     order = cases.lengths.argsort()  # series of similar lengths together
     longest = int(cases.lengths.max())
     found = torch.empty(1 + len(shares), n, model.head.out_features)
     for places in order.split(max(1, min(256, _VALIDATION_SAMPLES // longest))):
         part = cases.take(places)
-        pooled, _ = model.pooled(part.values)
-        for i, share in enumerate((1.0, *shares)):
-            times = (part.lengths * share).ceil().long().clamp_min(1) - 1
-            read = pooled[torch.arange(len(places)), times]
-            found[i, places] = model.outputs(read).to(found.dtype)
+        pooled, _ = model.pooled(part.values, rate=rate, lengths=part.lengths)
+        whole = torch.tensor([1.0, *shares])
+        times = (part.lengths[:, None] * whole).ceil().long().clamp_min(1) - 1
+        found[:, places] = model.outputs(pooled.at(times)).to(found.dtype).transpose(0, 1)
     return found[0], list(found[1:])

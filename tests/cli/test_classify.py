@@ -2,6 +2,7 @@
 
 import csv
 import io
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from longstate.cli import main
 from longstate.train import ClassEvaluation
+from tests.saved import FOLDER
 
 SMALL = ["--epochs", "1", "--d-model", "4", "--n-layers", "1"]
 
@@ -90,3 +92,52 @@ def test_memory_and_certify_read_series(run, tmp_path, capsys):
     assert "24 cases of" in (tmp_path / "m.html").read_text()
     assert main(["certify", str(run), "--data", data]) in (0, 1)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory) -> Path:
+    """WAV files of two tones, at 8 kHz and at 4 kHz, and a run trained on the former."""
+    folder = tmp_path_factory.mktemp("waves")
+    for rate in (8000, 4000):
+        for i in range(24):
+            tone, name = (200, "low") if i % 2 else (600, "high")
+            path = folder / str(rate) / name / f"{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            y = np.sin(2 * np.pi * tone * np.arange(rate // 100 + i) / rate + i)
+            with wave.open(str(path), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(rate)
+                file.writeframes((9999 * y).astype("<i2").tobytes())
+    command = ["train", "classify", f"{folder}/8000", *SMALL, "--out", f"{folder}/run"]
+    assert main(command) == 0
+    return folder
+
+
+def test_the_rate_of_wave_files_is_known(waves, capsys):
+    run, data = str(waves / "run"), str(waves / "4000")
+    assert main(["predict", run, data]) == 0
+    known = capsys.readouterr()
+    note = "The files have 4000 samples per second, and the model was trained on 8000: they are"
+    assert f"{note} read with --rate 2." in known.err
+    assert "At rate=2 the network decides alone" in known.err
+    assert main(["predict", run, data, "--rate", "2"]) == 0
+    assert capsys.readouterr().out == known.out
+    assert main(["evaluate", run, data]) == 0
+    shown = capsys.readouterr()
+    assert note in shown.err
+    assert "At rate=2 the network decides alone" in shown.out
+    assert main(["predict", run, data, "--rate", "3"]) == 2
+    assert "which is a rate of 2. Leave --rate out" in capsys.readouterr().err
+
+
+def test_a_rate_is_given_where_files_do_not_tell(run, capsys):
+    file = f"{run.parent}/x.ts"
+    assert main(["predict", str(run), file]) == 0
+    first = capsys.readouterr().out
+    assert main(["predict", str(run), file, "--rate", "1"]) == 0
+    assert capsys.readouterr().out == first
+    assert main(["predict", str(run), file, "--rate", "2"]) == 0
+    assert capsys.readouterr().out != first
+    assert main(["evaluate", str(FOLDER / "text"), str(FOLDER / "text.txt"), "--rate", "2"]) == 2
+    assert "--rate is for a classifier; got 2 for a model of another" in capsys.readouterr().err

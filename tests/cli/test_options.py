@@ -9,7 +9,7 @@ import typer
 from longstate.cli import app
 from longstate.cli._options import descriptions
 from longstate.models import generate
-from longstate.train import Forecaster, Size, TextModel, TextTraining, Training
+from longstate.train import Classifier, Forecaster, Size, TextModel, TextTraining, Training
 
 
 def options(*names: str) -> dict[str, object]:
@@ -81,7 +81,8 @@ def test_generate_has_every_setting_of_the_text_model():
 def test_evaluate_predict_and_certify_have_no_other_names():
     from longstate.memory import certify
 
-    assert options("predict").keys() == {"out"}
+    assert options("predict").keys() == {"out", "rate"}
+    assert options("predict").keys() - {"out"} <= arguments(Classifier.predict).keys()
     assert options("certify").keys() - {"json"} <= arguments(certify).keys()
 
 

@@ -10,6 +10,7 @@ from typing import get_args, get_origin
 import pytest
 
 from longstate.cli import app, main
+from longstate.train import Classifier, read_series
 from tests.saved import FOLDER, frame
 
 BIG = str(10**20)
@@ -21,6 +22,8 @@ ARGUMENTS = {
     "train text": "TEXT --d-model 4 --context 16 --steps 1 --n-layers 1 --out OUT",
     "generate": "RUN --max-tokens 2",
     "certify": "RUN",
+    "predict": "CLASSES CASES",
+    "evaluate": "CLASSES CASES",
     "reduce": "RUN --out OUT",
     "tasks run": "--layers s4d --tasks parity --scale 0.001 --rates 0.01 --width 4 --blocks 1 "
     "--seconds 0.1 --seeds 1 --workers 1 --out OUT",
@@ -64,8 +67,11 @@ def files(tmp_path_factory):
     (folder / "a.txt").write_text("to be or not to be\n" * 100)
     rows = [f"{i},{t},{(i % 2) * t},{'ab'[i % 2]}" for i in range(20) for t in range(6)]
     (folder / "cases.csv").write_text("\n".join(["case,time,x,label", *rows]) + "\n")
+    data = read_series(folder / "cases.csv")
+    model = Classifier(d_model=4, n_layers=1, epochs=1, convolutions=False).fit(data.X, data.y)
+    model.save(folder / "classes.safetensors")
     return {
-        "CASES": str(folder / "cases.csv"),
+        "CASES": str(folder / "cases.csv"), "CLASSES": str(folder / "classes.safetensors"),
         "CSV": str(folder / "data.csv"), "TEXT": str(folder / "a.txt"), "RUN": str(FOLDER / "text")
     }  # fmt: skip
 

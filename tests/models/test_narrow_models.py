@@ -110,7 +110,22 @@ def test_a_narrow_model_of_series_counts_beyond_256():
                 p.zero_()
     pooled, state = model.to(torch.bfloat16).pooled(torch.ones(1, 2000, 1))
     assert state.seen.item() == 2000
-    assert_close(pooled[0, -1], pooled[0, 0])
+    assert_close(pooled.values[0, -1], pooled.values[0, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_filter_bank_after_conversion(dtype):
+    """Its frequencies are not rounded, and the frames of both types are close."""
+    torch.manual_seed(0)
+    model = SeriesModel(1, 2, [longstate.layers.S4D(4, d_state=2)], stride=16).eval()
+    other = copy.deepcopy(model).to(dtype)
+    assert_close(other.bank.frequency, model.bank.frequency, check_dtype=False)
+    x = torch.randn(2, 100, 1)
+    seen = torch.ones(2, 100, dtype=torch.bool)
+    frames, _ = model.bank(model.scaled(x), model.init_state(2).bank, seen)
+    found, _ = other.bank(other.scaled(x), other.init_state(2).bank, seen)
+    assert_close(found.y, frames.y, check_dtype=False)
+    assert other(x)[0].dtype == dtype
 
 
 @pytest.mark.parametrize("layer", ["s4", "s4d", "dss", "s5", "linoss", "mamba"])

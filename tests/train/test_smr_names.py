@@ -1,0 +1,92 @@
+"""`smr:` in front of the name of a layer: trainers make it, save it, load it and stream it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import longstate
+from longstate import Classifier, Forecaster, Stream, TextModel
+from longstate.errors import InputError
+from longstate.layers import S4D, S5, SMR, Longhorn, Mamba
+from longstate.models import make_layer, prepare_for_decoding
+from longstate.tasks._candidates import candidate
+from longstate.train import Size, TextTraining, Training
+from tests.saved import frame
+from tests.train.test_classifier import waves
+
+
+def kinds(blocks) -> list[tuple[type, type]]:
+    return [(type(b.mixer), type(b.mixer.layer)) for b in blocks.each_block()]
+
+
+def test_a_name_makes_the_layer_with_the_options_of_the_inner_one():
+    layer = make_layer("SMR:Mamba", 6, d_state=5)
+    assert (type(layer), type(layer.layer), layer.layer.d_state) == (SMR, Mamba, 5)
+    assert type(make_layer("s5", 6)) is S5
+    assert type(candidate("smr:mamba2").make(32)) is SMR
+    for name in ("smr", "smr:smr", "smr:", "smr:lstn", "gate:s5"):
+        with pytest.raises(InputError, match="there is no layer"):
+            make_layer(name, 6)
+
+
+def test_classifier(tmp_path):
+    X, y = waves(20)
+    model = Classifier("smr:s5,SMR:Mamba", d_model=8, epochs=1, convolutions=False).fit(X, y)
+    model.save(tmp_path / "model.safetensors")
+    again = longstate.load(tmp_path / "model.safetensors")
+    assert kinds(again.network_.backbone) == [(SMR, S5), (SMR, Mamba)]
+    np.testing.assert_array_equal(model.predict_proba(X), again.predict_proba(X))
+    p = again.stream().push(X[0])
+    torch.testing.assert_close(
+        torch.from_numpy(p[-1]).float(),
+        torch.from_numpy(model.predict_proba(X[:1], 1.0)[0]).float(),
+    )
+
+
+def test_forecaster(tmp_path):
+    model = Forecaster(
+        6, window=24, layers="smr:s4d", size=Size(d_model=4, n_layers=2, d_state=4),
+        training=Training(epochs=1, windows_per_epoch=64),
+    )  # fmt: skip
+    model.fit(frame(), "y", out=tmp_path)
+    again = longstate.load(tmp_path)
+    assert kinds(again.model.backbone) == [(SMR, S4D)] * 2
+    pd.testing.assert_frame_equal(model.predict(frame()), again.predict(frame()), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smr")
+    model = TextModel(
+        "smr:longhorn,smr:s4d", d_model=16, n_layers=2, context=16, training=TextTraining(steps=2)
+    )
+    model.fit(text="to be or not to be " * 100, out=folder / "run")
+    return longstate.load(folder / "run").model
+
+
+def test_text_model_streams_and_decodes(text, tmp_path):
+    assert kinds(text) == [(SMR, Longhorn), (SMR, S4D)]
+    tokens = torch.randint(0, 256, (1, 12))
+    with torch.no_grad():
+        whole = text(tokens)[0]
+    stream = Stream(text)
+    pieces = [stream.push(tokens[:, :5]), stream.push(tokens[:, 5:6])]
+    stream.save(tmp_path / "state.safetensors")
+    other = Stream(text)
+    other.load(tmp_path / "state.safetensors")
+    pieces.append(other.push(tokens[:, 6:]))
+    torch.testing.assert_close(torch.cat(pieces, 1), whole)
+    fast = prepare_for_decoding(text)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(tokens)[0], whole)
+
+
+def test_a_reduced_text_model_is_described_as_it_is(text, tmp_path):
+    small, _ = longstate.reduce(text, [torch.randint(0, 200, (2, 16))], keep=0.5)
+    assert small.blocks[1].mixer.layer.d_state < text.blocks[1].mixer.layer.d_state
+    longstate.save(small, tmp_path / "small.safetensors")
+    again = longstate.load(tmp_path / "small.safetensors")
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.equal(again(tokens)[0], small(tokens)[0])
