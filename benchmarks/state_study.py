@@ -150,15 +150,24 @@ def quality(runs: list[Run], name: str) -> list[str]:
             mine = [r for r in runs if (r["task"], r["layer"], r["scale"]) == (name, layer, scale)]
             if not mine:
                 continue
-            values = [r["metric"] for r in mine]
-            error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
             r = mine[0]
             lines.append(
                 f"| {layer} | {scale} | {r['d_state']} | {r['state']:,} | {r['parameters']:,} | "
-                f"{r['rate']:g} | {statistics.mean(values):.4f} ({error:.4f}) | "
+                f"{r['rate']:g} | {_mean([r['metric'] for r in mine])} | "
                 f"{statistics.median(r['seconds'] for r in mine):.0f} |"
             )
     return lines
+
+
+def _mean(values: list[float]) -> str:
+    """With the standard error; runs that diverged are counted."""
+    ended = [v for v in values if math.isfinite(v)]
+    lost = f"{len(values) - len(ended)} of {len(values)} diverged"
+    if not ended:
+        return lost
+    error = statistics.stdev(ended) / len(ended) ** 0.5 if len(ended) > 1 else math.nan
+    found = f"{statistics.mean(ended):.4f} ({error:.4f})"
+    return found if len(ended) == len(values) else f"{found}, {lost}"
 
 
 _TRAINING = """
