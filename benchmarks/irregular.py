@@ -194,12 +194,14 @@ def main() -> None:
     def entry(values: list[float]) -> str:
         return cell(values) if len(values) == given.seeds else "-"  # not run for every seed
 
+    said = ", ".join(f"{n} {round(STEPS[n] * given.scale)}" for n in given.sets)
+    command = f"python benchmarks/irregular.py --sets {' '.join(given.sets)}"
     lines = [
         "# Real series at irregular times", "", machine(), "",
-        f"Mean and standard deviation over {given.seeds} seeds; steps "
-        f"{ {n: round(STEPS[n] * given.scale) for n in given.sets} }. nafld: area under the ROC "
-        "curve, higher is better. Others: root of the mean squared error, lower is better.", "",
-        "Command: `python benchmarks/irregular.py`", "", "## Scores on the test part", "",
+        f"Mean and standard deviation over {given.seeds} seeds; steps of training: {said}. nafld: "
+        "area under the ROC curve, higher is better. Others: root of the mean squared error, "
+        "lower is better.", "",
+        f"Command: `{command}`", "", "## Scores on the test part", "",
         "| model | " + " | ".join(table) + " |", "|--|" + "--:|" * len(table),
         *(
             f"| {m} | " + " | ".join(entry(found.get(m, [])) for found in table.values()) + " |"
