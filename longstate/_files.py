@@ -90,7 +90,7 @@ def _through(path: Path) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
-    _make_folder(target.parent)
+    make_folder(target.parent)
     before = target.stat() if os.path.lexists(target) else None
     if before is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -109,7 +109,13 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             part.unlink(missing_ok=True)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, if it is not there.
+
+    Raises:
+        NotADirectoryError: something else has its name, or that of a parent.
+        OSError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:

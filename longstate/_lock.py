@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from longstate._files import make_folder
 from longstate.errors import InputError
 
 
@@ -27,7 +28,7 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         held = _held(folder)
     except BlockingIOError:
         raise InputError(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from longstate import _tensorfile as tensorfile
 from longstate._files import new_folder, write_whole
+from longstate._lock import only_writer
 from longstate.errors import InputError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and FIFOs of POSIX")
@@ -164,3 +166,25 @@ def test_two_writers_of_one_folder_do_not_interfere(tmp_path):
         (tmp_path / "f" / "b").unlink()
         (one / "a").touch()
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo"])
+def test_a_folder_whose_name_is_taken(kind, tmp_path):
+    """The message is not "File exists": what is there is no folder."""
+    taken = tmp_path / "taken"
+    if kind == "file":
+        taken.write_text("mine")
+    else:
+        os.mkfifo(taken)
+    before = os.lstat(taken)
+    for use in (lambda: only_writer(taken).__enter__(), lambda: write_whole(taken / "a", "new")):
+        with pytest.raises(InputError, match=r"taken.* cannot be written: Not a directory"):
+            use()
+    assert os.lstat(taken) == before
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_a_fifo_is_no_file_of_ours(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InputError, match="fifo is not a regular file; a longstate layer file was"):
+        tensorfile.load(tmp_path / "fifo", "layer")

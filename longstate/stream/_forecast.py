@@ -34,6 +34,7 @@ from longstate.stream._identity import describe
 from longstate.stream._row import Row, number
 
 MOST_HOLIDAYS = 4096
+MOST_NOTES = 16  # that wait for the next forecast
 
 
 class Streamed(NamedTuple):
@@ -66,7 +67,7 @@ class ForecastStream:
         self._doubtful: Row | None = None
         self._count = 0
         self._since: dict[str, int] = {}
-        self._notes: list[str] = []
+        self._notes: deque[str] = deque(maxlen=MOST_NOTES)
         self._identity: dict[str, Any] | None = None
         self._calendar = self.spec.calendar or Calendar(ROWS)
 
@@ -101,7 +102,8 @@ class ForecastStream:
             return None
         forecast, lacks = self.model.checked(self._window())
         notes = [*([] if lacks is None else [lacks]), *unseen_columns(self.spec, self._since)]
-        notes, self._notes = [*notes, *self._notes], []
+        notes += self._notes
+        self._notes.clear()
         origin = self._label(self._past[-1], self._count - 1)
         return Streamed(origin, forecast, " ".join(notes) or None)
 
