@@ -6,9 +6,8 @@ The Free Spoken Digit Dataset has ten digits by six speakers. Recordings with in
 digit and speaker are the test cases; those with a higher index are the training cases, of which
 `longstate.Classifier`, with its default settings, holds a fifth out for validation. Its input is
 the samples of the files, 1,100 to 18,300 of them. They are read by a bank of oscillators, a
-diagonal state space layer, whose energies the layers behind it read once in 64 samples. Before the
-training these energies are a spectrogram with a logarithmic axis. The bank is trained with the
-rest.
+diagonal state space layer, whose energies the layers behind it read once in 64 samples. The bank
+begins as a spectrogram with a logarithmic axis, and is trained with the rest.
 
 At 4 kHz the test cases have every second sample: "filtered" after a low-pass filter against aliases
 (`scipy.signal.resample_poly`, a linear-phase FIR filter), "plain" without one. The classifier reads
