@@ -184,6 +184,30 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def empty_folder(path: str | Path) -> Iterator[Path]:
+    """Context manager: a folder to fill, which is there from the beginning, so that work that takes
+    long does not end at a name that cannot be used. It is removed if it was new and stays empty.
+
+    Raises:
+        InputError: it is not empty, or it cannot be made.
+    """
+    path = Path(path)
+    there = path.exists()
+    try:
+        if there and any(path.iterdir()):
+            raise InputError(f"{path} is not empty; choose a new folder")
+        make_folder(path)
+    except OSError as e:
+        raise InputError(f"{path} cannot be written: {e.strerror or e}") from None
+    try:
+        yield path
+    finally:
+        if not there:
+            with contextlib.suppress(OSError):  # it has files
+                path.rmdir()
+
+
 def _sync(file: Path) -> None:
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())

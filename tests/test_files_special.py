@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from longstate import _tensorfile as tensorfile
-from longstate._files import new_folder, write_whole
+from longstate._files import empty_folder, new_folder, write_whole
 from longstate._lock import only_writer
 from longstate.errors import InputError
 
@@ -188,3 +188,21 @@ def test_a_fifo_is_no_file_of_ours(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InputError, match="fifo is not a regular file; a longstate layer file was"):
         tensorfile.load(tmp_path / "fifo", "layer")
+
+
+def test_an_empty_folder_is_there_from_the_beginning(tmp_path):
+    with empty_folder(tmp_path / "a" / "run") as folder:
+        assert folder.is_dir()
+        (folder / "x").touch()
+    assert (tmp_path / "a" / "run" / "x").exists()
+    again = pytest.raises(InputError, match=r"run is not empty; choose a new folder")
+    with again, empty_folder(tmp_path / "a" / "run"):
+        pass
+    (tmp_path / "file").touch()
+    for name in ("file", "file/run"):
+        refused = pytest.raises(InputError, match="cannot be written: Not a directory")
+        with refused, empty_folder(tmp_path / name):
+            raise AssertionError("the work began")
+    with pytest.raises(RuntimeError), empty_folder(tmp_path / "unused"):
+        raise RuntimeError
+    assert not (tmp_path / "unused").exists()

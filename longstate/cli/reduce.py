@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from longstate.reports import _subject as subjects
+    from longstate.reports.reduction import ReductionReport
 
 MODEL, KEPT = "model.safetensors", ("validation.npy", "tokenizer.json")
 PAGE = "report.html"
@@ -64,51 +65,66 @@ def reduce(
     Selective layers need data; for a run of `longstate train text` it is a part of the validation
     text if --data is not given. The folder gets a page, report.html.
     """
+    from longstate._files import empty_folder
+    from longstate.cli.show import show_reduction
+    from longstate.reports import reduction
+    from longstate.reports._subject import open_subject
+
+    if keep is None and tol is None and budget is None:
+        keep = 0.25
+    subject = open_subject(model)
+    asked = {"keep": keep, "tol": tol, "budget": budget, "method": method, "allocation": allocation}
+    length = min(subject.length or length, length)
+    with empty_folder(out):
+        found = _reduced(subject, subject.read(data), out, asked, rows, length, heal_minutes)
+        page = reduction.write(found, out / PAGE)
+    if json:
+        write(found.found.to_json() + "\n")
+        return
+    show_reduction(found.found)
+    say(found.found.sentence)
+    say(f"The smaller model is {out}, the report {page}")
+    say(reduction.headline(found))
+
+
+def _reduced(
+    subject: "subjects.Subject",
+    read: "subjects.Reading",
+    out: Path,
+    asked: dict[str, Any],
+    rows: int,
+    length: int,
+    heal_minutes: float | None,
+) -> "ReductionReport":
+    """Reduce, heal and save the model, and measure it."""
     from longstate import reduce as make_smaller
     from longstate import save
-    from longstate.cli.show import progress_bar, show_reduction, working
+    from longstate.cli.show import progress_bar, working
     from longstate.compress import heal
     from longstate.compress._heal import check_minutes
     from longstate.memory import layers_of
     from longstate.reports import reduction
-    from longstate.reports._subject import open_subject
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty; choose a new folder")
-    if keep is None and tol is None and budget is None:
-        keep = 0.25
-    subject = open_subject(model)
-    learn = judge = subject.read(data)
-    length = min(subject.length or length, length)
+    learn = judge = read
     healing: Any = None
     if heal_minutes is not None:
-        learn, judge = learn.split()
+        learn, judge = read.split()
         check_minutes(heal_minutes)
         healing = _heal_data(subject, learn, length)
     with working("reducing", sum(1 for _ in layers_of(subject.model))) as show:
         small, report = make_smaller(
-            subject.found, learn.whole(rows, length), keep=keep, tol=tol, budget=budget,
-            method=method, allocation=allocation, progress=show,  # type: ignore[arg-type]
-        )  # fmt: skip
+            subject.found, learn.whole(rows, length), **asked, progress=show
+        )
     if heal_minutes is not None:
         with progress_bar("healing") as show_step:
             small, healed = heal(
                 small, subject.found, healing, minutes=heal_minutes, show=show_step
             )
         report = report.healed(healed)
-    out.mkdir(parents=True, exist_ok=True)
     save(small, out / MODEL)
     _bring_along(subject.folder, out)
     with working("measuring", 4) as show:
-        found = reduction.examine(subject, small, report, judge, str(out), show)
-    page = reduction.write(found, out / PAGE)
-    if json:
-        write(report.to_json() + "\n")
-        return
-    show_reduction(report)
-    say(report.sentence)
-    say(f"The smaller model is {out}, the report {page}")
-    say(reduction.headline(found))
+        return reduction.examine(subject, small, report, judge, str(out), show)
 
 
 def _heal_data(
