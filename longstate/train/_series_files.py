@@ -19,6 +19,7 @@ from longstate._formats import refuse_format, start_of
 from longstate.errors import InputError, near
 from longstate.train._csv import read_csv
 from longstate.train._series_source import Columns, Source
+from longstate.train._series_times import in_order
 
 _USUAL = Columns()
 _MISSING = {"?", "nan", "NaN", "NAN", ""}
@@ -167,7 +168,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are neither empty nor comments."""
     try:
         refuse_format(path, start_of(path), "a .ts file")
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip() and not line.startswith("#"):
                     yield number, line.strip()
@@ -188,9 +189,10 @@ def _read_long(path: Path, columns: Columns) -> SeriesData:
     channels = [name for name in own if name not in (columns.case, time, label)]
     if not channels:
         raise InputError(f"{path} has no column for a channel beside {', '.join(own)}")
+    if time is not None:
+        frame = in_order(path, frame, columns.case, time)
     X, y, names = [], [], []
-    for name, group in frame.groupby(columns.case, sort=False):
-        rows = group if time is None else group.sort_values(time, kind="stable")
+    for name, rows in frame.groupby(columns.case, sort=False):
         try:
             X.append(rows[channels].to_numpy(dtype=np.float64, na_value=np.nan).T)
         except (TypeError, ValueError) as e:

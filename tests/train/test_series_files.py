@@ -89,3 +89,31 @@ def test_wrong_files_are_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             read_series(tmp_path / name)
+
+
+def test_times_of_a_long_csv_are_numbers_or_dates(tmp_path):
+    """Text in the order of its letters would put the 1st of February before the 25th of January."""
+    rows = ["b,25/01/2024,x,1", "b,01/02/2024,x,3", "b,30/01/2024,x,2", "a,14/02/2024,y,5"]
+    (tmp_path / "x.csv").write_text("case,time,label,v\n" + "\n".join(rows))
+    found = read_series(tmp_path / "x.csv")
+    assert found.names == ["b", "a"]
+    assert found.X[0].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("time", "message"),
+    [
+        ("25/01/2024", "line 4: case b has another row of the time 25/01/2024"),
+        ("", "line 4: column"),
+    ],
+)
+def test_times_that_give_no_order_are_refused(time, message, tmp_path):
+    rows = ["b,25/01/2024,x,1", "b,26/01/2024,x,1", f"b,{time},x,3"]
+    (tmp_path / "x.csv").write_text("case,time,label,v\n" + "\n".join(rows))
+    with pytest.raises(InputError, match=message):
+        read_series(tmp_path / "x.csv")
+
+
+def test_a_ts_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.ts").write_text("\ufeff@classLabel true a\n@data\n1,2:a\n", encoding="utf-8")
+    assert read_series(tmp_path / "x.ts").X[0].tolist() == [[1, 2]]
