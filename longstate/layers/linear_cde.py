@@ -150,11 +150,11 @@ class LinearCDE(Layer):
         """All states (b, t, n), and the last one."""
         if kept.shape[-1] == 1:
             return diagonal_scan(added[..., 0], kept[..., 0, 0], z, reset=reset)
-        if reset is not None:
-            kept = kept.masked_fill(reset[..., None, None, None], 0)
         states, z = [], z.unflatten(-1, kept.shape[2:4])
         for t in range(kept.shape[1]):
-            z = (kept[:, t] @ z[..., None])[..., 0] + added[:, t]
+            if reset is not None:  # NaN times 0 would be NaN
+                z = z.masked_fill(reset[:, t, None, None], 0)
+            z = (kept[:, t] * z[..., None, :]).sum(-1) + added[:, t]  # autocast narrows products
             states.append(z)
         return torch.stack(states, 1).flatten(2), z.flatten(1)
 

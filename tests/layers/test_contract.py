@@ -72,8 +72,8 @@ LAYERS = {
     "smr-mamba": lambda: SMR(Mamba(6, d_state=4), window=1),
     "smr-mamba2": lambda: SMR(Mamba2(6, d_state=5, d_head=4), form="gate"),
     "smr-longhorn": lambda: SMR(Longhorn(6, d_state=4)),
-    "spiking-s4d": lambda: Spiking(S4D(5, d_state=8)),
-    "spiking-mamba": lambda: Spiking(Mamba(6, d_state=4)),
+    "spiking-s4d": lambda: Spiking(S4D(5, d_state=8)).eval(),  # training draws spikes
+    "spiking-mamba": lambda: Spiking(Mamba(6, d_state=4)).eval(),
     "linear-cde": lambda: LinearCDE(5, d_state=6),
     "linear-cde-block": lambda: LinearCDE(5, d_state=6, variant="block", block=3),
     "linear-cde-diagonal": lambda: LinearCDE(5, d_state=6, variant="diagonal"),

@@ -22,8 +22,11 @@ def others(state):
     return [s[[0, 2]] for s in tree_leaves(state)]
 
 
-# tanh and sigmoid of infinity are 1
-SATURATING = ("elman", "gru", "lstm", "cfc", "cfc-no-gate", "cfc-pure", "timed-cell", "grud")
+# tanh and sigmoid of infinity are 1, and so is a rate
+SATURATING = (
+    *("elman", "gru", "lstm", "cfc", "cfc-no-gate", "cfc-pure", "timed-cell", "grud"),
+    *("spiking-s4d", "spiking-mamba"),
+)
 MISSING = ("grud",)  # NaN is a missing value there
 
 
