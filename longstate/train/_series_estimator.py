@@ -104,7 +104,7 @@ class SeriesEstimator(Estimator):
         """Series as input of `network_`: a tensor (b, t, c) for each length."""
         cases = self._read(X)
         found = [cases.take((cases.lengths == t).nonzero()[:, 0]) for t in cases.lengths.unique()]
-        return [part.values.float() for part in found]
+        return [part.values for part in found]  # in float64, as `predict` reads them
 
     def _fuse(self, validated: Validated, goal: Goal) -> Fusion:
         """How network and convolutions make the outcome, from validation cases."""

@@ -1,5 +1,7 @@
 """Smaller states of `Classifier` and `Regressor`."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,16 @@ def test_sizes_against_a_metric(fitted, series):
     assert [p.keep for p in found.points] == [1.0, 0.25]
     assert found.points[0].metric == fitted.score(X, y)
     assert found.points[1].bytes < found.points[0].bytes
+
+
+def test_series_far_from_zero_keep_their_digits(fitted, series):
+    """Their input for the network is not rounded to float32, which would lose the waves."""
+    X, _ = series
+    moved = [x + 1e6 for x in X]
+    far = fitted.with_network(copy.deepcopy(fitted.network_))
+    far.network_.scale.set(fitted.network_.scale.mean + 1e6, fitted.network_.scale.std)
+    near, away = (e.network_(e.inputs(v)[0])[0] for e, v in ((fitted, X), (far, moved)))
+    torch.testing.assert_close(away, near)
 
 
 def test_a_function_is_refused(fitted):
