@@ -21,6 +21,7 @@ from longstate.bench._subject import (
     size,
 )
 from longstate.layers import Layer
+from longstate.layers._wrapper import Wrapper
 
 _WARM = 5  # samples before the state from which a step is timed
 
@@ -38,9 +39,7 @@ def subjects() -> list[Subject]:
         _subject(layers.Mamba3, heads=True),
         _subject(layers.Longhorn),
         _subject(layers.Longhorn, "exact"),
-        _subject(layers.SMR, small=8),
-        _subject(layers.Timed),
-        _subject(layers.Spiking, small=8),
+        *(_subject(cls, small=8) for cls in (layers.SMR, layers.Timed, layers.Spiking)),
         *(_subject(cls) for cls in classical),
         _subject(layers.LinearCDE, small=8),
         _subject(layers.GatedSSM),
@@ -57,19 +56,17 @@ def _subject(
         options: dict = {"variant": update} if update else {}
         if heads:
             options["d_head"] = settings.d_head
+        if cls is layers.Timed:
+            options["step"] = "linear", "tokens"
         if cls is layers.Attention:
             options["n_heads"] = max(1, settings.d_model // 64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            if cls is layers.SMR:
-                layer: Layer = layers.SMR(layers.S4D(settings.d_model))
-            elif cls is layers.Spiking:
-                layer = layers.Spiking(layers.S4D(settings.d_model)).eval()
-            elif cls is layers.Timed:
-                layer = layers.Timed(layers.S5(settings.d_model), step=("linear", "tokens"))
+            if issubclass(cls, Wrapper):
+                layer: Layer = cls(layers.S4D(settings.d_model), **options)
             else:
                 layer = cls(settings.d_model, **options)
-        return layer.to(draw.device, draw.dtype)
+        return layer.eval().to(draw.device, draw.dtype)
 
     def check(settings: Settings) -> float:
         s = replace(settings, batch=2, length=35, d_model=small)  # longer than a chunk of 32

@@ -12,7 +12,9 @@ import torch
 from longstate.bench import _layers
 from longstate.bench._measure import Progress, Show, choose
 from longstate.bench._settings import DTYPES, Settings
+from longstate.layers._wrapper import Wrapper
 from longstate.models import LanguageModel, LanguageSpec, prepare_for_decoding
+from longstate.models._stack import any_layer_class
 
 _BATCH, _LENGTH, _D_MODEL = 2, 40, 64  # longer than a chunk of 32 samples
 
@@ -47,9 +49,8 @@ def warm(
 
 def _decode(layer: str, dtype: torch.dtype) -> None:
     """Two tokens of a text model of one such layer, with its weights in `dtype` if it can be."""
-    if layer in ("SMR", "Spiking", "Timed"):  # built around another layer
-        return
-    spec = LanguageSpec(16, _D_MODEL, (layer,))
+    inside = ":s4d" if issubclass(any_layer_class(layer), Wrapper) else ""
+    spec = LanguageSpec(16, _D_MODEL, (layer + inside,))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         whole = LanguageModel(spec).eval()
         narrow = dtype == torch.bfloat16

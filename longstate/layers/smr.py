@@ -37,12 +37,13 @@ from longstate.layers._base import (
     of_no_rows,
     zero_masked,
 )
+from longstate.layers._wrapper import Wrapper
 from longstate.ops import short_conv
 
 Form = Literal["product", "gate", "residual"]
 
 
-class SMR(Layer):
+class SMR(Wrapper):
     """A layer whose input is adjusted by its own recent values.
 
         layer = SMR(S4D(16), window=4)
@@ -57,19 +58,14 @@ class SMR(Layer):
     """
 
     def __init__(self, layer: Layer, *, window: int = 4, form: Form = "product"):
-        super().__init__()
+        super().__init__(layer)
         if window < 1:
             raise ValueError(f"window must be at least 1; got {window}")
         if form not in get_args(Form):
             raise ValueError(f"form must be 'product', 'gate' or 'residual'; got {form!r}")
-        self.layer, self.form = layer, form
-        self.d_model, self.own_gate = layer.d_model, layer.own_gate
+        self.form = form
         self.weight = nn.Parameter(0.1 * torch.randn(self.d_model, window))  # oldest sample first
         self.bias = nn.Parameter(torch.full((self.d_model,), float(form == "product")))
-
-    @property
-    def grows(self) -> bool:
-        return self.layer.grows
 
     def init_state(self, batch: int) -> State:
         """The last `window - 1` inputs, zero, and the state of the layer."""

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longstate.layers._base import Layer, State, as_options, check_call, of_no_rows, zero_masked
+from longstate.layers._wrapper import Wrapper
 
 
 class SpikeRates(NamedTuple):
@@ -34,7 +35,7 @@ class SpikeRates(NamedTuple):
     written: float
 
 
-class Spiking(Layer):
+class Spiking(Wrapper):
     """A layer that reads and writes spikes.
 
         layer = Spiking(S4D(16))
@@ -47,22 +48,13 @@ class Spiking(Layer):
     """
 
     def __init__(self, layer: Layer, *, sample: bool = False):
-        super().__init__()
-        self.layer, self.sample = layer, sample
-        self.d_model, self.own_gate = layer.d_model, layer.own_gate
+        super().__init__(layer)
+        self.sample = sample
         self.read_scale = nn.Parameter(torch.ones(self.d_model))
         self.read_shift = nn.Parameter(torch.zeros(self.d_model))
         self.write_scale = nn.Parameter(torch.ones(self.d_model))
         self.write_shift = nn.Parameter(torch.zeros(self.d_model))
         self.out_proj = nn.Linear(self.d_model, self.d_model)
-
-    @property
-    def grows(self) -> bool:
-        return self.layer.grows
-
-    def init_state(self, batch: int) -> State:
-        """That of the layer inside."""
-        return self.layer.init_state(batch)
 
     def forward(
         self,

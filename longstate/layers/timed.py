@@ -46,11 +46,12 @@ from longstate.layers._base import (
     zero_masked,
 )
 from longstate.layers._steps import SOURCES
+from longstate.layers._wrapper import Wrapper
 
 Step = Literal["constant", "learned", "tokens", "linear", "saturating", "cosine"]
 
 
-class Timed(Layer):
+class Timed(Wrapper):
     """A layer with a step that is given by one or more sources.
 
         layer = Timed(S5(16), step="saturating")
@@ -69,24 +70,15 @@ class Timed(Layer):
     """
 
     def __init__(self, layer: Layer, *, step: Step | Sequence[Step] = "linear"):
-        super().__init__()
+        super().__init__(layer)
         names = (step,) if isinstance(step, str) else tuple(step)
         known = get_args(Step)
         if not names or any(name not in known for name in names):
             raise ValueError(f"step must be one or more of {', '.join(known)}; got {step!r}")
-        self.layer, self.step_sources = layer, names
-        self.d_model, self.own_gate = layer.d_model, layer.own_gate
+        self.step_sources = names
         self.sources = nn.ModuleList(
             SOURCES[name](self.d_model) for name in names if name != "constant"
         )
-
-    @property
-    def grows(self) -> bool:
-        return self.layer.grows
-
-    def init_state(self, batch: int) -> State:
-        """That of the layer inside."""
-        return self.layer.init_state(batch)
 
     def forward(
         self,

@@ -13,7 +13,7 @@ from longstate.layers import Layer
 from longstate.layers._prescribed import prescribe
 from longstate.layers._renamed import options_today
 from longstate.models._block import Gate, Norm
-from longstate.models._stack import SMR_OF, layer_class, make_layer
+from longstate.models._stack import layer_class, make_layer, split_name
 
 FORMAT = 1
 
@@ -26,7 +26,7 @@ class LanguageSpec:
         vocab_size: tokens, numbered from 0.
         d_model: channels between the blocks.
         layers: names of the mixing layers, one per block: `("mamba", "mamba", "s4d") * 8`. Any
-            layer of `longstate.layers`, in any case; `smr:mamba` is Mamba with `SMR` in front.
+            layer of `longstate.layers`, in any case; `smr:mamba` is Mamba inside of `SMR`.
         options: constructor options of each kind of layer by name, and of single blocks by their
             number, which take precedence: `{"mamba": {"d_state": 16}, "3": {"d_state": 8}}`. The
             option "prescribed" holds arguments of `longstate.layers.prescribe`. Values that JSON
@@ -186,7 +186,7 @@ class LanguageSpec:
             names = names if isinstance(names, list | tuple) else ()
             kinds = {str(i): str(name) for i, name in enumerate(names)}
             options = {
-                str(n): options_today(kinds.get(str(n), str(n)).removeprefix(SMR_OF), o)
+                str(n): options_today(split_name(kinds.get(str(n), str(n)))[1], o)
                 for n, o in options.items()
             }
         return read(cls, {**facts, "options": options}, "the description of a language model")

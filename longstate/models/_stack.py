@@ -17,12 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from longstate import layers
 from longstate.errors import InputError, near
 from longstate.layers._base import Layer, State, as_options, check_call, check_step, of_no_rows
+from longstate.layers._wrapper import Wrapper
 from longstate.models._block import Block, Gate, Norm, apply_norm, make_norm, weight_dtype
-
-WRAPPERS = (layers.SMR, layers.Spiking, layers.Timed)
-"""Layers that are built around another one, and not from a number of channels."""
-SMR_OF = "smr:"
-"""Begins the name of a layer with SMR in front of it."""
 
 
 class Blocks(nn.Module):
@@ -229,14 +225,14 @@ def repeat(pattern: Sequence[Callable[[int], Layer]], d_model: int, n_layers: in
 def layer_class(name: str) -> type[Layer]:
     """The class in `longstate.layers` of that name, in any case, that is built from a `d_model`.
 
-    Of a name such as `smr:mamba` the class behind `smr:`, whose options the layer takes; build it
-    with `make_layer`.
+    Of a name such as `smr:mamba` the class behind the colon, whose options the layer takes; build
+    it with `make_layer`.
 
     Raises:
         InputError: there is none.
     """
-    name = name.lower().removeprefix(SMR_OF)
-    return _class(name, {n: kind for n, kind in every_layer().items() if kind not in WRAPPERS})
+    known = {n: kind for n, kind in every_layer().items() if not issubclass(kind, Wrapper)}
+    return _class(split_name(name)[1], known)
 
 
 def make_layer(name: str, d_model: int, **options: Any) -> Layer:  # options of any layer
@@ -250,13 +246,23 @@ def make_layer(name: str, d_model: int, **options: Any) -> Layer:  # options of 
     Raises:
         InputError: there is no such layer.
     """
-    layer = layer_class(name)(d_model, **options)
-    return layers.SMR(layer) if name.lower().startswith(SMR_OF) else layer
+    wrapper, layer = split_name(name)[0], layer_class(name)(d_model, **options)
+    return layer if wrapper is None else wrapper(layer)
+
+
+def split_name(name: str) -> tuple[type[Wrapper] | None, str]:
+    """The class before the colon of a name such as `smr:mamba`, and the rest of it in small
+    letters. Other names have no such class."""
+    before, colon, rest = name.lower().partition(":")
+    kind = every_layer().get(before)
+    if colon and kind is not None and issubclass(kind, Wrapper):
+        return kind, rest
+    return None, name.lower()
 
 
 def inner_layer(layer: Layer) -> Layer:
-    """The layer that takes the options of its name: that behind SMR."""
-    return layer.layer if isinstance(layer, layers.SMR) else layer
+    """The layer that takes the options of its name: that inside of a wrapper."""
+    return layer.layer if isinstance(layer, Wrapper) else layer
 
 
 def any_layer_class(name: str) -> type[Layer]:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from longstate import layers
 from longstate.errors import InputError, near
 from longstate.layers import Layer
+from longstate.layers._wrapper import Wrapper
 from longstate.models import layer_class, make_layer
-from longstate.models._stack import every_layer
+from longstate.models._stack import every_layer, split_name
 
 _SMALL: dict[str, dict[str, Any]] = {
     "mamba2": {"d_state": 32, "d_head": 16},
@@ -26,7 +26,9 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 """Options for a small width; all other layers have their defaults."""
 
-LAYERS = tuple(every_layer())
+LAYERS = tuple(
+    f"{name}:s4d" if issubclass(kind, Wrapper) else name for name, kind in every_layer().items()
+)
 """All layers of this package."""
 
 
@@ -52,17 +54,11 @@ def candidate(name: str) -> Candidate:
     Raises:
         InputError: there is no such layer or module, or importing it fails.
     """
-    if ":" in name and not name.lower().startswith("smr:"):
+    if ":" in name and split_name(name)[0] is None:
         return _own(name)
-    if name.lower() == "smr":
-        return Candidate("smr", lambda width: layers.SMR(layers.S4D(width)))
-    if name.lower() == "spiking":
-        return Candidate("spiking", lambda width: layers.Spiking(layers.S4D(width)))
-    if name.lower() == "timed":
-        return Candidate("timed", lambda width: layers.Timed(layers.S5(width), step="tokens"))
     name = name.lower()
     layer_class(name)  # it exists
-    options = _SMALL.get(name.removeprefix("smr:"), {})
+    options = _SMALL.get(split_name(name)[1], {})
     return Candidate(name, lambda width: make_layer(name, width, **options))
 
 

@@ -42,7 +42,7 @@ def test_every_layer_of_the_package_can_be_trained():
 
     named = {n.lower() for n, c in vars(layers).items()
              if isinstance(c, type) and issubclass(c, Layer) and c is not Layer}  # fmt: skip
-    assert set(LAYERS) == named
+    assert {name.partition(":")[0] for name in LAYERS} == named
     t = task("recall")
     x = t.sample(2, 20).inputs
     for name in LAYERS:

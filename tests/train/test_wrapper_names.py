@@ -1,4 +1,5 @@
-"""`smr:` in front of the name of a layer: trainers make it, save it, load it and stream it."""
+"""`smr:` and the like in front of the name of a layer: trainers make it, save it, load it and stream
+it."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,8 @@ import torch
 import longstate
 from longstate import Classifier, Forecaster, Stream, TextModel
 from longstate.errors import InputError
-from longstate.layers import S4D, S5, SMR, Longhorn, Mamba
-from longstate.models import make_layer, prepare_for_decoding
+from longstate.layers import S4D, S5, SMR, Longhorn, Mamba, Spiking, Timed
+from longstate.models import LanguageModel, LanguageSpec, make_layer, prepare_for_decoding
 from longstate.tasks._candidates import candidate
 from longstate.train import Size, TextTraining, Training
 from tests.saved import frame
@@ -90,3 +91,12 @@ def test_a_reduced_text_model_is_described_as_it_is(text, tmp_path):
     tokens = torch.arange(12)[None]
     with torch.no_grad():
         assert torch.equal(again(tokens)[0], small(tokens)[0])
+
+
+def test_every_wrapper_can_be_named(tmp_path):
+    spec = LanguageSpec(11, 8, ("spiking:s4d", "timed:mamba", "smr:s5"))
+    model = LanguageModel(spec).eval()
+    assert kinds(model) == [(Spiking, S4D), (Timed, Mamba), (SMR, S5)]
+    model.save(tmp_path / "model")
+    tokens = torch.arange(6)[None]
+    assert torch.equal(longstate.load(tmp_path / "model")(tokens)[0], model(tokens)[0])
