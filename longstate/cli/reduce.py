@@ -12,6 +12,7 @@ from longstate.cli._terminal import say, write
 from longstate.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from longstate.reports import _subject as subjects
@@ -129,7 +130,7 @@ def _reduced(
 
 def _heal_data(
     subject: "subjects.Subject", read: "subjects.Reading", length: int
-) -> "Tensor | list[Tensor] | Callable[[], object]":
+) -> "Tensor | list[np.ndarray] | Callable[[], object]":
     """All of the data, for healing.
 
     Raises:
@@ -147,7 +148,7 @@ def _heal_data(
             f"--heal-minutes needs at least 2 pieces of --length {length} in three quarters of the "
             f"text, which are {len(read.tokens):,} tokens; give more text or a smaller --length"
         )
-    made: Tensor | list[Tensor] = data
+    made: Tensor | list[np.ndarray] = data
     return made
 
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from longstate import layers as known
 from longstate.errors import InputError
@@ -40,18 +40,13 @@ def input_of(model: Any, data: Any) -> Any:
     Raises:
         InputError: the model cannot read it.
     """
-    if not isinstance(model, SeriesEstimator) or data is None or _batches(data):
+    if not isinstance(model, SeriesEstimator) or data is None:
         return data
     if callable(data):
         raise InputError(
             f"data of a {type(model).__name__} must be series, as for predict; got a function"
         )
     return model.inputs(data)
-
-
-def _batches(data: Any) -> bool:
-    """Whether this is a list of tensors (b, t, c)."""
-    return isinstance(data, list) and all(isinstance(x, Tensor) and x.dim() == 3 for x in data)
 
 
 def outer(model: Any, small: nn.Module) -> Any:

@@ -131,15 +131,9 @@ class Reading:
         first, second = self.tokens[:at], self.tokens[at:]
         return replace(self, tokens=first), replace(self, tokens=second)
 
-    def whole(self, rows: int, length: int) -> "Data | list[Tensor] | None":
+    def whole(self, rows: int, length: int) -> "Data | list[np.ndarray] | None":
         """Data for `reduce` and `heal`: as `data`, but all of the series."""
-        return self.data(rows, length) if self.series is None else self.batches()
-
-    def batches(self) -> list[Tensor]:
-        """The cases as input (b, t, c) of the network, a tensor for each length."""
-        assert self.series is not None
-        assert self.estimator is not None
-        return self.estimator.inputs(self.series.X)
+        return self.data(rows, length) if self.series is None else self.series.X
 
     def words(self, count: int) -> tuple[str, ...]:
         """Text of each of the first tokens; empty if unknown."""
@@ -155,8 +149,8 @@ class Reading:
     def data(self, rows: int, length: int) -> Data | None:
         """Data for `certify` and `record`: for a text, evenly spaced pieces (b, t); of series
         some of the most frequent length."""
-        if self.series is not None:
-            return max(self.batches(), key=len)[:rows]
+        if self.series is not None and self.estimator is not None:
+            return max(self.estimator.inputs(self.series.X), key=len)[:rows]
         if self.tokens is None:
             return self.run
         t = min(length, len(self.tokens))

@@ -1,5 +1,4 @@
-"""`smr:` and the like in front of the name of a layer: trainers make it, save it, load it and stream
-it."""
+"""Names such as `smr:mamba`: trainers make these layers, save, load and stream them."""
 
 import numpy as np
 import pandas as pd
