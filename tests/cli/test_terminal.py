@@ -205,3 +205,17 @@ def test_ctrl_c_is_130(name, delay, folder):
     )  # fmt: skip
     no_traceback(done)
     assert done.returncode in ((130,) if delay < 0.1 else (130, 0))
+
+
+def test_ctrl_c_where_python_cannot_raise_it():
+    code = (
+        "import signal, sys, time; from longstate import cli\n"
+        "class Deaf:\n"
+        "    def __del__(self): signal.raise_signal(signal.SIGINT)\n"
+        "cli._run = lambda arguments: (Deaf() and None, time.sleep(20), 0)[2]\n"
+        "sys.exit(cli.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False, timeout=15
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
