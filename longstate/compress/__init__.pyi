@@ -10,6 +10,7 @@ from longstate.compress._curve import rd_curve as rd_curve
 from longstate.compress._drift import Drift as Drift
 from longstate.compress._drift import drift as drift
 from longstate.compress._fit import fit_codec as fit_codec
+from longstate.compress._geometry import GeometricPenalty as GeometricPenalty
 from longstate.compress._heal import Healed as Healed
 from longstate.compress._heal import heal as heal
 from longstate.compress._park import codec_of as codec_of
