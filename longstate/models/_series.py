@@ -15,10 +15,7 @@ Long series are read by a filter bank first, and h and its pooling go from frame
     u(k)      = W bank(x, observed)      after frame k
 
 If one channel holds time stamps, the layers step over the time since the last sample that was not
-skipped, gap, in usual intervals; a filter bank does so instead of them. Without a bank the gap is
-an input too, which is 0 for the usual interval:
-
-    u(t)      = W [x, observed] + v log((1 + gap) / 2)
+skipped, in usual intervals; a filter bank does so instead of them, and its frames are of time.
 
 The model is causal and a module under the contract `y, state = model(x, state)`, so that
 `longstate.Stream` can push samples as they come.
@@ -26,7 +23,6 @@ The model is causal and a module under the contract `y, state = model(x, state)`
 Axes: b batch, t time, c channels, d channels of the stack, p = 2 d pooled, k outputs.
 """
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -109,8 +105,6 @@ class SeriesModel(nn.Module):
         self.head = nn.Linear(2 * d, outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        by_gap = time is not None and self.bank is None
-        self.gap = nn.Parameter(torch.zeros(d)) if by_gap else None
 
     @property
     def stride(self) -> int:
@@ -250,8 +244,6 @@ class SeriesModel(nn.Module):
         gap, skipped = time_between(seen, state.skipped, dt)
         if ready is not None:
             skipped = skipped - (u.shape[1] - ready[:, -1])  # other rows have more frames
-        if self.gap is not None:
-            u = u + ((gap.log1p() - math.log(2))[..., None] * self.gap).to(u.dtype)
         times = gap if self.takes_time or dt is not None else None
         return *self.backbone(u, state.stack, mask=seen, dt=times, rate=rate), skipped
 
