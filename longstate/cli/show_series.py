@@ -43,6 +43,10 @@ def show_series(run: Path, found: Classifier | Regressor) -> None:
         rows["classes"] = ", ".join(map(str, found.classes_.tolist()))
     if found.source.rate is not None:
         rows["samples per second"] = str(found.source.rate)
+    if found.time_ is not None:
+        unit = " s" if found.source.dated else " in the unit of the stamps"
+        rows["channel of the stamps"] = str(found.time_.channel)
+        rows["usual interval"] = f"{found.time_.interval:g}{unit}"
     if found.network_.stride > 1:
         rows["samples per frame"] = str(found.network_.stride)
     rows |= {name: str(value) for name, value in found.get_params().items() if value is not None}
