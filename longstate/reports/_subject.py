@@ -20,9 +20,9 @@ from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
 from longstate.train import Forecaster, SeriesData, TextModel, read_csv
-from longstate.train._series_files import read_as_trained
 from longstate.train._forecast_frame import first_unseen
 from longstate.train._series_estimator import SeriesEstimator
+from longstate.train._series_files import read_as_trained
 from longstate.train._windows import Windows
 
 if TYPE_CHECKING:

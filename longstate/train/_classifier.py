@@ -110,8 +110,8 @@ class Classifier(SeriesEstimator):
 
         Args:
             X: the series.
-            seen: share of each series that may be read, above 0 and at most 1: of its samples, or of
-                its time if there are stamps. The network alone decides then, as along a stream.
+            seen: share of each series that may be read, above 0 and at most 1: of its samples, or
+                of its time if there are stamps. The network alone decides then, as along a stream.
                 None: the outcome for whole series.
             rate: the sampling interval of X as a multiple of that of the training cases: 2 for
                 recordings at 4 kHz, if the training had 8 kHz. The network's time steps are

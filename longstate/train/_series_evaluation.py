@@ -159,9 +159,12 @@ def evaluate_classifier(
     called = [str(i) for i in range(len(truth))] if names is None else list(names)
     confused = tuple(
         ConfusedCase(
-            called[i], classes[truth[i]], classes[best[i]], float(confidence[i]),
+            called[i],
+            classes[truth[i]],
+            classes[best[i]],
+            float(confidence[i]),
             *_drawn(X[i], model.time_),
-        )  # fmt: skip
+        )
         for i in wrong.tolist()
     )
     return ClassEvaluation(

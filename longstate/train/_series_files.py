@@ -62,7 +62,9 @@ def read_series(
     y = None if without else np.concatenate([np.asarray(part.y) for part in parts])
     kinds = {part.dated for part in parts}
     if {True, False} <= kinds:
-        raise InputError(f"some of the files have dates in column {columns.time!r}, and some numbers")
+        raise InputError(
+            f"some of the files have dates in column {columns.time!r}, and some numbers"
+        )
     times = None if None in kinds else [t for part in parts for t in part.times or ()]
     rate = rates[0] if rates else None
     return SeriesData(X, y, names, rate, times, None if times is None else kinds.pop())
@@ -206,13 +208,13 @@ def _read_long(path: Path, columns: Columns, dated: bool | None) -> SeriesData:
             raise InputError(f"{path}, case {name}: a channel holds no numbers ({e})") from None
         names.append(str(name))
         if label is not None:
-            found = rows[label].dropna().unique()
-            if len(found) != 1:
+            own_labels = rows[label].dropna().unique()
+            if len(own_labels) != 1:
                 raise InputError(
                     f"{path}, case {name}: column {label!r} must hold one label; it holds "
-                    f"{len(found)}"
+                    f"{len(own_labels)}"
                 )
-            y.append(found[0])
+            y.append(own_labels[0])
     found = SeriesData(X, None if label is None else np.array(y), names, None)
     if stamps is None:
         return found

@@ -84,4 +84,4 @@ def layers_with_time() -> list[str]:
 
 def layers_without_time(names: Sequence[str]) -> list[str]:
     """Those of these layers that take no time between samples."""
-    return [n for n in names if not SeriesModel(1, 1, [make_layer(n, 16)]).takes_time]
+    return [n for n in names if not SeriesModel(1, 1, [make_layer(n, 64)]).takes_time]

@@ -34,8 +34,8 @@ class SeriesRecord:
 
     Args:
         parameters: of the constructor.
-        channels, outputs: of the network. time: the channel with the stamps, if there is one, beside
-            these. columns: of the table that was fitted, if it was one.
+        channels, outputs: of the network. columns: of the table that was fitted, if it was one.
+        time: the channel with the stamps beside these channels, if there is one.
         length: of the longest series. stride: samples of a frame of the network.
         made: its layers, from `describe_layer`.
         flags: whether the convolutions read flags of missing values.

@@ -24,7 +24,9 @@ def stamp_channel(channel: int, channels: int) -> int:
             f"channels; got {channel}"
         )
     if channels == 1:
-        raise InputError("X has one channel, the stamps (time_channel); values are needed beside it")
+        raise InputError(
+            "X has one channel, the stamps (time_channel); values are needed beside it"
+        )
     return int(channel) % channels
 
 
@@ -48,9 +50,7 @@ def check_stamps(stamps: np.ndarray, where: str) -> None:
         return
     t = int(wrong[0]) + 1
     if stamps[t] == stamps[t - 1]:
-        raise InputError(
-            f"{where} has two samples with the stamp {stamps[t]}; keep one of them"
-        )
+        raise InputError(f"{where} has two samples with the stamp {stamps[t]}; keep one of them")
     raise InputError(
         f"{where} has the stamp {stamps[t]} behind {stamps[t - 1]}; stamps must increase within a "
         "case"
