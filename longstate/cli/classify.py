@@ -116,7 +116,7 @@ def train(
 def _reads_times(data: "SeriesData", layers: str, n_layers: int) -> bool:
     """Whether to read the times, if nobody said so; prints a note if they are irregular."""
     from longstate.train._patterns import layer_names
-    from longstate.train._series_network import layers_without_time
+    from longstate.train._time_layers import layers_without_time
 
     if not data.irregular:
         return False

@@ -115,11 +115,20 @@ class ForecastSpec:
         if self.time is None or self.calendar is None:
             return "row numbers"
         zone = "" if self.calendar.zone is None else f", {self.calendar.zone}"
+        if self.calendar.irregular:
+            unit = " s" if self.calendar.dated else ""
+            return f"{self.time}, irregular, usually {self.calendar.usual:g}{unit} apart{zone}"
         return f"{self.time}, every {self.calendar.words}{zone}"
 
     @property
     def n_calendar(self) -> int:
-        return sum(2 * CYCLES[c][1] for c in self.cycles)
+        """Features of the times: of cycles, or the time from the last row of the window."""
+        return sum(2 * CYCLES[c][1] for c in self.cycles) + self.irregular
+
+    @property
+    def irregular(self) -> bool:
+        """Whether the time between rows is read."""
+        return self.calendar is not None and self.calendar.irregular
 
 
 @dataclass(frozen=True)

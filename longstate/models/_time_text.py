@@ -193,5 +193,7 @@ def check_calendar(calendar: Calendar) -> None:
             calendar.anchored(pd.Index([stamp])).index_of(pd.Index([stamp]))
         elif calendar.anchor is not None:
             calendar.untext(calendar.anchor)
+        good = calendar.usual is not None and 0 < calendar.usual < np.inf
+        expect(good == calendar.irregular, f"usual is {calendar.usual} at step {calendar.step!r}")
     except (ValueError, TypeError, LookupError, ArithmeticError, OSError) as e:
         raise InputError(f"the calendar is wrong: {e}") from None

@@ -26,6 +26,7 @@ import torch
 from longstate.errors import InputError
 from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
+from longstate.models._elapsed import elapsed
 from longstate.models._remarks import strange_values, unseen_columns
 from longstate.models._spec import calendar_features
 from longstate.models._time_text import read_one, texts
@@ -267,11 +268,9 @@ class ForecastStream:
     def _window(self) -> Window:
         past, h = self._past, self.spec.horizon
         ahead = [row.known for row in list(self._future)[:h]] if self.spec.known else []
-        clock = None
-        if self.spec.cycles and past[-1].time is not None:
-            times = pd.Index([row.time for row in past])
-            clock = self._calendar.wall_clock(times.append(self._calendar.next(times[-1], h)))
         rows = self.spec.window + h
+        timed = self.spec.n_calendar and past[-1].time is not None
+        calendar = self._clock() if timed else np.zeros((rows, 0))
         known = np.zeros((rows, 0))
         if self.spec.known:
             known = np.stack([*(r.known for r in past), *ahead])
@@ -280,8 +279,22 @@ class ForecastStream:
             observed=_tensor(np.stack([r.observed for r in past])),
             covariates=_tensor(np.stack([r.covariates for r in past])),
             known=_tensor(known),
-            calendar=_tensor(calendar_features(clock, self.spec.cycles, rows)),
+            calendar=_tensor(calendar),
         )
+
+    def _clock(self) -> np.ndarray:
+        """The features of the times of the window and the horizon."""
+        spec, h = self.spec, self.spec.horizon
+        times = [row.time for row in self._past]
+        if spec.irregular and spec.known:
+            times += [row.time for row in self._future][:h]
+        else:
+            times += list(self._calendar.next(times[-1], h))
+        if spec.irregular:
+            found = elapsed(self._calendar, pd.Index(times))
+            return found - found[spec.window - 1]
+        clock = self._calendar.wall_clock(pd.Index(times))
+        return calendar_features(clock, spec.cycles, spec.window + h)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

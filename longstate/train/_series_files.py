@@ -18,9 +18,10 @@ import pandas as pd
 from longstate._files import missing
 from longstate._formats import refuse_format, start_of
 from longstate.errors import InputError, near
+from longstate.models._elapsed import passed
 from longstate.train._csv import read_csv
 from longstate.train._series_source import Columns, SeriesData, Source
-from longstate.train._series_times import elapsed, in_order
+from longstate.train._series_times import in_order
 
 _USUAL = Columns()
 _MISSING = {"?", "nan", "NaN", "NAN", ""}
@@ -201,7 +202,7 @@ def _read_long(path: Path, columns: Columns, dated: bool | None) -> SeriesData:
     X, y, names, times = [], [], [], []
     for name, rows in frame.groupby(columns.case, sort=False):
         if stamps is not None:
-            times.append(elapsed(stamps[rows.index]))
+            times.append(passed(stamps[rows.index]))
         try:
             X.append(rows[channels].to_numpy(dtype=np.float64, na_value=np.nan).T)
         except (TypeError, ValueError) as e:

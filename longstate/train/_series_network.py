@@ -1,18 +1,16 @@
 """Make the network of an estimator of whole series, for its training cases."""
 
 import inspect
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from longstate.errors import InputError
 from longstate.layers._base import Layer
 from longstate.models import layer_class, make_layer
 from longstate.models._filter_bank import stride_of
 from longstate.models._series import SeriesModel
-from longstate.models._stack import every_layer
 from longstate.train._cases import Cases, spread
+from longstate.train._time_layers import no_time
 
 D_STATE = 64
 _SCALED = 100  # cases for the scale of a filter bank
@@ -46,10 +44,7 @@ def make_network(
         mixers = _mixers(layers, d_model, values.shape[1] // stride)
         network = SeriesModel(values.shape[2], outputs, mixers, stride=stride, time=cases.time)
     if dt is not None and stride == 1 and not network.takes_time:
-        raise InputError(
-            f"layers={','.join(dict.fromkeys(layers))!r} cannot read stamps, because a layer takes "
-            f"no time between samples; use one of: {', '.join(layers_with_time())}"
-        )
+        raise no_time(layers)
     network.scale.set(*spread(cases))
     if network.bank is not None:
         random = np.random.default_rng([seed, 23])
@@ -69,19 +64,3 @@ def _mixers(layers: tuple[str, ...], d_model: int, longest: int) -> list[Layer]:
         options = {k: v for k, v in wanted.items() if k in known}
         mixers.append(make_layer(name, d_model, **options))
     return mixers
-
-
-def layers_with_time() -> list[str]:
-    """The names of the layers that take the time between samples."""
-    found = []
-    for name in sorted(every_layer()):
-        try:
-            found += [] if layers_without_time((name,)) else [name]
-        except InputError:
-            continue  # a class around another layer
-    return found
-
-
-def layers_without_time(names: Sequence[str]) -> list[str]:
-    """Those of these layers that take no time between samples."""
-    return [n for n in names if not SeriesModel(1, 1, [make_layer(n, 64)]).takes_time]

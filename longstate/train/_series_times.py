@@ -58,11 +58,3 @@ def in_order(
     cases, ranks = pd.factorize(frame[case])[0], pd.Series(stamps).rank(method="first")
     order = np.lexsort((ranks.to_numpy(), cases))
     return frame.iloc[order], stamps[order]
-
-
-def elapsed(stamps: pd.Index) -> np.ndarray:
-    """The time since the first of some stamps: in seconds for dates, else in their own unit."""
-    passed = stamps - stamps[0]
-    if isinstance(passed, pd.TimedeltaIndex):
-        return passed.total_seconds().to_numpy()
-    return np.asarray(passed, dtype=np.float64)

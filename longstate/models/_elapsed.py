@@ -1,0 +1,56 @@
+"""Rows at irregular times: how much time is between them, in usual intervals.
+
+The times of a window and its horizon are one feature, in the place of the calendar: the time from
+the last row of the window, below 0 in the window and above 0 in the horizon.
+
+Axes: b batch, r rows of a window and its horizon.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from longstate.models._calendar import Calendar
+from longstate.models._filter_bank import time_between
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def passed(times: "pd.Index") -> np.ndarray:
+    """The time since the first of `times`: in seconds for dates, else in their own unit."""
+    from pandas import TimedeltaIndex
+
+    found = times - times[0]
+    seconds = found.total_seconds() if isinstance(found, TimedeltaIndex) else found
+    return np.asarray(seconds, dtype=np.float64)
+
+
+def elapsed(calendar: Calendar, times: "pd.Index") -> np.ndarray:
+    """The time since the first of `times`, (n, 1), in usual intervals."""
+    return (passed(times) / float(calendar.usual or 1))[:, None]
+
+
+def from_last_row(times: Float[Tensor, "b r 1"], window: int) -> Float[Tensor, "b r 1"]:
+    """The time from the last row of the window.
+
+    Args:
+        times: since any row. window: its rows.
+    """
+    return times - times[:, window - 1 : window]
+
+
+def steps_between(
+    times: Float[Tensor, "b r"], mask: Bool[Tensor, "b r"] | None
+) -> Float[Tensor, "b r"]:
+    """`dt` of the layers: the time since the last row that is not masked, 1 at the first row."""
+    dt = times.diff(dim=1, prepend=times[:, :1] - 1).clamp_min(0)
+    return dt if mask is None else time_between(mask, torch.zeros_like(dt[:, 0]), dt)[0]
+
+
+def as_feature(times: Tensor) -> Tensor:
+    """Times of any size as an input of the layers: their logarithm, with the sign."""
+    return times.sign() * times.abs().log1p()
