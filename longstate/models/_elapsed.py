@@ -29,18 +29,15 @@ def passed(times: "pd.Index") -> np.ndarray:
     return np.asarray(seconds, dtype=np.float64)
 
 
-def elapsed(calendar: Calendar, times: "pd.Index") -> np.ndarray:
-    """The time since the first of `times`, (n, 1), in usual intervals."""
-    return (passed(times) / float(calendar.usual or 1))[:, None]
-
-
-def from_last_row(times: Float[Tensor, "b r 1"], window: int) -> Float[Tensor, "b r 1"]:
-    """The time from the last row of the window.
+def from_last_row(
+    times: Float[Tensor, "b r 1"], window: int, calendar: Calendar
+) -> Float[Tensor, "b r 1"]:
+    """The time from the last row of the window, in usual intervals.
 
     Args:
-        times: since any row. window: its rows.
+        times: from `passed`. window: its rows. calendar: of irregular times.
     """
-    return times - times[:, window - 1 : window]
+    return (times - times[:, window - 1 : window]) / float(calendar.usual or 1)
 
 
 def steps_between(

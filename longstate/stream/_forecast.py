@@ -26,7 +26,7 @@ import torch
 from longstate.errors import InputError
 from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
-from longstate.models._elapsed import elapsed
+from longstate.models._elapsed import from_last_row, passed
 from longstate.models._remarks import strange_values, unseen_columns
 from longstate.models._spec import calendar_features
 from longstate.models._time_text import read_one, texts
@@ -268,10 +268,7 @@ class ForecastStream:
     def _window(self) -> Window:
         past, h = self._past, self.spec.horizon
         ahead = [row.known for row in list(self._future)[:h]] if self.spec.known else []
-        rows = self.spec.window + h
-        timed = self.spec.n_calendar and past[-1].time is not None
-        calendar = self._clock() if timed else np.zeros((rows, 0))
-        known = np.zeros((rows, 0))
+        known = np.zeros((self.spec.window + h, 0))
         if self.spec.known:
             known = np.stack([*(r.known for r in past), *ahead])
         return Window(
@@ -279,22 +276,20 @@ class ForecastStream:
             observed=_tensor(np.stack([r.observed for r in past])),
             covariates=_tensor(np.stack([r.covariates for r in past])),
             known=_tensor(known),
-            calendar=_tensor(calendar),
+            calendar=self._clock(),
         )
 
-    def _clock(self) -> np.ndarray:
+    def _clock(self) -> torch.Tensor:
         """The features of the times of the window and the horizon."""
-        spec, h = self.spec, self.spec.horizon
-        times = [row.time for row in self._past]
-        if spec.irregular and spec.known:
-            times += [row.time for row in self._future][:h]
-        else:
-            times += list(self._calendar.next(times[-1], h))
+        spec, h, times = self.spec, self.spec.horizon, [row.time for row in self._past]
+        if not spec.n_calendar or times[-1] is None:
+            return _tensor(np.zeros((spec.window + h, 0)))
+        later = [row.time for row in self._future][:h] if spec.irregular and spec.known else ()
+        all_times = pd.Index([*times, *(later or self._calendar.next(times[-1], h))])
         if spec.irregular:
-            found = elapsed(self._calendar, pd.Index(times))
-            return found - found[spec.window - 1]
-        clock = self._calendar.wall_clock(pd.Index(times))
-        return calendar_features(clock, spec.cycles, spec.window + h)
+            return from_last_row(_tensor(passed(all_times)[:, None]), spec.window, self._calendar)
+        clock = self._calendar.wall_clock(all_times)
+        return _tensor(calendar_features(clock, spec.cycles, spec.window + h))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models import ForecastSpec, Window
-from longstate.models._elapsed import elapsed, from_last_row
+from longstate.models._elapsed import from_last_row, passed
 from longstate.models._spec import DAY, MOST_ROWS, WEEK, YEAR, calendar_features
 from longstate.train._table import Table
 
@@ -129,13 +129,15 @@ def _rows(array: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
 def _calendar(table: Table, spec: ForecastSpec) -> np.ndarray:
     """The features of the times of all rows and of one horizon after them."""
     times = table.times_ahead(spec.horizon) if spec.irregular else None
-    if times is not None and spec.calendar is not None:
-        return elapsed(spec.calendar, times)
+    if times is not None:
+        return passed(times)[:, None]
     return calendar_features(table.wall_clock(spec.horizon), spec.cycles, table.rows + spec.horizon)
 
 
 def _relative(calendar: Tensor, spec: ForecastSpec) -> Tensor:
-    return from_last_row(calendar, spec.window) if spec.irregular else calendar
+    if spec.calendar is None or not spec.irregular:
+        return calendar
+    return from_last_row(calendar, spec.window, spec.calendar)
 
 
 @dataclass(frozen=True)
