@@ -165,6 +165,20 @@ def test_regular_stamps_change_nothing_in_frames():
     close(read.predict_proba(stamped(X, 0.25)), Classifier(**small).fit(X, y).predict_proba(X))
 
 
+@pytest.mark.parametrize("t", [60, 2048])
+def test_a_gap_is_the_same_as_missing_samples(t):
+    """Samples that are missing in all channels, and samples that are not there."""
+    X = np.random.default_rng(0).normal(size=(4, 1, t))
+    X[:, 0, t // 2 : t // 2 + 9] = X[:, 0, 3] = X[:, 0, 20:22] = np.nan
+    model = Classifier(**{**ALONE, "epochs": 1}).fit(stamped(X, 0.25), [0, 1, 0, 1], time_channel=0)
+    assert (model.network_.stride > 1) == (t > 1000)
+    x = torch.from_numpy(stamped(X, 0.25)).transpose(1, 2)
+    there = ~x[0, :, 1].isnan()
+    network = model.network_.double()
+    torch.nn.init.normal_(network.head.weight)
+    torch.testing.assert_close(network(x)[0][:, there], network(x[:, there])[0])
+
+
 def test_samples_in_bursts_are_not_read_in_frames():
     times = np.cumsum(np.where(np.arange(2100) % 50, 1.0, 3600.0))
     X = [np.stack([times, np.sin(times + i)]) for i in range(4)]
