@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from longstate._facts import mapping, read
+from longstate._numbers import duration, number
 from longstate.errors import expect
 from longstate.models._block import Gate
 from longstate.models._calendar import Calendar
@@ -116,8 +117,9 @@ class ForecastSpec:
             return "row numbers"
         zone = "" if self.calendar.zone is None else f", {self.calendar.zone}"
         if self.calendar.irregular:
-            unit = " s" if self.calendar.dated else ""
-            return f"{self.time}, irregular, usually {self.calendar.usual:g}{unit} apart{zone}"
+            usual = self.calendar.usual or 1.0
+            words = duration(usual) if self.calendar.dated else number(usual)
+            return f"{self.time}, irregular, usually {words} apart{zone}"
         return f"{self.time}, every {self.calendar.words}{zone}"
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from longstate._numbers import number
+from longstate._numbers import duration, number
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import STAMPS
@@ -39,7 +39,8 @@ def check_layers(calendar: Calendar | None, names: Sequence[str]) -> None:
 
 def usual_words(calendar: Calendar) -> str:
     """The usual time between rows, in words."""
-    return f"{number(calendar.usual or 1)}{' seconds' if calendar.dated else ''}"
+    usual = calendar.usual or 1.0
+    return duration(usual) if calendar.dated else number(usual)
 
 
 def taken(calendar: Calendar) -> str:

@@ -59,7 +59,7 @@ def test_irregular_times_are_read(run, capsys):
     torch.testing.assert_close(time.interval / 3600, float(usual))
     assert time.channel == 0
     assert main(["info", str(run)]) == 0
-    assert f"{time.interval:g} s" in capsys.readouterr().out
+    assert f"usual interval        │ {time.interval / 3600:.4g} hours" in capsys.readouterr().out
     assert main(["evaluate", str(run), f"{run.parent}/dates.csv"]) == 0
 
 

@@ -53,9 +53,9 @@ def test_times_tell_what_rows_do_not(seed):
 
 
 def test_the_run_says_what_it_does(fitted):
-    said = "The times are irregular: the layers step over the time between rows (usually 3,600 sec"
+    said = "The times are irregular: the layers step over the time between rows (usually 1 hour)"
     assert any(note.startswith(said) for note in fitted.facts["notes"])
-    assert fitted.model.spec.times == "when, irregular, usually 3600 s apart"
+    assert fitted.model.spec.times == "when, irregular, usually 1 hour apart"
     assert fitted.model.spec.season == 1
 
 
@@ -190,7 +190,7 @@ def test_the_command_line(tmp_path, capsys):
     assert shown.out.splitlines()[0] == "when,y,y_q0.1,y_q0.5,y_q0.9"
     assert main(["evaluate", str(out), str(data)]) == 0
     assert main(["info", str(out)]) == 0
-    assert "irregular, usually 3600 s apart" in capsys.readouterr().out
+    assert "irregular, usually 1 hour apart" in capsys.readouterr().out
     assert json.loads((out / "evaluation.json").read_text())["season"] == 1
 
 
