@@ -6,27 +6,12 @@ the last row of the window, below 0 in the window and above 0 in the horizon.
 Axes: b batch, r rows of a window and its horizon.
 """
 
-from typing import TYPE_CHECKING
-
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from longstate.models._calendar import Calendar
 from longstate.models._filter_bank import time_between
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-def passed(times: "pd.Index") -> np.ndarray:
-    """The time since the first of `times`: in seconds for dates, else in their own unit."""
-    from pandas import TimedeltaIndex
-
-    found = times - times[0]
-    seconds = found.total_seconds() if isinstance(found, TimedeltaIndex) else found
-    return np.asarray(seconds, dtype=np.float64)
 
 
 def from_last_row(
@@ -35,7 +20,7 @@ def from_last_row(
     """The time from the last row of the window, in usual intervals.
 
     Args:
-        times: from `passed`. window: its rows. calendar: of irregular times.
+        times: since any row, in seconds or in the unit of the data. window: its rows. calendar: of irregular times.
     """
     return (times - times[:, window - 1 : window]) / float(calendar.usual or 1)
 

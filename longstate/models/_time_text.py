@@ -139,6 +139,13 @@ def settle(stamps: pd.DatetimeIndex, zone: str | None) -> pd.DatetimeIndex:
         return localize(stamps, zone)
 
 
+def passed(times: pd.Index) -> np.ndarray:
+    """The time since the first of `times`: in seconds for dates, else in their own unit."""
+    found = times - times[0]
+    seconds = found.total_seconds() if isinstance(found, pd.TimedeltaIndex) else found
+    return np.asarray(seconds, dtype=np.float64)
+
+
 def present(calendar: Calendar, stamps: Any) -> Any:
     """Stamps as values in the format of the data."""
     form = calendar.form

@@ -26,10 +26,10 @@ import torch
 from longstate.errors import InputError
 from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
-from longstate.models._elapsed import from_last_row, passed
+from longstate.models._elapsed import from_last_row
 from longstate.models._remarks import strange_values, unseen_columns
 from longstate.models._spec import calendar_features
-from longstate.models._time_text import read_one, texts
+from longstate.models._time_text import passed, read_one, texts
 from longstate.stream._forecast_saving import load_rows, save_rows
 from longstate.stream._identity import describe
 from longstate.stream._row import Row, number

@@ -10,7 +10,7 @@ from longstate._numbers import duration, number
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import STAMPS
-from longstate.models._elapsed import passed
+from longstate.models._time_text import passed
 from longstate.train._stamps import irregular
 from longstate.train._time_layers import layers_without_time, no_time
 

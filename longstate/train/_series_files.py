@@ -18,7 +18,7 @@ import pandas as pd
 from longstate._files import missing
 from longstate._formats import refuse_format, start_of
 from longstate.errors import InputError, near
-from longstate.models._elapsed import passed
+from longstate.models._time_text import passed
 from longstate.train._csv import read_csv
 from longstate.train._series_source import Columns, SeriesData, Source
 from longstate.train._series_times import in_order

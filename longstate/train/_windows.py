@@ -17,8 +17,9 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models import ForecastSpec, Window
-from longstate.models._elapsed import from_last_row, passed
+from longstate.models._elapsed import from_last_row
 from longstate.models._spec import DAY, MOST_ROWS, WEEK, YEAR, calendar_features
+from longstate.models._time_text import passed
 from longstate.train._table import Table
 
 
