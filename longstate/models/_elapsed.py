@@ -20,7 +20,9 @@ def from_last_row(
     """The time from the last row of the window, in usual intervals.
 
     Args:
-        times: since any row, in seconds or in the unit of the data. window: its rows. calendar: of irregular times.
+        times: since any row, in seconds or in the unit of the data.
+        window: its rows.
+        calendar: of the data.
     """
     return (times - times[:, window - 1 : window]) / float(calendar.usual or 1)
 
