@@ -6,6 +6,9 @@ the last row of the window, below 0 in the window and above 0 in the horizon.
 Axes: b batch, r rows of a window and its horizon.
 """
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,14 +16,14 @@ from torch import Tensor
 from longstate.models._calendar import Calendar
 from longstate.models._filter_bank import time_between
 
+Times = TypeVar("Times", Tensor, np.ndarray)
 
-def from_last_row(
-    times: Float[Tensor, "b r 1"], window: int, calendar: Calendar
-) -> Float[Tensor, "b r 1"]:
-    """The time from the last row of the window, in usual intervals.
+
+def from_last_row(times: Times, window: int, calendar: Calendar) -> Times:
+    """The time from the last row of the window, in usual intervals (b, r, 1).
 
     Args:
-        times: since any row, in seconds or in the unit of the data.
+        times (b, r, 1): since any row, in seconds or in the unit of the data.
         window: its rows.
         calendar: of the data.
     """

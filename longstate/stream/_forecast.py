@@ -26,13 +26,12 @@ import torch
 from longstate.errors import InputError
 from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
-from longstate.models._elapsed import from_last_row
 from longstate.models._remarks import strange_values, unseen_columns
-from longstate.models._spec import calendar_features
-from longstate.models._time_text import passed, read_one, texts
+from longstate.models._time_text import read_one, texts
 from longstate.stream._forecast_saving import load_rows, save_rows
 from longstate.stream._identity import describe
 from longstate.stream._row import Row, number
+from longstate.stream._row_times import row_times
 
 MOST_HOLIDAYS = 4096
 MOST_NOTES = 16  # that wait for the next forecast
@@ -276,20 +275,8 @@ class ForecastStream:
             observed=_tensor(np.stack([r.observed for r in past])),
             covariates=_tensor(np.stack([r.covariates for r in past])),
             known=_tensor(known),
-            calendar=self._clock(),
+            calendar=_tensor(row_times(self.spec, self._calendar, past, self._future)),
         )
-
-    def _clock(self) -> torch.Tensor:
-        """The features of the times of the window and the horizon."""
-        spec, h, times = self.spec, self.spec.horizon, [row.time for row in self._past]
-        if not spec.n_calendar or times[-1] is None:
-            return _tensor(np.zeros((spec.window + h, 0)))
-        later = [row.time for row in self._future][:h] if spec.irregular and spec.known else ()
-        all_times = pd.Index([*times, *(later or self._calendar.next(times[-1], h))])
-        if spec.irregular:
-            return from_last_row(_tensor(passed(all_times)[:, None]), spec.window, self._calendar)
-        clock = self._calendar.wall_clock(all_times)
-        return _tensor(calendar_features(clock, spec.cycles, spec.window + h))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

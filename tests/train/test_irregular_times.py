@@ -18,7 +18,10 @@ from longstate.stream import ForecastStream
 from longstate.train import Size, Training
 from longstate.train._windows import Windows
 
-SMALL = {"size": Size(d_model=16, n_layers=1), "training": Training(epochs=3)}
+SMALL = {
+    "size": Size(d_model=16, n_layers=1),
+    "training": Training(epochs=10, learning_rate=1e-2),
+}
 QUICK = {"size": Size(d_model=4, n_layers=1, d_state=4), "training": Training(epochs=1)}
 
 
@@ -43,9 +46,8 @@ def fitted() -> Forecaster:
 @pytest.mark.parametrize("seed", range(2))
 def test_times_tell_what_rows_do_not(seed):
     frame, errors = sampled(600, seed), []
-    size, training = Size(d_model=16, n_layers=1), Training(epochs=10, learning_rate=1e-2)
     for step in (None, "rows"):
-        model = Forecaster(6, window=24, seed=seed, size=size, training=training)
+        model = Forecaster(6, window=24, seed=seed, **SMALL)
         scores = model.fit(frame, "y", time="when", step=step).evaluate(frame).scores
         errors.append({s.method: s.mse for s in scores})
     assert errors[0]["model"] < 0.5 * errors[1]["model"]
