@@ -25,3 +25,12 @@ def number(x: float, digits: int = 4, *, exponent: bool = True) -> str:
 def cell(x: float | None, kind: str = "") -> str:
     """A cell of a table: a number and its kind, such as "0.25 upper bound"; "-" for None."""
     return "-" if x is None else f"{number(x)} {kind.replace('_', ' ')}".strip()
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest unit, such as 90 minutes as "1.5 hours"."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= size or unit == "second":
+            break
+    text = number(seconds / size)
+    return f"{text} {unit}{'' if text == '1' else 's'}"

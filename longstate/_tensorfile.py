@@ -175,4 +175,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.reshape(-1)
+    if flat.stride() != (1,):  # one number may have any stride
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy().data

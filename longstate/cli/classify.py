@@ -2,6 +2,7 @@
 run, so that `longstate --help` is fast."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,14 @@ def train(
         str, typer.Option(help="Column of a CSV file that tells the cases apart.")
     ] = "case",
     time: Annotated[str, typer.Option(help="Column that orders the samples of a case.")] = "time",
+    times: Annotated[
+        bool | None,
+        typer.Option(
+            "--times/--no-times",
+            help="Read how much time is between the samples from the column of --time, or count "
+            "samples. If not given, times are read where they are irregular.",
+        ),
+    ] = None,
     label: Annotated[str, typer.Option(help="Column with the class of a case.")] = "label",
     layers: Annotated[
         str, typer.Option(help="Layer of every block, or a repeated pattern such as s5,mamba.")
@@ -73,6 +82,7 @@ def train(
     from longstate.cli.show import progress_bar
     from longstate.train import Classifier, Columns, read_series
     from longstate.train._series_evaluation import hold_out
+    from longstate.train._series_source import STAMPS
 
     columns = Columns(case, time, label)
     learnt = read_series(data, columns, labels)
@@ -86,8 +96,13 @@ def train(
         convolutions=convolutions, class_weight="balanced" if balanced else None, seed=seed,
     )  # fmt: skip
     classifier.source = learnt.source(columns)
+    channel = None
+    if times or (times is None and _reads_times(learnt, layers, n_layers)):
+        learnt, tested = (part.with_stamps(columns) for part in (learnt, tested))
+        classifier.source = replace(classifier.source, dated=learnt.dated)
+        channel = STAMPS
     with progress_bar() as show:
-        classifier.fit(learnt.X, learnt.y, out=out, show=show)
+        classifier.fit(learnt.X, learnt.y, time_channel=channel, out=out, show=show)
     history = classifier.history_
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
     for sentence in classifier.fusion_.verdict("accuracy"):
@@ -96,6 +111,25 @@ def train(
     say(f"The run is in {out}, the report is {page}")
     if history.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+def _reads_times(data: "SeriesData", layers: str, n_layers: int) -> bool:
+    """Whether to read the times, if nobody said so; prints a note if they are irregular."""
+    from longstate.train._patterns import layer_names
+    from longstate.train._time_layers import layers_without_time
+
+    if not data.irregular:
+        return False
+    begin = "The times of the samples are irregular"
+    without = layers_without_time(layer_names(layers, n_layers))
+    if without:
+        note(
+            f"{begin}, but {without[0]} takes no time between samples: samples are counted. With "
+            "--layers s5 the times are read."
+        )
+        return False
+    note(f"{begin}: the layers step over the time between them. --no-times counts samples instead.")
+    return True
 
 
 def write_evaluation(classifier: "Classifier", tested: "SeriesData", out: Path, title: str) -> Path:
@@ -141,10 +175,10 @@ def predict(
     classifier: "Classifier", data: list[Path], rate: float | None, out: Path | None
 ) -> None:
     """Write a table with the class of each case and the probability of every class."""
-    from longstate.train import read_series
     from longstate.train._series_evaluation import classes_csv
+    from longstate.train._series_files import read_as_trained
 
-    found = read_series(data, classifier.source.columns, labelled=False)
+    found = read_as_trained(classifier.source, data, labelled=False)
     interval = _interval(classifier, found, rate)
     remark = classifier.remark(interval)
     if remark is not None:
@@ -158,9 +192,9 @@ def predict(
 def evaluate(classifier: "Classifier", data: Path, labels: Path | None, rate: float | None) -> None:
     """Score a classifier on labelled cases."""
     from longstate.cli.show_series import show_classes
-    from longstate.train import read_series
+    from longstate.train._series_files import read_as_trained
 
-    tested = read_series(data, classifier.source.columns, labels)
+    tested = read_as_trained(classifier.source, data, labels)
     show_classes(_evaluate(classifier, tested, rate))
 
 

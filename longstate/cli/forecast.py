@@ -33,8 +33,8 @@ def train(
     step: Annotated[
         str | None,
         typer.Option(
-            help="Time step such as h, D, B or MS; `rows` if one row is one step. Found in the "
-            "data if not given."
+            help="Time step such as h, D, B or MS; `rows` if one row is one step; `stamps` if "
+            "times are irregular and are read. Found in the data if not given."
         ),
     ] = None,
     zone: Annotated[

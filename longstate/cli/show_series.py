@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from longstate._numbers import duration, number
 from longstate.cli._terminal import say, show_facts, show_table
 from longstate.train import Classifier, Regressor
 from longstate.train._series_evaluation import ClassEvaluation
@@ -43,6 +44,10 @@ def show_series(run: Path, found: Classifier | Regressor) -> None:
         rows["classes"] = ", ".join(map(str, found.classes_.tolist()))
     if found.source.rate is not None:
         rows["samples per second"] = str(found.source.rate)
+    if found.time_ is not None:
+        usual = found.time_.interval
+        rows["channel of the stamps"] = str(found.time_.channel)
+        rows["usual interval"] = duration(usual) if found.source.dated else number(usual)
     if found.network_.stride > 1:
         rows["samples per frame"] = str(found.network_.stride)
     rows |= {name: str(value) for name, value in found.get_params().items() if value is not None}

@@ -6,7 +6,6 @@ numbers). Each stamp has a number on the grid, an integer: `index_of(stamps)`, `
 """
 
 import math
-import re
 import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longstate.errors import InputError
-from longstate.models._steps import DAY, Even, Months, Rule, Skipping, Working
+from longstate.models._steps import DAY, Even, Months, Rule, Skipping, Working, other_names
 from longstate.models._zones import localize, naive, skipped_days
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS = "rows"
+ROWS, STAMPS = "rows", "stamps"
 HOLIDAY_RUN = 7
 """Longest run of holidays; a longer run of missing working days is a gap."""
 # Name of a pandas offset class -> number of months, and which day of the month.
@@ -36,10 +35,6 @@ MONTHS = {
     for period, n in (("Quarter", 3), ("Year", 12))
     for end, which in (("Begin", "first"), ("End", "last"))
 }
-RENAMED = {
-    "H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "M": "ME", "BM": "BME",
-    "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "BA": "BYE", "AS": "YS", "BAS": "BYS",
-}  # fmt: skip
 UNITS = (
     ("week", 7 * DAY * 1000), ("day", DAY * 1000), ("hour", 3600 * 10**9), ("minute", 60 * 10**9),
     ("second", 10**9), ("millisecond", 10**6), ("microsecond", 1000), ("nanosecond", 1),
@@ -52,7 +47,8 @@ class Calendar:
 
     Args:
         step: a pandas offset such as "h", "30min", "D", "7D", "MS", "QE-DEC", "B"; "rows" if one
-            row is one step and the times are ignored; a number if times are numbers.
+            row is one step and the times are ignored; "stamps" if the times are irregular and the
+            time between rows is read; a number if times are numbers.
         form: format of the times: "dates" (date values), a `strptime` format, "int " and such a
             format for integers such as 1950, "unix s" (ms, us, ns), "period " and pandas' name of
             the period, "number", or "mixed".
@@ -63,6 +59,7 @@ class Calendar:
         weekdays: which days are working days, Monday first; for the step "B".
         inferred: whether the holidays were found in the data. If so, later working days without a
             row are holidays too.
+        usual: median time between rows, in seconds if times are dates; for the step "stamps".
     """
 
     step: str
@@ -73,11 +70,17 @@ class Calendar:
     holidays: tuple[str, ...] = ()
     weekdays: str = "1111100"
     inferred: bool = False
+    usual: float | None = None
 
     @property
     def even(self) -> bool:
         """Whether stamps lie on a grid, so that missing and following stamps are known."""
-        return self.step != ROWS
+        return self.step not in (ROWS, STAMPS)
+
+    @property
+    def irregular(self) -> bool:
+        """Whether the time between rows is read."""
+        return self.step == STAMPS
 
     @property
     def dated(self) -> bool:
@@ -152,9 +155,12 @@ class Calendar:
         return self.stamps(_rule(self).stamp(np.asarray(numbers, np.int64)))
 
     def next(self, stamp: Any, n: int) -> "pd.Index":
-        """The n stamps after `stamp`."""
+        """The n stamps after `stamp`; at the usual interval if stamps are irregular."""
         import pandas as pd
 
+        if self.usual is not None:
+            one = pd.Timedelta(self.usual, "s") if self.dated else self.usual
+            return pd.Index([stamp + k * one for k in range(1, n + 1)])
         last = int(self.index_of(pd.Index([stamp]))[0])
         return self.at(np.arange(last + 1, last + 1 + n))
 
@@ -208,22 +214,12 @@ class Calendar:
         return stamp.tz_convert(self.zone)
 
 
-def _other_names(step: str) -> list[str]:
-    """Names of the same offset in pandas before and since 2.2."""
-    found = re.fullmatch(r"(\d*)([A-Za-z]+)(-[A-Z]{3})?", step)
-    if found is None:
-        return []
-    count, name, suffix = found[1], found[2], found[3] or ""
-    pairs = [*RENAMED.items(), *((new, old) for old, new in RENAMED.items())]
-    return [f"{count}{there}{suffix}" for here, there in pairs if here == name]
-
-
 @lru_cache(maxsize=64)
 def _offset(step: str) -> Any:
     from pandas.tseries.frequencies import to_offset
 
     offset = None
-    for name in (step, *_other_names(step)):
+    for name in (step, *other_names(step)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -234,7 +230,7 @@ def _offset(step: str) -> Any:
     if offset is None or offset.n < 1:
         raise InputError(
             f"the step {step!r} is not known; give a pandas offset such as h, 30min, D, 7D, MS, "
-            "QS, YS or B, or rows"
+            "QS, YS or B, or rows, or stamps"
         )
     return offset
 

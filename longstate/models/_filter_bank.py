@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from longstate.errors import InputError
 from longstate.layers._channelwise import complex_parameter
 from longstate.models._scale import AtLeastFloat32
 from longstate.ops import diagonal_scan, zoh_scan
@@ -35,6 +36,7 @@ OSCILLATORS = 64
 _LONG, _FRAMES = 2048, 32  # samples from which on series have frames; the least of frames
 _FLOOR = 1e-7  # of an energy; the series have a variance near 1
 _DAMPING = 0.05  # decay over frequency, of fast oscillators
+_MOST_FRAMES, _SPARSE = 4096, 4  # frames of a call with stamps, at most; as a multiple of the usual
 _MUTED, _WIDEST = 0.5, 2.5  # share of the series in training; highest frequency over the lowest cut
 
 
@@ -103,6 +105,7 @@ class FilterBank(AtLeastFloat32):
         state: BankState,
         seen: Bool[Tensor, "b t"],
         rate: float = 1.0,
+        dt: Float[Tensor, "b t"] | None = None,
     ) -> tuple[Frames, BankState]:
         """The frames that end in these samples.
 
@@ -112,8 +115,13 @@ class FilterBank(AtLeastFloat32):
             seen (b, t): samples that are read. At the others the state stays; the next one is held
                 since the last seen one.
             rate: the interval as a multiple of that of the training.
+            dt (b, t): time since the previous sample, seen or not, in such intervals; None is 1
+                everywhere.
+
+        Raises:
+            InputError: a gap is so long that frames without samples would fill the memory.
         """
-        log_energy, kept, ready, state = self._energies(u, state, seen, rate)
+        log_energy, kept, ready, state = self._energies(u, state, seen, rate, dt)
         y = (log_energy - self.mean) / self.std
         heard = self.frequency * rate <= math.pi
         if self.training:
@@ -123,11 +131,16 @@ class FilterBank(AtLeastFloat32):
         return Frames(torch.where(heard, y, 0), kept, ready), state
 
     @torch.no_grad()
-    def fit(self, u: Float[Tensor, "b t c"], lengths: Int[Tensor, " b"]) -> None:
+    def fit(
+        self,
+        u: Float[Tensor, "b t c"],
+        lengths: Int[Tensor, " b"],
+        dt: Float[Tensor, "b t"] | None = None,
+    ) -> None:
         """Set mean and deviation of the energies from some series, and what follows their lengths
         is ignored."""
         seen = torch.ones(u.shape[:2], dtype=torch.bool)
-        found, kept, ready, _ = self._energies(u, self.init_state(len(u)), seen, 1.0)
+        found, kept, ready, _ = self._energies(u, self.init_state(len(u)), seen, 1.0, dt)
         ended = ready.gather(1, lengths[:, None] - 1)
         values = found[kept & (torch.arange(found.shape[1]) < ended)]
         if len(values) > 1:
@@ -135,20 +148,27 @@ class FilterBank(AtLeastFloat32):
             self.std.copy_(values.std(0).clamp_min(1e-3))
 
     def _energies(
-        self, u: Tensor, state: BankState, seen: Tensor, rate: float
+        self, u: Tensor, state: BankState, seen: Tensor, rate: float, dt: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, BankState]:
         """Logarithms (b, f, n), which of them are known (b, f), `ready` (b, t), and the state."""
         b, t, _ = u.shape
-        h, last, skipped = self._scan(u, state, seen, rate)
+        h, last, skipped = self._scan(u, state, seen, rate, dt)
         here = seen.to(u.dtype)
         squares = torch.view_as_real(h).square().flatten(-2)  # b, t, 2 n
         if not bool(seen.all()):
             squares = squares * here[..., None]
         passed = torch.arange(1, t + 1, dtype=torch.float64) * rate
+        if dt is not None:
+            passed = dt.double().cumsum(1) * rate
         # a thousandth of an interval absorbs rounding, so that pieces end where the whole does
         ready = ((state.clock[:, None] + passed + 1e-3) / self.stride).floor().long()
         ended = ready[:, -1]
         f = int(ended.max())
+        if dt is not None and f > max(_MOST_FRAMES, _SPARSE * t // self.stride):
+            raise InputError(
+                f"a series of {t} samples lasts {f} frames of {self.stride} usual intervals, most "
+                "of them without a sample; check its stamps, or cut it at its longest gaps"
+            )
         own = torch.cat([torch.zeros_like(ready[:, :1]), ready[:, :-1]], 1)
         place = (own + torch.arange(b)[:, None] * (f + 1)).flatten()
         added = squares.new_zeros(b * (f + 1), squares.shape[2])
@@ -157,36 +177,42 @@ class FilterBank(AtLeastFloat32):
         count = here.new_zeros(b * (f + 1)).index_add(0, place, here.flatten()).view(b, f + 1)
         count = torch.cat([count[:, :1] + state.samples[:, None], count[:, 1:]], 1)
         rows = torch.arange(b)
-        clock = state.clock + t * rate - ended * self.stride
+        clock = state.clock + passed[..., -1] - ended * self.stride
         state = BankState(last, total[rows, ended], count[rows, ended], clock, skipped)
         kept = (count[:, :f] > 0) & (torch.arange(f) < ended[:, None])
         mean = total[:, :f] / count[:, :f, None].clamp_min(1)
         return (mean + _FLOOR).log(), kept, ready, state
 
     def _scan(
-        self, u: Tensor, state: BankState, seen: Tensor, rate: float
+        self, u: Tensor, state: BankState, seen: Tensor, rate: float, dt: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All states (b, t, n), the last, and the samples since the last seen one."""
         A = torch.complex(-self.log_decay.exp(), self.frequency)
         B = torch.view_as_complex(self.B)
-        if bool(seen.all()) and not bool(state.skipped.any()):
+        usual = dt is None or bool((dt.float() == 1).all())
+        if usual and bool(seen.all()) and not bool(state.skipped.any()):
             decay, scale = ZeroOrderHold().diagonal(A, torch.full_like(self.frequency, rate))
             return *diagonal_scan(drive(u, scale[:, None] * B), decay, state.h), state.skipped
-        dt, skipped = time_between(seen, state.skipped)
-        h, last = zoh_scan(u, A * rate, torch.where(seen, dt, 0), state.h, B=B * rate)
+        gap, skipped = time_between(seen, state.skipped, dt)
+        h, last = zoh_scan(u, A * rate, torch.where(seen, gap, 0), state.h, B=B * rate)
         return h, last, skipped
 
 
 def time_between(
-    seen: Bool[Tensor, "b t"], skipped: Float[Tensor, " b"]
+    seen: Bool[Tensor, "b t"],
+    skipped: Float[Tensor, " b"],
+    dt: Float[Tensor, "b t"] | None = None,
 ) -> tuple[Float[Tensor, "b t"], Float[Tensor, " b"]]:
-    """Steps from the last seen sample to each one, and those skipped at the end.
+    """Time from the last seen sample to each one, and that which is skipped at the end.
 
     Args:
-        seen: samples that are read. skipped: those that were skipped last, before the first.
+        seen: samples that are read. skipped: time since the last one of them, before the first.
+        dt: time since the previous sample, seen or not; None is 1 everywhere.
     """
     t = seen.shape[1]
     place = torch.arange(1, t + 1, dtype=skipped.dtype).expand(seen.shape)
+    if dt is not None:
+        place = dt.double().cumsum(1)
     last = torch.where(seen, place, -skipped[:, None]).cummax(1).values
-    before = torch.cat([-skipped[:, None], last[:, :-1]], 1)
-    return place - before, t - last[:, -1]
+    before = torch.cat([-skipped[:, None].to(place.dtype), last[:, :-1]], 1)
+    return (place - before).to(skipped.dtype), (place[:, -1] - last[:, -1]).to(skipped.dtype)

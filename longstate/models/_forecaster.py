@@ -33,6 +33,7 @@ from longstate import _tensorfile as tensorfile
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.layers._base import Layer
+from longstate.models._elapsed import as_feature, steps_between
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.models._scale import AtLeastFloat32, Scale
 from longstate.models._spec import ForecastSpec, ModelFacts
@@ -264,9 +265,12 @@ class ForecastModel(nn.Module):
         ahead[:, w:] = 1
         covariates = nn.functional.pad(scaled.covariates, (0, 0, 0, h))
         target = torch.cat([x, line], dim=1)
-        u = torch.cat([target, ahead, covariates, scaled.known, scaled.calendar], -1)
+        calendar, mask, dt = scaled.calendar, _mask(scaled.observed, h), None
+        if self.spec.irregular:
+            dt, calendar = steps_between(calendar[..., 0], mask), as_feature(calendar)
+        u = torch.cat([target, ahead, covariates, scaled.known, calendar], -1)
         u = self.encode(u.to(self.encode.weight.dtype))
-        y, _ = self.backbone(u, mask=_mask(scaled.observed, h))
+        y, _ = self.backbone(u, mask=mask, dt=dt)
         return self.head(y[:, w:]).to(x.dtype)
 
 

@@ -14,6 +14,9 @@ Long series are read by a filter bank first, and h and its pooling go from frame
 
     u(k)      = W bank(x, observed)      after frame k
 
+If one channel holds time stamps, the layers step over the time since the last sample that was not
+skipped, in usual intervals; a filter bank does so instead of them, and its frames are of time.
+
 The model is causal and a module under the contract `y, state = model(x, state)`, so that
 `longstate.Stream` can push samples as they come.
 
@@ -33,6 +36,7 @@ from longstate.layers._base import Layer, State
 from longstate.models._filter_bank import OSCILLATORS, FilterBank, time_between
 from longstate.models._scale import Scale
 from longstate.models._stack import Stack
+from longstate.models._time_channel import TimeChannel
 
 
 class SeriesState(NamedTuple):
@@ -44,6 +48,7 @@ class SeriesState(NamedTuple):
     seen: Float[Tensor, " b"]
     skipped: Float[Tensor, " b"]
     bank: Any = ()
+    clock: Any = ()
 
 
 class Pooled(NamedTuple):
@@ -72,11 +77,12 @@ class SeriesModel(nn.Module):
     """The network. NaN in its input is a missing value.
 
     Args:
-        channels: c.
+        channels: c, without that of the stamps.
         outputs: k; classes, or 1 number.
         mixers: the layers of the stack.
         dropout: in each block and before the head, in training.
         stride: samples of one frame. Above 1 the stack reads the frames of a `FilterBank`.
+        time: the channel with the stamps, beside the c others; None for samples at one interval.
     """
 
     def __init__(
@@ -86,8 +92,10 @@ class SeriesModel(nn.Module):
         mixers: Sequence[Layer],
         dropout: float = 0.1,
         stride: int = 1,
+        time: TimeChannel | None = None,
     ):
         super().__init__()
+        self.time = time
         self.scale = Scale(channels)
         self.backbone = Stack(mixers, dropout=dropout)
         d = self.backbone.d_model
@@ -116,6 +124,11 @@ class SeriesModel(nn.Module):
         """Raise `InputError` if a layer cannot run at this rate, or it is not above 0."""
         if rate == 1:
             return
+        if self.time is not None:
+            raise InputError(
+                f"rate={rate!r} cannot be used for series with stamps, which tell the interval; "
+                "leave it out"
+            )
         try:
             self._try(rate=rate)
         except ValueError as e:
@@ -133,7 +146,8 @@ class SeriesModel(nn.Module):
         none = zero[:, 0]
         stack = self.backbone.init_state(batch)
         bank = () if self.bank is None else self.bank.init_state(batch)
-        return SeriesState(stack, zero, zero.clone(), none, none.clone(), bank)
+        clock = () if self.time is None else self.time.init_state(none)
+        return SeriesState(stack, zero, zero.clone(), none, none.clone(), bank, clock)
 
     def forward(
         self, x: Float[Tensor, "b t c"], state: SeriesState | None = None, rate: float = 1.0
@@ -142,6 +156,7 @@ class SeriesModel(nn.Module):
 
         Args:
             x (b, t, c): the series in their own units; NaN where missing, also after their end.
+                With the channel of the stamps, which are NaN after the end only.
             state: what an earlier call returned.
             rate: the sampling interval as a multiple of that of the training cases; see `Layer`.
         """
@@ -172,19 +187,25 @@ class SeriesModel(nn.Module):
                 faster for series of unequal lengths; what comes later is of no use, and the state
                 neither.
         """
+        state = SeriesState(*(self.init_state(len(x)) if state is None else state))
+        dt, clock = None, state.clock
+        if self.time is not None:
+            x, stamps = self.time.split(x)
+            dt, clock = self.time.between(stamps, clock)
         seen = (~torch.isnan(x)).any(-1)
         if lengths is not None:
-            seen = seen | (torch.arange(x.shape[1]) >= lengths[:, None])
-        state = SeriesState(*(self.init_state(len(x)) if state is None else state))
+            after = torch.arange(x.shape[1]) >= lengths[:, None]
+            seen, dt = seen | after, None if dt is None else torch.where(after, 1.0, dt)
+        state = state._replace(clock=clock)
         u = self.scaled(x)
         before, ready, bank = _summary(state.total, state.largest, state.seen), None, state.bank
         if self.bank is not None:
-            frames, bank = self.bank(u, state.bank, seen, rate)
+            frames, bank = self.bank(u, state.bank, seen, rate, dt)
             u, seen, ready = frames.y, frames.kept, frames.ready
             if u.shape[1] == 0:
                 return Pooled(before[:, None][:, :0], before, ready), state._replace(bank=bank)
         u = self.encode(u.to(self.encode.weight.dtype))
-        h, stack, skipped = self._run(u, seen, ready, state, rate)
+        h, stack, skipped = self._run(u, seen, ready, state, rate, dt)
         h = h.to(self._wide)
         keep = seen[..., None].to(h.dtype)
         total = state.total[:, None] + (h * keep).cumsum(1)
@@ -193,7 +214,7 @@ class SeriesModel(nn.Module):
         first = torch.where(state.seen[:, None, None] > 0, state.largest[:, None], least)
         ahead = torch.cat([first, h.masked_fill(~seen[..., None], least)], 1)
         largest = ahead.cummax(1).values[:, 1:].masked_fill(count[..., None] == 0, 0)
-        new = SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped, bank)
+        new = SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped, bank, clock)
         return Pooled(_summary(total, largest, count), before, ready), new
 
     def scaled(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t 2*c"]:
@@ -203,20 +224,28 @@ class SeriesModel(nn.Module):
         return torch.cat([z, observed.to(z.dtype)], -1).to(self._wide)
 
     def _run(
-        self, u: Tensor, seen: Tensor, ready: Tensor | None, state: SeriesState, rate: float
+        self,
+        u: Tensor,
+        seen: Tensor,
+        ready: Tensor | None,
+        state: SeriesState,
+        rate: float,
+        dt: Tensor | None,
     ) -> tuple[Tensor, list[State], Tensor]:
         """The stack over samples or frames: h (b, f, d), its state, and what was skipped last.
 
-        Frames last as long at every rate; samples do not.
+        Frames last as long at every rate, and between all stamps; samples do not.
         """
-        step = rate if self.bank is None else 1.0
-        if bool(seen.all()) and not bool(state.skipped.any()):
-            return *self.backbone(u, state.stack, rate=step), state.skipped
-        dt, skipped = time_between(seen, state.skipped)
+        if self.bank is not None:
+            rate, dt = 1.0, None
+        usual = dt is None or bool((dt.to(self._wide) == 1).all())
+        if usual and bool(seen.all()) and not bool(state.skipped.any()):
+            return *self.backbone(u, state.stack, rate=rate), state.skipped
+        gap, skipped = time_between(seen, state.skipped, dt)
         if ready is not None:
             skipped = skipped - (u.shape[1] - ready[:, -1])  # other rows have more frames
-        times = dt if self.takes_time else None
-        return *self.backbone(u, state.stack, mask=seen, dt=times, rate=step), skipped
+        times = gap if self.takes_time or dt is not None else None
+        return *self.backbone(u, state.stack, mask=seen, dt=times, rate=rate), skipped
 
 
 def _summary(total: Tensor, largest: Tensor, count: Tensor) -> Tensor:

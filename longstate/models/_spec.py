@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from longstate._facts import mapping, read
+from longstate._numbers import duration, number
 from longstate.errors import expect
 from longstate.models._block import Gate
 from longstate.models._calendar import Calendar
@@ -115,11 +116,21 @@ class ForecastSpec:
         if self.time is None or self.calendar is None:
             return "row numbers"
         zone = "" if self.calendar.zone is None else f", {self.calendar.zone}"
+        if self.calendar.irregular:
+            usual = self.calendar.usual or 1.0
+            words = duration(usual) if self.calendar.dated else number(usual)
+            return f"{self.time}, irregular, usually {words} apart{zone}"
         return f"{self.time}, every {self.calendar.words}{zone}"
 
     @property
     def n_calendar(self) -> int:
-        return sum(2 * CYCLES[c][1] for c in self.cycles)
+        """Features of the times: of cycles, or the time from the last row of the window."""
+        return sum(2 * CYCLES[c][1] for c in self.cycles) + self.irregular
+
+    @property
+    def irregular(self) -> bool:
+        """Whether the time between rows is read."""
+        return self.calendar is not None and self.calendar.irregular
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,17 @@ its gaps and the following stamps are then integer arithmetic, so that nothing i
 its length is known.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 DAY = 86_400_000_000  # microseconds
 EPOCH = np.datetime64("1600-01-01", "D")  # working days are counted from here
+RENAMED = {
+    "H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "M": "ME", "BM": "BME",
+    "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "BA": "BYE", "AS": "YS", "BAS": "BYS",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,13 @@ def _month(t: np.ndarray) -> np.ndarray:
 
 def _first_day(month: np.ndarray) -> np.ndarray:
     return month.astype("M8[M]").astype("M8[D]").astype(np.int64)
+
+
+def other_names(step: str) -> list[str]:
+    """Names of the same offset in pandas before and since 2.2."""
+    found = re.fullmatch(r"(\d*)([A-Za-z]+)(-[A-Z]{3})?", step)
+    if found is None:
+        return []
+    count, name, suffix = found[1], found[2], found[3] or ""
+    pairs = [*RENAMED.items(), *((new, old) for old, new in RENAMED.items())]
+    return [f"{count}{there}{suffix}" for here, there in pairs if here == name]

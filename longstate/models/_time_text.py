@@ -139,6 +139,13 @@ def settle(stamps: pd.DatetimeIndex, zone: str | None) -> pd.DatetimeIndex:
         return localize(stamps, zone)
 
 
+def passed(times: pd.Index) -> np.ndarray:
+    """The time since the first of `times`: in seconds for dates, else in their own unit."""
+    found = times - times[0]
+    seconds = found.total_seconds() if isinstance(found, pd.TimedeltaIndex) else found
+    return np.asarray(seconds, dtype=np.float64)
+
+
 def present(calendar: Calendar, stamps: Any) -> Any:
     """Stamps as values in the format of the data."""
     form = calendar.form
@@ -193,5 +200,7 @@ def check_calendar(calendar: Calendar) -> None:
             calendar.anchored(pd.Index([stamp])).index_of(pd.Index([stamp]))
         elif calendar.anchor is not None:
             calendar.untext(calendar.anchor)
+        good = calendar.usual is not None and 0 < calendar.usual < np.inf
+        expect(good == calendar.irregular, f"usual is {calendar.usual} at step {calendar.step!r}")
     except (ValueError, TypeError, LookupError, ArithmeticError, OSError) as e:
         raise InputError(f"the calendar is wrong: {e}") from None

@@ -19,9 +19,10 @@ from longstate._saved import load
 from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
-from longstate.train import Forecaster, SeriesData, TextModel, read_csv, read_series
+from longstate.train import Forecaster, SeriesData, TextModel, read_csv
 from longstate.train._forecast_frame import first_unseen
 from longstate.train._series_estimator import SeriesEstimator
+from longstate.train._series_files import read_as_trained
 from longstate.train._windows import Windows
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def _numbers(path: Path) -> Tensor:
 
 
 def _read_series(estimator: SeriesEstimator, data: Path) -> Reading:
-    series = read_series(data, estimator.source.columns, labelled=False)
+    series = read_as_trained(estimator.source, data, labelled=False)
     estimator.source.check_rate(series.rate)
     what = f"the {len(series.X)} cases of {data}"
     return Reading(what, None, None, series=series, estimator=estimator)

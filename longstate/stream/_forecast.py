@@ -27,11 +27,11 @@ from longstate.errors import InputError
 from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
 from longstate.models._remarks import strange_values, unseen_columns
-from longstate.models._spec import calendar_features
 from longstate.models._time_text import read_one, texts
 from longstate.stream._forecast_saving import load_rows, save_rows
 from longstate.stream._identity import describe
 from longstate.stream._row import Row, number
+from longstate.stream._row_times import row_times
 
 MOST_HOLIDAYS = 4096
 MOST_NOTES = 16  # that wait for the next forecast
@@ -267,12 +267,7 @@ class ForecastStream:
     def _window(self) -> Window:
         past, h = self._past, self.spec.horizon
         ahead = [row.known for row in list(self._future)[:h]] if self.spec.known else []
-        clock = None
-        if self.spec.cycles and past[-1].time is not None:
-            times = pd.Index([row.time for row in past])
-            clock = self._calendar.wall_clock(times.append(self._calendar.next(times[-1], h)))
-        rows = self.spec.window + h
-        known = np.zeros((rows, 0))
+        known = np.zeros((self.spec.window + h, 0))
         if self.spec.known:
             known = np.stack([*(r.known for r in past), *ahead])
         return Window(
@@ -280,7 +275,7 @@ class ForecastStream:
             observed=_tensor(np.stack([r.observed for r in past])),
             covariates=_tensor(np.stack([r.covariates for r in past])),
             known=_tensor(known),
-            calendar=_tensor(calendar_features(clock, self.spec.cycles, rows)),
+            calendar=_tensor(row_times(self.spec, self._calendar, past, self._future)),
         )
 
 

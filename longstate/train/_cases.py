@@ -17,39 +17,72 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from longstate.errors import InputError
+from longstate.models._time_channel import TimeChannel
+from longstate.train._stamps import check_stamps, stamp_channel, usual_interval
 
 LARGEST = 1e30  # larger values overflow when they are squared in float32
 _SHAPES = "(cases, channels, time), (cases, time), or a list with one array per case"
 
 
 class Cases(NamedTuple):
-    """values (n, t, c): NaN where missing and after the end of a series. lengths (n)."""
+    """values (n, t, c): NaN where missing and after the end of a series. lengths (n).
+    time: the channel with the stamps, if there is one."""
 
     values: Float[Tensor, "n t c"]
     lengths: Int[Tensor, " n"]
+    time: TimeChannel | None = None
 
     def take(self, places: Int[Tensor, " m"]) -> "Cases":
         """Some of the cases, as long as the longest of them."""
         lengths = self.lengths[places]
-        return Cases(self.values[places, : int(lengths.max())], lengths)
+        return self._replace(values=self.values[places, : int(lengths.max())], lengths=lengths)
+
+    def rows(self, shares: Float[Tensor, "n m"]) -> Int[Tensor, "n m"]:
+        """The number of samples in these shares of every case, at least 1: a share of its samples,
+        or of its time if there are stamps."""
+        if self.time is None:
+            return (self.lengths[:, None] * shares).ceil().long().clamp_min(1)
+        stamps = self.time.split(self.values)[1]
+        at = ((stamps - stamps[:, :1]) / self.time.interval).float()
+        last = at.gather(1, self.lengths[:, None] - 1)
+        until = (last + 1) * shares  # the last sample lasts one interval
+        return torch.searchsorted(at.nan_to_num(torch.inf), until.float()).clamp_min(1)
 
     def seen(self, share: float) -> "Cases":
-        """The first `share` of every case, at least one sample."""
-        lengths = (self.lengths * share).ceil().long().clamp_min(1)
+        """The first `share` of every case; see `rows`."""
+        lengths = self.rows(torch.full((len(self.lengths), 1), share))[:, 0]
         t = int(lengths.max())
         later = torch.arange(t) >= lengths[:, None]
-        return Cases(self.values[:, :t].masked_fill(later[..., None], torch.nan), lengths)
+        values = self.values[:, :t].masked_fill(later[..., None], torch.nan)
+        return self._replace(values=values, lengths=lengths)
+
+    def split(self) -> tuple[Tensor, Tensor | None]:
+        """The channels without the stamps, and the time since the previous sample in usual
+        intervals, 1 after the end; None without stamps."""
+        if self.time is None:
+            return self.values, None
+        values, stamps = self.time.split(self.values)
+        dt, _ = self.time.between(stamps, self.time.init_state(stamps[:, 0]))
+        return values, torch.where(stamps.isnan(), 1.0, dt)
 
 
-def read_cases(X: Any, channels: int | None = None) -> Cases:
+def read_cases(
+    X: Any,
+    channels: int | None = None,
+    time_channel: int | None = None,
+    time: TimeChannel | None = None,
+) -> Cases:
     """Check and convert `X`.
 
     Args:
         X: see the top of this file.
         channels: how many are expected; None accepts any.
+        time_channel: the channel that holds the stamps, from the end if it is negative; None if
+            there is none, or `time` tells it.
+        time: of a fitted estimator. None: the usual interval is the median of these cases.
 
     Raises:
-        InputError: X has another shape, is not numeric, or a case cannot be used.
+        InputError: X has another shape, is not numeric, a case cannot be used, or its stamps.
     """
     series = _listed(X)
     if not series:
@@ -60,13 +93,22 @@ def read_cases(X: Any, channels: int | None = None) -> Cases:
     c = found.pop()
     if channels is not None and c != channels:
         raise InputError(f"X has {c} channels, but the model was fitted to {channels}")
+    stamped = None if time is None else time.channel
+    if time_channel is not None:
+        stamped = stamp_channel(time_channel, c)
+    if stamped is not None:  # a sample that is NaN throughout is none
+        series = [one[:, ~np.isnan(one).all(0)] for one in series]
     for i, one in enumerate(series):
-        _check(one, i)
+        if stamped is not None:
+            check_stamps(one[stamped], f"case {i} of X")
+        _check(one, i, stamped)
+    if stamped is not None and time is None:
+        time = TimeChannel(stamped, usual_interval([one[stamped] for one in series]))
     lengths = torch.tensor([one.shape[1] for one in series])
     values = torch.full((len(series), int(lengths.max()), c), torch.nan, dtype=torch.float64)
     for i, one in enumerate(series):
         values[i, : one.shape[1]] = torch.from_numpy(one.T.copy())
-    return Cases(values, lengths)
+    return Cases(values, lengths, time)
 
 
 def columns_of(X: Any) -> int | None:
@@ -81,7 +123,9 @@ def columns_of(X: Any) -> int | None:
     return int(shape[1]) if len(shape) == 2 else None
 
 
-def _check(one: np.ndarray, i: int) -> None:
+def _check(one: np.ndarray, i: int, stamped: int | None) -> None:
+    if stamped is not None:
+        one = np.delete(one, stamped, 0)
     if one.shape[1] == 0 or len(one) == 0:
         raise InputError(f"case {i} of X is empty: its shape (channels, time) is {one.shape}")
     if np.isinf(one).any():
@@ -165,7 +209,7 @@ def split(labels: Sequence[int] | None, n: int, share: float, seed: int) -> tupl
 
 def spread(cases: Cases) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel over the observed values, (c)."""
-    values = cases.values.flatten(0, 1)
+    values = cases.split()[0].flatten(0, 1)
     observed = ~torch.isnan(values)
     for c, count in enumerate(observed.sum(0).tolist()):
         if count == 0:
@@ -180,4 +224,4 @@ def spread(cases: Cases) -> tuple[Tensor, Tensor]:
 def gaps(cases: Cases) -> Tensor:
     """Whether each case has a missing value before its end, (n)."""
     within = torch.arange(cases.values.shape[1]) < cases.lengths[:, None]
-    return (torch.isnan(cases.values) & within[..., None]).flatten(1).any(1)
+    return (torch.isnan(cases.split()[0]) & within[..., None]).flatten(1).any(1)

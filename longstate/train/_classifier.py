@@ -29,7 +29,7 @@ class Classifier(SeriesEstimator):
         Classifier().fit(X, y).predict(X_new)
 
     X is (cases, channels, time), (cases, time), or a list of arrays (channels, time) of unequal
-    lengths. NaN is a missing value.
+    lengths. NaN is a missing value. One channel may hold time stamps; see `fit`.
 
     Args:
         layers: name of a class in `longstate.layers`, in any case; or several: a pattern that is
@@ -44,7 +44,8 @@ class Classifier(SeriesEstimator):
         seed: of everything that is drawn.
 
     Attributes:
-        classes_: the classes, sorted. n_channels_: c.
+        classes_: the classes, sorted. n_channels_: c, with the stamps.
+        time_: which channel holds the stamps, and their usual interval; None without stamps.
         fusion_: scores on validation cases, and how the outcome is made.
         history_: of the training.
         network_: the network; `longstate.Stream(network_)` runs it sample by sample.
@@ -73,6 +74,7 @@ class Classifier(SeriesEstimator):
         X: Any,
         y: Any = None,
         *,
+        time_channel: int | None = None,
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Classifier":
@@ -81,13 +83,17 @@ class Classifier(SeriesEstimator):
 
         Args:
             X: the series. y (n): the classes, numbers or texts.
+            time_channel: the channel of X that holds time stamps, which increase within a case, in
+                any unit; -1 is the last one. The layers step over the time between them, in
+                multiples of the median interval of these cases. The random convolutions leave the
+                stamps out and count samples. None: all samples are at one interval.
             out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
 
         Raises:
             InputError: series, classes or parameters cannot be used.
         """
-        cases = read_cases(X)
+        cases = read_cases(X, time_channel=time_channel)
         self.columns_ = columns_of(X)
         labels = labels_of(y, len(cases.lengths))
         self.classes_, numbers = class_numbers(labels)
@@ -104,8 +110,9 @@ class Classifier(SeriesEstimator):
 
         Args:
             X: the series.
-            seen: share of each series that may be read, above 0 and at most 1; the network alone
-                decides then, as along a stream. None: the outcome for whole series.
+            seen: share of each series that may be read, above 0 and at most 1: of its samples, or
+                of its time if there are stamps. The network alone decides then, as along a stream.
+                None: the outcome for whole series.
             rate: the sampling interval of X as a multiple of that of the training cases: 2 for
                 recordings at 4 kHz, if the training had 8 kHz. The network's time steps are
                 multiplied by it. At another rate than 1 the network decides alone, because random

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models._series import SeriesModel, SeriesState
+from longstate.train._stamps import check_stamps
 
 
 class Decisions:
@@ -46,16 +48,16 @@ class Decisions:
 
         Args:
             samples: one sample (c), or (c, t); with several series (s, c) or (s, c, t). NaN is
-                missing.
+                missing. With the channel of the stamps, if the classifier was fitted with one.
 
         Returns:
             (k) for one sample, (t, k) for several; with several series (s, k) or (s, t, k).
 
         Raises:
-            InputError: the shape does not fit, or a number is infinite.
+            InputError: the shape does not fit, a number is infinite, or stamps do not increase.
         """
         x = torch.as_tensor(np.asarray(samples, dtype=np.float64))
-        c = self.network.scale.mean.shape[0]
+        c = self.network.scale.mean.shape[0] + (self.network.time is not None)
         wide = x if self.series > 1 else x[None]
         single = wide.dim() == 2
         wide = wide[..., None] if single else wide
@@ -67,8 +69,21 @@ class Decisions:
             )
         if bool(wide.isinf().any()):
             raise InputError("samples contain infinity; use NaN for missing values")
+        self._check_stamps(wide)
         outputs, self._state = self.network(wide.transpose(1, 2), self._state, self._rate)
         self.position += wide.shape[2]
         p = (outputs.double() / self._temperature).softmax(-1)
         p = p[:, 0] if single else p
         return (p if self.series > 1 else p[0]).numpy()
+
+    def _check_stamps(self, samples: Tensor) -> None:
+        """Check the stamps of samples (s, c, t), which follow those of earlier calls. A sample that
+        is NaN throughout is none."""
+        time = self.network.time
+        if time is None:
+            return
+        clock = self._state.clock
+        for i, one in enumerate(samples.double()):
+            before = clock.last[i : i + 1][: int(clock.begun[i])]
+            stamps = one[time.channel, ~one.isnan().all(0)]
+            check_stamps(torch.cat([before, stamps]).numpy(), f"series {i} of the stream")

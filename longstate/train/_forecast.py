@@ -34,6 +34,7 @@ from longstate.train._forecast_record import ForecastRecord, facts_of
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
 from longstate.train._history import Evaluated, TrainingHistory
+from longstate.train._irregular import check_layers
 from longstate.train._keeping import Keeping, Progress, TrainingFacts
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
@@ -137,6 +138,7 @@ class Forecaster:
         """
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
         table, found = training_table(frame, target, covariates, known, time, timing)
+        check_layers(table.calendar, self.layers)
         bounds = Bounds(lower, upper, transform)
         spec, parts = plan(
             table, self.horizon, self.window, self.season, self.quantiles, split, bounds

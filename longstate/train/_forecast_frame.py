@@ -11,6 +11,7 @@ from longstate.models import Forecast, ForecastModel, ForecastSpec
 from longstate.models._remarks import strange_values
 from longstate.models._time_text import present, texts
 from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
+from longstate.train._irregular import assumed
 from longstate.train._table import Columns, Table, make_table
 from longstate.train._time_step import Timing
 
@@ -116,12 +117,14 @@ def forecast_frame(
             columns[f"{name}_q{level:g}"] = forecast.quantiles[0, :, j, k].numpy()
     result = pd.DataFrame(columns)
     result.attrs["notes"] = [*table.notes, *notes]
+    if spec.calendar is not None and spec.irregular and table.ahead < spec.horizon:
+        result.attrs["notes"].append(assumed(spec.calendar, spec.horizon - table.ahead))
     return result
 
 
 def forecast_csv(forecast: pd.DataFrame, spec: ForecastSpec) -> str:
     """`forecast_frame` as CSV, with times in the format of training."""
-    if spec.calendar is not None and spec.time in forecast.columns and spec.calendar.even:
+    if spec.calendar is not None and spec.time in forecast.columns:
         values = forecast[spec.time]
         if pd.api.types.is_datetime64_any_dtype(values):
             times = texts(spec.calendar, pd.DatetimeIndex(values))

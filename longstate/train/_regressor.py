@@ -48,11 +48,13 @@ class Regressor(SeriesEstimator):
         X: Any,
         y: Any = None,
         *,
+        time_channel: int | None = None,
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Regressor":
-        """Train on four fifths of the cases; see `Classifier.fit`. y (n): numbers."""
-        cases = read_cases(X)
+        """Train on four fifths of the cases; see `Classifier.fit`, also for `time_channel`. y (n):
+        numbers."""
+        cases = read_cases(X, time_channel=time_channel)
         self.columns_ = columns_of(X)
         numbers = torch.from_numpy(numbers_of(y, len(cases.lengths)))
         self.mean_ = float(numbers.mean())
@@ -67,9 +69,7 @@ class Regressor(SeriesEstimator):
 
         Args:
             X: the series.
-            seen: share of each series that may be read, above 0 and at most 1; the network alone
-                decides then. None: the outcome for whole series.
-            rate: see `Classifier.predict_proba`.
+            seen, rate: see `Classifier.predict_proba`.
         """
         cases = self._read(X, rate)
         outputs = self._whole(cases, rate) if seen is None else self._early(cases, seen, rate)

@@ -4,24 +4,20 @@ Axes: n cases, t time, c channels, k outputs.
 """
 
 import copy
-import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from longstate._environment import environment
 from longstate.errors import InputError
-from longstate.layers._base import Layer
-from longstate.models import layer_class, make_layer
 from longstate.models._convolutions import ConvolutionRidge
-from longstate.models._filter_bank import stride_of
 from longstate.models._series import SeriesModel
-from longstate.train._cases import Cases, columns_of, gaps, read_cases, split, spread
+from longstate.models._time_channel import TimeChannel
+from longstate.train._cases import Cases, columns_of, gaps, read_cases, split
 from longstate.train._checkpoint import CHECKPOINT, MODEL, run_folder
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
 from longstate.train._estimator import Estimator
@@ -29,17 +25,16 @@ from longstate.train._fusion import Fusion
 from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
 from longstate.train._patterns import layer_names
+from longstate.train._series_network import make_network
 from longstate.train._series_source import Source
 from longstate.train._series_task import Loss, SeriesTask, outputs_along
 from longstate.train._settings import Training, check_sizes
 
 VALIDATION = 0.2
-D_STATE = 64
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.05
 PATIENCE = 15
 _BATCHES = 8  # of an epoch, at least
 _MOST = 32  # cases of a batch
-_SCALED = 100  # cases for the scale of a filter bank
 
 
 class Goal(NamedTuple):
@@ -136,12 +131,9 @@ class SeriesEstimator(Estimator):
         n, t, c = cases.values.shape
         training, held = split(goal.labels, n, VALIDATION, self.seed)
         validation = held if len(held) else training
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            k, stride = goal.ridge_targets.shape[1], stride_of(cases.lengths)
-            self.network_ = SeriesModel(c, k, self._mixers(t // stride), stride=stride)
-        self.network_.scale.set(*spread(cases))
-        self._fit_bank(cases)
+        names = layer_names(self.layers, self.n_layers)
+        outputs = goal.ridge_targets.shape[1]
+        self.network_ = make_network(cases, outputs, names, self.d_model, self.seed)
         left_out = self._fit_convolutions(cases, goal)
         self.n_channels_, self.length_ = c, t
         size = max(2, min(_MOST, len(training) // _BATCHES))
@@ -178,25 +170,6 @@ class SeriesEstimator(Estimator):
         layer_names(self.layers, self.n_layers)
         Training(minutes=self.minutes)
 
-    def _mixers(self, longest: int) -> list[Layer]:
-        """The layers. Their slowest time scale grows with the series."""
-        wanted = {"d_state": D_STATE, "dt_min": min(1e-3, 2 / longest)}
-        mixers = []
-        for name in layer_names(self.layers, self.n_layers):
-            known = inspect.signature(layer_class(name).__init__).parameters
-            options = {k: v for k, v in wanted.items() if k in known}
-            mixers.append(make_layer(name, self.d_model, **options))
-        return mixers
-
-    def _fit_bank(self, cases: Cases) -> None:
-        """Set the scale of a filter bank from some of the cases."""
-        if self.network_.bank is not None:
-            random = np.random.default_rng([self.seed, 23])
-            n = len(cases.lengths)
-            places = random.permutation(n)[:_SCALED]
-            part = cases.take(torch.from_numpy(places))
-            self.network_.bank.fit(self.network_.scaled(part.values), part.lengths)
-
     def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
         """Fit on all cases. Returns the scores of each by a fit to all others."""
         self.convolutions_, self.flags_ = None, bool(gaps(cases).any())
@@ -211,10 +184,11 @@ class SeriesEstimator(Estimator):
         return found.left_out
 
     def _scaled(self, cases: Cases) -> Tensor:
-        """Series for the convolutions, (n, c, t): missing values are 0, with flags if the training
-        cases had any."""
-        observed = ~torch.isnan(cases.values)
-        z = self.network_.scale(cases.values).masked_fill(~observed, 0)
+        """Series for the convolutions, (n, c, t), which do not read stamps: missing values are 0,
+        with flags if the training cases had any."""
+        values = cases.split()[0]
+        observed = ~torch.isnan(values)
+        z = self.network_.scale(values).masked_fill(~observed, 0)
         parts = [z, observed.to(z.dtype)] if self.flags_ else [z]
         return torch.cat(parts, -1).transpose(1, 2).contiguous()
 
@@ -271,6 +245,8 @@ class SeriesEstimator(Estimator):
     def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
         """Data and settings of a run; another training may not continue it."""
         own = {name.replace("_", " "): str(value) for name, value in self.get_params().items()}
+        if cases.time is not None:
+            own["time channel"] = str(cases.time.channel)
         shape = "x".join(map(str, cases.values.shape))
         total = float(cases.values.nan_to_num().sum()), float(goal.targets.double().sum())
         return {**own, "data": f"{shape}, sums {total[0]:.9g} and {total[1]:.9g}"}
@@ -285,7 +261,12 @@ class SeriesEstimator(Estimator):
                 "features as input: a table (cases, time) must be as wide as that of the fit; give "
                 "series of another length as a list or as (cases, 1, time)"
             )
-        return read_cases(X, self.n_channels_)
+        return read_cases(X, self.n_channels_, time=self.time_)
+
+    @property
+    def time_(self) -> TimeChannel | None:
+        """The channel of X with the stamps, and their usual interval; None without stamps."""
+        return self.network_.time
 
     @property
     def n_features_in_(self) -> int:

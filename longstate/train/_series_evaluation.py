@@ -16,6 +16,7 @@ import numpy as np
 
 from longstate._facts import read
 from longstate.errors import InputError, near
+from longstate.models._time_channel import TimeChannel
 from longstate.train._cases import split
 from longstate.train._classifier import Classifier
 from longstate.train._series_files import SeriesData
@@ -158,7 +159,11 @@ def evaluate_classifier(
     called = [str(i) for i in range(len(truth))] if names is None else list(names)
     confused = tuple(
         ConfusedCase(
-            called[i], classes[truth[i]], classes[best[i]], float(confidence[i]), *_drawn(X[i])
+            called[i],
+            classes[truth[i]],
+            classes[best[i]],
+            float(confidence[i]),
+            *_drawn(X[i], model.time_),
         )
         for i in wrong.tolist()
     )
@@ -203,9 +208,12 @@ def _bins(confidence: np.ndarray, right: np.ndarray) -> tuple[ConfidenceBin, ...
     )
 
 
-def _drawn(x: np.ndarray) -> tuple[tuple[tuple[float | None, ...], ...], int]:
-    """At most `_SAMPLES` samples of a series, evenly spaced, and its length."""
+def _drawn(
+    x: np.ndarray, time: TimeChannel | None
+) -> tuple[tuple[tuple[float | None, ...], ...], int]:
+    """At most `_SAMPLES` samples of a series without its stamps, evenly spaced, and its length."""
     x = np.atleast_2d(np.asarray(x, dtype=np.float64))
+    x = x if time is None else np.delete(x, time.channel, 0)
     length = x.shape[1]
     at = np.unique(np.linspace(0, length - 1, min(length, _SAMPLES)).astype(int))
     shown = tuple(tuple(None if v != v else v for v in row) for row in x[:, at].tolist())

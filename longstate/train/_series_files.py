@@ -10,39 +10,21 @@ Axes: n cases, c channels, t time.
 import wave
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from longstate._files import missing
 from longstate._formats import refuse_format, start_of
 from longstate.errors import InputError, near
+from longstate.models._time_text import passed
 from longstate.train._csv import read_csv
-from longstate.train._series_source import Columns, Source
+from longstate.train._series_source import Columns, SeriesData, Source
 from longstate.train._series_times import in_order
 
 _USUAL = Columns()
 _MISSING = {"?", "nan", "NaN", "NAN", ""}
-
-
-class SeriesData(NamedTuple):
-    """X: an array (c, t) for each case. y (n): labels, None if the files have none. names (n).
-    rate: samples per second, None if the files do not tell."""
-
-    X: list[np.ndarray]
-    y: np.ndarray | None
-    names: list[str]
-    rate: int | None
-
-    def take(self, places: Sequence[int]) -> "SeriesData":
-        """Some of the cases."""
-        y = None if self.y is None else self.y[list(places)]
-        return SeriesData(
-            [self.X[i] for i in places], y, [self.names[i] for i in places], self.rate
-        )
-
-    def source(self, columns: Columns) -> Source:
-        return Source(columns, self.rate)
 
 
 def read_series(
@@ -51,6 +33,7 @@ def read_series(
     labels: str | Path | None = None,
     *,
     labelled: bool = True,
+    dated: bool | None = None,
 ) -> SeriesData:
     """Read cases from a file or a folder, or from several.
 
@@ -59,13 +42,14 @@ def read_series(
         columns: of a CSV file.
         labels: a CSV file with the columns `file` and `label`, for `.wav` files.
         labelled: whether every case needs a label.
+        dated: whether the times of the training were dates; None if it read no stamps.
 
     Raises:
         InputError: a path does not exist or cannot be read; the message names the line.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     table = None if labels is None else _label_table(Path(labels))
-    parts = [_read(Path(path), columns, table) for path in listed]
+    parts = [_read(Path(path), columns, table, dated) for path in listed]
     rates = sorted({part.rate for part in parts if part.rate is not None})
     if len(rates) > 1:
         raise InputError(f"the files have sample rates of {rates} per second; one is needed")
@@ -77,10 +61,31 @@ def read_series(
     if labelled and without:
         raise InputError(f"{without[0]} has no labels; every case needs one to learn from")
     y = None if without else np.concatenate([np.asarray(part.y) for part in parts])
-    return SeriesData(X, y, names, rates[0] if rates else None)
+    kinds = {part.dated for part in parts}
+    if {True, False} <= kinds:
+        raise InputError(
+            f"some of the files have dates in column {columns.time!r}, and some numbers"
+        )
+    times = None if None in kinds else [t for part in parts for t in part.times or ()]
+    rate = rates[0] if rates else None
+    return SeriesData(X, y, names, rate, times, None if times is None else kinds.pop())
 
 
-def _read(path: Path, columns: Columns, table: dict[str, str] | None) -> SeriesData:
+def read_as_trained(
+    source: Source,
+    paths: str | Path | Sequence[str | Path],
+    labels: str | Path | None = None,
+    *,
+    labelled: bool = True,
+) -> SeriesData:
+    """`read_series` with the columns of a run, and with the stamps if the run read them."""
+    found = read_series(paths, source.columns, labels, labelled=labelled, dated=source.dated)
+    return found if source.dated is None else found.with_stamps(source.columns)
+
+
+def _read(
+    path: Path, columns: Columns, table: dict[str, str] | None, dated: bool | None
+) -> SeriesData:
     if not path.exists():
         raise missing(path, "file or folder")
     if path.is_dir():
@@ -91,7 +96,7 @@ def _read(path: Path, columns: Columns, table: dict[str, str] | None) -> SeriesD
     if kind == ".ts":
         return read_ts(path)
     if kind == ".csv":
-        return _read_long(path, columns)
+        return _read_long(path, columns, dated)
     raise InputError(f"{path} is of no known kind; .ts, .csv or .wav was expected, or a folder")
 
 
@@ -110,7 +115,8 @@ def read_ts(path: str | Path) -> SeriesData:
             header[name.lower()] = value.strip().lower()
             if header.get("@timestamps", "false") == "true":
                 raise InputError(
-                    f"{path} has timestamps, which are not supported; write the values alone, with "
+                    f"{path} has timestamps, which are read from .csv files only; write a table "
+                    "with the columns case, time, label and the channels, or the values alone with "
                     "@timeStamps false"
                 )
             continue
@@ -176,7 +182,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
 
 
-def _read_long(path: Path, columns: Columns) -> SeriesData:
+def _read_long(path: Path, columns: Columns, dated: bool | None) -> SeriesData:
     frame = read_csv(path)
     own = [str(name) for name in frame.columns]
     if columns.case not in own:
@@ -189,24 +195,31 @@ def _read_long(path: Path, columns: Columns) -> SeriesData:
     channels = [name for name in own if name not in (columns.case, time, label)]
     if not channels:
         raise InputError(f"{path} has no column for a channel beside {', '.join(own)}")
+    stamps = None
     if time is not None:
-        frame = in_order(path, frame, columns.case, time)
-    X, y, names = [], [], []
+        frame, stamps = in_order(path, frame, columns.case, time, dated)
+        frame = frame.reset_index(drop=True)
+    X, y, names, times = [], [], [], []
     for name, rows in frame.groupby(columns.case, sort=False):
+        if stamps is not None:
+            times.append(passed(stamps[rows.index]))
         try:
             X.append(rows[channels].to_numpy(dtype=np.float64, na_value=np.nan).T)
         except (TypeError, ValueError) as e:
             raise InputError(f"{path}, case {name}: a channel holds no numbers ({e})") from None
         names.append(str(name))
         if label is not None:
-            found = rows[label].dropna().unique()
-            if len(found) != 1:
+            own_labels = rows[label].dropna().unique()
+            if len(own_labels) != 1:
                 raise InputError(
                     f"{path}, case {name}: column {label!r} must hold one label; it holds "
-                    f"{len(found)}"
+                    f"{len(own_labels)}"
                 )
-            y.append(found[0])
-    return SeriesData(X, None if label is None else np.array(y), names, None)
+            y.append(own_labels[0])
+    found = SeriesData(X, None if label is None else np.array(y), names, None)
+    if stamps is None:
+        return found
+    return found._replace(times=times, dated=isinstance(stamps, pd.DatetimeIndex))
 
 
 def _read_folder(folder: Path, table: dict[str, str] | None) -> SeriesData:

@@ -14,6 +14,7 @@ from longstate.errors import InputError, expect
 from longstate.models._convolutions import ConvolutionRidge
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.models._series import SeriesModel
+from longstate.models._time_channel import TimeChannel
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
 from longstate.train._fusion import Fusion
@@ -34,6 +35,7 @@ class SeriesRecord:
     Args:
         parameters: of the constructor.
         channels, outputs: of the network. columns: of the table that was fitted, if it was one.
+        time: the channel with the stamps beside these channels, if there is one.
         length: of the longest series. stride: samples of a frame of the network.
         made: its layers, from `describe_layer`.
         flags: whether the convolutions read flags of missing values.
@@ -60,6 +62,7 @@ class SeriesRecord:
     environment: dict[str, str]
     source: Source = field(default_factory=Source)
     stride: int = 1
+    time: TimeChannel | None = None
     classes: list[Any] = field(default_factory=list)
     classes_type: str = "<i8"
     mean: float = 0.0
@@ -69,6 +72,8 @@ class SeriesRecord:
         for name in ("channels", "outputs", "length", "stride"):
             value = getattr(self, name)
             expect(1 <= value <= _MOST, f"{name} must be from 1 to {_MOST:,}; got {value}")
+        good = self.time is None or self.time.channel <= self.channels
+        expect(good, f"time.channel must be at most {self.channels}; got {self.time}")
         good = self.filters is None or all(1 <= f <= _MOST for f in self.filters)
         expect(good, f"filters must be from 1 to {_MOST:,}; got {self.filters}")
         expect(len(self.history.looks) > 0, "history must hold at least one look")
@@ -107,7 +112,7 @@ def save_series(
         filters = [convolutions.dilations, convolutions.bias.shape[2]]
     facts = {
         "parameters": _plain(estimator.get_params()),
-        "channels": estimator.n_channels_,
+        "channels": network.scale.mean.shape[0],
         "columns": estimator.columns_,
         "length": estimator.length_,
         "stride": network.stride,
@@ -119,6 +124,7 @@ def save_series(
         "history": dataclasses.asdict(estimator.history_),
         "environment": estimator.environment_,
         "source": dataclasses.asdict(estimator.source),
+        "time": None if network.time is None else dataclasses.asdict(network.time),
         **more,
     }
     checkpoint.save(Path(path), kind, tensors, facts)
@@ -145,13 +151,16 @@ def load_series(cls: type[Kind], path: str | Path, kind: str) -> tuple[Kind, Ser
     self.convolutions_ = whole["convolutions"] if record.filters else None  # type: ignore[assignment]
     self.fusion_, self.history_, self.flags_ = record.fusion, record.history, record.flags
     self.environment_, self.source = record.environment, record.source
-    self.n_channels_, self.columns_ = record.channels, record.columns
+    self.n_channels_ = record.channels + (record.time is not None)
+    self.columns_ = record.columns
     self.length_ = record.length
     return self, record
 
 
 def _both(record: SeriesRecord, mixers: list[Any]) -> nn.ModuleDict:
-    network = SeriesModel(record.channels, record.outputs, mixers, stride=record.stride)
+    network = SeriesModel(
+        record.channels, record.outputs, mixers, stride=record.stride, time=record.time
+    )
     parts: dict[str, nn.Module] = {"network": network}
     if record.filters is not None:
         channels = record.channels * (2 if record.flags else 1)

@@ -71,7 +71,7 @@ class SeriesTask:
         cases = self.training.take(places)
         pooled, _ = self.model.pooled(cases.values, lengths=cases.lengths)
         shares = torch.cat([torch.ones(len(places), 1), torch.rand(len(places), _TIMES)], 1)
-        times = (cases.lengths[:, None] * shares).ceil().long().clamp_min(1) - 1
+        times = cases.rows(shares) - 1
         outputs = self.model.outputs(self.model.dropout(pooled.at(times)))
         target = self.targets[0][places][:, None].expand(-1, 1 + _TIMES)
         losses = self.criterion(outputs, target)
@@ -118,7 +118,7 @@ def outputs_along(
     for places in order.split(max(1, min(256, _VALIDATION_SAMPLES // longest))):
         part = cases.take(places)
         pooled, _ = model.pooled(part.values, rate=rate, lengths=part.lengths)
-        whole = torch.tensor([1.0, *shares])
-        times = (part.lengths[:, None] * whole).ceil().long().clamp_min(1) - 1
+        whole = torch.tensor([1.0, *shares]).expand(len(places), -1)
+        times = part.rows(whole) - 1
         found[:, places] = model.outputs(pooled.at(times)).to(found.dtype).transpose(0, 1)
     return found[0], list(found[1:])

@@ -1,4 +1,4 @@
-"""The order of the rows of a long table of series: by case, and by time."""
+"""The order of the rows of a long table of series: by case, and by time; and their stamps."""
 
 from pathlib import Path
 
@@ -9,24 +9,44 @@ from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import ROWS
 from longstate.models._time_text import read
-from longstate.train._time_form import check_clear, find_form
+from longstate.train._time_form import Form, check_clear, find_form
 
 
-def in_order(path: Path, frame: pd.DataFrame, case: str, time: str) -> pd.DataFrame:
+def in_order(
+    path: Path, frame: pd.DataFrame, case: str, time: str, dated: bool | None = None
+) -> tuple[pd.DataFrame, pd.Index]:
     """The rows of each case by their times, which may be numbers or dates in any format.
 
+    Args:
+        path: for messages.
+        frame: the table.
+        case, time: columns.
+        dated: whether the times of the training were dates; None if it read no stamps.
+
+    Returns:
+        The rows in order, and their stamps: dates, or numbers.
+
     Raises:
-        InputError: a time is missing or cannot be read, or a case has two rows of one time.
+        InputError: a time is missing or cannot be read, a case has two rows of one time, or times
+            are dates where those of the training were numbers, or the other way round.
     """
-    form = find_form(frame[time])
+    form = Form("number", None) if dated is False else find_form(frame[time])
+    if dated and form.form == "number":
+        raise InputError(
+            f"{path}: column {time!r} holds {str(frame[time].iloc[0])[:60]!r}; the times of the "
+            "training were dates, so dates were expected"
+        )
     check_clear(form.form, frame[time])
     stamps = read(Calendar(ROWS, form.form, form.zone), frame[time])
     bad = np.flatnonzero(pd.isna(stamps))
     if len(bad):
         row = int(bad[0])
+        wanted = "a number or a date was expected, written the same way in every line"
+        if dated is False:
+            wanted = "a number was expected, as in the training"
         raise InputError(
             f"{path} line {row + 2}: column {time!r} holds {str(frame[time].iloc[row])[:60]!r}; "
-            "a number or a date was expected, written the same way in every line"
+            f"{wanted}"
         )
     twice = pd.DataFrame({"case": frame[case].to_numpy(), "time": stamps}).duplicated().to_numpy()
     if twice.any():
@@ -36,4 +56,5 @@ def in_order(path: Path, frame: pd.DataFrame, case: str, time: str) -> pd.DataFr
             f"{frame[time].iloc[row]}"
         )
     cases, ranks = pd.factorize(frame[case])[0], pd.Series(stamps).rank(method="first")
-    return frame.iloc[np.lexsort((ranks.to_numpy(), cases))]
+    order = np.lexsort((ranks.to_numpy(), cases))
+    return frame.iloc[order], stamps[order]

@@ -65,10 +65,18 @@ class Table:
 
     def times_ahead(self, rows: int) -> pd.Index | None:
         """Times of all n rows and of `rows` rows after them; None if these are unknown."""
-        if self.times is None or self.calendar is None or not self.calendar.even:
+        calendar = self.calendar
+        if self.times is None or calendar is None or not (calendar.even or calendar.irregular):
             return None
-        past = self.times[: self.rows]
-        return past.append(self.calendar.next(past[-1], rows))
+        # irregular times of later rows are those in the data, as far as there are any
+        given = self.rows + (min(self.ahead, rows) if calendar.irregular else 0)
+        times, more = self.times[:given], self.rows + rows - given
+        return times.append(calendar.next(times[-1], more)) if more else times
+
+    @property
+    def ahead(self) -> int:
+        """Times of rows of the future in the data."""
+        return 0 if self.times is None else len(self.times) - self.rows
 
     def wall_clock(self, ahead: int) -> np.ndarray | None:
         """Local times at `times_ahead`; None if times are not dates."""

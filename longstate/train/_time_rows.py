@@ -11,10 +11,14 @@ from longstate.models import Calendar
 from longstate.models._calendar import ROWS
 from longstate.models._time_text import read, texts
 from longstate.models._zones import naive
+from longstate.train._irregular import irregular_calendar, is_irregular, taken
 from longstate.train._time_form import check_clear, find_form
 from longstate.train._time_step import Timing, find_step, fits, missing_days
 
-COUNT = "step 'rows' (--step rows) counts rows instead of time"
+COUNT = (
+    "step 'rows' (--step rows) counts rows instead of time, and step 'stamps' (--step stamps) "
+    "reads the times as they are"
+)
 
 
 class Placed(NamedTuple):
@@ -53,13 +57,35 @@ def place_rows(
         base = Calendar(ROWS, form.form, timing.zone or form.zone)
     stamps = _read(base, column, lines)
     _check_order(stamps, base, column.name, lines)
+    try:
+        return _on_grid(values, stamps, base, calendar, timing, column.name, lines, notes)
+    except InputError:
+        free = calendar is None and timing.step is None and not timing.holidays
+        if not free or not is_irregular(stamps):
+            raise
+    found = irregular_calendar(base, stamps)
+    return Placed(values, stamps, found, (*notes, taken(found)))
+
+
+def _on_grid(
+    values: pd.DataFrame,
+    stamps: pd.Index,
+    base: Calendar,
+    calendar: Calendar | None,
+    timing: Timing,
+    name: object,
+    lines: np.ndarray,
+    before: list[str],
+) -> Placed:
+    """Find the step, and add missing rows."""
+    notes = list(before)
     found = base.anchored(stamps) if calendar is not None else find_step(base, stamps, timing)
     found = _with_holidays(found, stamps, calendar is None, notes)
     if found is None or (found.even and not fits(found, stamps)):
-        raise _uneven(found or base, stamps, column.name, lines)
+        raise _uneven(found or base, stamps, name, lines)
     if not found.even:
         return Placed(values, stamps, found, tuple(notes))
-    return _fill(values, stamps, found, column.name, lines, notes)
+    return _fill(values, stamps, found, name, lines, notes)
 
 
 def _read(base: Calendar, column: pd.Series, lines: np.ndarray) -> pd.Index:

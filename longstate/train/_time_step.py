@@ -9,8 +9,9 @@ import pandas as pd
 
 from longstate.errors import InputError
 from longstate.models import Calendar
-from longstate.models._calendar import HOLIDAY_RUN, ROWS
+from longstate.models._calendar import HOLIDAY_RUN, ROWS, STAMPS
 from longstate.models._steps import DAY, Months
+from longstate.train._irregular import irregular_calendar
 
 HOUR = DAY // 24
 # Largest share of missing working days that can be holidays; with more they are gaps.
@@ -24,8 +25,8 @@ class Timing:
     """Settings of the times.
 
     Args:
-        step: a pandas offset ("h", "D", "MS", "B"), "rows" (one row is one step), or a number
-            if times are numbers. None finds it.
+        step: a pandas offset ("h", "D", "MS", "B"), "rows" (one row is one step), "stamps" (times
+            are irregular and are read), or a number if times are numbers. None finds it.
         zone: time zone of times without a zone.
         holidays: days without work, as dates; for the step "B".
     """
@@ -41,6 +42,8 @@ def find_step(base: Calendar, stamps: pd.Index, timing: Timing) -> Calendar | No
     holidays = tuple(sorted({str(_date(day)) for day in timing.holidays}))
     if timing.step == ROWS:
         return replace(base, step=ROWS)
+    if timing.step == STAMPS:
+        return irregular_calendar(base, stamps)
     if timing.step is not None or holidays:
         step = timing.step or "B"
         given = replace(base, step=step, holidays=holidays, wall=_is_wall(base, step))

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models import ForecastSpec, Window
+from longstate.models._elapsed import from_last_row
 from longstate.models._spec import DAY, MOST_ROWS, WEEK, YEAR, calendar_features
+from longstate.models._time_text import passed
 from longstate.train._table import Table
 
 
@@ -67,8 +69,7 @@ class Windows:
         self.origins = origins[ahead & behind]
         if len(self.origins) == 0:
             raise InputError(f"rows {first} to {last} hold no value of the target")
-        times = table.wall_clock(spec.horizon)
-        self._calendar = calendar_features(times, spec.cycles, table.rows + spec.horizon)
+        self._calendar = _calendar(table, spec)
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -94,7 +95,7 @@ class Windows:
             observed=_rows(t.observed, starts, w),
             covariates=_rows(t.covariates, starts, w),
             known=_rows(t.known, starts, w + h),
-            calendar=_rows(self._calendar, starts, w + h),
+            calendar=_relative(_rows(self._calendar, starts, w + h), self.spec),
         )
 
     @classmethod
@@ -102,14 +103,14 @@ class Windows:
         """The window at the end of the table, b = 1: the input of a forecast of the future."""
         known = table.known[: table.rows + spec.horizon]
         n, w, h = table.rows, spec.window, spec.horizon
-        calendar = calendar_features(table.wall_clock(h), spec.cycles, n + h)
+        calendar = _calendar(table, spec)
         start = np.array([0])
         return Window(
             target=_rows(table.target[n - w :], start, w),
             observed=_rows(table.observed[n - w :], start, w),
             covariates=_rows(table.covariates[n - w :], start, w),
             known=_rows(known[n - w :], start, w + h),
-            calendar=_rows(calendar[n - w :], start, w + h),
+            calendar=_relative(_rows(calendar[n - w :], start, w + h), spec),
         )
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -124,6 +125,20 @@ def _rows(array: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
         return torch.zeros(len(starts), length, 0, dtype=torch.float64)
     view = sliding_window_view(array, length, axis=0)
     return torch.from_numpy(np.ascontiguousarray(view[starts].transpose(0, 2, 1)))
+
+
+def _calendar(table: Table, spec: ForecastSpec) -> np.ndarray:
+    """The features of the times of all rows and of one horizon after them."""
+    times = table.times_ahead(spec.horizon) if spec.irregular else None
+    if times is not None:
+        return passed(times)[:, None]
+    return calendar_features(table.wall_clock(spec.horizon), spec.cycles, table.rows + spec.horizon)
+
+
+def _relative(calendar: Tensor, spec: ForecastSpec) -> Tensor:
+    if spec.calendar is None or not spec.irregular:
+        return calendar
+    return from_last_row(calendar, spec.window, spec.calendar)
 
 
 @dataclass(frozen=True)
@@ -178,11 +193,14 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
 
 def season_of(table: Table, rows: int) -> int:
     """Rows of the shortest natural cycle (day, week, year) that is longer than the time step; 1 if
-    that has more rows than a season may have, as for steps of microseconds.
+    that has more rows than a season may have, as for steps of microseconds, or if times are
+    irregular.
 
     Without times: the lag with the largest autocovariance of the changes in the first `rows` rows.
     """
     seconds = _seconds(table)
+    if table.calendar is not None and table.calendar.irregular:
+        return 1
     if seconds is not None:
         cycles = [round(c / seconds) for c in (DAY, WEEK, YEAR)]
         return next((c for c in cycles if 1 < c <= MOST_ROWS), 1)

@@ -69,7 +69,7 @@ def test_other_sample_rates_are_refused(tmp_path):
         (HEADER, "has no cases after @data"),
         (HEADER + "1,x:a\n", "line 4 has a value that is no number"),
         (HEADER + "1:2:a\n1:b\n", "line 5 has 1 channels; the first case has 2"),
-        ("@timeStamps true\n" + HEADER, "has timestamps, which are not supported"),
+        ("@timeStamps true\n" + HEADER, "has timestamps, which are read from .csv files only"),
         ("@data\n1,2\n", "has no labels"),
     ],
 )
