@@ -1,0 +1,172 @@
+"""The forecast that a forecaster gives: a weighted mean of simple methods and of the network.
+
+    forecast = sum_i weight_i * part_i,     weights at least 0 that add up to 1, from validation
+
+Every part but the network is a linear map of the window, like `Line`; so all of them need the last
+`window` rows and nothing else. Bands are the network's own quantiles, moved so that they hold on
+windows that no part was fitted to (split conformal prediction; Vovk et al. 2005, Romano et al. 2019):
+
+    quantile_q = forecast + (network_q - network if the network has a weight, else 0) + margin_q
+
+Axes: p parts, b batch, w window, h horizon, c targets, q quantiles.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from longstate.errors import InputError, near
+from longstate.models._line import Forecast, Line, Window
+from longstate.models._scale import AtLeastFloat32
+from longstate.models._spec import ForecastSpec
+
+if TYPE_CHECKING:
+    from longstate.models._forecaster import ForecastModel
+
+PARTS = ("last value", "seasonal naive", "smoothing", "ridge", "line", "network")
+NETWORK = PARTS.index("network")
+CHOSEN = "chosen"
+
+
+class Fitted(AtLeastFloat32):
+    """What was fitted to the same rows: ridge, line, and the margins of every forecast.
+
+    Args:
+        spec: columns and lengths.
+    """
+
+    margin: Tensor
+
+    def __init__(self, spec: ForecastSpec):
+        super().__init__()
+        self.ridge, self.line = Line(spec), Line(spec)
+        shape = (1 + len(PARTS), spec.horizon, len(spec.targets), len(spec.quantiles))
+        self.register_buffer("margin", torch.zeros(shape))
+
+
+class Choice(AtLeastFloat32):
+    """The parts and their weights.
+
+    `seen` was fitted without the test part and is what an evaluation scores; `now` was fitted to all
+    rows, if it was asked for, and forecasts.
+
+    Args:
+        spec: columns and lengths.
+        refitted: whether there is `now`.
+    """
+
+    weight: Tensor
+    smoothing: Tensor
+    naive_error: Tensor
+
+    def __init__(self, spec: ForecastSpec, *, refitted: bool = True):
+        super().__init__()
+        self._spec = spec
+        c, w, h = len(spec.targets), spec.window, spec.horizon
+        self.register_buffer("weight", torch.zeros(len(PARTS)))
+        self.register_buffer("smoothing", torch.zeros(c, w, h))
+        self.register_buffer("naive_error", torch.ones(c))
+        self.seen = Fitted(spec)
+        self.now = Fitted(spec) if refitted else None
+
+    @classmethod
+    def of(cls, spec: ForecastSpec, tensors: Mapping[str, Tensor]) -> "Choice | None":
+        """The empty choice for the tensors of a model in a file; None where it has none."""
+        names = [name for name in tensors if name.startswith("choice.")]
+        refitted = any(name.startswith("choice.now.") for name in names)
+        return cls(spec, refitted=refitted) if names else None
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Of the quantiles."""
+        return self._spec.quantiles
+
+    @property
+    def available(self) -> tuple[bool, ...]:
+        """(p): a window shorter than a season has no seasonal naive forecast."""
+        seasonal = self._spec.window >= self._spec.season
+        return tuple(seasonal or name != "seasonal naive" for name in PARTS)
+
+    def forecast(
+        self, model: "ForecastModel", window: Window, method: str | None, *, seen: bool = False
+    ) -> Forecast:
+        """In scaled units.
+
+        Args:
+            model: of this choice.
+            window: the input.
+            method: one of `PARTS`; None for the choice.
+            seen: by what was fitted without the test part.
+
+        Raises:
+            InputError: there is no such part.
+        """
+        fitted = self.seen if seen or self.now is None else self.now
+        points, offsets = self.points(model, window, fitted)
+        return self.of_points(points, offsets, fitted, method)
+
+    def points(
+        self, model: "ForecastModel", window: Window, fitted: Fitted, *, network: bool = True
+    ) -> tuple[Float[Tensor, "p b h c"], Float[Tensor, "b h c q"]]:
+        """The point forecasts of all parts, and the distances of the network's quantiles from its
+        point, in scaled units.
+
+        Args:
+            model: of this choice.
+            window: the input.
+            fitted: ridge and line.
+            network: False leaves the network out; its forecast is nan, and the distances are 0.
+        """
+        last, x, scaled = model.normalise(window)
+        h = self._spec.horizon
+        features = fitted.line.features(x, scaled)
+        steps = torch.arange(h) % self._spec.season
+        zero = torch.zeros_like(x[:, :1]).expand(-1, h, -1)
+        naive = zero
+        if self._spec.window >= self._spec.season:
+            naive = x[:, x.shape[1] - self._spec.season + steps]
+        smoothing = torch.einsum("bwc,cwh->bhc", x, self.smoothing.to(x.dtype))
+        linear = [zero, naive, smoothing, fitted.ridge(features), fitted.line(features)]
+        if network:
+            point, quantiles = model.scaled(window)
+            offsets = quantiles - point[..., None]
+        else:
+            point = torch.full_like(zero, torch.nan)
+            offsets = zero[..., None].expand(*zero.shape, len(self._spec.quantiles))
+        return torch.stack([*(last + part for part in linear), point]), offsets
+
+    def combined(self, points: Float[Tensor, "p b h c"]) -> Float[Tensor, "b h c"]:
+        """The weighted mean; parts without a weight may be nan."""
+        used = self.weight > 0
+        return torch.tensordot(self.weight[used].to(points.dtype), points[used], dims=1)
+
+    def of_points(
+        self,
+        points: Float[Tensor, "p b h c"],
+        offsets: Float[Tensor, "b h c q"],
+        fitted: Fitted,
+        method: str | None,
+    ) -> Forecast:
+        """A forecast with its quantiles, in scaled units."""
+        if method is None:
+            index, point, network = 0, self.combined(points), bool(self.weight[NETWORK] > 0)
+        else:
+            part = self._index(method)
+            index, point, network = 1 + part, points[part], part == NETWORK
+        quantiles = point[..., None] + fitted.margin[index].to(point.dtype)
+        if network:
+            quantiles = quantiles + offsets
+        return Forecast(point, quantiles.sort(dim=-1).values)
+
+    def _index(self, method: str) -> int:
+        if method not in PARTS:
+            raise InputError(f"there is no method {method!r}; {near(method, PARTS)}")
+        if not self.available[PARTS.index(method)]:
+            raise InputError(
+                f"{method} needs a window of one season; the window has {self._spec.window} rows, "
+                f"the season {self._spec.season}"
+            )
+        return PARTS.index(method)

@@ -1,0 +1,178 @@
+"""Choose the forecast: weights of the simple methods and of the network, and margins of the bands.
+
+1. The simple methods get the weights, at least 0 with sum 1, with the least squared error on all
+   folds. A method is left out where that costs less than a thousandth.
+2. The network gets the share with the least error beside them, on the windows of the validation
+   part, which it was not fitted to. It gets none if that gains less than one standard error: its
+   training stopped at its best moment on these windows, so that a small gain is chance.
+3. Margins: for each step and target, quantiles of the errors on these windows; see `conformal`.
+4. Ridge and line are fitted again: to training and validation for an evaluation, and to all rows
+   for forecasts. Their margins come from the errors before that.
+
+Axes: p parts, n windows, h horizon, c targets, q quantiles.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longstate.models import ForecastModel
+from longstate.models._choice import NETWORK, PARTS, Choice, Fitted
+from longstate.train._baselines import Linear
+from longstate.train._chosen import Chosen, Part
+from longstate.train._folds import independent
+from longstate.train._moments import Moments, sums_of
+from longstate.train._weights import best_share, conformal, simplex
+from longstate.train._windows import Split, Windows
+
+MOST_WINDOWS = 2048  # of one fold
+MOST_NUMBERS = 20_000_000  # errors of one fold: windows times horizon times targets
+FEWEST = 3.0  # windows without a common row, to judge the network
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of the parts on some windows, in scaled units; nan in gaps.
+
+    Args:
+        point (p, n, h, c): truth minus forecast; nan where the network was left out.
+        offset (n, h, c, q): of the network's quantiles from its point.
+        count: number of the windows without a common row.
+    """
+
+    point: Tensor
+    offset: Tensor
+    count: float
+
+    def __add__(self, other: "Errors") -> "Errors":
+        return Errors(
+            torch.cat([self.point, other.point], 1),
+            torch.cat([self.offset, other.offset]),
+            self.count + other.count,
+        )
+
+
+@torch.no_grad()
+def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -> Chosen:
+    """Give a trained model its choice.
+
+    Args:
+        model: trained, in evaluation mode.
+        linear: its simple methods.
+        parts: ends of training, validation and test.
+        refit: fit the simple methods to all rows too.
+    """
+    choice = model.choice = Choice(model.spec, refitted=refit)
+    choice.smoothing.copy_(linear.weights)
+    every, last = _rolling(model, choice, linear)
+    weight = simplex(every.point, [*choice.available[:NETWORK], False])
+    share, gain, noise = 0.0, None, None
+    if last.count >= FEWEST:
+        simple = torch.tensordot(weight[:NETWORK], last.point[:NETWORK], dims=1)
+        share, gain, noise = best_share(simple, last.point[NETWORK], last.count)
+    choice.weight.copy_(weight * (1 - share))
+    choice.weight[NETWORK] = share
+    calibration = last if share > 0 else every
+    _set_margins(choice, choice.seen, every, last)
+    moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.validation)
+    linear.solve(moments, choice.seen.line, choice.seen.ridge)
+    now = calibration.count
+    if choice.now is not None:
+        test = Windows(linear.folds[0].fit.table, model.spec, parts.validation, parts.rows)
+        tested = _errors(model, choice, test)
+        _set_margins(choice, choice.now, every + tested, last + tested)
+        moments = _more(model, linear, moments, parts.validation, parts.rows)
+        linear.solve(moments, choice.now.line, choice.now.ridge)
+        now += tested.count
+    _set_naive_error(choice, model, linear.folds[0].fit.table.target[: parts.validation])
+    return Chosen(
+        parts=tuple(
+            Part(
+                name,
+                float(choice.weight[i]),
+                _square(last.point[i]),
+                None if i == NETWORK else _square(every.point[i]),
+            )
+            for i, name in enumerate(PARTS)
+            if choice.available[i]
+        ),
+        error=_square(choice.combined(last.point)),
+        rolling=_square(torch.tensordot(weight[:NETWORK], every.point[:NETWORK], dims=1)),
+        folds=len(linear.folds),
+        windows=every.point.shape[1],
+        independent=every.count,
+        calibrated=calibration.count,
+        now=now,
+        gain=gain,
+        noise=noise,
+        refitted=refit,
+    )
+
+
+def _square(error: Tensor) -> float:
+    return float((error.double() ** 2).nanmean())
+
+
+def _rolling(model: ForecastModel, choice: Choice, linear: Linear) -> tuple[Errors, Errors]:
+    """The errors on the windows of all folds, and on those of the last fold alone."""
+    found = []
+    for fold in linear.folds:
+        linear.solve(fold.fitted, choice.seen.line, choice.seen.ridge)
+        network = fold is linear.folds[-1]
+        found.append(_errors(model, choice, fold.check, network=network))
+    every = found[0]
+    for more in found[1:]:
+        every = every + more
+    count = independent([fold.check for fold in linear.folds])
+    return Errors(every.point, every.offset, count), found[-1]
+
+
+def _errors(
+    model: ForecastModel, choice: Choice, windows: Windows, *, network: bool = True
+) -> Errors:
+    """The errors on evenly spaced windows."""
+    spec = model.spec
+    most = min(MOST_WINDOWS, max(1, MOST_NUMBERS // (spec.horizon * len(spec.targets))))
+    n = len(windows)
+    indices = np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+    found = []
+    for part in np.array_split(indices, -(-len(indices) // 128)):
+        batch = windows.batch(part)
+        points, offset = choice.points(model, batch.window, choice.seen, network=network)
+        truth = torch.where(batch.present, model.scale(batch.future), torch.nan)
+        found.append((truth - points, offset))
+    points, offsets = zip(*found, strict=True)
+    return Errors(torch.cat(points, 1), torch.cat(offsets), independent([windows]))
+
+
+def _set_margins(choice: Choice, fitted: Fitted, every: Errors, last: Errors) -> None:
+    """The margins of the choice, and of every part alone."""
+    levels = choice.levels
+    if not levels:
+        return
+    whole = last if choice.weight[NETWORK] > 0 else every
+    for i in range(1 + len(PARTS)):
+        network = bool(choice.weight[NETWORK] > 0) if i == 0 else i == 1 + NETWORK
+        seen = last if network else whole if i == 0 else every
+        point = choice.combined(seen.point) if i == 0 else seen.point[i - 1]
+        rest = point[..., None].expand(*point.shape, len(levels))
+        rest = rest - seen.offset if network else rest
+        fitted.margin[i] = conformal(rest, levels, seen.count)
+
+
+def _more(
+    model: ForecastModel, linear: Linear, moments: list[Moments], before: int, end: int
+) -> list[Moments]:
+    """The moments of all windows that end before row `end`, given those before row `before`."""
+    table, horizon = linear.folds[0].fit.table, model.spec.horizon
+    more = sums_of(model, Windows(table, model.spec, before - horizon + 1, end))
+    return [a + b for a, b in zip(moments, more, strict=True)]
+
+
+def _set_naive_error(choice: Choice, model: ForecastModel, target: np.ndarray) -> None:
+    """Mean absolute seasonal difference in units of the scale, for MASE."""
+    season = model.spec.season if model.spec.season < len(target) else 1
+    error = torch.from_numpy(np.abs(target[season:] - target[:-season]).mean(0)) / model.scale.unit
+    choice.naive_error.copy_(error.clamp_min(1e-12))

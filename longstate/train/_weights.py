@@ -1,0 +1,88 @@
+"""Weights of forecasts from their errors, and margins of bands.
+
+Axes: p parts, n windows, h horizon, c targets, q quantiles.
+"""
+
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+SMALL = 1e-3  # a part is left out where that costs less, as a share of the error
+
+
+def simplex(error: Tensor, allowed: list[bool]) -> Tensor:
+    """Weights (p), at least 0 with sum 1, of the mean with the least squared error.
+
+    All sets of parts are tried. Of those within `SMALL` of the best, it is one of the smallest; so
+    no part alone has a smaller error than the mean.
+
+    Args:
+        error (p, n, h, c): of each part; nan in gaps.
+        allowed (p): whether a part may be used.
+    """
+    flat = error.flatten(1).nan_to_num().double()
+    gram = flat @ flat.T
+    able = [i for i, yes in enumerate(allowed) if yes]
+    found: list[tuple[float, tuple[int, ...], Tensor]] = []
+    for size in range(1, len(able) + 1):
+        for part in combinations(able, size):
+            weight = _affine(gram[list(part)][:, list(part)])
+            if bool((weight >= 0).all()):
+                loss = float(weight @ gram[list(part)][:, list(part)] @ weight)
+                found.append((loss, part, weight))
+    least = min(loss for loss, _, _ in found)
+    near = [x for x in found if x[0] <= (1 + SMALL) * least]
+    _, part, weight = min(near, key=lambda x: (len(x[1]), x[0]))
+    weights = torch.zeros(len(allowed))
+    weights[list(part)] = weight.float()
+    return weights
+
+
+def _affine(gram: Tensor) -> Tensor:
+    """Weights with sum 1 and the least squared error, which may be negative."""
+    n = len(gram)
+    if n == 1:
+        return torch.ones(1, dtype=gram.dtype)
+    tiny = 1e-12 * gram.diagonal().mean() * torch.eye(n, dtype=gram.dtype)
+    solved = torch.linalg.lstsq(gram + tiny, torch.ones(n, 1, dtype=gram.dtype)).solution[:, 0]
+    return solved / solved.sum()
+
+
+def best_share(simple: Tensor, network: Tensor, count: float) -> tuple[float, float, float]:
+    """The share of the network beside a simple forecast, its gain, and the gain's standard error.
+
+    The share is 0 if the gain is at most one standard error.
+
+    Args:
+        simple, network (n, h, c): errors on the same windows, which neither was fitted to.
+        count: number of these windows without a common row.
+    """
+    change = (simple - network).nan_to_num().double()
+    length = float((change**2).sum())
+    share = float((simple.nan_to_num().double() * change).sum()) / length if length > 0 else 0.0
+    share = min(1.0, max(0.0, share))
+    both = simple - share * (simple - network)
+    gains = (simple.double() ** 2 - both.double() ** 2).flatten(1).nanmean(1)
+    gain = float(gains.mean())
+    noise = float(gains.std()) / count**0.5 if len(gains) > 1 else float("inf")
+    return (share if gain > noise else 0.0), gain, noise
+
+
+def conformal(rest: Tensor, levels: tuple[float, ...], count: float) -> Tensor:
+    """Margins (h, c, q): quantiles of what is left of the truth, per step and target.
+
+    With `count` windows the level q above 1/2 is raised to q (count + 1) / count, at most 1, and
+    lowered likewise below 1/2, so that a new window is covered with the probability q.
+
+    Args:
+        rest (n, h, c, q): truth minus the quantile without a margin; nan in gaps.
+        levels: of the quantiles.
+        count: number of windows without a common row.
+    """
+    margins = []
+    for i, level in enumerate(levels):
+        raised = min(1.0, max(level, 1 - level) * (count + 1) / count)
+        used = raised if level > 0.5 else 1 - raised if level < 0.5 else level
+        margins.append(torch.nanquantile(rest[..., i].double(), used, dim=0))
+    return torch.stack(margins, dim=-1).nan_to_num().float()
