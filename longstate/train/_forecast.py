@@ -202,7 +202,9 @@ class Forecaster:
             self.model,
             Windows(table, self.model.spec, first_unseen(table, self.facts, self.horizon)),
         )
-        return dataclasses.replace(scored, notes=(*scored.notes, *remarks(table, self.model)))
+        chosen = "" if self.choice is None else self.choice.words()
+        notes = (*scored.notes, *remarks(table, self.model))
+        return dataclasses.replace(scored, notes=notes, chosen=chosen)
 
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
