@@ -4,19 +4,21 @@
 
 Every part but the network is a linear map of the window, like `Line`; so all of them need the last
 `window` rows and nothing else. Bands are the network's own quantiles, moved so that they hold on
-windows that no part was fitted to (split conformal prediction; Vovk et al. 2005, Romano et al. 2019):
+windows that no part was fitted to: split conformal prediction (Vovk et al. 2005, Romano et al.
+2019). The margins are larger where the window moves more, by its mean absolute step:
 
-    quantile_q = forecast + (network_q - network if the network has a weight, else 0) + margin_q
+    quantile_q = forecast + (network_q - network if the network has a weight, else 0)
+                 + margin_q * step(window) / usual step
 
 Axes: p parts, b batch, w window, h horizon, c targets, q quantiles.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from longstate.errors import InputError, near
 from longstate.models._line import Forecast, Line, Window
@@ -28,7 +30,21 @@ if TYPE_CHECKING:
 
 PARTS = ("last value", "seasonal naive", "smoothing", "ridge", "line", "network")
 NETWORK = PARTS.index("network")
-CHOSEN = "chosen"
+MOST_STEPS = 3.0
+
+
+class Parts(NamedTuple):
+    """The forecasts of all parts for one batch, in scaled units.
+
+    Args:
+        points (p, b, h, c): the point forecasts.
+        offsets (b, h, c, q): distances of the network's quantiles from its point.
+        step (b, 1, c): how much the window moves, 1 if as usual.
+    """
+
+    points: Float[Tensor, "p b h c"]
+    offsets: Float[Tensor, "b h c q"]
+    step: Float[Tensor, "b 1 c"]
 
 
 class Fitted(AtLeastFloat32):
@@ -50,8 +66,8 @@ class Fitted(AtLeastFloat32):
 class Choice(AtLeastFloat32):
     """The parts and their weights.
 
-    `seen` was fitted without the test part and is what an evaluation scores; `now` was fitted to all
-    rows, if it was asked for, and forecasts.
+    `seen` was fitted without the test part; an evaluation scores it. `now`, if it was asked for,
+    was fitted to all rows; it forecasts.
 
     Args:
         spec: columns and lengths.
@@ -60,6 +76,7 @@ class Choice(AtLeastFloat32):
 
     weight: Tensor
     smoothing: Tensor
+    usual_step: Tensor
     naive_error: Tensor
 
     def __init__(self, spec: ForecastSpec, *, refitted: bool = True):
@@ -68,14 +85,15 @@ class Choice(AtLeastFloat32):
         c, w, h = len(spec.targets), spec.window, spec.horizon
         self.register_buffer("weight", torch.zeros(len(PARTS)))
         self.register_buffer("smoothing", torch.zeros(c, w, h))
+        self.register_buffer("usual_step", torch.ones(c))
         self.register_buffer("naive_error", torch.ones(c))
         self.seen = Fitted(spec)
         self.now = Fitted(spec) if refitted else None
 
     @classmethod
-    def of(cls, spec: ForecastSpec, tensors: Mapping[str, Tensor]) -> "Choice | None":
-        """The empty choice for the tensors of a model in a file; None where it has none."""
-        names = [name for name in tensors if name.startswith("choice.")]
+    def of(cls, spec: ForecastSpec, names: Iterable[str]) -> "Choice | None":
+        """The empty choice for a model whose tensors have these names; None where it has none."""
+        names = [name for name in names if name.startswith("choice.")]
         refitted = any(name.startswith("choice.now.") for name in names)
         return cls(spec, refitted=refitted) if names else None
 
@@ -105,14 +123,12 @@ class Choice(AtLeastFloat32):
             InputError: there is no such part.
         """
         fitted = self.seen if seen or self.now is None else self.now
-        points, offsets = self.points(model, window, fitted)
-        return self.of_points(points, offsets, fitted, method)
+        return self.of_parts(self.parts(model, window, fitted), fitted, method)
 
-    def points(
+    def parts(
         self, model: "ForecastModel", window: Window, fitted: Fitted, *, network: bool = True
-    ) -> tuple[Float[Tensor, "p b h c"], Float[Tensor, "b h c q"]]:
-        """The point forecasts of all parts, and the distances of the network's quantiles from its
-        point, in scaled units.
+    ) -> Parts:
+        """The forecasts of all parts.
 
         Args:
             model: of this choice.
@@ -136,30 +152,38 @@ class Choice(AtLeastFloat32):
         else:
             point = torch.full_like(zero, torch.nan)
             offsets = zero[..., None].expand(*zero.shape, len(self._spec.quantiles))
-        return torch.stack([*(last + part for part in linear), point]), offsets
+        points = torch.stack([*(last + part for part in linear), point])
+        return Parts(points, offsets, self._step(x))
+
+    def _step(self, x: Float[Tensor, "b w c"]) -> Float[Tensor, "b 1 c"]:
+        """Mean absolute step of the window over the usual one, from 1/3 to 3."""
+        if x.shape[1] < 2:
+            return torch.ones_like(x[:, :1])
+        step = x.diff(dim=1).abs().mean(1, keepdim=True) / self.usual_step.to(x.dtype)
+        return step.clamp(1 / MOST_STEPS, MOST_STEPS)
 
     def combined(self, points: Float[Tensor, "p b h c"]) -> Float[Tensor, "b h c"]:
         """The weighted mean; parts without a weight may be nan."""
         used = self.weight > 0
         return torch.tensordot(self.weight[used].to(points.dtype), points[used], dims=1)
 
-    def of_points(
-        self,
-        points: Float[Tensor, "p b h c"],
-        offsets: Float[Tensor, "b h c q"],
-        fitted: Fitted,
-        method: str | None,
-    ) -> Forecast:
+    def of_parts(self, parts: Parts, fitted: Fitted, method: str | None) -> Forecast:
         """A forecast with its quantiles, in scaled units."""
         if method is None:
-            index, point, network = 0, self.combined(points), bool(self.weight[NETWORK] > 0)
+            index, point = 0, self.combined(parts.points)
         else:
-            part = self._index(method)
-            index, point, network = 1 + part, points[part], part == NETWORK
-        quantiles = point[..., None] + fitted.margin[index].to(point.dtype)
-        if network:
-            quantiles = quantiles + offsets
+            index = 1 + self._index(method)
+            point = parts.points[index - 1]
+        margin = fitted.margin[index].to(point.dtype)
+        quantiles = point[..., None] + margin * parts.step[..., None]
+        if self.network_bands(index):
+            quantiles = quantiles + parts.offsets
         return Forecast(point, quantiles.sort(dim=-1).values)
+
+    def network_bands(self, index: int) -> bool:
+        """Whether bands are made of the network's quantiles: index 0 is the choice, 1 + i is part
+        i."""
+        return index == 1 + NETWORK or (index == 0 and bool(self.weight[NETWORK] > 0))
 
     def _index(self, method: str) -> int:
         if method not in PARTS:

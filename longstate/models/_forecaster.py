@@ -165,9 +165,7 @@ class ForecastModel(nn.Module):
         return x.clamp(self.spec.lower, self.spec.upper)
 
     @torch.no_grad()
-    def checked(
-        self, window: Window, method: str | None = None
-    ) -> tuple[Forecast, str | None]:
+    def checked(self, window: Window, method: str | None = None) -> tuple[Forecast, str | None]:
         """One checked forecast (b = 1), and a note on missing rows of the window, or None. See
         `chosen`.
 

@@ -159,7 +159,8 @@ def _lines(
         for fading in (0.0, *FADINGS)
     ]
     pairs = [
-        list(pair) for pair in zip(*(zip(f.fitted, f.checked, strict=True) for f in folds), strict=True)
+        list(pair)
+        for pair in zip(*(zip(f.fitted, f.checked, strict=True) for f in folds), strict=True)
     ]
     few = folds[-1].fitted[0].n < FEW * len(lags)
     lines = [

@@ -12,7 +12,7 @@
 Axes: p parts, n windows, h horizon, c targets, q quantiles.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from longstate.train._baselines import Linear
 from longstate.train._chosen import Chosen, Part
 from longstate.train._folds import independent
 from longstate.train._moments import Moments, sums_of
-from longstate.train._weights import best_share, conformal, simplex
+from longstate.train._weights import best_share, conformal, effective, simplex
 from longstate.train._windows import Split, Windows
 
 MOST_WINDOWS = 2048  # of one fold
@@ -39,17 +39,20 @@ class Errors:
     Args:
         point (p, n, h, c): truth minus forecast; nan where the network was left out.
         offset (n, h, c, q): of the network's quantiles from its point.
+        step (n, 1, c): how much the window moves.
         count: number of the windows without a common row.
     """
 
     point: Tensor
     offset: Tensor
+    step: Tensor
     count: float
 
     def __add__(self, other: "Errors") -> "Errors":
         return Errors(
             torch.cat([self.point, other.point], 1),
             torch.cat([self.offset, other.offset]),
+            torch.cat([self.step, other.step]),
             self.count + other.count,
         )
 
@@ -66,6 +69,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     """
     choice = model.choice = Choice(model.spec, refitted=refit)
     choice.smoothing.copy_(linear.weights)
+    _set_units(choice, model, linear.folds[0].fit.table.target, parts)
     every, last = _rolling(model, choice, linear)
     weight = simplex(every.point, [*choice.available[:NETWORK], False])
     share, gain, noise = 0.0, None, None
@@ -74,19 +78,15 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
         share, gain, noise = best_share(simple, last.point[NETWORK], last.count)
     choice.weight.copy_(weight * (1 - share))
     choice.weight[NETWORK] = share
-    calibration = last if share > 0 else every
-    _set_margins(choice, choice.seen, every, last)
+    calibrated = now = _set_margins(choice, choice.seen, every, last)
     moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.validation)
     linear.solve(moments, choice.seen.line, choice.seen.ridge)
-    now = calibration.count
     if choice.now is not None:
         test = Windows(linear.folds[0].fit.table, model.spec, parts.validation, parts.rows)
         tested = _errors(model, choice, test)
-        _set_margins(choice, choice.now, every + tested, last + tested)
+        now = _set_margins(choice, choice.now, every + tested, last + tested)
         moments = _more(model, linear, moments, parts.validation, parts.rows)
         linear.solve(moments, choice.now.line, choice.now.ridge)
-        now += tested.count
-    _set_naive_error(choice, model, linear.folds[0].fit.table.target[: parts.validation])
     return Chosen(
         parts=tuple(
             Part(
@@ -103,7 +103,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
         folds=len(linear.folds),
         windows=every.point.shape[1],
         independent=every.count,
-        calibrated=calibration.count,
+        calibrated=calibrated,
         now=now,
         gain=gain,
         noise=noise,
@@ -126,7 +126,7 @@ def _rolling(model: ForecastModel, choice: Choice, linear: Linear) -> tuple[Erro
     for more in found[1:]:
         every = every + more
     count = independent([fold.check for fold in linear.folds])
-    return Errors(every.point, every.offset, count), found[-1]
+    return replace(every, count=count), found[-1]
 
 
 def _errors(
@@ -140,26 +140,29 @@ def _errors(
     found = []
     for part in np.array_split(indices, -(-len(indices) // 128)):
         batch = windows.batch(part)
-        points, offset = choice.points(model, batch.window, choice.seen, network=network)
+        points, offsets, step = choice.parts(model, batch.window, choice.seen, network=network)
         truth = torch.where(batch.present, model.scale(batch.future), torch.nan)
-        found.append((truth - points, offset))
-    points, offsets = zip(*found, strict=True)
-    return Errors(torch.cat(points, 1), torch.cat(offsets), independent([windows]))
+        found.append((truth - points, offsets, step))
+    errors, distances, steps = zip(*found, strict=True)
+    return Errors(
+        torch.cat(errors, 1), torch.cat(distances), torch.cat(steps), independent([windows])
+    )
 
 
-def _set_margins(choice: Choice, fitted: Fitted, every: Errors, last: Errors) -> None:
-    """The margins of the choice, and of every part alone."""
-    levels = choice.levels
-    if not levels:
-        return
-    whole = last if choice.weight[NETWORK] > 0 else every
+def _set_margins(choice: Choice, fitted: Fitted, every: Errors, last: Errors) -> float:
+    """Set the margins of the choice, and of every part alone; returns the number of independent
+    windows that those of the choice rest on."""
+    levels, counts = choice.levels, []
     for i in range(1 + len(PARTS)):
-        network = bool(choice.weight[NETWORK] > 0) if i == 0 else i == 1 + NETWORK
-        seen = last if network else whole if i == 0 else every
+        network = choice.network_bands(i)
+        seen = last if network else every
         point = choice.combined(seen.point) if i == 0 else seen.point[i - 1]
-        rest = point[..., None].expand(*point.shape, len(levels))
-        rest = rest - seen.offset if network else rest
-        fitted.margin[i] = conformal(rest, levels, seen.count)
+        counts.append(effective(point, seen.count))
+        if levels:
+            rest = point[..., None].expand(*point.shape, len(levels))
+            rest = (rest - seen.offset if network else rest) / seen.step[..., None]
+            fitted.margin[i] = conformal(rest, levels, counts[-1])
+    return counts[0]
 
 
 def _more(
@@ -171,8 +174,12 @@ def _more(
     return [a + b for a, b in zip(moments, more, strict=True)]
 
 
-def _set_naive_error(choice: Choice, model: ForecastModel, target: np.ndarray) -> None:
-    """Mean absolute seasonal difference in units of the scale, for MASE."""
-    season = model.spec.season if model.spec.season < len(target) else 1
-    error = torch.from_numpy(np.abs(target[season:] - target[:-season]).mean(0)) / model.scale.unit
+def _set_units(choice: Choice, model: ForecastModel, target: np.ndarray, parts: Split) -> None:
+    """Mean absolute step of the training part in scaled units; and mean absolute seasonal
+    difference of training and validation over the standard deviation, for MASE."""
+    scaled = model.scale(torch.from_numpy(np.array(target[: parts.train])))
+    choice.usual_step.copy_(scaled.diff(dim=0).abs().mean(0).clamp_min(1e-12))
+    seen = target[: parts.validation]
+    season = model.spec.season if model.spec.season < len(seen) else 1
+    error = torch.from_numpy(np.abs(seen[season:] - seen[:-season]).mean(0)) / model.scale.unit
     choice.naive_error.copy_(error.clamp_min(1e-12))

@@ -31,8 +31,8 @@ class Chosen:
         error, rolling: of the choice, as in `Part`.
         folds: number of folds. windows: that were forecast in all of them.
         independent: number of these windows without a common row.
-        calibrated: the same for the windows that the bands of an evaluation rest on; `now` for
-            those of a forecast.
+        calibrated: number of independent windows that are worth as much as those that the bands of
+            an evaluation rest on; see `effective`. now: the same for forecasts.
         gain, noise: by how much the network lowers the error, and the standard error of that; None
             where there were too few windows to tell.
         refitted: whether the simple methods were fitted to all rows at the end.
@@ -83,8 +83,8 @@ class Chosen:
         )
         if self.calibrated < 10:
             found.append(
-                f"The bands rest on only {self.calibrated:.1f} windows without a common row, so "
-                "they are wide and uncertain."
+                f"The bands rest on windows that are worth only {self.calibrated:.1f} independent "
+                "ones, so they are wide and uncertain."
             )
         if self.refitted:
             found.append(

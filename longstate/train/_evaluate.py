@@ -46,12 +46,13 @@ def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecas
         point, quantiles = model(batch.window)
         points |= {"model": point, "ridge": model.raw(model.scaled_ridge(batch.window))}
         return _Forecasts(points, quantiles, quantiles)
-    parts, offsets = choice.points(model, batch.window, choice.seen)
-    chosen = choice.of_points(parts, offsets, choice.seen, None)
+    parts = choice.parts(model, batch.window, choice.seen)
+    chosen = choice.of_parts(parts, choice.seen, None)
     point, quantiles = model.unscaled(chosen)
-    before = Forecast(chosen.point, (chosen.point[..., None] + offsets).sort(dim=-1).values)
+    before = Forecast(chosen.point, (chosen.point[..., None] + parts.offsets).sort(dim=-1).values)
     points["model"] = point
-    points |= {n: model.raw(p) for n, p in zip(PARTS, parts, strict=True) if n not in points}
+    new = {name: part for name, part in zip(PARTS, parts.points, strict=True) if name not in points}
+    points |= {name: model.raw(part) for name, part in new.items()}
     return _Forecasts(points, quantiles, model.unscaled(before).quantiles)
 
 
@@ -85,7 +86,9 @@ class _Sums:
             self.squared[method] += (present * error**2).sum((0, 2))
             self.absolute[method] += (present * error.abs()).sum((0, 2))
             if model.choice is not None:
-                self.naive[method] += float((present * error.abs() / model.choice.naive_error).sum())
+                self.naive[method] += float(
+                    (present * error.abs() / model.choice.naive_error).sum()
+                )
             size = (y.abs() + point.abs()).clamp_min(1e-300)
             self.relative[method] += float((present * 200 * (point - y).abs() / size).sum())
         if model.spec.quantiles:

@@ -24,8 +24,8 @@ class Score:
         mase: absolute error over that of the seasonal naive method, one step ahead, on training and
             validation; None for forecasters of older versions.
         smape: mean of 200 |error| / (|truth| + |forecast|), in percent.
-        crps: continuous ranked probability score, scaled units. Of the model: twice the mean pinball
-            loss of its quantiles. Of methods without quantiles it is the absolute error.
+        crps: continuous ranked probability score, scaled units. Of the model: twice the mean
+            pinball loss of its quantiles. Of methods without quantiles: the absolute error.
     """
 
     method: str
@@ -57,8 +57,8 @@ class Band:
             return None
         how = "too narrow" if self.observed < self.level else "too wide"
         return (
-            f"The {100 * self.level:.0f} % bands are {how}: they held {100 * self.observed:.0f} % of "
-            "the true values."
+            f"The {100 * self.level:.0f} % bands are {how}: they held {100 * self.observed:.0f} % "
+            "of the true values."
         )
 
 
@@ -133,8 +133,8 @@ class ForecastEvaluation:
         return next(s for s in self.scores if s.method == method)
 
     def verdict(self) -> tuple[str, ...]:
-        """One sentence per other method: by how much the model is better or worse, with both errors;
-        and one for each band that holds too little or too much."""
+        """One sentence per other method: by how much the model is better or worse, with both
+        errors; and one for each band that holds too little or too much."""
         model = self.score("model")
         found = [
             f"The model is {other.method}." if other.method == self.chosen

@@ -6,6 +6,8 @@ Where the validation part holds enough horizons, it is the only fold. Otherwise 
 training and validation is divided into several, and everything is fitted again before each.
 """
 
+from itertools import pairwise
+
 from longstate.errors import InputError
 from longstate.models import ForecastSpec
 from longstate.train._table import Table
@@ -24,7 +26,7 @@ def folds(table: Table, spec: ForecastSpec, parts: Split) -> list[tuple[Windows,
     first = max(parts.validation // 2, spec.window + 3 * spec.horizon)
     cuts = [first + k * (parts.train - first) // (FOLDS - 1) for k in range(FOLDS)]
     found = []
-    for cut, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for cut, end in pairwise(cuts):
         if cut < end:
             found += _fold(table, spec, cut, min(end - 1 + spec.horizon, parts.validation))
     return [*found, last]

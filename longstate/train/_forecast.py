@@ -3,19 +3,17 @@
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from longstate._facts import read
 from longstate.errors import InputError
-from longstate.models import ForecastModel, ForecastSpec, layer_class, make_layer
-from longstate.models._block import Gate, resolve
+from longstate.models import ForecastModel, ForecastSpec, make_layer
 from longstate.models._choice import Choice
 from longstate.models._remarks import unseen_columns
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
@@ -42,8 +40,8 @@ from longstate.train._keeping import Keeping, Progress
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
 from longstate.train._old_names import renamed
-from longstate.train._patterns import layer_names, layer_pattern
-from longstate.train._prepare import CONSTANT, Bounds, identity_of, plan, solve
+from longstate.train._patterns import default_gate, layer_names, layer_pattern
+from longstate.train._prepare import CONSTANT, Bounds, plan, run_identity, solve
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
@@ -53,8 +51,8 @@ from longstate.train._windows import Split, Windows
 class Forecaster:
     """Simple methods, and a state space network for what a linear regression leaves over.
 
-    The forecast is a weighted mean of seasonal naive, exponential smoothing, ridge regressions and
-    the network, with weights from validation; see `longstate.train._choice`.
+    The forecast is a weighted mean of the last value, seasonal naive, exponential smoothing, ridge
+    regressions and the network, with weights from validation; `choice` tells them.
 
         Forecaster(horizon=96).fit(frame, target="OT").predict(frame)
 
@@ -159,7 +157,7 @@ class Forecaster:
         spec, parts = plan(table, self.horizon, window, self.season, self.quantiles, split, bounds)
         facts = facts_of(table, parts, split, found)
         with checkpoint.run_folder(out):
-            spec = dataclasses.replace(spec, gate=begun.get("gate") or self._gate())
+            spec = dataclasses.replace(spec, gate=begun.get("gate") or default_gate(self.layers))
             self._made = None if self.training.shrink_to else self._made
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
@@ -198,10 +196,8 @@ class Forecaster:
     def evaluate(self, frame: Data) -> ForecastEvaluation:
         """Score the rows of `frame` that were not used for training or validation."""
         table = self._table(frame)
-        scored = evaluate(
-            self.model,
-            Windows(table, self.model.spec, first_unseen(table, self.facts, self.horizon)),
-        )
+        first = first_unseen(table, self.facts, self.horizon)
+        scored = evaluate(self.model, Windows(table, self.model.spec, first))
         chosen = "" if self.choice is None else self.choice.words()
         notes = (*scored.notes, *remarks(table, self.model))
         return dataclasses.replace(scored, notes=notes, chosen=chosen)
@@ -252,7 +248,7 @@ class Forecaster:
         self.facts = {name: value for name, value in facts.items() if name not in settings}
         return self
 
-    def _build(self, spec: ForecastSpec, tensors: Mapping[str, Tensor] = {}) -> ForecastModel:
+    def _build(self, spec: ForecastSpec, tensors: Iterable[str] = ()) -> ForecastModel:
         size = self.size
         made = (layer_maker(x, f"made[{i}]") for i, x in enumerate(self._made or ()))
         layers: Any = lambda _: next(made)()  # noqa: E731
@@ -263,11 +259,6 @@ class Forecaster:
         model = ForecastModel(spec, layers, **sizes)
         model.choice = Choice.of(spec, tensors)
         return model
-
-    def _gate(self) -> Gate:
-        """The gate after each layer: the layers' own default."""
-        gates = {resolve("auto", layer_class(name)) for name in self.layers}
-        return gates.pop() if len(gates) == 1 else "auto"
 
     def _fit(
         self,
@@ -283,16 +274,9 @@ class Forecaster:
         training, validation = linear.folds[-1].fit, linear.folds[-1].check
         more = [CONSTANT.format(name) for name in constant] + remarks(table, self.model)
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
-        identity = {
-            "data": table.digest(table.rows)[:16],
-            **identity_of(spec),
-            **dataclasses.asdict(parts),
-            **dataclasses.asdict(self.size),
-            **dataclasses.asdict(self.training),
-            "layers": ",".join(self.layers),
-            "seed": self.seed,
-        }
-        identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
+        settings = {**dataclasses.asdict(self.size), **dataclasses.asdict(self.training)}
+        settings |= {"layers": ",".join(self.layers), "seed": self.seed}
+        identity = run_identity(table, spec, parts, settings)
 
         def ended(history: TrainingHistory) -> None:
             if self.training.shrink_to is not None:

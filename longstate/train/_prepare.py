@@ -132,6 +132,20 @@ def identity_of(spec: ForecastSpec) -> dict[str, Any]:
     return facts
 
 
+def run_identity(
+    table: Table, spec: ForecastSpec, parts: Split, settings: dict[str, Any]
+) -> dict[str, str]:
+    """The data and all settings of a run, as text, by which its checkpoint is known.
+
+    Args:
+        table, spec, parts: the data and its division.
+        settings: further ones, by name.
+    """
+    identity = {"data": table.digest(table.rows)[:16], **identity_of(spec), **asdict(parts)}
+    identity |= settings
+    return {name.replace("_", " "): str(value) for name, value in identity.items()}
+
+
 @torch.no_grad()
 def _line_error(table: Table, spec: ForecastSpec, parts: Split) -> float:
     """Mean squared error of the line alone on the validation part, in the data's own units."""

@@ -8,6 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+MOST_COLUMNS = 64  # of the errors, for their autocorrelation
 SMALL = 1e-3  # a part is left out where that costs less, as a share of the error
 
 
@@ -69,6 +70,27 @@ def best_share(simple: Tensor, network: Tensor, count: float) -> tuple[float, fl
     return (share if gain > noise else 0.0), gain, noise
 
 
+def effective(error: Tensor, least: float) -> float:
+    """The number of independent windows that are worth as much as these, which overlap.
+
+        n / (1 + 2 sum_k r_k),   r_k the autocorrelation of |error| at lag k, until it is negative
+
+    Args:
+        error (n, h, c): of windows in order; nan in gaps.
+        least: the least number, and n is the largest.
+    """
+    n = len(error)
+    columns = error.flatten(1)
+    columns = columns[:, :: max(1, columns.shape[1] // MOST_COLUMNS)].abs().double()
+    z = (columns - columns.nanmean(0)).nan_to_num()
+    power = torch.fft.rfft(z, 2 * n, dim=0).abs() ** 2
+    covariance = torch.fft.irfft(power, dim=0)[:n].sum(1) / torch.arange(n, 0, -1)
+    r = covariance[1 : n // 2] / covariance[0].clamp_min(1e-300)
+    negative = torch.nonzero(r <= 0).flatten()
+    r = r[: int(negative[0])] if len(negative) else r
+    return min(max(n / (1 + 2 * float(r.sum())), least), max(n, least))
+
+
 def conformal(rest: Tensor, levels: tuple[float, ...], count: float) -> Tensor:
     """Margins (h, c, q): quantiles of what is left of the truth, per step and target.
 
@@ -78,7 +100,7 @@ def conformal(rest: Tensor, levels: tuple[float, ...], count: float) -> Tensor:
     Args:
         rest (n, h, c, q): truth minus the quantile without a margin; nan in gaps.
         levels: of the quantiles.
-        count: number of windows without a common row.
+        count: number of independent windows; see `effective`.
     """
     margins = []
     for i, level in enumerate(levels):
