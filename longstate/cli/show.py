@@ -87,13 +87,15 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
     title = (
         f"{', '.join(e.targets)}: {e.windows} windows, horizon {e.horizon}, {e.first} to {e.last}"
     )
-    head = ("method", "MSE", "MAE", "MASE", "sMAPE", "CRPS", "MSE, first step", "MSE, last step")
+    head = ("method", "MSE", "MAE", "CRPS", "MASE", "sMAPE")
     rows = []
     for s in e.scores:
-        figures = (s.mse, s.mae, s.mase, s.smape, s.crps, s.mse_by_step[0], s.mse_by_step[-1])
-        name = f"seasonal naive ({e.season} rows)" if s.method == "seasonal naive" else s.method
-        rows.append([name, *("-" if x is None else f"{x:.4f}" for x in figures)])
-    caption = "errors in units of the training part's deviation; sMAPE in percent"
+        figures = (s.mse, s.mae, s.crps, s.mase, s.smape)
+        rows.append([s.method, *("-" if x is None else f"{x:.4f}" for x in figures)])
+    caption = (
+        "MSE, MAE and CRPS in units of the training part's deviation, sMAPE in percent; a season "
+        f"has {e.season} rows"
+    )
     show_table(title, head, rows, caption=caption)
     if e.quantiles:
         found = ", ".join(

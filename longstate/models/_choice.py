@@ -147,7 +147,7 @@ class Choice(AtLeastFloat32):
         smoothing = torch.einsum("bwc,cwh->bhc", x, self.smoothing.to(x.dtype))
         linear = [zero, naive, smoothing, fitted.ridge(features), fitted.line(features)]
         if network:
-            point, quantiles = model.scaled(window)
+            point, quantiles = model(window, scaled=True)
             offsets = quantiles - point[..., None]
         else:
             point = torch.full_like(zero, torch.nan)

@@ -85,7 +85,7 @@ class ForecastModel(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
-        def __call__(self, window: Window) -> Forecast: ...
+        def __call__(self, window: Window, scaled: bool = False) -> Forecast: ...
 
     def save(self, path: str | Path) -> None:
         """Write description and weights to one safetensors file, atomically.
@@ -128,9 +128,10 @@ class ForecastModel(nn.Module):
 
         return build(make, tensors, path)
 
-    def forward(self, window: Window) -> Forecast:
-        """The network's forecast, in the data's own units."""
-        return self.unscaled(self.scaled(window))
+    def forward(self, window: Window, scaled: bool = False) -> Forecast:
+        """The network's forecast, in the data's own units or in scaled units."""
+        forecast = self.scaled(window)
+        return forecast if scaled else self.unscaled(forecast)
 
     def chosen(self, window: Window, method: str | None = None) -> Forecast:
         """The forecast of the choice, in the data's own units; that of the network if there is no

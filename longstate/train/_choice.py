@@ -5,7 +5,8 @@
 2. The network gets the share with the least error beside them, on the windows of the validation
    part, which it was not fitted to. It gets none if that gains less than one standard error: its
    training stopped at its best moment on these windows, so that a small gain is chance.
-3. Margins: for each step and target, quantiles of the errors on these windows; see `conformal`.
+3. Margins: for each step and target, quantiles of the errors on the windows of the validation
+   part, or of all folds if the former are too few; see `conformal`.
 4. Ridge and line are fitted again: to training and validation for an evaluation, and to all rows
    for forecasts. Their margins come from the errors before that.
 
@@ -22,7 +23,7 @@ from longstate.models import ForecastModel
 from longstate.models._choice import NETWORK, PARTS, Choice, Fitted
 from longstate.train._baselines import Linear
 from longstate.train._chosen import Chosen, Part
-from longstate.train._folds import independent
+from longstate.train._folds import ENOUGH, independent
 from longstate.train._moments import Moments, sums_of
 from longstate.train._weights import best_share, conformal, effective, simplex
 from longstate.train._windows import Split, Windows
@@ -155,9 +156,12 @@ def _set_margins(choice: Choice, fitted: Fitted, every: Errors, last: Errors) ->
     levels, counts = choice.levels, []
     for i in range(1 + len(PARTS)):
         network = choice.network_bands(i)
-        seen = last if network else every
-        point = choice.combined(seen.point) if i == 0 else seen.point[i - 1]
-        counts.append(effective(point, seen.count))
+        for seen in (last, every):
+            point = choice.combined(seen.point) if i == 0 else seen.point[i - 1]
+            count = effective(point, seen.count)
+            if network or count >= ENOUGH:  # earlier folds were fitted to fewer rows
+                break
+        counts.append(count)
         if levels:
             rest = point[..., None].expand(*point.shape, len(levels))
             rest = (rest - seen.offset if network else rest) / seen.step[..., None]
