@@ -1,7 +1,7 @@
 """Choose the forecast: weights of the simple methods and of the network, and margins of the bands.
 
 1. The simple methods get the weights, at least 0 with sum 1, with the least squared error on all
-   folds. A method is left out where that costs less than a thousandth.
+   folds. The fewest methods are taken whose error is not larger than can be chance.
 2. The network gets the share with the least error beside them, on the windows of the validation
    part, which it was not fitted to. It gets none if that gains less than one standard error: its
    training stopped at its best moment on these windows, so that a small gain is chance.
@@ -72,7 +72,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     choice.smoothing.copy_(linear.weights)
     _set_units(choice, model, linear.folds[0].fit.table.target, parts)
     every, last = _rolling(model, choice, linear)
-    weight = simplex(every.point, [*choice.available[:NETWORK], False])
+    weight = simplex(every.point, [*choice.available[:NETWORK], False], every.count)
     share, gain, noise = 0.0, None, None
     if last.count >= FEWEST:
         simple = torch.tensordot(weight[:NETWORK], last.point[:NETWORK], dims=1)

@@ -51,7 +51,7 @@ class Smoothings:
         self.window, self.horizon = window, horizon
         self.season = season if 2 * season <= window else 1
         self.settings = [s for s in SETTINGS if self.season > 1 or s.season == 0]
-        self._read = max(min(window, LONGEST), 2 * self.season)
+        self._read = min(window, max(LONGEST, 2 * self.season))
         self._level, self._trend, self._seasons = self._run()
 
     def weights(self, index: int) -> np.ndarray:

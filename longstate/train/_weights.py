@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 MOST_COLUMNS = 64  # of the errors, for their autocorrelation
-SMALL = 1e-3  # a part is left out where that costs less, as a share of the error
 
 
-def simplex(error: Tensor, allowed: list[bool]) -> Tensor:
+def simplex(error: Tensor, allowed: list[bool], count: float) -> Tensor:
     """Weights (p), at least 0 with sum 1, of the mean with the least squared error.
 
-    All sets of parts are tried. Of those within `SMALL` of the best, it is one of the smallest; so
-    no part alone has a smaller error than the mean.
+    All sets of parts are tried. Of those whose error is within a share of 1 / count of the least,
+    the smallest is taken, because so much can be chance. No part alone has a smaller error.
 
     Args:
         error (p, n, h, c): of each part; nan in gaps.
         allowed (p): whether a part may be used.
+        count: number of windows without a common row.
     """
     flat = error.flatten(1).nan_to_num().double()
     gram = flat @ flat.T
@@ -33,7 +33,7 @@ def simplex(error: Tensor, allowed: list[bool]) -> Tensor:
                 loss = float(weight @ gram[list(part)][:, list(part)] @ weight)
                 found.append((loss, part, weight))
     least = min(loss for loss, _, _ in found)
-    near = [x for x in found if x[0] <= (1 + SMALL) * least]
+    near = [x for x in found if x[0] <= (1 + 1 / count) * least]
     _, part, weight = min(near, key=lambda x: (len(x[1]), x[0]))
     weights = torch.zeros(len(allowed))
     weights[list(part)] = weight.float()
