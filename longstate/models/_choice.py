@@ -47,8 +47,16 @@ class Parts(NamedTuple):
     step: Float[Tensor, "b 1 c"]
 
 
-class Fitted(AtLeastFloat32):
-    """What was fitted to the same rows: ridge, line, and the margins of every forecast.
+class Fitted(NamedTuple):
+    """What was fitted to the same rows. margin (1 + p, h, c, q): of the choice, and each part."""
+
+    ridge: Line
+    line: Line
+    margin: Tensor
+
+
+class Refitted(AtLeastFloat32):
+    """Ridge, line and margins that were fitted to all rows.
 
     Args:
         spec: columns and lengths.
@@ -59,15 +67,18 @@ class Fitted(AtLeastFloat32):
     def __init__(self, spec: ForecastSpec):
         super().__init__()
         self.ridge, self.line = Line(spec), Line(spec)
-        shape = (1 + len(PARTS), spec.horizon, len(spec.targets), len(spec.quantiles))
-        self.register_buffer("margin", torch.zeros(shape))
+        self.register_buffer("margin", _no_margin(spec))
+
+
+def _no_margin(spec: ForecastSpec) -> Tensor:
+    return torch.zeros(1 + len(PARTS), spec.horizon, len(spec.targets), len(spec.quantiles))
 
 
 class Choice(AtLeastFloat32):
     """The parts and their weights.
 
-    `seen` was fitted without the test part; an evaluation scores it. `now`, if it was asked for,
-    was fitted to all rows; it forecasts.
+    `margin` is from validation, and belongs to ridge and line of the model, which were fitted to
+    the training part: an evaluation scores them. `now`, if it was asked for, forecasts.
 
     Args:
         spec: columns and lengths.
@@ -75,6 +86,7 @@ class Choice(AtLeastFloat32):
     """
 
     weight: Tensor
+    margin: Tensor
     smoothing: Tensor
     usual_step: Tensor
     naive_error: Tensor
@@ -87,8 +99,8 @@ class Choice(AtLeastFloat32):
         self.register_buffer("smoothing", torch.zeros(c, w, h))
         self.register_buffer("usual_step", torch.ones(c))
         self.register_buffer("naive_error", torch.ones(c))
-        self.seen = Fitted(spec)
-        self.now = Fitted(spec) if refitted else None
+        self.register_buffer("margin", _no_margin(spec))
+        self.now = Refitted(spec) if refitted else None
 
     @classmethod
     def of(cls, spec: ForecastSpec, names: Iterable[str]) -> "Choice | None":
@@ -108,21 +120,24 @@ class Choice(AtLeastFloat32):
         seasonal = self._spec.window >= self._spec.season
         return tuple(seasonal or name != "seasonal naive" for name in PARTS)
 
-    def forecast(
-        self, model: "ForecastModel", window: Window, method: str | None, *, seen: bool = False
-    ) -> Forecast:
+    def fitted(self, model: "ForecastModel", *, refitted: bool = False) -> Fitted:
+        """What was fitted to the training part; or to all rows, where there is such."""
+        if refitted and self.now is not None:
+            return Fitted(self.now.ridge, self.now.line, self.now.margin)
+        return Fitted(model.ridge, model.line, self.margin)
+
+    def forecast(self, model: "ForecastModel", window: Window, method: str | None) -> Forecast:
         """In scaled units.
 
         Args:
             model: of this choice.
             window: the input.
             method: one of `PARTS`; None for the choice.
-            seen: by what was fitted without the test part.
 
         Raises:
             InputError: there is no such part.
         """
-        fitted = self.seen if seen or self.now is None else self.now
+        fitted = self.fitted(model, refitted=True)
         return self.of_parts(self.parts(model, window, fitted), fitted, method)
 
     def parts(

@@ -7,8 +7,8 @@
    training stopped at its best moment on these windows, so that a small gain is chance.
 3. Margins: for each step and target, quantiles of the errors on the windows of the validation
    part, or of all folds if the former are too few; see `conformal`.
-4. Ridge and line are fitted again: to training and validation for an evaluation, and to all rows
-   for forecasts. Their margins come from the errors before that.
+4. For forecasts ridge and line are fitted again to all rows, and the errors in the test part count
+   for the margins too. An evaluation scores what was fitted to the training part.
 
 Axes: p parts, n windows, h horizon, c targets, q quantiles.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from longstate.models import ForecastModel
 from longstate.models._choice import NETWORK, PARTS, Choice, Fitted
+from longstate.models._line import Line
 from longstate.train._baselines import Linear
 from longstate.train._chosen import Chosen, Part
 from longstate.train._folds import ENOUGH, independent
@@ -79,14 +80,12 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
         share, gain, noise = best_share(simple, last.point[NETWORK], last.count)
     choice.weight.copy_(weight * (1 - share))
     choice.weight[NETWORK] = share
-    calibrated = now = _set_margins(choice, choice.seen, every, last)
-    moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.validation)
-    linear.solve(moments, choice.seen.line, choice.seen.ridge)
+    calibrated = now = _set_margins(choice, choice.margin, every, last)
     if choice.now is not None:
         test = Windows(linear.folds[0].fit.table, model.spec, parts.validation, parts.rows)
-        tested = _errors(model, choice, test)
-        now = _set_margins(choice, choice.now, every + tested, last + tested)
-        moments = _more(model, linear, moments, parts.validation, parts.rows)
+        tested = _errors(model, choice.fitted(model), test)
+        now = _set_margins(choice, choice.now.margin, every + tested, last + tested)
+        moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.rows)
         linear.solve(moments, choice.now.line, choice.now.ridge)
     return Chosen(
         parts=tuple(
@@ -118,11 +117,12 @@ def _square(error: Tensor) -> float:
 
 def _rolling(model: ForecastModel, choice: Choice, linear: Linear) -> tuple[Errors, Errors]:
     """The errors on the windows of all folds, and on those of the last fold alone."""
+    fitted = Fitted(Line(model.spec), Line(model.spec), choice.margin)
     found = []
     for fold in linear.folds:
-        linear.solve(fold.fitted, choice.seen.line, choice.seen.ridge)
+        linear.solve(fold.fitted, fitted.line, fitted.ridge)
         network = fold is linear.folds[-1]
-        found.append(_errors(model, choice, fold.check, network=network))
+        found.append(_errors(model, fitted, fold.check, network=network))
     every = found[0]
     for more in found[1:]:
         every = every + more
@@ -131,17 +131,18 @@ def _rolling(model: ForecastModel, choice: Choice, linear: Linear) -> tuple[Erro
 
 
 def _errors(
-    model: ForecastModel, choice: Choice, windows: Windows, *, network: bool = True
+    model: ForecastModel, fitted: Fitted, windows: Windows, *, network: bool = True
 ) -> Errors:
     """The errors on evenly spaced windows."""
-    spec = model.spec
+    spec, choice = model.spec, model.choice
+    assert choice is not None
     most = min(MOST_WINDOWS, max(1, MOST_NUMBERS // (spec.horizon * len(spec.targets))))
     n = len(windows)
     indices = np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
     found = []
     for part in np.array_split(indices, -(-len(indices) // 128)):
         batch = windows.batch(part)
-        points, offsets, step = choice.parts(model, batch.window, choice.seen, network=network)
+        points, offsets, step = choice.parts(model, batch.window, fitted, network=network)
         truth = torch.where(batch.present, model.scale(batch.future), torch.nan)
         found.append((truth - points, offsets, step))
     errors, distances, steps = zip(*found, strict=True)
@@ -150,7 +151,7 @@ def _errors(
     )
 
 
-def _set_margins(choice: Choice, fitted: Fitted, every: Errors, last: Errors) -> float:
+def _set_margins(choice: Choice, margin: Tensor, every: Errors, last: Errors) -> float:
     """Set the margins of the choice, and of every part alone; returns the number of independent
     windows that those of the choice rest on."""
     levels, counts = choice.levels, []
@@ -165,7 +166,7 @@ def _set_margins(choice: Choice, fitted: Fitted, every: Errors, last: Errors) ->
         if levels:
             rest = point[..., None].expand(*point.shape, len(levels))
             rest = (rest - seen.offset if network else rest) / seen.step[..., None]
-            fitted.margin[i] = conformal(rest, levels, counts[-1])
+            margin[i] = conformal(rest, levels, counts[-1])
     return counts[0]
 
 

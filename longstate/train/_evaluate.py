@@ -35,7 +35,7 @@ class _Forecasts(NamedTuple):
 
 
 def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecasts:
-    """By what was fitted without the test part."""
+    """By what was fitted to the training part."""
     points = {
         "model": torch.empty(0),
         "last value": last_value(windows, batch),
@@ -46,8 +46,9 @@ def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecas
         point, quantiles = model(batch.window)
         points |= {"model": point, "ridge": model.raw(model.scaled_ridge(batch.window))}
         return _Forecasts(points, quantiles, quantiles)
-    parts = choice.parts(model, batch.window, choice.seen)
-    chosen = choice.of_parts(parts, choice.seen, None)
+    fitted = choice.fitted(model)
+    parts = choice.parts(model, batch.window, fitted)
+    chosen = choice.of_parts(parts, fitted, None)
     point, quantiles = model.unscaled(chosen)
     before = Forecast(chosen.point, (chosen.point[..., None] + parts.offsets).sort(dim=-1).values)
     points["model"] = point
