@@ -48,7 +48,7 @@ class Parts(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What was fitted to the same rows. margin (1 + p, h, c, q): of the choice, and each part."""
+    """Fitted to the same rows. margin (1 + p, h, c, q): of the choice, then of each part."""
 
     ridge: Line
     line: Line
