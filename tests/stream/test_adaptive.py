@@ -34,7 +34,7 @@ def held(model, rate, values, steps=0):
 
 @pytest.fixture(scope="module")
 def other():
-    """An autoregression, of which each step is like that of the noise, but its errors are larger."""
+    """An autoregression whose steps are like those of the noise, but whose errors are larger."""
     values = [0.0]
     for error in np.random.default_rng(1).standard_normal(800):
         values.append(0.9 * values[-1] + 1.4 * error)
