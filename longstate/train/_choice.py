@@ -1,7 +1,7 @@
 """Choose the forecast: weights of the simple methods and of the network, and margins of the bands.
 
 1. The simple methods get the weights, at least 0 with sum 1, with the least squared error on all
-   folds. The fewest methods are taken whose error is not larger than can be chance.
+   folds. More than one is taken where that gains more than two standard errors.
 2. The network gets the share with the least error beside them, on the windows of the validation
    part, which it was not fitted to. It gets none if that gains less than one standard error: its
    training stopped at its best moment on these windows, so that a small gain is chance.
@@ -19,13 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longstate.errors import InputError
 from longstate.models import ForecastModel
 from longstate.models._choice import NETWORK, PARTS, Choice, Fitted
 from longstate.models._line import Line
 from longstate.train._baselines import Linear
 from longstate.train._chosen import Chosen, Part
 from longstate.train._folds import ENOUGH, independent
+from longstate.train._forecast_task import check_size
 from longstate.train._moments import Moments, sums_of
+from longstate.train._table import Table
 from longstate.train._weights import best_share, conformal, effective, simplex
 from longstate.train._windows import Split, Windows
 
@@ -67,11 +70,14 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
         model: trained, in evaluation mode.
         linear: its simple methods.
         parts: ends of training, validation and test.
-        refit: fit the simple methods to all rows too.
+        refit: fit the simple methods to all rows too, unless the test part has values that are too
+            large.
     """
+    table = linear.folds[0].fit.table
+    refit = refit and _is_usable(model, table)
     choice = model.choice = Choice(model.spec, refitted=refit)
     choice.smoothing.copy_(linear.weights)
-    _set_units(choice, model, linear.folds[0].fit.table.target, parts)
+    _set_units(choice, model, table.target, parts)
     every, last = _rolling(model, choice, linear)
     weight = simplex(every.point, [*choice.available[:NETWORK], False], every.count)
     share, gain, noise = 0.0, None, None
@@ -82,7 +88,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     choice.weight[NETWORK] = share
     calibrated = now = _set_margins(choice, choice.margin, every, last)
     if choice.now is not None:
-        test = Windows(linear.folds[0].fit.table, model.spec, parts.validation, parts.rows)
+        test = Windows(table, model.spec, parts.validation, parts.rows)
         tested = _errors(model, choice.fitted(model), test)
         now = _set_margins(choice, choice.now.margin, every + tested, last + tested)
         moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.rows)
@@ -109,6 +115,15 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
         noise=noise,
         refitted=refit,
     )
+
+
+def _is_usable(model: ForecastModel, table: Table) -> bool:
+    """Whether all rows have values that can be used; `evaluate` refuses others by name."""
+    try:
+        check_size(model, table, table.rows)
+    except InputError:
+        return False
+    return True
 
 
 def _square(error: Tensor) -> float:

@@ -86,11 +86,12 @@ class Chosen:
                 f"The bands rest on windows that are worth only {self.calibrated:.1f} independent "
                 "ones, so they are wide and uncertain."
             )
-        if self.refitted:
-            found.append(
-                "For forecasts ridge and line were fitted again to all rows; the network keeps the "
-                "weights of its training."
-            )
+        found.append(
+            "For forecasts ridge and line were fitted again to all rows; the network keeps the "
+            "weights of its training."
+            if self.refitted
+            else "Forecasts use what was fitted to the training part."
+        )
         return tuple(found)
 
     def _network(self) -> str:

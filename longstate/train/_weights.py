@@ -8,14 +8,16 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+TRIED = 2.0  # standard errors: the best of many sets gains more than one by chance
+SMALL = 1e-3  # a smaller gain, as a share of the error, is not worth one part more
 MOST_COLUMNS = 64  # of the errors, for their autocorrelation
 
 
 def simplex(error: Tensor, allowed: list[bool], count: float) -> Tensor:
     """Weights (p), at least 0 with sum 1, of the mean with the least squared error.
 
-    All sets of parts are tried. Of those whose error is within a share of 1 / count of the least,
-    the smallest is taken, because so much can be chance. No part alone has a smaller error.
+    It begins with the best part alone. A larger set is taken if the best of its size gains more
+    than `TRIED` standard errors and `SMALL`. So no part alone has a smaller error.
 
     Args:
         error (p, n, h, c): of each part; nan in gaps.
@@ -25,19 +27,32 @@ def simplex(error: Tensor, allowed: list[bool], count: float) -> Tensor:
     flat = error.flatten(1).nan_to_num().double()
     gram = flat @ flat.T
     able = [i for i, yes in enumerate(allowed) if yes]
-    found: list[tuple[float, tuple[int, ...], Tensor]] = []
+    best = torch.zeros(len(allowed))
     for size in range(1, len(able) + 1):
-        for part in combinations(able, size):
-            weight = _affine(gram[list(part)][:, list(part)])
-            if bool((weight >= 0).all()):
-                loss = float(weight @ gram[list(part)][:, list(part)] @ weight)
-                found.append((loss, part, weight))
-    least = min(loss for loss, _, _ in found)
-    near = [x for x in found if x[0] <= (1 + 1 / count) * least]
-    _, part, weight = min(near, key=lambda x: (len(x[1]), x[0]))
-    weights = torch.zeros(len(allowed))
+        found = [x for part in combinations(able, size) if (x := _mean(gram, part)) is not None]
+        if not found:
+            continue
+        _, weight = min(found, key=lambda x: x[0])
+        if size > 1:
+            weights = torch.stack([best, weight])[:, able].to(error.dtype)
+            before, now = torch.tensordot(weights, error[able], dims=1)
+            gain, noise = gain_of(before, now, count)
+            if gain <= max(TRIED * noise, SMALL * float((before**2).nanmean())):
+                continue
+        best = weight
+    return best
+
+
+def _mean(gram: Tensor, part: tuple[int, ...]) -> tuple[float, Tensor] | None:
+    """The squared error of the best mean of these parts and its weights (p); None if one of them
+    is negative."""
+    own = gram[list(part)][:, list(part)]
+    weight = _affine(own)
+    if bool((weight < 0).any()):
+        return None
+    weights = torch.zeros(len(gram))
     weights[list(part)] = weight.float()
-    return weights
+    return float(weight @ own @ weight), weights
 
 
 def _affine(gram: Tensor) -> Tensor:
@@ -48,6 +63,18 @@ def _affine(gram: Tensor) -> Tensor:
     tiny = 1e-12 * gram.diagonal().mean() * torch.eye(n, dtype=gram.dtype)
     solved = torch.linalg.lstsq(gram + tiny, torch.ones(n, 1, dtype=gram.dtype)).solution[:, 0]
     return solved / solved.sum()
+
+
+def gain_of(before: Tensor, now: Tensor, count: float) -> tuple[float, float]:
+    """By how much the mean squared error falls, and the standard error of that.
+
+    Args:
+        before, now (n, h, c): errors on the same windows; nan in gaps.
+        count: number of these windows without a common row.
+    """
+    gains = (before.double() ** 2 - now.double() ** 2).flatten(1).nanmean(1)
+    noise = float(gains.std()) / count**0.5 if len(gains) > 1 else float("inf")
+    return float(gains.mean()), noise
 
 
 def best_share(simple: Tensor, network: Tensor, count: float) -> tuple[float, float, float]:
@@ -63,10 +90,7 @@ def best_share(simple: Tensor, network: Tensor, count: float) -> tuple[float, fl
     length = float((change**2).sum())
     share = float((simple.nan_to_num().double() * change).sum()) / length if length > 0 else 0.0
     share = min(1.0, max(0.0, share))
-    both = simple - share * (simple - network)
-    gains = (simple.double() ** 2 - both.double() ** 2).flatten(1).nanmean(1)
-    gain = float(gains.mean())
-    noise = float(gains.std()) / count**0.5 if len(gains) > 1 else float("inf")
+    gain, noise = gain_of(simple, simple - share * (simple - network), count)
     return (share if gain > noise else 0.0), gain, noise
 
 
