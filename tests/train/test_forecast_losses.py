@@ -112,7 +112,7 @@ def test_the_spread_leaves_gaps_out():
 @pytest.mark.parametrize(("shift", "share"), [(1e3, 1.0), (-1e3, 0.0)])
 @torch.no_grad()
 def test_coverage_is_the_share_of_truth_at_or_below(shift, share):
-    model, train, validation = setting(hourly(300), LEVELS)
+    model, train, _validation = setting(hourly(300), LEVELS)
     solve(model, train.table, Split(200, 300, 300))
     model.spread.fill_(shift)
     test = Windows(train.table, model.spec, 260)
@@ -123,7 +123,7 @@ def test_coverage_is_the_share_of_truth_at_or_below(shift, share):
 
 def test_scores_leave_gaps_out():
     frame = holed()
-    model, train, validation = setting(frame)
+    model, train, _validation = setting(frame)
     solve(model, train.table, Split(200, 300, 300))
     found = evaluate(model, Windows(train.table, model.spec, 205, 225)).score("last value")
     squares = []
