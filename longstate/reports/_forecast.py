@@ -49,7 +49,7 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
     what = ", ".join(f"“{name}”" for name in evaluation.targets[:3])
     what += ", ..." if len(evaluation.targets) > 3 else ""
     task = f"Forecasting {what} up to {steps(evaluation.horizon, interval)} ahead"
-    task += f", made of {evaluation.chosen}" if evaluation.chosen else ""
+    task += f" by {evaluation.chosen}" if evaluation.chosen else ""
     best = figures.best_baseline(evaluation)
     model = evaluation.score("model").mse
     if best is None:

@@ -192,7 +192,7 @@ def test_bands_that_hold_too_little_are_remarked():
 
 def test_a_simple_method_that_the_model_is_does_not_count_against_it():
     found = replace(evaluation(model=0.2), chosen="ridge")
-    assert "made of ridge, the model has a 33.3 % smaller squared error than seasonal naive" in (
+    assert "ahead by ridge, the model has a 33.3 % smaller squared error than seasonal naive" in (
         reports.headline(found)
     )
     assert found.beats_all()
