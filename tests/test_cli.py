@@ -82,7 +82,8 @@ def test_evaluate_prints_the_baselines_and_the_verdict(run, data, capsys):
     printed = capsys.readouterr().out
     for method in ("model", "last value", "seasonal naive", "ridge"):
         assert method in printed
-    assert printed.count("The model") == 3
+    assert printed.count("The model") == 6
+    assert "% bands held" in printed
 
 
 def test_predict_writes_a_file_or_prints(run, data, tmp_path, capsys):

@@ -76,6 +76,13 @@ def train(
     split: Annotated[
         str, typer.Option(help="Shares of the rows for training, validation and test.")
     ] = "0.7,0.1,0.2",
+    refit: Annotated[
+        bool,
+        typer.Option(
+            help="Fit ridge regression and line to all rows at the end, for `predict`; --no-refit "
+            "forecasts by what was fitted without the test part."
+        ),
+    ] = True,
     seed: Annotated[
         int, typer.Option(help="Seed of the weights, the order of the windows, and dropout.")
     ] = 0,
@@ -87,13 +94,16 @@ def train(
     size: Size,
     training: Training,
 ) -> None:
-    """Train a forecaster, and compare it with last value, seasonal naive and ridge regression.
+    """Train a forecaster, and compare it with simple methods.
+
+    The forecast is a weighted mean of last value, seasonal naive, exponential smoothing, ridge
+    regression and a state space network, with weights from validation.
 
     Several processes train together under torchrun: `torchrun --nproc-per-node 2 -m longstate train
     forecast ...`.
     """
     levels, shares = numbers("--quantiles", quantiles), numbers("--split", split)
-    from longstate.cli.show import progress_bar
+    from longstate.cli.show import progress_bar, show_choice
     from longstate.train import Forecaster, process_group, read_csv
 
     frame = read_csv(data)
@@ -122,6 +132,7 @@ def train(
             upper=upper,
             transform=transform,
             split=shares,
+            refit=refit,
             out=out,
             show=show,  # of rank 0
         )
@@ -131,6 +142,7 @@ def train(
         say(remark)
     history = forecaster.history
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
+    show_choice(forecaster.choice)
     page = write_evaluation(forecaster, frame, out, str(out))
     say(f"The run is in {out}, the report is {page}")
     if history.ended == "interrupted":
@@ -169,6 +181,13 @@ def predict(
         Path | None,
         typer.Option("-o", "--out", help="CSV file to write; standard output if not given."),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="One method of a forecaster alone: network, line, ridge, smoothing, seasonal "
+            "naive or last value; their weighted mean if not given."
+        ),
+    ] = None,
     rate: classify.Rate = None,
 ) -> None:
     """Forecast the rows that come after the last one of DATA, with times written as in training; or
@@ -181,6 +200,8 @@ def predict(
 
     found = load(run)
     if isinstance(found, Classifier):
+        if method is not None:
+            raise InputError("--method is for a forecaster; this run holds a classifier")
         classify.predict(found, data, rate, out)
         return
     forecaster = as_forecaster(run, "predict", found)
@@ -189,7 +210,7 @@ def predict(
         raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed as notes
-        forecast = forecaster.predict(read_csv(data[0]))
+        forecast = forecaster.predict(read_csv(data[0]), method=method)
     for remark in forecast.attrs["notes"]:
         note(remark)
     write_rows(forecast_csv(forecast, forecaster.model.spec), len(forecast), out)

@@ -20,6 +20,7 @@ from longstate.layers import Layer
 from longstate.memory import Certificate
 from longstate.reports.memory import MemoryReport
 from longstate.train import Forecaster, ForecastEvaluation, Progress
+from longstate.train._chosen import Chosen
 
 
 @contextmanager
@@ -86,20 +87,46 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
     title = (
         f"{', '.join(e.targets)}: {e.windows} windows, horizon {e.horizon}, {e.first} to {e.last}"
     )
-    head = ("method", "MSE", "MAE", "MSE, first step", "MSE, last step")
+    head = ("method", "MSE", "MAE", "CRPS", "MASE", "sMAPE")
     rows = []
     for s in e.scores:
-        figures = (s.mse, s.mae, s.mse_by_step[0], s.mse_by_step[-1])
-        name = f"seasonal naive ({e.season} rows)" if s.method == "seasonal naive" else s.method
-        rows.append([name, *(f"{x:.4f}" for x in figures)])
-    caption = "errors in units of the training part's deviation"
+        figures = (s.mse, s.mae, s.crps, s.mase, s.smape)
+        rows.append([s.method, *("-" if x is None else f"{x:.4f}" for x in figures)])
+    caption = (
+        "MSE, MAE and CRPS in units of the training part's deviation, sMAPE in percent; a season "
+        f"has {e.season} rows"
+    )
     show_table(title, head, rows, caption=caption)
     if e.quantiles:
         found = ", ".join(
             f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles
         )
         say(f"Share of the truth at or below each quantile: {found}.")
+    for band in e.bands:
+        say(
+            f"{100 * band.level:g} % bands held {100 * band.observed:.0f} % of the truth; "
+            f"{100 * band.before:.0f} % before calibration."
+        )
     for sentence in (*e.verdict(), *e.notes):
+        say(sentence)
+
+
+def show_choice(choice: Chosen | None) -> None:
+    """The weights of the methods and their errors on validation."""
+    if choice is None:
+        return
+    head = ("method", "weight", "MSE on validation", "on all folds")
+    rows = [
+        [
+            p.name,
+            f"{p.weight:.2f}",
+            f"{p.error:.4f}",
+            "-" if p.rolling is None else f"{p.rolling:.4f}",
+        ]
+        for p in choice.parts
+    ]
+    show_table("What the forecast is made of", head, rows)
+    for sentence in choice.sentences():
         say(sentence)
 
 
@@ -123,6 +150,7 @@ def show_forecaster(run: Path, forecaster: Forecaster) -> None:
         **{f"made with {k}": v for k, v in facts["environment"].items()},
     }
     show_facts(str(run), rows)
+    show_choice(forecaster.choice)
     for note in facts["notes"]:
         say(note)
 

@@ -26,6 +26,13 @@ def stream(
             "written after each row."
         ),
     ] = None,
+    adapt: Annotated[
+        float,
+        typer.Option(
+            help="Rate at which the quantiles follow the truth as it arrives (adaptive conformal "
+            "prediction), such as 0.01; 0 gives the quantiles of `predict`."
+        ),
+    ] = 0.0,
 ) -> None:
     """Read CSV rows from standard input, and write one forecast per row. Needs a forecaster.
 
@@ -37,7 +44,7 @@ def stream(
     from longstate.stream import ForecastStream
 
     model = open_forecast_model(run, "stream")
-    forecasts = ForecastStream(model)
+    forecasts = ForecastStream(model, adapt=adapt)
     if state is not None and state.exists():
         forecasts.load(state)
     write(_csv(_header(model.spec)) + "\n")

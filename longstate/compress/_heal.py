@@ -277,7 +277,7 @@ def answers(model: nn.Module, call: Call) -> Tensor:
     """What is compared: the first tensor of what a model gives; of a forecaster the point and the
     quantiles, in scaled units (b, ...). In float32 at least."""
     if isinstance(model, ForecastModel):
-        point, quantiles = model.scaled(*call.args, **call.kwargs)
+        point, quantiles = model.scaled(call.args[0])
         out = torch.cat([point[..., None], quantiles], dim=-1)
     else:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -4,10 +4,11 @@ from longstate._lazy import public as _public
 from longstate.models._block import Block
 from longstate.models._calendar import Calendar
 from longstate.models._decoding import prepare_for_decoding
-from longstate.models._forecaster import Forecast, ForecastModel, Window
+from longstate.models._forecaster import ForecastModel
 from longstate.models._generate import Generated, Piece, generate, pieces
 from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
+from longstate.models._line import Forecast, Window
 from longstate.models._saving import load_layer, save_layer
 from longstate.models._spec import ForecastSpec
 from longstate.models._stack import Stack, layer_class, make_layer, repeat

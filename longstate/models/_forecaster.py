@@ -23,7 +23,7 @@ d channels.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -33,77 +33,13 @@ from longstate import _tensorfile as tensorfile
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.layers._base import Layer
+from longstate.models._choice import Choice
 from longstate.models._elapsed import as_feature, steps_between
+from longstate.models._line import Forecast, Line, Window
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
-from longstate.models._scale import AtLeastFloat32, Scale
+from longstate.models._scale import Scale
 from longstate.models._spec import ForecastSpec, ModelFacts
 from longstate.models._stack import Stack, repeat
-
-
-class Window(NamedTuple):
-    """The input of a forecast, in the data's own units; float64, so that large values keep digits.
-
-    Gaps in the target hold the last observed value and are False in `observed`.
-    """
-
-    target: Float[Tensor, "b w c"]
-    observed: Bool[Tensor, "b w c"]
-    covariates: Float[Tensor, "b w p"]
-    known: Float[Tensor, "b w+h k"]
-    calendar: Float[Tensor, "b w+h m"]
-
-
-class Forecast(NamedTuple):
-    """A forecast; `point` is the mean. Without quantiles q is 0."""
-
-    point: Float[Tensor, "b h c"]
-    quantiles: Float[Tensor, "b h c q"]
-
-
-class Line(AtLeastFloat32):
-    """A linear map from all inputs of the window to the horizon, one per target.
-
-    Its weights are buffers: they are solved in closed form and not trained.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, spec: ForecastSpec):
-        super().__init__()
-        self.spec = spec
-        c, h, w = len(spec.targets), spec.horizon, spec.window
-        # The calendar enters at the last row only: harmonics at other rows are linear in it.
-        n = w + w * len(spec.covariates) + (w + h) * len(spec.known) + spec.n_calendar
-        self.register_buffer("weight", torch.zeros(c, n, h))
-        self.register_buffer("bias", torch.zeros(c, h))
-
-    def lags(self) -> Float[Tensor, " f"]:
-        """The lag of each feature, in rows: 1 for the last row and for the future. The calendar has
-        the lag of the whole window, because models overfit to it."""
-        w, h = self.spec.window, self.spec.horizon
-        past = torch.arange(w, 0, -1, dtype=torch.float64)
-        known = nn.functional.pad(past, (0, h), value=1.0)
-        # `flatten(1)` puts the columns of one row next to each other.
-        columns = [past, past.repeat_interleave(len(self.spec.covariates))]
-        columns += [known.repeat_interleave(len(self.spec.known))]
-        return torch.cat([*columns, past[:1].expand(self.spec.n_calendar)])
-
-    def features(self, x: Tensor, scaled: Window) -> Float[Tensor, "c b f"]:
-        """Features from x (b, w, c), the scaled target minus its last value, and from `scaled`."""
-        shared = torch.cat(
-            [
-                scaled.covariates.flatten(1),
-                scaled.known.flatten(1),
-                scaled.calendar[:, x.shape[1] - 1],
-            ],
-            dim=1,
-        )
-        own = x.permute(2, 0, 1)
-        return torch.cat([own, shared.expand(own.shape[0], -1, -1)], dim=2)
-
-    def forward(self, features: Float[Tensor, "c b f"]) -> Float[Tensor, "b h c"]:
-        return torch.baddbmm(self.bias[:, None], features, self.weight).permute(1, 2, 0)
 
 
 class ForecastModel(nn.Module):
@@ -137,6 +73,8 @@ class ForecastModel(nn.Module):
         self.known_scale = Scale(len(spec.known))
         self.line, self.ridge = Line(spec), Line(spec)
         self.register_buffer("spread", torch.zeros(spec.horizon, c, q))
+        self.choice: Choice | None
+        self.register_module("choice", None)  # made after the training
         inputs = c + 1 + len(spec.covariates) + len(spec.known) + spec.n_calendar
         self.encode = nn.Linear(inputs, d_model)
         pattern = [layer] if callable(layer) else layer
@@ -148,7 +86,7 @@ class ForecastModel(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
-        def __call__(self, window: Window) -> Forecast: ...
+        def __call__(self, window: Window, scaled: bool = False) -> Forecast: ...
 
     def save(self, path: str | Path) -> None:
         """Write description and weights to one safetensors file, atomically.
@@ -179,18 +117,46 @@ class ForecastModel(nn.Module):
 
         def make() -> ForecastModel:
             layers = iter(makers)
-            return cls(
+            model = cls(
                 spec,
                 lambda _: next(layers)(),
                 d_model=facts.d_model,
                 n_layers=len(makers),
                 dropout=facts.dropout,
             )
+            model.choice = Choice.of(spec, tensors)
+            return model
 
         return build(make, tensors, path)
 
-    def forward(self, window: Window) -> Forecast:
-        point, quantiles = self.scaled(window)
+    def forward(self, window: Window, scaled: bool = False) -> Forecast:
+        """The network's forecast, in the data's own units or in scaled units."""
+        forecast = self.scaled(window)
+        return forecast if scaled else self.unscaled(forecast)
+
+    def chosen(self, window: Window, method: str | None = None) -> Forecast:
+        """The forecast of the choice, in the data's own units; that of the network if there is no
+        choice, as in files of older versions.
+
+        Args:
+            window: the input.
+            method: one of `PARTS` alone; None for the choice.
+
+        Raises:
+            InputError: there is no such method.
+        """
+        if self.choice is not None:
+            return self.unscaled(self.choice.forecast(self, window, method))
+        if method not in (None, "network"):
+            raise InputError(
+                f"this forecaster has no method {method!r}, because it was trained by an older "
+                "version; train it again"
+            )
+        return self(window)
+
+    def unscaled(self, forecast: Forecast) -> Forecast:
+        """A forecast in scaled units as one in the data's own units, within the bounds."""
+        point, quantiles = forecast
         return Forecast(self.raw(point), self.raw(quantiles.movedim(-1, 0)).movedim(0, -1))
 
     def raw(self, scaled: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
@@ -201,8 +167,9 @@ class ForecastModel(nn.Module):
         return x.clamp(self.spec.lower, self.spec.upper)
 
     @torch.no_grad()
-    def checked(self, window: Window) -> tuple[Forecast, str | None]:
-        """One checked forecast (b = 1), and a note on missing rows of the window, or None.
+    def checked(self, window: Window, method: str | None = None) -> tuple[Forecast, str | None]:
+        """One checked forecast (b = 1), and a note on missing rows of the window, or None. See
+        `chosen`.
 
         Raises:
             InputError: only the last row of the window is observed, or the forecast is not finite.
@@ -213,7 +180,7 @@ class ForecastModel(nn.Module):
                 f"of the {rows} rows that a forecast reads, {rows - seen} are missing: only the "
                 "last was observed, so there is nothing to forecast from"
             )
-        forecast = self(window)
+        forecast = self.chosen(window, method)
         if not all(bool(torch.isfinite(x).all()) for x in forecast):
             raise InputError(
                 "the forecast is not finite; the largest number in its input is "

@@ -13,6 +13,7 @@ from longstate.reports._forecast_memory import System, memory_section
 from longstate.reports._markup import Markup, element, table
 from longstate.reports._page import document, run_facts, write_page
 from longstate.reports._units import short_time, steps
+from longstate.train._chosen import Chosen
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._history import TrainingHistory
 
@@ -29,6 +30,7 @@ class ForecastReport:
         interval: seconds between samples, None when unknown.
         configuration, environment: name -> value.
         notes: sentences about the data.
+        choice: methods and weights, None when unknown.
     """
 
     evaluation: ForecastEvaluation
@@ -39,6 +41,7 @@ class ForecastReport:
     configuration: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    choice: Chosen | None = None
 
 
 def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> str:
@@ -46,6 +49,7 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
     what = ", ".join(f"“{name}”" for name in evaluation.targets[:3])
     what += ", ..." if len(evaluation.targets) > 3 else ""
     task = f"Forecasting {what} up to {steps(evaluation.horizon, interval)} ahead"
+    task += f" by {evaluation.chosen}" if evaluation.chosen else ""
     best = figures.best_baseline(evaluation)
     model = evaluation.score("model").mse
     if best is None:
@@ -69,7 +73,7 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
 
 def render(report: ForecastReport) -> str:
     """The page as HTML."""
-    sections = [_header(report), _scores(report), _examples(report)]
+    sections = [_header(report), _scores(report), _choice(report.choice), _examples(report)]
     sections += [figures.training_section(report.history), _memory(report)]
     said, set_ = report.notes, report.configuration
     sections += [run_facts("About the data", said, set_, report.environment), _footer()]
@@ -120,10 +124,45 @@ def _scores(report: ForecastReport) -> Markup:
             "p",
             "Errors are in units of the target's standard deviation over the training part. Last "
             f"value repeats the newest sample; seasonal naive repeats the last {e.season} samples; "
-            "ridge is a linear regression on the same inputs, fitted in closed form.",
+            "ridge is a linear regression on the same inputs, fitted in closed form; so is line, "
+            "whose penalty may grow with the lag; smoothing is damped seasonal exponential "
+            "smoothing.",
             class_="note",
         ),
+        *(element("p", said, class_="note") for said in _bands(e)),
         element("div", *pictures, class_="figures"),
+    )
+
+
+def _bands(e: ForecastEvaluation) -> list[str]:
+    """Coverage of each band, before and after calibration."""
+    said = [
+        f"The {100 * band.level:g} % bands held {100 * band.observed:.0f} % of the true values; "
+        f"{100 * band.before:.0f} % before calibration."
+        for band in e.bands
+    ]
+    return [*said, *(sentence for band in e.bands if (sentence := band.sentence()) is not None)]
+
+
+def _choice(choice: Chosen | None) -> Markup | None:
+    if choice is None:
+        return None
+    parts = sorted(choice.parts, key=lambda p: (-p.weight, p.error))
+    rows = [
+        (
+            p.name,
+            f"{p.weight:.2f}",
+            f"{p.error:.4f}",
+            "" if p.rolling is None else f"{p.rolling:.4f}",
+        )
+        for p in parts
+    ]
+    head = ("method", "weight", "squared error, validation", "squared error, all folds")
+    return element(
+        "section",
+        element("h2", "What the forecast is made of"),
+        table(head, rows, 0),
+        *(element("p", sentence, class_="note") for sentence in choice.sentences()),
     )
 
 

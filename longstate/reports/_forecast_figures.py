@@ -18,6 +18,9 @@ LINES: dict[str, dict[str, Any]] = {
     "ridge": {"color": COLOURS["ridge"], "linestyle": (0, (4, 3)), "zorder": 5},
     "seasonal naive": {"color": COLOURS["seasonal"], "linestyle": (0, (2.5, 1.5))},
     "last value": {"color": COLOURS["last"], "linestyle": (0, (1, 1.3))},
+    "network": {"color": COLOURS["model"], "linestyle": (0, (1, 2)), "zorder": 3},
+    "line": {"color": COLOURS["muted"], "linestyle": (0, (6, 1.5))},
+    "smoothing": {"color": COLOURS["muted"], "linestyle": (0, (3, 1, 1, 1))},
 }
 _OTHER: dict[str, Any] = {"color": COLOURS["muted"]}
 
@@ -28,7 +31,8 @@ def line(method: str) -> dict[str, Any]:
 
 
 def best_baseline(evaluation: ForecastEvaluation) -> str | None:
-    others = [s for s in evaluation.scores if s.method != "model"]
+    """The simple method with the least error, other than the one that the model is."""
+    others = evaluation.rivals
     return min(others, key=lambda s: s.mse).method if others else None
 
 

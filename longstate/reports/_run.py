@@ -38,4 +38,5 @@ def describe(forecaster: Forecaster, evaluation: ForecastEvaluation, name: str) 
         },
         environment=environment(),
         notes=tuple(forecaster.facts["notes"]),
+        choice=forecaster.choice,
     )

@@ -28,6 +28,7 @@ from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
 from longstate.models._remarks import strange_values, unseen_columns
 from longstate.models._time_text import read_one, texts
+from longstate.stream._adaptive import Adaptive
 from longstate.stream._forecast_saving import load_rows, save_rows
 from longstate.stream._identity import describe
 from longstate.stream._row import Row, number
@@ -58,10 +59,16 @@ class ForecastStream:
 
     Args:
         model: in evaluation mode.
+        adapt: rate at which the quantiles follow the truth as it arrives, such as 0.01; 0 gives
+            the quantiles of `Forecaster.predict`.
+
+    Raises:
+        InputError: the rate is not from 0 to 1.
     """
 
-    def __init__(self, model: ForecastModel):
+    def __init__(self, model: ForecastModel, *, adapt: float = 0.0):
         self.model, self.spec = model.eval(), model.spec
+        self._adaptive = Adaptive(self.spec, adapt)
         self._past: deque[Row] = deque(maxlen=self.spec.window)
         self._future: deque[Row] = deque()
         self._doubtful: Row | None = None
@@ -105,7 +112,7 @@ class ForecastStream:
         notes += self._notes
         self._notes.clear()
         origin = self._label(self._past[-1], self._count - 1)
-        return Streamed(origin, forecast, " ".join(notes) or None)
+        return Streamed(origin, self._adaptive.correct(forecast), " ".join(notes) or None)
 
     def _label(self, row: Row, count: int) -> str:
         if row.time is None:
@@ -116,7 +123,8 @@ class ForecastStream:
         """Write the rows that are kept, atomically, so that the stream can continue later."""
         if self._identity is None:
             self._identity = describe(self.model)
-        save_rows(path, self._identity, self._calendar, self._count, self._since, self._kept())
+        more, kept = self._adaptive.tensors(), self._kept()
+        save_rows(path, self._identity, self._calendar, self._count, self._since, kept, more)
 
     def load(self, path: str | Path) -> None:
         """Continue from a file of `save`, written by a stream of the same model.
@@ -124,7 +132,9 @@ class ForecastStream:
         Raises:
             InputError: the file is missing, damaged, or of another model. The stream is unchanged.
         """
-        self._calendar, self._count, self._since, rows = load_rows(path, self.model)
+        calendar, count, since, rows, tensors = load_rows(path, self.model)
+        self._adaptive.load(tensors)
+        self._calendar, self._count, self._since = calendar, count, since
         self._past = deque((Row(*r) for r in rows["past"]), maxlen=self.spec.window)
         self._future = deque(Row(*r) for r in rows["future"])
         self._doubtful = Row(*rows["doubtful"][0]) if rows["doubtful"] else None
@@ -240,6 +250,7 @@ class ForecastStream:
         if announced is not None:
             row = row._replace(known=np.where(np.isnan(row.known), announced.known, row.known))
         self._observe(row)
+        self._adaptive.row(torch.from_numpy(row.target), torch.from_numpy(row.observed))
         held = self._past[-1] if self._past else None
         covariates = self.model.covariate_scale.mean if held is None else held.covariates
         known = self.model.known_scale.mean if held is None else held.known

@@ -41,6 +41,7 @@ def save_rows(
     count: int,
     since: dict[str, int],
     rows: dict[str, list[Any]],
+    more: dict[str, Tensor],
 ) -> None:
     """Write the rows of each part.
 
@@ -51,8 +52,9 @@ def save_rows(
         count: number of rows so far.
         since: number of rows since the last value of each column.
         rows: (time, target, observed, covariates, known) by part.
+        more: further tensors by name.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors = dict(more)
     for part in _PARTS:
         kept = rows[part]
         for i, column in enumerate(_COLUMNS, start=1):
@@ -73,9 +75,9 @@ def save_rows(
 
 def load_rows(
     path: str | Path, model: ForecastModel
-) -> tuple[Calendar, int, dict[str, int], dict[str, list[tuple[Any, ...]]]]:
-    """The calendar, the number of rows so far and since the last value of each column, and the rows
-    of each part.
+) -> tuple[Calendar, int, dict[str, int], dict[str, list[tuple[Any, ...]]], dict[str, Tensor]]:
+    """The calendar, the number of rows so far and since the last value of each column, the rows of
+    each part, and all tensors.
 
     Raises:
         InputError: the file is missing, damaged, or belongs to another model.
@@ -106,7 +108,7 @@ def load_rows(
                 raise wrong
         arrays = [column.numpy() for column in columns.values() if column is not None]
         rows[part] = list(zip(times, *arrays, strict=True))
-    return facts.calendar, facts.count, facts.since, rows
+    return facts.calendar, facts.count, facts.since, rows, tensors
 
 
 def _shape(model: ForecastModel, column: str, rows: int) -> tuple[int, int]:

@@ -5,31 +5,141 @@ Memory does not grow with the number of windows, because errors are summed.
 Axes: b batch, h horizon, c targets, q quantiles.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from longstate.models import ForecastModel
+from longstate.models import Forecast, ForecastModel
+from longstate.models._choice import PARTS
 from longstate.train._baselines import last_value, seasonal_naive
-from longstate.train._evaluation import Coverage, Example, ForecastEvaluation, Score
+from longstate.train._evaluation import Band, Coverage, Example, ForecastEvaluation, Score
 from longstate.train._forecast_task import check_size, pinball
 from longstate.train._windows import Batch, Windows
 
-METHODS = ("model", "last value", "seasonal naive", "ridge")
+OLD_METHODS = ("model", "last value", "seasonal naive", "ridge")  # where there is no choice
+
+
+class _Forecasts(NamedTuple):
+    """The forecasts of one batch in the data's own units.
+
+    Args:
+        points: method -> (b, h, c).
+        quantiles (b, h, c, q): of the model. raw (b, h, c, q): before they were calibrated.
+    """
+
+    points: dict[str, Tensor]
+    quantiles: Tensor
+    raw: Tensor
+
+
+def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecasts:
+    """By what was fitted to the training part."""
+    points = {
+        "model": torch.empty(0),
+        "last value": last_value(windows, batch),
+        "seasonal naive": seasonal_naive(windows, batch),
+    }
+    choice = model.choice
+    if choice is None:
+        point, quantiles = model(batch.window)
+        points |= {"model": point, "ridge": model.raw(model.scaled_ridge(batch.window))}
+        return _Forecasts(points, quantiles, quantiles)
+    fitted = choice.fitted(model)
+    parts = choice.parts(model, batch.window, fitted)
+    chosen = choice.of_parts(parts, fitted, None)
+    point, quantiles = model.unscaled(chosen)
+    before = Forecast(chosen.point, (chosen.point[..., None] + parts.offsets).sort(dim=-1).values)
+    points["model"] = point
+    new = {name: part for name, part in zip(PARTS, parts.points, strict=True) if name not in points}
+    points |= {name: model.raw(part) for name, part in new.items()}
+    return _Forecasts(points, quantiles, model.unscaled(before).quantiles)
 
 
 class _Sums:
     """Running sums over windows and targets, per step of the horizon."""
 
-    def __init__(self, horizon: int, levels: int):
+    def __init__(self, model: ForecastModel):
+        spec = model.spec
+        horizon, levels = spec.horizon, len(spec.quantiles)
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64)
 
+        self.model = model
+        self.methods = OLD_METHODS if model.choice is None else ("model", *PARTS)
         self.count = zeros(horizon)
-        self.squared = {m: zeros(horizon) for m in METHODS}
-        self.absolute = {m: zeros(horizon) for m in METHODS}
-        self.below = zeros(horizon, levels)
-        self.pinball = zeros(horizon, levels)
+        self.squared = {m: zeros(horizon) for m in self.methods}
+        self.absolute = {m: zeros(horizon) for m in self.methods}
+        self.naive = dict.fromkeys(self.methods, 0.0)  # absolute errors over those of the naive one
+        self.relative = dict.fromkeys(self.methods, 0.0)
+        self.below, self.pinball = zeros(horizon, levels), zeros(horizon, levels)
+        self.inside, self.inside_before = zeros(levels), zeros(levels)
+
+    def add(self, windows: Windows, batch: Batch) -> None:
+        model, y, present = self.model, batch.future, batch.present.double()
+        found, unit = _forecasts(model, windows, batch), model.scale.unit
+        self.count += present.sum((0, 2))
+        for method in self.methods:
+            point = found.points[method]
+            error = (point - y) / unit
+            self.squared[method] += (present * error**2).sum((0, 2))
+            self.absolute[method] += (present * error.abs()).sum((0, 2))
+            if model.choice is not None:
+                self.naive[method] += float(
+                    (present * error.abs() / model.choice.naive_error).sum()
+                )
+            size = (y.abs() + point.abs()).clamp_min(1e-300)
+            self.relative[method] += float((present * 200 * (point - y).abs() / size).sum())
+        if model.spec.quantiles:
+            weight = present[..., None]
+            self.below += (weight * (y[..., None] <= found.quantiles)).sum((0, 2))
+            forecast = Forecast(found.points["model"], found.quantiles)
+            loss = pinball(forecast, y, model.spec.quantiles) / unit[:, None]
+            self.pinball += (weight * loss).sum((0, 2))
+            self.inside += _inside(found.quantiles, y, present)
+            self.inside_before += _inside(found.raw, y, present)
+
+    def score(self, method: str) -> Score:
+        squared, absolute = self.squared[method], self.absolute[method]
+        count = float(self.count.sum())
+        mae, crps = float(absolute.sum()) / count, None
+        if method == "model" and len(self.inside):
+            crps = 2 * float(self.pinball.sum()) / len(self.inside) / count
+        return Score(
+            method,
+            mse=float(squared.sum()) / count,
+            mae=mae,
+            mse_by_step=tuple((squared / self.count).tolist()),
+            mae_by_step=tuple((absolute / self.count).tolist()),
+            mase=None if self.model.choice is None else self.naive[method] / count,
+            smape=self.relative[method] / count,
+            crps=mae if crps is None else crps,
+        )
+
+    def coverage(self, i: int, level: float) -> Coverage:
+        return Coverage(
+            level,
+            observed=float(self.below[:, i].sum() / self.count.sum()),
+            observed_by_step=tuple((self.below[:, i] / self.count).tolist()),
+            pinball=float(self.pinball[:, i].sum() / self.count.sum()),
+        )
+
+    def bands(self) -> tuple[Band, ...]:
+        levels, count = self.model.spec.quantiles, float(self.count.sum())
+        inside, before = self.inside / count, self.inside_before / count
+        return tuple(
+            Band(levels[-1 - i] - levels[i], float(inside[i]), float(before[i]))
+            for i in range(len(levels) // 2)
+        )
+
+
+def _inside(quantiles: Tensor, y: Tensor, present: Tensor) -> Tensor:
+    """(q): how many values are between each quantile and its opposite one."""
+    y = y[..., None]
+    inside = (quantiles <= y) & (y <= quantiles.flip(-1))
+    return (present[..., None] * inside).sum((0, 1, 2))
 
 
 @torch.no_grad()
@@ -46,10 +156,10 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
     """
     model.eval()
     spec = model.spec
-    sums = _Sums(spec.horizon, len(spec.quantiles))
+    sums = _Sums(model)
     check_size(model, windows.table, windows.table.rows)
     for batch in windows.batches(128):
-        _add(sums, model, windows, batch)
+        sums.add(windows, batch)
     picked = np.unique(np.linspace(0, len(windows) - 1, examples).round().astype(int))
     first, last = int(windows.origins[0]), int(windows.origins[-1]) + spec.horizon - 1
     return ForecastEvaluation(
@@ -60,52 +170,11 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         windows=len(windows),
         first=windows.table.label(first),
         last=windows.table.label(last),
-        scores=tuple(_score(sums, m) for m in METHODS),
-        quantiles=tuple(_coverage(sums, i, level) for i, level in enumerate(spec.quantiles)),
+        scores=tuple(sums.score(m) for m in sums.methods),
+        quantiles=tuple(sums.coverage(i, level) for i, level in enumerate(spec.quantiles)),
         notes=windows.table.notes,
         examples=tuple(e for i in picked for e in _examples(model, windows, int(i))),
-    )
-
-
-def _add(sums: _Sums, model: ForecastModel, windows: Windows, batch: Batch) -> None:
-    y = batch.future
-    present = batch.present.double()
-    forecast, unit = model(batch.window), model.scale.unit
-    points = {
-        "model": forecast.point,
-        "last value": last_value(windows, batch),
-        "seasonal naive": seasonal_naive(windows, batch),
-        "ridge": model.raw(model.scaled_ridge(batch.window)),
-    }
-    sums.count += present.sum((0, 2))
-    for method, point in points.items():
-        error = (point - y) / unit
-        sums.squared[method] += (present * error**2).sum((0, 2))
-        sums.absolute[method] += (present * error.abs()).sum((0, 2))
-    if model.spec.quantiles:
-        weight = present[..., None]
-        sums.below += (weight * (y[..., None] <= forecast.quantiles)).sum((0, 2))
-        loss = pinball(forecast, y, model.spec.quantiles) / unit[:, None]
-        sums.pinball += (weight * loss).sum((0, 2))
-
-
-def _score(sums: _Sums, method: str) -> Score:
-    squared, absolute = sums.squared[method], sums.absolute[method]
-    return Score(
-        method,
-        mse=float(squared.sum() / sums.count.sum()),
-        mae=float(absolute.sum() / sums.count.sum()),
-        mse_by_step=tuple((squared / sums.count).tolist()),
-        mae_by_step=tuple((absolute / sums.count).tolist()),
-    )
-
-
-def _coverage(sums: _Sums, i: int, level: float) -> Coverage:
-    return Coverage(
-        level,
-        observed=float(sums.below[:, i].sum() / sums.count.sum()),
-        observed_by_step=tuple((sums.below[:, i] / sums.count).tolist()),
-        pinball=float(sums.pinball[:, i].sum() / sums.count.sum()),
+        bands=sums.bands(),
     )
 
 
@@ -113,14 +182,7 @@ def _examples(model: ForecastModel, windows: Windows, index: int) -> list[Exampl
     """One per target."""
     batch = windows.batch(np.array([index]))
     spec, origin = model.spec, int(batch.rows[0])
-    forecast = model(batch.window)
-    ridge = model.raw(model.scaled_ridge(batch.window))
-    points = {
-        "model": forecast.point,
-        "last value": last_value(windows, batch),
-        "seasonal naive": seasonal_naive(windows, batch),
-        "ridge": ridge,
-    }
+    points, quantiles, _ = _forecasts(model, windows, batch)
     kept = min(spec.window, 2 * spec.horizon)
     past = torch.where(batch.window.observed, batch.window.target, torch.nan)[0, -kept:]
     truth = torch.where(batch.present, batch.future, torch.nan)[0]
@@ -133,7 +195,7 @@ def _examples(model: ForecastModel, windows: Windows, index: int) -> list[Exampl
             truth=tuple(truth[:, j].tolist()),
             forecasts={m: tuple(p[0, :, j].tolist()) for m, p in points.items()},
             quantiles={
-                level: tuple(forecast.quantiles[0, :, j, k].tolist())
+                level: tuple(quantiles[0, :, j, k].tolist())
                 for k, level in enumerate(spec.quantiles)
             },
         )

@@ -9,15 +9,23 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+FAR = 0.04  # from the share that is asked of a band, for a remark
+
 
 @dataclass(frozen=True)
 class Score:
     """One method's errors over all scored windows, and targets, in scaled units.
 
     Args:
-        method: "model", "last value", "seasonal naive" or "ridge".
+        method: "model", the forecast that `predict` gives; or a simple method or "network", one
+            part alone.
         mse, mae: mean over windows, horizon steps and targets.
         mse_by_step (h), mae_by_step (h): the same for each step of the horizon.
+        mase: absolute error over that of the seasonal naive method, one step ahead, on training and
+            validation; None for forecasters of older versions.
+        smape: mean of 200 |error| / (|truth| + |forecast|), in percent.
+        crps: continuous ranked probability score, scaled units. Of the model: twice the mean
+            pinball loss of its quantiles. Of methods without quantiles: the absolute error.
     """
 
     method: str
@@ -25,6 +33,33 @@ class Score:
     mae: float
     mse_by_step: tuple[float, ...]
     mae_by_step: tuple[float, ...]
+    mase: float | None = None
+    smape: float | None = None
+    crps: float | None = None
+
+
+@dataclass(frozen=True)
+class Band:
+    """How often the truth was between two quantiles.
+
+    Args:
+        level: the share that is asked for, such as 0.8 between the quantiles 0.1 and 0.9.
+        observed: the observed share. before: the same without calibration.
+    """
+
+    level: float
+    observed: float
+    before: float
+
+    def sentence(self) -> str | None:
+        """A remark where the share is more than `FAR` from what is asked; None where it is not."""
+        if abs(self.observed - self.level) <= FAR:
+            return None
+        how = "too narrow" if self.observed < self.level else "too wide"
+        return (
+            f"The {100 * self.level:.0f} % bands are {how}: they held {100 * self.observed:.0f} % "
+            "of the true values."
+        )
 
 
 @dataclass(frozen=True)
@@ -72,10 +107,12 @@ class ForecastEvaluation:
         targets: columns that were forecast. horizon, window, season: in rows.
         windows: number of scored windows.
         first, last: time (or row) of the first and the last scored forecast step.
-        scores: the model first, then the baselines.
+        scores: the model first, then the simple methods, then the network alone.
         quantiles: the model's coverage per level; empty where it has none.
         examples: a few windows, spread over the scored part.
         notes: sentences about corrections of the data.
+        bands: how often the truth was in each band, the widest first.
+        chosen: methods and weights of the model, in words.
     """
 
     targets: tuple[str, ...]
@@ -89,18 +126,33 @@ class ForecastEvaluation:
     quantiles: tuple[Coverage, ...]
     examples: tuple[Example, ...]
     notes: tuple[str, ...] = ()
+    bands: tuple[Band, ...] = ()
+    chosen: str = ""
 
     def score(self, method: str) -> Score:
         return next(s for s in self.scores if s.method == method)
 
     def verdict(self) -> tuple[str, ...]:
-        """One sentence per baseline: by how much the model is better or worse, with both errors."""
+        """One sentence per other method: by how much the model is better or worse, with both
+        errors; and one for each band that holds too little or too much."""
         model = self.score("model")
-        return tuple(_compare(model, other) for other in self.scores if other is not model)
+        found = [
+            f"The model is {other.method}." if other.method == self.chosen
+            else _compare(model, other)
+            for other in self.scores
+            if other is not model
+        ]  # fmt: skip
+        return (*found, *(s for band in self.bands if (s := band.sentence()) is not None))
+
+    @property
+    def rivals(self) -> tuple[Score, ...]:
+        """Scores of the simple methods, but for one that the model is."""
+        kept = ("model", "network", self.chosen)
+        return tuple(s for s in self.scores if s.method not in kept)
 
     def beats_all(self) -> bool:
-        model = self.score("model")
-        return all(model.mse < other.mse for other in self.scores if other is not model)
+        """Whether the model has a smaller squared error than every simple method."""
+        return all(self.score("model").mse < other.mse for other in self.rivals)
 
     def to_json(self) -> str:
         """JSON text; missing values are null. Read it back with `from_json`."""
@@ -117,6 +169,7 @@ class ForecastEvaluation:
                 "quantiles": tuple(Coverage(**_tuples(q)) for q in raw["quantiles"]),
                 "examples": tuple(_example(e) for e in raw["examples"]),
                 "notes": tuple(raw.get("notes", ())),
+                "bands": tuple(Band(**b) for b in raw.get("bands", ())),
             }
         )
 

@@ -11,15 +11,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from longstate._facts import read, value_of
+from longstate._facts import read
 from longstate.errors import InputError
-from longstate.models import ForecastModel, ForecastSpec, layer_class, make_layer
-from longstate.models._block import Gate, resolve
+from longstate.models import ForecastModel, ForecastSpec, make_layer
+from longstate.models._choice import Choice
 from longstate.models._remarks import unseen_columns
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.train import _checkpoint as checkpoint
 from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import CHECKPOINT, MODEL
+from longstate.train._choice import choose
+from longstate.train._chosen import Chosen
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._forecast_frame import (
@@ -30,17 +32,17 @@ from longstate.train._forecast_frame import (
     table_for,
     training_table,
 )
-from longstate.train._forecast_record import ForecastRecord, facts_of
+from longstate.train._forecast_record import ForecastRecord, begun_run, facts_of, training_notes
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._irregular import check_layers
-from longstate.train._keeping import Keeping, Progress, TrainingFacts
+from longstate.train._keeping import Keeping, Progress
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
-from longstate.train._old_names import ADDED, renamed
-from longstate.train._patterns import layer_names, layer_pattern
-from longstate.train._prepare import CONSTANT, Bounds, identity_of, plan, solve
+from longstate.train._old_names import renamed
+from longstate.train._patterns import default_gate, layer_names, layer_pattern
+from longstate.train._prepare import CONSTANT, Bounds, plan, run_identity, solve
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
@@ -48,7 +50,10 @@ from longstate.train._windows import Split, Windows
 
 
 class Forecaster:
-    """Ridge regression plus a state space model for its residual.
+    """Simple methods, and a state space network for what a linear regression leaves over.
+
+    The forecast is a weighted mean of the last value, seasonal naive, exponential smoothing, ridge
+    regressions and the network, with weights from validation; `choice` tells them.
 
         Forecaster(horizon=96).fit(frame, target="OT").predict(frame)
 
@@ -96,6 +101,12 @@ class Forecaster:
         return self._model
 
     @property
+    def choice(self) -> Chosen | None:
+        """How the forecast was chosen; None for runs of older versions."""
+        found = self.facts.get("choice")
+        return None if found is None else read(Chosen, found, "the choice")
+
+    @property
     def history(self) -> TrainingHistory:
         raw = self.facts["history"]
         return TrainingHistory(**{**raw, "looks": tuple(Evaluated(**x) for x in raw["looks"])})
@@ -115,6 +126,7 @@ class Forecaster:
         upper: float | None = None,
         transform: str = "none",
         split: Sequence[float] = (0.7, 0.1, 0.2),
+        refit: bool = True,
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Forecaster":
@@ -130,6 +142,8 @@ class Forecaster:
             step, zone, holidays: of the times, if they cannot be found in the data; see `Timing`.
             lower, upper, transform: of the targets; see `Bounds`.
             split: shares of the rows for training, validation and test.
+            refit: fit the linear methods to all rows at the end, for `predict`. `evaluate` uses
+                what was fitted without the test part.
             out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
 
@@ -140,38 +154,41 @@ class Forecaster:
         table, found = training_table(frame, target, covariates, known, time, timing)
         check_layers(table.calendar, self.layers)
         bounds = Bounds(lower, upper, transform)
-        spec, parts = plan(
-            table, self.horizon, self.window, self.season, self.quantiles, split, bounds
-        )
+        begun = begun_run(out)
+        window = self.window or begun.get("window")
+        spec, parts = plan(table, self.horizon, window, self.season, self.quantiles, split, bounds)
         facts = facts_of(table, parts, split, found)
         with checkpoint.run_folder(out):
-            spec = dataclasses.replace(spec, gate=self._gate(out))
+            spec = dataclasses.replace(spec, gate=begun.get("gate") or default_gate(self.layers))
             self._made = None if self.training.shrink_to else self._made
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 check_memory(lambda: self._build(spec))
                 self._model = self._build(spec)
-            self._fit(table, spec, parts, out, show, facts)
+            self._fit(table, spec, parts, out, show, facts, refit)
         return self
 
-    def predict(self, frame: Data) -> pd.DataFrame:
+    def predict(self, frame: Data, *, method: str | None = None) -> pd.DataFrame:
         """Forecast the `horizon` rows after the last row with a target.
 
         Args:
             frame: the columns of training, with at least `window` rows; after them, where columns
                 are known in advance, `horizon` rows with those columns filled and empty targets.
+            method: one method alone: "network", "line", "ridge", "smoothing", "seasonal naive" or
+                "last value". None for their weighted mean.
 
         Returns:
             The time (or row number) and, for each target, its column and one for each quantile.
             `attrs["notes"]` has sentences about corrections of the data.
 
         Raises:
-            InputError: the data cannot be used, or only the last row of the window is observed.
+            InputError: the data or the method cannot be used, or only the last row of the window is
+                observed.
         """
         table = self._table(frame)
         spec = self.model.spec
         check_reach(table, spec)
-        forecast, lacks = self.model.checked(Windows.last(table, spec))
+        forecast, lacks = self.model.checked(Windows.last(table, spec), method)
         notes = [*([] if lacks is None else [lacks]), *unseen_columns(spec, table.since)]
         notes += remarks(table, self.model)
         for note in notes:
@@ -181,11 +198,11 @@ class Forecaster:
     def evaluate(self, frame: Data) -> ForecastEvaluation:
         """Score the rows of `frame` that were not used for training or validation."""
         table = self._table(frame)
-        scored = evaluate(
-            self.model,
-            Windows(table, self.model.spec, first_unseen(table, self.facts, self.horizon)),
-        )
-        return dataclasses.replace(scored, notes=(*scored.notes, *remarks(table, self.model)))
+        first = first_unseen(table, self.facts, self.horizon)
+        scored = evaluate(self.model, Windows(table, self.model.spec, first))
+        chosen = "" if self.choice is None else self.choice.words()
+        notes = (*scored.notes, *remarks(table, self.model))
+        return dataclasses.replace(scored, notes=notes, chosen=chosen)
 
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
@@ -228,12 +245,12 @@ class Forecaster:
             seed=found.seed,
         )
         self._made = found.made
-        self._model = build(lambda: self._build(spec), tensors, path)
+        self._model = build(lambda: self._build(spec, tensors), tensors, path)
         settings = ("spec", "layers", "size", "training", "seed", "made")
         self.facts = {name: value for name, value in facts.items() if name not in settings}
         return self
 
-    def _build(self, spec: ForecastSpec) -> ForecastModel:
+    def _build(self, spec: ForecastSpec, tensors: Iterable[str] = ()) -> ForecastModel:
         size = self.size
         made = (layer_maker(x, f"made[{i}]") for i, x in enumerate(self._made or ()))
         layers: Any = lambda _: next(made)()  # noqa: E731
@@ -241,17 +258,9 @@ class Forecaster:
             names = layer_names(self.layers, size.n_layers)
             layers = [partial(make_layer, name, d_state=size.d_state) for name in names]
         sizes: Any = {"d_model": size.d_model, "n_layers": size.n_layers, "dropout": size.dropout}
-        return ForecastModel(spec, layers, **sizes)
-
-    def _gate(self, out: str | Path | None) -> Gate:
-        """The gate after each layer: that of a stopped run, otherwise the layer's own default."""
-        path = None if out is None else Path(out) / CHECKPOINT
-        if path is not None and path.exists():
-            facts = read(TrainingFacts, checkpoint.load(path, "training")[1], f"{path}")
-            gate = facts.identity.get("gate", ADDED["gate"])
-            return value_of(gate, Gate, f"the gate in {path}")
-        gates = {resolve("auto", layer_class(name)) for name in self.layers}
-        return gates.pop() if len(gates) == 1 else "auto"
+        model = ForecastModel(spec, layers, **sizes)
+        model.choice = Choice.of(spec, tensors)
+        return model
 
     def _fit(
         self,
@@ -261,29 +270,26 @@ class Forecaster:
         out: str | Path | None,
         show: Callable[[Progress], None] | None,
         facts: dict[str, Any],
+        refit: bool,
     ) -> None:
-        training = Windows(table, spec, 0, parts.train)
-        validation = Windows(table, spec, parts.train, parts.validation)
-        constant = solve(self.model, training, validation, parts.train)
+        constant, linear = solve(self.model, table, parts)
+        training, validation = linear.folds[-1].fit, linear.folds[-1].check
         more = [CONSTANT.format(name) for name in constant] + remarks(table, self.model)
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
-        identity = {
-            "data": table.digest(table.rows)[:16],
-            **identity_of(spec),
-            **dataclasses.asdict(parts),
-            **dataclasses.asdict(self.size),
-            **dataclasses.asdict(self.training),
-            "layers": ",".join(self.layers),
-            "seed": self.seed,
-        }
-        identity = {name.replace("_", " "): str(value) for name, value in identity.items()}
+        settings = {**dataclasses.asdict(self.size), **dataclasses.asdict(self.training)}
+        settings |= {"layers": ",".join(self.layers), "seed": self.seed}
+        identity = run_identity(table, spec, parts, settings)
 
         def ended(history: TrainingHistory) -> None:
             if self.training.shrink_to is not None:
                 self._made = describe_layers(self.model.backbone)
-            self.model.eval()
-            notes = [*facts["notes"], *more]
-            self.facts = {**facts, "history": dataclasses.asdict(history), "notes": notes}
+            chosen = choose(self.model.eval(), linear, parts, refit=refit)
+            self.facts = {
+                **facts,
+                "history": dataclasses.asdict(history),
+                "choice": dataclasses.asdict(chosen),
+                "notes": [*facts["notes"], *more, *training_notes(history)],
+            }
             if out is not None and ranks.rank() == 0:
                 self.save(Path(out) / MODEL)
 

@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from longstate._environment import environment
+from longstate._facts import read, value_of
 from longstate.errors import InputError, expect
 from longstate.models import ForecastSpec
+from longstate.models._block import Gate
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._checkpoint import CHECKPOINT
+from longstate.train._chosen import Chosen
 from longstate.train._history import TrainingHistory
+from longstate.train._keeping import TrainingFacts
+from longstate.train._old_names import ADDED
 from longstate.train._settings import Size, Training
 from longstate.train._table import Table
 from longstate.train._windows import Split
@@ -27,6 +35,7 @@ class ForecastRecord:
         notes: sentences about the data.
         environment: versions that it was trained with.
         made: the layers, from `describe_layer`, if they do not follow from `size`.
+        choice: how the forecast was chosen.
 
     Raises:
         InputError: a value is out of its range.
@@ -45,6 +54,7 @@ class ForecastRecord:
     notes: tuple[str, ...]
     environment: dict[str, str]
     made: list[dict[str, Any]] | None = None
+    choice: Chosen | None = None
 
     def __post_init__(self) -> None:
         expect(self.seen_rows >= 0, f"seen_rows must be at least 0; got {self.seen_rows}")
@@ -75,3 +85,25 @@ def facts_of(
         "notes": [*remarks, *table.notes],
         "environment": environment(),
     }
+
+
+def begun_run(out: str | Path | None) -> dict[str, Any]:
+    """Window and gate of the training that was stopped in this folder; nothing if there is none."""
+    path = None if out is None else Path(out) / CHECKPOINT
+    if path is None or not path.exists():
+        return {}
+    identity = read(TrainingFacts, checkpoint.load(path, "training")[1], f"{path}").identity
+    gate = value_of(identity.get("gate", ADDED["gate"]), Gate, f"the gate in {path}")
+    window = str(identity.get("window", ""))
+    return {"gate": gate, "window": int(window) if window.isdecimal() else None}
+
+
+def training_notes(history: TrainingHistory) -> list[str]:
+    """A remark on a training that ended while it still improved."""
+    last = history.looks[-1].step
+    if history.ended not in ("finished", "out of time") or history.best_step < last or last == 0:
+        return []
+    return [
+        f"The training was {history.ended} while the validation loss still fell; more epochs (or "
+        "minutes, or a larger learning_rate) may give better forecasts."
+    ]

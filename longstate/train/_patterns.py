@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from longstate.errors import InputError
 from longstate.models import layer_class
+from longstate.models._block import Gate, resolve
 
 DEPTH = 3
 """Default number of blocks of a model with one kind of layer."""
@@ -25,6 +26,12 @@ def layer_pattern(layers: str | Sequence[str]) -> tuple[str, ...]:
             )
         layer_class(name)
     return pattern
+
+
+def default_gate(pattern: Sequence[str]) -> Gate:
+    """The gate after each layer: the layers' own default, if it is the same for all."""
+    gates = {resolve("auto", layer_class(name)) for name in pattern}
+    return gates.pop() if len(gates) == 1 else "auto"
 
 
 def layer_names(layers: str | Sequence[str], n_layers: int | None) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from longstate.errors import InputError
 from longstate.layers import S4D
 from longstate.models import ForecastModel, ForecastSpec
 from longstate.models._scale import TRANSFORMS
-from longstate.train._baselines import fit_ridge
+from longstate.train._baselines import Linear, fit_linear, fit_ridge
+from longstate.train._folds import folds
 from longstate.train._forecast_task import check_size, fit_scale, fit_spread
 from longstate.train._table import Table
 from longstate.train._windows import Split, Windows, check_split, cycles_of, season_of, split_rows
@@ -81,6 +82,7 @@ def plan(
     bounds.check(table)
     check_split(split)
     train_rows = int(table.rows * split[0])
+    season = season or season_of(table, train_rows)
     spec = ForecastSpec(
         targets=table.columns.targets,
         covariates=table.columns.covariates,
@@ -88,9 +90,9 @@ def plan(
         time=table.columns.time,
         calendar=table.calendar,
         cycles=cycles_of(table, train_rows),
-        window=window or max(1, min(WINDOW, (train_rows - horizon) // 2)),
+        window=window or window_of(train_rows, horizon, season),
         horizon=horizon,
-        season=season or season_of(table, train_rows),
+        season=season,
         quantiles=quantiles,
         lower=bounds.lower,
         upper=bounds.upper,
@@ -105,6 +107,17 @@ def plan(
     return spec, parts
 
 
+def window_of(rows: int, horizon: int, season: int) -> int:
+    """The window for this many training rows: `WINDOW` if it fits three times, otherwise a third of
+    the rows, and at least three seasons if they fit twice; whole seasons where it is longer than
+    one."""
+    free = rows - horizon
+    window = min(WINDOW, max(free // 3, min(3 * season, free // 2)))
+    if window < WINDOW and window >= 2 * season:
+        window -= window % season
+    return max(1, window)
+
+
 def identity_of(spec: ForecastSpec) -> dict[str, Any]:
     """The settings that must be equal to continue a run. Newer settings with the old default value
     are left out, so that runs of older versions can be continued."""
@@ -117,6 +130,20 @@ def identity_of(spec: ForecastSpec) -> dict[str, Any]:
     if calendar is not None and (calendar.zone or calendar.holidays):
         facts |= {"zone": calendar.zone, "holidays": calendar.holidays}
     return facts
+
+
+def run_identity(
+    table: Table, spec: ForecastSpec, parts: Split, settings: dict[str, Any]
+) -> dict[str, str]:
+    """The data and all settings of a run, as text, by which its checkpoint is known.
+
+    Args:
+        table, spec, parts: the data and its division.
+        settings: further ones, by name.
+    """
+    identity = {"data": table.digest(table.rows)[:16], **identity_of(spec), **asdict(parts)}
+    identity |= settings
+    return {name.replace("_", " "): str(value) for name, value in identity.items()}
 
 
 @torch.no_grad()
@@ -137,23 +164,23 @@ def _line_error(table: Table, spec: ForecastSpec, parts: Split) -> float:
     return total / count if np.isfinite(total) else float("inf")
 
 
-def solve(
-    model: ForecastModel, training: Windows, validation: Windows, rows: int
-) -> tuple[str, ...]:
+def solve(model: ForecastModel, table: Table, parts: Split) -> tuple[tuple[str, ...], Linear]:
     """Set the parts that need no training: scales, the line, the spread of the quantiles.
 
     Args:
-        model: of the same spec as the windows.
-        training, validation: windows of the two parts.
-        rows: of the training part, from which the scales come.
+        model: its scales and its line are set from the training part.
+        table: all rows.
+        parts: ends of training and validation.
 
     Returns:
-        The names of constant columns.
+        The names of constant columns, and all simple methods.
 
     Raises:
         InputError: a target is constant over the training part; a value is too large.
     """
-    constant = fit_scale(model, training, rows)
+    rolling = folds(table, model.spec, parts)
+    training, validation = rolling[-1]
+    constant = fit_scale(model, training, parts.train)
     for name in constant:
         if name in model.spec.targets:
             raise InputError(
@@ -161,7 +188,7 @@ def solve(
                 "to learn"
             )
     last = int(validation.origins[-1]) + model.spec.horizon
-    check_size(model, training.table, last)
-    fit_ridge(model, training, validation)
+    check_size(model, table, last)
+    linear = fit_linear(model, rolling)
     fit_spread(model, validation)
-    return constant
+    return constant, linear

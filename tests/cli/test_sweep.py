@@ -22,6 +22,7 @@ ARGUMENTS = {
     "train text": "TEXT --d-model 4 --context 16 --steps 1 --n-layers 1 --out OUT",
     "generate": "RUN --max-tokens 2",
     "certify": "RUN",
+    "stream": "FORECASTS",
     "predict": "CLASSES CASES",
     "evaluate": "CLASSES CASES",
     "reduce": "RUN --out OUT",
@@ -72,12 +73,14 @@ def files(tmp_path_factory):
     model.save(folder / "classes.safetensors")
     return {
         "CASES": str(folder / "cases.csv"), "CLASSES": str(folder / "classes.safetensors"),
-        "CSV": str(folder / "data.csv"), "TEXT": str(folder / "a.txt"), "RUN": str(FOLDER / "text")
+        "CSV": str(folder / "data.csv"), "TEXT": str(folder / "a.txt"), "RUN": str(FOLDER / "text"),
+        "FORECASTS": str(FOLDER / "forecast_s4d"),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("command", "option", "value"), CASES)
-def test_no_number_is_a_traceback(command, option, value, files, tmp_path, capsys):
+def test_no_number_is_a_traceback(command, option, value, files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("longstate.cli.stream.input_lines", lambda: iter(()))
     out = str(tmp_path / "out")
     words = [files.get(w, w.replace("OUT", out)) for w in ARGUMENTS[command].split()]
     code = main([*command.split(), *words, f"--{option}={value}"])

@@ -8,6 +8,7 @@ import torch
 from longstate.reports import ForecastReport
 from longstate.systems import DiagonalSystem
 from longstate.train import Coverage, Evaluated, Example, ForecastEvaluation, Score, TrainingHistory
+from longstate.train._chosen import Chosen, Part
 
 HORIZON, PAST = 12, 24
 LEVELS = (0.1, 0.5, 0.9)
@@ -55,6 +56,18 @@ def evaluation(target: str = "temperature", *, model: float = 0.1) -> ForecastEv
 def history() -> TrainingHistory:
     looks = tuple(Evaluated(10 * i, i, 1 / i if i else math.nan, 1.1 / (i + 1)) for i in range(5))
     return TrainingHistory(looks, best_step=40, ended="finished", seconds=12.3)
+
+
+def choice() -> Chosen:
+    parts = (
+        Part("smoothing", 0.25, 0.3, 0.31),
+        Part("line", 0.15, 0.2, 0.21),
+        Part("network", 0.6, 0.12),
+    )
+    return Chosen(
+        parts, error=0.1, rolling=0.19, folds=5, windows=80, independent=7.5, calibrated=8.0,
+        now=20.0, gain=0.07, noise=0.02, refitted=True,
+    )  # fmt: skip
 
 
 def system(decay: float = 0.9) -> DiagonalSystem:

@@ -6,13 +6,15 @@ from longstate.layers import S4D
 from longstate.models import Calendar, ForecastModel, ForecastSpec
 from longstate.train._baselines import (
     STRENGTHS,
-    Moments,
-    _solve,
+    Kind,
+    _best,
+    _solutions,
     fit_ridge,
     last_value,
     seasonal_naive,
 )
 from longstate.train._forecast_task import fit_scale, fit_spread
+from longstate.train._moments import Moments
 from longstate.train._table import Columns, make_table
 from longstate.train._windows import Windows
 from tests.train.helpers import hourly
@@ -94,12 +96,14 @@ def test_a_fading_line_penalises_each_weight_by_its_lag():
     assert len(lags) == features.shape[1]
     assert lags[:10].tolist() == list(range(10, 0, -1))
     assert lags[10:].tolist() == [*range(10, 0, -1), 1, 1, 1, 1]
-    found = _solve(fit, fit, lags, 1.5)
+    kind = Kind(1.5, torch.arange(len(lags)))
+    found = _best([(fit, fit)], lags, [kind])
+    weight, _ = next(_solutions(fit, lags, kind, [found.strength]))
     centred = features - features.mean(0)
     gram = centred.T @ centred
     unit = (gram.diagonal() / lags**1.5).mean()
     penalty = torch.diag(found.strength * unit * lags**1.5)
-    assert_close((gram + penalty) @ found.weight, centred.T @ (y - y.mean(0)))
+    assert_close((gram + penalty) @ weight, centred.T @ (y - y.mean(0)))
 
 
 def test_calendar_is_dropped_where_it_does_not_help():
@@ -113,7 +117,7 @@ def test_calendar_is_dropped_where_it_does_not_help():
 
 def test_the_line_is_at_least_as_good_on_validation():
     model, train, validation = setting(hourly(300))
-    lines = fit_ridge(model, train, validation)
+    lines = fit_ridge(model, train, validation).line
     batch = validation.batch(np.arange(len(validation)))
     y = model.scale(batch.future)
     for j, line in enumerate(lines):

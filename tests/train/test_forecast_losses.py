@@ -11,7 +11,7 @@ from longstate.train import _forecast_task as forecast_task
 from longstate.train._evaluate import evaluate
 from longstate.train._forecast_task import ForecastTask, forecast_loss, pinball
 from longstate.train._prepare import solve
-from longstate.train._windows import Windows
+from longstate.train._windows import Split, Windows
 from tests.train.helpers import hourly
 from tests.train.test_baselines import setting
 
@@ -88,7 +88,7 @@ def test_the_spread_before_training_is_that_of_validation():
     draw = np.random.default_rng(0)
     frame.loc[200:, ["y", "x"]] += 3 * draw.standard_normal((100, 2))
     model, train, validation = setting(frame, LEVELS)
-    solve(model, train, validation, 200)
+    solve(model, train.table, Split(200, 300, 300))
     batch = validation.batch(np.arange(len(validation)))
     below = model.scale(batch.future)[..., None] <= model.scaled(batch.window).quantiles
     share = below.double().mean((0, 1))
@@ -98,7 +98,7 @@ def test_the_spread_before_training_is_that_of_validation():
 
 def test_the_spread_leaves_gaps_out():
     model, train, validation = setting(holed(), LEVELS)
-    solve(model, train, validation, 200)
+    solve(model, train.table, Split(200, 300, 300))
     batch = validation.batch(np.arange(len(validation)))
     assert not batch.present.all()
     errors = (model.scale(batch.future) - model.scaled_line(batch.window)).numpy()
@@ -112,8 +112,8 @@ def test_the_spread_leaves_gaps_out():
 @pytest.mark.parametrize(("shift", "share"), [(1e3, 1.0), (-1e3, 0.0)])
 @torch.no_grad()
 def test_coverage_is_the_share_of_truth_at_or_below(shift, share):
-    model, train, validation = setting(hourly(300), LEVELS)
-    solve(model, train, validation, 200)
+    model, train, _validation = setting(hourly(300), LEVELS)
+    solve(model, train.table, Split(200, 300, 300))
     model.spread.fill_(shift)
     test = Windows(train.table, model.spec, 260)
     for coverage in evaluate(model, test).quantiles:
@@ -123,8 +123,8 @@ def test_coverage_is_the_share_of_truth_at_or_below(shift, share):
 
 def test_scores_leave_gaps_out():
     frame = holed()
-    model, train, validation = setting(frame)
-    solve(model, train, validation, 200)
+    model, train, _validation = setting(frame)
+    solve(model, train.table, Split(200, 300, 300))
     found = evaluate(model, Windows(train.table, model.spec, 205, 225)).score("last value")
     squares = []
     for name, values in zip(("y", "x"), (frame["y"], frame["x"]), strict=True):

@@ -1,0 +1,205 @@
+"""Choose the forecast: weights of the simple methods and of the network, and margins of the bands.
+
+1. The simple methods get the weights, at least 0 with sum 1, with the least squared error on all
+   folds. More than one is taken where that gains more than two standard errors.
+2. The network gets the share with the least error beside them, on the windows of the validation
+   part, which it was not fitted to. It gets none if that gains less than one standard error: its
+   training stopped at its best moment on these windows, so that a small gain is chance.
+3. Margins: for each step and target, quantiles of the errors on the windows of the validation
+   part, or of all folds if the former are too few; see `conformal`.
+4. For forecasts ridge and line are fitted again to all rows, and the errors in the test part count
+   for the margins too. An evaluation scores what was fitted to the training part.
+
+Axes: p parts, n windows, h horizon, c targets, q quantiles.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longstate.errors import InputError
+from longstate.models import ForecastModel
+from longstate.models._choice import NETWORK, PARTS, Choice, Fitted
+from longstate.models._line import Line
+from longstate.train._baselines import Linear
+from longstate.train._chosen import Chosen, Part
+from longstate.train._folds import ENOUGH, independent
+from longstate.train._forecast_task import check_size
+from longstate.train._moments import Moments, sums_of
+from longstate.train._table import Table
+from longstate.train._weights import best_share, conformal, effective, simplex
+from longstate.train._windows import Split, Windows
+
+MOST_WINDOWS = 2048  # of one fold
+MOST_NUMBERS = 20_000_000  # errors of one fold: windows times horizon times targets
+FEWEST = 3.0  # windows without a common row, to judge the network
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of the parts on some windows, in scaled units; nan in gaps.
+
+    Args:
+        point (p, n, h, c): truth minus forecast; nan where the network was left out.
+        offset (n, h, c, q): of the network's quantiles from its point.
+        step (n, 1, c): how much the window moves.
+        count: number of the windows without a common row.
+    """
+
+    point: Tensor
+    offset: Tensor
+    step: Tensor
+    count: float
+
+    def __add__(self, other: "Errors") -> "Errors":
+        return Errors(
+            torch.cat([self.point, other.point], 1),
+            torch.cat([self.offset, other.offset]),
+            torch.cat([self.step, other.step]),
+            self.count + other.count,
+        )
+
+
+@torch.no_grad()
+def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -> Chosen:
+    """Give a trained model its choice.
+
+    Args:
+        model: trained, in evaluation mode.
+        linear: its simple methods.
+        parts: ends of training, validation and test.
+        refit: fit the simple methods to all rows too, unless the test part has values that are too
+            large.
+    """
+    table = linear.folds[0].fit.table
+    refit = refit and _is_usable(model, table)
+    choice = model.choice = Choice(model.spec, refitted=refit)
+    choice.smoothing.copy_(linear.weights)
+    _set_units(choice, model, table.target, parts)
+    every, last = _rolling(model, choice, linear)
+    weight = simplex(every.point, [*choice.available[:NETWORK], False], every.count)
+    share, gain, noise = 0.0, None, None
+    if last.count >= FEWEST:
+        simple = torch.tensordot(weight[:NETWORK], last.point[:NETWORK], dims=1)
+        share, gain, noise = best_share(simple, last.point[NETWORK], last.count)
+    choice.weight.copy_(weight * (1 - share))
+    choice.weight[NETWORK] = share
+    calibrated = now = _set_margins(choice, choice.margin, every, last)
+    if choice.now is not None:
+        test = Windows(table, model.spec, parts.validation, parts.rows)
+        tested = _errors(model, choice.fitted(model), test)
+        now = _set_margins(choice, choice.now.margin, every + tested, last + tested)
+        moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.rows)
+        linear.solve(moments, choice.now.line, choice.now.ridge)
+    return Chosen(
+        parts=tuple(
+            Part(
+                name,
+                float(choice.weight[i]),
+                _square(last.point[i]),
+                None if i == NETWORK else _square(every.point[i]),
+            )
+            for i, name in enumerate(PARTS)
+            if choice.available[i]
+        ),
+        error=_square(choice.combined(last.point)),
+        rolling=_square(torch.tensordot(weight[:NETWORK], every.point[:NETWORK], dims=1)),
+        folds=len(linear.folds),
+        windows=every.point.shape[1],
+        independent=every.count,
+        calibrated=calibrated,
+        now=now,
+        gain=gain,
+        noise=noise,
+        refitted=refit,
+    )
+
+
+def _is_usable(model: ForecastModel, table: Table) -> bool:
+    """Whether all rows have values that can be used; `evaluate` refuses others by name."""
+    try:
+        check_size(model, table, table.rows)
+    except InputError:
+        return False
+    return True
+
+
+def _square(error: Tensor) -> float:
+    return float((error.double() ** 2).nanmean())
+
+
+def _rolling(model: ForecastModel, choice: Choice, linear: Linear) -> tuple[Errors, Errors]:
+    """The errors on the windows of all folds, and on those of the last fold alone."""
+    fitted = Fitted(Line(model.spec), Line(model.spec), choice.margin)
+    found = []
+    for fold in linear.folds:
+        linear.solve(fold.fitted, fitted.line, fitted.ridge)
+        network = fold is linear.folds[-1]
+        found.append(_errors(model, fitted, fold.check, network=network))
+    every = found[0]
+    for more in found[1:]:
+        every = every + more
+    count = independent([fold.check for fold in linear.folds])
+    return replace(every, count=count), found[-1]
+
+
+def _errors(
+    model: ForecastModel, fitted: Fitted, windows: Windows, *, network: bool = True
+) -> Errors:
+    """The errors on evenly spaced windows."""
+    spec, choice = model.spec, model.choice
+    assert choice is not None
+    most = min(MOST_WINDOWS, max(1, MOST_NUMBERS // (spec.horizon * len(spec.targets))))
+    n = len(windows)
+    indices = np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+    found = []
+    for part in np.array_split(indices, -(-len(indices) // 128)):
+        batch = windows.batch(part)
+        points, offsets, step = choice.parts(model, batch.window, fitted, network=network)
+        truth = torch.where(batch.present, model.scale(batch.future), torch.nan)
+        found.append((truth - points, offsets, step))
+    errors, distances, steps = zip(*found, strict=True)
+    return Errors(
+        torch.cat(errors, 1), torch.cat(distances), torch.cat(steps), independent([windows])
+    )
+
+
+def _set_margins(choice: Choice, margin: Tensor, every: Errors, last: Errors) -> float:
+    """Set the margins of the choice, and of every part alone; returns the number of independent
+    windows that those of the choice rest on."""
+    levels, counts = choice.levels, []
+    for i in range(1 + len(PARTS)):
+        network = choice.network_bands(i)
+        for seen in (last, every):
+            point = choice.combined(seen.point) if i == 0 else seen.point[i - 1]
+            count = effective(point, seen.count)
+            if network or count >= ENOUGH:  # earlier folds were fitted to fewer rows
+                break
+        counts.append(count)
+        if levels:
+            rest = point[..., None].expand(*point.shape, len(levels))
+            rest = (rest - seen.offset if network else rest) / seen.step[..., None]
+            margin[i] = conformal(rest, levels, counts[-1])
+    return counts[0]
+
+
+def _more(
+    model: ForecastModel, linear: Linear, moments: list[Moments], before: int, end: int
+) -> list[Moments]:
+    """The moments of all windows that end before row `end`, given those before row `before`."""
+    table, horizon = linear.folds[0].fit.table, model.spec.horizon
+    more = sums_of(model, Windows(table, model.spec, before - horizon + 1, end))
+    return [a + b for a, b in zip(moments, more, strict=True)]
+
+
+def _set_units(choice: Choice, model: ForecastModel, target: np.ndarray, parts: Split) -> None:
+    """Mean absolute step of the training part in scaled units; and mean absolute seasonal
+    difference of training and validation over the standard deviation, for MASE."""
+    scaled = model.scale(torch.from_numpy(np.array(target[: parts.train])))
+    choice.usual_step.copy_(scaled.diff(dim=0).abs().mean(0).clamp_min(1e-12))
+    seen = target[: parts.validation]
+    season = model.spec.season if model.spec.season < len(seen) else 1
+    error = torch.from_numpy(np.abs(seen[season:] - seen[:-season]).mean(0)) / model.scale.unit
+    choice.naive_error.copy_(error.clamp_min(1e-12))
