@@ -69,6 +69,7 @@ class Cell:
         accuracy: on the training length, the mean over the seeds.
         spread: the difference of the best and the worst seed.
         longer: the mean accuracy at each longer length.
+        each: the accuracy of every seed, at each length.
         rows: the share of rows without an error, at the training length; None for numbers.
         chance: accuracy without memory.
         demand: bits that the task needs.
@@ -86,6 +87,7 @@ class Cell:
     accuracy: float
     spread: float
     longer: dict[int, float]
+    each: dict[int, list[float]]
     rows: float | None
     chance: float
     demand: Bits

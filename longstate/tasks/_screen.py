@@ -179,10 +179,11 @@ def _cell(name: str, layer: str, rate: float, outcomes: list[dict[str, Any]]) ->
     chosen = task(name)
     length = chosen.budget.length
 
-    def mean(i: int, key: str = "accuracy") -> float:
-        values = [o["tests"][i][key] for o in outcomes]
-        return statistics.fmean(v if v is not None else -1.0 for v in values)
+    def values(i: int, key: str = "accuracy") -> list[float]:
+        found = [o["tests"][i][key] for o in outcomes]
+        return [v if v is not None else -1.0 for v in found]
 
+    lengths = (length, *chosen.budget.longer)
     found = [o["tests"][0]["accuracy"] or 0.0 for o in outcomes]
     bits = held(chosen, max(found), length)
     if bits is not None:  # a bound for the accuracy itself; this one is of some rows
@@ -191,10 +192,11 @@ def _cell(name: str, layer: str, rate: float, outcomes: list[dict[str, Any]]) ->
         task=name,
         layer=layer,
         rate=rate,
-        accuracy=mean(0),
+        accuracy=statistics.fmean(values(0)),
         spread=max(found) - min(found),
-        longer={n: mean(i) for i, n in enumerate(chosen.budget.longer, 1)},
-        rows=None if chosen.answer == "numbers" else mean(0, "whole_rows"),
+        longer={n: statistics.fmean(values(i)) for i, n in enumerate(lengths) if i},
+        each={n: values(i) for i, n in enumerate(lengths)},
+        rows=None if chosen.answer == "numbers" else statistics.fmean(values(0, "whole_rows")),
         chance=chance(chosen, length),
         demand=chosen.demand(length),
         held=bits,

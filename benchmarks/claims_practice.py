@@ -1,0 +1,115 @@
+"""Claims about series, about time, and about memory and cost in use."""
+
+from functools import partial
+
+from claim import ABSTRACT, CODE, KNOWN, NOTES, S4, S5, Claim
+from verdicts import HIGHER, LOWER, Check, Figure, Rule
+
+series = partial(Figure, studies="irregular", table="Scores on the test part")
+
+
+def smr(layer: str, interval: str) -> Check:
+    row = partial(Figure, studies="smr_rates", table="", row=layer, column=interval)
+    times = "half" if interval == "0.5" else "twice"
+    return Check(
+        f"{layer} at {times} the interval: SMR lowers the error.", LOWER,
+        (row("with SMR", also={"trained at": "one", "form": "product"}),
+         row("alone", also={"trained at": "one", "form": "none"})),
+    )  # fmt: skip
+
+
+def told(layer: str, interval: str, column: str) -> Check:
+    row = partial(Figure, studies="smr_rates", table="", row=layer,
+                  also={"trained at": "one", "form": "none"})  # fmt: skip
+    times = "half" if interval == "0.5" else "twice"
+    words = f"{layer} at {times} the interval: telling it lowers the error."
+    return Check(words, LOWER, (row("told", column=column), row("not told", column=interval)))
+
+
+TIME = (
+    Claim(
+        "S4 forecasts better than Informer",
+        "On electricity transformer temperatures S4 has a lower error than Informer.",
+        (S4,), KNOWN, (), (),
+        "There is no Informer here, and its published errors could not be checked. Against a ridge "
+        "regression the forecasts of this library are in the results of `forecast_etth1.py`.",
+    ),
+    Claim(
+        "Time stamps beat ignoring them",
+        "On series at irregular times a layer that reads the times is better than one that takes "
+        "them as regular.",
+        (S5, ("Li et al., 2024", "2408.06966"),
+         ("Hasani et al., 2022", "2106.13898")),
+        CODE, ("irregular.py --sets remifentanil nafld",),
+        (
+            Check("S5 on remifentanil, error.", LOWER, (
+                series("stamps read", row="S5, stamps", column="remifentanil"),
+                series("ignored", row="S5, stamps ignored", column="remifentanil"))),
+            Check("S5 on nafld, area under the curve.", HIGHER, (
+                series("stamps read", row="S5, stamps", column="nafld"),
+                series("ignored", row="S5, stamps ignored", column="nafld"))),
+            Check("CfC against a GRU on remifentanil, error.", LOWER, (
+                series("stamps read", row="CfC, stamps", column="remifentanil"),
+                series("ignored", row="GRU, stamps ignored", column="remifentanil"))),
+            Check("GRU-D against a GRU on nafld, area under the curve.", HIGHER, (
+                series("stamps read", row="GRU-D, stamps", column="nafld"),
+                series("ignored", row="GRU, stamps ignored", column="nafld"))),
+        ),
+        "Two small medical sets, where the papers use others.",
+    ),
+    Claim(
+        "State Memory Replay helps at other sampling intervals",
+        "A model trained at one interval and read at others makes errors that grow in its state. "
+        "Scaling the input by recent inputs corrects this.",
+        (("Qi et al., 2024", "2405.17534"),), NOTES, ("smr_rates.py",),
+        tuple(smr(layer, interval) for layer in ("S4", "S5", "Mamba") for interval in ("0.5", "2")),
+        "A reconstruction: neither equations nor code could be read. Reviews of an earlier form "
+        "asked for a comparison with a rescaled step, which is the next claim.",
+    ),
+    Claim(
+        "A rescaled step undoes a change of the sampling interval",
+        "S4 and S5 run at another interval without training again if their step is rescaled.",
+        (S4, S5), KNOWN, ("smr_rates.py",),
+        tuple(told(layer, x, f"{x}, rate={x}") for layer in ("S4", "S5", "Mamba")
+              for x in ("0.5", "2")),
+        "Mamba is no linear system of continuous time, and is helped much less than S4 and S5.",
+    ),
+)  # fmt: skip
+
+study = partial(Figure, studies="state_study")
+METRIC = "metric (standard error)"
+
+
+def against(
+    table: str, words: str, rule: Rule, ours: str, theirs: str, column: str = METRIC
+) -> Check:
+    """A selective layer and a cell with as many parameters."""
+    equal = {"equal": "parameters"}
+    drawn = column == METRIC
+    return Check(words, rule, (
+        study(ours, table=table, row=ours, column=column, also=equal, drawn=drawn),
+        study(theirs, table=table, row=theirs, column=column, also=equal, drawn=drawn),
+    ))  # fmt: skip
+
+
+BHAT = (
+    Claim(
+        "Selective models do more with less memory and time than recurrent networks",
+        "Selective state space models reach better results than classical recurrent networks, in "
+        "forecasting and in language, with less memory and computation.",
+        (("Bhat, 2024", "2410.03158"),), ABSTRACT, ("state_study.py --data FOLDER --seeds 0,1,2",),
+        (
+            against("recall", "Recall: more than an LSTM.", HIGHER, "mamba2", "lstm"),
+            against("text", "Text: fewer bits per byte than a GRU.", LOWER, "mamba2", "gru"),
+            against("elec", "Forecasting: a smaller error than a GRU.", LOWER, "mamba2", "gru"),
+            against("Memory and time of one layer", "Memory of training: less than a GRU.", LOWER,
+                    "longhorn", "gru", "training at 4096, MiB"),
+            against("text", "Time of training: less than an LSTM.", LOWER, "longhorn", "lstm",
+                    "CPU s"),
+        ),
+        "At equal numbers of parameters. The statements of the paper are looked at one by one on "
+        "the page about [memory](memory.md#bhat-2024-statement-by-statement).",
+    ),
+)  # fmt: skip
+
+CLAIMS = (*TIME, *BHAT)

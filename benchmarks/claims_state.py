@@ -1,0 +1,156 @@
+"""Claims about which states can compute and keep what."""
+
+from functools import partial
+
+from claim import ABSTRACT, CODE, FILES, KNOWN, S4, Claim, at
+from verdicts import (
+    AS_GOOD,
+    AT_CHANCE,
+    CONSTANT,
+    EXACT,
+    HIGHER,
+    LOWER,
+    SILENT,
+    SOLVES,
+    TIMES,
+    Check,
+    Figure,
+)
+
+parity = partial(at, "parity", "parity")
+
+
+def parity_at_chance(words: str, layer: str) -> Check:
+    figures = parity(layer, layer, 256), parity("chance", "chance", 256)
+    return Check(f"Beyond the training length: {words}.", AT_CHANCE, figures)
+
+
+STATES = (
+    Claim(
+        "Decays in [0, 1] cannot compute parity, signed ones can",
+        "No layer whose decays lie between zero and one computes parity at all lengths. With "
+        "decays between minus one and one, one layer does.",
+        (("Sarrof et al., 2024", "2405.17394"), ("Grazzi et al., 2024", "2411.12537")),
+        FILES, ("screens.py parity",),
+        (
+            parity_at_chance("decays in [0, 1]", "NonNegative"),
+            parity_at_chance("Mamba, decays in [0, 1]", "mamba"),
+            parity_at_chance("S4D, complex decays that the input does not change", "s4d"),
+            parity_at_chance("S4D, signed decays that the input does not change", "s4d_signed"),
+            Check("The same layer with signed decays solves it.", SOLVES,
+                  (parity("signed", "Signed", 40),)),
+            Check("It solves it beyond the training length.", SOLVES,
+                  (parity("signed", "Signed", 256),)),
+        ),
+        "One block, trained up to length forty. The two layers differ in one function: a sigmoid "
+        "or a hyperbolic tangent. All positions count, also the first, which are easier.",
+    ),
+    Claim(
+        "Real diagonal systems cannot fit a delay",
+        "A diagonal system with real modes needs an exponentially large size or exponentially "
+        "large weights for a delay. One with complex modes does not.",
+        (("Ran-Milo et al., 2024", "2410.14067"),), CODE, ("impulse_fit.py",),
+        (
+            Check("Trained real modes learn nothing of a delay.", SILENT, (
+                Figure("error, real", "impulse_fit", "Errors after training", "S4D real",
+                       "delay 100"),)),
+            Check("Complex modes fit it better.", LOWER, (
+                Figure("error, complex", "impulse_fit", "Errors after training",
+                       "S4D complex (lin)", "delay 100"),
+                Figure("error, real", "impulse_fit", "Errors after training", "S4D real",
+                       "delay 100"))),
+            Check("The weights of an exact delay are far larger for real modes.", TIMES, (
+                Figure("real", "impulse_fit", "Largest weight of an exact delay", "real", "t = 32",
+                       drawn=False),
+                Figure("complex", "impulse_fit", "Largest weight of an exact delay", "complex",
+                       "t = 32", drawn=False))),
+        ),
+        "Errors are relative to an output of zero. Complex modes alone are not enough: the "
+        "oscillators of LinOSS did little better than real modes.",
+    ),
+)  # fmt: skip
+
+cost = partial(Figure, studies="generation", table="Milliseconds for the next sample", drawn=False)
+STEP, AGAIN, CACHE = "S4, a step", "S4, the convolution again", "attention with a cache"
+SHORT, LONG = "256", "65536"
+MEMORY = (
+    Claim(
+        "S4 generates at a constant cost per sample",
+        "As a recurrence S4 needs the same time for every sample. Running its convolution again, "
+        "or attention over all that came before, costs more as the context grows.",
+        (S4,), KNOWN, ("generation.py",),
+        (
+            Check("A step of S4 costs the same after any context.", CONSTANT, (
+                cost("long context", row=STEP, column=LONG),
+                cost("short context", row=STEP, column=SHORT))),
+            Check("The convolution again costs more after a longer context.", HIGHER, (
+                cost("long context", row=AGAIN, column=LONG),
+                cost("short context", row=AGAIN, column=SHORT))),
+            Check("A step costs less than the convolution again.", LOWER, (
+                cost("step", row=STEP, column=SHORT),
+                cost("convolution", row=AGAIN, column=SHORT))),
+            Check("Attention with a cache costs more after a longer context.", HIGHER, (
+                cost("long context", row=CACHE, column=LONG),
+                cost("short context", row=CACHE, column=SHORT))),
+            Check("A step costs less than attention after a long context.", LOWER, (
+                cost("step", row=STEP, column=LONG), cost("attention", row=CACHE, column=LONG))),
+        ),
+    ),
+    Claim(
+        "HiPPO's first values beat random ones",
+        "The first values of A decide whether a state space model learns long memory: those from "
+        "HiPPO do far better than random or real ones.",
+        (("Gu et al., 2020", "2008.07669"), ("Gu et al., 2022", "2206.11893")), KNOWN,
+        ("screens.py initialisation",),
+        tuple(
+            Check(f"{name} remembers more than {other}.", HIGHER, (
+                at("initialisation", "delay", name, row, 64),
+                at("initialisation", "delay", other, loser, 64)))
+            for name, row in (("S4D-LegS", "s4d_legs"), ("S4D-Lin", "s4d"))
+            for other, loser in (("random first values", "s4d_random"),
+                                 ("real first values", "s4d_real"))
+        ),
+        "The task is a delay of sixteen samples, with two blocks.",
+    ),
+    Claim(
+        "HOPE's memory does not decay under padded noise",
+        "Noise between what must be kept and the question for it hurts S4D and does not hurt HOPE.",
+        (("Yu et al., 2024", "2405.13975"),), ABSTRACT, ("screens.py padded_noise",),
+        (
+            Check("HOPE keeps more than S4D at the training length.", HIGHER, (
+                at("padded_noise", "noise_padded", "HOPE", "hope", 48),
+                at("padded_noise", "noise_padded", "S4D", "s4d", 48))),
+            Check("HOPE keeps more than S4D with four times as many samples.", HIGHER, (
+                at("padded_noise", "noise_padded", "HOPE", "hope", 192),
+                at("padded_noise", "noise_padded", "S4D", "s4d", 192))),
+            Check("HOPE keeps as much through long noise as through short.", AS_GOOD, (
+                at("padded_noise", "noise_padded", "HOPE", "hope", 192),
+                at("padded_noise", "noise_padded", "HOPE", "hope", 48))),
+        ),
+        "A reconstruction: numbers among noise, where the paper pads images, and the noise gets "
+        "longer than in training, which the paper does not ask for.",
+    ),
+    Claim(
+        "LinOSS is better on very long series",
+        "On series of fifty thousand samples LinOSS is nearly twice as good as Mamba and LRU.",
+        (("Rusch and Rus, 2025", "2410.03943"),), ABSTRACT, (), (),
+        "It needs the set EigenWorms, which no script here reads yet.",
+    ),
+)  # fmt: skip
+
+IDENTITIES = (
+    Claim(
+        "The hidden attention of a selective layer is exact",
+        "The output of a selective layer is a matrix that depends on the data, times its input.",
+        (("Ali et al., 2024", "2403.01590"),), CODE, ("hidden_attention.py",),
+        tuple(
+            Check(f"{name}: the matrix times the input is the output.", EXACT, (
+                Figure("relative error", "hidden_attention", "", name, "largest relative error",
+                       drawn=False),))
+            for name in ("Mamba", "Mamba2", "Longhorn", "S4D", "S5", "LinOSS")
+        ),
+        "An identity, so no seeds: the largest error over random inputs.",
+    ),
+)  # fmt: skip
+
+CLAIMS = (*STATES, *MEMORY, *IDENTITIES)
