@@ -23,6 +23,7 @@ class Claim:
         commands: that measure it, without `python benchmarks/`.
         checks: all must hold.
         remark: how the experiment differs from the paper's, or what surprised.
+        beside: figures that are shown and decide nothing.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Claim:
     commands: tuple[str, ...]
     checks: tuple[Check, ...]
     remark: str = ""
+    beside: tuple[Figure, ...] = ()
 
 
 MAMBA = ("Gu and Dao, 2023", "2312.00752")
@@ -40,8 +42,7 @@ S4 = ("Gu et al., 2022", "2111.00396")
 S5 = ("Smith et al., 2023", "2208.04933")
 
 
-def at(
-    studies: str, task: str, name: str, layer: str, length: int, also: dict[str, str] | None = None
-) -> Figure:
-    """The accuracy of a layer in a study of `screens.py`."""
-    return Figure(f"{name}, length {length}", studies, task, layer, f"at {length}", also or {})
+def at(studies: str, task: str, name: str, layer: str, length: int) -> Figure:
+    """The accuracy of a layer in a study of `screens.py`; chance needs no seeds."""
+    drawn = layer != "chance"
+    return Figure(f"{name}, length {length}", studies, task, layer, f"at {length}", drawn=drawn)

@@ -92,6 +92,9 @@ def section(claim: Claim, results: dict[str, Result]) -> str:
         lines += ["| check | measured | holds |", "| --- | --- | --- |"]
         lines += [row(check, results) for check in claim.checks]
         lines.append("")
+    beside = [f"{f.name}: {x.cell}" for f in claim.beside if (x := f.find(results))]
+    if beside:
+        lines += [f"For comparison. {'; '.join(beside)}.", ""]
     if used:
         links = ", ".join(f"[{study}](../benchmarks/results/{r.path.name})" for study, r in used)
         lines += [f"**Results.** {links}. {seeds(claim, results)}", ""]
@@ -114,7 +117,8 @@ def row(check: Check, results: dict[str, Result]) -> str:
 
 def each(claim: Claim, results: dict[str, Result]) -> list[Found]:
     """All figures of a claim that exist."""
-    return [f for check in claim.checks for f in check.found(results) if f is not None]
+    figures = (*claim.beside, *(f for check in claim.checks for f in check.figures))
+    return [found for figure in figures if (found := figure.find(results))]
 
 
 def files(claim: Claim, results: dict[str, Result]) -> list[tuple[str, Result]]:

@@ -6,6 +6,7 @@ from claim import ABSTRACT, KNOWN, LONGHORN, MAMBA, NOTES, Claim, at
 from verdicts import AS_GOOD, FAILS, HIGHER, KEPT, LOWER, SOLVES, Check, Figure
 
 COPY, RECALL = "screen|selection", "screen|extrapolation"
+CONTEXT = "screen|in_context"
 
 
 def unsolved(studies: str, task: str, layers: dict[str, str], length: int) -> tuple[Check, ...]:
@@ -125,7 +126,6 @@ ONLINE = (
     ),
 )  # fmt: skip
 
-icl = partial(at, "screen|in_context")
 LEARNING = (
     Claim(
         "Mamba learns in context as well as attention, but not retrieval",
@@ -134,11 +134,11 @@ LEARNING = (
         (("Park et al., 2024", "2402.04248"),), NOTES, ("screens.py in_context",),
         (
             Check("Mamba is as good as attention on linear regression.", AS_GOOD, (
-                icl("icl_linear", "Mamba", "mamba", 28),
-                icl("icl_linear", "attention", "attention", 28))),
+                at(CONTEXT, "icl_linear", "Mamba", "mamba", 28),
+                at(CONTEXT, "icl_linear", "attention", "attention", 28))),
             Check("Attention is better at retrieval.", HIGHER, (
-                icl("icl_retrieval", "attention", "attention", 17),
-                icl("icl_retrieval", "Mamba", "mamba", 17))),
+                at("in_context", "icl_retrieval", "attention", "attention", 17),
+                at("in_context", "icl_retrieval", "Mamba", "mamba", 17))),
         ),
         "Far smaller and far shorter training than the paper's.",
     ),

@@ -8,6 +8,7 @@ from verdicts import (
     AT_CHANCE,
     CONSTANT,
     EXACT,
+    FAILS,
     HIGHER,
     LOWER,
     SILENT,
@@ -17,7 +18,7 @@ from verdicts import (
     Figure,
 )
 
-parity = partial(at, "parity", "parity")
+parity, a5 = partial(at, "parity", "parity"), partial(at, "a5", "a5")
 
 
 def parity_at_chance(words: str, layer: str) -> Check:
@@ -44,6 +45,28 @@ STATES = (
         ),
         "One block, trained up to length forty. The two layers differ in one function: a sigmoid "
         "or a hyperbolic tangent. All positions count, also the first, which are easier.",
+        (parity("LSTM", "lstm", 256), parity("dense linear network", "linearrnn", 256)),
+    ),
+    Claim(
+        "One dense layer follows products in A5, diagonal ones need depth",
+        "The product of many even permutations of five things needs one layer if its matrices are "
+        "dense (a linear controlled differential equation). Mamba, S4 and attention need more "
+        "layers for longer words; none of them passed words of twenty with four.",
+        (("Muca Cirone et al., 2024", "2402.19047"), ("Merrill et al., 2024", "2404.08819")),
+        FILES, ("a5.py",),
+        (
+            Check("One dense layer solves it at the training length.", SOLVES, (
+                a5("dense", "dense", 12),)),
+            Check("One dense layer solves it beyond the training length.", SOLVES, (
+                a5("dense", "dense", 40),)),
+            *(Check(f"One layer of {words} fails at words of twenty.", FAILS, (
+                a5(words, row, 20), a5("chance", "chance", 20)))
+              for words, row in (("diagonal matrices", "diagonal"), ("Mamba", "mamba"),
+                                 ("attention", "attention"))),
+        ),
+        "As in the authors' code, every batch has words of two beside the long ones, and the first "
+        "state is not zero.",
+        tuple(a5(row, row, 12) for row in ("dense, from zero", "dense, no pairs")),
     ),
     Claim(
         "Real diagonal systems cannot fit a delay",
@@ -67,6 +90,8 @@ STATES = (
         ),
         "Errors are relative to an output of zero. Complex modes alone are not enough: the "
         "oscillators of LinOSS did little better than real modes.",
+        tuple(Figure(f"error, {row}", "impulse_fit", "Errors after training", row, "delay 100")
+              for row in ("S4D signed", "LinOSS im", "LinOSS imex")),
     ),
 )  # fmt: skip
 

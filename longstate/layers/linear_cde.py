@@ -20,7 +20,9 @@ Muca Cirone et al., "Theoretical Foundations of Deep Selective State-Space Model
 arXiv:2402.19047. Differs from the paper: steps are exact, where the official code takes Euler
 steps or a solver; the matrices learn, and begin skew-symmetric with a small decay (diagonal ones
 with the decay alone), so that the state of a long sequence neither grows nor vanishes at first.
-Nothing keeps it stable in training.
+Nothing keeps it stable in training. The official code begins with a linear map of the first input;
+here Z_0 is zero or, with start="learned", a parameter. A matrix can only act on a state that is not
+zero, so products of matrices are learned much faster from a learned state.
 
 Every sample waits for the one before it, except in the diagonal layer. Time and memory of a sample
 grow with d_model * d_state * k numbers of A, and with matrices of k by k, where k is the size of a
@@ -28,6 +30,8 @@ block.
 
 Axes: b batch, t time, d channels, i coordinates of omega (1 + d), n state, g blocks of k by k.
 """
+
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -60,6 +64,7 @@ class LinearCDE(Layer):
         variant: "dense", "block" or "diagonal".
         block: k, size of a block of "block".
         decay_min, decay_max: range of the initial decays, per regular interval.
+        start: the state before the first sample, and after a reset: "zero" or "learned".
 
     Raises:
         ValueError: an option is out of its range, or `block` does not divide `d_state`.
@@ -76,8 +81,11 @@ class LinearCDE(Layer):
         block: int = 4,
         decay_min: float = 1e-3,
         decay_max: float = 1e-1,
+        start: Literal["zero", "learned"] = "zero",
     ):
         super().__init__()
+        if start not in ("zero", "learned"):
+            raise ValueError(f"start must be 'zero' or 'learned'; got {start!r}")
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
         k = {"dense": d_state, "block": block, "diagonal": 1}[variant]
@@ -99,9 +107,12 @@ class LinearCDE(Layer):
         self.B = nn.Parameter(torch.randn(d_state, 1 + d_model) * (1 + d_model) ** -0.5)
         self.C = nn.Parameter(torch.randn(d_model, d_state) * d_state**-0.5)
         self.D = nn.Parameter(torch.randn(d_model))
+        self.start = nn.Parameter(torch.randn(d_state)) if start == "learned" else None
 
     def init_state(self, batch: int) -> State:
-        """Zero."""
+        """Zero, or the learned state; gradients flow to it."""
+        if self.start is not None:
+            return {"z": self.start.to(self._dtype()).expand(batch, -1)}
         return {"z": self.D.new_zeros(batch, self.d_state, dtype=self._dtype())}
 
     def forward(
@@ -148,12 +159,17 @@ class LinearCDE(Layer):
         self, kept: Tensor, added: Tensor, z: Tensor, reset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """All states (b, t, n), and the last one."""
+        fresh = z.new_zeros(()) if self.start is None else self.start.to(z.dtype)
         if kept.shape[-1] == 1:
-            return diagonal_scan(added[..., 0], kept[..., 0, 0], z, reset=reset)
+            drive, decay = added[..., 0], kept[..., 0, 0]
+            if reset is not None and self.start is not None:  # the scan forgets all
+                drive = drive + torch.where(reset[..., None], decay * fresh, 0)
+            return diagonal_scan(drive, decay, z, reset=reset)
         states, z = [], z.unflatten(-1, kept.shape[2:4])
+        fresh = fresh.expand(z.shape[1:].numel()).view(z.shape[1:])
         for t in range(kept.shape[1]):
             if reset is not None:  # NaN times 0 would be NaN
-                z = z.masked_fill(reset[:, t, None, None], 0)
+                z = torch.where(reset[:, t, None, None], fresh, z)
             z = (kept[:, t] * z[..., None, :]).sum(-1) + added[:, t]  # autocast narrows products
             states.append(z)
         return torch.stack(states, 1).flatten(2), z.flatten(1)

@@ -77,6 +77,10 @@ LAYERS = {
     "linear-cde": lambda: LinearCDE(5, d_state=6),
     "linear-cde-block": lambda: LinearCDE(5, d_state=6, variant="block", block=3),
     "linear-cde-diagonal": lambda: LinearCDE(5, d_state=6, variant="diagonal"),
+    "linear-cde-start": lambda: LinearCDE(5, d_state=6, start="learned"),
+    "linear-cde-diagonal-start": lambda: LinearCDE(
+        5, d_state=6, variant="diagonal", start="learned"
+    ),
     "linear-rnn": lambda: LinearRNN(5, d_state=7),
     "elman": lambda: Elman(5, d_state=7),
     "gru": lambda: GRU(5, d_state=7),

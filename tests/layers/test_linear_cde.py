@@ -149,3 +149,27 @@ def test_options_are_checked():
         LinearCDE(3, d_state=6, variant="block")
     with pytest.raises(ValueError, match="decay_min and decay_max must be in order"):
         LinearCDE(3, decay_min=0)
+
+
+@pytest.mark.parametrize("variant", ["dense", "diagonal"])
+def test_a_learned_start_is_where_sequences_begin_and_it_learns(variant):
+    layer = made(variant=variant, start="learned")
+    u = torch.randn(2, 5, 3).double()
+    first = layer.start.detach().expand(2, -1).clone().requires_grad_()
+    y, state = layer(u)
+    given, after = layer(u, {"z": first})
+    torch.testing.assert_close(y, given, rtol=0, atol=0)
+    torch.testing.assert_close(state["z"], after["z"], rtol=0, atol=0)
+    reset = torch.zeros(2, 5, dtype=torch.bool)
+    reset[:, 2] = True
+    torch.testing.assert_close(layer(u, reset=reset)[0][:, 2:], layer(u[:, 2:])[0])
+    (learned,) = torch.autograd.grad(y.sum(), layer.start)
+    (of_state,) = torch.autograd.grad(given.sum(), first)
+    torch.testing.assert_close(learned, of_state.sum(0))
+    assert bool((learned != 0).any())
+
+
+def test_the_start_is_zero_or_learned():
+    assert LinearCDE(3).start is None
+    with pytest.raises(ValueError, match=r"start must be 'zero' or 'learned'; got 'random'"):
+        LinearCDE(3, start="random")

@@ -13,7 +13,10 @@ def cell(name: str, layer: str, accuracy: float, cut: int = 0) -> Cell:
     length = t.budget.length
     return Cell(
         task=name, layer=layer, rate=0.003, accuracy=accuracy, spread=0.0125,
-        longer=dict.fromkeys(t.budget.longer, accuracy / 2), rows=0.75, chance=t.chance or 0.0,
+        longer=dict.fromkeys(t.budget.longer, accuracy / 2),
+        each={length: [accuracy - 0.01, accuracy, accuracy + 0.01]}
+        | {n: [accuracy / 2] * 3 for n in t.budget.longer},
+        rows=0.75, chance=t.chance or 0.0,
         demand=t.demand(length), held=held(t, accuracy, length), state_bytes=2048,
         parameters=1000, seconds=12.0, cut=cut, runs=3,
     )  # fmt: skip
