@@ -109,7 +109,7 @@ def row(check: Check, results: dict[str, Result]) -> str:
     pairs = zip(check.figures, found, strict=True)
     cells = [f"{figure.name}: {'-' if f is None else f.cell}" for figure, f in pairs]
     answer = ANSWER[check.holds(results)]
-    few = [f.seeds for f in found if f is not None and f.seeds and f.seeds < FEWEST_SEEDS]
+    few = [f.seeds for f in found if f is not None and f.seeds and not f.enough]
     if few:
         answer += f" (seeds: {min(few)})"
     return f"| {check.words} *({check.rule.name})* | {'<br>'.join(cells)} | {answer} |"

@@ -100,7 +100,8 @@ ONLINE = (
                 at("extrapolation", "recall", "Longhorn", "longhorn", 20),
             )),
         ),
-        "Mamba and Mamba-2 keep their quality on the same text too.",
+        "Beside it, the change of other layers on the same text.",
+        tuple(text(row, row=row, column="4096 less 256") for row in ("Mamba", "Mamba-2", "S4D")),
     ),
     Claim(
         "Longhorn's exact update is better than the diagonal one",

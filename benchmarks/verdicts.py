@@ -97,6 +97,11 @@ class Found(NamedTuple):
     seeds: int | None
     result: Result
 
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough seeds, where chance plays a part."""
+        return self.seeds is None or self.seeds >= FEWEST_SEEDS
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -104,7 +109,7 @@ class Figure:
 
     Args:
         name: what it is of, in words.
-        studies: names of results, separated by `|`; the first that has the cell counts.
+        studies: names of results, separated by `|`; the first with the cell and enough seeds counts.
         table: the heading above it; "" is the first table of a file without headings.
         row: the first cell of its row.
         column: its column.
@@ -126,17 +131,20 @@ class Figure:
         Raises:
             ValueError: the cell is no figure, or the table does not say over how many seeds it is.
         """
-        for study in self.studies.split("|"):
-            result = results.get(study)
-            table = None if result is None else result.tables.get(self.table)
-            row = None if table is None else table.row(first=self.row, **self.also)
-            if result is None or row is None or not row.get(self.column):
-                continue
-            seeds = result.seeds(row) if self.drawn else None
-            if self.drawn and seeds is None:
-                raise ValueError(f"{result.path.name} does not say how many seeds {self.row} has")
-            return Found(row[self.column], spread(row[self.column]), seeds, result)
-        return None
+        read = [self._of(results[s]) for s in self.studies.split("|") if s in results]
+        found = [f for f in read if f is not None]
+        return next((f for f in found if f.enough), found[0] if found else None)
+
+    def _of(self, result: Result) -> Found | None:
+        """The figure of one result."""
+        table = result.tables.get(self.table)
+        row = None if table is None else table.row(first=self.row, **self.also)
+        if row is None or not row.get(self.column):
+            return None
+        seeds = result.seeds(row) if self.drawn else None
+        if self.drawn and seeds is None:
+            raise ValueError(f"{result.path.name} does not say how many seeds {self.row} has")
+        return Found(row[self.column], spread(row[self.column]), seeds, result)
 
 
 @dataclass(frozen=True)
@@ -159,9 +167,7 @@ class Check:
     def holds(self, results: dict[str, Result]) -> bool | None:
         """None: not measured yet, or with too few seeds."""
         found = [f for f in self.found(results) if f is not None]
-        if len(found) < len(self.figures):
-            return None
-        if any(f.seeds is not None and f.seeds < FEWEST_SEEDS for f in found):
+        if len(found) < len(self.figures) or not all(f.enough for f in found):
             return None
         return bool(self.rule.holds(*(f.spread for f in found)))
 

@@ -209,6 +209,8 @@ def test_rules_look_at_spreads_and_seeds():
     assert Check("", HIGHER, (a, b)).holds(few) is None
     assert Check("", HIGHER, (a, b)).holds(made({"a": "0.8"}, 3)) is None
     assert Figure("a", "other|s", "t", "a", "v").find(apart).spread.middle == 0.8
+    both = {"few": few["s"], "s": overlap["s"]}  # the first with enough seeds
+    assert Figure("a", "few|s", "t", "a", "v").find(both).spread.low == 0.5
 
 
 @pytest.mark.parametrize(
