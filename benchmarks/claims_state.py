@@ -58,15 +58,15 @@ STATES = (
             Check("One dense layer solves it at the training length.", SOLVES, (
                 a5("dense", "dense", 12),)),
             Check("One dense layer solves it beyond the training length.", SOLVES, (
-                a5("dense", "dense", 40),)),
+                a5("dense", "dense", 20),)),
             *(Check(f"One layer of {words} fails at words of twenty.", FAILS, (
                 a5(words, row, 20), a5("chance", "chance", 20)))
               for words, row in (("diagonal matrices", "diagonal"), ("Mamba", "mamba"),
                                  ("attention", "attention"))),
         ),
-        "As in the authors' code, every batch has words of two beside the long ones, and the first "
-        "state is not zero.",
-        tuple(a5(row, row, 12) for row in ("dense, from zero", "dense, no pairs")),
+        "As in the authors' code, every batch has words of two beside the long ones, the first "
+        "state is not zero, and an MLP follows the layer.",
+        tuple(a5(row, row, 12) for row in ("dense, from zero", "dense, no pairs", "dense, GLU")),
     ),
     Claim(
         "Real diagonal systems cannot fit a delay",

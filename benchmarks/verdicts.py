@@ -109,7 +109,7 @@ class Figure:
 
     Args:
         name: what it is of, in words.
-        studies: names of results, separated by `|`; the first with the cell and enough seeds counts.
+        studies: names of results, separated by `|`; the first with enough seeds counts.
         table: the heading above it; "" is the first table of a file without headings.
         row: the first cell of its row.
         column: its column.
