@@ -96,6 +96,7 @@ STATES = (
 )  # fmt: skip
 
 cost = partial(Figure, studies="generation", table="Milliseconds for the next sample", drawn=False)
+noise = partial(Figure, studies="noise", table="noise")
 STEP, AGAIN, CACHE = "S4, a step", "S4, the convolution again", "attention with a cache"
 SHORT, LONG = "256", "65536"
 MEMORY = (
@@ -140,20 +141,22 @@ MEMORY = (
     Claim(
         "HOPE's memory does not decay under padded noise",
         "Noise between what must be kept and the question for it hurts S4D and does not hurt HOPE.",
-        (("Yu et al., 2024", "2405.13975"),), ABSTRACT, ("screens.py padded_noise",),
+        (("Yu et al., 2024", "2405.13975"),), ABSTRACT, ("noise.py", "screens.py padded_noise"),
         (
-            Check("HOPE keeps more than S4D at the training length.", HIGHER, (
-                at("padded_noise", "noise_padded", "HOPE", "hope", 48),
-                at("padded_noise", "noise_padded", "S4D", "s4d", 48))),
-            Check("HOPE keeps more than S4D with four times as many samples.", HIGHER, (
-                at("padded_noise", "noise_padded", "HOPE", "hope", 192),
-                at("padded_noise", "noise_padded", "S4D", "s4d", 192))),
+            *(Check(f"HOPE keeps more than S4D through {words} noise.", HIGHER, (
+                noise(f"HOPE, {column}", row="hope", column=column),
+                noise(f"S4D, {column}", row="s4d", column=column)))
+              for words, column in (("short", "length 64"), ("long", "length 512"))),
             Check("HOPE keeps as much through long noise as through short.", AS_GOOD, (
-                at("padded_noise", "noise_padded", "HOPE", "hope", 192),
-                at("padded_noise", "noise_padded", "HOPE", "hope", 48))),
+                noise("HOPE, length 512", row="hope", column="length 512"),
+                noise("HOPE, length 64", row="hope", column="length 64"))),
         ),
-        "A reconstruction: numbers among noise, where the paper pads images, and the noise gets "
-        "longer than in training, which the paper does not ask for.",
+        "A reconstruction: numbers among noise, where the paper pads images. Trained and tested "
+        "with the same amount of noise. With more of it than in training, fixed layers give "
+        "nothing: their answer is what they read a fixed time ago.",
+        (noise("Mamba, length 512", row="mamba", column="length 512"),
+         *(at("padded_noise", "noise_padded", f"{name} trained with less noise", row, 192)
+           for name, row in (("HOPE", "hope"), ("S4D", "s4d"), ("Mamba", "mamba")))),
     ),
     Claim(
         "LinOSS is better on very long series",
