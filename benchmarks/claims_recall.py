@@ -129,6 +129,19 @@ ONLINE = (
 
 LEARNING = (
     Claim(
+        "Attention copies better than a fixed state",
+        "What a fixed state can copy is limited by its bits. Attention has no such limit, learns "
+        "to copy faster, and copies longer words than in training.",
+        (("Jelassi et al., 2024", "2402.01032"),), ABSTRACT, ("screens.py copy",),
+        tuple(
+            Check(f"Attention copies more than Mamba {where}.", HIGHER, (
+                at("screen|copy", "copy", "attention", "attention", n),
+                at("screen|copy", "copy", "Mamba", "mamba", n)))
+            for where, n in (("at the training length", 33), ("at twice that", 65))
+        ),
+        "The right symbols are given while copying, so that no error leads to another.",
+    ),
+    Claim(
         "Mamba learns in context as well as attention, but not retrieval",
         "Trained on prompts of examples, Mamba does regression about as well as attention. It "
         "fails where a vector must be looked up.",

@@ -18,6 +18,7 @@ from verdicts import (
     Figure,
 )
 
+TURNING, FLIP = "screen|rotation", "screen|flip_flop"
 parity, a5 = partial(at, "parity", "parity"), partial(at, "a5", "a5")
 
 
@@ -46,6 +47,37 @@ STATES = (
         "One block, trained up to length forty. The two layers differ in one function: a sigmoid "
         "or a hyperbolic tangent. All positions count, also the first, which are easier.",
         (parity("LSTM", "lstm", 256), parity("dense linear network", "linearrnn", 256)),
+    ),
+    Claim(
+        "A rotating state solves parity, a decaying one does not",
+        "The complex state of Mamba-3 tracks states that the real one of Mamba-2 cannot, such as "
+        "parity.",
+        (("Lahoti et al., 2026", "2603.15569"),), ABSTRACT, ("screens.py rotation",),
+        (
+            Check("Mamba-3 solves it at the training length.", SOLVES, (
+                at(TURNING, "parity", "Mamba-3", "mamba3", 40),)),
+            Check("Mamba-3 solves it beyond the training length.", SOLVES, (
+                at(TURNING, "parity", "Mamba-3", "mamba3", 256),)),
+            Check("Mamba-2 is at chance beyond the training length.", AT_CHANCE, (
+                at(TURNING, "parity", "Mamba-2", "mamba2", 256),
+                at(TURNING, "parity", "chance", "chance", 256))),
+        ),
+        "Two blocks, trained up to length forty.",
+    ),
+    Claim(
+        "Decays in [0, 1] can keep a flip-flop at all lengths",
+        "Mamba learns star-free languages such as a flip-flop without an error, and keeps them on "
+        "longer words. Attention makes rare errors.",
+        (("Sarrof et al., 2024", "2405.17394"), ("Liu et al., 2023", "2306.00946")),
+        FILES, ("screens.py flip_flop",),
+        (
+            *(Check(f"Mamba solves it {where}.", SOLVES, (
+                at(FLIP, "flip_flop", "Mamba", "mamba", n),))
+              for where, n in (("at the training length", 64), ("beyond it", 512))),
+            Check("Mamba makes fewer errors than attention on longer words.", HIGHER, (
+                at(FLIP, "flip_flop", "Mamba", "mamba", 512),
+                at(FLIP, "flip_flop", "attention", "attention", 512))),
+        ),
     ),
     Claim(
         "One dense layer follows products in A5, diagonal ones need depth",

@@ -12,6 +12,7 @@ other programs on the machine change less than the time on a clock: the median o
 brackets, its middle half.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -86,7 +87,8 @@ def main() -> None:
     lines = [
         "# One more sample after a context", "", machine(), "",
         f"One layer of {WIDTH} channels, batch 1, processor time: median of {given.rounds} rounds "
-        "(middle half).", "",
+        f"(middle half). Processes that ran: {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
+        "cores.", "",
         "Command: `python benchmarks/generation.py`", "",
         "## Milliseconds for the next sample", "",
         "| context | " + " | ".join(str(c) for c in CONTEXTS) + " |",

@@ -79,6 +79,21 @@ STUDIES = {
          "screen_layers:s4d_real"),
         ("delay",),
     ),
+    "rotation": Study(
+        "Parity with a state that rotates, and with one that decays",
+        ("mamba2", "mamba3"),
+        ("parity",),
+    ),
+    "flip_flop": Study(
+        "One bit kept over any number of distractions",
+        ("mamba", "attention"),
+        ("flip_flop",),
+    ),
+    "copy": Study(
+        "Copying of words longer than in training",
+        ("mamba", "attention"),
+        ("copy",),
+    ),
     "in_context": Study(
         "Learning in context",
         ("mamba", "attention"),
