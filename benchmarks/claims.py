@@ -26,8 +26,8 @@ from verdicts import FEWEST_SEEDS, RULES, Check, Found, verdict
 CLAIMS = (*claims_recall.CLAIMS, *claims_state.CLAIMS, *claims_practice.CLAIMS)
 PAGE = Path(__file__).parent.parent / "docs" / "claims.md"
 ANSWER = {True: "yes", False: "**no**", None: "not measured yet"}
-DATA = ("--data", "--work")
-"""Options that name files which do not come with the library."""
+DATA = (".csv", ".txt", ".zip")
+"""Endings of files that do not come with the library."""
 
 INTRODUCTION = """# Claims of the papers, measured again
 
@@ -55,15 +55,15 @@ END = """## Measure all of it again
 python benchmarks/claims.py --measure
 ```
 
-This runs all studies that need no other data, and writes this page. Studies that need a file of
-data name it in their `--help`. Without `--measure` the command only writes the page, from the
+This runs all studies that need no other data, and writes this page. It takes hours; what is finished
+is kept, and the same command goes on. Studies that need a file of data name it in their `--help`. Without `--measure` the command only writes the page, from the
 newest file of each study.
 """
 
 
 def page(results: dict[str, Result]) -> str:
     """The whole page."""
-    rows = [f"| [{c.title}](#{anchor(c.title)}) | {outcome(c, results)} |" for c in CLAIMS]
+    rows = [f"| [{c.title}](#{anchor(c.title)}) | **{outcome(c, results)}** |" for c in CLAIMS]
     rules = [f"- *{rule.name}*: {rule.meaning}" for rule in RULES]
     return "\n".join([
         INTRODUCTION, "| claim | verdict |", "| --- | --- |", *rows, "",
@@ -140,14 +140,16 @@ def anchor(title: str) -> str:
 
 
 def measure() -> None:
-    """Run all studies that need no file of data, each once."""
+    """Run every study once, but for those that need a file of data; go on after one that fails."""
     for command in dict.fromkeys(c for claim in CLAIMS for c in claim.commands):
         script, *options = shlex.split(command)
-        if any(option in options for option in DATA) or any("." in o for o in options):
-            print(f"needs data, not run: {command}")
+        if "FOLDER" in options or any(option.endswith(DATA) for option in options):
+            print(f"not run, needs data: {command}", flush=True)
             continue
         print(command, flush=True)
-        subprocess.run([sys.executable, Path(__file__).parent / script, *options], check=True)
+        done = subprocess.run([sys.executable, Path(__file__).parent / script, *options])
+        if done.returncode:
+            print(f"failed: {command}", flush=True)
 
 
 def main() -> None:

@@ -100,7 +100,7 @@ BHAT = (
         "Selective models do more with less memory and time than recurrent networks",
         "Selective state space models reach better results than classical recurrent networks, in "
         "forecasting and in language, with less memory and computation.",
-        (("Bhat, 2024", "2410.03158"),), ABSTRACT, ("state_study.py --data FOLDER --seeds 0,1,2",),
+        (("Bhat, 2024", "2410.03158"),), ABSTRACT, ("state_study.py --data FOLDER --work FOLDER",),
         (
             against("recall", "Recall: more than an LSTM.", HIGHER, "mamba2", "lstm"),
             against("text", "Text: fewer bits per byte than a GRU.", LOWER, "mamba2", "gru"),

@@ -117,6 +117,27 @@ def test_commands_name_scripts_and_studies():
                 assert options[0] in screens.STUDIES, command
 
 
+def test_measure_runs_every_study_once_without_those_that_need_data(monkeypatch, capsys):
+    import subprocess
+
+    import claims
+
+    ran: list[str] = []
+
+    def run(command: list, **_: object) -> subprocess.CompletedProcess:
+        ran.append(" ".join([Path(command[1]).name, *command[2:]]))
+        return subprocess.CompletedProcess(command, int(command[1].name == "a5.py"))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    claims.measure()
+    said = capsys.readouterr().out
+    assert {"a5.py", "screens.py parity", "impulse_fit.py"} <= set(ran)
+    assert len(ran) == len(set(ran))
+    assert not any("FOLDER" in command or ".csv" in command for command in ran)
+    assert "not run, needs data: forecast_etth1.py ETTh1.csv" in said
+    assert "failed: a5.py" in said
+
+
 def test_every_figure_of_a_study_of_screens_is_in_its_plan():
     """A misspelt layer or task would be "not measured yet" for ever."""
     import claims
