@@ -55,9 +55,9 @@ END = """## Measure all of it again
 python benchmarks/claims.py --measure
 ```
 
-This runs all studies that need no other data, and writes this page. It takes hours; what is finished
-is kept, and the same command goes on. Studies that need a file of data name it in their `--help`. Without `--measure` the command only writes the page, from the
-newest file of each study.
+This runs all studies that need no other data, and writes this page. It takes hours. What is
+finished is kept, and the same command goes on. Studies that need a file of data name it in their
+`--help`. Without `--measure` the command only writes the page, from the newest file of each study.
 """
 
 

@@ -65,7 +65,8 @@ ONLINE = (
         "Longhorn recalls better than Mamba",
         "Of the state space models that were compared, Longhorn is the best on associative recall "
         "of several queries.",
-        (LONGHORN,), NOTES, ("state_study.py --data FOLDER --work FOLDER", "screens.py extrapolation"),
+        (LONGHORN,), NOTES,
+        ("state_study.py --data FOLDER --work FOLDER", "screens.py extrapolation"),
         (
             Check("With equal parameters Longhorn recalls more.", HIGHER, (
                 study("Longhorn", table="recall", row="longhorn", column="metric (standard error)",
