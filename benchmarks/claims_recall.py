@@ -102,7 +102,8 @@ ONLINE = (
             )),
         ),
         "Beside it, the change of other layers on the same text.",
-        tuple(text(row, row=row, column="4096 less 256") for row in ("Mamba", "Mamba-2", "S4D")),
+        (*(text(row, row=row, column="4096 less 256") for row in ("Mamba", "Mamba-2", "S4D")),
+         at("extrapolation", "recall", "recall by Mamba", "mamba", 80)),
     ),
     Claim(
         "Longhorn's exact update is better than the diagonal one",

@@ -134,6 +134,15 @@ def test_a_screen_runs_once_and_collects(tmp_path):
         if p.name.startswith(f"{name}-{rate:g}-0-")
     }
     assert tried[best.rate] == max(tried.values())
+    tests = [
+        json.loads(p.read_text())["tests"]
+        for seed in range(plan.seeds)
+        for p in files
+        if p.name.startswith(f"{name}-{best.rate:g}-{seed}-")
+    ]
+    assert best.each == {
+        test[0]["length"]: [t["accuracy"] for t in test] for test in zip(*tests, strict=True)
+    }
     assert json.loads((tmp_path / "out" / "screen.json").read_text())["complete"] is True
     again = []
     same = screen(plan, tmp_path / "out", workers=1, show=again.append)
