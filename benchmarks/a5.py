@@ -9,9 +9,10 @@ words of one length from 3 to 12 and, as the official code does, on 32 words of 
     dense              LinearCDE with 16 states, a matrix for each symbol, and a learned first state
     diagonal           LinearCDE with diagonal matrices, 64 states, and a learned first state
     mamba, attention   with their defaults
-    dense, from zero   the first one with a first state of zero
-    dense, no pairs    the first one, trained without the words of length 2
-    dense, GLU         the first one, with a GLU instead of the MLP, the default of this library
+    rotations          the first one with stable=True: matrices that lengthen no state
+    ..., from zero     the same with a first state of zero
+    ..., no pairs      the same, trained without the words of length 2
+    ..., GLU           the same, with a GLU instead of the MLP, the default of this library
 
 One learning rate, 0.003, for all. Accuracy over all positions but the first, at the longest length
 of the training, 12, and beyond it: mean and, in brackets, lowest to highest seed. Finished runs are
@@ -53,11 +54,19 @@ def dense() -> LinearCDE:
     return LinearCDE(WIDTH, d_state=16, start="learned")
 
 
+def rotations() -> LinearCDE:
+    return LinearCDE(WIDTH, d_state=16, start="learned", stable=True)
+
+
 KINDS = {
     "dense": Kind(dense),
     "diagonal": Kind(lambda: LinearCDE(WIDTH, variant="diagonal", start="learned")),
     "mamba": Kind(lambda: Mamba(WIDTH)),
     "attention": Kind(lambda: Attention(WIDTH)),
+    "rotations": Kind(rotations),
+    "rotations, GLU": Kind(rotations, gate="glu"),
+    "rotations, from zero": Kind(lambda: LinearCDE(WIDTH, d_state=16, stable=True)),
+    "rotations, no pairs": Kind(rotations, pairs=False),
     "dense, from zero": Kind(lambda: LinearCDE(WIDTH, d_state=16)),
     "dense, no pairs": Kind(dense, pairs=False),
     "dense, GLU": Kind(dense, gate="glu"),

@@ -60,7 +60,7 @@ STUDIES = {
     ),
     "selection": Study(
         "Layers that select and layers that cannot",
-        ("s4d", "s5", "linoss", "mamba", "mamba2", "longhorn"),
+        ("s4d", "s5", "linoss", "mamba", "longhorn"),
         ("selective_copy", "induction"),
     ),
     "extrapolation": Study(

@@ -1,5 +1,6 @@
 """A small model for a task of `longstate.tasks`, its training, and runs of it that are kept."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ class Model(nn.Module):
 
     def __init__(self, task: Task, layers: list[Layer], gate: Gate = "auto"):
         super().__init__()
-        self.task = task
+        self.task, self.diverged = task, False
         inputs = nn.Embedding(task.symbols, WIDTH) if task.symbols else None
         self.into = inputs or nn.Linear(task.features, WIDTH)
         self.stack, self.out = Stack(layers, gate=gate), nn.Linear(WIDTH, task.answers)
@@ -47,7 +48,9 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def score(self, batch: Batch) -> float:
-        """Accuracy, or the share of the variance that is explained."""
+        """Accuracy, or the share of the variance that is explained; NaN if training diverged."""
+        if self.diverged:
+            return math.nan
         given = torch.cat([self(x) for x in batch.inputs.split(PART)])
         return accuracy(
             self.task, given if self.task.answer == "numbers" else given.argmax(-1), batch
@@ -57,7 +60,8 @@ class Model(nn.Module):
 def train(model: Model, draw: Draw, seed: int, steps: int, rate: float) -> float:
     """Train on the batches of `draw`, whose losses are added. Returns seconds of processor time.
 
-    The rate rises for `WARM` steps and then falls to zero. It holds for all parameters.
+    The rate rises for `WARM` steps and then falls to zero. It holds for all parameters. Training
+    ends where the loss is not finite; the model is then `diverged`.
     """
     began, generator = time.process_time(), torch.Generator().manual_seed(seed)
     optimiser = make_optimiser(model, Training(learning_rate=rate, dynamics_rate=rate))
@@ -68,6 +72,9 @@ def train(model: Model, draw: Draw, seed: int, steps: int, rate: float) -> float
         loss = torch.stack([model.loss(batch) for batch in draw(generator)]).sum()
         optimiser.zero_grad()
         loss.backward()
+        if not loss.isfinite():
+            model.diverged = True
+            break
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -88,5 +95,8 @@ def seeds_of(
 
 
 def cell(values: list[float]) -> str:
-    """Mean and, in brackets, lowest to highest."""
+    """Mean and, in brackets, lowest to highest; or how many seeds diverged."""
+    lost = sum(map(math.isnan, values))
+    if lost:
+        return f"{lost} of {len(values)} diverged"
     return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"

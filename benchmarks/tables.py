@@ -1,5 +1,6 @@
 """Read the results back: the Markdown tables that the scripts write into `results/`."""
 
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +31,15 @@ class Spread(NamedTuple):
 def spread(cell: str) -> Spread:
     """The figure in a cell: `0.5`, `0.5 (0.4 to 0.6)`, `0.5 ± 0.1` or `0.5 (0.1)`.
 
+    Where runs diverged there is none: NaN, with which no rule holds.
+
     Raises:
         ValueError: the cell has another form, such as words about a run that diverged.
     """
     found = _CELL.fullmatch(cell.strip())
     if found is None:
+        if cell.strip().endswith(" diverged"):
+            return Spread(math.nan, math.nan, math.nan)
         raise ValueError(f"a cell must be a figure with or without a spread; got {cell!r}")
     part = {k: float(v.replace(",", "")) for k, v in found.groupdict().items() if v is not None}
     middle, error = part["middle"], part.get("error", part.get("sd", 0.0))

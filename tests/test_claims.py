@@ -1,5 +1,6 @@
 """The page of claims: made from the results, and nothing typed by hand."""
 
+import math
 import re
 import shlex
 import shutil
@@ -177,12 +178,25 @@ def test_a_cell_is_read(cell, expected):
     assert tuple(spread(cell)) == expected
 
 
-@pytest.mark.parametrize("cell", ["", "-", "3 of 3 diverged", "0.6 (nan), 2 of 3 diverged", "1 2"])
+@pytest.mark.parametrize("cell", ["", "-", "3 of 3", "yes", "1 2"])
 def test_a_cell_without_a_figure_is_refused(cell):
     from tables import spread
 
     with pytest.raises(ValueError, match="figure"):
         spread(cell)
+
+
+def test_no_rule_holds_of_runs_that_diverged():
+    from tables import Spread, spread
+    from verdicts import RULES
+
+    for cell in ("3 of 3 diverged", "0.6 (nan), 2 of 3 diverged"):
+        assert all(map(math.isnan, spread(cell)))
+    lost, found = spread("3 of 3 diverged"), Spread(0.5, 0.5, 0.5)
+    for rule in RULES:
+        count = rule.holds.__code__.co_argcount
+        for values in ([lost] * count, [lost, *[found] * (count - 1)]):
+            assert rule.holds(*values) is False, rule.name
 
 
 def test_tables_are_read_with_their_headings(tmp_path):

@@ -20,9 +20,10 @@ Muca Cirone et al., "Theoretical Foundations of Deep Selective State-Space Model
 arXiv:2402.19047. Differs from the paper: steps are exact, where the official code takes Euler
 steps or a solver; the matrices learn, and begin skew-symmetric with a small decay (diagonal ones
 with the decay alone), so that the state of a long sequence neither grows nor vanishes at first.
-Nothing keeps it stable in training. The official code begins with a linear map of the first input;
-here Z_0 is zero or, with start="learned", a parameter. A matrix can only act on a state that is not
-zero, so products of matrices are learned much faster from a learned state.
+Nothing keeps it stable in training; with stable=True the symmetric part of all matrices is the
+decay, so that for any parameters and inputs the exponentials do not lengthen a state. They are then
+rotations that decay, which still represent every finite group. The official code begins with a
+linear map of the first input; here Z_0 is zero or, with start="learned", a parameter.
 
 Every sample waits for the one before it, except in the diagonal layer. Time and memory of a sample
 grow with d_model * d_state * k numbers of A, and with matrices of k by k, where k is the size of a
@@ -65,9 +66,11 @@ class LinearCDE(Layer):
         block: k, size of a block of "block".
         decay_min, decay_max: range of the initial decays, per regular interval.
         start: the state before the first sample, and after a reset: "zero" or "learned".
+        stable: whether matrices are rotations that decay. Not for a diagonal layer.
 
     Raises:
-        ValueError: an option is out of its range, or `block` does not divide `d_state`.
+        ValueError: an option is out of its range, `block` does not divide `d_state`, or a stable
+            layer has blocks of size 1.
     """
 
     dynamics = ("A",)
@@ -82,6 +85,7 @@ class LinearCDE(Layer):
         decay_min: float = 1e-3,
         decay_max: float = 1e-1,
         start: Literal["zero", "learned"] = "zero",
+        stable: bool = False,
     ):
         super().__init__()
         if start not in ("zero", "learned"):
@@ -98,7 +102,12 @@ class LinearCDE(Layer):
                 f"decay_min and decay_max must be in order and above 0; got {decay_min} and "
                 f"{decay_max}"
             )
-        self.d_model, self.d_state, self.k = d_model, d_state, k
+        if stable and k < 2:
+            raise ValueError(
+                "stable needs matrices that can rotate, variant 'dense' or 'block' with a block of "
+                f"at least 2; got variant {variant!r} with blocks of {k}"
+            )
+        self.d_model, self.d_state, self.k, self.stable = d_model, d_state, k, stable
         free = torch.randn(1 + d_model, d_state // k, k, k) * (2 * k * (1 + d_model)) ** -0.5
         turning = free - free.mT
         decays = log_uniform((d_state // k, k), decay_min, decay_max).exp()
@@ -144,7 +153,7 @@ class LinearCDE(Layer):
         if time is not None:
             slope = slope * time[..., None].to(u.dtype)
         g, k = self.A.shape[1:3]
-        M = torch.einsum("bti,igkl->btgkl", slope, self.A.to(u.dtype))
+        M = torch.einsum("bti,igkl->btgkl", slope, self._matrices().to(u.dtype))
         drive = F.linear(slope, self.B.to(u.dtype)).unflatten(-1, (g, k))
         if k == 1:
             m = M[..., 0]
@@ -154,6 +163,14 @@ class LinearCDE(Layer):
             return M.exp(), phi * drive
         both = F.pad(torch.cat([M, drive[..., None]], -1), (0, 0, 0, 1)).matrix_exp()
         return both[..., :k, :k], both[..., :k, k]
+
+    def _matrices(self) -> Tensor:
+        """A_i (i, g, k, k)."""
+        if not self.stable:
+            return self.A
+        turning = (self.A - self.A.mT) / 2
+        decay = torch.diag_embed(self.A[0].diagonal(dim1=-2, dim2=-1).abs())
+        return torch.cat([turning[:1] - decay, turning[1:]])
 
     def _scan(
         self, kept: Tensor, added: Tensor, z: Tensor, reset: Tensor | None

@@ -78,6 +78,7 @@ LAYERS = {
     "linear-cde-block": lambda: LinearCDE(5, d_state=6, variant="block", block=3),
     "linear-cde-diagonal": lambda: LinearCDE(5, d_state=6, variant="diagonal"),
     "linear-cde-start": lambda: LinearCDE(5, d_state=6, start="learned"),
+    "linear-cde-stable": lambda: LinearCDE(5, d_state=6, start="learned", stable=True),
     "linear-cde-diagonal-start": lambda: LinearCDE(
         5, d_state=6, variant="diagonal", start="learned"
     ),

@@ -173,3 +173,33 @@ def test_the_start_is_zero_or_learned():
     assert LinearCDE(3).start is None
     with pytest.raises(ValueError, match=r"start must be 'zero' or 'learned'; got 'random'"):
         LinearCDE(3, start="random")
+
+
+@pytest.mark.parametrize("options", VARIANTS[:2], ids=lambda o: o["variant"])
+def test_a_stable_layer_never_lengthens_a_state(options):
+    layer = made(**options, stable=True)
+    with torch.no_grad():
+        layer.A.copy_(torch.randn_like(layer.A))  # any parameters, not the first ones
+        layer.B.zero_()
+    u, dt = 5 * torch.randn(4, 40, 3).double(), torch.rand(4, 40).double()
+    z = {"z": torch.randn(4, 6).double()}
+    lengths = [z["z"].norm(dim=1)]
+    for t in range(40):
+        _, z = layer(u[:, t : t + 1], z, dt=dt[:, t : t + 1])
+        lengths.append(z["z"].norm(dim=1))
+    longer = torch.stack(lengths).diff(dim=0)
+    assert bool((longer < 0).all())
+    free = made(**options)
+    free.load_state_dict(layer.state_dict())
+    _, grown = free(u, {"z": torch.randn(4, 6).double()}, dt=dt)
+    assert bool((grown["z"].norm(dim=1) > 1e3).any())
+
+
+def test_a_stable_layer_begins_as_one_that_is_not():
+    u = torch.randn(2, 9, 3).double()
+    torch.testing.assert_close(made(stable=True)(u)[0], made()(u)[0])
+
+
+def test_a_stable_layer_needs_matrices_that_rotate():
+    with pytest.raises(ValueError, match=r"variant 'diagonal' with blocks of 1"):
+        LinearCDE(3, variant="diagonal", stable=True)
