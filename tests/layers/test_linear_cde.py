@@ -104,9 +104,10 @@ def _even(p: tuple[int, ...]) -> bool:
     return sum(p[i] > p[j] for i, j in itertools.combinations(range(5), 2)) % 2 == 0
 
 
-def test_one_dense_layer_multiplies_500_even_permutations_exactly():
+@pytest.mark.parametrize("stable", [False, True])
+def test_one_dense_layer_multiplies_500_even_permutations_exactly(stable):
     group = [p for p in itertools.permutations(range(5)) if _even(p)]
-    layer = LinearCDE(60, d_state=5).double()
+    layer = LinearCDE(60, d_state=5, stable=stable).double()
     layer.A.data = torch.stack([torch.zeros(5, 5).double(), *map(_log, group)])[:, None]
     layer.B.data.zero_()
     words = torch.from_numpy(np.random.default_rng(0).integers(0, 60, 500))
