@@ -10,7 +10,7 @@ words of one length from 3 to 12 and, as the official code does, on 32 words of 
     diagonal           LinearCDE with diagonal matrices, 64 states, and a learned first state
     mamba, attention   with their defaults
     rotations          the first one with stable=True: matrices that lengthen no state
-    ..., from zero     the same with a first state of zero
+    dense, from zero   the first one with a first state of zero
     ..., no pairs      the same, trained without the words of length 2
     ..., GLU           the same, with a GLU instead of the MLP, the default of this library
 
@@ -65,7 +65,6 @@ KINDS = {
     "attention": Kind(lambda: Attention(WIDTH)),
     "rotations": Kind(rotations),
     "rotations, GLU": Kind(rotations, gate="glu"),
-    "rotations, from zero": Kind(lambda: LinearCDE(WIDTH, d_state=16, stable=True)),
     "rotations, no pairs": Kind(rotations, pairs=False),
     "dense, from zero": Kind(lambda: LinearCDE(WIDTH, d_state=16)),
     "dense, no pairs": Kind(dense, pairs=False),

@@ -96,9 +96,13 @@ STATES = (
               for words, row in (("diagonal matrices", "diagonal"), ("Mamba", "mamba"),
                                  ("attention", "attention"))),
         ),
-        "As in the authors' code, every batch has words of two beside the long ones, the first "
-        "state is not zero, and an MLP follows the layer.",
-        tuple(a5(row, row, 12) for row in ("dense, from zero", "dense, no pairs", "dense, GLU")),
+        "As in the authors' code, every batch has words of two beside the long ones, and an MLP "
+        "follows the layer. Below is what happens without these, with a first state of zero, and "
+        "with `stable=True` (rotations). Where a row diverged, free matrices had lengthened the "
+        "state without limit; rotations cannot.",
+        tuple(a5(row, row, 12) for row in (
+            "dense, from zero", "dense, no pairs", "dense, GLU", "rotations", "rotations, GLU",
+            "rotations, no pairs")),
     ),
     Claim(
         "Real diagonal systems cannot fit a delay",
