@@ -9,6 +9,9 @@ the layer gives. The error is the largest difference over the largest output, an
 largest one over three random layers.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from command import parser
 from measure import machine, save
@@ -18,12 +21,16 @@ from longstate.layers import S4D, S5, LinOSS, Longhorn, Mamba, Mamba2
 from longstate.memory import hidden_attention
 
 LENGTH, WIDTH, SEEDS = 200, 16, 3
-SELECTIVE = {
+SELECTIVE: dict[str, Callable[[], Any]] = {
     "Mamba": lambda: Mamba(WIDTH),
     "Mamba2": lambda: Mamba2(WIDTH, d_state=16, d_head=8),
     "Longhorn": lambda: Longhorn(WIDTH),
 }
-LINEAR = {"S4D": lambda: S4D(WIDTH), "S5": lambda: S5(WIDTH), "LinOSS": lambda: LinOSS(WIDTH)}
+LINEAR: dict[str, Callable[[], Any]] = {
+    "S4D": lambda: S4D(WIDTH),
+    "S5": lambda: S5(WIDTH),
+    "LinOSS": lambda: LinOSS(WIDTH),
+}
 
 
 @torch.no_grad()
