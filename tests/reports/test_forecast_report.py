@@ -13,9 +13,7 @@ from longstate.reports._forecast_memory import layer_memory
 from longstate.reports._units import duration, marks, steps
 from longstate.systems import DenseSystem
 from longstate.testing import assert_within_reference_error
-from longstate.train._chosen import Part
-from longstate.train._evaluation import Band
-from tests.reports.samples import choice, evaluation, one_example, report, score, system
+from tests.reports.samples import evaluation, one_example, report, score, system
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -147,56 +145,6 @@ def test_headline_says_whether_the_model_is_better(model, says):
     found = evaluation(model=model)
     assert says in reports.headline(found)
     assert ('<h1 class="good">' in reports.render(reports.ForecastReport(found))) == (model < 0.2)
-
-
-def test_the_choice_is_shown():
-    _page, reader = read(replace(report(), choice=choice()))
-    text = " ".join(" ".join(reader.text).split())
-    for part in (
-        "What the forecast is made of",
-        "network 0.60 0.1200",
-        "smoothing 0.25 0.3000 0.3100",
-        "The forecast is 0.60 network + 0.25 smoothing + 0.15 line",
-        "The next best is network (0.1200).",
-        "The network lowers the squared error by 0.07, with a standard error of 0.02.",
-        "80 windows, 7.5 of them without a common row, in 5 rolling folds.",
-        "The bands rest on windows that are worth only 8.0 independent ones",
-        "For forecasts ridge and line were fitted again to all rows",
-    ):
-        assert part in text, part
-    assert "What the forecast is made of" not in reports.render(report())
-
-
-def test_the_words_of_a_choice():
-    alone = replace(choice(), parts=(Part("line", 1.0, 0.2, 0.2), Part("network", 0.0, 0.3)))
-    assert alone.words() == "line"
-    assert alone.runner_up.name == "network"
-    assert "not more than chance" in " ".join(alone.sentences())
-    unknown = replace(alone, gain=None, noise=None, refitted=False, folds=1, calibrated=30.0)
-    said = " ".join(unknown.sentences())
-    assert "too few windows to tell" in said
-    assert "Forecasts use what was fitted to the training part." in said
-    assert "folds" not in said
-    assert "bands" not in said
-
-
-def test_bands_that_hold_too_little_are_remarked():
-    bands = (Band(0.8, 0.71, 0.5), Band(0.5, 0.53, 0.4))
-    found = replace(evaluation(), bands=bands)
-    page = reports.render(reports.ForecastReport(found))
-    assert "The 80 % bands held 71 % of the true values; 50 % before calibration." in page
-    assert "The 80 % bands are too narrow: they held 71 % of the true values." in page
-    assert "The 50 % bands are" not in page
-    assert found.verdict()[-1].startswith("The 80 % bands are too narrow")
-
-
-def test_a_simple_method_that_the_model_is_does_not_count_against_it():
-    found = replace(evaluation(model=0.2), chosen="ridge")
-    assert "ahead by ridge, the model has a 33.3 % smaller squared error than seasonal naive" in (
-        reports.headline(found)
-    )
-    assert found.beats_all()
-    assert "The model is ridge." in found.verdict()
 
 
 def test_headline_without_a_baseline():
