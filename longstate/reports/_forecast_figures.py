@@ -111,7 +111,7 @@ def example(one: Example, against: str | None) -> Markup:
             ax.axvline(at[w - 1], color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
         ax.margins(x=0.01)
         if dates:
-            locator = AutoDateLocator(minticks=3, maxticks=6)
+            locator = AutoDateLocator(minticks=3, maxticks=7)  # with 6 it finds none for some spans
             ax.xaxis.set_major_locator(locator)
             ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         legend(ax, 5)

@@ -61,9 +61,19 @@ class Chosen:
 
     @property
     def runner_up(self) -> Part | None:
-        """The best single method that is not the choice itself."""
-        others = [p for p in self.parts if p.weight < 1]
-        return min(others, key=lambda p: p.error) if others else None
+        """The best single method that is not the choice itself, by the errors that chose."""
+        others = [p for p in self.parts if p.weight < 1 and self._decisive(p) is not None]
+        return min(others, key=lambda p: self._decisive(p) or 0.0) if others else None
+
+    @property
+    def _rolls(self) -> bool:
+        """Whether the errors on all folds tell of the choice: the network is trained once, and has
+        none."""
+        return self.folds > 1 and not any(p.rolling is None for p in self.used)
+
+    def _decisive(self, part: Part) -> float | None:
+        """Its error on the windows that tell of the choice."""
+        return part.rolling if self._rolls else part.error
 
     def words(self) -> str:
         """The parts and their weights: "0.62 line + 0.38 smoothing"."""
@@ -73,9 +83,13 @@ class Chosen:
 
     def sentences(self) -> tuple[str, ...]:
         """What was chosen, by which margin, and on how many windows."""
-        found = [f"The forecast is {self.words()} (squared error {self.error:.4f} on validation)."]
-        if self.runner_up is not None:
-            found.append(f"The next best is {self.runner_up.name} ({self.runner_up.error:.4f}).")
+        where, own = "on all folds", self.rolling
+        if not self._rolls:
+            where, own = "on validation", self.error
+        found = [f"The forecast is {self.words()} (squared error {own:.4f} {where})."]
+        other = self.runner_up
+        if other is not None:
+            found.append(f"The next best is {other.name} ({self._decisive(other):.4f}).")
         found.append(self._network())
         found.append(
             f"This was chosen on {self.windows} windows, {self.independent:.1f} of them without a "

@@ -28,9 +28,17 @@ def test_the_choice_is_shown():
 
 
 def test_the_words_of_a_choice():
-    alone = replace(choice(), parts=(Part("line", 1.0, 0.2, 0.2), Part("network", 0.0, 0.3)))
+    parts = (Part("line", 1.0, 0.2, 0.2), Part("ridge", 0.0, 0.15, 0.25), Part("network", 0.0, 0.3))
+    alone = replace(choice(), parts=parts)
     assert alone.words() == "line"
-    assert alone.runner_up.name == "network"
+    assert alone.sentences()[0] == "The forecast is line (squared error 0.1900 on all folds)."
+    assert alone.sentences()[1] == "The next best is ridge (0.2500)."
+    once = replace(alone, folds=1)  # then validation decides
+    assert once.sentences()[:2] == (
+        "The forecast is line (squared error 0.1000 on validation).",
+        "The next best is ridge (0.1500).",
+    )
+    assert replace(once, parts=parts[::2]).runner_up.name == "network"
     assert "not more than chance" in " ".join(alone.sentences())
     unknown = replace(alone, gain=None, noise=None, refitted=False, folds=1, calibrated=30.0)
     said = " ".join(unknown.sentences())

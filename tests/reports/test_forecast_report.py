@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from longstate import reports
 from longstate.errors import InputError
+from longstate.reports._forecast_figures import example
 from longstate.reports._forecast_memory import layer_memory
 from longstate.reports._units import duration, marks, steps
 from longstate.systems import DenseSystem
@@ -261,3 +262,13 @@ def test_environment_names_versions():
     found = reports.environment()
     assert found["PyTorch"] == torch.__version__
     assert list(found)[:2] == ["longstate", "Python"]
+
+
+def test_times_of_any_span_have_an_axis():
+    """Matplotlib warns where it finds no interval between its ticks, and a warning is an error."""
+    one, begin = one_example(), np.datetime64("2017-01-01")
+    steps = np.geomspace(1, 1e4, 30).astype(int)  # hours
+    for step in steps:
+        times = begin + np.arange(len(one.times)) * np.timedelta64(int(step), "h")
+        drawn = example(replace(one, times=tuple(str(t).replace("T", " ") for t in times)), None)
+        assert "<svg" in drawn
