@@ -22,6 +22,11 @@ def number(x: float, digits: int = 4, *, exponent: bool = True) -> str:
     return text if exponent else f"{Decimal(text):f}"
 
 
+def score(x: float) -> str:
+    """A score as text, with four decimals so that columns align; a small one has two digits."""
+    return f"{x:.4f}" if x == 0 or abs(x) >= 5e-4 or x != x else f"{x:.2g}"
+
+
 def cell(x: float | None, kind: str = "") -> str:
     """A cell of a table: a number and its kind, such as "0.25 upper bound"; "-" for None."""
     return "-" if x is None else f"{number(x)} {kind.replace('_', ' ')}".strip()

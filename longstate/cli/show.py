@@ -14,6 +14,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import nn
 
+from longstate._numbers import score
 from longstate.cli._terminal import say, show_facts, show_table, visible
 from longstate.compress import Reduction
 from longstate.layers import Layer
@@ -91,7 +92,7 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
     rows = []
     for s in e.scores:
         figures = (s.mse, s.mae, s.crps, s.mase, s.smape)
-        rows.append([s.method, *("-" if x is None else f"{x:.4f}" for x in figures)])
+        rows.append([s.method, *("-" if x is None else score(x) for x in figures)])
     caption = (
         "MSE, MAE and CRPS in units of the training part's deviation, sMAPE in percent; a season "
         f"has {e.season} rows"
@@ -120,8 +121,8 @@ def show_choice(choice: Chosen | None) -> None:
         [
             p.name,
             f"{p.weight:.2f}",
-            f"{p.error:.4f}",
-            "-" if p.rolling is None else f"{p.rolling:.4f}",
+            score(p.error),
+            "-" if p.rolling is None else score(p.rolling),
         ]
         for p in choice.parts
     ]

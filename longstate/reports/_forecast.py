@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from longstate._numbers import score
 from longstate.reports import _forecast_figures as figures
 from longstate.reports._forecast_memory import System, memory_section
 from longstate.reports._markup import Markup, element, table
@@ -53,7 +54,7 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
     best = figures.best_baseline(evaluation)
     model = evaluation.score("model").mse
     if best is None:
-        return f"{task}, the model's mean squared error is {model:.4f}."
+        return f"{task}, the model's mean squared error is {score(model)}."
     other = evaluation.score(best).mse
     if other == 0:
         return f"{task}, the model does not beat {best}, which has no error."
@@ -110,7 +111,7 @@ def _scores(report: ForecastReport) -> Markup:
     model = e.score("model").mse
     best = min(range(len(e.scores)), key=lambda i: e.scores[i].mse)
     rows = [
-        (s.method, f"{s.mse:.4f}", f"{s.mae:.4f}", "" if i == 0 else _change(model, s.mse))
+        (s.method, score(s.mse), score(s.mae), "" if i == 0 else _change(model, s.mse))
         for i, s in enumerate(e.scores)
     ]
     pictures = [figures.error_by_step(e, report.interval)]
@@ -152,8 +153,8 @@ def _choice(choice: Chosen | None) -> Markup | None:
         (
             p.name,
             f"{p.weight:.2f}",
-            f"{p.error:.4f}",
-            "" if p.rolling is None else f"{p.rolling:.4f}",
+            score(p.error),
+            "" if p.rolling is None else score(p.rolling),
         )
         for p in parts
     ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from longstate._numbers import score
 from longstate.errors import expect
 
 
@@ -86,10 +87,10 @@ class Chosen:
         where, own = "on all folds", self.rolling
         if not self._rolls:
             where, own = "on validation", self.error
-        found = [f"The forecast is {self.words()} (squared error {own:.4f} {where})."]
+        found = [f"The forecast is {self.words()} (squared error {score(own)} {where})."]
         other = self.runner_up
         if other is not None:
-            found.append(f"The next best is {other.name} ({self._decisive(other):.4f}).")
+            found.append(f"The next best is {other.name} ({score(self._decisive(other) or 0.0)}).")
         found.append(self._network())
         found.append(
             f"This was chosen on {self.windows} windows, {self.independent:.1f} of them without a "

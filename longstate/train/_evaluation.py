@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from longstate._numbers import score
+
 FAR = 0.04  # from the share that is asked of a band, for a remark
 
 
@@ -175,7 +177,7 @@ class ForecastEvaluation:
 
 
 def _compare(model: Score, other: Score) -> str:
-    figures = f"(MSE {model.mse:.4f} against {other.mse:.4f})"
+    figures = f"(MSE {score(model.mse)} against {score(other.mse)})"
     if other.mse == 0:
         return f"The model does not beat {other.method}, which has no error {figures}."
     change = 100 * (model.mse / other.mse - 1)

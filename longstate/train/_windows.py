@@ -185,8 +185,8 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
         if have < need:
             raise InputError(
                 f"the data has {n} rows, of which the {name} part gets {have}, but a window of "
-                f"{spec.window} and a horizon of {spec.horizon} need {need} there; give more rows "
-                "or a shorter window or horizon"
+                f"{spec.window} and a horizon of {spec.horizon} need {need} there; give more "
+                "rows, a shorter window or horizon, or other shares of the parts (split)"
             )
     return s
 
