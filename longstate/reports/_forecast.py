@@ -111,7 +111,7 @@ def _scores(report: ForecastReport) -> Markup:
     model = e.score("model").mse
     best = min(range(len(e.scores)), key=lambda i: e.scores[i].mse)
     rows = [
-        (s.method, score(s.mse), score(s.mae), "" if i == 0 else _change(model, s.mse))
+        (s.method, score(s.mse), "" if i == 0 else _change(model, s.mse), score(s.mae))
         for i, s in enumerate(e.scores)
     ]
     pictures = [figures.error_by_step(e, report.interval)]
@@ -120,10 +120,11 @@ def _scores(report: ForecastReport) -> Markup:
     return element(
         "section",
         element("h2", "Is it better than simple methods?"),
-        table(("method", "squared error", "absolute error", "model against it"), rows, best),
+        table(("method", "squared error", "model has", "absolute error"), rows, best),
         element(
             "p",
-            "Errors are in units of the target's standard deviation over the training part. Last "
+            "Errors are in units of the target's standard deviation over the training part; "
+            "the model has so much more or less of the squared error than the method. Last "
             f"value repeats the newest sample; seasonal naive repeats the last {e.season} samples; "
             "ridge is a linear regression on the same inputs, fitted in closed form; so is line, "
             "whose penalty may grow with the lag; smoothing is damped seasonal exponential "

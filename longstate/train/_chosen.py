@@ -112,6 +112,8 @@ class Chosen:
     def _network(self) -> str:
         if self.gain is None or self.noise is None:
             return "The network is not used: there were too few windows to tell whether it helps."
+        if self.gain == 0:
+            return "The network is not used: it adds nothing to the simple methods."
         figures = f"{self.gain:.2g}, with a standard error of {self.noise:.2g}"
         if any(p.name == "network" and p.weight > 0 for p in self.parts):
             return f"The network lowers the squared error by {figures}."

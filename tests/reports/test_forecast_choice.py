@@ -40,6 +40,8 @@ def test_the_words_of_a_choice():
     )
     assert replace(once, parts=parts[::2]).runner_up.name == "network"
     assert "not more than chance" in " ".join(alone.sentences())
+    same = replace(alone, gain=0.0, noise=0.0)
+    assert "it adds nothing to the simple methods" in " ".join(same.sentences())
     unknown = replace(alone, gain=None, noise=None, refitted=False, folds=1, calibrated=30.0)
     said = " ".join(unknown.sentences())
     assert "too few windows to tell" in said
