@@ -23,8 +23,9 @@ from longstate.models._stack import every_layer, split_name
 _SMALL: dict[str, dict[str, Any]] = {
     "mamba2": {"d_state": 32, "d_head": 16},
     "mamba3": {"d_state": 32, "d_head": 16},
+    "linearcde": {"d_state": 16, "start": "learned", "stable": True},
 }
-"""Options for a small width; all other layers have their defaults."""
+"""Options for a small width and short training; all other layers have their defaults."""
 
 LAYERS = tuple(
     f"{name}:s4d" if issubclass(kind, Wrapper) else name for name, kind in every_layer().items()
