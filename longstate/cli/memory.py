@@ -55,6 +55,8 @@ def certify(
     else:
         show_certificate(found)
         say(found.sentence)
+        for remark in subject.remarks if dt == (1.0, 1.0) else ():
+            say(remark)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -75,5 +77,6 @@ def memory(
     with working("measuring", 3 * sum(1 for _ in layers_of(subject.model))) as show:
         found = report.examine(subject, reading, progress=show)
     show_layers(found)
-    say(report.headline(found))
+    for said in (report.headline(found), *subject.remarks):
+        say(said)
     say(f"The report is {report.write(found, out)}")

@@ -83,7 +83,8 @@ def reduce(
         write(found.found.to_json() + "\n")
         return
     show_reduction(found.found)
-    say(found.found.sentence)
+    for said in (found.found.sentence, *subject.remarks):
+        say(said)
     say(f"The smaller model is {out}, the report {page}")
     say(reduction.headline(found))
 

@@ -138,7 +138,7 @@ def examine(
     Raises:
         InputError: no layer of the model can be looked at, or a weight is not finite.
     """
-    notes: list[str] = []
+    notes = list(subject.remarks)
     data = reading.data(ROWS, min(subject.length or LENGTH, LENGTH))
     traces = {} if data is None else record(subject.model, data)
     certificate = _try(lambda: certify(subject.model, data, progress=progress), notes)

@@ -123,7 +123,7 @@ def examine(
         out: name of the smaller model's folder.
         progress: called before each of four parts.
     """
-    notes: list[str] = []
+    notes = list(subject.remarks)
     metric = metric_of(subject, reading)
     before = after = sizes = None
     progress("the metric")

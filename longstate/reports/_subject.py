@@ -19,6 +19,7 @@ from longstate._saved import load
 from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
+from longstate.models._series import SeriesModel
 from longstate.train import Forecaster, SeriesData, TextModel, read_csv
 from longstate.train._forecast_frame import first_unseen
 from longstate.train._series_estimator import SeriesEstimator
@@ -39,6 +40,10 @@ going direct the other way.
 
 VALIDATION = "validation.npy"
 """File with the first tokens of a text run's validation part, written by the training."""
+_IRREGULAR = (
+    "The model reads the times of its samples. What is said here of its layers is for samples at "
+    "the usual interval (dt = 1); `longstate certify --dt LOW HIGH` is for intervals of a range."
+)
 _MOST_BYTES = 1 << 22  # bytes of a text that are read, at most
 _BYTES = 256
 
@@ -69,6 +74,15 @@ class Subject:
     def vocabulary(self) -> int | None:
         """Number of tokens of a text model."""
         return self.model.spec.vocab_size if isinstance(self.model, LanguageModel) else None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What limits all statements about the model: one that reads times has no regular step."""
+        m = self.model
+        stamped = isinstance(m, SeriesModel) and m.time is not None
+        if stamped or (isinstance(m, ForecastModel) and m.spec.irregular):
+            return (_IRREGULAR,)
+        return ()
 
     def read(self, data: Path | None) -> "Reading":
         """Data for the model.

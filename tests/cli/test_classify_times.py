@@ -123,3 +123,20 @@ def test_wrong_times_are_one_sentence(tmp_path, capsys):
     single = write(tmp_path, "single", table().groupby("case").head(1))
     assert main(["train", "classify", single, *SMALL, "--times"]) == 2
     assert "every case of X has one sample" in capsys.readouterr().err
+
+
+def test_statements_about_the_state_say_that_they_are_for_the_usual_interval(run, tmp_path, capsys):
+    file, page = str(run.parent / "dates.csv"), str(tmp_path / "memory.html")
+    for arguments in (
+        ["certify", str(run), "--no-attack"],
+        ["memory", str(run), "--data", file, "--out", page],
+        ["reduce", str(run), "--keep", "0.5", "--data", file, "--out", str(tmp_path / "small")],
+    ):
+        assert main(arguments) == 0
+        assert "The model reads the times of its samples." in " ".join(
+            capsys.readouterr().out.split()
+        )
+    for written in (page, tmp_path / "small" / "report.html"):
+        assert "The model reads the times" in Path(written).read_text()
+    assert main(["certify", str(run), "--no-attack", "--dt", "0.1", "10"]) == 0
+    assert "The model reads the times" not in capsys.readouterr().out
