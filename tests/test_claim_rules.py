@@ -1,6 +1,7 @@
 """How the page of claims reads tables, and how rules make verdicts of figures."""
 
 import math
+from pathlib import Path
 
 import pytest
 
