@@ -90,7 +90,7 @@ class Adaptive:
         """Take the state from a file; it starts anew where the file has none.
 
         Raises:
-            InputError: the shapes are not those of this stream.
+            InputError: the shapes are not those of this stream, or a number is not finite.
         """
         shift = tensors.get("adaptive/shift", torch.zeros_like(self.shift))
         widths = tensors.get("adaptive/widths", torch.zeros_like(self._widths))
@@ -98,6 +98,8 @@ class Adaptive:
         shapes = (shift.shape, pending.shape[1:], widths.shape)
         if shapes != (self.shift.shape, self.shift.shape, self._widths.shape):
             raise InputError("the shifts of the quantiles are not those of this stream")
+        if not (shift.isfinite().all() and widths.isfinite().all() and (widths >= 0).all()):
+            raise InputError("the shifts of the quantiles are not finite: the file was changed")
         self.shift, self._widths = shift.clone(), widths.clone()
         held = (None if bool(x.isnan().any()) else x.clone() for x in pending)
         self._pending = deque(held, maxlen=self._pending.maxlen)

@@ -81,6 +81,17 @@ def test_a_row_without_a_value_moves_nothing(model):
     assert not stream._adaptive.shift.any()
 
 
+@pytest.mark.parametrize("name", ["shift", "widths"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_shifts_that_are_not_finite_are_refused(model, name, value):
+    adaptive = ForecastStream(model, adapt=0.1)._adaptive
+    tensors = {key: tensor.clone() for key, tensor in adaptive.tensors().items()}
+    tensors[f"adaptive/{name}"].view(-1)[0] = value
+    with pytest.raises(InputError, match="not finite"):
+        adaptive.load(tensors)
+    assert adaptive.shift.isfinite().all()
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_rates_are_checked(model, rate):
     with pytest.raises(InputError, match="adapt must be a number from 0 to 1"):
