@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 import torch
 from command import parser
-from measure import machine, save
-from runs import Run, Runs
-from small_model import WIDTH, Model, cell, seeds_of, train
+from measure import cell, machine, save
+from runs import Run, Runs, seeds_of
+from small_model import WIDTH, Model, train
 
 from longstate.layers import Attention, Layer, LinearCDE, Mamba
 from longstate.models._block import Gate

@@ -15,22 +15,20 @@ of samples, such as movements of worms. This set is ours: oscillations decide in
 
 import math
 import statistics
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from command import parser
-from measure import machine, save
-from runs import Run, Runs
-from small_model import cell, seeds_of
+from measure import cell, machine, save
+from runs import Run, Runs, seeds_of
+from small_model import Trained, train
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers import S4D, S5, Layer, LinOSS, Mamba
 from longstate.models import Stack
-from longstate.train import Training, make_optimiser
 
 LAYERS = {"linoss": LinOSS, "mamba": Mamba, "s5": S5, "s4d": S4D}
 LENGTH, WIDTH, BATCH, TESTS, RATES = 8192, 32, 4, 128, (1e-3, 1e-2)
@@ -46,7 +44,7 @@ def series(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return (AMPLITUDE * torch.sin(angle + phase) + noise)[..., None], kind
 
 
-class Model(nn.Module):
+class Model(Trained):
     def __init__(self, layers: list[Layer]):
         super().__init__()
         self.into, self.stack = nn.Linear(1, WIDTH), Stack(layers)
@@ -55,6 +53,9 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.out(self.stack(self.into(x))[0].mean(1))
         return logits
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
 
 
 @torch.no_grad()
@@ -66,23 +67,9 @@ def accuracy(model: Model, seed: int) -> float:
 
 def run(layer: str, steps: int, rate: float, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
-    model, generator = Model([LAYERS[layer](WIDTH) for _ in range(2)]), Generator()
-    generator.manual_seed(seed)
-    optimiser = make_optimiser(model, Training(learning_rate=rate, dynamics_rate=min(rate, 1e-3)))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [g["lr"] for g in optimiser.param_groups], total_steps=steps, pct_start=0.1
-    )
-    began = time.process_time()
-    for _ in range(steps):
-        x, y = series(BATCH, generator)
-        loss = F.cross_entropy(model(x), y)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    seconds = time.process_time() - began
-    model.eval()
+    model = Model([LAYERS[layer](WIDTH) for _ in range(2)])
+    draw = lambda generator: [series(BATCH, generator)]  # noqa: E731
+    seconds = train(model, draw, seed, steps, rate, min(rate, 1e-3))
     found = {"validation": accuracy(model, 10**8 + seed), "test": accuracy(model, 10**9 + seed)}
     return {**found, "seconds": seconds}
 

@@ -5,6 +5,7 @@ computed within each round, and reported as the median with the range of the mid
 """
 
 import datetime
+import math
 import platform
 import statistics
 import subprocess
@@ -110,3 +111,11 @@ def save(name: str, text: str) -> Path:
     path = RESULTS / f"{datetime.date.today()}_{name}.md"
     path.write_text(text + "\n")
     return path
+
+
+def cell(values: list[float]) -> str:
+    """Mean and, in brackets, lowest to highest; or how many seeds diverged."""
+    lost = sum(map(math.isnan, values))
+    if lost:
+        return f"{lost} of {len(values)} diverged"
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"

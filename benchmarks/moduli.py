@@ -1,6 +1,6 @@
 """Pruning a recurrent network that was trained with a penalty by distance.
 
-    python benchmarks/moduli.py [--seeds 0 1 2] [--steps 1500] [--strength 0.1] [--pruned 0.9]
+    python benchmarks/moduli.py [--seeds 3] [--steps 1500] [--strength 0.1] [--pruned 0.9]
 
 The adding problem: of 30 numbers two are marked, and their sum is wanted. An `Elman` layer with 64
 units is trained with the penalty of `GeometricPenalty` for `--steps`. In half as many further
@@ -12,13 +12,14 @@ is not due to the geometry. The error is the mean squared error relative to the 
 """
 
 import statistics
+from functools import partial
 from typing import Any
 
 import torch
 from command import parser
 from kept import FOLDER
-from measure import machine, save
-from runs import Run, Runs
+from measure import cell, machine, save
+from runs import Runs, seeds_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +34,6 @@ PENALTIES: dict[str, dict[str, Any] | None] = {
     "torus": {},
     "torus, shuffled": {"shuffled": True},
 }
-NAMES = ("penalty", "seed", "steps", "strength", "pruned")
 
 
 def adding(count: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,8 @@ class Adder(nn.Module):
         return self.decode(y[:, -1])[:, 0]
 
 
-def learn(penalty: str, seed: int, steps: int, strength: float, pruned: float) -> Run:
+def learn(penalty: str, seed: int, steps: int, strength: float, pruned: float) -> dict[str, float]:
+    """The errors before and after pruning, and the share of the weights that is left."""
     torch.manual_seed(seed)
     draw = torch.Generator().manual_seed(1000 + seed)
     model, options = Adder(), PENALTIES[penalty]
@@ -83,8 +84,7 @@ def learn(penalty: str, seed: int, steps: int, strength: float, pruned: float) -
                 kept = (size > size.kthvalue(round(share * len(size))).values).view_as(weight) * 1.0
             weight.mul_(kept)
     left = float((weight != 0).double().mean())
-    named = (penalty, seed, steps, strength, pruned)
-    return {**dict(zip(NAMES, named, strict=True)), **errors, "error": error(model), "left": left}
+    return {**errors, "error": error(model), "left": left}
 
 
 @torch.no_grad()
@@ -93,33 +93,19 @@ def error(model: Adder) -> float:
     return float(F.mse_loss(model(x), y)) / VARIANCE
 
 
-def cell(values: list[float]) -> str:
-    middle = statistics.mean(values)
-    return f"{middle:.3f} ({min(values):.3f} to {max(values):.3f})"
-
-
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--steps", type=int, default=1500)
     options.add_argument("--strength", type=float, default=0.1)
     options.add_argument("--pruned", type=float, default=0.9)
     given = options.parse_args()
     rest = {"steps": given.steps, "strength": given.strength, "pruned": given.pruned}
-    kept = Runs(FOLDER / "moduli.jsonl", NAMES)
+    kept = Runs(FOLDER / "moduli.jsonl", ("penalty", "seed", *rest))
     lines = []
     for penalty in PENALTIES:
-        for seed in given.seeds:
-            if not kept.has(penalty=penalty, seed=seed, **rest):
-                kept.add(learn(penalty, seed, **rest))
-                print(kept.all()[-1], flush=True)
-        mine = [
-            run
-            for run in kept.all()
-            if run["penalty"] == penalty
-            and run["seed"] in given.seeds
-            and all(run[name] == value for name, value in rest.items())
-        ]
+        do = partial(learn, penalty, **rest)
+        mine = list(seeds_of(kept, given.seeds, do, penalty=penalty, **rest))
         columns = [cell([run[key] for run in mine]) for key in ("whole", "error")]
         left = statistics.mean(run["left"] for run in mine)
         lines.append(f"| {penalty} | {' | '.join(columns)} | {left:.3f} | {len(mine)} |")

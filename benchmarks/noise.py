@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from command import parser
-from measure import machine, save
-from runs import Run, Runs
-from small_model import WIDTH, Model, cell, seeds_of, train
+from measure import cell, machine, save
+from runs import Run, Runs, seeds_of
+from small_model import WIDTH, Model, train
 
 from longstate.layers import HOPE, S4D, Mamba
 from longstate.tasks import task

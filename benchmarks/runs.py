@@ -1,6 +1,7 @@
 """Finished runs of a study as lines of JSON, so that a study that was stopped goes on."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,15 @@ class Runs:
         torn = bool(whole) and not whole.endswith(b"\n")
         with self.path.open("a") as file:
             file.write("\n" * torn + json.dumps(run) + "\n")
+
+
+def seeds_of(
+    runs: Runs, seeds: int, do: Callable[[int], dict[str, Any]], **named: Any
+) -> Iterator[Run]:
+    """The run of every seed under this name, from the file or done now and kept."""
+    for seed in range(seeds):
+        if not runs.has(seed=seed, **named):
+            runs.add({**named, "seed": seed, **do(seed)})
+            print(runs.all()[-1], flush=True)
+        wanted = {**named, "seed": seed}
+        yield next(r for r in runs.all() if all(r[k] == v for k, v in wanted.items()))

@@ -1,13 +1,11 @@
-"""A small model for a task of `longstate.tasks`, its training, and runs of it that are kept."""
+"""A small model for a task of `longstate.tasks`, and its training."""
 
 import math
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from runs import Run, Runs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,10 +16,19 @@ from longstate.tasks import Batch, Task, accuracy
 from longstate.train import Training, make_optimiser
 
 WIDTH, WARM, PART = 64, 50, 32
-Draw = Callable[[torch.Generator], list[Batch]]
+Draw = Callable[[torch.Generator], list[Any]]
 
 
-class Model(nn.Module):
+class Trained(nn.Module):
+    """A model with a loss of a batch; `diverged` if one in training was not finite."""
+
+    diverged = False
+
+    def loss(self, batch: Any) -> Tensor:
+        raise NotImplementedError
+
+
+class Model(Trained):
     """Symbols or numbers to the answers of a task.
 
     Args:
@@ -32,7 +39,7 @@ class Model(nn.Module):
 
     def __init__(self, task: Task, layers: list[Layer], gate: Gate = "auto"):
         super().__init__()
-        self.task, self.diverged = task, False
+        self.task = task
         inputs = nn.Embedding(task.symbols, WIDTH) if task.symbols else None
         self.into = inputs or nn.Linear(task.features, WIDTH)
         self.stack, self.out = Stack(layers, gate=gate), nn.Linear(WIDTH, task.answers)
@@ -57,14 +64,24 @@ class Model(nn.Module):
         )
 
 
-def train(model: Model, draw: Draw, seed: int, steps: int, rate: float) -> float:
+def train(
+    model: Trained,
+    draw: Draw,
+    seed: int,
+    steps: int,
+    rate: float,
+    dynamics_rate: float | None = None,
+) -> float:
     """Train on the batches of `draw`, whose losses are added. Returns seconds of processor time.
 
-    The rate rises for `WARM` steps and then falls to zero. It holds for all parameters. Training
-    ends where the loss is not finite; the model is then `diverged`.
+    The rate rises for `WARM` steps and then falls to zero. It holds for all parameters, if no other
+    one is given for the dynamics. Training ends where the loss is not finite; the model is then
+    `diverged`.
     """
     began, generator = time.process_time(), torch.Generator().manual_seed(seed)
-    optimiser = make_optimiser(model, Training(learning_rate=rate, dynamics_rate=rate))
+    optimiser = make_optimiser(
+        model, Training(learning_rate=rate, dynamics_rate=dynamics_rate or rate)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda i: min(1, (i + 1) / WARM) * (1 - i / steps)
     )
@@ -80,23 +97,3 @@ def train(model: Model, draw: Draw, seed: int, steps: int, rate: float) -> float
         schedule.step()
     model.eval()
     return time.process_time() - began
-
-
-def seeds_of(
-    runs: Runs, seeds: int, do: Callable[[int], dict[str, Any]], **named: Any
-) -> Iterator[Run]:
-    """The run of every seed under this name, from the file or done now and kept."""
-    for seed in range(seeds):
-        if not runs.has(seed=seed, **named):
-            runs.add({**named, "seed": seed, **do(seed)})
-            print(runs.all()[-1], flush=True)
-        wanted = {**named, "seed": seed}
-        yield next(r for r in runs.all() if all(r[k] == v for k, v in wanted.items()))
-
-
-def cell(values: list[float]) -> str:
-    """Mean and, in brackets, lowest to highest; or how many seeds diverged."""
-    lost = sum(map(math.isnan, values))
-    if lost:
-        return f"{lost} of {len(values)} diverged"
-    return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"

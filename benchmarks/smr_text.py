@@ -1,7 +1,7 @@
 """Text with and without State Memory Replay, after equal steps and after equal processor time.
 
     python benchmarks/smr_text.py tinyshakespeare.txt [--layers mamba s4d] [--steps 600]
-        [--seeds 0 1 2]
+        [--seeds 3]
 
 Bytes; two blocks of 128 channels, windows of 256. The step of a training with SMR and of one
 without are timed in turn, in processor time; the model without SMR is then trained a third time,
@@ -14,13 +14,14 @@ Finished runs are kept in `benchmarks/trained`, so that the script can be stoppe
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from command import parser
 from kept import FOLDER
 from measure import machine, save
-from runs import Run, Runs
+from runs import Run, Runs, seeds_of
 
 from longstate.models import LanguageModel, LanguageSpec
 from longstate.train import ByteTokens, Training, train
@@ -32,7 +33,6 @@ SETTINGS = Training(
     epochs=4, batch_size=8, learning_rate=3e-3, dynamics_rate=1e-3, weight_decay=0.1, patience=9
 )
 ROUNDS, TIMED = 7, 6  # rounds of the timing, and steps of each
-NAMES = ("layer", "steps", "seed")
 
 
 def task_of(layer: str, corpus: Corpus, steps: int, seed: int) -> TextTask:
@@ -60,7 +60,8 @@ def cost(layer: str, corpus: Corpus) -> list[float]:
     return [a / b for a, b in zip(with_smr, without, strict=True)][1:]  # the first one compiles
 
 
-def learn(layer: str, corpus: Corpus, steps: int, seed: int) -> Run:
+def learn(layer: str, corpus: Corpus, steps: int, seed: int) -> dict[str, float]:
+    """Bits per byte of the validation part, and processor time."""
     task = task_of(layer, corpus, steps, seed)
     began = time.process_time()
     history = train(task, SETTINGS, seed=seed)
@@ -69,8 +70,7 @@ def learn(layer: str, corpus: Corpus, steps: int, seed: int) -> Run:
         task.model.eval()
         bits = task.validate()
     return {
-        "layer": layer, "steps": steps, "seed": seed, "bits": bits, "seconds": seconds,
-        "best_step": history.best_step,
+        "bits": bits, "seconds": seconds, "best_step": history.best_step,
         "parameters": sum(p.numel() for p in task.model.parameters()),
     }  # fmt: skip
 
@@ -91,10 +91,10 @@ def main() -> None:
     options.add_argument("data", type=Path)
     options.add_argument("--layers", nargs="+", default=["mamba", "s4d"])
     options.add_argument("--steps", type=int, default=600, help="of the model with SMR")
-    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--seeds", type=int, default=3)
     given = options.parse_args()
     corpus = open_corpus([given.data], ByteTokens(), FOLDER)
-    kept = Runs(FOLDER / "smr_text.jsonl", NAMES)
+    kept = Runs(FOLDER / "smr_text.jsonl", ("layer", "steps", "seed"))
     costs = Runs(FOLDER / "smr_text_costs.jsonl", ("layer",))
     lines, costly = [], []
     for layer in given.layers:
@@ -108,23 +108,21 @@ def main() -> None:
             "alone, equal time": (layer, more),
         }
         for what, (name, steps) in plans.items():
-            for seed in given.seeds:
-                if not kept.has(layer=name, steps=steps, seed=seed):
-                    kept.add(learn(name, corpus, steps, seed))
-                    print(kept.all()[-1], flush=True)
-            runs = [r for r in kept.all() if (r["layer"], r["steps"]) == (name, steps)]
-            lines.append(row(layer, what, [r for r in runs if r["seed"] in given.seeds]))
+            do = partial(learn, name, corpus, steps)
+            runs = list(seeds_of(kept, given.seeds, do, layer=name, steps=steps))
+            lines.append(row(layer, what, runs))
         costly.append(
             f"{layer} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         )
+    seeds = ", ".join(map(str, range(given.seeds)))
     text = [
         f"# Text with and without State Memory Replay: {given.data.stem}, bytes",
         "",
         f"{BLOCKS} blocks of {WIDTH} channels, windows of {CONTEXT}, batches of "
         f"{SETTINGS.batch_size}, AdamW at {SETTINGS.learning_rate:g} for all. Bits per byte of the "
-        "last tenth, lower is better; mean ± deviation over the seeds "
-        f"{', '.join(map(str, given.seeds))}. Processor time of a step with SMR over one without, "
-        f"median (range) of {ROUNDS} rounds: {', '.join(costly)}.",
+        f"last tenth, lower is better; mean ± deviation over the seeds {seeds}. Processor time of a "
+        "step with SMR over one without, median (range) of "
+        f"{ROUNDS} rounds: {', '.join(costly)}.",
         f"Command: `python benchmarks/smr_text.py {given.data.name}`",
         "",
         machine(),
