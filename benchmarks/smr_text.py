@@ -120,8 +120,8 @@ def main() -> None:
         "",
         f"{BLOCKS} blocks of {WIDTH} channels, windows of {CONTEXT}, batches of "
         f"{SETTINGS.batch_size}, AdamW at {SETTINGS.learning_rate:g} for all. Bits per byte of the "
-        f"last tenth, lower is better; mean ± deviation over the seeds {seeds}. Processor time of a "
-        "step with SMR over one without, median (range) of "
+        f"last tenth, lower is better; mean ± deviation over the seeds {seeds}. Processor time of "
+        "a step with SMR over one without, median (range) of "
         f"{ROUNDS} rounds: {', '.join(costly)}.",
         f"Command: `python benchmarks/smr_text.py {given.data.name}`",
         "",

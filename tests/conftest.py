@@ -1,8 +1,10 @@
 """Fixtures of all tests."""
 
+import os
 import signal
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -82,3 +84,14 @@ def poisoned_memory(monkeypatch):
         (Tensor, "new_empty"),
     ):
         monkeypatch.setattr(owner, name, _poisoned(getattr(owner, name)))
+
+
+@pytest.fixture
+def benchmark_modules(monkeypatch):
+    """The scripts under benchmarks/ import each other by bare names, which must not stay."""
+    folder, before = Path(__file__).resolve().parent.parent / "benchmarks", set(sys.modules)
+    monkeypatch.syspath_prepend(str(folder))
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{folder}{os.sep}"):
+            del sys.modules[name]

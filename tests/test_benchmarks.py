@@ -12,16 +12,7 @@ SCRIPTS = [
     p for p in sorted(FOLDER.glob("*.py")) if '__name__ == "__main__"' in p.read_text("utf-8")
 ]
 
-
-@pytest.fixture(autouse=True)
-def modules_as_they_were(monkeypatch):
-    """The scripts import each other by bare names, which must not stay."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "__file__", None) in {str(p) for p in FOLDER.glob("*.py")}:
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("benchmark_modules")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)

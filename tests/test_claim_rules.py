@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_claims import scripts as scripts  # applies to every test here
+pytestmark = pytest.mark.usefixtures("benchmark_modules")
 
 
 @pytest.mark.parametrize(

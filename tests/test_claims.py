@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER, RESULTS = ROOT / "benchmarks", ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "claims.md"
 
-
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    """The scripts import each other by bare names, which must not stay."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("benchmark_modules")
 
 
 @pytest.fixture
