@@ -94,8 +94,8 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
         figures = (s.mse, s.mae, s.crps, s.mase, s.smape)
         rows.append([s.method, *("-" if x is None else score(x) for x in figures)])
     caption = (
-        "MSE, MAE and CRPS in units of the training part's deviation, sMAPE in percent; a season "
-        f"has {e.season} rows"
+        "MSE, MAE and CRPS in units of the training part's deviation; CRPS is an estimate from the "
+        f"quantiles, a little too small; sMAPE in percent; a season has {e.season} rows"
     )
     show_table(title, head, rows, caption=caption)
     if e.quantiles:
@@ -104,10 +104,7 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
         )
         say(f"Share of the truth at or below each quantile: {found}.")
     for band in e.bands:
-        say(
-            f"{100 * band.level:g} % bands held {100 * band.observed:.0f} % of the truth; "
-            f"{100 * band.before:.0f} % before calibration."
-        )
+        say(band.words())
     for sentence in (*e.verdict(), *e.notes):
         say(sentence)
 
@@ -117,16 +114,7 @@ def show_choice(choice: Chosen | None) -> None:
     if choice is None:
         return
     head = ("method", "weight", "MSE on validation", "on all folds")
-    rows = [
-        [
-            p.name,
-            f"{p.weight:.2f}",
-            score(p.error),
-            "-" if p.rolling is None else score(p.rolling),
-        ]
-        for p in choice.parts
-    ]
-    show_table("What the forecast is made of", head, rows)
+    show_table("What the forecast is made of", head, [p.cells() for p in choice.parts])
     for sentence in choice.sentences():
         say(sentence)
 

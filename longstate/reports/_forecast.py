@@ -138,32 +138,21 @@ def _scores(report: ForecastReport) -> Markup:
 
 def _bands(e: ForecastEvaluation) -> list[str]:
     """Coverage of each band, before and after calibration."""
-    said = [
-        f"The {100 * band.level:g} % bands held {100 * band.observed:.0f} % of the true values; "
-        f"{100 * band.before:.0f} % before calibration."
-        for band in e.bands
+    return [
+        *(band.words() for band in e.bands),
+        *(sentence for band in e.bands if (sentence := band.sentence()) is not None),
     ]
-    return [*said, *(sentence for band in e.bands if (sentence := band.sentence()) is not None)]
 
 
 def _choice(choice: Chosen | None) -> Markup | None:
     if choice is None:
         return None
     parts = sorted(choice.parts, key=lambda p: (-p.weight, p.error))
-    rows = [
-        (
-            p.name,
-            f"{p.weight:.2f}",
-            score(p.error),
-            "" if p.rolling is None else score(p.rolling),
-        )
-        for p in parts
-    ]
     head = ("method", "weight", "squared error, validation", "squared error, all folds")
     return element(
         "section",
         element("h2", "What the forecast is made of"),
-        table(head, rows, 0),
+        table(head, [p.cells() for p in parts], 0),
         *(element("p", sentence, class_="note") for sentence in choice.sentences()),
     )
 

@@ -22,6 +22,11 @@ class Part:
     error: float
     rolling: float | None = None
 
+    def cells(self) -> tuple[str, str, str, str]:
+        """Name, weight and both errors, as the cells of a table."""
+        rolling = "-" if self.rolling is None else score(self.rolling)
+        return self.name, f"{self.weight:.2f}", score(self.error), rolling
+
 
 @dataclass(frozen=True)
 class Chosen:
