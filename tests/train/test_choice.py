@@ -194,6 +194,28 @@ def test_everything_is_fitted_again_unless_asked_not_to(forecaster):
     )
 
 
+def test_bands_of_forecasts_rest_on_the_errors_of_the_test_part_too(forecaster):
+    """Its noise is ten times as large here; the bands of an evaluation know nothing of it."""
+    loud = hourly()
+    loud.loc[320:, "y"] += 3 * np.random.default_rng(0).standard_normal(80)
+    choice, quiet = (f.model.choice for f in (fit(loud, window=48, training=QUICK), forecaster))
+    assert_close(choice.margin, quiet.margin, rtol=0, atol=0)
+    width, before = (c.now.margin[0, ..., -1] - c.now.margin[0, ..., 0] for c in (choice, quiet))
+    assert (width > 2 * before).all()
+
+
+def test_bands_grow_with_the_mean_step_of_the_window(forecaster):
+    """From a third to three times the usual one, which is that of the training part."""
+    model, frame = forecaster.model, hourly()
+    y = frame["y"].to_numpy()[:280]
+    usual = np.abs(np.diff(y)).mean() / float(model.scale.std[0])
+    assert_close(model.choice.usual_step[0], torch.tensor(usual).float())
+    walk = np.cumsum(np.resize([1.0, -1.0, -1.0, 1.0], 48))
+    for step, factor in ((0.1, 1 / 3), (0.5, 0.5), (2.0, 2.0), (9.0, 3.0)):
+        x = torch.tensor(step * usual * walk)[None, :, None]
+        assert_close(float(model.choice._step(x)), factor)
+
+
 def test_the_bounds_hold_for_every_method():
     frame = hourly().assign(y=np.random.default_rng(0).poisson(0.7, 400).astype(float))
     made = Forecaster(4, window=48, size=TINY, training=BRIEF).fit(frame, "y", lower=0)

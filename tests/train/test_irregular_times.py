@@ -13,6 +13,7 @@ from longstate.cli import main
 from longstate.errors import InputError
 from longstate.layers import S4D
 from longstate.models import ForecastModel
+from longstate.models._choice import NETWORK
 from longstate.models._elapsed import as_feature, steps_between
 from longstate.stream import ForecastStream
 from longstate.train import Size, Training
@@ -55,6 +56,7 @@ def test_times_tell_what_rows_do_not(seed):
 
 
 def test_the_run_says_what_it_does(fitted):
+    assert fitted.model.choice.weight[NETWORK] > 0  # of which the tests below tell
     said = "The times are irregular: the layers step over the time between rows (usually 1 hour)"
     assert any(note.startswith(said) for note in fitted.facts["notes"])
     assert fitted.model.spec.times == "when, irregular, usually 1 hour apart"
@@ -128,8 +130,9 @@ def test_a_stream_predicts(fitted):
 
 
 def test_a_stream_with_later_times(tmp_path):
-    frame = sampled(150).assign(load=lambda f: np.arange(len(f)) % 7.0)
-    model, stream = forecaster(frame, known="load"), None
+    frame = sampled().assign(load=lambda f: np.arange(len(f)) % 7.0)
+    model = Forecaster(6, window=24, **SMALL).fit(frame, "y", time="when", known="load")
+    assert model.model.choice.weight[NETWORK] > 0  # no other method reads the times
     stream = ForecastStream(model.model)
     for row in frame[:34].to_dict("records"):
         stream.push({k: str(v) for k, v in row.items()})

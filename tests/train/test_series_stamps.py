@@ -9,6 +9,7 @@ import torch
 import longstate
 from longstate import Classifier, Regressor
 from longstate.errors import InputError
+from longstate.train._stamps import irregular
 from tests.train.test_classifier import SMALL, close, waves
 
 ALONE = {**SMALL, "convolutions": False}
@@ -252,3 +253,13 @@ def test_wrong_calls_are_refused(fitted):
         stream.push([0.5, 2.0])
     stream.push([1.5, 2.0])
     assert fitted.predict([x[:, :1] for x in X]).shape == (6,)
+
+
+def test_times_are_irregular_where_more_than_one_interval_in_20_is_another():
+    for others, expected in ((1, False), (2, True)):  # of 20
+        for interval, odd in ((1.19, False), (0.81, False), (1.21, True), (0.79, True)):
+            between = [interval] * others + [1.0] * (20 - others)
+            assert irregular([np.cumsum([5.0, *between])]) == (expected and odd)
+    halves = [np.cumsum([0.0, 1.0] + [1.0] * 9), np.cumsum([9.0, 2.0] + [1.0] * 9)]
+    assert not irregular(halves)  # one of 20, and none between two series
+    assert not irregular([np.array([1.0]), np.array([7.0])])
