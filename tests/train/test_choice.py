@@ -8,10 +8,11 @@ from torch.testing import assert_close
 
 from longstate import Forecaster
 from longstate.errors import InputError
-from longstate.models._choice import PARTS
+from longstate.models._choice import NETWORK, PARTS
 from longstate.train import Size, Training
 from longstate.train._prepare import window_of
 from longstate.train._weights import best_share, conformal, effective, simplex
+from longstate.train._windows import Windows
 from tests.saved import FOLDER
 from tests.saved import frame as saved_frame
 from tests.train.helpers import QUICK, TINY, hourly
@@ -214,6 +215,22 @@ def test_bands_grow_with_the_mean_step_of_the_window(forecaster):
     for step, factor in ((0.1, 1 / 3), (0.5, 0.5), (2.0, 2.0), (9.0, 3.0)):
         x = torch.tensor(step * usual * walk)[None, :, None]
         assert_close(float(model.choice._step(x)), factor)
+
+
+def test_bands_are_those_of_the_network_moved_by_the_margins(forecaster):
+    model, window = (
+        forecaster.model,
+        Windows.last(forecaster._table(hourly()), forecaster.model.spec),
+    )
+    choice, (point, quantiles) = model.choice, model(window, scaled=True)
+    step = choice._step(model.normalise(window)[1])
+    found = choice.forecast(model, window, "network")
+    moved = quantiles + choice.now.margin[1 + NETWORK] * step[..., None]
+    assert_close(found.point, point, rtol=0, atol=0)
+    assert_close(found.quantiles, moved.sort(dim=-1).values)
+    simple = choice.forecast(model, window, "ridge")  # which has no bands of its own
+    only = simple.point[..., None] + choice.now.margin[1 + PARTS.index("ridge")] * step[..., None]
+    assert_close(simple.quantiles, only.sort(dim=-1).values)
 
 
 def test_the_bounds_hold_for_every_method():
