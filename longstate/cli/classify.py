@@ -69,6 +69,13 @@ def train(
     convolutions: Annotated[
         bool, typer.Option(help="Fit random convolutions with ridge too, the baseline.")
     ] = True,
+    warp: Annotated[
+        float,
+        typer.Option(
+            help="Shift and stretch the network's training series in time at random, by up to this "
+            "share of their length; 0.02 where classes do not depend on exact times."
+        ),
+    ] = 0.0,
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Give every class the same weight.")
     ] = False,
@@ -93,7 +100,8 @@ def train(
     out = out or Path("runs") / f"{data[0].stem}-classes"
     classifier = Classifier(
         layers, d_model=d_model, n_layers=n_layers, epochs=epochs, minutes=minutes,
-        convolutions=convolutions, class_weight="balanced" if balanced else None, seed=seed,
+        convolutions=convolutions, warp=warp,
+        class_weight="balanced" if balanced else None, seed=seed,
     )  # fmt: skip
     classifier.source = learnt.source(columns)
     channel = None

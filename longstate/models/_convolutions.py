@@ -6,7 +6,7 @@
 Nothing is trained by gradients. `longstate.train` chooses the filters and solves for W.
 
 Axes: n series, c channels, t time, v views (the series, its differences), f filters, q biases,
-p = 4 f q features, k outputs.
+p = 2 f q features, k outputs.
 """
 
 import torch
@@ -42,7 +42,7 @@ class ConvolutionRidge(nn.Module):
         self.dilations = dilations
         self.taps = all_taps().repeat(dilations, 1)
         f = len(self.taps)
-        p = 4 * f * biases
+        p = 2 * f * biases
         self.register_buffer("dilation", torch.ones(2, f, dtype=torch.int64))
         self.register_buffer("padded", torch.zeros(2, f, dtype=torch.bool))
         self.register_buffer("channels", torch.ones(2, f, channels, dtype=torch.bool))

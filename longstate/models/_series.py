@@ -28,7 +28,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from longstate.errors import InputError
@@ -52,25 +52,70 @@ class SeriesState(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """What the head reads. values (b, f, p) after each sample or frame. before (b, p) before the
-    first. ready (b, t): frames that have ended after each sample; None if each sample is one."""
+    """What the head reads, after some or all samples.
 
-    values: Float[Tensor, "b f p"]
-    before: Float[Tensor, "b p"]
+    Args:
+        h (b, f, d): what the stack made of each sample or frame.
+        kept (b, f): whether it counts.
+        start: sum, largest values and number of what counted before.
+        ready (b, t): frames that have ended after each sample; None if each sample is one.
+    """
+
+    h: Float[Tensor, "b f d"]
+    kept: Bool[Tensor, "b f"]
+    start: tuple[Float[Tensor, "b d"], Float[Tensor, "b d"], Float[Tensor, " b"]]
     ready: Int[Tensor, "b t"] | None
 
     def at(self, times: Int[Tensor, "b m"]) -> Float[Tensor, "b m p"]:
         """After the samples with these numbers."""
-        known, place = self.values, times
-        if self.ready is not None:
-            known, place = torch.cat([self.before[:, None], known], 1), self.ready.gather(1, times)
-        return known.gather(1, place[..., None].expand(-1, -1, known.shape[2]))
+        ended = times + 1 if self.ready is None else self.ready.gather(1, times)
+        before = torch.arange(self.h.shape[1], device=times.device) < ended[..., None]
+        counted = (before & self.kept[:, None]).to(self.h.dtype)
+        total, _, seen = self.start
+        return self._summary(
+            total[:, None] + counted @ self.h, seen[:, None] + counted.sum(-1), ended
+        )
 
     def each(self) -> Float[Tensor, "b t p"]:
         """After each sample."""
-        if self.ready is None:
-            return self.values
-        return self.at(torch.arange(self.ready.shape[1]).expand(len(self.ready), -1))
+        total, _, seen = self.start
+        keep = self.kept.to(self.h.dtype)
+        totals = torch.cat([total[:, None], self.h * keep[..., None]], 1).cumsum(1)
+        counts = torch.cat([seen[:, None], keep], 1).cumsum(1)
+        ended = torch.arange(1, counts.shape[1], device=keep.device).expand(len(keep), -1)
+        ended = ended if self.ready is None else self.ready
+        return self._summary(_taken(totals, ended), counts.gather(1, ended), ended)
+
+    def end(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`start` of what follows."""
+        total, largest, seen = self.start
+        kept = self.kept[..., None]
+        least = torch.finfo(self.h.dtype).min
+        most = self.h.masked_fill(~kept, least).amax(1)
+        most = torch.where(seen[:, None] > 0, torch.maximum(largest, most), most)
+        count = seen + self.kept.sum(1)
+        most = most.masked_fill(count[:, None] == 0, 0)
+        return total + (self.h * kept).sum(1), most, count
+
+    def _summary(self, total: Tensor, count: Tensor, ended: Tensor) -> Tensor:
+        """Mean and maximum (b, m, p) of what counted until `ended` frames; 0 where nothing has.
+
+        The maximum's places are found without gradient, so that few times cost little on the way
+        back.
+        """
+        _, largest, seen = self.start
+        least = torch.finfo(self.h.dtype).min
+        first = torch.where(seen[:, None, None] > 0, largest[:, None], least)
+        known = torch.cat([first, self.h.masked_fill(~self.kept[..., None], least)], 1)
+        with torch.no_grad():
+            place = _taken(known.cummax(1).indices, ended)
+        most = known.gather(1, place).masked_fill(count[..., None] == 0, 0)
+        return torch.cat([total / count.clamp_min(1)[..., None], most], -1)
+
+
+def _taken(values: Tensor, places: Tensor) -> Tensor:
+    """values (b, f, d) at places (b, m): (b, m, d)."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 
 class SeriesModel(nn.Module):
@@ -198,24 +243,17 @@ class SeriesModel(nn.Module):
             seen, dt = seen | after, None if dt is None else torch.where(after, 1.0, dt)
         state = state._replace(clock=clock)
         u = self.scaled(x)
-        before, ready, bank = _summary(state.total, state.largest, state.seen), None, state.bank
+        ready, bank = None, state.bank
         if self.bank is not None:
             frames, bank = self.bank(u, state.bank, seen, rate, dt)
             u, seen, ready = frames.y, frames.kept, frames.ready
-            if u.shape[1] == 0:
-                return Pooled(before[:, None][:, :0], before, ready), state._replace(bank=bank)
+        start = (state.total, state.largest, state.seen)
         u = self.encode(u.to(self.encode.weight.dtype))
+        if u.shape[1] == 0:
+            return Pooled(u.to(self._wide), seen, start, ready), state._replace(bank=bank)
         h, stack, skipped = self._run(u, seen, ready, state, rate, dt)
-        h = h.to(self._wide)
-        keep = seen[..., None].to(h.dtype)
-        total = state.total[:, None] + (h * keep).cumsum(1)
-        count = state.seen[:, None] + keep[..., 0].cumsum(1)
-        least = torch.finfo(h.dtype).min
-        first = torch.where(state.seen[:, None, None] > 0, state.largest[:, None], least)
-        ahead = torch.cat([first, h.masked_fill(~seen[..., None], least)], 1)
-        largest = ahead.cummax(1).values[:, 1:].masked_fill(count[..., None] == 0, 0)
-        new = SeriesState(stack, total[:, -1], largest[:, -1], count[:, -1], skipped, bank, clock)
-        return Pooled(_summary(total, largest, count), before, ready), new
+        pooled = Pooled(h.to(self._wide), seen, start, ready)
+        return pooled, SeriesState(stack, *pooled.end(), skipped, bank, clock)
 
     def scaled(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t 2*c"]:
         """Scaled values, 0 where missing, and whether they are observed."""
@@ -246,8 +284,3 @@ class SeriesModel(nn.Module):
             skipped = skipped - (u.shape[1] - ready[:, -1])  # other rows have more frames
         times = gap if self.takes_time or dt is not None else None
         return *self.backbone(u, state.stack, mask=seen, dt=times, rate=rate), skipped
-
-
-def _summary(total: Tensor, largest: Tensor, count: Tensor) -> Tensor:
-    """Mean and maximum (..., p)."""
-    return torch.cat([total / count.clamp_min(1)[..., None], largest], -1)

@@ -40,6 +40,8 @@ class Classifier(SeriesEstimator):
         minutes: time for training the network, at most; None for no limit.
         convolutions: whether to fit random convolutions with ridge, the baseline. They take part in
             the outcome as far as validation says that this helps.
+        warp: shift, stretch and warp the training series of the network in time at random, by up to
+            this share of their length: 0.02 where classes do not depend on exact times. 0 for not.
         class_weight: "balanced", class -> weight, or None for equal weights.
         seed: of everything that is drawn.
 
@@ -62,12 +64,13 @@ class Classifier(SeriesEstimator):
         epochs: int = 60,
         minutes: float | None = 10.0,
         convolutions: bool = True,
+        warp: float = 0.0,
         class_weight: str | Mapping[Any, float] | None = None,
         seed: int = 0,
     ):
         self.layers, self.d_model, self.n_layers = layers, d_model, n_layers
         self.epochs, self.minutes, self.convolutions = epochs, minutes, convolutions
-        self.class_weight, self.seed = class_weight, seed
+        self.warp, self.class_weight, self.seed = warp, class_weight, seed
 
     def fit(
         self,

@@ -31,7 +31,7 @@ def make_convolutions(
     spread = np.geomspace(1, longest, _DILATIONS).astype(int)
     dilations = sorted({int(d) for d in spread})
     wanted = FEATURES if len(lengths) <= MANY else FEWER
-    biases = max(1, round(wanted / (4 * len(all_taps()) * len(dilations))))
+    biases = max(1, round(wanted / (2 * len(all_taps()) * len(dilations))))
     return ConvolutionRidge(channels, outputs, len(dilations), biases), dilations
 
 

@@ -23,7 +23,7 @@ class Regressor(SeriesEstimator):
         Regressor().fit(X, y).predict(X_new)
 
     Args:
-        layers, d_model, n_layers, epochs, minutes, convolutions, seed: see `Classifier`.
+        layers, d_model, n_layers, epochs, minutes, convolutions, warp, seed: see `Classifier`.
     """
 
     _kind = "regressor"
@@ -37,11 +37,12 @@ class Regressor(SeriesEstimator):
         epochs: int = 60,
         minutes: float | None = 10.0,
         convolutions: bool = True,
+        warp: float = 0.0,
         seed: int = 0,
     ):
         self.layers, self.d_model, self.n_layers = layers, d_model, n_layers
         self.epochs, self.minutes, self.convolutions = epochs, minutes, convolutions
-        self.seed = seed
+        self.warp, self.seed = warp, seed
 
     def fit(
         self,

@@ -29,6 +29,7 @@ from longstate.train._series_network import make_network
 from longstate.train._series_source import Source
 from longstate.train._series_task import Loss, SeriesTask, outputs_along
 from longstate.train._settings import Training, check_sizes
+from longstate.train._warping import check_warp
 
 VALIDATION = 0.2
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.05
@@ -72,6 +73,7 @@ class SeriesEstimator(Estimator):
     epochs: int
     minutes: float | None
     convolutions: bool
+    warp: float
     seed: int
     network_: SeriesModel
     convolutions_: ConvolutionRidge | None
@@ -127,7 +129,7 @@ class SeriesEstimator(Estimator):
         show: Callable[[Progress], None] | None,
     ) -> Validated:
         """Fit network and convolutions; sets all fitted attributes but `fusion_`."""
-        self._check_parameters()
+        self._check_parameters(cases)
         n, t, c = cases.values.shape
         training, held = split(goal.labels, n, VALIDATION, self.seed)
         validation = held if len(held) else training
@@ -145,6 +147,7 @@ class SeriesEstimator(Estimator):
             (goal.weights[training], goal.weights[validation]),
             goal.loss,
             batch_size=size,
+            warp=self.warp,
             seed=self.seed,
         )
         settings = Training(
@@ -163,12 +166,13 @@ class SeriesEstimator(Estimator):
         self.environment_ = environment()
         return Validated(cases.take(validation), held, left_out)
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, cases: Cases) -> None:
         check_sizes(
             d_model=self.d_model, n_layers=self.n_layers, epochs=self.epochs, seed=self.seed
         )
         layer_names(self.layers, self.n_layers)
         Training(minutes=self.minutes)
+        check_warp(self.warp, cases)
 
     def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
         """Fit on all cases. Returns the scores of each by a fit to all others."""
@@ -245,6 +249,8 @@ class SeriesEstimator(Estimator):
     def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
         """Data and settings of a run; another training may not continue it."""
         own = {name.replace("_", " "): str(value) for name, value in self.get_params().items()}
+        if self.warp == 0:
+            del own["warp"]  # which runs of older versions do not have
         if cases.time is not None:
             own["time channel"] = str(cases.time.channel)
         shape = "x".join(map(str, cases.values.shape))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from longstate.models._series import SeriesModel
 from longstate.train._cases import Cases
+from longstate.train._warping import warped
 
 EARLY = 0.3
 _TIMES = 3  # random earlier times per series and step
@@ -37,6 +38,7 @@ class SeriesTask:
         loss: see `Loss`.
         batch_size: cases per step. Where this many of the longest have more than `SAMPLES`
             samples, a batch is of cases of similar lengths, and as many as fit.
+        warp: of the training cases; see `_warping`.
         seed: of the order of the cases.
     """
 
@@ -50,11 +52,12 @@ class SeriesTask:
         loss: Loss,
         *,
         batch_size: int,
+        warp: float = 0.0,
         seed: int,
     ):
         self.model, self.training, self.validation = model, training, validation
         self.targets, self.weights = targets, weights
-        self.criterion, self.batch_size, self.seed = loss, batch_size, seed
+        self.criterion, self.batch_size, self.warp, self.seed = loss, batch_size, warp, seed
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         random = np.random.default_rng([self.seed, epoch])
@@ -69,6 +72,8 @@ class SeriesTask:
     def loss(self, indices: np.ndarray) -> Tensor:
         places = torch.from_numpy(indices)
         cases = self.training.take(places)
+        if self.warp > 0:
+            cases = warped(cases, self.warp)
         pooled, _ = self.model.pooled(cases.values, lengths=cases.lengths)
         shares = torch.cat([torch.ones(len(places), 1), torch.rand(len(places), _TIMES)], 1)
         times = cases.rows(shares) - 1

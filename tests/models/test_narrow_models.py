@@ -110,7 +110,7 @@ def test_a_narrow_model_of_series_counts_beyond_256():
                 p.zero_()
     pooled, state = model.to(torch.bfloat16).pooled(torch.ones(1, 2000, 1))
     assert state.seen.item() == 2000
-    assert_close(pooled.values[0, -1], pooled.values[0, 0])
+    assert_close(pooled.each()[0, -1], pooled.each()[0, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -103,6 +103,28 @@ def test_lengths_change_nothing_but_the_time_that_it_takes(model):
     torch.testing.assert_close(known, flat.pooled(x)[0].at(times))
 
 
+@pytest.mark.parametrize("frames", [True, False])
+def test_some_times_are_read_as_all_times_are(model, frames):
+    """Values and gradients, also after an earlier part of the series."""
+    read = model if frames else SeriesModel(2, 3, [S5(6, d_state=8)]).double().eval()
+    x = series(60)
+    x[0, :9], x[1, 30:42] = torch.nan, torch.nan
+    times = torch.tensor([[0, 8, 39], [39, 0, 0], [13, 14, 13]])
+    with torch.no_grad():
+        state = read(x[:, :20])[1]
+    for before in (None, state):
+        found = []
+        for values in (lambda pooled: pooled.at(times), lambda pooled: _at(pooled.each(), times)):
+            y = values(read.pooled(x[:, 20:], before)[0])
+            found.append((y, *torch.autograd.grad(y.square().sum(), read.encode.parameters())))
+        for some, every in zip(*found, strict=True):
+            torch.testing.assert_close(some, every)
+
+
+def _at(values, times):
+    return values.gather(1, times[..., None].expand(-1, -1, values.shape[2]))
+
+
 def test_oscillators_above_half_the_sampling_frequency_are_muted(model):
     bank = model.bank
     u = torch.randn(2, 64, 4, dtype=torch.float64)

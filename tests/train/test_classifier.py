@@ -91,7 +91,7 @@ def test_skipped_samples_pass_time(fitted):
     dt = torch.ones(1, 9).double()
     dt[0, 4] = 4
     h, _ = net.backbone(u[:, seen[0]], dt=dt)
-    whole = net.pooled(x)[0].values[:, -1]
+    whole = net.pooled(x)[0].each()[:, -1]
     torch.testing.assert_close(whole[:, :8], h.mean(1))
     torch.testing.assert_close(whole[:, 8:], h.amax(1))
     net.float()

@@ -83,7 +83,7 @@ def test_the_network_steps_over_the_time_between_seen_samples(fitted):
     values = torch.from_numpy(kept[1:].T.copy())[None]
     u = net.encode(torch.cat([net.scale(values), torch.ones_like(values).float()], -1))
     h, _ = net.backbone(u, dt=gap)
-    whole = net.pooled(torch.from_numpy(x).transpose(1, 2))[0].values[:, -1]
+    whole = net.pooled(torch.from_numpy(x).transpose(1, 2))[0].each()[:, -1]
     torch.testing.assert_close(whole, torch.cat([h.mean(1), h.amax(1)], 1))
 
 

@@ -1,8 +1,7 @@
-"""Responses of many fixed convolutions, each pooled over time into a few numbers.
+"""Responses of many fixed convolutions, each pooled over time into a few shares.
 
     y(t)  = sum over chosen channels c and j = 0..8 of taps[j] x_c(t + (j - 4) dilation)
     share = mean over t of [y(t) > bias]
-    above = mean over t of max(y(t) - bias, 0)
 
 Taps are 2 at three places and -1 at the six others, so that they sum to 0: there are 84 such
 filters. A padded filter has one value for each sample, and reads 0 outside the series. Another one
@@ -11,7 +10,7 @@ padded.
 
 The filters are those of MiniRocket (Dempster, Schmidt, Webb, "MiniRocket: A Very Fast (Almost)
 Deterministic Transform for Time Series Classification", KDD 2021, arXiv:2012.08791). Differs from
-the paper: `above`, and series of unequal length. There are no gradients.
+the paper: series of unequal length. There are no gradients.
 
 Axes: n series, c channels, t time, f filters, q biases.
 """
@@ -54,8 +53,8 @@ def convolution_pooling(
     filters: Filters,
     *,
     impl: str = "auto",
-) -> Float[Tensor, "n f q 2"]:
-    """Pooled responses of every series to every filter: `share` and `above` in the last axis.
+) -> Float[Tensor, "n f q"]:
+    """The shares of every series, for each filter and bias.
 
     Args:
         x (n, c, t): float32; whatever follows the length of a series is ignored.

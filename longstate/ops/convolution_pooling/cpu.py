@@ -23,15 +23,12 @@ def _add(y, x):
 
 
 @inlined
-def _pool(y, bias, into):
-    """Share of the values above the bias, and the mean of what is above."""
-    count, total = np.float32(0), np.float32(0)
+def _share(y, bias):
+    """Of the values above the bias."""
+    count = np.float32(0)
     for t in range(len(y)):
-        over = y[t] - bias
-        count += np.float32(1) if over > 0 else np.float32(0)
-        total += max(over, np.float32(0))
-    into[0] = count / np.float32(len(y))
-    into[1] = total / np.float32(len(y))
+        count += np.float32(1) if y[t] > bias else np.float32(0)
+    return count / np.float32(len(y))
 
 
 @kernel
@@ -53,11 +50,11 @@ def _series(start, stop, x, lengths, taps, dilation, padded, channels, bias, poo
             if padded[f] or length <= 2 * reach:
                 reach = 0
             for q in range(bias.shape[1]):
-                _pool(y[reach : length - reach], bias[f, q], pooled[i, f, q])
+                pooled[i, f, q] = _share(y[reach : length - reach], bias[f, q])
 
 
 def forward(x: Tensor, lengths: Tensor, filters: Filters) -> Tensor:
-    pooled = torch.empty(len(x), *filters.bias.shape, 2)
+    pooled = torch.empty(len(x), *filters.bias.shape)
     x = x.float().contiguous()
     arrays = [array(v.contiguous()) for v in (lengths, *filters, pooled)]
     work = int(lengths.sum()) * len(filters.taps) * (TAPS + filters.bias.shape[1])

@@ -8,12 +8,10 @@ from longstate.ops.convolution_pooling import Filters, response
 
 def forward(
     x: Float[Tensor, "n c t"], lengths: Int[Tensor, " n"], filters: Filters
-) -> Float[Tensor, "n f q 2"]:
-    pooled = x.new_zeros(len(x), *filters.bias.shape, 2)
+) -> Float[Tensor, "n f q"]:
+    pooled = x.new_zeros(len(x), *filters.bias.shape)
     for i, length in enumerate(lengths.tolist()):
         for k, (taps, dilation, padded, channels, bias) in enumerate(zip(*filters, strict=True)):
             y = response(x[i, channels, :length], taps, int(dilation), bool(padded))
-            over = y - bias[:, None]
-            pooled[i, k, :, 0] = (over > 0).to(x.dtype).mean(1)
-            pooled[i, k, :, 1] = over.clamp_min(0).mean(1)
+            pooled[i, k] = (y > bias[:, None]).to(x.dtype).mean(1)
     return pooled
