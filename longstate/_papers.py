@@ -68,6 +68,20 @@ PAPERS = {
         "2208.04933",
         _ICLR,
     ),
+    "ConvS5": Paper(
+        "smith2023convs5",
+        "Convolutional State Space Models for Long-Range Spatiotemporal Modeling",
+        (
+            "Smith, Jimmy T. H.",
+            "De Mello, Shalini",
+            "Kautz, Jan",
+            "Linderman, Scott W.",
+            "Byeon, Wonmin",
+        ),
+        2023,
+        "2310.19694",
+        _NEURIPS,
+    ),
     "HOPE": Paper(
         "yu2025hope",
         "HOPE for a Robust Parameterization of Long-memory State Space Models",

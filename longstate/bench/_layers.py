@@ -32,6 +32,7 @@ def subjects() -> list[Subject]:
     classical = (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM, layers.CfC, layers.GRUD)
     return [
         *(_subject(cls, small=8) for cls in invariant),
+        _subject(layers.ConvS5, small=8),
         _subject(layers.HOPE, small=8),
         _subject(layers.Mamba),
         _subject(layers.FalconMamba),
