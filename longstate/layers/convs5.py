@@ -165,7 +165,8 @@ class ConvS5(Layer):
 
 
 def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
-    return F.conv2d(images, kernel.to(images.dtype), padding=kernel.shape[-1] // 2)
+    y = F.conv2d(images, kernel.to(images.dtype), padding=kernel.shape[-1] // 2)
+    return y.view(len(images), len(kernel), *images.shape[2:])  # vmap over no rows loses it
 
 
 def _initial(

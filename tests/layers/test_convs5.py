@@ -1,0 +1,148 @@
+"""ConvS5: its equation, S5 pixel by pixel, images, and options."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from longstate.layers import S5, ConvS5
+
+CHANNELS, HEIGHT, WIDTH = 2, 5, 4
+FRAME = (CHANNELS, HEIGHT, WIDTH)
+
+
+def made(height=HEIGHT, width=WIDTH, **options) -> ConvS5:
+    torch.manual_seed(0)
+    options = {"d_state": 8, "n_blocks": 2} | options
+    return ConvS5(CHANNELS * height * width, height=height, width=width, **options).double()
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def recurrence(layer: ConvS5, frames: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """Frame by frame, pixel by pixel: images that are padded by hand, and sums over offsets."""
+    A = torch.complex(-layer.log_decay.exp(), layer.frequency) * layer.log_dt.exp()
+    B, C = torch.view_as_complex(layer.B), torch.view_as_complex(layer.C)
+    B = layer.log_dt.exp()[:, None, None, None] * B
+    b, t, _, height, width = frames.shape
+    x = torch.zeros(b, len(A), height, width, dtype=B.dtype)
+    outputs = []
+    for k in range(t):
+        step = (A * dt[:, k, None]).exp()  # b, n
+        x = step[..., None, None] * x + ((step - 1) / A)[..., None, None] * around(frames[:, k], B)
+        outputs.append(2 * around(x, C).real + around(frames[:, k], layer.D))
+    return torch.stack(outputs, 1), x
+
+
+def around(image: Tensor, kernel: Tensor) -> Tensor:
+    size, (height, width) = kernel.shape[-1], image.shape[-2:]
+    padded = F.pad(image.to(torch.promote_types(image.dtype, kernel.dtype)), [size // 2] * 4)
+    return sum(
+        torch.einsum("oc,bchw->bohw", kernel[..., i, j].to(padded.dtype),
+                     padded[..., i : i + height, j : j + width])
+        for i in range(size) for j in range(size)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_a_pass_is_the_recurrence_frame_by_frame(kernel):
+    layer, frames = made(kernel=kernel), noise(2, 9, *FRAME)
+    dt = 2 * torch.rand(2, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for given in (None, dt):
+        wanted, last = recurrence(layer, frames, torch.ones_like(dt) if given is None else given)
+        y, state = layer(frames.flatten(2), dt=given)
+        assert_close(y.unflatten(2, FRAME), wanted)
+        assert_close(state, last)
+
+
+def s5_of(layer: ConvS5) -> S5:
+    """S5 with the middle of every kernel."""
+    plain = S5(CHANNELS, d_state=8, n_blocks=2).double()
+    middle = layer.D.shape[-1] // 2
+    with torch.no_grad():
+        for name in ("log_dt", "log_decay", "frequency"):
+            plain.get_parameter(name).copy_(layer.get_parameter(name))
+        plain.B.copy_(layer.B[:, :, middle, middle])
+        plain.C.copy_(layer.C[:, :, middle, middle])
+        plain.D.zero_()
+    return plain
+
+
+@pytest.mark.parametrize(("height", "width", "kernel"), [(1, 1, 3), (1, 1, 1), (HEIGHT, WIDTH, 1)])
+def test_images_of_one_pixel_and_kernels_of_one_are_s5_at_every_pixel(height, width, kernel):
+    layer = made(height, width, kernel=kernel)
+    plain, frames = s5_of(layer), noise(2, 11, CHANNELS, height, width)
+    pixels = frames.permute(0, 3, 4, 1, 2).flatten(0, 2)  # b * height * width, t, c
+    expected, last = plain(pixels)
+    expected = expected + pixels @ layer.D[..., kernel // 2, kernel // 2].T
+    y, state = layer(frames.flatten(2))
+    y = y.unflatten(2, frames.shape[2:]).permute(0, 3, 4, 1, 2).flatten(0, 2)
+    assert_close(y, expected)
+    assert_close(state.permute(0, 2, 3, 1).flatten(0, 2), last)
+
+
+def test_the_first_dynamics_and_size_of_the_signal_are_those_of_s5():
+    torch.manual_seed(0)
+    ours, s5 = ConvS5(64, height=2, width=2, d_state=16, n_blocks=2), S5(16, d_state=16, n_blocks=2)
+    assert_close(ours.log_decay, s5.log_decay)
+    assert_close(ours.frequency, s5.frequency)
+    assert bool((ours.log_dt.exp() > 1e-3).all() & (ours.log_dt.exp() < 1e-1).all())
+
+
+def test_a_moved_image_has_a_moved_result_away_from_the_border():
+    layer = made(12, 10)
+    frames = torch.zeros(1, 6, CHANNELS, 12, 10, dtype=torch.float64)
+    frames[..., 3:6, 3:5] = noise(1, 6, CHANNELS, 3, 2)
+    y, state = layer(frames.flatten(2))
+    moved, moved_state = layer(frames.roll((3, 2), (3, 4)).flatten(2))
+    back = moved.unflatten(2, frames.shape[2:]).roll((-3, -2), (3, 4))
+    assert_close(back, y.unflatten(2, frames.shape[2:]))
+    assert_close(moved_state.roll((-3, -2), (2, 3)), state)
+    assert bool(y.unflatten(2, frames.shape[2:])[..., 1, :].any())
+
+
+def test_a_repeated_frame_is_a_longer_one():
+    layer, u = made(), noise(2, 5, *FRAME).flatten(2)
+    _, whole = layer(u, rate=2.0)
+    _, split = layer(u.repeat_interleave(2, 1))
+    assert_close(split, whole)
+
+
+def test_gradients():
+    layer = made(3, 2, d_state=4, n_blocks=1)
+    u, dt = noise(1, 3, 12).requires_grad_(), torch.tensor([[0.5, 1.0, 2.0]]).double()
+    parameters = dict(layer.named_parameters())
+
+    def run(u, dt, *values):
+        given = dict(zip(parameters, values, strict=True))
+        return torch.func.functional_call(layer, given, (u,), {"dt": dt})
+
+    assert torch.autograd.gradcheck(run, (u, dt.requires_grad_(), *parameters.values()))
+    regular = [u, None, *parameters.values()]
+    assert torch.autograd.gradcheck(lambda u, *p: run(u, None, *p), (u, *regular[2:]))
+
+
+def test_float32_beside_float64():
+    layer, u = made(), noise(2, 40, *FRAME).flatten(2)
+    y, _ = layer(u)
+    narrow, state = layer.float()(u.float())
+    assert state.dtype == torch.complex64
+    assert_close(narrow, y.float())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 3}, "a multiple of height .* d_model 8 with height 3 and width 1"),
+        ({"width": 0}, "a multiple of height .* width 0"),
+        ({"d_state": 6, "n_blocks": 2}, "an even multiple of n_blocks; got 6 and 2"),
+        ({"kernel": 2}, "kernel must be odd, so that it has a centre; got 2"),
+        ({"dt_min": 0.0}, "0 < dt_min"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        ConvS5(8, **options)
