@@ -125,7 +125,7 @@ class ConvS5(Layer):
         with full_precision(u):
             frames = wide.flatten(0, 1).unflatten(1, self.image)
             h, last = self._scan(frames, time, state, reset, wide.shape[:2])
-            y = self._read(h) + _convolve(frames, self.D)
+            y = self._read(h, frames)
         y = zero_masked(y.flatten(1).unflatten(0, u.shape[:2]), mask)
         return y.to(u.dtype), last.view_as(state)
 
@@ -155,17 +155,18 @@ class ConvS5(Layer):
             h, last = zoh_scan(x, decay, time, start, reset=reset)
         return h.flatten(0, 1).unflatten(1, state.shape[1:]), last
 
-    def _read(self, h: Tensor) -> Tensor:
-        """2 Re(C * h), one real convolution."""
-        C = 2 * torch.view_as_complex(self.C.to(self._dtype()))
-        return _convolve(torch.cat([h.real, h.imag], 1), torch.cat([C.real, -C.imag], 1))
+    def _read(self, h: Tensor, frames: Tensor) -> Tensor:
+        """2 Re(C * h) + D * u, one real convolution."""
+        C, D = 2 * torch.view_as_complex(self.C.to(self._dtype())), self.D.to(self._dtype())
+        both = torch.cat([h.real, h.imag, frames], 1)
+        return _convolve(both, torch.cat([C.real, -C.imag, D], 1))
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
 
 
 def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
-    y = F.conv2d(images, kernel.to(images.dtype), padding=kernel.shape[-1] // 2)
+    y = F.conv2d(images, kernel, padding=kernel.shape[-1] // 2)
     return y.view(len(images), len(kernel), *images.shape[2:])  # vmap over no rows loses it
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from longstate.layers import S5, ConvS5
+from longstate.testing import assert_within_reference_error
 
 CHANNELS, HEIGHT, WIDTH = 2, 5, 4
 FRAME = (CHANNELS, HEIGHT, WIDTH)
@@ -112,8 +113,8 @@ def test_a_repeated_frame_is_a_longer_one():
 
 
 def test_gradients():
-    layer = made(3, 2, d_state=4, n_blocks=1)
-    u, dt = noise(1, 3, 12).requires_grad_(), torch.tensor([[0.5, 1.0, 2.0]]).double()
+    layer = made(2, 1, d_state=2, n_blocks=1)
+    u, dt = noise(1, 3, 4).requires_grad_(), torch.tensor([[0.5, 1.0, 2.0]]).double()
     parameters = dict(layer.named_parameters())
 
     def run(u, dt, *values):
@@ -125,12 +126,15 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda u, *p: run(u, None, *p), (u, *regular[2:]))
 
 
-def test_float32_beside_float64():
-    layer, u = made(), noise(2, 40, *FRAME).flatten(2)
-    y, _ = layer(u)
-    narrow, state = layer.float()(u.float())
-    assert state.dtype == torch.complex64
-    assert_close(narrow, y.float())
+def test_float32_is_as_exact_as_the_recurrence_in_float32():
+    layer, frames, dt = made(), noise(2, 40, *FRAME).float(), torch.ones(2, 40)
+    with torch.no_grad():
+        layer.float()
+        y, state = layer(frames.flatten(2))
+        plain, plain_last = recurrence(layer, frames, dt)
+        exact, exact_last = recurrence(layer.double(), frames.double(), dt.double())
+    assert_within_reference_error(y.unflatten(2, FRAME), exact, plain)
+    assert_within_reference_error(state, exact_last, plain_last)
 
 
 @pytest.mark.parametrize(
