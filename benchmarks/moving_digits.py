@@ -1,6 +1,6 @@
 """Frames of two moving digits, predicted by ConvS5 and by a convolutional LSTM of equal size.
 
-    python benchmarks/moving_digits.py FOLDER [--seeds 3] [--steps 500]
+    python benchmarks/moving_digits.py FOLDER [--seeds 3] [--steps 800]
 
 FOLDER has MNIST's test files: the first 9,000 images to train, the last 1,000 to test, at half
 their size. Two of them move over frames of 32 by 32 and bounce at the borders. A model of two
@@ -198,7 +198,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("folder", type=Path)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--steps", type=int, default=500)
+    options.add_argument("--steps", type=int, default=800)
     given = options.parse_args()
     torch.set_num_threads(1)
     runs = Runs(FOLDER / "moving_digits.jsonl", ("kind", "seed", "steps"))

@@ -85,11 +85,15 @@ def test_images_of_one_pixel_and_kernels_of_one_are_s5_at_every_pixel(height, wi
     assert_close(state.permute(0, 2, 3, 1).flatten(0, 2), last)
 
 
-def test_the_first_dynamics_and_size_of_the_signal_are_those_of_s5():
+def test_it_begins_with_the_decays_of_s5_and_he_normal_kernels():
     torch.manual_seed(0)
-    ours, s5 = ConvS5(64, height=2, width=2, d_state=16, n_blocks=2), S5(16, d_state=16, n_blocks=2)
+    options = {"d_state": 64, "n_blocks": 2}
+    ours, s5 = ConvS5(40 * 4, height=2, width=2, kernel=5, **options), S5(40, **options)
     assert_close(ours.log_decay, s5.log_decay)
     assert_close(ours.frequency, s5.frequency)
+    # sums over 5 by 5 taps; half of the unitary coordinates have half of the energy
+    assert abs(ours.B.square().sum() / (64 / 2 * 40 * 25 * 2 / (40 * 25)) - 1) < 0.05
+    assert abs(ours.C.square().sum() / (40 * 64 / 2 * 25 * 2 / (64 * 25)) - 1) < 0.05
     assert bool((ours.log_dt.exp() > 1e-3).all() & (ours.log_dt.exp() < 1e-1).all())
 
 
@@ -110,6 +114,14 @@ def test_a_repeated_frame_is_a_longer_one():
     _, whole = layer(u, rate=2.0)
     _, split = layer(u.repeat_interleave(2, 1))
     assert_close(split, whole)
+
+
+def test_packed_sequences_at_uneven_times_are_separate():
+    layer, u, dt = made(), noise(1, 7, *FRAME).flatten(2), torch.linspace(0.3, 2, 7).double()[None]
+    reset = torch.arange(7)[None] == 3
+    y, state = layer(u, dt=dt, reset=reset)
+    assert_close(y[:, :3], layer(u[:, :3], dt=dt[:, :3])[0])
+    assert_close((y[:, 3:], state), layer(u[:, 3:], dt=dt[:, 3:]))
 
 
 def test_gradients():
