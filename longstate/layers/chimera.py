@@ -73,9 +73,6 @@ class Inputs(NamedTuple):
     C1: Tensor
     C2: Tensor
 
-    def at(self, axis: int, i: int) -> "Inputs":
-        return Inputs(*(x.select(axis, i) for x in self))
-
 
 class Chimera(Layer):
     """Two coupled states for each variate, one carried along time, one along the variates.
@@ -191,7 +188,7 @@ class Chimera(Layer):
         """y (b, t, v, k, p), and the last h and g: a scan over time for each variate."""
         outputs, before = [], None
         for v in range(self.variates):
-            i = inputs.at(2, v)
+            i = _at(inputs, 2, v)
             A3, A4, new = self._along_variates(i)
             now = new.to(h.dtype) if before is None else A3 * before[0] + A4 * before[1] + new
             A1, A2, new = self._along_time(i)
@@ -202,7 +199,7 @@ class Chimera(Layer):
                 drive.flatten(2), A1.flatten(2), h[:, v].flatten(1), reset=reset
             )
             before = states.unflatten(2, shape), now
-            outputs.append((_read(before[0], i.C1) + _read(now, i.C2), last.view(-1, *shape),
+            outputs.append((_read(before[0], i.C1) + _read(now, i.C2), last.view(len(h), *shape),
                             known[1]))  # fmt: skip
         y, last_h, last_g = zip(*outputs, strict=True)
         return torch.stack(y, 2), torch.stack(last_h, 1), torch.stack(last_g, 1)
@@ -213,7 +210,7 @@ class Chimera(Layer):
         """The same: a scan over the variates for each sample."""
         outputs = []
         for t in range(inputs.x.shape[1]):
-            i = inputs.at(1, t)
+            i = _at(inputs, 1, t)
             if reset is not None:  # NaN times 0 would be NaN
                 h, g = (torch.where(_wide(reset[:, t]), 0, x) for x in (h, g))
             A1, A2, new = self._along_time(i)
@@ -227,6 +224,10 @@ class Chimera(Layer):
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
+
+
+def _at(inputs: Inputs, axis: int, i: int) -> Inputs:
+    return Inputs(*(x.select(axis, i) for x in inputs))
 
 
 def _past(
