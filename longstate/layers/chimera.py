@@ -116,8 +116,9 @@ class Chimera(Layer):
         first = torch.stack(
             [log_uniform((p,), *bounds).exp() for bounds in (*STEPS, *[ACROSS] * HEADS)]
         )
-        with torch.no_grad():  # softplus of the bias is the step of an input of 0
-            self.steps.bias.copy_(torch.expm1(first).log().flatten())
+        # softplus of the bias is the step of an input of 0
+        self.steps.bias = nn.Parameter(torch.expm1(first).log().flatten())
+        with torch.no_grad():
             self.steps.weight.mul_(0.1)
 
     def init_state(self, batch: int) -> State:
@@ -169,9 +170,9 @@ class Chimera(Layer):
         dtype, s = self._dtype(), i.s[..., None]
         rate = self.log_decay.to(dtype).exp()
         a = torch.complex(-rate, self.frequency.to(dtype))
-        moved = s * a
+        change = torch.expm1(s * a)
         coupling = -torch.expm1(-s * rate) * self.coupling[0].to(dtype).tanh()
-        return moved.exp(), coupling, _expm1(moved) / a * (i.x[..., None] * i.b1[..., None, :])
+        return change + 1, coupling, change / a * (i.x[..., None] * i.b1[..., None, :])
 
     def _along_variates(self, i: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         """A3, A4 and B2 x (..., k, p, n)."""
@@ -258,10 +259,3 @@ def _reordered(x: Tensor) -> Tensor:
     """x (b, t, v, k, ...) with the variates of the last heads in reversed order."""
     ahead, back = x.split(HEADS // 2, dim=3)
     return torch.cat([ahead, back.flip(2)], 3)
-
-
-def _expm1(x: Tensor) -> Tensor:
-    """exp(x) - 1 of complex x, without cancellation near 0."""
-    real, half = torch.expm1(x.real), (x.imag / 2).sin()
-    turned = torch.complex(-2 * half.square(), x.imag.sin())
-    return real + (1 + real) * turned
