@@ -242,7 +242,7 @@ def _past(
     past = torch.cat([start[:, None], g[:, :-1]], 1)
     if reset is not None:
         past = torch.where(_wide(reset)[..., 0], 0, past)
-    return past, g[:, -1].clone()
+    return past, g[:, -1]
 
 
 def _wide(flag: Tensor) -> Tensor:
