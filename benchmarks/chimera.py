@@ -1,6 +1,6 @@
 """Multivariate series: Chimera beside S4D and ridge regression, forecasts and classes.
 
-    python benchmarks/chimera.py ETTh1.csv [--seeds 3] [--steps 200]
+    python benchmarks/chimera.py ETTh1.csv [--seeds 3] [--steps 100]
 
 Forecasts: all 7 columns of ETTh1 for the next 96 hours from 96, split 12, 4 and 4 months, in
 deviations of the training part, windows less their last value; mean squared error on the test part,
@@ -228,7 +228,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("csv", type=Path)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--steps", type=int, default=200)
+    options.add_argument("--steps", type=int, default=100)
     given = options.parse_args()
     torch.set_num_threads(1)
     kept = Runs(FOLDER / "chimera.jsonl", ("kind", "data", "seed", "steps"))

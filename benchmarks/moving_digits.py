@@ -186,9 +186,9 @@ def run(kind: str, folder: Path, steps: int, seed: int) -> dict[str, float]:
 
 
 def row(kind: str, found: list[Run]) -> str:
-    cells = [cell([r[key] for r in found]) for key in ("error", "later")]
+    keys = ("error", "later", "step", "frame") if kind in MODELS else ("error", "later")
+    cells = [cell([r[key] for r in found]) for key in keys]
     if kind in MODELS:
-        cells += [f"{statistics.fmean(r[key] for r in found):.1f}" for key in ("step", "frame")]
         cells.append(f"{found[0]['size']:,}")
     cells += ["-"] * (5 - len(cells))
     return f"| {kind} | {' | '.join(cells)} | {len(found)} |"
