@@ -1,5 +1,6 @@
 """Claims about series, about time, and about memory and cost in use."""
 
+from dataclasses import replace
 from functools import partial
 
 from claim import ABSTRACT, CODE, KNOWN, NOTES, S4, S5, Claim
@@ -16,6 +17,10 @@ def smr(layer: str, interval: str) -> Check:
         (row("with SMR", also={"trained at": "one", "form": "product"}),
          row("alone", also={"trained at": "one", "form": "none"})),
     )  # fmt: skip
+
+
+def digits(model: str, column: str) -> Figure:
+    return Figure(model, "moving_digits", "", model, column)
 
 
 def text(layer: str, name: str) -> Check:
@@ -77,6 +82,24 @@ TIME = (
         tuple(smr(layer, interval) for layer in ("S4", "S5", "Mamba") for interval in ("0.5", "2")),
         "A reconstruction: neither equations nor code could be read. Reviews of an earlier form "
         "asked for a comparison with a rescaled step, which is the next claim.",
+    ),
+    Claim(
+        "ConvS5 trains faster than a convolutional LSTM, and predicts further",
+        "Trained on videos it is three times faster than a convolutional LSTM, and better at long "
+        "predictions; it generates frames far faster than a Transformer.",
+        (("Smith et al., 2023", "2310.19694"),), ABSTRACT, ("moving_digits.py FOLDER",),
+        (
+            Check("Milliseconds of a training step.", LOWER, (
+                digits("ConvS5", "ms a training step"), digits("ConvLSTM", "ms a training step"))),
+            Check("Error of frames behind those of the training length.", LOWER, (
+                digits("ConvS5", "error, 11 to 30"), digits("ConvLSTM", "error, 11 to 30"))),
+        ),
+        "The gain is far from three times: one thread has no use for a scan that is parallel over "
+        "time. Movies are short, frames small, and models hardly trained. There is no Transformer "
+        "here; a frame that the convolutional LSTM generates is cheaper, because each step of a "
+        "ConvS5 discretises again.",
+        tuple(replace(digits(model, "ms a generated frame"), name=f"{model}, ms a generated frame")
+              for model in ("ConvS5", "ConvLSTM")),
     ),
     Claim(
         "State Memory Replay helps to model text",

@@ -68,6 +68,29 @@ PAPERS = {
         "2208.04933",
         _ICLR,
     ),
+    "Chimera": Paper(
+        "behrouz2024chimera",
+        "Chimera: Effectively Modeling Multivariate Time Series with 2-Dimensional State Space "
+        "Models",
+        ("Behrouz, Ali", "Santacatterina, Michele", "Zabih, Ramin"),
+        2024,
+        "2406.04320",
+        _NEURIPS,
+    ),
+    "ConvS5": Paper(
+        "smith2023convs5",
+        "Convolutional State Space Models for Long-Range Spatiotemporal Modeling",
+        (
+            "Smith, Jimmy T. H.",
+            "De Mello, Shalini",
+            "Kautz, Jan",
+            "Linderman, Scott W.",
+            "Byeon, Wonmin",
+        ),
+        2023,
+        "2310.19694",
+        _NEURIPS,
+    ),
     "HOPE": Paper(
         "yu2025hope",
         "HOPE for a Robust Parameterization of Long-memory State Space Models",

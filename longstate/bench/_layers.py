@@ -32,7 +32,9 @@ def subjects() -> list[Subject]:
     classical = (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM, layers.CfC, layers.GRUD)
     return [
         *(_subject(cls, small=8) for cls in invariant),
+        _subject(layers.ConvS5, small=8),
         _subject(layers.HOPE, small=8),
+        _subject(layers.Chimera, small=8),
         _subject(layers.Mamba),
         _subject(layers.FalconMamba),
         _subject(layers.Mamba2, heads=True),

@@ -9,6 +9,8 @@ from longstate.layers._prescribed import release as release
 from longstate.layers._steps import intervals as intervals
 from longstate.layers.attention import Attention as Attention
 from longstate.layers.cfc import CfC as CfC
+from longstate.layers.chimera import Chimera as Chimera
+from longstate.layers.convs5 import ConvS5 as ConvS5
 from longstate.layers.dss import DSS as DSS
 from longstate.layers.falcon_mamba import FalconMamba as FalconMamba
 from longstate.layers.gated_ssm import GatedSSM as GatedSSM

@@ -5,7 +5,19 @@ import torch
 from torch import nn
 
 from longstate.errors import InputError
-from longstate.layers import GRU, GRUD, LSTM, S4D, CfC, Elman, LinearCDE, LinearRNN, Mamba
+from longstate.layers import (
+    GRU,
+    GRUD,
+    LSTM,
+    S4D,
+    CfC,
+    Chimera,
+    ConvS5,
+    Elman,
+    LinearCDE,
+    LinearRNN,
+    Mamba,
+)
 from longstate.memory import certify
 from longstate.models import LanguageModel, LanguageSpec
 from tests.memory.test_certify import make
@@ -91,7 +103,9 @@ def test_code_beside_a_layer_that_may_change_its_input():
         certify(model)
 
 
-@pytest.mark.parametrize("layer", [LSTM, GRU, Elman, LinearRNN, LinearCDE, CfC, GRUD])
+@pytest.mark.parametrize(
+    "layer", [LSTM, GRU, Elman, LinearRNN, LinearCDE, CfC, Chimera, ConvS5, GRUD]
+)
 def test_layers_without_a_certificate_are_named(layer):
     with pytest.raises(InputError, match=rf"^nothing in this {layer.__name__} can be certified"):
         certify(layer(4))
