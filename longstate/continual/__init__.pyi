@@ -1,0 +1,2 @@
+from longstate.continual._null_space import Kept as Kept
+from longstate.continual._null_space import NullSpace as NullSpace
