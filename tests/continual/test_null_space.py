@@ -4,6 +4,7 @@ frozen."""
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from longstate.continual import NullSpace
 from longstate.errors import InputError
@@ -96,13 +97,15 @@ def test_the_old_features_are_those_of_all_parts_of_the_data():
     model, parts = nn.Linear(24, 3).double(), torch.eye(24).double()[:6, None]
     space = NullSpace(model)
     many = parts[0].repeat(9000, 1)
-    assert keep(space, many, *parts[1:])["weight"].kept == 6
+    kept, bias = keep(space, many, *parts[1:]), model.bias.clone()
+    assert kept["weight"].kept == 6
+    assert kept["bias"].how == "projected"
     before = outputs(model, parts)
     nn.init.normal_(model.weight)
     nn.init.normal_(model.bias)
     space.project()
     torch.testing.assert_close(outputs(model, parts), before)
-    assert not torch.allclose(model(parts + 1), torch.zeros(()).double())
+    assert not torch.allclose(model.bias, bias)
 
 
 class Shared(nn.Module):
@@ -164,6 +167,7 @@ def test_a_bias_moves_with_its_own_matrix_only():
     x = torch.ones(1, 4).double()
     with space.watch():
         model["a"](x), model["b"](x), model["c"](x), model["c"].weight.exp()
+        assert model["a"].weight.to(x.dtype).shape  # reads no value
     kept = {row.name: row for row in space.keep()}
     assert [kept[name].how for name in ("a.weight", "b.weight")] == ["projected"] * 2
     assert kept["a.bias"].how == kept["c.weight"].how == kept["c.bias"].how == "frozen"
@@ -173,6 +177,14 @@ def test_a_bias_moves_with_its_own_matrix_only():
         nn.init.normal_(p)
     space.project()
     torch.testing.assert_close([model[name](x) for name in "abc"], before)
+
+
+def test_a_parameter_that_is_an_input_is_frozen():
+    model = nn.ParameterDict({"query": torch.randn(2, 4), "weight": torch.randn(3, 4)})
+    space = NullSpace(model)
+    with space.watch():
+        F.linear(model["query"], model["weight"])
+    assert {row.name: row.how for row in space.keep()} == {"query": "frozen", "weight": "projected"}
 
 
 def test_what_the_data_never_reads_is_frozen_unless_it_is_named():
@@ -190,6 +202,10 @@ def test_what_the_data_never_reads_is_frozen_unless_it_is_named():
     space.project()
     assert torch.equal(model["two"].weight, old)
     assert bool((model["new"].weight == 3).all() & (model["new"].bias == 3).all())
+    with space.watch():
+        model["one"](torch.ones(1, 4))
+    kept = {row.name: row.how for row in space.keep(free=["two"])}
+    assert kept["two.weight"] == kept["new.weight"] == "free"
     model["later"] = nn.Linear(4, 2)
     nn.init.ones_(model["later"].weight)
     space.project()
@@ -201,6 +217,7 @@ def test_lost_leaves_small_directions_free_and_says_how_much():
     sizes = torch.tensor([10.0, 5.0, 1.0, 0.1]).double()
     model, x = nn.Linear(4, 3, bias=False).double(), torch.diag(sizes)
     energy, space = sizes.square(), NullSpace(model)
+    assert keep(NullSpace(model), x, lost=0.008)["weight"].kept == 3  # 1.01 of 126.01 are more
     row = keep(space, x, lost=0.01)["weight"]
     assert (row.kept, row.size) == (2, 4)
     assert row.lost == pytest.approx(float(energy[2:].sum() / energy.sum()))
