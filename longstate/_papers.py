@@ -240,6 +240,21 @@ PAPERS = {
         "1406.1078",
         "Conference on Empirical Methods in Natural Language Processing",
     ),
+    "TensorPower": Paper(
+        "qiu2021tensorpower",
+        "On the Memory Mechanism of Tensor-Power Recurrent Models",
+        (
+            "Qiu, Hejia",
+            "Li, Chao",
+            "Weng, Ying",
+            "Sun, Zhun",
+            "He, Xingyu",
+            "Zhao, Qibin",
+        ),
+        2021,
+        "2103.01521",
+        "International Conference on Artificial Intelligence and Statistics",
+    ),
     "CfC": Paper(
         "hasani2022cfc",
         "Closed-form Continuous-time Neural Networks",

@@ -29,6 +29,7 @@ from longstate.layers.s4d import S4D as S4D
 from longstate.layers.s5 import S5 as S5
 from longstate.layers.smr import SMR as SMR
 from longstate.layers.spiking import Spiking as Spiking
+from longstate.layers.tensor_power import TensorPower as TensorPower
 from longstate.layers.timed import Timed as Timed
 
 

@@ -26,6 +26,7 @@ from longstate.layers import (
     Mamba2,
     Mamba3,
     Spiking,
+    TensorPower,
     Timed,
 )
 from longstate.testing import check_layer
@@ -86,6 +87,7 @@ LAYERS = {
     "elman": lambda: Elman(5, d_state=7),
     "gru": lambda: GRU(5, d_state=7),
     "lstm": lambda: LSTM(5, d_state=7),
+    "tensor-power": lambda: TensorPower(5, d_state=7),
     "cfc": lambda: CfC(5, d_state=7, d_backbone=6),
     "cfc-no-gate": lambda: CfC(5, d_state=7, d_backbone=6, n_backbone=2, variant="no_gate"),
     "cfc-pure": lambda: CfC(5, d_state=7, d_backbone=6, variant="pure"),
@@ -107,7 +109,7 @@ LAYERS = {
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "hope", "longhorn-diagonal", "longhorn-exact"),
     *("longhorn-columns", "smr-s4", "smr-longhorn", "s4d-signed"),
-    *("linear-rnn", "elman", "gru", "lstm"),
+    *("linear-rnn", "elman", "gru", "lstm", "tensor-power"),
     *(name for name in LAYERS if name.startswith("attention")),
 }
 
