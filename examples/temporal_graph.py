@@ -55,7 +55,7 @@ class LinkPredictor(nn.Module):
         self.score = nn.Sequential(nn.Linear(WIDTH, 64), nn.GELU(), nn.Linear(64, ITEMS))
 
     def forward(self, partners, when, there):
-        """Scores (n, t, ITEMS) of each event's partner, from earlier events and the event's time."""
+        """Scores (n, t, ITEMS) of each event, from earlier events and its own time."""
         before = F.pad(partners[:, :-1], (1, 0), value=ITEMS)
         y, _ = self.layer(self.embed(before), dt=intervals(when, unit=1.0), mask=there)
         return self.score(y)

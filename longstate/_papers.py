@@ -240,6 +240,21 @@ PAPERS = {
         "1406.1078",
         "Conference on Empirical Methods in Natural Language Processing",
     ),
+    "LongVQ": Paper(
+        "liu2024longvq",
+        "LongVQ: Long Sequence Modeling with Vector Quantization on Structured Memory",
+        (
+            "Liu, Zicheng",
+            "Wang, Li",
+            "Li, Siyuan",
+            "Wang, Zedong",
+            "Lin, Haitao",
+            "Li, Stan Z.",
+        ),
+        2024,
+        "2404.11163",
+        "International Joint Conference on Artificial Intelligence",
+    ),
     "TensorPower": Paper(
         "qiu2021tensorpower",
         "On the Memory Mechanism of Tensor-Power Recurrent Models",

@@ -44,6 +44,7 @@ def subjects() -> list[Subject]:
         *(_subject(cls) for cls in (*classical, *cells)),
         _subject(layers.LinearCDE, small=8),
         _subject(layers.GatedSSM),
+        _subject(layers.LongVQ),
         _subject(layers.Attention, small=8),
     ]
 

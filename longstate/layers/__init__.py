@@ -17,6 +17,7 @@ from longstate.layers.hope import HOPE as HOPE
 from longstate.layers.linear_cde import LinearCDE as LinearCDE
 from longstate.layers.linoss import LinOSS as LinOSS
 from longstate.layers.longhorn import Longhorn as Longhorn
+from longstate.layers.longvq import LongVQ as LongVQ
 from longstate.layers.mamba import Mamba as Mamba
 from longstate.layers.mamba2 import Mamba2 as Mamba2
 from longstate.layers.mamba3 import Mamba3 as Mamba3
