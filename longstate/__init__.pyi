@@ -1,5 +1,6 @@
 from longstate import bench as bench
 from longstate import compress as compress
+from longstate import continual as continual
 from longstate import datasets as datasets
 from longstate import interop as interop
 from longstate import layers as layers

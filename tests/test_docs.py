@@ -37,7 +37,18 @@ def test_page_runs_and_prints_what_it_says(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "package",
-    ["layers", "models", "memory", "stream", "interop", "parallel", "systems", "testing", "train"],
+    [
+        "layers",
+        "models",
+        "memory",
+        "stream",
+        "interop",
+        "parallel",
+        "continual",
+        "systems",
+        "testing",
+        "train",
+    ],
 )
 def test_every_public_name_is_in_the_reference(package):
     """The site puts the names that the page does not list in the place of this line."""

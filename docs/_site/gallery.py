@@ -15,6 +15,7 @@ ORDER = {
         "truncated_backprop",
         "pack_sequences",
         "irregular_time",
+        "temporal_graph",
     ),
     "Running a model": (
         "stream_a_forecaster",

@@ -29,7 +29,8 @@ _WARM = 5  # samples before the state from which a step is timed
 def subjects() -> list[Subject]:
     """Every layer, in the order in which it is measured."""
     invariant = (layers.S4, layers.S4D, layers.DSS, layers.S5, layers.LinOSS)
-    classical = (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM, layers.CfC, layers.GRUD)
+    classical = (layers.LinearRNN, layers.Elman, layers.GRU, layers.LSTM)
+    cells = (layers.TensorPower, layers.CfC, layers.GRUD)
     return [
         *(_subject(cls, small=8) for cls in invariant),
         _subject(layers.ConvS5, small=8),
@@ -42,9 +43,10 @@ def subjects() -> list[Subject]:
         _subject(layers.Longhorn),
         _subject(layers.Longhorn, "exact"),
         *(_subject(cls, small=8) for cls in (layers.SMR, layers.Timed, layers.Spiking)),
-        *(_subject(cls) for cls in classical),
+        *(_subject(cls) for cls in (*classical, *cells)),
         _subject(layers.LinearCDE, small=8),
         _subject(layers.GatedSSM),
+        _subject(layers.LongVQ),
         _subject(layers.Attention, small=8),
     ]
 

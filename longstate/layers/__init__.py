@@ -19,6 +19,7 @@ from longstate.layers.hope import HOPE as HOPE
 from longstate.layers.linear_cde import LinearCDE as LinearCDE
 from longstate.layers.linoss import LinOSS as LinOSS
 from longstate.layers.longhorn import Longhorn as Longhorn
+from longstate.layers.longvq import LongVQ as LongVQ
 from longstate.layers.mamba import Mamba as Mamba
 from longstate.layers.mamba2 import Mamba2 as Mamba2
 from longstate.layers.mamba3 import Mamba3 as Mamba3
@@ -31,6 +32,7 @@ from longstate.layers.s4d import S4D as S4D
 from longstate.layers.s5 import S5 as S5
 from longstate.layers.smr import SMR as SMR
 from longstate.layers.spiking import Spiking as Spiking
+from longstate.layers.tensor_power import TensorPower as TensorPower
 from longstate.layers.timed import Timed as Timed
 
 

@@ -24,10 +24,12 @@ from longstate.layers import (
     LinearRNN,
     LinOSS,
     Longhorn,
+    LongVQ,
     Mamba,
     Mamba2,
     Mamba3,
     Spiking,
+    TensorPower,
     Timed,
 )
 from longstate.testing import check_layer
@@ -93,6 +95,8 @@ LAYERS = {
     "elman": lambda: Elman(5, d_state=7),
     "gru": lambda: GRU(5, d_state=7),
     "lstm": lambda: LSTM(5, d_state=7),
+    "longvq": lambda: LongVQ(5, d_state=3, d_key=4, n_codes=6, window=3),
+    "tensor-power": lambda: TensorPower(5, d_state=7),
     "cfc": lambda: CfC(5, d_state=7, d_backbone=6),
     "cfc-no-gate": lambda: CfC(5, d_state=7, d_backbone=6, n_backbone=2, variant="no_gate"),
     "cfc-pure": lambda: CfC(5, d_state=7, d_backbone=6, variant="pure"),
@@ -114,7 +118,7 @@ LAYERS = {
 NO_DT = {
     *("s4-legs", "s4-legt", "s4-fout", "hope", "longhorn-diagonal", "longhorn-exact"),
     *("longhorn-columns", "smr-s4", "smr-longhorn", "s4d-signed"),
-    *("linear-rnn", "elman", "gru", "lstm"),
+    *("linear-rnn", "elman", "gru", "lstm", "tensor-power", "longvq"),
     *(name for name in LAYERS if name.startswith("attention")),
 }
 
