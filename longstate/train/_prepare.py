@@ -19,6 +19,7 @@ from longstate.train._table import Table
 from longstate.train._windows import Split, Windows, check_split, cycles_of, season_of, split_rows
 
 WINDOW = 336
+SPLIT = (0.7, 0.1, 0.2)
 
 CONSTANT = "Column {!r} is constant over the training part; it adds nothing."
 
@@ -105,6 +106,21 @@ def plan(
             key=lambda choice: _line_error(table, choice, parts),
         )
     return spec, parts
+
+
+def default_split(rows: int, horizon: int) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """The shares of the parts, and a remark where they are not the usual ones: validation and test
+    get one horizon at least, if that leaves the training a horizon and a row."""
+    train, seen = round(rows * SPLIT[0]), round(rows * (SPLIT[0] + SPLIT[1]))
+    validation, test = max(horizon, seen - train), max(horizon, rows - seen)
+    left = rows - validation - test
+    if left == train or left <= horizon:
+        return SPLIT, ()
+    note = (
+        f"The data is short: training, validation and test get {left}, {validation} and {test} "
+        "rows; split (--split) gives other shares. What rests on so few rows is uncertain."
+    )
+    return (left / rows, validation / rows, test / rows), (note,)
 
 
 def window_of(rows: int, horizon: int, season: int) -> int:

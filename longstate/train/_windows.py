@@ -186,7 +186,7 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
             raise InputError(
                 f"the data has {n} rows, of which the {name} part gets {have}, but a window of "
                 f"{spec.window} and a horizon of {spec.horizon} need {need} there; give more "
-                "rows, a shorter window or horizon, or other shares of the parts (split)"
+                "rows, a shorter window or horizon, or other shares of the parts (split, --split)"
             )
     return s
 
