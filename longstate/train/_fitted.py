@@ -24,7 +24,7 @@ from longstate.train._forecast_frame import (
 )
 from longstate.train._frame import Data
 from longstate.train._history import Evaluated, TrainingHistory
-from longstate.train._origin import Origin, remark
+from longstate.train._origin import Origin, origin_remarks
 from longstate.train._recent import Recent
 from longstate.train._roll import pieces_of, roll
 from longstate.train._table import Table
@@ -94,8 +94,7 @@ class FittedForecaster:
         table = self._table(frame, origin)
         check_reach(table, spec, pieces)
         forecast, notes = roll(self.model, table, horizon, method)
-        moved = None if origin is None else remark(table, origin)
-        notes = [*([] if moved is None else [moved]), *notes]
+        notes = [*([] if origin is None else origin_remarks(table, origin)), *notes]
         notes += [*unseen_columns(spec, table.since), *remarks(table, self.model)]
         for note in notes:
             warnings.warn(note, stacklevel=2)

@@ -35,7 +35,7 @@ from longstate.train._recent import Recent
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
-from longstate.train._tune import Tuning, remark, search
+from longstate.train._tune import Tuning, check_no_search, remark, search
 from longstate.train._windows import Split
 
 
@@ -211,6 +211,7 @@ class Forecaster(FittedForecaster):
         self, data: _Data, out: str | Path | None, show: Callable[[Progress], None] | None
     ) -> None:
         check_layers(data.table.calendar, self.layers)
+        check_no_search(out)
         begun = begun_run(out)
         window = self.window or begun.get("window")
         spec, parts = plan(
@@ -273,7 +274,8 @@ class Forecaster(FittedForecaster):
         identity |= {"split": data.split, **dataclasses.asdict(data.bounds), **self._settings()}
         texts = {name: str(value) for name, value in identity.items()}
         folder = None if out is None else Path(out)
-        found = search(self, tuning, texts, folder, lambda one, to: one._train(data, to, show))
+        with checkpoint.run_folder(folder):
+            found = search(self, tuning, texts, folder, lambda one, to: one._train(data, to, show))
         vars(self).update(vars(found.forecaster))
         self.facts = {**self.facts, "notes": [*self.facts["notes"], remark(found)]}
         if folder is not None:

@@ -141,10 +141,12 @@ def forecast_frame(
 
 
 def forecast_csv(forecast: pd.DataFrame, spec: ForecastSpec) -> str:
-    """`forecast_frame` as CSV, with times in the format of training."""
-    if spec.calendar is not None and spec.time in forecast.columns:
-        values = forecast[spec.time]
-        if pd.api.types.is_datetime64_any_dtype(values):
-            times = texts(spec.calendar, pd.DatetimeIndex(values))
-            forecast = forecast.assign(**{str(spec.time): times})
+    """`forecast_frame`, or the forecasts of a backtest, as CSV, with times in the format of
+    training."""
+    for name in (spec.time, "origin"):
+        if spec.calendar is None or name not in forecast.columns:
+            continue
+        if pd.api.types.is_datetime64_any_dtype(forecast[name]):
+            times = texts(spec.calendar, pd.DatetimeIndex(forecast[name]))
+            forecast = forecast.assign(**{str(name): times})
     return forecast.to_csv(index=False)

@@ -14,6 +14,11 @@ from longstate.train._table import Table
 Origin = str | int | Any
 """The last row that a forecast reads: its time, or its number from 0."""
 
+FITTED_LATER = (
+    "The forecaster may have been fitted to rows after this origin; a backtest gives forecasts "
+    "from the rows before their origins alone."
+)
+
 
 def until(frame: pd.DataFrame, spec: ForecastSpec, origin: Origin) -> pd.DataFrame:
     """The rows up to `origin`; where columns are known in advance, the later rows with these
@@ -36,16 +41,19 @@ def until(frame: pd.DataFrame, spec: ForecastSpec, origin: Origin) -> pd.DataFra
     return frame.assign(**{name: frame[name].where(past) for name in hidden if name in frame})
 
 
-def remark(table: Table, origin: Origin) -> str | None:
-    """A sentence where the last row with a value is not the one that was asked for."""
+def origin_remarks(table: Table, origin: Origin) -> list[str]:
+    """Sentences on a forecast from an origin: where it begins if that is another row, and what it
+    is worth."""
     label = table.label(table.rows - 1)
     if isinstance(origin, int | np.integer) or table.calendar is None or table.times is None:
-        same = table.times is not None or str(origin).strip() == label
+        same = str(origin).strip() == str(table.before + table.rows - 1) or table.times is not None
     else:
         same = _stamp(table.calendar, origin) == table.times[table.rows - 1]
-    if same:
-        return None
-    return f"The forecast begins after {label}, the last row with a value up to {origin}."
+    found = [] if same else [
+        f"The forecast begins after {label.replace('T', ' ')}, the last row with a value up to "
+        f"{origin}."
+    ]  # fmt: skip
+    return [*found, FITTED_LATER]
 
 
 def cut(table: Table, rows: int) -> Table:

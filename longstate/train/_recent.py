@@ -59,7 +59,11 @@ class Recent:
         start = _start(past, spec)
         past, left = past[start:], self.left + start
         ahead = new[count:] if count < len(new) else self.ahead[count:]
-        table = table_of(_joined(past, ahead), spec)
+        try:
+            table = table_of(_joined(past, ahead), spec)
+        except InputError as e:
+            kept = len(past) - count
+            raise InputError(f"{e} (of {kept} rows that are kept, and the new ones)") from None
         return Recent(spec, past, ahead, left, replace(table, before=table.before + left))
 
 

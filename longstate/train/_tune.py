@@ -5,7 +5,6 @@ search that was stopped, or killed, goes on where it was.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +17,14 @@ from longstate._files import write_whole
 from longstate._numbers import score
 from longstate.errors import InputError
 from longstate.train import _ranks as ranks
-from longstate.train._checkpoint import MODEL
+from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._tune_trials import Trial, forecaster_of, next_trial
 
 if TYPE_CHECKING:
     from longstate.train._forecast import Forecaster
 
 RECORD = "tune.json"
+MOST_MINUTES = 7 * 24 * 60
 MOST_TRIALS = 10_000
 MOST_FAILED = 20  # one after the other
 
@@ -34,7 +34,7 @@ class Tuning:
     """A search for settings before a fit.
 
     Args:
-        minutes: time for the search, at most; a trial that has begun is finished.
+        minutes: time after which no trial begins, a week at most.
         told: called with each trial that ended.
 
     Raises:
@@ -46,8 +46,11 @@ class Tuning:
 
     def __post_init__(self) -> None:
         number = isinstance(self.minutes, int | float) and not isinstance(self.minutes, bool)
-        if not number or not 0 < self.minutes < math.inf:
-            raise InputError(f"minutes of a search must be above 0; got {self.minutes!r}")
+        if not number or not 0 < self.minutes <= MOST_MINUTES:
+            raise InputError(
+                f"minutes of a search must be above 0 and at most {MOST_MINUTES:,}, a week; got "
+                f"{self.minutes!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def search(
     """
     if ranks.size() > 1:
         raise InputError("a search for settings works in one process; got it with several")
+    if out is not None and (out / CHECKPOINT).exists():
+        raise InputError(f"{out} holds a training without a search; choose another folder")
     trials = [] if out is None else _saved(out / RECORD, identity)
     trial = trials.pop() if trials and trials[-1].waits else None
     best = type(base).load(out / MODEL) if out is not None and _errors(trials) else None
@@ -97,6 +102,10 @@ def search(
         one = forecaster_of(base, trial)
         try:
             ended = _ended(trial, one, partial(fit, one, _folder(out, trial.number)))
+        except InputError:  # of the given settings
+            if out is not None:
+                (out / RECORD).unlink()
+            raise
         except KeyboardInterrupt:
             if best is None:
                 raise
@@ -115,6 +124,15 @@ def search(
         trial = None
     assert best is not None
     return Found(best, tuple(trials), stopped)
+
+
+def check_no_search(out: str | Path | None) -> None:
+    """Raise InputError if the folder is that of a search."""
+    if out is not None and (Path(out) / RECORD).exists():
+        raise InputError(
+            f"{out} holds a search for settings; tune (--tune) continues it, or choose another "
+            "folder"
+        )
 
 
 def _ended(trial: Trial, one: "Forecaster", fit: Callable[[], None]) -> Trial:
