@@ -35,7 +35,7 @@ from longstate.train._recent import Recent
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
-from longstate.train._tune import Tuning, check_no_search, remark, search
+from longstate.train._tune import SEARCHED, Tuning, check_no_search, remark, search
 from longstate.train._windows import Split
 
 
@@ -277,7 +277,8 @@ class Forecaster(FittedForecaster):
         with checkpoint.run_folder(folder):
             found = search(self, tuning, texts, folder, lambda one, to: one._train(data, to, show))
         vars(self).update(vars(found.forecaster))
-        self.facts = {**self.facts, "notes": [*self.facts["notes"], remark(found)]}
+        notes = [note for note in self.facts["notes"] if not note.startswith(SEARCHED)]
+        self.facts = {**self.facts, "notes": [*notes, remark(found)]}
         if folder is not None:
             self.save(folder / MODEL)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from longstate.train._forecast import Forecaster
 
 RECORD = "tune.json"
+SEARCHED = "Search for settings"
 MOST_MINUTES = 7 * 24 * 60
 MOST_TRIALS = 10_000
 MOST_FAILED = 20  # one after the other
@@ -197,10 +198,10 @@ def remark(found: Found) -> str:
     """What the search found, for the notes of the forecaster."""
     good = [trial for trial in found.trials if trial.error is not None]
     if not good:
-        return "The search for settings was stopped before its first trial ended."
+        return f"{SEARCHED}: stopped before its first trial ended."
     best = min(good, key=lambda trial: trial.error or 0.0)
     return (
-        f"Of {len(good)} settings the best on validation is trial {best.number} "
+        f"{SEARCHED}: of {len(good)} settings the best on validation is trial {best.number} "
         f"({best.settings.words()}): error {score(best.error or 0.0)}, "
         f"{score(good[0].error or 0.0)} with the given ones. The least of several errors is too "
         "good; the evaluation tells what it is worth."

@@ -205,6 +205,8 @@ def season_of(table: Table, rows: int) -> int:
         cycles = [round(c / seconds) for c in (DAY, WEEK, YEAR)]
         return next((c for c in cycles if 1 < c <= MOST_ROWS), 1)
     change = np.diff(table.target[:rows, 0])
+    if len(change) == 0:
+        return 1
     change = change - change.mean()
     lags = range(2, min(len(change) // 3, 1000))
     alike = [float(change[lag:] @ change[:-lag]) / (len(change) - lag) for lag in lags]
