@@ -169,8 +169,9 @@ def _uneven(found: Calendar, stamps: pd.Index, name: object, lines: np.ndarray) 
             f"the usual step (about {_usual_words(found, stamps)})",
             _first_off(best, stamps),
         )
+    time = _whole(found.text(stamps[row]))
     return InputError(
-        f"the time column {name!r} is uneven: line {lines[row]} ({_whole(found.text(stamps[row]))}) "
+        f"the time column {name!r} is uneven: line {lines[row]} ({time}) "
         f"does not fit {step}; {COUNT}; for times with jitter, round or resample them"
     )
 

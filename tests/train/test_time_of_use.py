@@ -9,6 +9,10 @@ from longstate.errors import InputError
 from longstate.models._choice import NETWORK
 from tests.train.helpers import QUICK, TINY, hourly
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The :UserWarning", "ignore:Bands:UserWarning", "ignore:After:UserWarning"
+)
+
 
 def fit(frame, **columns):
     return Forecaster(4, window=30, size=TINY, training=QUICK).fit(frame, "y", **columns)
