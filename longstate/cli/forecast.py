@@ -16,7 +16,7 @@ from longstate.train import Size, Training
 if TYPE_CHECKING:
     import pandas as pd
 
-    from longstate.train import Forecaster
+    from longstate.train import Forecaster, Trial, Tuning
 
 Data = Annotated[
     Path,
@@ -116,15 +116,9 @@ def train(
     levels = numbers("--quantiles", quantiles)
     shares = None if split is None else numbers("--split", split)
     from longstate.cli.show import progress_bar, show_choice
-    from longstate.train import Forecaster, Trial, Tuning, process_group, read_csv
+    from longstate.train import Forecaster, process_group, read_csv
 
-    stopped = []
-
-    def told(trial: Trial) -> None:
-        note(trial.words())
-        stopped.append(trial.waits)
-
-    search = None if tune is None else Tuning(tune, told)
+    search, trials = _search(tune)
 
     frame = read_csv(data)
     out = out or Path("runs") / f"{data.stem}-{'-'.join(target)}-{horizon}"
@@ -166,8 +160,22 @@ def train(
     show_choice(forecaster.choice)
     page = write_evaluation(forecaster, frame, out, str(out))
     say(f"The run is in {out}, the report is {page}")
-    if history.ended == "interrupted" or any(stopped):
+    if history.ended == "interrupted" or any(t.waits for t in trials):
         raise typer.Exit(INTERRUPTED)
+
+
+def _search(minutes: float | None) -> "tuple[Tuning | None, list[Trial]]":
+    """The search for settings that was asked for, and a list of the trials that ended, which it
+    prints."""
+    from longstate.train import Trial, Tuning
+
+    trials: list[Trial] = []
+
+    def told(trial: Trial) -> None:
+        note(trial.words())
+        trials.append(trial)
+
+    return None if minutes is None else Tuning(minutes, told), trials
 
 
 def write_evaluation(

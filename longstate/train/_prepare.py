@@ -123,8 +123,8 @@ def default_split(rows: int, horizon: int) -> tuple[tuple[float, ...], tuple[str
     if left <= horizon:
         raise InputError(
             f"the data has {rows} rows, but a horizon of {horizon} needs {3 * horizon + 1} at "
-            "least: one horizon each for training, validation and test, and a row before; give more "
-            "rows or a shorter horizon (--horizon)"
+            "least: one horizon each for training, validation and test, and a row before; give "
+            "more rows or a shorter horizon (--horizon)"
         )
     note = (
         f"The data is short: training, validation and test get {left}, {validation} and {test} "
