@@ -165,8 +165,7 @@ def train(
 
 
 def _search(minutes: float | None) -> "tuple[Tuning | None, list[Trial]]":
-    """The search for settings that was asked for, and a list of the trials that ended, which it
-    prints."""
+    """The search that was asked for, and a list of its ended trials, which are printed."""
     from longstate.train import Trial, Tuning
 
     trials: list[Trial] = []

@@ -37,8 +37,8 @@ def until(frame: pd.DataFrame, spec: ForecastSpec, origin: Origin) -> pd.DataFra
     if not spec.known:
         return frame.iloc[: last + 1]
     past = np.arange(len(frame)) <= last
-    hidden = (*spec.targets, *spec.covariates)
-    return frame.assign(**{name: frame[name].where(past) for name in hidden if name in frame})
+    hidden = [name for name in spec.targets if name in frame]  # they end the past of a table
+    return frame.assign(**{name: frame[name].where(past) for name in hidden})
 
 
 def origin_remarks(table: Table, origin: Origin) -> list[str]:
