@@ -16,7 +16,7 @@ from longstate.train import Size, Training
 if TYPE_CHECKING:
     import pandas as pd
 
-    from longstate.train import Forecaster
+    from longstate.train import Forecaster, Trial, Tuning
 
 Data = Annotated[
     Path,
@@ -74,8 +74,12 @@ def train(
         str, typer.Option(help="Quantiles to forecast; an empty text for none.")
     ] = ("0.1,0.5,0.9"),
     split: Annotated[
-        str, typer.Option(help="Shares of the rows for training, validation and test.")
-    ] = "0.7,0.1,0.2",
+        str | None,
+        typer.Option(
+            help="Shares of the rows for training, validation and test; 0.7,0.1,0.2 if not given, "
+            "or what fits short data."
+        ),
+    ] = None,
     refit: Annotated[
         bool,
         typer.Option(
@@ -83,6 +87,13 @@ def train(
             "forecasts by what was fitted without the test part."
         ),
     ] = True,
+    tune: Annotated[
+        float | None,
+        typer.Option(
+            help="Minutes for a search for window, layers, sizes, dropout and learning rate by the "
+            "error on validation. It is continued in the same folder; Ctrl-C keeps the best so far."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the weights, the order of the windows, and dropout.")
     ] = 0,
@@ -102,9 +113,12 @@ def train(
     Several processes train together under torchrun: `torchrun --nproc-per-node 2 -m longstate train
     forecast ...`.
     """
-    levels, shares = numbers("--quantiles", quantiles), numbers("--split", split)
+    levels = numbers("--quantiles", quantiles)
+    shares = None if split is None else numbers("--split", split)
     from longstate.cli.show import progress_bar, show_choice
     from longstate.train import Forecaster, process_group, read_csv
+
+    search, trials = _search(tune)
 
     frame = read_csv(data)
     out = out or Path("runs") / f"{data.stem}-{'-'.join(target)}-{horizon}"
@@ -133,6 +147,7 @@ def train(
             transform=transform,
             split=shares,
             refit=refit,
+            tune=search,
             out=out,
             show=show,  # of rank 0
         )
@@ -145,8 +160,21 @@ def train(
     show_choice(forecaster.choice)
     page = write_evaluation(forecaster, frame, out, str(out))
     say(f"The run is in {out}, the report is {page}")
-    if history.ended == "interrupted":
+    if history.ended == "interrupted" or any(t.waits for t in trials):
         raise typer.Exit(INTERRUPTED)
+
+
+def _search(minutes: float | None) -> "tuple[Tuning | None, list[Trial]]":
+    """The search that was asked for, and a list of its ended trials, which are printed."""
+    from longstate.train import Trial, Tuning
+
+    trials: list[Trial] = []
+
+    def told(trial: Trial) -> None:
+        note(trial.words())
+        trials.append(trial)
+
+    return None if minutes is None else Tuning(minutes, told), trials
 
 
 def write_evaluation(
@@ -188,6 +216,20 @@ def predict(
             "naive or last value; their weighted mean if not given."
         ),
     ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of rows to forecast; that of the training if not given. Later rows are "
+            "forecast from the forecast, and their bands are not calibrated."
+        ),
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            help="Last row that the forecast reads: its time, or its number from 0 if the data has "
+            "no times. The last row with a target if not given."
+        ),
+    ] = None,
     rate: classify.Rate = None,
 ) -> None:
     """Forecast the rows that come after the last one of DATA, with times written as in training; or
@@ -200,8 +242,9 @@ def predict(
 
     found = load(run)
     if isinstance(found, Classifier):
-        if method is not None:
-            raise InputError("--method is for a forecaster; this run holds a classifier")
+        for option, given in (("method", method), ("horizon", horizon), ("origin", origin)):
+            if given is not None:
+                raise InputError(f"--{option} is for a forecaster; this run holds a classifier")
         classify.predict(found, data, rate, out)
         return
     forecaster = as_forecaster(run, "predict", found)
@@ -210,7 +253,48 @@ def predict(
         raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed as notes
-        forecast = forecaster.predict(read_csv(data[0]), method=method)
+        forecast = forecaster.predict(
+            read_csv(data[0]), method=method, horizon=horizon, origin=origin
+        )
     for remark in forecast.attrs["notes"]:
         note(remark)
     write_rows(forecast_csv(forecast, forecaster.model.spec), len(forecast), out)
+
+
+def backtest(
+    run: Run,
+    data: Data,
+    origins: Annotated[
+        int, typer.Option(help="Number of origins, evenly spaced over the unseen rows.")
+    ] = 10,
+    refit: Annotated[
+        int,
+        typer.Option(
+            help="Fit ridge and line again to all rows before an origin: at each (1), at every "
+            "n-th (n), or never (0)."
+        ),
+    ] = 0,
+    network: Annotated[
+        bool, typer.Option(help="Train the network again too, where ridge and line are. Slow.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="CSV file for the forecasts; only scores if not given."),
+    ] = None,
+) -> None:
+    """Forecast from several origins in the rows of DATA that were not used for training or
+    validation, each from the rows before it alone, and compare with the truth. Needs a forecaster.
+    """
+    from longstate.cli._runs import open_forecaster
+    from longstate.cli.show import show_backtest, working
+    from longstate.train import forecast_csv, read_csv
+
+    forecaster = open_forecaster(run, "backtest")
+    with working("backtest", origins) as show:
+        found = forecaster.backtest(
+            read_csv(data), origins=origins, refit=refit, network=network, show=show
+        )
+    show_backtest(found, forecaster.model.spec)
+    if out is not None:
+        text = forecast_csv(found.forecasts, forecaster.model.spec)
+        write_rows(text, len(found.forecasts), out)

@@ -19,8 +19,9 @@ from longstate.cli._terminal import say, show_facts, show_table, visible
 from longstate.compress import Reduction
 from longstate.layers import Layer
 from longstate.memory import Certificate
+from longstate.models import ForecastSpec
 from longstate.reports.memory import MemoryReport
-from longstate.train import Forecaster, ForecastEvaluation, Progress
+from longstate.train import Backtest, Forecaster, ForecastEvaluation, Progress
 from longstate.train._chosen import Chosen
 
 
@@ -106,6 +107,23 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
     for band in e.bands:
         say(band.words())
     for sentence in (*e.verdict(), *e.notes):
+        say(sentence)
+
+
+def show_backtest(found: Backtest, spec: ForecastSpec) -> None:
+    """The scores and notes of a backtest."""
+    levels, rows = spec.quantiles, []
+    for row in found.scores.to_dict("records"):
+        held = "-" if row["held"] != row["held"] else f"{100 * row['held']:.0f} %"
+        errors = [score(row[name]) for name in ("mae", "rmse")]
+        rows.append([row["target"], row["method"], *errors, held])
+    caption = "MAE and RMSE in the unit of the target"
+    if len(levels) > 1:
+        asked = 100 * (levels[-1] - levels[0])
+        caption += f"; held: share of the truth in the widest band ({asked:g} % are asked)"
+    head = ("target", "method", "MAE", "RMSE", "held")
+    show_table("Backtest", head, rows, caption=caption, right=2)
+    for sentence in found.notes:
         say(sentence)
 
 

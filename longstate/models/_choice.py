@@ -138,7 +138,12 @@ class Choice(AtLeastFloat32):
             InputError: there is no such part.
         """
         fitted = self.fitted(model, refitted=True)
-        return self.of_parts(self.parts(model, window, fitted), fitted, method)
+        parts = self.parts(model, window, fitted, network=self.reads_network(method))
+        return self.of_parts(parts, fitted, method)
+
+    def reads_network(self, method: str | None = None) -> bool:
+        """Whether a forecast of this method (None: of the choice) needs a pass of the network."""
+        return self.network_bands(0 if method is None else 1 + self._index(method))
 
     def parts(
         self, model: "ForecastModel", window: Window, fitted: Fitted, *, network: bool = True

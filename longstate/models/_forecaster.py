@@ -161,7 +161,10 @@ class ForecastModel(nn.Module):
 
     def raw(self, scaled: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         """Convert scaled units to the data's own units, within the bounds."""
-        x = self.scale.inverse(scaled)
+        return self.bounded(self.scale.inverse(scaled))
+
+    def bounded(self, x: Tensor) -> Tensor:
+        """Values in the data's own units, moved into the bounds of the forecasts."""
         if self.spec.lower is None and self.spec.upper is None:
             return x
         return x.clamp(self.spec.lower, self.spec.upper)

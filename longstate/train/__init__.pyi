@@ -1,3 +1,4 @@
+from longstate.train._backtest import Backtest as Backtest
 from longstate.train._classifier import Classifier as Classifier
 from longstate.train._csv import read_csv as read_csv
 from longstate.train._evaluation import Coverage as Coverage
@@ -33,3 +34,5 @@ from longstate.train._tokens import ByteTokens as ByteTokens
 from longstate.train._tokens import FileTokens as FileTokens
 from longstate.train._tokens import Tokens as Tokens
 from longstate.train._tokens import load_tokens as load_tokens
+from longstate.train._tune import Tuning as Tuning
+from longstate.train._tune_trials import Trial as Trial

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models import ForecastModel
-from longstate.models._choice import NETWORK, PARTS, Choice, Fitted
+from longstate.models._choice import NETWORK, PARTS, Choice, Fitted, Refitted
 from longstate.models._line import Line
 from longstate.train._baselines import Linear
 from longstate.train._chosen import Chosen, Part
@@ -78,7 +78,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     choice = model.choice = Choice(model.spec, refitted=refit)
     choice.smoothing.copy_(linear.weights)
     _set_units(choice, model, table.target, parts)
-    every, last = _rolling(model, choice, linear)
+    every, last = rolling(model, linear)
     weight = simplex(every.point, [*choice.available[:NETWORK], False], every.count)
     share, gain, noise = 0.0, None, None
     if last.count >= FEWEST:
@@ -88,11 +88,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     choice.weight[NETWORK] = share
     calibrated = now = _set_margins(choice, choice.margin, every, last)
     if choice.now is not None:
-        test = Windows(table, model.spec, parts.validation, parts.rows)
-        tested = _errors(model, choice.fitted(model), test)
-        now = _set_margins(choice, choice.now.margin, every + tested, last + tested)
-        moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.rows)
-        linear.solve(moments, choice.now.line, choice.now.ridge)
+        now = refit_to(model, linear, parts, (every, last))
     return Chosen(
         parts=tuple(
             Part(
@@ -117,6 +113,32 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     )
 
 
+def refit_to(
+    model: ForecastModel, linear: Linear, parts: Split, rolled: tuple[Errors, Errors]
+) -> float:
+    """Fit ridge, line and margins to all rows before `parts.rows`.
+
+    Args:
+        model: with a choice; the result is its `now`.
+        linear: its simple methods.
+        parts: ends of training and validation, and of all rows.
+        rolled: from `rolling`.
+
+    Returns:
+        The number of independent windows that the margins rest on.
+    """
+    choice, (every, last) = model.choice, rolled
+    assert choice is not None
+    now = choice.now = choice.now or Refitted(model.spec)
+    if parts.rows - parts.validation >= model.spec.horizon:
+        test = Windows(linear.folds[0].fit.table, model.spec, parts.validation, parts.rows)
+        tested = _errors(model, choice.fitted(model), test)
+        every, last = every + tested, last + tested
+    moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.rows)
+    linear.solve(moments, now.line, now.ridge)
+    return _set_margins(choice, now.margin, every, last)
+
+
 def _is_usable(model: ForecastModel, table: Table) -> bool:
     """Whether all rows have values that can be used; `evaluate` refuses others by name."""
     try:
@@ -130,8 +152,10 @@ def _square(error: Tensor) -> float:
     return float((error.double() ** 2).nanmean())
 
 
-def _rolling(model: ForecastModel, choice: Choice, linear: Linear) -> tuple[Errors, Errors]:
+def rolling(model: ForecastModel, linear: Linear) -> tuple[Errors, Errors]:
     """The errors on the windows of all folds, and on those of the last fold alone."""
+    choice = model.choice
+    assert choice is not None
     fitted = Fitted(Line(model.spec), Line(model.spec), choice.margin)
     found = []
     for fold in linear.folds:

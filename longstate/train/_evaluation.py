@@ -189,8 +189,10 @@ def _compare(model: Score, other: Score) -> str:
     if other.mse == 0:
         return f"The model does not beat {other.method}, which has no error {figures}."
     change = 100 * (model.mse / other.mse - 1)
+    if model.mse == other.mse:
+        return f"The model and {other.method} have the same error {figures}."
     if abs(change) < 0.05:
-        return f"The model does not beat {other.method}: they are within 0.05 % {figures}."
+        return f"The model and {other.method} are equal within 0.05 % {figures}."
     if change < 0:
         return f"The model beats {other.method} by {-change:.1f} % {figures}."
     return f"The model does NOT beat {other.method}: it is {change:.1f} % worse {figures}."

@@ -2,54 +2,54 @@
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, make_layer
 from longstate.models._choice import Choice
-from longstate.models._remarks import unseen_columns
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.train import _checkpoint as checkpoint
 from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._choice import choose
-from longstate.train._chosen import Chosen
-from longstate.train._evaluate import evaluate
-from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import (
-    check_reach,
-    first_unseen,
-    forecast_frame,
-    remarks,
-    table_for,
-    training_table,
-)
+from longstate.train._fitted import FittedForecaster
+from longstate.train._forecast_frame import remarks, training_table
 from longstate.train._forecast_record import ForecastRecord, begun_run, facts_of, training_notes
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
-from longstate.train._history import Evaluated, TrainingHistory
+from longstate.train._history import TrainingHistory
 from longstate.train._irregular import check_layers
 from longstate.train._keeping import Keeping, Progress
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
 from longstate.train._old_names import renamed
 from longstate.train._patterns import default_gate, layer_names, layer_pattern
-from longstate.train._prepare import CONSTANT, Bounds, plan, run_identity, solve
+from longstate.train._prepare import CONSTANT, Bounds, default_split, plan, run_identity, solve
+from longstate.train._recent import Recent
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
-from longstate.train._windows import Split, Windows
+from longstate.train._tune import SEARCHED, Tuning, check_no_search, remark, search
+from longstate.train._windows import Split
 
 
-class Forecaster:
+class _Data(NamedTuple):
+    """What `fit` was given, as far as a training reads it."""
+
+    table: Table
+    notes: tuple[str, ...]
+    bounds: Bounds
+    split: Sequence[float]
+    refit: bool
+
+
+class Forecaster(FittedForecaster):
     """Simple methods, and a state space network for what a linear regression leaves over.
 
     The forecast is a weighted mean of the last value, seasonal naive, exponential smoothing, ridge
@@ -90,26 +90,8 @@ class Forecaster:
         self.horizon, self.window, self.season = horizon, window, season
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
-        self.facts: dict[str, Any] = {}
+        super().__init__()
         self._made: list[dict[str, Any]] | None = None  # layers, where `size` does not tell
-        self._model: ForecastModel | None = None
-
-    @property
-    def model(self) -> ForecastModel:
-        if self._model is None:
-            raise InputError("the forecaster is not fitted yet; call fit first")
-        return self._model
-
-    @property
-    def choice(self) -> Chosen | None:
-        """How the forecast was chosen; None for runs of older versions."""
-        found = self.facts.get("choice")
-        return None if found is None else read(Chosen, found, "the choice")
-
-    @property
-    def history(self) -> TrainingHistory:
-        raw = self.facts["history"]
-        return TrainingHistory(**{**raw, "looks": tuple(Evaluated(**x) for x in raw["looks"])})
 
     def fit(
         self,
@@ -125,8 +107,9 @@ class Forecaster:
         lower: float | None = None,
         upper: float | None = None,
         transform: str = "none",
-        split: Sequence[float] = (0.7, 0.1, 0.2),
+        split: Sequence[float] | None = None,
         refit: bool = True,
+        tune: Tuning | float | None = None,
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Forecaster":
@@ -141,9 +124,12 @@ class Forecaster:
                 (date, time, ds, ts, quarter, last_updated...) or written like one.
             step, zone, holidays: of the times, if they cannot be found in the data; see `Timing`.
             lower, upper, transform: of the targets; see `Bounds`.
-            split: shares of the rows for training, validation and test.
+            split: shares of the rows for training, validation and test. None takes 0.7, 0.1 and
+                0.2; of short data validation and test get one horizon at least.
             refit: fit the linear methods to all rows at the end, for `predict`. `evaluate` uses
                 what was fitted without the test part.
+            tune: minutes for a search for window, layers, sizes, dropout and learning rate by the
+                error on validation. It is continued from `out`, and Ctrl-C keeps the best so far.
             out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
 
@@ -153,56 +139,15 @@ class Forecaster:
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
         table, found = training_table(frame, target, covariates, known, time, timing)
         check_layers(table.calendar, self.layers)
+        shares, short = default_split(table.rows, self.horizon) if split is None else (split, ())
         bounds = Bounds(lower, upper, transform)
-        begun = begun_run(out)
-        window = self.window or begun.get("window")
-        spec, parts = plan(table, self.horizon, window, self.season, self.quantiles, split, bounds)
-        facts = facts_of(table, parts, split, found)
-        with checkpoint.run_folder(out):
-            spec = dataclasses.replace(spec, gate=begun.get("gate") or default_gate(self.layers))
-            self._made = None if self.training.shrink_to else self._made
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                check_memory(lambda: self._build(spec))
-                self._model = self._build(spec)
-            self._fit(table, spec, parts, out, show, facts, refit)
+        data = _Data(table, (*found, *short), bounds, shares, refit)
+        if tune is None:
+            self._train(data, out, show)
+        else:
+            self._tune(data, tune if isinstance(tune, Tuning) else Tuning(tune), out, show)
+        self._recent = Recent.nothing(self.model.spec).updated(frame)
         return self
-
-    def predict(self, frame: Data, *, method: str | None = None) -> pd.DataFrame:
-        """Forecast the `horizon` rows after the last row with a target.
-
-        Args:
-            frame: the columns of training, with at least `window` rows; after them, where columns
-                are known in advance, `horizon` rows with those columns filled and empty targets.
-            method: one method alone: "network", "line", "ridge", "smoothing", "seasonal naive" or
-                "last value". None for their weighted mean.
-
-        Returns:
-            The time (or row number) and, for each target, its column and one for each quantile.
-            `attrs["notes"]` has sentences about corrections of the data.
-
-        Raises:
-            InputError: the data or the method cannot be used, or only the last row of the window is
-                observed.
-        """
-        table = self._table(frame)
-        spec = self.model.spec
-        check_reach(table, spec)
-        forecast, lacks = self.model.checked(Windows.last(table, spec), method)
-        notes = [*([] if lacks is None else [lacks]), *unseen_columns(spec, table.since)]
-        notes += remarks(table, self.model)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
-        return forecast_frame(table, spec, forecast, notes)
-
-    def evaluate(self, frame: Data) -> ForecastEvaluation:
-        """Score the rows of `frame` that were not used for training or validation."""
-        table = self._table(frame)
-        first = first_unseen(table, self.facts, self.horizon)
-        scored = evaluate(self.model, Windows(table, self.model.spec, first))
-        chosen = "" if self.choice is None else self.choice.words()
-        notes = (*scored.notes, *remarks(table, self.model))
-        return dataclasses.replace(scored, notes=notes, chosen=chosen)
 
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
@@ -262,28 +207,44 @@ class Forecaster:
         model.choice = Choice.of(spec, tensors)
         return model
 
+    def _train(
+        self, data: _Data, out: str | Path | None, show: Callable[[Progress], None] | None
+    ) -> None:
+        check_layers(data.table.calendar, self.layers)
+        check_no_search(out)
+        begun = begun_run(out)
+        window = self.window or begun.get("window")
+        spec, parts = plan(
+            data.table, self.horizon, window, self.season, self.quantiles, data.split, data.bounds
+        )
+        with checkpoint.run_folder(out):
+            spec = dataclasses.replace(spec, gate=begun.get("gate") or default_gate(self.layers))
+            self._made = None if self.training.shrink_to else self._made
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                check_memory(lambda: self._build(spec))
+                self._model = self._build(spec)
+            self._fit(data, spec, parts, out, show)
+
     def _fit(
         self,
-        table: Table,
+        data: _Data,
         spec: ForecastSpec,
         parts: Split,
         out: str | Path | None,
         show: Callable[[Progress], None] | None,
-        facts: dict[str, Any],
-        refit: bool,
     ) -> None:
-        constant, linear = solve(self.model, table, parts)
+        facts = facts_of(data.table, parts, data.split, data.notes)
+        constant, linear = solve(self.model, data.table, parts)
         training, validation = linear.folds[-1].fit, linear.folds[-1].check
-        more = [CONSTANT.format(name) for name in constant] + remarks(table, self.model)
+        more = [CONSTANT.format(name) for name in constant] + remarks(data.table, self.model)
         task = ForecastTask(self.model, training, validation, self.training, seed=self.seed)
-        settings = {**dataclasses.asdict(self.size), **dataclasses.asdict(self.training)}
-        settings |= {"layers": ",".join(self.layers), "seed": self.seed}
-        identity = run_identity(table, spec, parts, settings)
+        identity = run_identity(data.table, spec, parts, self._settings())
 
         def ended(history: TrainingHistory) -> None:
             if self.training.shrink_to is not None:
                 self._made = describe_layers(self.model.backbone)
-            chosen = choose(self.model.eval(), linear, parts, refit=refit)
+            chosen = choose(self.model.eval(), linear, parts, refit=data.refit)
             self.facts = {
                 **facts,
                 "history": dataclasses.asdict(history),
@@ -296,5 +257,43 @@ class Forecaster:
         keeping = Keeping(None if out is None else Path(out) / CHECKPOINT, identity)
         train(task, self.training, seed=self.seed, keeping=keeping, show=show, ended=ended)
 
-    def _table(self, data: Data) -> Table:
-        return table_for(data, self.model.spec)
+    def _settings(self) -> dict[str, Any]:
+        """Of layers and training, for the identity of a run."""
+        settings = {**dataclasses.asdict(self.size), **dataclasses.asdict(self.training)}
+        return settings | {"layers": ",".join(self.layers), "seed": self.seed}
+
+    def _tune(
+        self,
+        data: _Data,
+        tuning: Tuning,
+        out: str | Path | None,
+        show: Callable[[Progress], None] | None,
+    ) -> None:
+        identity = {"data": data.table.digest(data.table.rows)[:16], "horizon": self.horizon}
+        identity |= {"window": self.window, "season": self.season, "quantiles": self.quantiles}
+        identity |= {"split": data.split, **dataclasses.asdict(data.bounds), **self._settings()}
+        texts = {name: str(value) for name, value in identity.items()}
+        folder = None if out is None else Path(out)
+        with checkpoint.run_folder(folder):
+            found = search(self, tuning, texts, folder, lambda one, to: one._train(data, to, show))
+        vars(self).update(vars(found.forecaster))
+        notes = [note for note in self.facts["notes"] if not note.startswith(SEARCHED)]
+        self.facts = {**self.facts, "notes": [*notes, remark(found)]}
+        if folder is not None:
+            self.save(folder / MODEL)
+
+    def _trained_again(self, table: Table) -> ForecastModel:
+        spec = self.model.spec
+        new = Forecaster(
+            spec.horizon,
+            window=spec.window,
+            layers=self.layers,
+            quantiles=spec.quantiles,
+            season=spec.season,
+            size=self.size,
+            training=self.training,
+            seed=self.seed,
+        )
+        bounds = Bounds(spec.lower, spec.upper, spec.transform)
+        new._train(_Data(table, (), bounds, self.facts["split"], True), None, None)
+        return new.model

@@ -12,6 +12,7 @@ from longstate.models._remarks import strange_values
 from longstate.models._time_text import present, texts
 from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._irregular import assumed
+from longstate.train._origin import Origin, until
 from longstate.train._table import Columns, Table, make_table
 from longstate.train._time_step import Timing
 
@@ -33,30 +34,46 @@ def training_table(
     return make_table(data, Columns(*roles, when), timing=timing), remarks
 
 
-def table_for(data: Data, spec: ForecastSpec) -> Table:
-    """The columns of `spec`, on its calendar; the time may have another name.
+def table_for(data: Data, spec: ForecastSpec, origin: Origin | None = None) -> Table:
+    """The columns of `spec`, on its calendar, up to `origin`; the time may have another name.
 
     Raises:
-        InputError: the data cannot be used.
+        InputError: the data or the origin cannot be used.
     """
+    frame = named(data, spec)
+    return table_of(frame if origin is None else until(frame, spec, origin), spec)
+
+
+def table_of(frame: pd.DataFrame, spec: ForecastSpec) -> Table:
+    """The table of a frame from `named`."""
+    columns = Columns(spec.targets, spec.covariates, spec.known, spec.time)
+    return make_table(frame, columns, calendar=spec.calendar)
+
+
+def named(data: Data, spec: ForecastSpec) -> pd.DataFrame:
+    """The data as a frame, with the time under the name of training."""
     frame = as_frame(data)
     if spec.time is not None and spec.time not in frame.columns:
         used = (*spec.targets, *spec.covariates, *spec.known)
         frame, found, _ = find_time(frame, None, used)
         if found is not None:
             frame = frame.rename(columns={found: spec.time})
-    columns = Columns(spec.targets, spec.covariates, spec.known, spec.time)
-    return make_table(frame, columns, calendar=spec.calendar)
+    return frame
 
 
-def check_reach(table: Table, spec: ForecastSpec) -> None:
-    """Raise InputError if the past, or the known part of the future, is too short."""
+def check_reach(table: Table, spec: ForecastSpec, pieces: int = 1) -> None:
+    """Raise InputError if the past, or the known part of the future, is too short for a forecast of
+    so many horizons."""
     if table.rows < spec.window:
-        raise InputError(f"a forecast needs the last {spec.window} rows; the data has {table.rows}")
-    ahead = len(table.known) - table.rows
-    if spec.known and ahead < spec.horizon:
         raise InputError(
-            f"a forecast needs {spec.horizon} rows after the last target with "
+            f"a forecast needs the last {spec.window} rows; the data has {table.rows} up to "
+            f"{table.label(table.rows - 1).replace('T', ' ')}"
+        )
+    ahead, need = len(table.known) - table.rows, pieces * spec.horizon
+    if spec.known and ahead < need:
+        many = f" ({pieces} times the trained horizon)" if pieces > 1 else ""
+        raise InputError(
+            f"a forecast needs {need} rows{many} after the last target with "
             f"{', '.join(map(repr, spec.known))} filled; the data has {ahead}"
         )
 
@@ -105,10 +122,11 @@ def forecast_frame(
         forecast: b = 1.
         notes: on the input. They follow the table's own in `attrs["notes"]`.
     """
-    times = table.times_ahead(spec.horizon)
+    horizon = forecast.point.shape[1]
+    times = table.times_ahead(horizon)
     if times is None or table.calendar is None:
         first = table.before + table.rows
-        columns: dict[str, Any] = {"row": list(range(first, first + spec.horizon))}
+        columns: dict[str, Any] = {"row": list(range(first, first + horizon))}
     else:
         columns = {str(spec.time): present(table.calendar, times[table.rows :])}
     for j, name in enumerate(spec.targets):
@@ -117,16 +135,18 @@ def forecast_frame(
             columns[f"{name}_q{level:g}"] = forecast.quantiles[0, :, j, k].numpy()
     result = pd.DataFrame(columns)
     result.attrs["notes"] = [*table.notes, *notes]
-    if spec.calendar is not None and spec.irregular and table.ahead < spec.horizon:
-        result.attrs["notes"].append(assumed(spec.calendar, spec.horizon - table.ahead))
+    if spec.calendar is not None and spec.irregular and table.ahead < horizon:
+        result.attrs["notes"].append(assumed(spec.calendar, horizon - table.ahead))
     return result
 
 
 def forecast_csv(forecast: pd.DataFrame, spec: ForecastSpec) -> str:
-    """`forecast_frame` as CSV, with times in the format of training."""
-    if spec.calendar is not None and spec.time in forecast.columns:
-        values = forecast[spec.time]
-        if pd.api.types.is_datetime64_any_dtype(values):
-            times = texts(spec.calendar, pd.DatetimeIndex(values))
-            forecast = forecast.assign(**{str(spec.time): times})
+    """`forecast_frame`, or the forecasts of a backtest, as CSV, with times in the format of
+    training."""
+    for name in (spec.time, "origin"):
+        if spec.calendar is None or name not in forecast.columns:
+            continue
+        if pd.api.types.is_datetime64_any_dtype(forecast[name]):
+            times = texts(spec.calendar, pd.DatetimeIndex(forecast[name]))
+            forecast = forecast.assign(**{str(name): times})
     return forecast.to_csv(index=False)

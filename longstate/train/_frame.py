@@ -17,7 +17,8 @@ Data = pd.DataFrame | pd.Series | np.ndarray
 TIME_NAMES = {
     *("date", "time", "datetime", "timestamp", "ds", "ts", "dt", "day", "week", "month", "quarter"),
     *("year", "period", "when", "stamp", "utc", "lastupdated", "updated", "updatedat", "created"),
-    *("createdat", "recordedat", "datum", "zeit", "zeitstempel", "fecha", "horodatage"),
+    *("createdat", "recordedat", "datum", "zeit", "zeitstempel", "fecha", "horodatage", "epoch"),
+    *("unix", "yyyymm", "yyyymmdd"),
 }
 NO_TIMES = "No column with times was found: the rows are taken as evenly spaced."
 SAMPLE = 50
@@ -105,7 +106,7 @@ def find_time(
     for column in named:
         if not pd.api.types.is_numeric_dtype(frame[column]) or _is_count_of_time(frame[column]):
             return frame, column, () if column.lower() in ("date", "time") else (_taken(column),)
-    written = [c for c in free if c not in named and _holds_times(frame[c], None)]
+    written = [c for c in free if c not in named and _holds_times(frame[c], c)]
     if len(written) == 1:
         return frame, written[0], (_taken(written[0]),)
     if named:
@@ -123,6 +124,12 @@ def is_time_name(name: str) -> bool:
     return letters in TIME_NAMES or letters.endswith(("date", "time", "timestamp"))
 
 
+def _has_time_word(name: str) -> bool:
+    """Whether a name like `MESS_DATUM`, `DateKey` or `time_ms` has such a word."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    return is_time_name(name) or any(word.lower() in TIME_NAMES for word in words)
+
+
 def _is_count_of_time(values: pd.Series) -> bool:
     """Whether numbers are years, days such as 20240131, or seconds since 1970."""
     return find_form(values).form != "number" and bool(values.is_monotonic_increasing)
@@ -135,7 +142,7 @@ def _holds_times(values: pd.Series, name: str | None) -> bool:
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         return True
     if pd.api.types.is_numeric_dtype(values.dtype):
-        return name is not None and is_time_name(name) and _is_count_of_time(values)
+        return name is not None and _has_time_word(name) and _is_count_of_time(values)
     values = values.dropna()  # of empty rows
     if len(values) == 0 or isinstance(values.dtype, pd.CategoricalDtype):
         return False

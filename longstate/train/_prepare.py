@@ -19,6 +19,7 @@ from longstate.train._table import Table
 from longstate.train._windows import Split, Windows, check_split, cycles_of, season_of, split_rows
 
 WINDOW = 336
+SPLIT = (0.7, 0.1, 0.2)
 
 CONSTANT = "Column {!r} is constant over the training part; it adds nothing."
 
@@ -107,6 +108,31 @@ def plan(
     return spec, parts
 
 
+def default_split(rows: int, horizon: int) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """The shares of the parts, and a remark where they are not the usual ones: validation and test
+    get one horizon at least.
+
+    Raises:
+        InputError: that leaves the training less than a horizon and a row.
+    """
+    train, seen = round(rows * SPLIT[0]), round(rows * (SPLIT[0] + SPLIT[1]))
+    validation, test = max(horizon, seen - train), max(horizon, rows - seen)
+    left = rows - validation - test
+    if left == train:
+        return SPLIT, ()
+    if left <= horizon:
+        raise InputError(
+            f"the data has {rows} rows, but a horizon of {horizon} needs {3 * horizon + 1} at "
+            "least: one horizon each for training, validation and test, and a row before; give "
+            "more rows or a shorter horizon (--horizon)"
+        )
+    note = (
+        f"The data is short: training, validation and test get {left}, {validation} and {test} "
+        "rows; split (--split) gives other shares. What rests on so few rows is uncertain."
+    )
+    return (left / rows, validation / rows, test / rows), (note,)
+
+
 def window_of(rows: int, horizon: int, season: int) -> int:
     """The window for this many training rows: `WINDOW` if it fits three times, otherwise a third of
     the rows, and at least three seasons if they fit twice; whole seasons where it is longer than
@@ -185,7 +211,7 @@ def solve(model: ForecastModel, table: Table, parts: Split) -> tuple[tuple[str, 
         if name in model.spec.targets:
             raise InputError(
                 f"the target column {name!r} is constant over the training part; there is nothing "
-                "to learn"
+                "to learn; another column, or other shares of the parts (split, --split), may help"
             )
     last = int(validation.origins[-1]) + model.spec.horizon
     check_size(model, table, last)

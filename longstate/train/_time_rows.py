@@ -1,15 +1,17 @@
 """Place rows on the grid of a calendar."""
 
+import re
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from longstate._numbers import duration
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import ROWS
-from longstate.models._time_text import read, texts
+from longstate.models._time_text import passed, read, texts
 from longstate.models._zones import naive
 from longstate.train._irregular import irregular_calendar, is_irregular, taken
 from longstate.train._time_form import check_clear, find_form
@@ -163,11 +165,25 @@ def _uneven(found: Calendar, stamps: pd.Index, name: object, lines: np.ndarray) 
         row = int(np.flatnonzero(off)[0]) if off.any() else row
     else:
         best = _closest(found, stamps)
-        step, row = f"the usual step (every {best.words})", _first_off(best, stamps)
+        step, row = (
+            f"the usual step (about {_usual_words(found, stamps)})",
+            _first_off(best, stamps),
+        )
+    time = _whole(found.text(stamps[row]))
     return InputError(
-        f"the time column {name!r} is uneven: line {lines[row]} ({found.text(stamps[row])}) does "
-        f"not fit {step}; {COUNT}"
+        f"the time column {name!r} is uneven: line {lines[row]} ({time}) "
+        f"does not fit {step}; {COUNT}; for times with jitter, round or resample them"
     )
+
+
+def _whole(text: str) -> str:
+    """A time without fractions of a second."""
+    return re.sub(r"(:\d\d)\.\d+", r"\1", text).replace("T", " ")
+
+
+def _usual_words(base: Calendar, stamps: pd.Index) -> str:
+    usual = float(np.median(np.diff(passed(stamps))))
+    return duration(usual) if base.dated else f"{usual:g}"
 
 
 def _closest(base: Calendar, stamps: pd.Index) -> Calendar:

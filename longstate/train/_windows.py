@@ -186,7 +186,7 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
             raise InputError(
                 f"the data has {n} rows, of which the {name} part gets {have}, but a window of "
                 f"{spec.window} and a horizon of {spec.horizon} need {need} there; give more "
-                "rows, a shorter window or horizon, or other shares of the parts (split)"
+                "rows, a shorter window or horizon, or other shares of the parts (split, --split)"
             )
     return s
 
@@ -205,6 +205,8 @@ def season_of(table: Table, rows: int) -> int:
         cycles = [round(c / seconds) for c in (DAY, WEEK, YEAR)]
         return next((c for c in cycles if 1 < c <= MOST_ROWS), 1)
     change = np.diff(table.target[:rows, 0])
+    if len(change) == 0:
+        return 1
     change = change - change.mean()
     lags = range(2, min(len(change) // 3, 1000))
     alike = [float(change[lag:] @ change[:-lag]) / (len(change) - lag) for lag in lags]

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "certify": "RUN",
     "stream": "FORECASTS",
     "predict": "CLASSES CASES",
+    "backtest": "FORECASTS CSV",
     "evaluate": "CLASSES CASES",
     "reduce": "RUN --out OUT",
     "tasks run": "--layers s4d --tasks parity --scale 0.001 --rates 0.01 --width 4 --blocks 1 "

@@ -1,0 +1,169 @@
+"""What a fitted forecaster does with data: predict, update, evaluate, backtest."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from longstate._facts import read
+from longstate.errors import InputError
+from longstate.models import ForecastModel
+from longstate.models._remarks import unseen_columns
+from longstate.train._backtest import Backtest, check_backtest, run_backtest
+from longstate.train._chosen import Chosen
+from longstate.train._evaluate import evaluate
+from longstate.train._evaluation import ForecastEvaluation
+from longstate.train._forecast_frame import (
+    check_reach,
+    first_unseen,
+    forecast_frame,
+    remarks,
+    table_for,
+)
+from longstate.train._frame import Data
+from longstate.train._history import Evaluated, TrainingHistory
+from longstate.train._origin import Origin, origin_remarks
+from longstate.train._recent import Recent
+from longstate.train._roll import pieces_of, roll
+from longstate.train._table import Table
+from longstate.train._windows import Windows
+
+
+class FittedForecaster:
+    """The part of `Forecaster` that needs no training.
+
+    Args:
+        facts: of the training; see `ForecastRecord`.
+    """
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self._model: ForecastModel | None = None
+        self._recent: Recent | None = None
+
+    @property
+    def model(self) -> ForecastModel:
+        if self._model is None:
+            raise InputError("the forecaster is not fitted yet; call fit first")
+        return self._model
+
+    @property
+    def choice(self) -> Chosen | None:
+        """How the forecast was chosen; None for runs of older versions."""
+        found = self.facts.get("choice")
+        return None if found is None else read(Chosen, found, "the choice")
+
+    @property
+    def history(self) -> TrainingHistory:
+        raw = self.facts["history"]
+        return TrainingHistory(**{**raw, "looks": tuple(Evaluated(**x) for x in raw["looks"])})
+
+    def predict(
+        self,
+        frame: Data | None = None,
+        *,
+        method: str | None = None,
+        horizon: int | None = None,
+        origin: Origin | None = None,
+    ) -> pd.DataFrame:
+        """Forecast the rows after the last row with a target, or after `origin`.
+
+        Args:
+            frame: the columns of training, with at least `window` rows; after them, where columns
+                are known in advance, `horizon` rows with those columns filled and empty targets.
+                None forecasts from the rows of `fit` and `update`.
+            method: one method alone: "network", "line", "ridge", "smoothing", "seasonal naive" or
+                "last value". None for their weighted mean.
+            horizon: number of rows; None takes that of training. Beyond it, each further part reads
+                the forecast before it, and bands there are not calibrated; a note says so.
+            origin: last row that is read: its time, or its number from 0 (an integer). Later
+                targets and covariates are not used. None takes the last row with a target.
+
+        Returns:
+            The time (or row number) and, for each target, its column and one for each quantile.
+            `attrs["notes"]` has sentences about corrections of the data.
+
+        Raises:
+            InputError: the data, method, horizon or origin cannot be used, or only the last row of
+                the window is observed.
+        """
+        spec = self.model.spec
+        pieces = pieces_of(spec, horizon)
+        table = self._table(frame, origin)
+        check_reach(table, spec, pieces)
+        forecast, notes = roll(self.model, table, horizon, method)
+        notes = [*([] if origin is None else origin_remarks(table, origin)), *notes]
+        notes += [*unseen_columns(spec, table.since), *remarks(table, self.model)]
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        return forecast_frame(table, spec, forecast, notes)
+
+    def update(self, rows: Data) -> "FittedForecaster":
+        """Add rows that follow those of `fit` and earlier updates; `predict()` forecasts from them.
+
+        Nothing is fitted again. The last `window` rows are kept, not the state of the network:
+        each forecast subtracts the last value from the whole window, so its input is another one.
+
+        Args:
+            rows: the columns of training, oldest first, later than the rows before; at the end,
+                where columns are known in advance, rows with these alone. After `load`, the first
+                update gives at least `window` rows.
+
+        Raises:
+            InputError: the rows cannot be used, or do not follow. The forecaster is unchanged.
+        """
+        spec = self.model.spec
+        self._recent = (self._recent or Recent.nothing(spec)).updated(rows)
+        return self
+
+    def evaluate(self, frame: Data) -> ForecastEvaluation:
+        """Score the rows of `frame` that were not used for training or validation."""
+        table = self._table(frame)
+        first = first_unseen(table, self.facts, self.model.spec.horizon)
+        scored = evaluate(self.model, Windows(table, self.model.spec, first))
+        chosen = "" if self.choice is None else self.choice.words()
+        notes = (*scored.notes, *remarks(table, self.model))
+        return dataclasses.replace(scored, notes=notes, chosen=chosen)
+
+    def backtest(
+        self,
+        frame: Data,
+        *,
+        origins: int = 10,
+        refit: bool | int = False,
+        network: bool = False,
+        show: Callable[[str], None] | None = None,
+    ) -> Backtest:
+        """Forecast from several origins in the rows that were not used for training or validation,
+        each from the rows before it alone.
+
+        Args:
+            frame: the columns of training. With `refit` it has the rows of training too.
+            origins: number of origins, evenly spaced.
+            refit: fit ridge and line again to all rows before an origin: True at each, n at every
+                n-th. False uses what was fitted to the training part.
+            network: train everything again at these origins, the network too. Slow.
+            show: called with the time of each origin.
+
+        Raises:
+            InputError: the data cannot be used, or there is no unseen row.
+        """
+        every = check_backtest(origins, refit, network)
+        table = self._table(frame)
+        first = first_unseen(table, self.facts, self.model.spec.horizon)
+        return run_backtest(self, table, first, origins, every, network, show)
+
+    def _trained_again(self, table: Table) -> ForecastModel:
+        """The model of a new training on these rows, with the same settings."""
+        raise NotImplementedError
+
+    def _table(self, data: Data | None, origin: Origin | None = None) -> Table:
+        if data is not None:
+            return table_for(data, self.model.spec, origin)
+        if self._recent is None:
+            raise InputError("there are no rows to forecast from; give predict a frame, or update")
+        if origin is not None:
+            raise InputError("an origin needs a frame; predict() forecasts after the last row")
+        return self._recent.table
