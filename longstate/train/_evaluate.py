@@ -15,7 +15,8 @@ from longstate.models import Forecast, ForecastModel
 from longstate.models._choice import PARTS
 from longstate.train._baselines import last_value, seasonal_naive
 from longstate.train._evaluation import Band, Coverage, Example, ForecastEvaluation, Score
-from longstate.train._forecast_task import check_size, pinball
+from longstate.train._forecast_task import pinball
+from longstate.train._scaling import check_size
 from longstate.train._windows import Batch, Windows
 
 OLD_METHODS = ("model", "last value", "seasonal naive", "ridge")  # where there is no choice
@@ -44,17 +45,20 @@ def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecas
     choice = model.choice
     if choice is None:
         point, quantiles = model(batch.window)
-        points |= {"model": point, "ridge": model.raw(model.scaled_ridge(batch.window))}
+        points |= {
+            "model": point,
+            "ridge": model.raw(model.scaled_ridge(batch.window), batch.window),
+        }
         return _Forecasts(points, quantiles, quantiles)
     fitted = choice.fitted(model)
     parts = choice.parts(model, batch.window, fitted)
     chosen = choice.of_parts(parts, fitted, None)
-    point, quantiles = model.unscaled(chosen)
+    point, quantiles = model.unscaled(chosen, batch.window)
     before = Forecast(chosen.point, (chosen.point[..., None] + parts.offsets).sort(dim=-1).values)
     points["model"] = point
     new = {name: part for name, part in zip(PARTS, parts.points, strict=True) if name not in points}
-    points |= {name: model.raw(part) for name, part in new.items()}
-    return _Forecasts(points, quantiles, model.unscaled(before).quantiles)
+    points |= {name: model.raw(part, batch.window) for name, part in new.items()}
+    return _Forecasts(points, quantiles, model.unscaled(before, batch.window).quantiles)
 
 
 class _Sums:
@@ -79,7 +83,7 @@ class _Sums:
 
     def add(self, windows: Windows, batch: Batch) -> None:
         model, y, present = self.model, batch.future, batch.present.double()
-        found, unit = _forecasts(model, windows, batch), model.scale.unit
+        found, unit = _forecasts(model, windows, batch), model.units(batch.window).unit
         self.count += present.sum((0, 2))
         for method in self.methods:
             point = found.points[method]
@@ -157,7 +161,7 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
     model.eval()
     spec = model.spec
     sums = _Sums(model)
-    check_size(model, windows.table, windows.table.rows)
+    check_size(model, windows.table, windows.table.span)
     for batch in windows.batches(128):
         sums.add(windows, batch)
     picked = np.unique(np.linspace(0, len(windows) - 1, examples).round().astype(int))

@@ -24,14 +24,7 @@ from longstate.train._choice import choose
 from longstate.train._chosen import Chosen
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import (
-    check_reach,
-    first_unseen,
-    forecast_frame,
-    remarks,
-    table_for,
-    training_table,
-)
+from longstate.train._forecast_frame import check_reach, first_unseen, forecast_frame, remarks
 from longstate.train._forecast_record import ForecastRecord, begun_run, facts_of, training_notes
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
@@ -41,8 +34,11 @@ from longstate.train._keeping import Keeping, Progress
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
 from longstate.train._old_names import renamed
+from longstate.train._panel_forecast import forecast_panel
+from longstate.train._panel_table import resized, with_units
 from longstate.train._patterns import default_gate, layer_names, layer_pattern
 from longstate.train._prepare import CONSTANT, Bounds, plan, run_identity, solve
+from longstate.train._read_table import Roles, table_for, training_table
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
@@ -119,6 +115,9 @@ class Forecaster:
         covariates: Names = (),
         known: Names = (),
         time: str | int | None = None,
+        id: str | int | None = None,
+        static: Names = (),
+        wide: bool = False,
         step: str | None = None,
         zone: str | None = None,
         holidays: Iterable[Any] = (),
@@ -134,11 +133,16 @@ class Forecaster:
         is for evaluation.
 
         Args:
-            frame: one row per time step, oldest first; also a Series or an array.
+            frame: one row per time step, oldest first; also a Series or an array. In a panel, one
+                row per series and time, in any order.
             target: column or columns to forecast; None if there is only one.
             covariates: columns known up to now. known: columns known for the future too.
             time: column with the times; None takes an index of times, or the column that is named
                 (date, time, ds, ts, quarter, last_updated...) or written like one.
+            id: column that names the series of a panel: one model for all of them, each with its
+                own scale. A frame with the columns unique_id, ds and y is taken as one.
+            static: columns that a series has once; numbers or text.
+            wide: take the target columns as the series of a panel.
             step, zone, holidays: of the times, if they cannot be found in the data; see `Timing`.
             lower, upper, transform: of the targets; see `Bounds`.
             split: shares of the rows for training, validation and test.
@@ -151,12 +155,15 @@ class Forecaster:
             InputError: data, settings or folder cannot be used.
         """
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
-        table, found = training_table(frame, target, covariates, known, time, timing)
+        roles = Roles(target, covariates, known, time, id, static, wide)
+        table, found = training_table(frame, roles, timing)
         check_layers(table.calendar, self.layers)
         bounds = Bounds(lower, upper, transform)
         begun = begun_run(out)
         window = self.window or begun.get("window")
-        spec, parts = plan(table, self.horizon, window, self.season, self.quantiles, split, bounds)
+        spec, parts, table = plan(
+            table, self.horizon, window, self.season, self.quantiles, split, bounds
+        )
         facts = facts_of(table, parts, split, found)
         with checkpoint.run_folder(out):
             spec = dataclasses.replace(spec, gate=begun.get("gate") or default_gate(self.layers))
@@ -178,7 +185,8 @@ class Forecaster:
                 "last value". None for their weighted mean.
 
         Returns:
-            The time (or row number) and, for each target, its column and one for each quantile.
+            The time (or row number) and, for each target, its column and one for each quantile; in
+            a panel the id of the series before them, and all series one after the other.
             `attrs["notes"]` has sentences about corrections of the data.
 
         Raises:
@@ -187,6 +195,8 @@ class Forecaster:
         """
         table = self._table(frame)
         spec = self.model.spec
+        if table.panel is not None:
+            return forecast_panel(table, self.model, method)
         check_reach(table, spec)
         forecast, lacks = self.model.checked(Windows.last(table, spec), method)
         notes = [*([] if lacks is None else [lacks]), *unseen_columns(spec, table.since)]
@@ -297,4 +307,6 @@ class Forecaster:
         train(task, self.training, seed=self.seed, keeping=keeping, show=show, ended=ended)
 
     def _table(self, data: Data) -> Table:
-        return table_for(data, self.model.spec)
+        spec = self.model.spec
+        table = with_units(table_for(data, spec), spec, trained=self.model.scale)
+        return resized(table, spec.window + spec.horizon, 0)
