@@ -94,8 +94,8 @@ class ForecastModel(nn.Module):
             self.embed = nn.ModuleList(
                 nn.Embedding(1 + len(one.levels), d_model, padding_idx=0) for one in spec.categories
             )
-            for one in self.embed:
-                nn.init.zeros_(one.weight)
+            for weight in self.embed.parameters():
+                nn.init.zeros_(weight)
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 

@@ -55,7 +55,10 @@ class Units(NamedTuple):
 
     def each(self, of: Callable[[Tensor], Tensor]) -> "Units":
         """The same function of all constants, such as an index."""
-        return Units(*(None if x is None else of(x) for x in self))
+        mean, std, unit, power, shift = self
+        if power is None or shift is None:
+            return Units(of(mean), of(std), of(unit))
+        return Units(of(mean), of(std), of(unit), of(power), of(shift))
 
     def scale(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         """z, float32."""

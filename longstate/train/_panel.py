@@ -153,7 +153,10 @@ def known_units(
     """
     place = {name: i for i, name in enumerate(trained)}
     at = np.array([place.get(name, -1) for name in names])
-    have = torch.from_numpy(at >= 0)[:, None]
-    old = scale.units.each(lambda x: x[torch.from_numpy(np.maximum(at, 0))])
-    pairs = zip(units, old, strict=True)
-    return Units(*(None if a is None or b is None else torch.where(have, b, a) for a, b in pairs))
+    have = torch.from_numpy(np.flatnonzero(at >= 0))
+    old = scale.units.each(lambda x: x[torch.from_numpy(at)[have]])
+    new = units.each(torch.clone)
+    for mine, theirs in zip(new, old, strict=True):
+        if mine is not None and theirs is not None:
+            mine[have] = theirs
+    return new

@@ -61,8 +61,9 @@ def fit_scale(model: ForecastModel, windows: Windows, until: int) -> tuple[str, 
         if scale is model.scale and table.panel is not None:
             assert table.panel.units is not None
             scale.take(table.panel.units)
-            part = row_units(model, table).each(lambda x: x[rows]).scale(torch.from_numpy(part))
-            constant += [n for n, one in zip(names, part.T, strict=True) if not bool(one.any())]
+            own = row_units(model, table).each(lambda x: x[rows])
+            scaled = own.scale(torch.from_numpy(part)).any(0).tolist()
+            constant += [n for n, moves in zip(names, scaled, strict=True) if not moves]
             continue
         for name, column in zip(names, part.T, strict=True):
             _check_spread(table, rows, name, column)

@@ -176,7 +176,8 @@ def _relative(calendar: Tensor, spec: ForecastSpec) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """The ends of the parts, in positions: training [0, train), validation [train, validation), test."""
+    """The ends of the parts, in positions: training [0, train), validation [train, validation),
+    test."""
 
     train: int
     validation: int
@@ -208,7 +209,8 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
     """
     check_split(split)
     n = table.span
-    s = Split(*(table.places.position_of(x) for x in (split[0], split[0] + split[1])), n)
+    at = table.places.position_of
+    s = Split(at(split[0]), at(split[0] + split[1]), n)
     parts = (
         ("training", s.train, spec.window + spec.horizon),
         ("validation", s.validation - s.train, spec.horizon),
