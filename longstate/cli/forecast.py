@@ -27,8 +27,31 @@ Data = Annotated[
 @with_settings(size=Size, training=Training)
 def train(
     data: Data,
-    target: Annotated[list[str], typer.Option(help="Column to forecast; can be repeated.")],
     horizon: Annotated[int, typer.Option(help="Number of rows to forecast.")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Column to forecast; can be repeated. The only column of numbers, or y beside "
+            "unique_id and ds, if not given."
+        ),
+    ] = [],  # noqa: B006
+    id: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that names the series of a panel: one row per series and time, one model "
+            "for all."
+        ),
+    ] = None,
+    static: Annotated[
+        list[str],
+        typer.Option(
+            help="Column that a series of a panel has once, of numbers or text; can be repeated."
+        ),
+    ] = [],  # noqa: B006
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="Take the target columns as the series of one panel."),
+    ] = False,
     time: Annotated[str | None, typer.Option(help="Column with the times.")] = None,
     step: Annotated[
         str | None,
@@ -107,7 +130,7 @@ def train(
     from longstate.train import Forecaster, process_group, read_csv
 
     frame = read_csv(data)
-    out = out or Path("runs") / f"{data.stem}-{'-'.join(target)}-{horizon}"
+    out = out or Path("runs") / _name(data, target, horizon)
     forecaster = Forecaster(
         horizon,
         window=window,
@@ -121,7 +144,10 @@ def train(
     with process_group() as rank, progress_bar() as show:
         forecaster.fit(
             frame,
-            target,
+            target or None,
+            id=id,
+            static=static,
+            wide=wide,
             covariates=covariates,
             known=known,
             time=time,
@@ -147,6 +173,12 @@ def train(
     say(f"The run is in {out}, the report is {page}")
     if history.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+def _name(data: Path, target: list[str], horizon: int) -> str:
+    """Of the folder of a run."""
+    named = target if len(target) <= 3 else [f"{len(target)}-columns"]
+    return "-".join([data.stem, *named, str(horizon)])
 
 
 def write_evaluation(

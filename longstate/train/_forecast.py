@@ -2,50 +2,43 @@
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.models import ForecastModel, ForecastSpec, make_layer
 from longstate.models._choice import Choice
-from longstate.models._remarks import unseen_columns
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.train import _checkpoint as checkpoint
 from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._choice import choose
-from longstate.train._chosen import Chosen
-from longstate.train._evaluate import evaluate
-from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import check_reach, first_unseen, forecast_frame, remarks
+from longstate.train._fitted import FittedForecaster
+from longstate.train._forecast_frame import remarks
 from longstate.train._forecast_record import ForecastRecord, begun_run, facts_of, training_notes
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
-from longstate.train._history import Evaluated, TrainingHistory
+from longstate.train._history import TrainingHistory
 from longstate.train._irregular import check_layers
 from longstate.train._keeping import Keeping, Progress
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
 from longstate.train._old_names import renamed
-from longstate.train._panel_forecast import forecast_panel
-from longstate.train._panel_table import resized, with_units
 from longstate.train._patterns import default_gate, layer_names, layer_pattern
 from longstate.train._prepare import CONSTANT, Bounds, plan, run_identity, solve
-from longstate.train._read_table import Roles, table_for, training_table
+from longstate.train._read_table import Roles, training_table
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
-from longstate.train._windows import Split, Windows
+from longstate.train._windows import Split
 
 
-class Forecaster:
+class Forecaster(FittedForecaster):
     """Simple methods, and a state space network for what a linear regression leaves over.
 
     The forecast is a weighted mean of the last value, seasonal naive, exponential smoothing, ridge
@@ -86,26 +79,8 @@ class Forecaster:
         self.horizon, self.window, self.season = horizon, window, season
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
-        self.facts: dict[str, Any] = {}
+        super().__init__()
         self._made: list[dict[str, Any]] | None = None  # layers, where `size` does not tell
-        self._model: ForecastModel | None = None
-
-    @property
-    def model(self) -> ForecastModel:
-        if self._model is None:
-            raise InputError("the forecaster is not fitted yet; call fit first")
-        return self._model
-
-    @property
-    def choice(self) -> Chosen | None:
-        """How the forecast was chosen; None for runs of older versions."""
-        found = self.facts.get("choice")
-        return None if found is None else read(Chosen, found, "the choice")
-
-    @property
-    def history(self) -> TrainingHistory:
-        raw = self.facts["history"]
-        return TrainingHistory(**{**raw, "looks": tuple(Evaluated(**x) for x in raw["looks"])})
 
     def fit(
         self,
@@ -174,45 +149,6 @@ class Forecaster:
                 self._model = self._build(spec)
             self._fit(table, spec, parts, out, show, facts, refit)
         return self
-
-    def predict(self, frame: Data, *, method: str | None = None) -> pd.DataFrame:
-        """Forecast the `horizon` rows after the last row with a target.
-
-        Args:
-            frame: the columns of training, with at least `window` rows; after them, where columns
-                are known in advance, `horizon` rows with those columns filled and empty targets.
-            method: one method alone: "network", "line", "ridge", "smoothing", "seasonal naive" or
-                "last value". None for their weighted mean.
-
-        Returns:
-            The time (or row number) and, for each target, its column and one for each quantile; in
-            a panel the id of the series before them, and all series one after the other.
-            `attrs["notes"]` has sentences about corrections of the data.
-
-        Raises:
-            InputError: the data or the method cannot be used, or only the last row of the window is
-                observed.
-        """
-        table = self._table(frame)
-        spec = self.model.spec
-        if table.panel is not None:
-            return forecast_panel(table, self.model, method)
-        check_reach(table, spec)
-        forecast, lacks = self.model.checked(Windows.last(table, spec), method)
-        notes = [*([] if lacks is None else [lacks]), *unseen_columns(spec, table.since)]
-        notes += remarks(table, self.model)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
-        return forecast_frame(table, spec, forecast, notes)
-
-    def evaluate(self, frame: Data) -> ForecastEvaluation:
-        """Score the rows of `frame` that were not used for training or validation."""
-        table = self._table(frame)
-        first = first_unseen(table, self.facts, self.horizon)
-        scored = evaluate(self.model, Windows(table, self.model.spec, first))
-        chosen = "" if self.choice is None else self.choice.words()
-        notes = (*scored.notes, *remarks(table, self.model))
-        return dataclasses.replace(scored, notes=notes, chosen=chosen)
 
     def with_model(self, model: ForecastModel) -> "Forecaster":
         """A copy that forecasts by another model of the same columns and lengths."""
@@ -305,8 +241,3 @@ class Forecaster:
 
         keeping = Keeping(None if out is None else Path(out) / CHECKPOINT, identity)
         train(task, self.training, seed=self.seed, keeping=keeping, show=show, ended=ended)
-
-    def _table(self, data: Data) -> Table:
-        spec = self.model.spec
-        table = with_units(table_for(data, spec), spec, trained=self.model.scale)
-        return resized(table, spec.window + spec.horizon, 0)

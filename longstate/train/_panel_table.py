@@ -76,6 +76,7 @@ def make_panel(
     grid = _Grid.of(rows, first, end, columns.reads_ahead)
     laid = pd.DataFrame(grid.lay(values.to_numpy()), columns=values.columns)
     observed = laid[list(columns.targets)].notna().to_numpy()
+    notes = [_size(grid), *notes]
     gaps = int((~observed[grid.past]).any(axis=1).sum())
     if gaps:
         notes.append(f"{gaps:,} rows have a gap in the target; the forecaster skips them.")
@@ -101,6 +102,11 @@ def make_panel(
         ),
     )
     return table
+
+
+def _size(grid: "_Grid") -> str:
+    rows = grid.ends - grid.starts[:-1]
+    return f"{len(rows):,} series of {rows.min():,} to {rows.max():,} rows."
 
 
 def _once(column: pd.Series, name: str, rows: PanelRows) -> pd.Series:
