@@ -110,9 +110,12 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
     for sentence in (*e.verdict(), *e.notes):
         say(sentence)
     if e.series:
-        head = ("series", "values", "MSE", e.series[0].best)
         worst = [one.cells() for one in e.series[:WORST]]
-        show_table("The series with the largest errors", head, worst)
+        show_table(
+            "The series with the largest errors",
+            ("series", "values", "MSE", e.series[0].best),
+            worst,
+        )
         say(e.by_series() or "")
 
 

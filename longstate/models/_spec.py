@@ -129,6 +129,11 @@ class ForecastSpec:
         return spec
 
     @property
+    def reads_ahead(self) -> bool:
+        """Whether a forecast needs rows of the future."""
+        return bool(self.known) or any(one.role == "known" for one in self.categories)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Every column that is read; the id and the time first."""
         first = tuple(name for name in (self.id, self.time) if name is not None)
