@@ -115,7 +115,7 @@ class Scale(nn.Module):
         return self
 
     @property
-    def unit(self) -> Float[Tensor, " c"]:
+    def unit(self) -> Float[Tensor, "*s c"]:
         """Standard deviation of x itself over the training part."""
         return self.std if self.transform == "none" else self.raw_std
 
