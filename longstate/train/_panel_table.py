@@ -71,7 +71,8 @@ def make_panel(
         if values[name].isna().all():
             raise InputError(f"the column {name!r} is empty")
     for name in columns.once:
-        values[name] = _once(values[name], name, rows)
+        missing = values[name] == 0 if name not in columns.static else values[name].isna()
+        values[name] = _once(values[name].mask(missing), name, rows)
     first, end, notes = _pasts(rows, values[list(columns.targets)].to_numpy())
     grid = _Grid.of(rows, first, end, columns.reads_ahead)
     laid = pd.DataFrame(grid.lay(values.to_numpy()), columns=values.columns)
@@ -106,7 +107,8 @@ def make_panel(
 
 def _size(grid: "_Grid") -> str:
     rows = grid.ends - grid.starts[:-1]
-    return f"{len(rows):,} series of {rows.min():,} to {rows.max():,} rows."
+    least, most = f"{rows.min():,}", f"{rows.max():,}"
+    return f"{len(rows):,} series of {least if least == most else f'{least} to {most}'} rows."
 
 
 def _once(column: pd.Series, name: str, rows: PanelRows) -> pd.Series:

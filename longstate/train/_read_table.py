@@ -34,7 +34,7 @@ def training_table(data: Data, roles: Roles, timing: Timing) -> tuple[Table, tup
     Raises:
         InputError: the data cannot be used.
     """
-    frame = as_frame(data)
+    frame = _flat(as_frame(data))
     when = None if roles.time is None else str(roles.time)
     id = None if roles.id is None else str(roles.id)
     notes: list[str] = []
@@ -79,6 +79,13 @@ def training_table(data: Data, roles: Roles, timing: Timing) -> tuple[Table, tup
     return make(frame, columns, timing=timing), tuple(notes)
 
 
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the levels of its index as columns, if it has several, such as id and time."""
+    if frame.index.nlevels == 1:
+        return frame
+    return frame.reset_index(level=[n for n in frame.index.names if n not in (None, *frame)])
+
+
 def _roles(
     covariates: tuple[str, ...], known: tuple[str, ...], static: tuple[str, ...]
 ) -> tuple[tuple[tuple[str, ...], Role], ...]:
@@ -93,6 +100,8 @@ def _with_time(
         return find_time(frame, time, tuple(used))
     if id not in frame.columns:
         raise InputError(f"there is no column {id!r}; {near(id, frame.columns)}")
+    if time is None and TIME in frame.columns and TIME not in used:
+        return frame, TIME, ()
     one = frame[frame[id] == frame[id].iloc[0]] if len(frame) else frame
     found, time, notes = find_time(one, time, (id, *used))
     if time is not None and time not in frame.columns and time in found.columns:
@@ -107,7 +116,7 @@ def table_for(data: Data, spec: ForecastSpec) -> Table:
     Raises:
         InputError: the data cannot be used.
     """
-    frame = as_frame(data)
+    frame = _flat(as_frame(data))
     used = (*spec.targets, *spec.covariates, *spec.known, *spec.static)
     wide: list[str] = []
     if spec.id is not None and spec.id not in frame.columns:

@@ -90,14 +90,14 @@ def test_a_series_that_is_not_in_the_training(fitted, frame):
     """It gets the scale of its own rows, so the units of its values do not matter."""
     new = frame[frame["unique_id"] == "s1"].assign(unique_id="new")
     larger = new.assign(y=new["y"] * 1000 + 5)
-    a, b = (fitted.predict(one)["y"].to_numpy() for one in (new, larger))
-    assert_close(a * 1000 + 5, b, rtol=1e-4, atol=0)
+    a, b = (fitted.predict(one)["y"].to_list() for one in (new, larger))
+    assert_close([y * 1000 + 5 for y in a], b, rtol=1e-4, atol=0)
 
 
 def test_series_that_are_too_short_are_padded_or_left_out(fitted, frame):
     rows = {"s0": 80, "s1": 5, "s2": 1}
     parts = [frame[frame["unique_id"] == name].tail(n) for name, n in rows.items()]
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="have fewer than") as warned:
         forecast = fitted.predict(pd.concat(parts))
     assert list(forecast["unique_id"].unique()) == ["s0", "s1"]
     notes = [str(w.message) for w in warned]
