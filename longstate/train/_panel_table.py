@@ -209,7 +209,7 @@ def _codes(laid: pd.DataFrame, columns: Columns, grid: _Grid) -> np.ndarray:
     found = laid[[one.column for one in columns.categories]].copy()
     for one in columns.categories:
         if one.role == "static":
-            found[one.column] = _held(found[[one.column]], grid)[:, 0]
+            found[one.column] = found.groupby(grid.series)[one.column].transform("first")
     return found.fillna(0).to_numpy().astype(np.int64)
 
 
