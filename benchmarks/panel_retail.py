@@ -183,7 +183,8 @@ def main() -> None:
         "the 19 series as targets of one": lambda s: targets(small, scored, s),
     }
     lines = [
-        f"| method | MSE, {len(names)} series | MAE | MSE, {len(few)} series | MAE | time per seed |",
+        f"| method | MSE, {len(names)} series | MAE | "
+        f"MSE, {len(few)} series | MAE | time per seed |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
 
