@@ -26,7 +26,7 @@ from longstate import Forecaster
 from longstate.models._choice import NETWORK, PARTS
 from longstate.stream import ForecastStream
 from longstate.train import Training
-from longstate.train._forecast_frame import table_for
+from longstate.train._read_table import table_for
 from longstate.train._windows import Windows
 
 ROWS, WINDOW = 10_000, 336

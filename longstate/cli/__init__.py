@@ -23,6 +23,7 @@ from longstate.cli import (
     convert,
     demo,
     forecast,
+    forecast_use,
     memory,
     reduce,
     runs,
@@ -66,8 +67,8 @@ app.add_typer(suite, name="tasks")
 suite.command("list")(tasks.show_list)
 suite.command("run")(tasks.run)
 app.command()(runs.evaluate)
-app.command()(forecast.predict)
-app.command()(forecast.backtest)
+app.command()(forecast_use.predict)
+app.command()(forecast_use.backtest)
 app.command()(runs.info)
 app.command()(stream.stream)
 app.command()(text.generate)

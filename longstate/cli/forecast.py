@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longstate.cli import classify
 from longstate.cli._options import numbers, with_settings
-from longstate.cli._runs import INTERRUPTED, Run
-from longstate.cli._terminal import note, say, write_rows
-from longstate.errors import InputError
+from longstate.cli._runs import INTERRUPTED
+from longstate.cli._terminal import note, say
 from longstate.train import Size, Training
 
 if TYPE_CHECKING:
@@ -27,8 +25,31 @@ Data = Annotated[
 @with_settings(size=Size, training=Training)
 def train(
     data: Data,
-    target: Annotated[list[str], typer.Option(help="Column to forecast; can be repeated.")],
     horizon: Annotated[int, typer.Option(help="Number of rows to forecast.")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Column to forecast; can be repeated. The only column of numbers, or y beside "
+            "unique_id and ds, if not given."
+        ),
+    ] = [],  # noqa: B006
+    id: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that names the series of a panel: one row per series and time, one model "
+            "for all."
+        ),
+    ] = None,
+    static: Annotated[
+        list[str],
+        typer.Option(
+            help="Column that a series of a panel has once, of numbers or text; can be repeated."
+        ),
+    ] = [],  # noqa: B006
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="Take the target columns as the series of one panel."),
+    ] = False,
     time: Annotated[str | None, typer.Option(help="Column with the times.")] = None,
     step: Annotated[
         str | None,
@@ -121,7 +142,7 @@ def train(
     search, trials = _search(tune)
 
     frame = read_csv(data)
-    out = out or Path("runs") / f"{data.stem}-{'-'.join(target)}-{horizon}"
+    out = out or Path("runs") / _name(data, target, horizon)
     forecaster = Forecaster(
         horizon,
         window=window,
@@ -135,7 +156,10 @@ def train(
     with process_group() as rank, progress_bar() as show:
         forecaster.fit(
             frame,
-            target,
+            target or None,
+            id=id,
+            static=static,
+            wide=wide,
             covariates=covariates,
             known=known,
             time=time,
@@ -177,6 +201,12 @@ def _search(minutes: float | None) -> "tuple[Tuning | None, list[Trial]]":
     return None if minutes is None else Tuning(minutes, told), trials
 
 
+def _name(data: Path, target: list[str], horizon: int) -> str:
+    """Of the folder of a run."""
+    named = target if len(target) <= 3 else [f"{len(target)}-columns"]
+    return "-".join([data.stem, *named, str(horizon)])
+
+
 def write_evaluation(
     forecaster: "Forecaster", frame: "pd.DataFrame", out: Path, title: str
 ) -> Path:
@@ -194,107 +224,3 @@ def write_evaluation(
     page = reports.write(reports.describe(forecaster, evaluation, title), out / "report.html")
     show_evaluation(evaluation)
     return page
-
-
-def predict(
-    run: Run,
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DATA...",
-            help="A CSV file for a forecaster; files or folders of series for a classifier.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="CSV file to write; standard output if not given."),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="One method of a forecaster alone: network, line, ridge, smoothing, seasonal "
-            "naive or last value; their weighted mean if not given."
-        ),
-    ] = None,
-    horizon: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of rows to forecast; that of the training if not given. Later rows are "
-            "forecast from the forecast, and their bands are not calibrated."
-        ),
-    ] = None,
-    origin: Annotated[
-        str | None,
-        typer.Option(
-            help="Last row that the forecast reads: its time, or its number from 0 if the data has "
-            "no times. The last row with a target if not given."
-        ),
-    ] = None,
-    rate: classify.Rate = None,
-) -> None:
-    """Forecast the rows that come after the last one of DATA, with times written as in training; or
-    classify every series in DATA. Needs a forecaster or a classifier."""
-    import warnings
-
-    from longstate import load
-    from longstate.cli._runs import as_forecaster
-    from longstate.train import Classifier, forecast_csv, read_csv
-
-    found = load(run)
-    if isinstance(found, Classifier):
-        for option, given in (("method", method), ("horizon", horizon), ("origin", origin)):
-            if given is not None:
-                raise InputError(f"--{option} is for a forecaster; this run holds a classifier")
-        classify.predict(found, data, rate, out)
-        return
-    forecaster = as_forecaster(run, "predict", found)
-    classify.check_no_rate(rate)
-    if len(data) > 1:
-        raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are printed as notes
-        forecast = forecaster.predict(
-            read_csv(data[0]), method=method, horizon=horizon, origin=origin
-        )
-    for remark in forecast.attrs["notes"]:
-        note(remark)
-    write_rows(forecast_csv(forecast, forecaster.model.spec), len(forecast), out)
-
-
-def backtest(
-    run: Run,
-    data: Data,
-    origins: Annotated[
-        int, typer.Option(help="Number of origins, evenly spaced over the unseen rows.")
-    ] = 10,
-    refit: Annotated[
-        int,
-        typer.Option(
-            help="Fit ridge and line again to all rows before an origin: at each (1), at every "
-            "n-th (n), or never (0)."
-        ),
-    ] = 0,
-    network: Annotated[
-        bool, typer.Option(help="Train the network again too, where ridge and line are. Slow.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="CSV file for the forecasts; only scores if not given."),
-    ] = None,
-) -> None:
-    """Forecast from several origins in the rows of DATA that were not used for training or
-    validation, each from the rows before it alone, and compare with the truth. Needs a forecaster.
-    """
-    from longstate.cli._runs import open_forecaster
-    from longstate.cli.show import show_backtest, working
-    from longstate.train import forecast_csv, read_csv
-
-    forecaster = open_forecaster(run, "backtest")
-    with working("backtest", origins) as show:
-        found = forecaster.backtest(
-            read_csv(data), origins=origins, refit=refit, network=network, show=show
-        )
-    show_backtest(found, forecaster.model.spec)
-    if out is not None:
-        text = forecast_csv(found.forecasts, forecaster.model.spec)
-        write_rows(text, len(found.forecasts), out)

@@ -24,6 +24,8 @@ from longstate.reports.memory import MemoryReport
 from longstate.train import Backtest, Forecaster, ForecastEvaluation, Progress
 from longstate.train._chosen import Chosen
 
+WORST = 5  # series that are shown
+
 
 @contextmanager
 def progress_bar(what: str = "training") -> Iterator[Callable[[Progress], None]]:
@@ -108,6 +110,14 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
         say(band.words())
     for sentence in (*e.verdict(), *e.notes):
         say(sentence)
+    if e.series:
+        worst = [one.cells() for one in e.series[:WORST]]
+        show_table(
+            "The series with the largest errors",
+            ("series", "values", "MSE", e.series[0].best),
+            worst,
+        )
+        say(e.by_series() or "")
 
 
 def show_backtest(found: Backtest, spec: ForecastSpec) -> None:
@@ -144,6 +154,9 @@ def show_forecaster(run: Path, forecaster: Forecaster) -> None:
         "targets": ", ".join(spec.targets),
         "covariates": ", ".join(spec.covariates) or "none",
         "known in advance": ", ".join((*spec.known, *spec.cycles)) or "none",
+        **({} if spec.id is None else {"series": f"{len(spec.series):,}, named by {spec.id}"}),
+        **({"static": ", ".join(spec.static)} if spec.static else {}),
+        **({"text": ", ".join(c.column for c in spec.categories)} if spec.categories else {}),
         "time": spec.times,
         "window, horizon, season": f"{spec.window}, {spec.horizon}, {spec.season} rows",
         "quantiles": ", ".join(f"{q:g}" for q in spec.quantiles) or "none",

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,9 @@ from longstate.errors import InputError, near
 
 if TYPE_CHECKING:
     from longstate.models import ForecastSpec
-    from longstate.stream import ForecastStream, Streamed
+    from longstate.stream import ForecastStream, PanelStream, Streamed
+
+SAVE_EVERY = 1.0  # seconds, for the state of a panel
 
 
 def stream(
@@ -39,34 +42,43 @@ def stream(
     Forecasts begin when a window is full. The first line may name the columns; otherwise they are
     those of the training, in this order: time, targets, covariates, columns known in advance. A
     line that cannot be read is skipped, with a message on standard error.
+
+    A forecaster of a panel reads the rows of all series, whose names are in its id column, and
+    keeps a window for each; --state is written once a second then, and at the end.
     """
     from longstate.cli._runs import open_forecast_model
-    from longstate.stream import ForecastStream
+    from longstate.stream import ForecastStream, PanelStream
 
     model = open_forecast_model(run, "stream")
-    forecasts = ForecastStream(model, adapt=adapt)
+    kind = ForecastStream if model.spec.id is None else PanelStream
+    forecasts = kind(model, adapt=adapt)
     if state is not None and state.exists():
         forecasts.load(state)
     write(_csv(_header(model.spec)) + "\n")
-    for line in forecast_lines(forecasts, input_lines(), state):
-        write(line + "\n")
+    try:
+        for line in forecast_lines(forecasts, input_lines(), state):
+            write(line + "\n")
+    finally:
+        if state is not None and model.spec.id is not None:
+            forecasts.save(state)
 
 
 def forecast_lines(
-    stream: "ForecastStream", lines: Iterable[bytes], state: Path | None = None
+    stream: "ForecastStream | PanelStream", lines: Iterable[bytes], state: Path | None = None
 ) -> Iterator[str]:
     """Lines of output for lines of input, one at a time.
 
     Args:
         stream: processes the rows.
         lines: of a CSV file.
-        state: file that is written after each row.
+        state: file that is written after each row; of a panel once a second, and at the end.
 
     Raises:
         InputError: the first line names columns, but not all that are needed.
     """
     spec = stream.spec
     names, first = list(spec.columns), True
+    pause, saved = 0.0 if spec.id is None else SAVE_EVERY, time.monotonic()
     for number, raw in enumerate(lines, start=1):
         try:
             cells = _cells(raw)
@@ -85,11 +97,13 @@ def forecast_lines(
             note(f"line {number}: {error}; skipped")
             continue
         finally:
-            if state is not None:
+            if state is not None and time.monotonic() - saved >= pause:
                 stream.save(state)
+                saved = time.monotonic()
         if streamed is not None:
             if streamed.note is not None:
-                note(f"line {number}: {streamed.note}")
+                of = "" if streamed.series is None else f"{streamed.series}: "
+                note(f"line {number}: {of}{streamed.note}")
             yield _csv(_values(streamed))
 
 
@@ -124,7 +138,7 @@ def _cells(raw: bytes) -> list[str]:
 
 
 def _header(spec: "ForecastSpec") -> list[str]:
-    names = [spec.time or "row"]
+    names = [*(() if spec.id is None else (spec.id,)), spec.time or "row"]
     for target in spec.targets:
         for suffix in ("", *(f"_q{level:g}" for level in spec.quantiles)):
             names += [f"{target}{suffix}_{step}" for step in range(1, spec.horizon + 1)]
@@ -133,7 +147,7 @@ def _header(spec: "ForecastSpec") -> list[str]:
 
 def _values(streamed: "Streamed") -> list[str]:
     point, quantiles = streamed.forecast
-    values = [streamed.origin]
+    values = [*(() if streamed.series is None else (streamed.series,)), streamed.origin]
     for j in range(point.shape[2]):
         values += [f"{x:.9g}" for x in point[0, :, j].tolist()]
         for k in range(quantiles.shape[3]):

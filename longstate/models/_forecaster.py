@@ -16,8 +16,12 @@ cross. Because the head starts at zero, training starts exactly at the line.
 Subtracting the last value is reversible instance normalisation (Kim et al. 2022) without the
 division; ridge regression after it is NLinear (Zeng et al. 2023) in closed form.
 
+In a panel, one model for many series, each series has its own mean and std. Static numbers and the
+embeddings of text columns are added to the input of the backbone at each row; the line does not
+read them. The embedding of a text that is not in the training is zero.
+
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar, q quantiles,
-d channels.
+d channels, a static numbers, e text columns.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +41,7 @@ from longstate.models._choice import Choice
 from longstate.models._elapsed import as_feature, steps_between
 from longstate.models._line import Forecast, Line, Window
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
-from longstate.models._scale import Scale
+from longstate.models._scale import Scale, Units
 from longstate.models._spec import ForecastSpec, ModelFacts
 from longstate.models._stack import Stack, repeat
 
@@ -68,7 +72,7 @@ class ForecastModel(nn.Module):
         super().__init__()
         self.spec = spec
         c, q = len(spec.targets), len(spec.quantiles)
-        self.scale = Scale(c, spec.transform)
+        self.scale = Scale(c, spec.transform, series=len(spec.series))
         self.covariate_scale = Scale(len(spec.covariates))
         self.known_scale = Scale(len(spec.known))
         self.line, self.ridge = Line(spec), Line(spec)
@@ -83,6 +87,15 @@ class ForecastModel(nn.Module):
         self.head = nn.Linear(d_model, c * (1 + q))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        if spec.static:
+            self.static_scale = Scale(len(spec.static))
+            self.static = nn.Linear(len(spec.static), d_model, bias=False)
+        if spec.categories:
+            self.embed = nn.ModuleList(
+                nn.Embedding(1 + len(one.levels), d_model, padding_idx=0) for one in spec.categories
+            )
+            for weight in self.embed.parameters():
+                nn.init.zeros_(weight)
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
@@ -132,7 +145,7 @@ class ForecastModel(nn.Module):
     def forward(self, window: Window, scaled: bool = False) -> Forecast:
         """The network's forecast, in the data's own units or in scaled units."""
         forecast = self.scaled(window)
-        return forecast if scaled else self.unscaled(forecast)
+        return forecast if scaled else self.unscaled(forecast, window)
 
     def chosen(self, window: Window, method: str | None = None) -> Forecast:
         """The forecast of the choice, in the data's own units; that of the network if there is no
@@ -146,7 +159,7 @@ class ForecastModel(nn.Module):
             InputError: there is no such method.
         """
         if self.choice is not None:
-            return self.unscaled(self.choice.forecast(self, window, method))
+            return self.unscaled(self.choice.forecast(self, window, method), window)
         if method not in (None, "network"):
             raise InputError(
                 f"this forecaster has no method {method!r}, because it was trained by an older "
@@ -154,14 +167,19 @@ class ForecastModel(nn.Module):
             )
         return self(window)
 
-    def unscaled(self, forecast: Forecast) -> Forecast:
+    def units(self, window: Window) -> Units:
+        """The scale of each window: its own in a panel."""
+        return self.scale.units if window.units is None else window.units
+
+    def unscaled(self, forecast: Forecast, window: Window) -> Forecast:
         """A forecast in scaled units as one in the data's own units, within the bounds."""
         point, quantiles = forecast
-        return Forecast(self.raw(point), self.raw(quantiles.movedim(-1, 0)).movedim(0, -1))
+        levels = self.raw(quantiles.movedim(-1, 0), window)
+        return Forecast(self.raw(point, window), levels.movedim(0, -1))
 
-    def raw(self, scaled: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+    def raw(self, scaled: Float[Tensor, "... c"], window: Window) -> Float[Tensor, "... c"]:
         """Convert scaled units to the data's own units, within the bounds."""
-        return self.bounded(self.scale.inverse(scaled))
+        return self.bounded(self.units(window).inverse(scaled))
 
     def bounded(self, x: Tensor) -> Tensor:
         """Values in the data's own units, moved into the bounds of the forecasts."""
@@ -217,13 +235,12 @@ class ForecastModel(nn.Module):
     def normalise(self, window: Window) -> tuple[Tensor, Tensor, Window]:
         """Last value (b, 1, c), window minus last value (b, w, c), and the scaled window."""
         dtype = self.line.weight.dtype
-        z = self.scale(window.target).to(dtype)
-        scaled = Window(
-            z,
-            window.observed,
-            self.covariate_scale(window.covariates).to(dtype),
-            self.known_scale(window.known).to(dtype),
-            window.calendar.to(dtype),
+        z = self.units(window).scale(window.target).to(dtype)
+        scaled = window._replace(
+            target=z,
+            covariates=self.covariate_scale(window.covariates).to(dtype),
+            known=self.known_scale(window.known).to(dtype),
+            calendar=window.calendar.to(dtype),
         )
         last = z[:, -1:]
         return last, z - last, scaled
@@ -240,8 +257,24 @@ class ForecastModel(nn.Module):
             dt, calendar = steps_between(calendar[..., 0], mask), as_feature(calendar)
         u = torch.cat([target, ahead, covariates, scaled.known, calendar], -1)
         u = self.encode(u.to(self.encode.weight.dtype))
+        u = self._labelled(u, scaled, w)
         y, _ = self.backbone(u, mask=mask, dt=dt)
         return self.head(y[:, w:]).to(x.dtype)
+
+    def _labelled(self, u: Tensor, window: Window, w: int) -> Tensor:
+        """The input of the backbone (b, w + h, d), with static numbers and embeddings added."""
+        if window.static is not None and self.spec.static:
+            numbers = self.static_scale(window.static).to(u.dtype)
+            u = u + self.static(numbers)[:, None]
+        if window.codes is None or not self.spec.categories:
+            return u
+        pairs = zip(self.spec.categories, self.embed, strict=True)
+        for codes, (one, embed) in zip(window.codes.unbind(-1), pairs, strict=True):
+            v = embed(codes)
+            if one.role == "covariate":
+                v = nn.functional.pad(v[:, :w], (0, 0, 0, v.shape[1] - w))
+            u = u + v
+        return u
 
 
 def _mask(observed: Bool[Tensor, "b w c"], horizon: int) -> Bool[Tensor, "b wh"] | None:

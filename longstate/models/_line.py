@@ -1,16 +1,16 @@
 """The input and the output of a forecast, and a line: a linear map from the one to the other.
 
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar, q quantiles,
-f features of a line.
+f features of a line, a static numbers, e text columns.
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from longstate.models._scale import AtLeastFloat32
+from longstate.models._scale import AtLeastFloat32, Units
 from longstate.models._spec import ForecastSpec
 
 
@@ -18,6 +18,12 @@ class Window(NamedTuple):
     """The input of a forecast, in the data's own units; float64, so that large values keep digits.
 
     Gaps in the target hold the last observed value and are False in `observed`.
+
+    Args:
+        units: of the series of each window, (b, 1, c), in a panel; None where one model has one
+            scale.
+        static: numbers that a series has once; None if there are none.
+        codes: of the text columns, 0 if unknown; None if there are none.
     """
 
     target: Float[Tensor, "b w c"]
@@ -25,6 +31,9 @@ class Window(NamedTuple):
     covariates: Float[Tensor, "b w p"]
     known: Float[Tensor, "b w+h k"]
     calendar: Float[Tensor, "b w+h m"]
+    units: Units | None = None
+    static: Float[Tensor, "b a"] | None = None
+    codes: Int[Tensor, "b w+h e"] | None = None
 
 
 class Forecast(NamedTuple):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from longstate.models._scale import Units
 from longstate.models._spec import ForecastSpec
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def strange_values(
     covariates: Float[np.ndarray, "n p"],
     known: Float[np.ndarray, "m k"],
     label: Callable[[int], str],
+    units: Units | None = None,
 ) -> list[str]:
     """A sentence for each column with values that are far from those of training, or beyond a bound
     of the forecasts; nan is no value.
@@ -32,6 +34,7 @@ def strange_values(
         model: knows mean and spread of the training part.
         target, covariates, known: rows of the data, in its own units.
         label: the time of a row.
+        units: scale of the targets in each row, in a panel; None: the model's.
     """
     spec, found = model.spec, []
     for scale, values, names in (
@@ -39,11 +42,16 @@ def strange_values(
         (model.covariate_scale, covariates, spec.covariates),
         (model.known_scale, known, spec.known),
     ):
-        middle = scale.inverse(torch.zeros(len(names), dtype=torch.float64)).numpy()
-        unit = scale.unit.numpy()
+        own = units if units is not None and scale is model.scale else scale.units
+        zero = torch.zeros(values.shape[1], dtype=torch.float64)
+        middle, unit = (
+            np.broadcast_to(x.numpy(), values.shape) for x in (own.inverse(zero), own.unit)
+        )
         for j, name in enumerate(names):
-            column, usual = values[:, j], f"{middle[j]:.4g} +- {unit[j]:.4g} in training"
-            far = np.abs(column - middle[j]) > FAR * unit[j]
+            column = values[:, j]
+            far = np.abs(column - middle[:, j]) > FAR * unit[:, j]
+            row = int(far.argmax()) if len(far) else 0
+            usual = f"{middle[row, j]:.4g} +- {unit[row, j]:.4g} in training" if far.any() else ""
             wrong = [(far, usual)]
             if scale is model.scale:
                 for word, bound, beyond in (

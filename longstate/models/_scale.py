@@ -7,10 +7,13 @@
 
 With a transform the mean of z is near the median of x and not at its mean.
 
-Axes: c channels, ... any others.
+A panel has these constants for each of its series.
+
+Axes: c channels, s series, ... any others.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -35,6 +38,50 @@ class AtLeastFloat32(nn.Module):
         return self
 
 
+class Units(NamedTuple):
+    """The constants of a scale, float64; they broadcast with the values.
+
+    Args:
+        mean, std: of f(x).
+        unit: standard deviation of x itself.
+        power, shift: of the transform; None without one.
+    """
+
+    mean: Tensor
+    std: Tensor
+    unit: Tensor
+    power: Tensor | None = None
+    shift: Tensor | None = None
+
+    def each(self, of: Callable[[Tensor], Tensor]) -> "Units":
+        """The same function of all constants, such as an index."""
+        mean, std, unit, power, shift = self
+        if power is None or shift is None:
+            return Units(of(mean), of(std), of(unit))
+        return Units(of(mean), of(std), of(unit), of(power), of(shift))
+
+    def scale(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        """z, float32."""
+        return ((self.f(x) - self.mean) / self.std).float()
+
+    def inverse(self, z: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        """x, float64."""
+        f = z * self.std + self.mean
+        if self.power is None or self.shift is None:
+            return f
+        power = self.power.clamp_min(SMALLEST)
+        x = (power * f + 1).clamp_min(0) ** (1 / power)
+        return torch.where(self.power == 0, f.exp(), x) - self.shift
+
+    def f(self, x: Tensor) -> Tensor:
+        """The transform alone."""
+        if self.power is None or self.shift is None:
+            return x
+        y = torch.maximum(x + self.shift, SMALLEST * self.unit.clamp_max(1))
+        power = self.power.clamp_min(SMALLEST)
+        return torch.where(self.power == 0, y.log(), (y**power - 1) / power)
+
+
 class Scale(nn.Module):
     """Scaling by mean and standard deviation of the training part, in float64.
 
@@ -43,6 +90,7 @@ class Scale(nn.Module):
     Args:
         channels: c.
         transform: one of `TRANSFORMS`.
+        series: s, of a panel, each with its own constants (s, c); 0 for no panel.
     """
 
     mean: Tensor
@@ -51,14 +99,15 @@ class Scale(nn.Module):
     shift: Tensor
     raw_std: Tensor
 
-    def __init__(self, channels: int, transform: str = "none"):
+    def __init__(self, channels: int, transform: str = "none", *, series: int = 0):
         super().__init__()
         self.transform = transform
-        self.register_buffer("mean", torch.zeros(channels, dtype=torch.float64))
-        self.register_buffer("std", torch.ones(channels, dtype=torch.float64))
+        shape = (series, channels) if series else (channels,)
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(shape, dtype=torch.float64))
         if transform != "none":
             for name in ("power", "shift", "raw_std"):
-                self.register_buffer(name, torch.ones(channels, dtype=torch.float64))
+                self.register_buffer(name, torch.ones(shape, dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scale":
         """Moves, but stays in float64: large values have their digits there."""
@@ -66,28 +115,30 @@ class Scale(nn.Module):
         return self
 
     @property
-    def unit(self) -> Float[Tensor, " c"]:
+    def unit(self) -> Float[Tensor, "*s c"]:
         """Standard deviation of x itself over the training part."""
         return self.std if self.transform == "none" else self.raw_std
 
+    @property
+    def units(self) -> Units:
+        plain = self.transform == "none"
+        more = (None, None) if plain else (self.power, self.shift)
+        return Units(self.mean, self.std, self.unit, *more)
+
     def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
-        return ((self._f(x) - self.mean) / self.std).float()
+        return self.units.scale(x)
 
     def inverse(self, z: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         """x, float64."""
-        f = z * self.std + self.mean
-        if self.transform == "none":
-            return f
-        power = self.power.clamp_min(SMALLEST)
-        x = (power * f + 1).clamp_min(0) ** (1 / power)
-        return torch.where(self.power == 0, f.exp(), x) - self.shift
+        return self.units.inverse(z)
 
-    def _f(self, x: Tensor) -> Tensor:
-        if self.transform == "none":
-            return x
-        y = torch.maximum(x + self.shift, SMALLEST * self.raw_std.clamp_max(1))
-        power = self.power.clamp_min(SMALLEST)
-        return torch.where(self.power == 0, y.log(), (y**power - 1) / power)
+    def take(self, units: Units) -> None:
+        """Set all constants."""
+        own = [self.mean, self.std]
+        own += [] if self.transform == "none" else [self.raw_std, self.power, self.shift]
+        given = [x for x in (*units[:2], *(units[2:] if len(own) > 2 else ())) if x is not None]
+        for buffer, value in zip(own, given, strict=True):
+            buffer.copy_(value)
 
     def set(self, mean: Tensor, std: Tensor) -> None:
         self.mean.copy_(mean)
@@ -109,7 +160,7 @@ class Scale(nn.Module):
             self.shift.copy_(torch.where(positive, torch.zeros_like(base), 1 - base))
             powers = [_power(column) for column in (x + self.shift).T]
             self.power.copy_(torch.tensor(powers if self.transform == "box-cox" else 0.0))
-        f = self._f(x)
+        f = self.units.f(x)
         self.set(f.mean(0), f.std(0, correction=0))
 
 

@@ -1,7 +1,7 @@
 """The description of a forecaster: columns, lengths, the time step."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,21 @@ MOST_ROWS = 10**9  # of a window, a horizon or a season
 LARGEST = 1e100  # largest allowed value, so that sums of squares stay finite
 # Number of harmonics of each cycle. Few suffice: the window shows the detailed shape of a day.
 CYCLES = {"day": (DAY, 3), "week": (WEEK, 3), "year": (YEAR, 2)}
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of text, which the network reads by an embedding.
+
+    Args:
+        column: its name.
+        role: "static" and "known" columns are read for the future too; "covariate" ones up to now.
+        levels: the texts of the training, with the codes 1, 2 and so on; others have the code 0.
+    """
+
+    column: str
+    role: Literal["static", "known", "covariate"]
+    levels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,9 @@ class ForecastSpec:
             that did not write it.
         lower, upper: bounds of every forecast. None: no bound.
         transform: applied to the targets before scaling: "none", "log1p" or "box-cox".
+        id: the column that names the series, in a panel. series: those of the training.
+        static: columns of numbers that a series has once.
+        categories: columns of text.
 
     Raises:
         InputError: a value is out of its range.
@@ -55,12 +73,18 @@ class ForecastSpec:
     lower: float | None = None
     upper: float | None = None
     transform: str = "none"
+    id: str | None = None
+    series: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+    categories: tuple[Category, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("window", "horizon", "season"):
             value = getattr(self, name)
             expect(1 <= value <= MOST_ROWS, f"{name} must be 1 to {MOST_ROWS:,} rows; got {value}")
-        columns = (*self.targets, *self.covariates, *self.known)
+        columns = (*self.targets, *self.covariates, *self.known, *self.static)
+        expect((self.id is None) == (not self.series), "series must be there where id is")
+        expect(len(set(self.series)) == len(self.series), "series must not name one twice")
         expect(len(self.targets) > 0, "targets must name at least one column")
         expect(len(set(self.targets)) == len(self.targets), "targets must not name a column twice")
         expect(self.time not in columns, f"the time {self.time!r} is also another column")
@@ -105,10 +129,16 @@ class ForecastSpec:
         return spec
 
     @property
+    def reads_ahead(self) -> bool:
+        """Whether a forecast needs rows of the future."""
+        return bool(self.known) or any(one.role == "known" for one in self.categories)
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that is read, the time first."""
-        time = () if self.time is None else (self.time,)
-        return (*time, *self.targets, *self.covariates, *self.known)
+        """Every column that is read; the id and the time first."""
+        first = tuple(name for name in (self.id, self.time) if name is not None)
+        texts = tuple(c.column for c in self.categories if c.column != self.id)
+        return (*first, *self.targets, *self.covariates, *self.known, *self.static, *texts)
 
     @property
     def times(self) -> str:

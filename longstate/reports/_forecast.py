@@ -18,6 +18,8 @@ from longstate.train._chosen import Chosen
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._history import TrainingHistory
 
+WORST = 10  # series in the table
+
 
 @dataclass(frozen=True)
 class ForecastReport:
@@ -74,7 +76,8 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
 
 def render(report: ForecastReport) -> str:
     """The page as HTML."""
-    sections = [_header(report), _scores(report), _choice(report.choice), _examples(report)]
+    sections = [_header(report), _scores(report), _choice(report.choice), _series(report)]
+    sections += [_examples(report)]
     sections += [figures.training_section(report.history), _memory(report)]
     said, set_ = report.notes, report.configuration
     sections += [run_facts("About the data", said, set_, report.environment), _footer()]
@@ -155,6 +158,29 @@ def _choice(choice: Chosen | None) -> Markup | None:
         table(head, [p.cells() for p in parts], 0),
         *(element("p", sentence, class_="note") for sentence in choice.sentences()),
     )
+
+
+def _series(report: ForecastReport) -> Markup | None:
+    e = report.evaluation
+    if not e.series:
+        return None
+    head = ("series", "true values", "squared error", e.series[0].best)
+    return element(
+        "section",
+        element("h2", "Errors by series"),
+        element("p", e.by_series() or ""),
+        table(head, [one.cells() for one in e.series[:WORST]]),
+        element(
+            "p",
+            f"The series with the largest errors of the model{_most(len(e.series))}, each in units "
+            "of its own standard deviation.",
+            class_="note",
+        ),
+    )
+
+
+def _most(series: int) -> str:
+    return f", {WORST} of {series:,}" if series > WORST else ""
 
 
 def _change(model: float, other: float) -> str:

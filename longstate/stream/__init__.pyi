@@ -3,6 +3,7 @@ from longstate.stream._batch import join as join
 from longstate.stream._batch import select as select
 from longstate.stream._forecast import ForecastStream as ForecastStream
 from longstate.stream._forecast import Streamed as Streamed
+from longstate.stream._panel import PanelStream as PanelStream
 from longstate.stream._saving import load_state as load_state
 from longstate.stream._saving import save_state as save_state
 from longstate.stream._stream import Snapshot as Snapshot

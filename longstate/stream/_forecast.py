@@ -27,12 +27,13 @@ from longstate.errors import InputError
 from longstate.models import Calendar, Forecast, ForecastModel, Window
 from longstate.models._calendar import HOLIDAY_RUN, ROWS
 from longstate.models._remarks import strange_values, unseen_columns
-from longstate.models._time_text import read_one, texts
+from longstate.models._scale import Scale, Units
+from longstate.models._time_text import texts
 from longstate.stream._adaptive import Adaptive
-from longstate.stream._forecast_saving import load_rows, save_rows
+from longstate.stream._forecast_saving import Kept, load_rows, save_rows
 from longstate.stream._identity import describe
-from longstate.stream._row import Row, number
-from longstate.stream._row_times import row_times
+from longstate.stream._row import Row, gap, row_of
+from longstate.stream._row_times import window_of
 
 MOST_HOLIDAYS = 4096
 MOST_NOTES = 16  # that wait for the next forecast
@@ -47,11 +48,13 @@ class Streamed(NamedTuple):
         forecast: b = 1.
         note: sentences about missing rows of the window, columns without a value in it, and values
             that are unlike those of training; None if there are none.
+        series: of a panel.
     """
 
     origin: str
     forecast: Forecast
     note: str | None = None
+    series: str | None = None
 
 
 class ForecastStream:
@@ -61,14 +64,25 @@ class ForecastStream:
         model: in evaluation mode.
         adapt: rate at which the quantiles follow the truth as it arrives, such as 0.01; 0 gives
             the quantiles of `Forecaster.predict`.
+        series: the series of a panel; one that was not in the training gets the scale of its
+            window.
 
     Raises:
         InputError: the rate is not from 0 to 1.
     """
 
-    def __init__(self, model: ForecastModel, *, adapt: float = 0.0):
+    def __init__(self, model: ForecastModel, *, adapt: float = 0.0, series: str | None = None):
         self.model, self.spec = model.eval(), model.spec
+        if (series is None) != (self.spec.id is None):
+            raise InputError("a stream of a panel needs a series; PanelStream has one for each")
+        self._units: Units | None = model.scale.units
+        if series is not None:
+            known = series in self.spec.series
+            at = self.spec.series.index(series) if known else 0
+            self._units = model.scale.units.each(lambda x: x[at]) if known else None
         self._adaptive = Adaptive(self.spec, adapt)
+        self._static_mean = model.static_scale.mean.numpy() if self.spec.static else np.zeros(0)
+        self._is_static = np.array([c.role == "static" for c in self.spec.categories], dtype=bool)
         self._past: deque[Row] = deque(maxlen=self.spec.window)
         self._future: deque[Row] = deque()
         self._doubtful: Row | None = None
@@ -92,10 +106,11 @@ class ForecastStream:
             InputError: a column is missing or not a number, the time does not fit, or no row of the
                 window but the last is observed. The stream can be used further.
         """
-        row = self._parse(values)
+        before = self._past[-1].time if self._past else None
+        row = row_of(self.spec, self._calendar, values, before)
         if self._calendar.even and row.time is not None:
             row = self._on_grid(row)
-        future = bool(self.spec.known) and not row.observed.any()
+        future = self.spec.reads_ahead and not row.observed.any()
         if not future:
             self._settle_doubt(row)
         self._check_time(row, self._future[-1] if self._future and future else None, future)
@@ -104,7 +119,7 @@ class ForecastStream:
             due = len(self._future) == self.spec.horizon
         else:
             self._push_past(row)
-            due = not self.spec.known or len(self._future) >= self.spec.horizon
+            due = not self.spec.reads_ahead or len(self._future) >= self.spec.horizon
         if not due or len(self._past) < self.spec.window:
             return None
         forecast, lacks = self.model.checked(self._window())
@@ -123,8 +138,7 @@ class ForecastStream:
         """Write the rows that are kept, atomically, so that the stream can continue later."""
         if self._identity is None:
             self._identity = describe(self.model)
-        more, kept = self._adaptive.tensors(), self._kept()
-        save_rows(path, self._identity, self._calendar, self._count, self._since, kept, more)
+        save_rows(path, self._identity, self.packed())
 
     def load(self, path: str | Path) -> None:
         """Continue from a file of `save`, written by a stream of the same model.
@@ -132,36 +146,24 @@ class ForecastStream:
         Raises:
             InputError: the file is missing, damaged, or of another model. The stream is unchanged.
         """
-        calendar, count, since, rows, tensors = load_rows(path, self.model)
-        self._adaptive.load(tensors)
-        self._calendar, self._count, self._since = calendar, count, since
-        self._past = deque((Row(*r) for r in rows["past"]), maxlen=self.spec.window)
-        self._future = deque(Row(*r) for r in rows["future"])
-        self._doubtful = Row(*rows["doubtful"][0]) if rows["doubtful"] else None
+        self.take(load_rows(path, self.model))
+
+    def packed(self) -> Kept:
+        """Everything that the next forecast needs of this stream."""
+        more, kept = self._adaptive.tensors(), self._kept()
+        return Kept(self._calendar, self._count, self._since, kept, more)
+
+    def take(self, found: Kept) -> None:
+        """The inverse of `packed`."""
+        self._adaptive.load(found.tensors)
+        self._calendar, self._count, self._since = found.calendar, found.number, found.since
+        self._past = deque((Row(*r) for r in found.rows["past"]), maxlen=self.spec.window)
+        self._future = deque(Row(*r) for r in found.rows["future"])
+        self._doubtful = Row(*found.rows["doubtful"][0]) if found.rows["doubtful"] else None
 
     def _kept(self) -> dict[str, list[Row]]:
         doubtful = [] if self._doubtful is None else [self._doubtful]
         return {"past": [*self._past], "future": [*self._future], "doubtful": doubtful}
-
-    def _parse(self, values: Mapping[str, str | float]) -> Row:
-        spec = self.spec
-        numbers = {}
-        for name in (*spec.targets, *spec.covariates, *spec.known):
-            if name not in values:
-                raise InputError(f"there is no column {name!r} in the row")
-            numbers[name] = number(name, values[name])
-        time = None
-        if spec.time is not None:
-            raw = str(values.get(spec.time, ""))
-            before = self._past[-1].time if self._past else None
-            time = read_one(self._calendar, raw, before)
-            if time is None:
-                raise InputError(f"the time column {spec.time!r} holds {raw[:60]!r}, not a date")
-        target, covariates, known = (
-            np.array([numbers[n] for n in names])
-            for names in (spec.targets, spec.covariates, spec.known)
-        )
-        return Row(time, target, ~np.isnan(target), covariates, known)
 
     def _on_grid(self, row: Row) -> Row:
         stamps = pd.Index([row.time])
@@ -238,28 +240,30 @@ class ForecastStream:
                 self._calendar = replace(self._calendar, holidays=recent)
             return
         for time in self._calendar.at(np.arange(max(first + 1, last - self.spec.window), last)):
-            self._append(self._gap(time))
-
-    def _gap(self, time: Any) -> Row:
-        nothing = [np.full(len(n), np.nan) for n in (self.spec.targets, self.spec.covariates)]
-        known = np.full(len(self.spec.known), np.nan)
-        return Row(time, nothing[0], np.zeros(len(nothing[0]), dtype=bool), nothing[1], known)
+            self._append(gap(self.spec, time))
 
     def _append(self, row: Row) -> None:
         announced = self._future.popleft() if self._future else None
         if announced is not None:
-            row = row._replace(known=np.where(np.isnan(row.known), announced.known, row.known))
+            row = row._replace(
+                known=np.where(np.isnan(row.known), announced.known, row.known),
+                codes=np.where(row.codes == 0, announced.codes, row.codes),
+            )
         self._observe(row)
         self._adaptive.row(torch.from_numpy(row.target), torch.from_numpy(row.observed))
         held = self._past[-1] if self._past else None
         covariates = self.model.covariate_scale.mean if held is None else held.covariates
         known = self.model.known_scale.mean if held is None else held.known
+        static = self._static_mean if held is None else held.static
+        codes = row.codes if held is None else held.codes
         target = row.target if held is None else np.where(row.observed, row.target, held.target)
         self._past.append(
             row._replace(
                 target=target,
                 covariates=np.where(np.isnan(row.covariates), covariates, row.covariates),
                 known=np.where(np.isnan(row.known), known, row.known),
+                static=np.where(np.isnan(row.static), static, row.static),
+                codes=np.where(self._is_static & (row.codes == 0), codes, row.codes),
             )
         )
         self._count += 1
@@ -272,23 +276,21 @@ class ForecastStream:
             self._since[name] = self._since.get(name, 0) + 1 if np.isnan(value) else 0
         target, covariates, known = (x[None] for x in values)
         self._notes += strange_values(
-            self.model, target, covariates, known, lambda _: self._label(row, self._count)
+            self.model,
+            target,
+            covariates,
+            known,
+            lambda _: self._label(row, self._count),
+            self._units or Units(*torch.tensor([0.0, 1.0, torch.inf]).unbind()),
         )
 
     def _window(self) -> Window:
-        past, h = self._past, self.spec.horizon
-        ahead = [row.known for row in list(self._future)[:h]] if self.spec.known else []
-        known = np.zeros((self.spec.window + h, 0))
-        if self.spec.known:
-            known = np.stack([*(r.known for r in past), *ahead])
-        return Window(
-            target=_tensor(np.stack([r.target for r in past])),
-            observed=_tensor(np.stack([r.observed for r in past])),
-            covariates=_tensor(np.stack([r.covariates for r in past])),
-            known=_tensor(known),
-            calendar=_tensor(row_times(self.spec, self._calendar, past, self._future)),
-        )
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array)[None]
+        window = window_of(self.spec, self._calendar, self._past, self._future)
+        if self.spec.id is None:
+            return window
+        units = self._units
+        if units is None:
+            scale = Scale(len(self.spec.targets), self.spec.transform)
+            scale.fit(window.target[0], self.spec.lower)
+            units = scale.units
+        return window._replace(units=units.each(lambda x: x[None, None]))

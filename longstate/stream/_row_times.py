@@ -1,12 +1,13 @@
-"""The features of the times of a window and its horizon, from rows that arrived."""
+"""The window of a forecast and the features of its times, from rows that arrived."""
 
 from collections.abc import Collection
 from itertools import islice
 
 import numpy as np
 import pandas as pd
+import torch
 
-from longstate.models import Calendar, ForecastSpec
+from longstate.models import Calendar, ForecastSpec, Window
 from longstate.models._elapsed import from_last_row
 from longstate.models._spec import calendar_features
 from longstate.models._time_text import passed
@@ -34,3 +35,39 @@ def row_times(
     if spec.irregular:
         return from_last_row(passed(stamps)[None, :, None], w, calendar)[0]
     return calendar_features(calendar.wall_clock(stamps), spec.cycles, w + h)
+
+
+def window_of(
+    spec: ForecastSpec, calendar: Calendar, past: Collection[Row], future: Collection[Row]
+) -> Window:
+    """The input of a forecast, b = 1; the scale of a series of a panel is not set.
+
+    Args:
+        spec, calendar, past, future: as in `row_times`.
+    """
+    h = spec.horizon
+    ahead = list(islice(future, h)) if spec.reads_ahead else []
+    known, codes = np.zeros((spec.window + h, 0)), None
+    if spec.known:
+        known = np.stack([row.known for row in (*past, *ahead)])
+    if spec.categories:
+        codes = np.zeros((spec.window + h, len(spec.categories)), dtype=np.int64)
+        codes[: spec.window + len(ahead)] = [row.codes for row in (*past, *ahead)]
+        last = codes[spec.window - 1]
+        for j, one in enumerate(spec.categories):
+            if one.role == "static":
+                codes[:, j] = last[j]
+    last_row = list(past)[-1]
+    return Window(
+        target=_tensor(np.stack([row.target for row in past])),
+        observed=_tensor(np.stack([row.observed for row in past])),
+        covariates=_tensor(np.stack([row.covariates for row in past])),
+        known=_tensor(known),
+        calendar=_tensor(row_times(spec, calendar, past, future)),
+        static=_tensor(last_row.static) if spec.static else None,
+        codes=None if codes is None else _tensor(codes),
+    )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array)[None]

@@ -5,6 +5,7 @@ from longstate.train._evaluation import Coverage as Coverage
 from longstate.train._evaluation import Example as Example
 from longstate.train._evaluation import ForecastEvaluation as ForecastEvaluation
 from longstate.train._evaluation import Score as Score
+from longstate.train._evaluation import SeriesScore as SeriesScore
 from longstate.train._forecast import Forecaster as Forecaster
 from longstate.train._forecast_frame import forecast_csv as forecast_csv
 from longstate.train._history import Evaluated as Evaluated

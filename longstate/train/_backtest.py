@@ -22,8 +22,8 @@ from longstate.models._time_text import present
 from longstate.train._baselines import fit_linear, last_value, seasonal_naive
 from longstate.train._choice import refit_to, rolling
 from longstate.train._folds import folds
-from longstate.train._forecast_task import check_size
 from longstate.train._origin import cut
+from longstate.train._scaling import check_size
 from longstate.train._table import Table
 from longstate.train._windows import Batch, Split, Windows
 
@@ -145,7 +145,7 @@ def _forecast(model: ForecastModel, batch: Batch, *, refitted: bool) -> Forecast
         return model(batch.window)
     fitted = model.choice.fitted(model, refitted=refitted)
     parts = model.choice.parts(model, batch.window, fitted, network=model.choice.reads_network())
-    return model.unscaled(model.choice.of_parts(parts, fitted, None))
+    return model.unscaled(model.choice.of_parts(parts, fitted, None), batch.window)
 
 
 def _add(

@@ -44,7 +44,8 @@ def seasonal_naive(windows: Windows, batch: Batch) -> Tensor:
     season = windows.spec.season
     steps = np.arange(windows.spec.horizon)
     rows = batch.rows[:, None] + steps % season - season
-    return torch.from_numpy(windows.table.target[np.maximum(rows, 0)])
+    first = windows.places.firsts[windows.places.of(batch.rows)]
+    return torch.from_numpy(windows.table.target[np.maximum(rows, first[:, None])])
 
 
 class Fold(NamedTuple):

@@ -26,8 +26,8 @@ from longstate.models._line import Line
 from longstate.train._baselines import Linear
 from longstate.train._chosen import Chosen, Part
 from longstate.train._folds import ENOUGH, independent
-from longstate.train._forecast_task import check_size
 from longstate.train._moments import Moments, sums_of
+from longstate.train._scaling import check_size, pairs, row_units
 from longstate.train._table import Table
 from longstate.train._weights import best_share, conformal, effective, simplex
 from longstate.train._windows import Split, Windows
@@ -77,7 +77,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     refit = refit and _is_usable(model, table)
     choice = model.choice = Choice(model.spec, refitted=refit)
     choice.smoothing.copy_(linear.weights)
-    _set_units(choice, model, table.target, parts)
+    _set_units(choice, model, table, parts)
     every, last = rolling(model, linear)
     weight = simplex(every.point, [*choice.available[:NETWORK], False], every.count)
     share, gain, noise = 0.0, None, None
@@ -142,7 +142,7 @@ def refit_to(
 def _is_usable(model: ForecastModel, table: Table) -> bool:
     """Whether all rows have values that can be used; `evaluate` refuses others by name."""
     try:
-        check_size(model, table, table.rows)
+        check_size(model, table, table.span)
     except InputError:
         return False
     return True
@@ -182,7 +182,8 @@ def _errors(
     for part in np.array_split(indices, -(-len(indices) // 128)):
         batch = windows.batch(part)
         points, offsets, step = choice.parts(model, batch.window, fitted, network=network)
-        truth = torch.where(batch.present, model.scale(batch.future), torch.nan)
+        truth = model.units(batch.window).scale(batch.future)
+        truth = torch.where(batch.present, truth, torch.nan)
         found.append((truth - points, offsets, step))
     errors, distances, steps = zip(*found, strict=True)
     return Errors(
@@ -218,12 +219,18 @@ def _more(
     return [a + b for a, b in zip(moments, more, strict=True)]
 
 
-def _set_units(choice: Choice, model: ForecastModel, target: np.ndarray, parts: Split) -> None:
+def _set_units(choice: Choice, model: ForecastModel, table: Table, parts: Split) -> None:
     """Mean absolute step of the training part in scaled units; and mean absolute seasonal
-    difference of training and validation over the standard deviation, for MASE."""
-    scaled = model.scale(torch.from_numpy(np.array(target[: parts.train])))
-    choice.usual_step.copy_(scaled.diff(dim=0).abs().mean(0).clamp_min(1e-12))
-    seen = target[: parts.validation]
-    season = model.spec.season if model.spec.season < len(seen) else 1
-    error = torch.from_numpy(np.abs(seen[season:] - seen[:-season]).mean(0)) / model.scale.unit
-    choice.naive_error.copy_(error.clamp_min(1e-12))
+    difference of training and validation over the standard deviation, for MASE. Means over all
+    series of a panel."""
+    rows, units = pairs(table, 1, parts.train), row_units(model, table)
+    target = torch.from_numpy(np.array(table.target))
+    scaled = units.scale(target)
+    choice.usual_step.copy_((scaled[rows] - scaled[rows - 1]).abs().mean(0).clamp_min(1e-12))
+    season = model.spec.season if model.spec.season < parts.validation else 1
+    rows = pairs(table, season, parts.validation)
+    if not len(rows):
+        season, rows = 1, pairs(table, 1, parts.validation)
+    error = (target[rows] - target[rows - season]).abs()
+    error = error / units.unit.expand_as(target)[rows]
+    choice.naive_error.copy_(error.mean(0).clamp_min(1e-12))

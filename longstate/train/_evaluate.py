@@ -14,8 +14,16 @@ from torch import Tensor
 from longstate.models import Forecast, ForecastModel
 from longstate.models._choice import PARTS
 from longstate.train._baselines import last_value, seasonal_naive
-from longstate.train._evaluation import Band, Coverage, Example, ForecastEvaluation, Score
-from longstate.train._forecast_task import check_size, pinball
+from longstate.train._evaluation import (
+    Band,
+    Coverage,
+    Example,
+    ForecastEvaluation,
+    Score,
+    SeriesScore,
+)
+from longstate.train._forecast_task import pinball
+from longstate.train._scaling import check_size
 from longstate.train._windows import Batch, Windows
 
 OLD_METHODS = ("model", "last value", "seasonal naive", "ridge")  # where there is no choice
@@ -44,23 +52,26 @@ def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecas
     choice = model.choice
     if choice is None:
         point, quantiles = model(batch.window)
-        points |= {"model": point, "ridge": model.raw(model.scaled_ridge(batch.window))}
+        points |= {
+            "model": point,
+            "ridge": model.raw(model.scaled_ridge(batch.window), batch.window),
+        }
         return _Forecasts(points, quantiles, quantiles)
     fitted = choice.fitted(model)
     parts = choice.parts(model, batch.window, fitted)
     chosen = choice.of_parts(parts, fitted, None)
-    point, quantiles = model.unscaled(chosen)
+    point, quantiles = model.unscaled(chosen, batch.window)
     before = Forecast(chosen.point, (chosen.point[..., None] + parts.offsets).sort(dim=-1).values)
     points["model"] = point
     new = {name: part for name, part in zip(PARTS, parts.points, strict=True) if name not in points}
-    points |= {name: model.raw(part) for name, part in new.items()}
-    return _Forecasts(points, quantiles, model.unscaled(before).quantiles)
+    points |= {name: model.raw(part, batch.window) for name, part in new.items()}
+    return _Forecasts(points, quantiles, model.unscaled(before, batch.window).quantiles)
 
 
 class _Sums:
-    """Running sums over windows and targets, per step of the horizon."""
+    """Running sums over windows and targets, per step of the horizon; and per series."""
 
-    def __init__(self, model: ForecastModel):
+    def __init__(self, model: ForecastModel, series: tuple[str, ...]):
         spec = model.spec
         horizon, levels = spec.horizon, len(spec.quantiles)
 
@@ -69,6 +80,8 @@ class _Sums:
 
         self.model = model
         self.methods = OLD_METHODS if model.choice is None else ("model", *PARTS)
+        self.names, self.values = series, zeros(len(series))
+        self.by_series = {m: zeros(len(series)) for m in self.methods}
         self.count = zeros(horizon)
         self.squared = {m: zeros(horizon) for m in self.methods}
         self.absolute = {m: zeros(horizon) for m in self.methods}
@@ -79,12 +92,16 @@ class _Sums:
 
     def add(self, windows: Windows, batch: Batch) -> None:
         model, y, present = self.model, batch.future, batch.present.double()
-        found, unit = _forecasts(model, windows, batch), model.scale.unit
+        found, unit = _forecasts(model, windows, batch), model.units(batch.window).unit
         self.count += present.sum((0, 2))
+        series = torch.from_numpy(windows.places.of(batch.rows))
+        self.values.index_add_(0, series, present.sum((1, 2)))
         for method in self.methods:
             point = found.points[method]
             error = (point - y) / unit
-            self.squared[method] += (present * error**2).sum((0, 2))
+            squared = present * error**2
+            self.squared[method] += squared.sum((0, 2))
+            self.by_series[method].index_add_(0, series, squared.sum((1, 2)))
             self.absolute[method] += (present * error.abs()).sum((0, 2))
             if model.choice is not None:
                 self.naive[method] += float(
@@ -117,6 +134,23 @@ class _Sums:
             smape=self.relative[method] / count,
             crps=mae if crps is None else crps,
         )
+
+    def series(self) -> tuple[SeriesScore, ...]:
+        """The largest error of the model first."""
+        simple = [m for m in self.methods if m not in ("model", "network")]
+        best = min(simple, key=lambda m: float(self.squared[m].sum()))
+        seen = torch.nonzero(self.values).flatten().tolist()
+        found = [
+            SeriesScore(
+                self.names[i],
+                int(self.values[i]),
+                float(self.by_series["model"][i] / self.values[i]),
+                best,
+                float(self.by_series[best][i] / self.values[i]),
+            )
+            for i in seen
+        ]
+        return tuple(sorted(found, key=lambda one: -one.mse))
 
     def coverage(self, i: int, level: float) -> Coverage:
         return Coverage(
@@ -156,12 +190,14 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
     """
     model.eval()
     spec = model.spec
-    sums = _Sums(model)
-    check_size(model, windows.table, windows.table.rows)
+    sums = _Sums(model, windows.places.names)
+    check_size(model, windows.table, windows.table.span)
     for batch in windows.batches(128):
         sums.add(windows, batch)
     picked = np.unique(np.linspace(0, len(windows) - 1, examples).round().astype(int))
-    first, last = int(windows.origins[0]), int(windows.origins[-1]) + spec.horizon - 1
+    at = windows.places.position[windows.origins]
+    first = int(windows.origins[at.argmin()])
+    last = int(windows.origins[at.argmax()]) + spec.horizon - 1
     return ForecastEvaluation(
         targets=spec.targets,
         horizon=spec.horizon,
@@ -175,6 +211,7 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         notes=windows.table.notes,
         examples=tuple(e for i in picked for e in _examples(model, windows, int(i))),
         bands=sums.bands(),
+        series=() if windows.table.panel is None else sums.series(),
     )
 
 
@@ -187,9 +224,11 @@ def _examples(model: ForecastModel, windows: Windows, index: int) -> list[Exampl
     past = torch.where(batch.window.observed, batch.window.target, torch.nan)[0, -kept:]
     truth = torch.where(batch.present, batch.future, torch.nan)[0]
     rows = range(origin - kept, origin + spec.horizon)
+    places = windows.places
+    of = places.names[int(places.of(batch.rows)[0])]
     return [
         Example(
-            target=name,
+            target=f"{name} of {of}" if windows.table.panel else name,
             times=tuple(windows.table.label(row) for row in rows),
             past=tuple(past[:, j].tolist()),
             truth=tuple(truth[:, j].tolist()),

@@ -89,6 +89,27 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class SeriesScore:
+    """The errors on one series of a panel, in units of its own standard deviation.
+
+    Args:
+        name: its id. values: number of scored true values.
+        mse: of the model. best: the simple method with the least error on all series together.
+        best_mse: its error on this series.
+    """
+
+    name: str
+    values: int
+    mse: float
+    best: str
+    best_mse: float
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Name, number of values and both errors, as the cells of a table."""
+        return self.name, f"{self.values:,}", score(self.mse), score(self.best_mse)
+
+
+@dataclass(frozen=True)
 class Example:
     """One window with the forecasts of all methods, in the data's own units.
 
@@ -123,6 +144,7 @@ class ForecastEvaluation:
         notes: sentences about corrections of the data.
         bands: how often the truth was in each band, the widest first.
         chosen: methods and weights of the model, in words.
+        series: errors on each series of a panel, the largest first; empty for a single series.
     """
 
     targets: tuple[str, ...]
@@ -138,6 +160,20 @@ class ForecastEvaluation:
     notes: tuple[str, ...] = ()
     bands: tuple[Band, ...] = ()
     chosen: str = ""
+    series: tuple[SeriesScore, ...] = ()
+
+    def by_series(self) -> str | None:
+        """How the errors are spread over the series of a panel."""
+        if not self.series:
+            return None
+        better = sum(one.mse < one.best_mse for one in self.series)
+        best = self.series[0].best
+        middle = sorted(one.mse for one in self.series)[len(self.series) // 2]
+        return (
+            f"The squared error of the {len(self.series):,} series is from "
+            f"{score(self.series[-1].mse)} to {score(self.series[0].mse)}, the median "
+            f"{score(middle)}; on {better:,} of them the model is better than {best}."
+        )
 
     def score(self, method: str) -> Score:
         return next(s for s in self.scores if s.method == method)
@@ -180,6 +216,7 @@ class ForecastEvaluation:
                 "examples": tuple(_example(e) for e in raw["examples"]),
                 "notes": tuple(raw.get("notes", ())),
                 "bands": tuple(Band(**b) for b in raw.get("bands", ())),
+                "series": tuple(SeriesScore(**s) for s in raw.get("series", ())),
             }
         )
 

@@ -15,16 +15,13 @@ from longstate.train._backtest import Backtest, check_backtest, run_backtest
 from longstate.train._chosen import Chosen
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import (
-    check_reach,
-    first_unseen,
-    forecast_frame,
-    remarks,
-    table_for,
-)
+from longstate.train._forecast_frame import check_reach, first_unseen, forecast_frame, remarks
 from longstate.train._frame import Data
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._origin import Origin, origin_remarks
+from longstate.train._panel_forecast import forecast_panel
+from longstate.train._panel_table import resized, with_units
+from longstate.train._read_table import table_for
 from longstate.train._recent import Recent
 from longstate.train._roll import pieces_of, roll
 from longstate.train._table import Table
@@ -82,7 +79,8 @@ class FittedForecaster:
                 targets and covariates are not used. None takes the last row with a target.
 
         Returns:
-            The time (or row number) and, for each target, its column and one for each quantile.
+            The time (or row number) and, for each target, its column and one for each quantile; in
+            a panel the id of the series before them, and all series one after the other.
             `attrs["notes"]` has sentences about corrections of the data.
 
         Raises:
@@ -91,7 +89,11 @@ class FittedForecaster:
         """
         spec = self.model.spec
         pieces = pieces_of(spec, horizon)
+        if origin is not None or horizon not in (None, spec.horizon):
+            self._check_one("another origin and a longer horizon need")
         table = self._table(frame, origin)
+        if table.panel is not None:
+            return forecast_panel(table, self.model, method)
         check_reach(table, spec, pieces)
         forecast, notes = roll(self.model, table, horizon, method)
         notes = [*([] if origin is None else origin_remarks(table, origin)), *notes]
@@ -114,6 +116,7 @@ class FittedForecaster:
         Raises:
             InputError: the rows cannot be used, or do not follow. The forecaster is unchanged.
         """
+        self._check_one("update needs")
         spec = self.model.spec
         self._recent = (self._recent or Recent.nothing(spec)).updated(rows)
         return self
@@ -150,6 +153,7 @@ class FittedForecaster:
         Raises:
             InputError: the data cannot be used, or there is no unseen row.
         """
+        self._check_one("backtest needs")
         every = check_backtest(origins, refit, network)
         table = self._table(frame)
         first = first_unseen(table, self.facts, self.model.spec.horizon)
@@ -159,9 +163,19 @@ class FittedForecaster:
         """The model of a new training on these rows, with the same settings."""
         raise NotImplementedError
 
+    def _check_one(self, what: str) -> None:
+        """Raise InputError for a panel."""
+        if self.model.spec.id is not None:
+            raise InputError(
+                f"{what} a forecaster of one series; this one is of a panel. Give predict the rows "
+                "of the panel up to another time, or use a PanelStream"
+            )
+
     def _table(self, data: Data | None, origin: Origin | None = None) -> Table:
+        spec = self.model.spec
         if data is not None:
-            return table_for(data, self.model.spec, origin)
+            table = with_units(table_for(data, spec, origin), spec, trained=self.model.scale)
+            return resized(table, spec.window + spec.horizon, 0)
         if self._recent is None:
             raise InputError("there are no rows to forecast from; give predict a frame, or update")
         if origin is not None:

@@ -2,11 +2,15 @@
 
     rows   |------ fitted ------|- check 1 -|- check 2 -| ... |- test ----|
 
+The rows of a panel are ordered by time, not by series.
+
 Where the validation part holds enough horizons, it is the only fold. Otherwise the second half of
 training and validation is divided into several, and everything is fitted again before each.
 """
 
 from itertools import pairwise
+
+import numpy as np
 
 from longstate.errors import InputError
 from longstate.models import ForecastSpec
@@ -41,7 +45,14 @@ def _fold(table: Table, spec: ForecastSpec, cut: int, end: int) -> list[tuple[Wi
 
 
 def independent(windows: list[Windows]) -> float:
-    """The number of horizons that the windows of consecutive parts cover, which is that of windows
-    without a common row."""
-    first, last = int(windows[0].origins[0]), int(windows[-1].origins[-1])
-    return (last - first) / windows[0].spec.horizon + 1
+    """The number of horizons that the windows of consecutive parts cover, summed over the series,
+    which is that of windows without a common row."""
+    places = windows[0].places
+    origins = np.concatenate([one.origins for one in windows])
+    series, at = places.of(origins), places.position[origins]
+    first, last = np.full((2, len(places.names)), -1)
+    first[series] = at.max()
+    np.minimum.at(first, series, at)
+    np.maximum.at(last, series, at)
+    have = first >= 0
+    return float(((last - first)[have] / windows[0].spec.horizon + 1).sum())

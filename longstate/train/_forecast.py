@@ -1,26 +1,22 @@
 """The forecaster, an estimator for data frames: fit, predict, evaluate, save, load."""
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from longstate._facts import read
 from longstate.errors import InputError
-from longstate.models import ForecastModel, ForecastSpec, make_layer
-from longstate.models._choice import Choice
-from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
+from longstate.models import ForecastModel, ForecastSpec
+from longstate.models._saving import describe_layers
 from longstate.train import _checkpoint as checkpoint
 from longstate.train import _ranks as ranks
 from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._choice import choose
-from longstate.train._fitted import FittedForecaster
-from longstate.train._forecast_frame import remarks, training_table
-from longstate.train._forecast_record import ForecastRecord, begun_run, facts_of, training_notes
+from longstate.train._forecast_frame import remarks
+from longstate.train._forecast_record import begun_run, facts_of, training_notes
+from longstate.train._forecast_stored import StoredForecaster
 from longstate.train._forecast_task import ForecastTask
 from longstate.train._frame import Data, Names
 from longstate.train._history import TrainingHistory
@@ -28,9 +24,16 @@ from longstate.train._irregular import check_layers
 from longstate.train._keeping import Keeping, Progress
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
-from longstate.train._old_names import renamed
 from longstate.train._patterns import default_gate, layer_names, layer_pattern
-from longstate.train._prepare import CONSTANT, Bounds, default_split, plan, run_identity, solve
+from longstate.train._prepare import (
+    CONSTANT,
+    Bounds,
+    default_split,
+    plan,
+    run_identity,
+    solve,
+)
+from longstate.train._read_table import Roles, training_table
 from longstate.train._recent import Recent
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
@@ -49,7 +52,7 @@ class _Data(NamedTuple):
     refit: bool
 
 
-class Forecaster(FittedForecaster):
+class Forecaster(StoredForecaster):
     """Simple methods, and a state space network for what a linear regression leaves over.
 
     The forecast is a weighted mean of the last value, seasonal naive, exponential smoothing, ridge
@@ -91,7 +94,6 @@ class Forecaster(FittedForecaster):
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
         super().__init__()
-        self._made: list[dict[str, Any]] | None = None  # layers, where `size` does not tell
 
     def fit(
         self,
@@ -101,6 +103,9 @@ class Forecaster(FittedForecaster):
         covariates: Names = (),
         known: Names = (),
         time: str | int | None = None,
+        id: str | int | None = None,
+        static: Names = (),
+        wide: bool = False,
         step: str | None = None,
         zone: str | None = None,
         holidays: Iterable[Any] = (),
@@ -117,11 +122,16 @@ class Forecaster(FittedForecaster):
         is for evaluation.
 
         Args:
-            frame: one row per time step, oldest first; also a Series or an array.
+            frame: one row per time step, oldest first; also a Series or an array. In a panel, one
+                row per series and time, in any order.
             target: column or columns to forecast; None if there is only one.
             covariates: columns known up to now. known: columns known for the future too.
             time: column with the times; None takes an index of times, or the column that is named
                 (date, time, ds, ts, quarter, last_updated...) or written like one.
+            id: column that names the series of a panel: one model for all of them, each with its
+                own scale. A frame with the columns unique_id, ds and y is taken as one.
+            static: columns that a series has once; numbers or text.
+            wide: take the target columns as the series of a panel.
             step, zone, holidays: of the times, if they cannot be found in the data; see `Timing`.
             lower, upper, transform: of the targets; see `Bounds`.
             split: shares of the rows for training, validation and test. None takes 0.7, 0.1 and
@@ -137,75 +147,19 @@ class Forecaster(FittedForecaster):
             InputError: data, settings or folder cannot be used.
         """
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
-        table, found = training_table(frame, target, covariates, known, time, timing)
+        roles = Roles(target, covariates, known, time, id, static, wide)
+        table, found = training_table(frame, roles, timing)
         check_layers(table.calendar, self.layers)
-        shares, short = default_split(table.rows, self.horizon) if split is None else (split, ())
+        shares, short = default_split(table, self.horizon) if split is None else (split, ())
         bounds = Bounds(lower, upper, transform)
         data = _Data(table, (*found, *short), bounds, shares, refit)
         if tune is None:
             self._train(data, out, show)
         else:
             self._tune(data, tune if isinstance(tune, Tuning) else Tuning(tune), out, show)
-        self._recent = Recent.nothing(self.model.spec).updated(frame)
+        if table.panel is None:
+            self._recent = Recent.nothing(self.model.spec).updated(frame)
         return self
-
-    def with_model(self, model: ForecastModel) -> "Forecaster":
-        """A copy that forecasts by another model of the same columns and lengths."""
-        new = copy.copy(self)
-        new._model, new._made = model, describe_layers(model.backbone)
-        return new
-
-    def save(self, path: str | Path) -> None:
-        """Write the model to one safetensors file."""
-        facts = {
-            "spec": dataclasses.asdict(self.model.spec),
-            "layers": ",".join(self.layers),
-            "size": dataclasses.asdict(self.size),
-            "training": dataclasses.asdict(self.training),
-            "seed": self.seed,
-            **({} if self._made is None else {"made": self._made}),
-            **self.facts,
-        }
-        checkpoint.save(Path(path), "forecaster", dict(self.model.state_dict()), facts)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Forecaster":
-        """Read a file of `save`, or a folder of `fit(out=...)`."""
-        path = Path(path)
-        path = path / MODEL if path.is_dir() else path
-        tensors, raw = checkpoint.load(path, "forecaster")
-        facts = renamed(raw)
-        found = read(ForecastRecord, facts, f"the description in {path}")
-        spec = ForecastSpec.of(found.spec, f"{path}: spec")
-        found.check_until(spec)
-        check_blocks(found.size.n_layers, tensors, path)
-        self = cls(
-            spec.horizon,
-            window=spec.window,
-            layers=found.layers,
-            quantiles=spec.quantiles,
-            season=spec.season,
-            size=found.size,
-            training=found.training,
-            seed=found.seed,
-        )
-        self._made = found.made
-        self._model = build(lambda: self._build(spec, tensors), tensors, path)
-        settings = ("spec", "layers", "size", "training", "seed", "made")
-        self.facts = {name: value for name, value in facts.items() if name not in settings}
-        return self
-
-    def _build(self, spec: ForecastSpec, tensors: Iterable[str] = ()) -> ForecastModel:
-        size = self.size
-        made = (layer_maker(x, f"made[{i}]") for i, x in enumerate(self._made or ()))
-        layers: Any = lambda _: next(made)()  # noqa: E731
-        if self._made is None:
-            names = layer_names(self.layers, size.n_layers)
-            layers = [partial(make_layer, name, d_state=size.d_state) for name in names]
-        sizes: Any = {"d_model": size.d_model, "n_layers": size.n_layers, "dropout": size.dropout}
-        model = ForecastModel(spec, layers, **sizes)
-        model.choice = Choice.of(spec, tensors)
-        return model
 
     def _train(
         self, data: _Data, out: str | Path | None, show: Callable[[Progress], None] | None
@@ -214,7 +168,7 @@ class Forecaster(FittedForecaster):
         check_no_search(out)
         begun = begun_run(out)
         window = self.window or begun.get("window")
-        spec, parts = plan(
+        spec, parts, table = plan(
             data.table, self.horizon, window, self.season, self.quantiles, data.split, data.bounds
         )
         with checkpoint.run_folder(out):
@@ -224,7 +178,7 @@ class Forecaster(FittedForecaster):
                 torch.manual_seed(self.seed)
                 check_memory(lambda: self._build(spec))
                 self._model = self._build(spec)
-            self._fit(data, spec, parts, out, show)
+            self._fit(data._replace(table=table), spec, parts, out, show)
 
     def _fit(
         self,
@@ -269,7 +223,7 @@ class Forecaster(FittedForecaster):
         out: str | Path | None,
         show: Callable[[Progress], None] | None,
     ) -> None:
-        identity = {"data": data.table.digest(data.table.rows)[:16], "horizon": self.horizon}
+        identity = {"data": data.table.digest(data.table.span)[:16], "horizon": self.horizon}
         identity |= {"window": self.window, "season": self.season, "quantiles": self.quantiles}
         identity |= {"split": data.split, **dataclasses.asdict(data.bounds), **self._settings()}
         texts = {name: str(value) for name, value in identity.items()}

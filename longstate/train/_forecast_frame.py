@@ -10,55 +10,9 @@ from longstate.errors import InputError
 from longstate.models import Forecast, ForecastModel, ForecastSpec
 from longstate.models._remarks import strange_values
 from longstate.models._time_text import present, texts
-from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._irregular import assumed
-from longstate.train._origin import Origin, until
-from longstate.train._table import Columns, Table, make_table
-from longstate.train._time_step import Timing
-
-
-def training_table(
-    frame: Data,
-    target: Names | None,
-    covariates: Names,
-    known: Names,
-    time: str | int | None,
-    timing: Timing,
-) -> tuple[Table, tuple[str, ...]]:
-    """The table of `Forecaster.fit`, and notes on the choice of the time column."""
-    data = as_frame(frame)
-    when = None if time is None else str(time)
-    target = only_column(data, when) if target is None else target
-    roles = names_of(target), names_of(covariates), names_of(known)
-    data, when, remarks = find_time(data, when, (*roles[0], *roles[1], *roles[2]))
-    return make_table(data, Columns(*roles, when), timing=timing), remarks
-
-
-def table_for(data: Data, spec: ForecastSpec, origin: Origin | None = None) -> Table:
-    """The columns of `spec`, on its calendar, up to `origin`; the time may have another name.
-
-    Raises:
-        InputError: the data or the origin cannot be used.
-    """
-    frame = named(data, spec)
-    return table_of(frame if origin is None else until(frame, spec, origin), spec)
-
-
-def table_of(frame: pd.DataFrame, spec: ForecastSpec) -> Table:
-    """The table of a frame from `named`."""
-    columns = Columns(spec.targets, spec.covariates, spec.known, spec.time)
-    return make_table(frame, columns, calendar=spec.calendar)
-
-
-def named(data: Data, spec: ForecastSpec) -> pd.DataFrame:
-    """The data as a frame, with the time under the name of training."""
-    frame = as_frame(data)
-    if spec.time is not None and spec.time not in frame.columns:
-        used = (*spec.targets, *spec.covariates, *spec.known)
-        frame, found, _ = find_time(frame, None, used)
-        if found is not None:
-            frame = frame.rename(columns={found: spec.time})
-    return frame
+from longstate.train._scaling import row_units
+from longstate.train._table import Table
 
 
 def check_reach(table: Table, spec: ForecastSpec, pieces: int = 1) -> None:
@@ -79,21 +33,26 @@ def check_reach(table: Table, spec: ForecastSpec, pieces: int = 1) -> None:
 
 
 def first_unseen(table: Table, facts: dict[str, Any], horizon: int) -> int:
-    """The first row that was not used for training or validation.
+    """The first position that was not used for training or validation.
 
     Raises:
         InputError: too few rows are left for an evaluation.
     """
     seen, until = facts["seen_rows"], facts["seen_until"]
-    if until is None or table.times is None:
-        known = table.rows >= seen and table.digest(seen) == facts["seen_digest"]
+    if until is None or table.moment(0) is None:
+        known = table.span >= seen and table.digest(seen) == facts["seen_digest"]
         return seen if known else 0
     assert table.calendar is not None
     last = table.calendar.untext(until)
-    row = int(table.times[: table.rows].searchsorted(last, side="right"))
-    if table.rows - row < horizon:
+    if table.panel is None:
+        assert table.times is not None
+        row = int(table.times[: table.rows].searchsorted(last, side="right"))
+    else:
+        assert table.panel.base is not None
+        row = int(table.calendar.index_of(pd.Index([last]))[0]) - table.panel.base + 1
+    if table.span - row < horizon:
         raise InputError(
-            f"the data ends at {table.label(table.rows - 1)}; an evaluation needs {horizon} rows "
+            f"the data ends at {table.moment(table.span - 1)}; an evaluation needs {horizon} rows "
             f"after {until.replace('T', ' ')}, the last time that was used for training and "
             "validation"
         )
@@ -102,12 +61,14 @@ def first_unseen(table: Table, facts: dict[str, Any], horizon: int) -> int:
 
 def remarks(table: Table, model: ForecastModel) -> list[str]:
     """Sentences on values of the table that are unlike those of training."""
+    rows = table.places.past()
     return strange_values(
         model,
-        np.where(table.observed, table.target, np.nan),
-        table.covariates,
-        table.known,
-        table.label,
+        np.where(table.observed, table.target, np.nan)[rows],
+        table.covariates[rows],
+        table.known if table.panel is None else table.known[rows],
+        table.label if table.panel is None else lambda i: table.label(int(rows[i])),
+        row_units(model, table).each(lambda x: x if x.dim() < 2 else x[rows]),
     )
 
 

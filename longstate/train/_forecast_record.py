@@ -80,7 +80,7 @@ def facts_of(
     return {
         "seen_rows": seen,
         "seen_digest": table.digest(seen),
-        "seen_until": None if table.times is None else table.label(seen - 1),
+        "seen_until": table.moment(seen - 1),
         "split": list(split),
         "notes": [*remarks, *table.notes],
         "environment": environment(),

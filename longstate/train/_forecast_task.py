@@ -9,15 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longstate.errors import InputError
 from longstate.models import Forecast, ForecastModel
 from longstate.train._settings import Training
-from longstate.train._table import Table
 from longstate.train._windows import Batch, Windows
 
 VALIDATION_WINDOWS = 2048
-FAR = 1e9  # multiple of the usual distance from the median; other values would lose all digits
-OVERFLOW = 1e15  # largest scaled value, so that squares stay finite in float32
 
 
 class ForecastTask:
@@ -66,7 +62,7 @@ class ForecastTask:
 
 def forecast_loss(model: ForecastModel, batch: Batch) -> Tensor:
     forecast = model.scaled(batch.window)
-    y = model.scale(batch.future)
+    y = model.units(batch.window).scale(batch.future)
     weight = batch.present.float() / batch.present.float().mean().clamp_min(1e-9)
     loss = (weight * (forecast.point - y) ** 2).mean()
     if model.spec.quantiles:
@@ -82,65 +78,6 @@ def pinball(forecast: Forecast, y: Tensor, levels: tuple[float, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def fit_scale(model: ForecastModel, windows: Windows, rows: int) -> tuple[str, ...]:
-    """Set the model's scales from the first `rows` rows; returns the names of constant columns.
-
-    Raises:
-        InputError: one value is so far from the others that they would lose all digits.
-    """
-    table = windows.table
-    constant = []
-    for scale, values, names in (
-        (model.scale, table.target, table.columns.targets),
-        (model.covariate_scale, table.covariates, table.columns.covariates),
-        (model.known_scale, table.known, table.columns.known),
-    ):
-        part = np.array(values[:rows], dtype=np.float64)
-        for name, column in zip(names, part.T, strict=True):
-            _check_spread(table, name, column)
-        if scale is model.scale and scale.transform != "none":
-            scale.fit(torch.from_numpy(part), model.spec.lower)
-        else:
-            scale.set(torch.from_numpy(part.mean(0)), torch.from_numpy(part.std(0)))
-        constant += [n for n, column in zip(names, part.T, strict=True) if np.ptp(column) == 0]
-    return tuple(constant)
-
-
-def _check_spread(table: Table, name: str, values: np.ndarray) -> None:
-    far = np.abs(values - np.median(values))
-    row, usual = int(far.argmax()), far[far > 0]
-    if len(usual) and far[row] > FAR * np.median(usual):
-        raise InputError(
-            f"column {name!r} is {values[row]:g} at {table.label(row)}, {far[row]:.2g} from the "
-            f"median where {np.median(usual):.2g} is usual; correct it, or leave it empty"
-        )
-
-
-@torch.no_grad()
-def check_size(model: ForecastModel, table: Table, rows: int) -> None:
-    """Check that the squares of the values in the first `rows` rows do not overflow.
-
-    Raises:
-        InputError: names the column and the row.
-    """
-    for scale, values, names in (
-        (model.scale, table.target, table.columns.targets),
-        (model.covariate_scale, table.covariates, table.columns.covariates),
-        (model.known_scale, table.known, table.columns.known),
-    ):
-        if not names:
-            continue
-        scaled = scale(torch.from_numpy(np.array(values[:rows]))).abs().nan_to_num(torch.inf)
-        row, column = divmod(int(scaled.argmax()), len(names))
-        if float(scaled[row, column]) > OVERFLOW:
-            raise InputError(
-                f"column {names[column]!r} is {values[row, column]:g} at {table.label(row)}: "
-                f"{float(scaled[row, column]):.2g} times the spread of the training part; correct "
-                "it, or leave it empty"
-            )
-
-
-@torch.no_grad()
 def fit_spread(model: ForecastModel, validation: Windows, windows: int = 1024) -> None:
     """Set the initial spread of the quantiles, from the line's errors on the validation part."""
     if not model.spec.quantiles:
@@ -150,7 +87,7 @@ def fit_spread(model: ForecastModel, validation: Windows, windows: int = 1024) -
     errors = []
     for part in np.array_split(indices, max(1, len(indices) // 256)):
         batch = validation.batch(part)
-        error = model.scale(batch.future) - model.scaled_line(batch.window)
+        error = model.units(batch.window).scale(batch.future) - model.scaled_line(batch.window)
         errors.append(torch.where(batch.present, error, torch.nan))
     levels = torch.tensor(model.spec.quantiles)
     spread = torch.nanquantile(torch.cat(errors), levels, dim=0)

@@ -69,7 +69,7 @@ def sums_of(model: ForecastModel, windows: Windows, size: int = 512) -> list[Mom
     for batch in windows.batches(size):
         last, x, scaled = model.normalise(batch.window)
         features = model.line.features(x, scaled)
-        y = model.scale(batch.future) - last
+        y = model.units(batch.window).scale(batch.future) - last
         for j in range(c):
             moments[j].add(features[j], y[..., j])
     return moments

@@ -14,7 +14,9 @@ from longstate.models import ForecastModel, ForecastSpec
 from longstate.models._scale import TRANSFORMS
 from longstate.train._baselines import Linear, fit_linear, fit_ridge
 from longstate.train._folds import folds
-from longstate.train._forecast_task import check_size, fit_scale, fit_spread
+from longstate.train._forecast_task import fit_spread
+from longstate.train._panel_table import resized, with_units
+from longstate.train._scaling import check_size, fit_scale
 from longstate.train._table import Table
 from longstate.train._windows import Split, Windows, check_split, cycles_of, season_of, split_rows
 
@@ -74,15 +76,19 @@ def plan(
     quantiles: tuple[float, ...],
     split: Sequence[float],
     bounds: Bounds = Bounds(),
-) -> tuple[ForecastSpec, Split]:
+) -> tuple[ForecastSpec, Split, Table]:
     """Columns, lengths and parts. `window` and `season` None are found from the table.
+
+    Returns:
+        Also the table, with the scale of each series in a panel, of which short series are padded.
 
     Raises:
         InputError: a part is too short, or the data exceeds a bound.
     """
     bounds.check(table)
     check_split(split)
-    train_rows = int(table.rows * split[0])
+    usual = table.places.usual()
+    train_rows = int(usual * split[0])
     season = season or season_of(table, train_rows)
     spec = ForecastSpec(
         targets=table.columns.targets,
@@ -98,23 +104,31 @@ def plan(
         lower=bounds.lower,
         upper=bounds.upper,
         transform="none" if bounds.transform == "auto" else bounds.transform,
+        id=table.columns.id,
+        series=() if table.panel is None else table.panel.names,
+        static=table.columns.static,
+        categories=table.columns.categories,
     )
+    table = resized(table, spec.window + horizon, 0)
     parts = split_rows(table, spec, split)
     if bounds.transform == "auto":
         spec = min(
             (replace(spec, transform=name) for name in TRANSFORMS),
             key=lambda choice: _line_error(table, choice, parts),
         )
-    return spec, parts
+    return spec, parts, with_units(table, spec, parts.train)
 
 
-def default_split(rows: int, horizon: int) -> tuple[tuple[float, ...], tuple[str, ...]]:
+def default_split(table: Table, horizon: int) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """The shares of the parts, and a remark where they are not the usual ones: validation and test
-    get one horizon at least.
+    of a single series get one horizon at least.
 
     Raises:
         InputError: that leaves the training less than a horizon and a row.
     """
+    if table.panel is not None:
+        return SPLIT, ()
+    rows = table.rows
     train, seen = round(rows * SPLIT[0]), round(rows * (SPLIT[0] + SPLIT[1]))
     validation, test = max(horizon, seen - train), max(horizon, rows - seen)
     left = rows - validation - test
@@ -149,10 +163,12 @@ def identity_of(spec: ForecastSpec) -> dict[str, Any]:
     are left out, so that runs of older versions can be continued."""
     facts = asdict(spec)
     calendar = spec.calendar
-    extra = {name: facts.pop(name) for name in ("lower", "upper", "transform")}
+    facts.pop("series")  # the digest of the data has their names
+    newer = ("lower", "upper", "transform", "id", "static", "categories")
+    extra = {name: facts.pop(name) for name in newer}
     step = None if calendar is None else calendar.length or calendar.step
     facts |= {"step": step, "calendar": facts.pop("cycles")}
-    facts |= {name: value for name, value in extra.items() if value not in (None, "none")}
+    facts |= {name: value for name, value in extra.items() if value not in (None, "none", ())}
     if calendar is not None and (calendar.zone or calendar.holidays):
         facts |= {"zone": calendar.zone, "holidays": calendar.holidays}
     return facts
@@ -167,7 +183,7 @@ def run_identity(
         table, spec, parts: the data and its division.
         settings: further ones, by name.
     """
-    identity = {"data": table.digest(table.rows)[:16], **identity_of(spec), **asdict(parts)}
+    identity = {"data": table.digest(table.span)[:16], **identity_of(spec), **asdict(parts)}
     identity |= settings
     return {name.replace("_", " "): str(value) for name, value in identity.items()}
 
@@ -175,6 +191,7 @@ def run_identity(
 @torch.no_grad()
 def _line_error(table: Table, spec: ForecastSpec, parts: Split) -> float:
     """Mean squared error of the line alone on the validation part, in the data's own units."""
+    table = with_units(table, spec, parts.train)
     training = Windows(table, spec, 0, parts.train)
     validation = Windows(table, spec, parts.train, parts.validation)
     with torch.random.fork_rng(devices=[]):
@@ -184,7 +201,8 @@ def _line_error(table: Table, spec: ForecastSpec, parts: Split) -> float:
     fit_ridge(model, training, validation)
     total, count = 0.0, 0.0
     for batch in validation.batches(256):
-        error = (model.raw(model.scaled_line(batch.window)) - batch.future) / model.scale.unit
+        forecast = model.raw(model.scaled_line(batch.window), batch.window)
+        error = (forecast - batch.future) / model.units(batch.window).unit
         total += float((batch.present * error**2).sum())
         count += float(batch.present.sum())
     return total / count if np.isfinite(total) else float("inf")
@@ -213,8 +231,7 @@ def solve(model: ForecastModel, table: Table, parts: Split) -> tuple[tuple[str, 
                 f"the target column {name!r} is constant over the training part; there is nothing "
                 "to learn; another column, or other shares of the parts (split, --split), may help"
             )
-    last = int(validation.origins[-1]) + model.spec.horizon
-    check_size(model, table, last)
+    check_size(model, table, parts.validation)
     linear = fit_linear(model, rolling)
     fit_spread(model, validation)
     return constant, linear

@@ -7,8 +7,8 @@ import pandas as pd
 
 from longstate.errors import InputError, near
 from longstate.models import ForecastSpec
-from longstate.train._forecast_frame import named, table_of
 from longstate.train._frame import Data
+from longstate.train._read_table import named, table_of
 from longstate.train._table import Table
 
 

@@ -11,25 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from longstate.errors import InputError, near
+from longstate.errors import InputError
 from longstate.models import Calendar
-from longstate.models._spec import LARGEST
+from longstate.models._calendar import seconds
 from longstate.models._zones import naive
+from longstate.train._columns import Columns, check_columns
+from longstate.train._panel import Panel
 from longstate.train._time_rows import place_rows
 from longstate.train._time_step import Timing
-
-# Kinds of dtypes that pandas would convert to numbers.
-NO_NUMBERS = {"c": "complex numbers", "M": "times", "m": "lengths of time"}
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The role of each column. `time` None: row numbers are used as times."""
-
-    targets: tuple[str, ...]
-    covariates: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +35,9 @@ class Table:
         notes: sentences about corrections.
         before: number of rows of the data before the first complete one; they are left out.
         since: number of rows of the past after the last value of each column.
+        static (n, a): numbers that a series has once. codes (n + future, e): of the text columns.
+        panel: where the series are, if there are many. All arrays have its rows then, which are
+            those of the past and of the future; `times` is None, as its positions tell them.
     """
 
     columns: Columns
@@ -58,6 +50,19 @@ class Table:
     notes: tuple[str, ...]
     before: int = 0
     since: dict[str, int] = field(default_factory=dict)
+    static: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    codes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    panel: Panel | None = None
+
+    @property
+    def places(self) -> Panel:
+        """Where the series are; a single series is a panel of one."""
+        return self.panel or Panel.of_one(self.rows)
+
+    @property
+    def span(self) -> int:
+        """Number of positions of the past; the rows of a single series."""
+        return self.rows if self.panel is None else self.panel.span
 
     @property
     def rows(self) -> int:
@@ -83,8 +88,31 @@ class Table:
         times = self.times_ahead(ahead)
         return None if times is None or self.calendar is None else self.calendar.wall_clock(times)
 
+    @property
+    def step_seconds(self) -> float | None:
+        """Time between rows; the mean where months differ. None if it is not known."""
+        calendar = self.calendar
+        if calendar is None or self.rows < 2 or not calendar.even or not calendar.dated:
+            return None
+        if self.times is None:
+            return None if self.panel is None else seconds(calendar)
+        length = self.times[self.rows - 1] - self.times[0]
+        return float(length.total_seconds()) / (self.rows - 1)
+
+    def moment(self, position: int) -> str | None:
+        """The time of a position as text; None without times."""
+        if self.panel is None:
+            return None if self.times is None else self.label(position)
+        if self.panel.base is None or self.calendar is None:
+            return None
+        stamps = self.calendar.at(np.array([self.panel.base + position]))
+        return self.calendar.text(stamps[0])
+
     def label(self, row: int) -> str:
         """The time of a row as text; the row number without times."""
+        if self.panel is not None:
+            position = int(self.panel.position[row])
+            return self.moment(position) or str(position)
         if self.calendar is not None and self.times is not None:
             if row < self.rows:
                 return self.calendar.text(self.times[row])
@@ -94,8 +122,16 @@ class Table:
         return str(row + self.before)
 
     def digest(self, rows: int) -> str:
-        """A hash of the first `rows` rows."""
+        """A hash of the first `rows` rows; of the rows before this position in a panel."""
         h = hashlib.sha256(repr(self.columns).encode())
+        if self.panel is not None:
+            at = self.panel.past(rows)
+            h.update(repr((self.panel.names, self.panel.base)).encode())
+            for array in (self.panel.of(at), self.panel.position[at], self.target[at]):
+                h.update(np.ascontiguousarray(array).tobytes())
+            for array in (self.observed, self.covariates, self.known, self.static, self.codes):
+                h.update(np.ascontiguousarray(array[at]).tobytes())
+            return h.hexdigest()
         for array in (self.target, self.observed, self.covariates, self.known):
             h.update(np.ascontiguousarray(array[:rows]).tobytes())
         if self.times is not None and self.calendar is not None:
@@ -125,58 +161,12 @@ def make_table(
         InputError: a column is missing, listed twice or not numeric; dates cannot be read, repeat,
             run backwards or are uneven; a target is empty.
     """
-    _check_columns(frame, columns)
-    if len(frame) == 0:
-        raise InputError("the table has no rows")
-    names = [*columns.targets, *columns.covariates, *columns.known]
-    values = pd.DataFrame({name: _numbers(frame[name]) for name in names})
+    check_columns(frame, columns)
+    values = columns.values_of(frame)
     if columns.time is None:
         return _assemble(values, columns, None, None, [])
     placed = place_rows(values, frame[columns.time].reset_index(drop=True), calendar, timing)
     return _assemble(placed.values, columns, placed.times, placed.calendar, list(placed.notes))
-
-
-def _check_columns(frame: pd.DataFrame, columns: Columns) -> None:
-    if not columns.targets:
-        raise InputError("no target column was given")
-    time = [columns.time] if columns.time is not None else []
-    names = [*columns.targets, *columns.covariates, *columns.known, *time]
-    for name in names:
-        if name not in frame.columns:
-            raise InputError(f"there is no column {name!r}; {near(name, frame.columns)}")
-        if names.count(name) > 1:
-            raise InputError(f"column {name!r} is used for more than one part; give it once")
-
-
-def _numbers(column: pd.Series) -> np.ndarray:
-    kind = NO_NUMBERS.get(getattr(column.dtype, "kind", ""))
-    if kind is not None:
-        raise InputError(f"column {column.name!r} holds {kind}; numbers were expected")
-    numbers = pd.to_numeric(column, errors="coerce")
-    bad = numbers.isna() & column.notna()
-    if column.dtype == object or pd.api.types.is_string_dtype(column):
-        words = column.astype("string").str.strip().str.lower()
-        numbers = numbers.mask(words == "true", 1.0).mask(words == "false", 0.0)
-        bad = numbers.isna() & column.notna() & ~words.isin(["", "na", "nan", "null", "none"])
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise InputError(
-            f"column {column.name!r} holds {shorten(column.iloc[row])} in line {row + 2}; "
-            "a number was expected"
-        )
-    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    for wrong, what in ((np.isinf(values), "is infinite"), (abs(values) > LARGEST, "is too large")):
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            size = "" if np.isinf(values[row]) else f" ({values[row]:g})"
-            raise InputError(f"column {column.name!r} {what} in line {row + 2}{size}")
-    return values
-
-
-def shorten(value: object) -> str:
-    """A cell for a message, shortened and in quotes."""
-    text = str(value)
-    return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
 def _assemble(
@@ -205,6 +195,7 @@ def _assemble(
         if covariates[name].isna().all():
             raise InputError(f"the covariate column {name!r} is empty")
     known = values[list(columns.known)]
+    texts = [c.column for c in columns.categories]
     return Table(
         columns=columns,
         target=values[list(columns.targets)].iloc[: end - start].ffill().to_numpy(),
@@ -215,7 +206,12 @@ def _assemble(
         calendar=calendar,
         notes=tuple(notes),
         before=start,
-        since={str(name): _since(column) for name, column in values.iloc[: end - start].items()},
+        since={
+            str(name): _since(column)
+            for name, column in values.iloc[: end - start].items()
+            if name not in texts
+        },
+        codes=values[texts].fillna(0).to_numpy().astype(np.int64),
     )
 
 

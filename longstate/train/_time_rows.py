@@ -57,7 +57,7 @@ def place_rows(
         check_clear(form.form, column)
         notes += form.notes if timing.zone is None else ()
         base = Calendar(ROWS, form.form, timing.zone or form.zone)
-    stamps = _read(base, column, lines)
+    stamps = read_stamps(base, column, lines)
     _check_order(stamps, base, column.name, lines)
     try:
         return _on_grid(values, stamps, base, calendar, timing, column.name, lines, notes)
@@ -82,7 +82,7 @@ def _on_grid(
     """Find the step, and add missing rows."""
     notes = list(before)
     found = base.anchored(stamps) if calendar is not None else find_step(base, stamps, timing)
-    found = _with_holidays(found, stamps, calendar is None, notes)
+    found = with_holidays(found, stamps, calendar is None, notes)
     if found is None or (found.even and not fits(found, stamps)):
         raise _uneven(found or base, stamps, name, lines)
     if not found.even:
@@ -90,7 +90,15 @@ def _on_grid(
     return _fill(values, stamps, found, name, lines, notes)
 
 
-def _read(base: Calendar, column: pd.Series, lines: np.ndarray) -> pd.Index:
+def read_stamps(base: Calendar, column: pd.Series, lines: np.ndarray) -> pd.Index:
+    """The times of a column.
+
+    Args:
+        base: zone and format. column: the times. lines: of the file, for messages.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
     try:
         stamps = read(base, column)
     except (KeyError, ValueError) as e:  # an unknown zone
@@ -127,7 +135,7 @@ def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarr
         )
 
 
-def _with_holidays(
+def with_holidays(
     found: Calendar | None, stamps: pd.Index, training: bool, notes: list[str]
 ) -> Calendar | None:
     """Add the holidays of later data, if those of training were found in the data."""

@@ -3,6 +3,8 @@
     rows     |---- training ----|- validation -|---- test ----|
     windows  [window][horizon]   the horizon is completely in its part; the window may start before
 
+In a panel every window and its horizon are rows of one series, and the parts are those of time.
+
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar.
 """
 
@@ -16,10 +18,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from longstate.errors import InputError
-from longstate.models import ForecastSpec, Window
+from longstate.models import Calendar, ForecastSpec, Window
 from longstate.models._elapsed import from_last_row
 from longstate.models._spec import DAY, MOST_ROWS, WEEK, YEAR, calendar_features
 from longstate.models._time_text import passed
+from longstate.train._panel import Panel
 from longstate.train._table import Table
 
 
@@ -40,23 +43,26 @@ class Batch(NamedTuple):
 
 
 class Windows:
-    """All windows of a table whose horizon is in rows [first, last). Only the rows of a batch are
-    copied, so the table's arrays may be memory-mapped files.
+    """All windows of a table whose horizon is at positions [first, last), which are the rows of a
+    single series. Only the rows of a batch are copied, so the table's arrays may be memory-mapped
+    files.
 
     Args:
         table: the data.
         spec: lengths and columns.
-        first, last: rows. `last` None is the end of the table.
+        first, last: positions. `last` None is the end of the table.
 
     Raises:
         InputError: no window fits.
     """
 
     def __init__(self, table: Table, spec: ForecastSpec, first: int = 0, last: int | None = None):
-        self.table, self.spec = table, spec
-        last = table.rows if last is None else last
-        first = max(first, spec.window)
-        origins = np.arange(first, last - spec.horizon + 1)
+        self.table, self.spec, self.places = table, spec, table.places
+        last = table.span if last is None else last
+        first = max(first, spec.window) if table.panel is None else first
+        origins, at = self.places.origins(spec.window, spec.horizon), self.places.position
+        inside = (at[origins] >= first) & (at[origins + spec.horizon - 1] < last)
+        origins = origins[inside]
         if len(origins) == 0:
             raise InputError(
                 f"rows {first} to {last} hold no horizon of {spec.horizon} rows after a window of "
@@ -70,6 +76,14 @@ class Windows:
         if len(self.origins) == 0:
             raise InputError(f"rows {first} to {last} hold no value of the target")
         self._calendar = _calendar(table, spec)
+
+    @classmethod
+    def before(cls, table: Table, spec: ForecastSpec, origins: np.ndarray) -> Window:
+        """The windows that end just before these rows, with a horizon within the table."""
+        found = cls.__new__(cls)
+        found.table, found.spec, found.places = table, spec, table.places
+        found._calendar = _calendar(table, spec)
+        return found.window(origins)
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -89,13 +103,20 @@ class Windows:
 
     def window(self, origins: np.ndarray) -> Window:
         t, w, h = self.table, self.spec.window, self.spec.horizon
-        starts = origins - w
+        starts, units, clock = origins - w, None, origins - w
+        if t.panel is not None:
+            clock = t.panel.position[starts] - int(t.panel.position.min())
+            of = torch.from_numpy(t.panel.of(starts))
+            units = None if t.panel.units is None else t.panel.units.each(lambda x: x[of, None])
         return Window(
             target=_rows(t.target, starts, w),
             observed=_rows(t.observed, starts, w),
             covariates=_rows(t.covariates, starts, w),
             known=_rows(t.known, starts, w + h),
-            calendar=_relative(_rows(self._calendar, starts, w + h), self.spec),
+            calendar=_relative(_rows(self._calendar, clock, w + h), self.spec),
+            units=units,
+            static=torch.from_numpy(t.static[starts]) if self.spec.static else None,
+            codes=_rows(t.codes, starts, w + h) if self.spec.categories else None,
         )
 
     @classmethod
@@ -111,6 +132,7 @@ class Windows:
             covariates=_rows(table.covariates[n - w :], start, w),
             known=_rows(known[n - w :], start, w + h),
             calendar=_relative(_rows(calendar[n - w :], start, w + h), spec),
+            codes=_rows(table.codes[n - w :], start, w + h) if spec.categories else None,
         )
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -128,11 +150,22 @@ def _rows(array: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
 
 
 def _calendar(table: Table, spec: ForecastSpec) -> np.ndarray:
-    """The features of the times of all rows and of one horizon after them."""
+    """The features of the times of all rows and of one horizon after them; of all positions of a
+    panel."""
+    if table.panel is not None:
+        return _panel_calendar(table.panel, table.calendar, spec)
     times = table.times_ahead(spec.horizon) if spec.irregular else None
     if times is not None:
         return passed(times)[:, None]
     return calendar_features(table.wall_clock(spec.horizon), spec.cycles, table.rows + spec.horizon)
+
+
+def _panel_calendar(panel: Panel, calendar: Calendar | None, spec: ForecastSpec) -> np.ndarray:
+    first, last = int(panel.position.min()), int(panel.position.max())
+    clock = None
+    if panel.base is not None and calendar is not None:
+        clock = calendar.wall_clock(calendar.at(panel.base + np.arange(first, last + 1)))
+    return calendar_features(clock, spec.cycles, last + 1 - first)
 
 
 def _relative(calendar: Tensor, spec: ForecastSpec) -> Tensor:
@@ -143,7 +176,8 @@ def _relative(calendar: Tensor, spec: ForecastSpec) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """The ends of the parts, in rows: training [0, train), validation [train, validation), test."""
+    """The ends of the parts, in positions: training [0, train), validation [train, validation),
+    test."""
 
     train: int
     validation: int
@@ -174,8 +208,9 @@ def split_rows(table: Table, spec: ForecastSpec, split: Sequence[float]) -> Spli
         InputError: the shares do not add up, or a part is too short.
     """
     check_split(split)
-    n = table.rows
-    s = Split(round(n * split[0]), round(n * (split[0] + split[1])), n)
+    n = table.span
+    at = table.places.position_of
+    s = Split(at(split[0]), at(split[0] + split[1]), n)
     parts = (
         ("training", s.train, spec.window + spec.horizon),
         ("validation", s.validation - s.train, spec.horizon),
@@ -198,13 +233,13 @@ def season_of(table: Table, rows: int) -> int:
 
     Without times: the lag with the largest autocovariance of the changes in the first `rows` rows.
     """
-    seconds = _seconds(table)
+    seconds = table.step_seconds
     if table.calendar is not None and table.calendar.irregular:
         return 1
     if seconds is not None:
         cycles = [round(c / seconds) for c in (DAY, WEEK, YEAR)]
         return next((c for c in cycles if 1 < c <= MOST_ROWS), 1)
-    change = np.diff(table.target[:rows, 0])
+    change = np.diff(table.target[table.places.longest(), 0][:rows])
     if len(change) == 0:
         return 1
     change = change - change.mean()
@@ -215,18 +250,8 @@ def season_of(table: Table, rows: int) -> int:
 
 def cycles_of(table: Table, rows: int) -> tuple[str, ...]:
     """The cycles to use as features: longer than the step, and at least twice in `rows` rows."""
-    seconds = _seconds(table)
+    seconds = table.step_seconds
     if seconds is None:
         return ()
     cycles = {"day": DAY, "week": WEEK, "year": YEAR}
     return tuple(n for n, c in cycles.items() if 2 * seconds < c and 2 * c <= rows * seconds)
-
-
-def _seconds(table: Table) -> float | None:
-    """Time between rows; the mean where months differ."""
-    calendar = table.calendar
-    if table.times is None or calendar is None or table.rows < 2:
-        return None
-    if not calendar.even or not calendar.dated:
-        return None
-    return float((table.times[table.rows - 1] - table.times[0]).total_seconds()) / (table.rows - 1)

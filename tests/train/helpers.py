@@ -18,3 +18,16 @@ def hourly(rows=400, seed=0, start="2024-01-01"):
     y = 20 + 3 * np.sin(2 * np.pi * t / 24) + x**2 + z + 0.1 * draw.standard_normal(rows)
     times = pd.date_range(start, periods=rows, freq="h")
     return pd.DataFrame({"date": times.astype(str), "y": y, "x": x, "z": z})
+
+
+def months(seed=0):
+    """A panel in long form: six monthly series of different lengths and sizes, in mixed order."""
+    draw = np.random.default_rng(seed)
+    parts = []
+    for i, rows in enumerate((80, 60, 30, 80, 70, 45)):
+        times = pd.date_range("2015-01-01", periods=80, freq="MS")[80 - rows :]
+        season = np.sin(2 * np.pi * (times.month - i % 3) / 12)
+        y = 10**i * (5 + season + 0.1 * draw.standard_normal(rows))
+        names = {"unique_id": f"s{i}", "kind": "abc"[i % 3], "size": float(i)}
+        parts.append(pd.DataFrame({"ds": times, "y": y, **names}))
+    return pd.concat(parts, ignore_index=True)

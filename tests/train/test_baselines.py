@@ -13,8 +13,9 @@ from longstate.train._baselines import (
     last_value,
     seasonal_naive,
 )
-from longstate.train._forecast_task import fit_scale, fit_spread
+from longstate.train._forecast_task import fit_spread
 from longstate.train._moments import Moments
+from longstate.train._scaling import fit_scale
 from longstate.train._table import Columns, make_table
 from longstate.train._windows import Windows
 from tests.train.helpers import hourly

@@ -212,6 +212,6 @@ def test_a_layer_alone_reads_the_times():
 
 
 def _table(frame, spec):
-    from longstate.train._forecast_frame import table_for
+    from longstate.train._read_table import table_for
 
     return table_for(frame, spec)

@@ -53,7 +53,7 @@ def test_the_last_window_ends_the_table():
     assert seen.target[0, :, 0].tolist() == frame["y"][29:37].tolist()
     assert seen.known[0, :, 0].tolist() == frame["z"][29:40].tolist()
     whole = Windows(make_table(hourly(40), COLUMNS), spec()).at(np.array([37])).window
-    assert all(torch.equal(a, b) for a, b in zip(seen, whole, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(seen[:5], whole[:5], strict=True))
 
 
 def test_windows_without_any_future_value_are_left_out():

@@ -1,0 +1,116 @@
+"""Commands that use a trained forecaster; `predict` takes a classifier too."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longstate.cli import classify
+from longstate.cli._runs import Run
+from longstate.cli._terminal import note, write_rows
+from longstate.cli.forecast import Data
+from longstate.errors import InputError
+
+
+def predict(
+    run: Run,
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA...",
+            help="A CSV file for a forecaster; files or folders of series for a classifier.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="CSV file to write; standard output if not given."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="One method of a forecaster alone: network, line, ridge, smoothing, seasonal "
+            "naive or last value; their weighted mean if not given."
+        ),
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of rows to forecast; that of the training if not given. Later rows are "
+            "forecast from the forecast, and their bands are not calibrated."
+        ),
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            help="Last row that the forecast reads: its time, or its number from 0 if the data has "
+            "no times. The last row with a target if not given."
+        ),
+    ] = None,
+    rate: classify.Rate = None,
+) -> None:
+    """Forecast the rows that come after the last one of DATA, with times written as in training; or
+    classify every series in DATA. Needs a forecaster or a classifier."""
+    import warnings
+
+    from longstate import load
+    from longstate.cli._runs import as_forecaster
+    from longstate.train import Classifier, forecast_csv, read_csv
+
+    found = load(run)
+    if isinstance(found, Classifier):
+        for option, given in (("method", method), ("horizon", horizon), ("origin", origin)):
+            if given is not None:
+                raise InputError(f"--{option} is for a forecaster; this run holds a classifier")
+        classify.predict(found, data, rate, out)
+        return
+    forecaster = as_forecaster(run, "predict", found)
+    classify.check_no_rate(rate)
+    if len(data) > 1:
+        raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are printed as notes
+        forecast = forecaster.predict(
+            read_csv(data[0]), method=method, horizon=horizon, origin=origin
+        )
+    for remark in forecast.attrs["notes"]:
+        note(remark)
+    write_rows(forecast_csv(forecast, forecaster.model.spec), len(forecast), out)
+
+
+def backtest(
+    run: Run,
+    data: Data,
+    origins: Annotated[
+        int, typer.Option(help="Number of origins, evenly spaced over the unseen rows.")
+    ] = 10,
+    refit: Annotated[
+        int,
+        typer.Option(
+            help="Fit ridge and line again to all rows before an origin: at each (1), at every "
+            "n-th (n), or never (0)."
+        ),
+    ] = 0,
+    network: Annotated[
+        bool, typer.Option(help="Train the network again too, where ridge and line are. Slow.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="CSV file for the forecasts; only scores if not given."),
+    ] = None,
+) -> None:
+    """Forecast from several origins in the rows of DATA that were not used for training or
+    validation, each from the rows before it alone, and compare with the truth. Needs a forecaster.
+    """
+    from longstate.cli._runs import open_forecaster
+    from longstate.cli.show import show_backtest, working
+    from longstate.train import forecast_csv, read_csv
+
+    forecaster = open_forecaster(run, "backtest")
+    with working("backtest", origins) as show:
+        found = forecaster.backtest(
+            read_csv(data), origins=origins, refit=refit, network=network, show=show
+        )
+    show_backtest(found, forecaster.model.spec)
+    if out is not None:
+        text = forecast_csv(found.forecasts, forecaster.model.spec)
+        write_rows(text, len(found.forecasts), out)
