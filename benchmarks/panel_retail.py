@@ -5,12 +5,12 @@
     peers/bin/python benchmarks/panel_ets.py work/long.csv work/origins.csv work/ets.csv  # optional
     python benchmarks/panel_retail.py tsdata/fpp3/aus_retail.csv --work work --save
 
-Australian retail turnover (aus_retail of tsibbledata), 369 to 441 months, with the static columns
-State and Industry. Training is the first 70 % of the rows by time, validation the next 10 %. Each
-method forecasts the 12 months after seven origins, a year apart, in the rest. Nothing of longstate
-is fitted to the rest; AutoETS is fitted again at each origin, to everything before it. Squared and
-absolute errors are in units of each series' standard deviation over its training part, averaged
-over series, origins and months.
+Australian retail turnover (aus_retail of tsibbledata), 32 to 441 months, with the static columns
+State and Industry; two series that ended before the first origin are not scored. Training is the
+first 70 % of the rows by time, validation the next 10 %. Each method forecasts the 12 months after
+seven origins, a year apart, in the rest. Nothing of longstate is fitted to the rest; AutoETS is
+fitted again at each origin, to everything before it. Squared and absolute errors are in units of
+each series' standard deviation over its training part, averaged over series, origins and months.
 
 The first run, without --work/ets.csv, writes the frame and the origins for the peer. Forecasters
 with one model for each series, and with all series as targets of one model, get every eighth series

@@ -193,9 +193,9 @@ def test_a_wide_frame_is_a_panel_too(frame):
     found = forecaster().fit(wide, names, wide=True)
     assert found.model.spec.series == tuple(names)
     a, b = (f.predict(frame).set_index(["unique_id", "ds"])["y"] for f in (long, found))
-    assert_close(a.to_numpy(), b.loc[a.index].to_numpy(), rtol=1e-5, atol=0)
+    assert_close(a.to_list(), b.loc[a.index].to_list(), rtol=1e-5, atol=0)
     again = found.predict(wide).set_index(["unique_id", "ds"])["y"]
-    assert_close(a.to_numpy(), again.loc[a.index].to_numpy(), rtol=1e-5, atol=0)
+    assert_close(a.to_list(), again.loc[a.index].to_list(), rtol=1e-5, atol=0)
     with pytest.raises(InputError, match="cannot have a column 'y'"):
         melt(wide.assign(y=0), names)
 
@@ -208,5 +208,5 @@ def test_a_panel_of_one_is_the_single_series(frame):
     assert single.model.spec.id == "unique_id"
     scores = [f.evaluate(one).score("model").mse for f in (panel, plain)]
     assert_close(*scores, rtol=1e-5, atol=0)
-    a, b = (f.predict(one)["y"].to_numpy() for f in (panel, plain))
+    a, b = (f.predict(one)["y"].to_list() for f in (panel, plain))
     assert_close(a, b, rtol=1e-5, atol=0)
