@@ -15,6 +15,10 @@ sequences each, and as many of each old class are kept. In `--more` steps on the
   heavier novelty, such as 0.01 beside a suppression of 10, makes the branch grow without end.
 
 Accuracy on old and on new classes among all ten, in percent.
+
+The noise was raised after a first version in which nearest mean, layer and branch all had at least
+95 %, and the weight of novelty was lowered after a run of a reported seed that grew without end. In
+every version the losses lowered the accuracy on new classes.
 """
 
 from functools import partial
