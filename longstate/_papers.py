@@ -9,7 +9,7 @@ class Paper(NamedTuple):
 
     key: str
     title: str
-    authors: tuple[str, ...]
+    authors: str
     year: int
     arxiv: str | None = None
     venue: str | None = None
@@ -19,7 +19,7 @@ class Paper(NamedTuple):
         """The entry, ending without a newline."""
         fields = {
             "title": "{" + self.title + "}",
-            "author": " and ".join(self.authors),
+            "author": self.authors,
             "booktitle": self.venue,
             "journal": self.journal,
             "year": str(self.year),
@@ -39,7 +39,7 @@ PAPERS = {
     "S4": Paper(
         "gu2022s4",
         "Efficiently Modeling Long Sequences with Structured State Spaces",
-        ("Gu, Albert", "Goel, Karan", "R{\\'e}, Christopher"),
+        "Gu, Albert and Goel, Karan and R{\\'e}, Christopher",
         2022,
         "2111.00396",
         _ICLR,
@@ -47,7 +47,7 @@ PAPERS = {
     "S4D": Paper(
         "gu2022s4d",
         "On the Parameterization and Initialization of Diagonal State Space Models",
-        ("Gu, Albert", "Gupta, Ankit", "Goel, Karan", "R{\\'e}, Christopher"),
+        "Gu, Albert and Gupta, Ankit and Goel, Karan and R{\\'e}, Christopher",
         2022,
         "2206.11893",
         _NEURIPS,
@@ -55,7 +55,7 @@ PAPERS = {
     "DSS": Paper(
         "gupta2022dss",
         "Diagonal State Spaces are as Effective as Structured State Spaces",
-        ("Gupta, Ankit", "Gu, Albert", "Berant, Jonathan"),
+        "Gupta, Ankit and Gu, Albert and Berant, Jonathan",
         2022,
         "2203.14343",
         _NEURIPS,
@@ -63,7 +63,7 @@ PAPERS = {
     "S5": Paper(
         "smith2023s5",
         "Simplified State Space Layers for Sequence Modeling",
-        ("Smith, Jimmy T. H.", "Warrington, Andrew", "Linderman, Scott W."),
+        "Smith, Jimmy T. H. and Warrington, Andrew and Linderman, Scott W.",
         2023,
         "2208.04933",
         _ICLR,
@@ -72,7 +72,7 @@ PAPERS = {
         "behrouz2024chimera",
         "Chimera: Effectively Modeling Multivariate Time Series with 2-Dimensional State Space "
         "Models",
-        ("Behrouz, Ali", "Santacatterina, Michele", "Zabih, Ramin"),
+        "Behrouz, Ali and Santacatterina, Michele and Zabih, Ramin",
         2024,
         "2406.04320",
         _NEURIPS,
@@ -80,13 +80,8 @@ PAPERS = {
     "ConvS5": Paper(
         "smith2023convs5",
         "Convolutional State Space Models for Long-Range Spatiotemporal Modeling",
-        (
-            "Smith, Jimmy T. H.",
-            "De Mello, Shalini",
-            "Kautz, Jan",
-            "Linderman, Scott W.",
-            "Byeon, Wonmin",
-        ),
+        "Smith, Jimmy T. H. and De Mello, Shalini and Kautz, Jan and Linderman, Scott W. "
+        "and Byeon, Wonmin",
         2023,
         "2310.19694",
         _NEURIPS,
@@ -94,7 +89,7 @@ PAPERS = {
     "HOPE": Paper(
         "yu2025hope",
         "HOPE for a Robust Parameterization of Long-memory State Space Models",
-        ("Yu, Annan", "Mahoney, Michael W.", "Erichson, N. Benjamin"),
+        "Yu, Annan and Mahoney, Michael W. and Erichson, N. Benjamin",
         2025,
         "2405.13975",
         _ICLR,
@@ -102,13 +97,8 @@ PAPERS = {
     "LinearCDE": Paper(
         "cirone2024deep",
         "Theoretical Foundations of Deep Selective State-Space Models",
-        (
-            "Muca Cirone, Nicola",
-            "Orvieto, Antonio",
-            "Walker, Benjamin",
-            "Salvi, Cristopher",
-            "Lyons, Terry",
-        ),
+        "Muca Cirone, Nicola and Orvieto, Antonio and Walker, Benjamin and Salvi, "
+        "Cristopher and Lyons, Terry",
         2024,
         "2402.19047",
         _NEURIPS,
@@ -117,7 +107,7 @@ PAPERS = {
         "bal2025pspikessm",
         "P-SpikeSSM: Harnessing Probabilistic Spiking State Space Models for Long-Range "
         "Dependency Tasks",
-        ("Bal, Malyaban", "Sengupta, Abhronil"),
+        "Bal, Malyaban and Sengupta, Abhronil",
         2025,
         "2406.02923",
         _ICLR,
@@ -125,15 +115,8 @@ PAPERS = {
     "SMR": Paper(
         "qi2024smr",
         "SMR: State Memory Replay for Long Sequence Modeling",
-        (
-            "Qi, Biqing",
-            "Gao, Junqi",
-            "Zhang, Kaiyan",
-            "Li, Dong",
-            "Liu, Jianxing",
-            "Wu, Ligang",
-            "Zhou, Bowen",
-        ),
+        "Qi, Biqing and Gao, Junqi and Zhang, Kaiyan and Li, Dong and Liu, Jianxing and "
+        "Wu, Ligang and Zhou, Bowen",
         2024,
         "2405.17534",
         "Findings of the Association for Computational Linguistics: ACL 2024",
@@ -141,7 +124,7 @@ PAPERS = {
     "LinOSS": Paper(
         "rusch2025linoss",
         "Oscillatory State-Space Models",
-        ("Rusch, T. Konstantin", "Rus, Daniela"),
+        "Rusch, T. Konstantin and Rus, Daniela",
         2025,
         "2410.03943",
         _ICLR,
@@ -149,7 +132,7 @@ PAPERS = {
     "Mamba": Paper(
         "gu2024mamba",
         "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
-        ("Gu, Albert", "Dao, Tri"),
+        "Gu, Albert and Dao, Tri",
         2024,
         "2312.00752",
         "Conference on Language Modeling",
@@ -158,7 +141,7 @@ PAPERS = {
         "dao2024mamba2",
         "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured "
         "State Space Duality",
-        ("Dao, Tri", "Gu, Albert"),
+        "Dao, Tri and Gu, Albert",
         2024,
         "2405.21060",
         _ICML,
@@ -166,68 +149,38 @@ PAPERS = {
     "Mamba3": Paper(
         "lahoti2026mamba3",
         "Mamba-3: Improved Sequence Modeling using State Space Principles",
-        (
-            "Lahoti, Aakash",
-            "Li, Kevin Y.",
-            "Chen, Berlin",
-            "Wang, Caitlin",
-            "Bick, Aviv",
-            "Kolter, J. Zico",
-            "Dao, Tri",
-            "Gu, Albert",
-        ),
+        "Lahoti, Aakash and Li, Kevin Y. and Chen, Berlin and Wang, Caitlin and Bick, "
+        "Aviv and Kolter, J. Zico and Dao, Tri and Gu, Albert",
         2026,
         "2603.15569",
     ),
     "FalconMamba": Paper(
         "zuo2024falconmamba",
         "Falcon Mamba: The First Competitive Attention-free 7B Language Model",
-        (
-            "Zuo, Jingwei",
-            "Velikanov, Maksim",
-            "Rhaiem, Dhia Eddine",
-            "Chahed, Ilyas",
-            "Belkada, Younes",
-            "Kunsch, Guillaume",
-            "Hacid, Hakim",
-        ),
+        "Zuo, Jingwei and Velikanov, Maksim and Rhaiem, Dhia Eddine and Chahed, Ilyas and "
+        "Belkada, Younes and Kunsch, Guillaume and Hacid, Hakim",
         2024,
         "2410.05355",
     ),
     "GatedSSM": Paper(
         "bhat2024memory",
         "Mathematical Formalism for Memory Compression in Selective State Space Models",
-        ("Bhat, Siddhanth",),
+        "Bhat, Siddhanth",
         2024,
         "2410.03158",
     ),
     "Longhorn": Paper(
         "liu2024longhorn",
         "Longhorn: State Space Models are Amortized Online Learners",
-        (
-            "Liu, Bo",
-            "Wang, Rui",
-            "Wu, Lemeng",
-            "Feng, Yihao",
-            "Stone, Peter",
-            "Liu, Qiang",
-        ),
+        "Liu, Bo and Wang, Rui and Wu, Lemeng and Feng, Yihao and Stone, Peter and Liu, Qiang",
         2024,
         "2407.14207",
     ),
     "Attention": Paper(
         "vaswani2017attention",
         "Attention Is All You Need",
-        (
-            "Vaswani, Ashish",
-            "Shazeer, Noam",
-            "Parmar, Niki",
-            "Uszkoreit, Jakob",
-            "Jones, Llion",
-            "Gomez, Aidan N.",
-            "Kaiser, {\\L}ukasz",
-            "Polosukhin, Illia",
-        ),
+        "Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and "
+        "Jones, Llion and Gomez, Aidan N. and Kaiser, {\\L}ukasz and Polosukhin, Illia",
         2017,
         "1706.03762",
         _NEURIPS,
@@ -235,14 +188,14 @@ PAPERS = {
     "Elman": Paper(
         "elman1990rnn",
         "Finding Structure in Time",
-        ("Elman, Jeffrey L.",),
+        "Elman, Jeffrey L.",
         1990,
         journal="Cognitive Science",
     ),
     "LSTM": Paper(
         "hochreiter1997lstm",
         "Long Short-Term Memory",
-        ("Hochreiter, Sepp", 'Schmidhuber, J{\\"u}rgen'),
+        'Hochreiter, Sepp and Schmidhuber, J{\\"u}rgen',
         1997,
         journal="Neural Computation",
     ),
@@ -250,15 +203,8 @@ PAPERS = {
         "cho2014gru",
         "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine "
         "Translation",
-        (
-            "Cho, Kyunghyun",
-            'van Merri{\\"e}nboer, Bart',
-            "Gulcehre, Caglar",
-            "Bahdanau, Dzmitry",
-            "Bougares, Fethi",
-            "Schwenk, Holger",
-            "Bengio, Yoshua",
-        ),
+        'Cho, Kyunghyun and van Merri{\\"e}nboer, Bart and Gulcehre, Caglar and Bahdanau, '
+        "Dzmitry and Bougares, Fethi and Schwenk, Holger and Bengio, Yoshua",
         2014,
         "1406.1078",
         "Conference on Empirical Methods in Natural Language Processing",
@@ -266,14 +212,7 @@ PAPERS = {
     "LongVQ": Paper(
         "liu2024longvq",
         "LongVQ: Long Sequence Modeling with Vector Quantization on Structured Memory",
-        (
-            "Liu, Zicheng",
-            "Wang, Li",
-            "Li, Siyuan",
-            "Wang, Zedong",
-            "Lin, Haitao",
-            "Li, Stan Z.",
-        ),
+        "Liu, Zicheng and Wang, Li and Li, Siyuan and Wang, Zedong and Lin, Haitao and Li, Stan Z.",
         2024,
         "2404.11163",
         "International Joint Conference on Artificial Intelligence",
@@ -281,14 +220,7 @@ PAPERS = {
     "TensorPower": Paper(
         "qiu2021tensorpower",
         "On the Memory Mechanism of Tensor-Power Recurrent Models",
-        (
-            "Qiu, Hejia",
-            "Li, Chao",
-            "Weng, Ying",
-            "Sun, Zhun",
-            "He, Xingyu",
-            "Zhao, Qibin",
-        ),
+        "Qiu, Hejia and Li, Chao and Weng, Ying and Sun, Zhun and He, Xingyu and Zhao, Qibin",
         2021,
         "2103.01521",
         "International Conference on Artificial Intelligence and Statistics",
@@ -296,16 +228,8 @@ PAPERS = {
     "CfC": Paper(
         "hasani2022cfc",
         "Closed-form Continuous-time Neural Networks",
-        (
-            "Hasani, Ramin",
-            "Lechner, Mathias",
-            "Amini, Alexander",
-            "Liebenwein, Lucas",
-            "Ray, Aaron",
-            "Tschaikowski, Max",
-            "Teschl, Gerald",
-            "Rus, Daniela",
-        ),
+        "Hasani, Ramin and Lechner, Mathias and Amini, Alexander and Liebenwein, Lucas "
+        "and Ray, Aaron and Tschaikowski, Max and Teschl, Gerald and Rus, Daniela",
         2022,
         "2106.13898",
         journal="Nature Machine Intelligence",
@@ -313,13 +237,7 @@ PAPERS = {
     "GRUD": Paper(
         "che2018grud",
         "Recurrent Neural Networks for Multivariate Time Series with Missing Values",
-        (
-            "Che, Zhengping",
-            "Purushotham, Sanjay",
-            "Cho, Kyunghyun",
-            "Sontag, David",
-            "Liu, Yan",
-        ),
+        "Che, Zhengping and Purushotham, Sanjay and Cho, Kyunghyun and Sontag, David and Liu, Yan",
         2018,
         "1606.01865",
         journal="Scientific Reports",
@@ -327,22 +245,15 @@ PAPERS = {
     "Timed": Paper(
         "li2024dygmamba",
         "DyG-Mamba: Continuous State Space Modeling on Dynamic Graphs",
-        (
-            "Li, Dongyuan",
-            "Tan, Shiyin",
-            "Zhang, Ying",
-            "Jin, Ming",
-            "Pan, Shirui",
-            "Okumura, Manabu",
-            "Jiang, Renhe",
-        ),
+        "Li, Dongyuan and Tan, Shiyin and Zhang, Ying and Jin, Ming and Pan, Shirui and "
+        "Okumura, Manabu and Jiang, Renhe",
         2024,
         "2408.06966",
     ),
     "HiPPO": Paper(
         "gu2020hippo",
         "HiPPO: Recurrent Memory with Optimal Polynomial Projections",
-        ("Gu, Albert", "Dao, Tri", "Ermon, Stefano", "Rudra, Atri", "R{\\'e}, Christopher"),
+        "Gu, Albert and Dao, Tri and Ermon, Stefano and Rudra, Atri and R{\\'e}, Christopher",
         2020,
         "2008.07669",
         _NEURIPS,

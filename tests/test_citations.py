@@ -39,7 +39,7 @@ def test_an_entry_is_complete(paper):
     assert entry.count("{") == entry.count("}")
     assert re.match(r"@(article|inproceedings|misc)\{[a-z]+\d{4}[a-z0-9]+,\n", entry)
     assert f"{paper.year}" in paper.key
-    assert all("," in author for author in paper.authors)
+    assert all("," in author for author in paper.authors.split(" and "))
 
 
 def test_keys_are_unique():
