@@ -26,8 +26,10 @@ def trained(learnt: Images, seed: int, minutes: float) -> longstate.Classifier:
     """The classifier of that seed, from its folder; a stopped training is continued."""
     folder = FOLDER / f"sequential_mnist_{seed}"
     if not (folder / "model.safetensors").exists():
-        model = longstate.Classifier(warp=0.02, seed=seed, minutes=minutes)
-        model.fit(learnt.pixels.transpose(1, 2).numpy(), learnt.classes.numpy(), out=folder)
+        model = longstate.Classifier(seed=seed, minutes=minutes)
+        model.fit(
+            learnt.pixels.transpose(1, 2).numpy(), learnt.classes.numpy(), warp=0.02, out=folder
+        )
         if model.history_.ended == "interrupted":
             raise KeyboardInterrupt
     return longstate.load(folder)

@@ -100,8 +100,7 @@ def train(
     out = out or Path("runs") / f"{data[0].stem}-classes"
     classifier = Classifier(
         layers, d_model=d_model, n_layers=n_layers, epochs=epochs, minutes=minutes,
-        convolutions=convolutions, warp=warp,
-        class_weight="balanced" if balanced else None, seed=seed,
+        convolutions=convolutions, class_weight="balanced" if balanced else None, seed=seed,
     )  # fmt: skip
     classifier.source = learnt.source(columns)
     channel = None
@@ -110,7 +109,7 @@ def train(
         classifier.source = replace(classifier.source, dated=learnt.dated)
         channel = STAMPS
     with progress_bar() as show:
-        classifier.fit(learnt.X, learnt.y, time_channel=channel, out=out, show=show)
+        classifier.fit(learnt.X, learnt.y, time_channel=channel, warp=warp, out=out, show=show)
     history = classifier.history_
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
     for sentence in classifier.fusion_.verdict("accuracy"):

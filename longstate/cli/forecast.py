@@ -136,7 +136,7 @@ def train(
     """
     levels = numbers("--quantiles", quantiles)
     shares = None if split is None else numbers("--split", split)
-    from longstate.cli.show import progress_bar, show_choice
+    from longstate.cli.show import progress_bar
     from longstate.train import Forecaster, process_group, read_csv
 
     search, trials = _search(tune)
@@ -177,15 +177,22 @@ def train(
         )
     if rank > 0:
         return
+    _show_training(forecaster)
+    page = write_evaluation(forecaster, frame, out, str(out))
+    say(f"The run is in {out}, the report is {page}")
+    if forecaster.history.ended == "interrupted" or any(t.waits for t in trials):
+        raise typer.Exit(INTERRUPTED)
+
+
+def _show_training(forecaster: "Forecaster") -> None:
+    """Print the remarks of a training, its end, and the choice."""
+    from longstate.cli.show import show_choice
+
     for remark in forecaster.facts["notes"]:
         say(remark)
     history = forecaster.history
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
     show_choice(forecaster.choice)
-    page = write_evaluation(forecaster, frame, out, str(out))
-    say(f"The run is in {out}, the report is {page}")
-    if history.ended == "interrupted" or any(t.waits for t in trials):
-        raise typer.Exit(INTERRUPTED)
 
 
 def _search(minutes: float | None) -> "tuple[Tuning | None, list[Trial]]":

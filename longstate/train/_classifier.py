@@ -40,8 +40,6 @@ class Classifier(SeriesEstimator):
         minutes: time for training the network, at most; None for no limit.
         convolutions: whether to fit random convolutions with ridge, the baseline. They take part in
             the outcome as far as validation says that this helps.
-        warp: shift, stretch and warp the training series of the network in time at random, by up to
-            this share of their length: 0.02 where classes do not depend on exact times. 0 for not.
         class_weight: "balanced", class -> weight, or None for equal weights.
         seed: of everything that is drawn.
 
@@ -64,13 +62,12 @@ class Classifier(SeriesEstimator):
         epochs: int = 60,
         minutes: float | None = 10.0,
         convolutions: bool = True,
-        warp: float = 0.0,
         class_weight: str | Mapping[Any, float] | None = None,
         seed: int = 0,
     ):
         self.layers, self.d_model, self.n_layers = layers, d_model, n_layers
         self.epochs, self.minutes, self.convolutions = epochs, minutes, convolutions
-        self.warp, self.class_weight, self.seed = warp, class_weight, seed
+        self.class_weight, self.seed = class_weight, seed
 
     def fit(
         self,
@@ -78,6 +75,7 @@ class Classifier(SeriesEstimator):
         y: Any = None,
         *,
         time_channel: int | None = None,
+        warp: float = 0.0,
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Classifier":
@@ -90,6 +88,8 @@ class Classifier(SeriesEstimator):
                 any unit; -1 is the last one. The layers step over the time between them, in
                 multiples of the median interval of these cases. The random convolutions leave the
                 stamps out and count samples. None: all samples are at one interval.
+            warp: shift and stretch the training series of the network in time at random, by up to
+                this share of their length: 0.02 where classes do not depend on exact times.
             out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
 
@@ -104,7 +104,7 @@ class Classifier(SeriesEstimator):
         targets = torch.from_numpy(numbers)
         signs = 2.0 * F.one_hot(targets, len(self.classes_)).double() - 1
         loss = _cross_entropy
-        goal = Goal(targets, signs, torch.from_numpy(weights), numbers.tolist(), loss)
+        goal = Goal(targets, signs, torch.from_numpy(weights), numbers.tolist(), loss, warp)
         self._fit(cases, goal, out, show)
         return self
 

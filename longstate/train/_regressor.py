@@ -23,7 +23,7 @@ class Regressor(SeriesEstimator):
         Regressor().fit(X, y).predict(X_new)
 
     Args:
-        layers, d_model, n_layers, epochs, minutes, convolutions, warp, seed: see `Classifier`.
+        layers, d_model, n_layers, epochs, minutes, convolutions, seed: see `Classifier`.
     """
 
     _kind = "regressor"
@@ -37,12 +37,11 @@ class Regressor(SeriesEstimator):
         epochs: int = 60,
         minutes: float | None = 10.0,
         convolutions: bool = True,
-        warp: float = 0.0,
         seed: int = 0,
     ):
         self.layers, self.d_model, self.n_layers = layers, d_model, n_layers
         self.epochs, self.minutes, self.convolutions = epochs, minutes, convolutions
-        self.warp, self.seed = warp, seed
+        self.seed = seed
 
     def fit(
         self,
@@ -50,18 +49,19 @@ class Regressor(SeriesEstimator):
         y: Any = None,
         *,
         time_channel: int | None = None,
+        warp: float = 0.0,
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Regressor":
-        """Train on four fifths of the cases; see `Classifier.fit`, also for `time_channel`. y (n):
-        numbers."""
+        """Train on four fifths of the cases; see `Classifier.fit`, also for `time_channel` and
+        `warp`. y (n): numbers."""
         cases = read_cases(X, time_channel=time_channel)
         self.columns_ = columns_of(X)
         numbers = torch.from_numpy(numbers_of(y, len(cases.lengths)))
         self.mean_ = float(numbers.mean())
         self.std_ = float(numbers.std(correction=0)) or 1.0
         z = (numbers - self.mean_) / self.std_
-        goal = Goal(z, z[:, None], torch.ones(len(z)).double(), None, _squared)
+        goal = Goal(z, z[:, None], torch.ones(len(z)).double(), None, _squared, warp)
         self._fit(cases, goal, out, show)
         return self
 

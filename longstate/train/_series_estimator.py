@@ -42,7 +42,7 @@ class Goal(NamedTuple):
     """What is to be learned.
 
     targets (n): class numbers, or scaled numbers. ridge_targets (n, k). weights (n).
-    labels: classes for the split; None for numbers. loss: of the network.
+    labels: classes for the split; None for numbers. loss: of the network. warp: see `_warping`.
     """
 
     targets: Tensor
@@ -50,6 +50,7 @@ class Goal(NamedTuple):
     weights: Tensor
     labels: Sequence[int] | None
     loss: Loss
+    warp: float
 
 
 class Validated(NamedTuple):
@@ -73,7 +74,6 @@ class SeriesEstimator(Estimator):
     epochs: int
     minutes: float | None
     convolutions: bool
-    warp: float
     seed: int
     network_: SeriesModel
     convolutions_: ConvolutionRidge | None
@@ -129,7 +129,8 @@ class SeriesEstimator(Estimator):
         show: Callable[[Progress], None] | None,
     ) -> Validated:
         """Fit network and convolutions; sets all fitted attributes but `fusion_`."""
-        self._check_parameters(cases)
+        self._check_parameters()
+        check_warp(goal.warp, cases)
         n, t, c = cases.values.shape
         training, held = split(goal.labels, n, VALIDATION, self.seed)
         validation = held if len(held) else training
@@ -147,7 +148,7 @@ class SeriesEstimator(Estimator):
             (goal.weights[training], goal.weights[validation]),
             goal.loss,
             batch_size=size,
-            warp=self.warp,
+            warp=goal.warp,
             seed=self.seed,
         )
         settings = Training(
@@ -166,13 +167,12 @@ class SeriesEstimator(Estimator):
         self.environment_ = environment()
         return Validated(cases.take(validation), held, left_out)
 
-    def _check_parameters(self, cases: Cases) -> None:
+    def _check_parameters(self) -> None:
         check_sizes(
             d_model=self.d_model, n_layers=self.n_layers, epochs=self.epochs, seed=self.seed
         )
         layer_names(self.layers, self.n_layers)
         Training(minutes=self.minutes)
-        check_warp(self.warp, cases)
 
     def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
         """Fit on all cases. Returns the scores of each by a fit to all others."""
@@ -249,8 +249,8 @@ class SeriesEstimator(Estimator):
     def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
         """Data and settings of a run; another training may not continue it."""
         own = {name.replace("_", " "): str(value) for name, value in self.get_params().items()}
-        if self.warp == 0:
-            del own["warp"]  # which runs of older versions do not have
+        if goal.warp > 0:
+            own["warp"] = str(goal.warp)
         if cases.time is not None:
             own["time channel"] = str(cases.time.channel)
         shape = "x".join(map(str, cases.values.shape))

@@ -85,7 +85,7 @@ def test_training_is_warped_and_validation_is_not():
 @pytest.mark.parametrize("warp", [-0.1, 1.0, math.nan, "a little", None])
 def test_a_warp_is_a_share(warp):
     with pytest.raises(InputError, match="warp must be a share of the length"):
-        Classifier(warp=warp, epochs=1).fit(np.zeros((4, 10)), [0, 1, 0, 1])
+        Classifier(epochs=1).fit(np.zeros((4, 10)), [0, 1, 0, 1], warp=warp)
 
 
 def test_series_with_stamps_are_not_warped():
@@ -93,4 +93,4 @@ def test_series_with_stamps_are_not_warped():
         [np.random.default_rng(0).standard_normal((4, 10)), np.tile(np.arange(10), (4, 1))], 1
     )
     with pytest.raises(InputError, match=r"warp=0.02 cannot be used for series with stamps"):
-        Classifier(warp=0.02, epochs=1).fit(X, [0, 1, 0, 1], time_channel=1)
+        Classifier(epochs=1).fit(X, [0, 1, 0, 1], time_channel=1, warp=0.02)
