@@ -73,7 +73,7 @@ class LongVQ(Cell):
         self.x_proj = nn.Linear(d_model, d_key + 3 * d_model)  # W_z, W_phi, W_gamma, W_h
         self.scale = nn.Parameter(torch.randn(2, d_key))
         self.shift = nn.Parameter(torch.zeros(2, d_key))
-        self.codes = nn.Parameter(torch.randn(n_codes, d_key))
+        self.codes = nn.Parameter(0.2 * torch.randn(n_codes, d_key))  # about as large as keys
         self.bias = nn.Parameter(torch.zeros(window))
         self.mix = nn.Linear(d_model, d_model, bias=False)  # U_h
         self.out_proj = nn.Linear(d_model, d_model)
@@ -145,4 +145,5 @@ class LongVQ(Cell):
     def _nearest(self, w: dict[str, Tensor], k: Tensor) -> Tensor:
         """One for the code nearest to each key (..., p), and zero for the others: (..., s)."""
         distance = (k[..., None, :] - w["codes"]).square().sum(-1)
-        return F.one_hot(distance.argmin(-1), self.n_codes).to(k.dtype)
+        nearest = distance.argmin(-1, keepdim=True)
+        return (torch.arange(self.n_codes, device=k.device) == nearest).to(k.dtype)

@@ -138,7 +138,8 @@ class Choice(AtLeastFloat32):
             InputError: there is no such part.
         """
         fitted = self.fitted(model, refitted=True)
-        parts = self.parts(model, window, fitted, network=self.reads_network(method))
+        network = self.reads_network(method) or _watched(model)
+        parts = self.parts(model, window, fitted, network=network)
         return self.of_parts(parts, fitted, method)
 
     def reads_network(self, method: str | None = None) -> bool:
@@ -214,3 +215,8 @@ class Choice(AtLeastFloat32):
                 f"the season {self._spec.season}"
             )
         return PARTS.index(method)
+
+
+def _watched(model: "ForecastModel") -> bool:
+    """Whether somebody looks at the network, as `reduce` does: then it runs in any case."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

@@ -81,9 +81,9 @@ def test_generate_has_every_setting_of_the_text_model():
 def test_evaluate_predict_and_certify_have_no_other_names():
     from longstate.memory import certify
 
-    assert options("predict").keys() == {"out", "rate", "method"}
+    assert options("predict").keys() == {"out", "rate", "method", "horizon", "origin"}
     assert {"rate"} <= arguments(Classifier.predict).keys()
-    assert {"method"} <= arguments(Forecaster.predict).keys()
+    assert {"method", "horizon", "origin"} <= arguments(Forecaster.predict).keys()
     assert options("certify").keys() - {"json"} <= arguments(certify).keys()
 
 
