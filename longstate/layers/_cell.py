@@ -23,9 +23,14 @@ Parts = tuple[Tensor, ...]
 """The parts (b, ...) of a cell's state in the order of `_sizes`; the first is what is read."""
 
 
-class Cell(Layer):
-    """Base of cells. Subclasses set `d_state` and `out_proj`, and define `_sizes` and `_run`."""
+NO_STEP = "it has no time step. CfC does"
 
+
+class Cell(Layer):
+    """Base of cells. Subclasses set `d_state` and `out_proj`, and define `_sizes` and `_run`;
+    those that take neither dt nor rate say why in `no_time`."""
+
+    no_time = ""
     d_state: int
     out_proj: nn.Linear
 
@@ -73,6 +78,9 @@ class Cell(Layer):
 
     def _check_time(self, dt: Tensor | None, rate: float) -> None:
         """Raise if the cell has no time step, and one was given."""
+        if self.no_time and (dt is not None or rate != 1):
+            name = type(self).__name__
+            raise ValueError(f"{name} takes neither dt nor rate: {self.no_time}")
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.out_proj.weight.dtype, torch.float32)

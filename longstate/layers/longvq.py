@@ -50,6 +50,7 @@ class LongVQ(Cell):
 
     dynamics = ("decay",)
     own_gate = True
+    no_time = "it counts samples. S4D takes them"
 
     def __init__(
         self,
@@ -83,10 +84,6 @@ class LongVQ(Cell):
         memory = {"y": d, "memory": d * self.d_state}
         sums = {"sums": self.n_codes * d, "counts": self.n_codes}
         return {**memory, **sums, "k": w * p, "v": w * d, "there": w}
-
-    def _check_time(self, dt: Tensor | None, rate: float) -> None:
-        if dt is not None or rate != 1:
-            raise ValueError("LongVQ takes neither dt nor rate: it counts samples. S4D takes them")
 
     def _run(
         self,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._cell import Cell, Parts, each_sample
+from longstate.layers._cell import NO_STEP, Cell, Parts, each_sample
 from longstate.ops._transforms import transformed
 
 
@@ -55,6 +55,7 @@ class Recurrent(Cell):
             time step.
     """
 
+    no_time = NO_STEP
     gates: int = 1
 
     def __init__(self, d_model: int, *, d_state: int = 64):
@@ -67,11 +68,6 @@ class Recurrent(Cell):
         self.out_proj = nn.Linear(d_state, d_model)
         for p in (*self.in_proj.parameters(), *self.recurrent.parameters()):
             nn.init.uniform_(p, -(d_state**-0.5), d_state**-0.5)  # as torch.nn does
-
-    def _check_time(self, dt: Tensor | None, rate: float) -> None:
-        if dt is not None or rate != 1:
-            name = type(self).__name__
-            raise ValueError(f"{name} takes neither dt nor rate: it has no time step. CfC does")
 
     def _run(
         self,

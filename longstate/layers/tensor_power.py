@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._cell import Cell, Parts, each_sample
+from longstate.layers._cell import NO_STEP, Cell, Parts, each_sample
 
 _OFFSET = 1e-3
 
@@ -43,6 +43,8 @@ class TensorPower(Cell):
             step.
     """
 
+    no_time = NO_STEP
+
     def __init__(self, d_model: int, *, d_state: int = 64, rank: int = 2):
         super().__init__()
         for name, value in {"d_state": d_state, "rank": rank}.items():
@@ -56,10 +58,6 @@ class TensorPower(Cell):
         self.out_proj = nn.Linear(d_state, d_model)
         for p in (self.in_proj.weight, self.recurrent.weight):
             nn.init.uniform_(p, -(d_state**-0.5), d_state**-0.5)
-
-    def _check_time(self, dt: Tensor | None, rate: float) -> None:
-        if dt is not None or rate != 1:
-            raise ValueError("TensorPower takes neither dt nor rate: it has no time step. CfC does")
 
     def _run(
         self,

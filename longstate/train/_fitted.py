@@ -90,7 +90,7 @@ class FittedForecaster:
         spec = self.model.spec
         pieces = pieces_of(spec, horizon)
         if origin is not None or horizon not in (None, spec.horizon):
-            self._check_one("another origin and a longer horizon need")
+            self._check_one("another origin or horizon needs")
         table = self._table(frame, origin)
         if table.panel is not None:
             return forecast_panel(table, self.model, method)

@@ -11,10 +11,9 @@ import pandas as pd
 
 from longstate.errors import InputError
 from longstate.models import Calendar
-from longstate.models._calendar import ROWS, STAMPS
+from longstate.models._calendar import STAMPS
 from longstate.train._labels import as_texts
-from longstate.train._time_form import check_clear, find_form
-from longstate.train._time_rows import read_stamps, with_holidays
+from longstate.train._time_rows import read_column, with_holidays
 from longstate.train._time_step import Timing, find_step, fits
 
 MOST_GAPS = 50  # times as many rows of the grid as of the data
@@ -59,17 +58,9 @@ def place_panel(
     if time is None:
         order = np.argsort(codes, kind="stable")
         return PanelRows(order, codes[order], _count(codes[order]), ids, None, ())
-    notes: list[str] = []
     column = frame[time].reset_index(drop=True)
-    if pd.api.types.infer_dtype(column, skipna=True) == "period":
-        column = pd.Series(pd.PeriodIndex(column), name=time)
-    base = calendar
-    if base is None:
-        form = find_form(column)
-        check_clear(form.form, column)
-        notes += form.notes if timing.zone is None else ()
-        base = Calendar(ROWS, form.form, timing.zone or form.zone)
-    stamps = read_stamps(base, column, np.arange(len(column)) + 2)
+    lines = np.arange(len(column)) + 2
+    stamps, base, notes = read_column(column, calendar, timing, lines)
     places, distinct = pd.factorize(stamps, sort=True)
     order = np.lexsort((places, codes))
     codes, places = codes[order], places[order]

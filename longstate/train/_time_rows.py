@@ -48,16 +48,7 @@ def place_rows(
     values, column = values[~empty].reset_index(drop=True), column[~empty].reset_index(drop=True)
     if len(column) == 0:
         raise InputError(f"the time column {column.name!r} is empty")
-    if pd.api.types.infer_dtype(column, skipna=True) == "period":
-        column = pd.Series(pd.PeriodIndex(column), name=column.name)
-    notes: list[str] = []
-    base = calendar
-    if base is None:
-        form = find_form(column)
-        check_clear(form.form, column)
-        notes += form.notes if timing.zone is None else ()
-        base = Calendar(ROWS, form.form, timing.zone or form.zone)
-    stamps = read_stamps(base, column, lines)
+    stamps, base, notes = read_column(column, calendar, timing, lines)
     _check_order(stamps, base, column.name, lines)
     try:
         return _on_grid(values, stamps, base, calendar, timing, column.name, lines, notes)
@@ -67,6 +58,32 @@ def place_rows(
             raise
     found = irregular_calendar(base, stamps)
     return Placed(values, stamps, found, (*notes, taken(found)))
+
+
+def read_column(
+    column: pd.Series, calendar: Calendar | None, timing: Timing, lines: np.ndarray
+) -> tuple[pd.Index, Calendar, list[str]]:
+    """The stamps of a column, in any order; the calendar that reads them, without a step if none
+    was given; and notes on their format.
+
+    Args:
+        column: the times, in the format of the data.
+        calendar: that of training; None to find the format.
+        timing: settings of the times.
+        lines: line of the file of each of them, for messages.
+
+    Raises:
+        InputError: times cannot be read, or their format is not clear.
+    """
+    if pd.api.types.infer_dtype(column, skipna=True) == "period":
+        column = pd.Series(pd.PeriodIndex(column), name=column.name)
+    notes: list[str] = []
+    if calendar is None:
+        form = find_form(column)
+        check_clear(form.form, column)
+        notes += form.notes if timing.zone is None else ()
+        calendar = Calendar(ROWS, form.form, timing.zone or form.zone)
+    return read_stamps(calendar, column, lines), calendar, notes
 
 
 def _on_grid(
