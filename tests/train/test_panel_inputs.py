@@ -1,14 +1,20 @@
 """Panels from data of many forms, and the sentences about data that cannot be used."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.testing import assert_close
 
 from longstate import Forecaster
 from longstate.errors import InputError
 from longstate.train import Training
 from longstate.train._columns import Columns
 from longstate.train._panel_table import make_panel
+from longstate.train._scaling import pairs
+from longstate.train._windows import Windows
 from tests.train.helpers import QUICK, TINY, months
 
 LONG = Columns(("y",), time="ds", id="unique_id")
@@ -191,6 +197,35 @@ def test_texts_of_the_past_are_not_read_ahead(frame):
     assert model.predict(data, method="network")["y"].tolist() == a
     changed = past.assign(event="fair")
     assert model.predict(changed, method="network")["y"].tolist() != a
+
+
+def test_texts_after_a_window_are_not_read_in_training(frame):
+    past = with_holidays(frame).dropna(subset="y")
+    model = fit(past, covariates="event")
+    model.model.embed[0].weight.data[1:] = torch.tensor([[1.0], [-1.0]])
+    model.model.head.weight.data.normal_()
+    table, at = model._table(past), np.array([40])
+    found = []
+    for rows in (slice(0), slice(40, None), slice(30, None)):
+        codes = table.codes.copy()
+        codes[rows] = 3 - codes[rows].clip(1)
+        window = Windows(replace(table, codes=codes), model.model.spec).at(at).window
+        found.append(model.model(window).point)
+    assert_close(found[1], found[0], rtol=0, atol=0)
+    assert not torch.equal(found[2], found[0])
+
+
+def test_a_row_before_is_of_the_same_series(frame):
+    """Steps and seasons, which scale bands and scores, do not cross from one series to the next."""
+    table = make_panel(frame, LONG)
+    for lag in (1, 12):
+        for until in (table.span, 60):
+            rows = pairs(table, lag, until)
+            of = table.places.of(rows)
+            assert (of == table.places.of(rows - lag)).all()
+            assert (table.panel.position[rows] < until).all()
+            counts = [max(0, min(n, until - (80 - n)) - lag) for n in (80, 60, 30, 80, 70, 45)]
+            assert np.bincount(of, minlength=6).tolist() == counts
 
 
 def test_bounds_and_transforms_hold_for_each_series(frame):
