@@ -74,7 +74,7 @@ class LongVQ(Cell):
         self.x_proj = nn.Linear(d_model, d_key + 3 * d_model)  # W_z, W_phi, W_gamma, W_h
         self.scale = nn.Parameter(torch.randn(2, d_key))
         self.shift = nn.Parameter(torch.zeros(2, d_key))
-        self.codes = nn.Parameter(0.2 * torch.randn(n_codes, d_key))  # about as large as keys
+        self.codes = nn.Parameter(0.1 * torch.randn(n_codes, d_key))  # about as large as keys
         self.bias = nn.Parameter(torch.zeros(window))
         self.mix = nn.Linear(d_model, d_model, bias=False)  # U_h
         self.out_proj = nn.Linear(d_model, d_model)

@@ -71,3 +71,11 @@ def test_wrong_use_is_named():
         LongVQ(4, window=1)
     with pytest.raises(ValueError, match="LongVQ takes neither dt nor rate"):
         made()(torch.zeros(1, 2, 4).double(), rate=2.0)
+
+
+def test_most_codes_are_near_a_key_at_first():
+    torch.manual_seed(0)
+    layer = LongVQ(36)
+    _, state = layer(torch.randn(4, 200, 36))
+    used = (state["counts"].sum(0) > 0).sum()
+    assert used > layer.n_codes / 2

@@ -112,3 +112,13 @@ def test_wrong_searches_are_refused(tmp_path):
     (tmp_path / "a" / "tune.json").write_text("{")
     with pytest.raises(InputError, match=r"tune.json cannot be read"):
         make().fit(hourly(), "y", tune=1, out=tmp_path / "a")
+
+
+def test_no_trial_begins_after_the_time():
+    def told(trial):
+        assert trial.number < 3, "the search does not end"
+        ended.append(trial)
+
+    ended: list[Trial] = []
+    make().fit(hourly(), "y", tune=Tuning(1e-4, told))  # 6 ms, which the first trial takes alone
+    assert len(ended) == 1
