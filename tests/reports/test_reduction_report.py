@@ -165,9 +165,7 @@ def test_a_forecaster_is_scored_on_unseen_rows(tmp_path):
     scores = {s.method: s.mse for s in small.evaluate(reading.frame).scores}
     assert report.after == scores["model"]
     assert reduction.headline(report).startswith("mean squared error")
-    assert ", forecasts about as fast (" in reduction.headline(report) or reduction.headline(
-        report
-    ).endswith("forecasts")
+    assert reduction.headline(report).endswith(f", {report.paces.sentence('forecast')}")
     assert "language models only" in " ".join(report.notes)
     windows = read_windows(subject.forecaster, reading.frame, 80)
     assert sum(len(f.point) for f in windows) == 80
