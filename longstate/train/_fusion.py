@@ -3,8 +3,9 @@
     p = share * softmax(network / temperature) + (1 - share) * softmax(sharpness * ridge)
 
 Ridge's scores of the validation cases are from fits without the case itself, so they are fair. The
-share is the smallest whose mean loss is within one standard error of the best: with few validation
-cases a smaller gain is chance, and ridge is the simpler model.
+share is the smallest whose mean loss is within two standard errors of the best: a smaller gain is
+chance, and ridge is the simpler model. With fewer than 30 cases nothing is proved and the share is
+0: the network stopped at its best moment on these very cases.
 
 Axes: n cases, k outputs.
 """
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from longstate.errors import expect
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FEWEST = 30  # cases, to judge the network
 _SCALES = tuple(10 ** (k / 40) for k in range(-60, 61))
 _USUAL_SHARPNESS = 4.0  # scores of ridge are near 1 and -1
 
@@ -107,10 +109,10 @@ def choose_share(
         weight (n): of the cases.
         loss: an outcome (n, k) gives losses (n).
     """
+    if len(ridge) < FEWEST:
+        return 0.0
     losses = torch.stack([weight * loss(s * network + (1 - s) * ridge) for s in SHARES])
     excess = losses - losses[losses.mean(1).argmin()]
-    if excess.shape[1] < 2:
-        return 0.0
     error = excess.std(1) / excess.shape[1] ** 0.5
-    near = excess.mean(1) <= error
+    near = excess.mean(1) <= 2 * error
     return SHARES[int(near.int().argmax())]

@@ -10,14 +10,17 @@ def share(network: torch.Tensor, ridge: torch.Tensor) -> float:
     return choose_share(network, ridge, torch.ones(len(ridge)), lambda p: p[:, 0])
 
 
-def test_ridge_decides_where_the_network_gains_less_than_chance():
-    assert share(torch.tensor([[0.1], [2.0], [0.1], [1.0]]), torch.ones(4, 1)) == 0.0
+def test_ridge_decides_where_the_network_gains_less_than_two_standard_errors():
+    # gains of 1 and -0.5: mean 0.25, standard error 0.127 of 36 cases
+    gain = torch.tensor([[1.0], [-0.5]]).repeat(18, 1)
+    assert share(1 - gain, torch.ones(36, 1)) == 0.0
+    assert share(1 - gain - 0.05, torch.ones(36, 1)) == 1.0
 
 
 def test_the_network_decides_where_it_is_always_better():
-    gain = torch.tensor([[0.10], [0.11], [0.10], [0.11]])
-    assert share(1 - gain, torch.ones(4, 1)) == 1.0
+    gain = torch.tensor([[0.10], [0.11]]).repeat(15, 1)
+    assert share(1 - gain, torch.ones(30, 1)) == 1.0
 
 
-def test_one_case_proves_nothing():
-    assert share(torch.zeros(1, 1), torch.ones(1, 1)) == 0.0
+def test_29_cases_prove_nothing():
+    assert share(torch.zeros(29, 1), torch.ones(29, 1)) == 0.0
