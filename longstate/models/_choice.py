@@ -2,10 +2,11 @@
 
     forecast = sum_i weight_i * part_i,     weights at least 0 that add up to 1, from validation
 
-Every part but the network is a linear map of the window, like `Line`; so all of them need the last
-`window` rows and nothing else. Bands are the network's own quantiles, moved so that they hold on
-windows that no part was fitted to: split conformal prediction (Vovk et al. 2005, Romano et al.
-2019). The margins are larger where the window moves more, by its mean absolute step:
+Every part but the network and the map (`IteratedMap`) is a linear map of the window, like `Line`;
+all of them need the last `window` rows and nothing else. Bands are the network's own quantiles,
+moved so that they hold on windows that no part was fitted to: split conformal prediction (Vovk et
+al. 2005, Romano et al. 2019). The margins are larger where the window moves more, by its mean
+absolute step:
 
     quantile_q = forecast + (network_q - network if the network has a weight, else 0)
                  + margin_q * step(window) / usual step
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longstate.errors import InputError, near
+from longstate.models._iterated_map import FEWEST_ROWS, MOST_TARGETS, IteratedMap
 from longstate.models._line import Forecast, Line, Window
 from longstate.models._scale import AtLeastFloat32
 from longstate.models._spec import ForecastSpec
@@ -28,8 +30,8 @@ from longstate.models._spec import ForecastSpec
 if TYPE_CHECKING:
     from longstate.models._forecaster import ForecastModel
 
-PARTS = ("last value", "seasonal naive", "smoothing", "ridge", "line", "network")
-NETWORK = PARTS.index("network")
+PARTS = ("last value", "seasonal naive", "smoothing", "ridge", "line", "map", "network")
+NETWORK, MAP = PARTS.index("network"), PARTS.index("map")
 MOST_STEPS = 3.0
 
 
@@ -52,21 +54,24 @@ class Fitted(NamedTuple):
 
     ridge: Line
     line: Line
+    map: IteratedMap | None
     margin: Tensor
 
 
 class Refitted(AtLeastFloat32):
-    """Ridge, line and margins that were fitted to all rows.
+    """Ridge, line, map and margins that were fitted to all rows.
 
     Args:
         spec: columns and lengths.
+        mapped: whether there is a map.
     """
 
     margin: Tensor
 
-    def __init__(self, spec: ForecastSpec):
+    def __init__(self, spec: ForecastSpec, *, mapped: bool):
         super().__init__()
         self.ridge, self.line = Line(spec), Line(spec)
+        self.map = IteratedMap(spec) if mapped else None
         self.register_buffer("margin", _no_margin(spec))
 
 
@@ -83,6 +88,7 @@ class Choice(AtLeastFloat32):
     Args:
         spec: columns and lengths.
         refitted: whether there is `now`.
+        mapped: whether there is a map.
     """
 
     weight: Tensor
@@ -91,7 +97,7 @@ class Choice(AtLeastFloat32):
     usual_step: Tensor
     naive_error: Tensor
 
-    def __init__(self, spec: ForecastSpec, *, refitted: bool = True):
+    def __init__(self, spec: ForecastSpec, *, refitted: bool = True, mapped: bool = False):
         super().__init__()
         self._spec = spec
         c, w, h = len(spec.targets), spec.window, spec.horizon
@@ -100,14 +106,16 @@ class Choice(AtLeastFloat32):
         self.register_buffer("usual_step", torch.ones(c))
         self.register_buffer("naive_error", torch.ones(c))
         self.register_buffer("margin", _no_margin(spec))
-        self.now = Refitted(spec) if refitted else None
+        self.map = IteratedMap(spec) if mapped else None
+        self.now = Refitted(spec, mapped=mapped) if refitted else None
 
     @classmethod
     def of(cls, spec: ForecastSpec, names: Iterable[str]) -> "Choice | None":
         """The empty choice for a model whose tensors have these names; None where it has none."""
         names = [name for name in names if name.startswith("choice.")]
         refitted = any(name.startswith("choice.now.") for name in names)
-        return cls(spec, refitted=refitted) if names else None
+        mapped = any(name.startswith("choice.map.") for name in names)
+        return cls(spec, refitted=refitted, mapped=mapped) if names else None
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -117,14 +125,15 @@ class Choice(AtLeastFloat32):
     @property
     def available(self) -> tuple[bool, ...]:
         """(p): a window shorter than a season has no seasonal naive forecast."""
-        seasonal = self._spec.window >= self._spec.season
-        return tuple(seasonal or name != "seasonal naive" for name in PARTS)
+        lacking = set() if self._spec.window >= self._spec.season else {"seasonal naive"}
+        lacking |= {"map"} if self.map is None else set()
+        return tuple(name not in lacking for name in PARTS)
 
     def fitted(self, model: "ForecastModel", *, refitted: bool = False) -> Fitted:
         """What was fitted to the training part; or to all rows, where there is such."""
         if refitted and self.now is not None:
-            return Fitted(self.now.ridge, self.now.line, self.now.margin)
-        return Fitted(model.ridge, model.line, self.margin)
+            return Fitted(self.now.ridge, self.now.line, self.now.map, self.now.margin)
+        return Fitted(model.ridge, model.line, self.map, self.margin)
 
     def forecast(self, model: "ForecastModel", window: Window, method: str | None) -> Forecast:
         """In scaled units.
@@ -138,6 +147,8 @@ class Choice(AtLeastFloat32):
             InputError: there is no such part.
         """
         fitted = self.fitted(model, refitted=True)
+        if method != "map" and (method is not None or self.weight[MAP] == 0):
+            fitted = fitted._replace(map=None)
         network = self.reads_network(method) or _watched(model)
         parts = self.parts(model, window, fitted, network=network)
         return self.of_parts(parts, fitted, method)
@@ -154,7 +165,7 @@ class Choice(AtLeastFloat32):
         Args:
             model: of this choice.
             window: the input.
-            fitted: ridge and line.
+            fitted: ridge, line and map; the forecast of a map that is None is nan.
             network: False leaves the network out; its forecast is nan, and the distances are 0.
         """
         last, x, scaled = model.normalise(window)
@@ -167,13 +178,17 @@ class Choice(AtLeastFloat32):
             naive = x[:, x.shape[1] - self._spec.season + steps]
         smoothing = torch.einsum("bwc,cwh->bhc", x, self.smoothing.to(x.dtype))
         linear = [zero, naive, smoothing, fitted.ridge(features), fitted.line(features)]
+        unknown = torch.full_like(zero, torch.nan)
+        mapped = unknown
+        if fitted.map is not None:
+            mapped = fitted.map(model.units(window).exact(window.target)).to(x.dtype)
         if network:
             point, quantiles = model(window, scaled=True)
             offsets = quantiles - point[..., None]
         else:
-            point = torch.full_like(zero, torch.nan)
+            point = unknown
             offsets = zero[..., None].expand(*zero.shape, len(self._spec.quantiles))
-        points = torch.stack([*(last + part for part in linear), point])
+        points = torch.stack([*(last + part for part in linear), mapped, point])
         return Parts(points, offsets, self._step(x))
 
     def _step(self, x: Float[Tensor, "b w c"]) -> Float[Tensor, "b 1 c"]:
@@ -184,9 +199,8 @@ class Choice(AtLeastFloat32):
         return step.clamp(1 / MOST_STEPS, MOST_STEPS)
 
     def combined(self, points: Float[Tensor, "p b h c"]) -> Float[Tensor, "b h c"]:
-        """The weighted mean; parts without a weight may be nan."""
-        used = self.weight > 0
-        return torch.tensordot(self.weight[used].to(points.dtype), points[used], dims=1)
+        """The weighted mean."""
+        return weighted(self.weight, points)
 
     def of_parts(self, parts: Parts, fitted: Fitted, method: str | None) -> Forecast:
         """A forecast with its quantiles, in scaled units."""
@@ -209,12 +223,37 @@ class Choice(AtLeastFloat32):
     def _index(self, method: str) -> int:
         if method not in PARTS:
             raise InputError(f"there is no method {method!r}; {near(method, PARTS)}")
+        if method == "map" and self.map is None:
+            raise InputError(
+                "this forecaster has no map of one row to the next: that needs even times, at most "
+                f"{MOST_TARGETS} targets and {FEWEST_ROWS} rows in the training"
+            )
         if not self.available[PARTS.index(method)]:
             raise InputError(
                 f"{method} needs a window of one season; the window has {self._spec.window} rows, "
                 f"the season {self._spec.season}"
             )
         return PARTS.index(method)
+
+
+def weighted(weight: Float[Tensor, " p"], points: Float[Tensor, "p ..."]) -> Tensor:
+    """The weighted mean of parts; those without a weight may be nan."""
+    used = weight > 0
+    return torch.tensordot(weight[used].to(points.dtype), points[used], dims=1)
+
+
+def with_all_parts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, with a place for the map if it was written before there was one."""
+    weight = tensors.get("choice.weight")
+    if weight is None or len(weight) != len(PARTS) - 1:
+        return tensors
+    places = {"choice.weight": MAP, "choice.margin": 1 + MAP, "choice.now.margin": 1 + MAP}
+    grown = {
+        name: torch.cat([x[:at], torch.zeros_like(x[:1]), x[at:]])
+        for name, at in places.items()
+        if (x := tensors.get(name)) is not None
+    }
+    return {**tensors, **grown}
 
 
 def _watched(model: "ForecastModel") -> bool:

@@ -37,7 +37,7 @@ from longstate import _tensorfile as tensorfile
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.layers._base import Layer
-from longstate.models._choice import Choice
+from longstate.models._choice import Choice, with_all_parts
 from longstate.models._elapsed import as_feature, steps_between
 from longstate.models._line import Forecast, Line, Window
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
@@ -123,6 +123,7 @@ class ForecastModel(nn.Module):
             InputError: the file is of another kind, or damaged.
         """
         tensors, raw = tensorfile.load(path, "forecast model")
+        tensors = with_all_parts(tensors)
         facts = read(ModelFacts, raw, f"the description in {path}")
         spec = ForecastSpec.of(facts.spec, f"{path}: spec")
         makers = [layer_maker(x, f"{path}: layers[{i}]") for i, x in enumerate(facts.layers)]

@@ -38,6 +38,14 @@ class AtLeastFloat32(nn.Module):
         return self
 
 
+class Float64(nn.Module):
+    """Base of modules that move to a device but stay in float64."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Float64":
+        super()._apply(lambda x: x.to(fn(x).device), recurse)
+        return self
+
+
 class Units(NamedTuple):
     """The constants of a scale, float64; they broadcast with the values.
 
@@ -62,7 +70,11 @@ class Units(NamedTuple):
 
     def scale(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         """z, float32."""
-        return ((self.f(x) - self.mean) / self.std).float()
+        return self.exact(x).float()
+
+    def exact(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        """z, float64."""
+        return (self.f(x) - self.mean) / self.std
 
     def inverse(self, z: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         """x, float64."""
@@ -82,8 +94,9 @@ class Units(NamedTuple):
         return torch.where(self.power == 0, y.log(), (y**power - 1) / power)
 
 
-class Scale(nn.Module):
-    """Scaling by mean and standard deviation of the training part, in float64.
+class Scale(Float64):
+    """Scaling by mean and standard deviation of the training part, in float64: large values have
+    their digits there.
 
     A constant column has the standard deviation 1.
 
@@ -108,11 +121,6 @@ class Scale(nn.Module):
         if transform != "none":
             for name in ("power", "shift", "raw_std"):
                 self.register_buffer(name, torch.ones(shape, dtype=torch.float64))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scale":
-        """Moves, but stays in float64: large values have their digits there."""
-        super()._apply(lambda x: x.to(fn(x).device), recurse)
-        return self
 
     @property
     def unit(self) -> Float[Tensor, "*s c"]:

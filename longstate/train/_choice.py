@@ -5,14 +5,16 @@
 2. The network gets the share with the least error beside them, on the windows of the validation
    part, which it was not fitted to. It gets none if that gains less than one standard error: its
    training stopped at its best moment on these windows, so that a small gain is chance.
-3. Margins: for each step and target, quantiles of the errors on the windows of the validation
+3. The map has the settings that are best there, and is left out if the line is better.
+4. Margins: for each step and target, quantiles of the errors on the windows of the validation
    part, or of all folds if the former are too few; see `conformal`.
-4. For forecasts ridge and line are fitted again to all rows, and the errors in the test part count
-   for the margins too. An evaluation scores what was fitted to the training part.
+5. For forecasts ridge, line and map are fitted again to all rows, and the errors in the test part
+   count for the margins too. An evaluation scores what was fitted to the training part.
 
 Axes: p parts, n windows, h horizon, c targets, q quantiles.
 """
 
+import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +23,12 @@ from torch import Tensor
 
 from longstate.errors import InputError
 from longstate.models import ForecastModel
-from longstate.models._choice import NETWORK, PARTS, Choice, Fitted, Refitted
+from longstate.models._choice import NETWORK, PARTS, Choice, Fitted, Refitted, weighted
 from longstate.models._line import Line
 from longstate.train._baselines import Linear
 from longstate.train._chosen import Chosen, Part
 from longstate.train._folds import ENOUGH, independent
+from longstate.train._map_fit import Rows, choose_map, fit_map
 from longstate.train._moments import Moments, sums_of
 from longstate.train._scaling import check_size, pairs, row_units
 from longstate.train._table import Table
@@ -75,14 +78,16 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
     """
     table = linear.folds[0].fit.table
     refit = refit and _is_usable(model, table)
-    choice = model.choice = Choice(model.spec, refitted=refit)
+    mapped = choose_map(model, linear.folds[-1])
+    choice = model.choice = Choice(model.spec, refitted=refit, mapped=mapped is not None)
+    choice.map = mapped
     choice.smoothing.copy_(linear.weights)
     _set_units(choice, model, table, parts)
     every, last = rolling(model, linear)
     weight = simplex(every.point, [*choice.available[:NETWORK], False], every.count)
     share, gain, noise = 0.0, None, None
     if last.count >= FEWEST:
-        simple = torch.tensordot(weight[:NETWORK], last.point[:NETWORK], dims=1)
+        simple = weighted(weight, last.point)
         share, gain, noise = best_share(simple, last.point[NETWORK], last.count)
     choice.weight.copy_(weight * (1 - share))
     choice.weight[NETWORK] = share
@@ -101,7 +106,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
             if choice.available[i]
         ),
         error=_square(choice.combined(last.point)),
-        rolling=_square(torch.tensordot(weight[:NETWORK], every.point[:NETWORK], dims=1)),
+        rolling=_square(weighted(weight, every.point)),
         folds=len(linear.folds),
         windows=every.point.shape[1],
         independent=every.count,
@@ -116,7 +121,7 @@ def choose(model: ForecastModel, linear: Linear, parts: Split, *, refit: bool) -
 def refit_to(
     model: ForecastModel, linear: Linear, parts: Split, rolled: tuple[Errors, Errors]
 ) -> float:
-    """Fit ridge, line and margins to all rows before `parts.rows`.
+    """Fit ridge, line, map and margins to all rows before `parts.rows`.
 
     Args:
         model: with a choice; the result is its `now`.
@@ -129,13 +134,17 @@ def refit_to(
     """
     choice, (every, last) = model.choice, rolled
     assert choice is not None
-    now = choice.now = choice.now or Refitted(model.spec)
+    now = choice.now = choice.now or Refitted(model.spec, mapped=choice.map is not None)
     if parts.rows - parts.validation >= model.spec.horizon:
         test = Windows(linear.folds[0].fit.table, model.spec, parts.validation, parts.rows)
         tested = _errors(model, choice.fitted(model), test)
         every, last = every + tested, last + tested
     moments = _more(model, linear, linear.folds[-1].fitted, parts.train, parts.rows)
     linear.solve(moments, now.line, now.ridge)
+    if choice.map is not None and now.map is not None:
+        now.map.load_state_dict(choice.map.state_dict())
+        every_window = Windows(linear.folds[0].fit.table, model.spec, 0, parts.rows)
+        fit_map(now.map, Rows.of(model, every_window, now.map.lags))
     return _set_margins(choice, now.margin, every, last)
 
 
@@ -156,10 +165,13 @@ def rolling(model: ForecastModel, linear: Linear) -> tuple[Errors, Errors]:
     """The errors on the windows of all folds, and on those of the last fold alone."""
     choice = model.choice
     assert choice is not None
-    fitted = Fitted(Line(model.spec), Line(model.spec), choice.margin)
+    mapped = copy.deepcopy(choice.map)
+    fitted = Fitted(Line(model.spec), Line(model.spec), mapped, choice.margin)
     found = []
     for fold in linear.folds:
         linear.solve(fold.fitted, fitted.line, fitted.ridge)
+        if mapped is not None:
+            fit_map(mapped, Rows.of(model, fold.fit, mapped.lags))
         network = fold is linear.folds[-1]
         found.append(_errors(model, fitted, fold.check, network=network))
     every = found[0]

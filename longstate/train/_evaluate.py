@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from longstate.models import Forecast, ForecastModel
-from longstate.models._choice import PARTS
+from longstate.models._choice import PARTS, Choice
 from longstate.train._baselines import last_value, seasonal_naive
 from longstate.train._evaluation import (
     Band,
@@ -68,6 +68,10 @@ def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecas
     return _Forecasts(points, quantiles, model.unscaled(before, batch.window).quantiles)
 
 
+def _methods(choice: Choice) -> tuple[str, ...]:
+    return ("model", *(name for name in PARTS if name != "map" or choice.map is not None))
+
+
 class _Sums:
     """Running sums over windows and targets, per step of the horizon; and per series."""
 
@@ -79,7 +83,7 @@ class _Sums:
             return torch.zeros(*shape, dtype=torch.float64)
 
         self.model = model
-        self.methods = OLD_METHODS if model.choice is None else ("model", *PARTS)
+        self.methods = OLD_METHODS if model.choice is None else _methods(model.choice)
         self.names, self.values = series, zeros(len(series))
         self.by_series = {m: zeros(len(series)) for m in self.methods}
         self.count = zeros(horizon)

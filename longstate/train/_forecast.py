@@ -56,7 +56,7 @@ class Forecaster(StoredForecaster):
     """Simple methods, and a state space network for what a linear regression leaves over.
 
     The forecast is a weighted mean of the last value, seasonal naive, exponential smoothing, ridge
-    regressions and the network, with weights from validation; `choice` tells them.
+    regressions, an iterated map and the network, with weights from validation; `choice` tells them.
 
         Forecaster(horizon=96).fit(frame, target="OT").predict(frame)
 

@@ -171,7 +171,7 @@ def test_the_forecast_is_the_weighted_mean_of_its_parts(forecaster):
     assert_close(torch.tensor(naive).float(), torch.tensor(frame["y"][-24:-20].to_numpy()).float())
     last = forecaster.predict(frame, method="last value")["y"]
     assert_close(torch.tensor(last).float(), torch.tensor([frame["y"].iloc[-1]] * 4).float())
-    for name in PARTS:
+    for name in weights(forecaster):
         bands = forecaster.predict(frame, method=name)
         assert (bands["y_q0.1"] < bands["y_q0.9"]).all()
 
@@ -236,7 +236,7 @@ def test_bands_are_those_of_the_network_moved_by_the_margins(forecaster):
 def test_the_bounds_hold_for_every_method():
     frame = hourly().assign(y=np.random.default_rng(0).poisson(0.7, 400).astype(float))
     made = Forecaster(4, window=48, size=TINY, training=BRIEF).fit(frame, "y", lower=0)
-    for name in (None, *PARTS):
+    for name in (None, *weights(made)):
         assert (made.predict(frame, method=name).iloc[:, 1:] >= 0).all().all()
 
 

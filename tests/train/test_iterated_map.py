@@ -1,0 +1,177 @@
+"""The map from the newest rows to the next one: chaotic series, and when it is left out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.testing import assert_close
+
+from longstate import Forecaster
+from longstate import _tensorfile as tensorfile
+from longstate.errors import InputError
+from longstate.models import ForecastModel
+from longstate.models._choice import MAP, PARTS, with_all_parts
+from longstate.models._iterated_map import IteratedMap, legendre
+from longstate.train import Training
+from tests.train.helpers import TINY, hourly
+
+BRIEF = Training(epochs=1, windows_per_epoch=64, batch_size=32)
+
+
+def henon(rows=900):
+    """x(t+1) = 1 - 1.4 x(t)^2 + 0.3 x(t-1)."""
+    x = [0.1, 0.1]
+    for _ in range(rows + 98):
+        x.append(1 - 1.4 * x[-1] ** 2 + 0.3 * x[-2])
+    return pd.DataFrame({"y": x[100:]})
+
+
+def lorenz(rows=3000, dt=0.02):
+    """All three coordinates, by the classical Runge-Kutta method with ten steps to a row."""
+
+    def slope(s):
+        x, y, z = s
+        return np.array([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
+
+    h, s, found = dt / 10, np.array([1.0, 1.0, 20.0]), []
+    for i in range(10 * (rows + 200)):
+        a = slope(s)
+        b = slope(s + h / 2 * a)
+        c = slope(s + h / 2 * b)
+        s = s + h / 6 * (a + 2 * b + 2 * c + slope(s + h * c))
+        if i % 10 == 9:
+            found.append(s)
+    return pd.DataFrame(np.array(found[200:]), columns=["x", "y", "z"])
+
+
+def fit(frame, horizon, target, **options):
+    return Forecaster(horizon, size=TINY, training=BRIEF, **options).fit(frame, target)
+
+
+@pytest.fixture(scope="module")
+def forecaster():
+    return fit(henon(), 4, "y", window=24, season=1)
+
+
+def scores(forecaster, frame):
+    return {s.method: s.mse for s in forecaster.evaluate(frame).scores}
+
+
+def test_a_map_of_two_rows_is_found(forecaster):
+    assert forecaster.choice.words() == "map"
+    found = scores(forecaster, henon())
+    assert found["model"] == found["map"] < 1e-4
+    assert found["line"] > 0.3
+
+
+@pytest.mark.parametrize("target", ["x", ["x", "y", "z"]])
+def test_the_lorenz_system_is_forecast(target):
+    frame = lorenz()
+    made = fit(frame, 25, target, window=64, season=1)
+    found = scores(made, frame)
+    assert made.choice.words() == "map"
+    assert found["model"] < 0.02 < 5 * found["model"] + found["line"]
+    assert made.predict(frame).notna().all().all()
+
+
+def test_it_is_left_out_where_the_line_is_better():
+    draw = np.random.default_rng(0)
+    walk = pd.DataFrame({"y": draw.standard_normal(900).cumsum()})
+    made = fit(walk, 8, "y", season=1)
+    assert made.model.choice.map is None
+    assert "map" not in {part.name for part in made.choice.parts}
+    assert "map" not in scores(made, walk)
+    with pytest.raises(InputError, match="has no map of one row to the next"):
+        made.predict(walk, method="map")
+
+
+def test_too_few_rows_make_no_map():
+    assert fit(henon(280), 4, "y", window=24, season=1).model.choice.map is None
+
+
+@pytest.mark.parametrize("field", ["targets", "window"])
+def test_what_cannot_have_a_map(forecaster, field):
+    from dataclasses import replace
+
+    spec = forecaster.model.spec
+    assert IteratedMap.possible(spec)
+    other = {"targets": tuple(f"y{i}" for i in range(9)), "window": 3}[field]
+    assert not IteratedMap.possible(replace(spec, **{field: other}))
+
+
+def test_rows_with_gaps_are_not_fitted_to():
+    frame = henon()
+    frame.loc[::50, "y"] = np.nan
+    made = fit(frame, 4, "y", window=24, season=1)
+    assert made.model.choice.weight[MAP] > 0.9
+    assert made.predict(frame).notna().all().all()
+
+
+def test_the_forecast_repeats_one_step(forecaster):
+    """By hand, in NumPy."""
+    module = forecaster.model.choice.map
+    p = {name: x.double().numpy() for name, x in module.state_dict().items()}
+    rows = np.random.default_rng(0).standard_normal((3, 24, 1))
+    found = module(torch.from_numpy(rows)).numpy()
+    for i in range(3):
+        newest = list(rows[i, :, 0])
+        for step in range(4):
+            m = (p["projection"] @ newest[-24:] - p["mean"]) / p["deviation"]
+            waves = np.sqrt(2 / 500) * np.cos(m @ p["frequency"] + p["phase"])
+            new = newest[-1] + np.concatenate([[1], m, waves]) @ p["weight"][:, 0]
+            newest.append(float(np.clip(new, p["low"][0], p["high"][0])))
+            np.testing.assert_allclose(found[i, step, 0], newest[-1], rtol=1e-9)
+
+
+def test_the_forecast_stays_near_the_range_of_the_training(forecaster):
+    module, range_ = forecaster.model.choice.map, henon()["y"]
+    far = torch.full((1, 24, 1), 1e6, dtype=torch.float64)
+    scale = forecaster.model.scale
+    found = scale.inverse(module(far))
+    width = range_.max() - range_.min()
+    assert found.isfinite().all()
+    assert found.max() <= range_.max() + 0.51 * width
+    assert found.min() >= range_.min() - 0.51 * width
+
+
+def test_it_is_fitted_again_to_all_rows(forecaster):
+    choice = forecaster.model.choice
+    assert not torch.equal(choice.map.weight, choice.now.map.weight)
+    for name in ("projection", "frequency", "phase", "penalty"):
+        assert torch.equal(getattr(choice.map, name), getattr(choice.now.map, name))
+    changed = henon()
+    changed.loc[725:, "y"] = 0.0  # the test part: known to `now` alone
+    other = fit(changed, 4, "y", window=24, season=1).model.choice
+    assert_close(other.map.weight, choice.map.weight, rtol=0, atol=0)
+    assert not torch.allclose(other.now.map.weight, choice.now.map.weight)
+
+
+def test_it_is_saved_and_stays_in_float64(forecaster, tmp_path):
+    forecaster.save(tmp_path / "a")
+    again = Forecaster.load(tmp_path / "a")
+    pd.testing.assert_frame_equal(again.predict(henon()), forecaster.predict(henon()))
+    assert again.model.half().choice.map.weight.dtype == torch.float64
+
+
+def test_a_file_from_before_there_was_a_map_has_a_place_for_it(tmp_path):
+    made = fit(hourly(), 4, "y", window=24)
+    made.model.save(tmp_path / "new")
+    tensors, facts = tensorfile.load(tmp_path / "new", "forecast model")
+    kept = [i for i in range(len(PARTS)) if i != MAP]
+    older = dict(tensors)
+    older["choice.weight"] = tensors["choice.weight"][kept]
+    for name in ("choice.margin", "choice.now.margin"):
+        older[name] = tensors[name][[0, *(1 + i for i in kept)]]
+    tensorfile.save(tmp_path / "old", "forecast model", older, facts)
+    same = ForecastModel.load(tmp_path / "old").state_dict()
+    for name, x in tensors.items():
+        assert_close(same[name], x, rtol=0, atol=0)
+    assert with_all_parts(tensors) is tensors
+
+
+def test_legendre_polynomials_are_orthonormal():
+    p = legendre(16, 6)
+    assert_close(p @ p.T, torch.eye(6, dtype=torch.float64))
+    t = torch.linspace(-1, 1, 16, dtype=torch.float64)
+    assert_close(p.T @ (p @ t**5), t**5)
+    assert (p[:, -1] > 0).all()
