@@ -107,12 +107,18 @@ class Chosen:
                 "ones, so they are wide and uncertain."
             )
         found.append(
-            "For forecasts ridge and line were fitted again to all rows; the network keeps the "
+            f"For forecasts {self._solved} were fitted again to all rows; the network keeps the "
             "weights of its training."
             if self.refitted
             else "Forecasts use what was fitted to the training part."
         )
         return tuple(found)
+
+    @property
+    def _solved(self) -> str:
+        return (
+            "ridge, line and map" if any(p.name == "map" for p in self.parts) else "ridge and line"
+        )
 
     def _network(self) -> str:
         if self.gain is None or self.noise is None:
