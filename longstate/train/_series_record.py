@@ -39,7 +39,8 @@ class SeriesRecord:
         length: of the longest series. stride: samples of a frame of the network.
         made: its layers, from `describe_layer`.
         flags: whether the convolutions read flags of missing values.
-        filters: dilations and biases of the convolutions; None without them.
+        filters: dilations and biases of the convolutions; None without them. splits: of their
+            filters into groups; 0 without groups, as in older files.
         fusion, history, environment: of the training.
         source: of files.
         classes, classes_type: of a classifier.
@@ -62,6 +63,7 @@ class SeriesRecord:
     environment: dict[str, str]
     source: Source = field(default_factory=Source)
     stride: int = 1
+    splits: int = 0
     time: TimeChannel | None = None
     classes: list[Any] = field(default_factory=list)
     classes_type: str = "<i8"
@@ -76,6 +78,7 @@ class SeriesRecord:
         expect(good, f"time.channel must be at most {self.channels}; got {self.time}")
         good = self.filters is None or all(1 <= f <= _MOST for f in self.filters)
         expect(good, f"filters must be from 1 to {_MOST:,}; got {self.filters}")
+        expect(0 <= self.splits <= _MOST, f"splits must be up to {_MOST:,}; got {self.splits}")
         expect(len(self.history.looks) > 0, "history must hold at least one look")
         expect(self.filters is not None or self.fusion.share == 1, "share must be 1")
         kind = re.fullmatch(r"[<>|=]?([biu]\d|U\d{1,5}|f[48]|O)", self.classes_type)
@@ -106,10 +109,11 @@ def save_series(
     """
     network, convolutions = estimator.network_, estimator.convolutions_
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    filters = None
+    filters, splits = None, 0
     if convolutions is not None:
         tensors |= {f"convolutions.{k}": v for k, v in convolutions.state_dict().items()}
         filters = [convolutions.dilations, convolutions.bias.shape[2]]
+        splits = convolutions.splits
     facts = {
         "parameters": _plain(estimator.get_params()),
         "channels": network.scale.mean.shape[0],
@@ -120,6 +124,7 @@ def save_series(
         "made": describe_layers(network.backbone),
         "flags": estimator.flags_,
         "filters": filters,
+        "splits": splits,
         "fusion": dataclasses.asdict(estimator.fusion_),
         "history": dataclasses.asdict(estimator.history_),
         "environment": estimator.environment_,
@@ -164,7 +169,9 @@ def _both(record: SeriesRecord, mixers: list[Any]) -> nn.ModuleDict:
     parts: dict[str, nn.Module] = {"network": network}
     if record.filters is not None:
         channels = record.channels * (2 if record.flags else 1)
-        parts["convolutions"] = ConvolutionRidge(channels, record.outputs, *record.filters)
+        parts["convolutions"] = ConvolutionRidge(
+            channels, record.outputs, *record.filters, record.splits
+        )
     return nn.ModuleDict(parts)
 
 

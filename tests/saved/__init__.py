@@ -19,6 +19,13 @@ def frame(rows: int = 240) -> pd.DataFrame:
     return pd.DataFrame({"date": pd.date_range("2024-01-01", periods=rows, freq="h"), "y": y})
 
 
+def cases() -> tuple[np.ndarray, np.ndarray]:
+    """Series (12, 2, 20) of two classes."""
+    t, y = np.arange(20), np.arange(12) % 2
+    X = [[np.sin((1 + k % 2) * t / 3 + k), np.cos(k * t)] for k in range(12)]
+    return np.array(X), y
+
+
 def text() -> bytes:
     words = ("to be", "or not", "that is", "the question", "né à Zürich", "日本")
     return "".join(f"{words[i % 6]} {words[i * i % 5]}\n" for i in range(200)).encode()

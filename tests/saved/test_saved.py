@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from longstate import load
+from longstate import load, save
 from longstate.layers import S4D, Mamba, Mamba2
 from longstate.models import Stack
 from longstate.stream import Stream
@@ -17,6 +17,7 @@ from tests.saved import (
     EXAMPLE_TOKENS,
     FOLDER,
     assert_as_saved,
+    cases,
     frame,
     interrupt_after,
     text,
@@ -109,6 +110,15 @@ def test_a_stack_and_its_state():
     assert_as_saved(stream.push(EXAMPLE_SIGNALS), "backbone")
     stream.load(FOLDER / "backbone_state.safetensors")
     assert_as_saved(stream.push(EXAMPLE_SIGNALS.flip(1)), "backbone_next")
+
+
+def test_a_classifier_whose_filters_do_not_compete(tmp_path):
+    X, _ = cases()
+    model = load(FOLDER / "series" / "classifier.safetensors")
+    save(model, tmp_path / "again.safetensors")
+    for each in (model, load(tmp_path / "again.safetensors")):
+        scores = each._ridge_scores(each._read(X[:, :, ::-1]))
+        assert_as_saved(scores, "scores", FOLDER / "series")
 
 
 def test_a_run_that_this_version_stops_is_continued(tmp_path):

@@ -8,5 +8,6 @@ input-steered scans.
 from longstate.ops._numba.compiled import apart as apart
 from longstate.ops._numba.compiled import exact as exact
 from longstate.ops._numba.compiled import inlined as inlined
+from longstate.ops._numba.compiled import inlined_exact as inlined_exact
 from longstate.ops._numba.compiled import kernel as kernel
 from longstate.ops._numba.threads import parallel_for as parallel_for

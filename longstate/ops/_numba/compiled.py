@@ -41,6 +41,9 @@ class _NoOverlap(CompilerBase):
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
 
 
+_INLINED: dict[str, Any] = {"pipeline_class": _NoOverlap, "forceinline": True, "_nrt": False}
+
+
 def kernel(function: _F) -> _F:
     """Compile a kernel, or a function that kernels call."""
     return _compiled(function, fastmath=FAST)
@@ -52,8 +55,12 @@ def inlined(function: _F) -> _F:
     No array that it writes may overlap another. It makes no arrays but views of its arguments;
     their references are not counted, which would take longer than a short loop.
     """
-    options: dict[str, Any] = {"pipeline_class": _NoOverlap, "forceinline": True, "_nrt": False}
-    return _compiled(function, fastmath=FAST, **options)
+    return _compiled(function, fastmath=FAST, **_INLINED)
+
+
+def inlined_exact(function: _F) -> _F:
+    """The same, where the order of operations matters."""
+    return _compiled(function, fastmath=SAFE, **_INLINED)
 
 
 def pasted(function: _F) -> _F:

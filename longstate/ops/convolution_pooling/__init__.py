@@ -24,13 +24,17 @@ from torch import Tensor
 
 from longstate.ops._choice import choose
 
-TAPS = 9
+TAPS, KINDS = 9, 84
+
+
+def all_places() -> Int[Tensor, "84 3"]:
+    """Where the taps of each of the 84 filters are 2."""
+    return torch.tensor(list(combinations(range(TAPS), 3)))
 
 
 def all_taps() -> Float[Tensor, "84 9"]:
     """The taps of the 84 filters."""
-    places = torch.tensor(list(combinations(range(TAPS), 3)))
-    return torch.full((len(places), TAPS), -1.0).scatter(1, places, 2.0)
+    return torch.full((KINDS, TAPS), -1.0).scatter(1, all_places(), 2.0)
 
 
 class Filters(NamedTuple):
@@ -65,11 +69,7 @@ def convolution_pooling(
     Raises:
         ValueError: shapes, lengths or `impl` do not fit.
     """
-    n, c, t = x.shape
-    if filters.channels.shape[1] != c:
-        raise ValueError(f"x has {c} channels; the filters have {filters.channels.shape[1]}")
-    if lengths.shape != (n,) or (n and not 1 <= int(lengths.min()) <= int(lengths.max()) <= t):
-        raise ValueError(f"lengths must be {n} whole numbers from 1 to {t}; got {lengths}")
+    check_series(x, lengths, filters.channels)
     if choose(impl, x) == "cpu":
         from longstate.ops.convolution_pooling import cpu
 
@@ -77,6 +77,19 @@ def convolution_pooling(
     from longstate.ops.convolution_pooling import reference
 
     return reference.forward(x, lengths, filters)
+
+
+def check_series(x: Tensor, lengths: Tensor, channels: Tensor) -> None:
+    """Refuse series that do not fit the chosen channels (..., c) of filters.
+
+    Raises:
+        ValueError: names the shape or the lengths.
+    """
+    n, c, t = x.shape
+    if channels.shape[1] != c:
+        raise ValueError(f"x has {c} channels; the filters have {channels.shape[1]}")
+    if lengths.shape != (n,) or (n and not 1 <= int(lengths.min()) <= int(lengths.max()) <= t):
+        raise ValueError(f"lengths must be {n} whole numbers from 1 to {t}; got {lengths}")
 
 
 def response(
