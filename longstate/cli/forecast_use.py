@@ -18,7 +18,8 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="DATA...",
-            help="A CSV file for a forecaster; files or folders of series for a classifier.",
+            help="A CSV or Parquet file for a forecaster; files or folders of series for a "
+            "classifier.",
         ),
     ],
     out: Annotated[
@@ -54,7 +55,7 @@ def predict(
 
     from longstate import load
     from longstate.cli._runs import as_forecaster
-    from longstate.train import Classifier, forecast_csv, read_csv
+    from longstate.train import Classifier, forecast_csv, read_table
 
     found = load(run)
     if isinstance(found, Classifier):
@@ -66,11 +67,11 @@ def predict(
     forecaster = as_forecaster(run, "predict", found)
     classify.check_no_rate(rate)
     if len(data) > 1:
-        raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
+        raise InputError(f"a forecaster reads one file; got {len(data)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed as notes
         forecast = forecaster.predict(
-            read_csv(data[0]), method=method, horizon=horizon, origin=origin
+            read_table(data[0]), method=method, horizon=horizon, origin=origin
         )
     for remark in forecast.attrs["notes"]:
         note(remark)
@@ -103,12 +104,12 @@ def backtest(
     """
     from longstate.cli._runs import open_forecaster
     from longstate.cli.show import show_backtest, working
-    from longstate.train import forecast_csv, read_csv
+    from longstate.train import forecast_csv, read_table
 
     forecaster = open_forecaster(run, "backtest")
     with working("backtest", origins) as show:
         found = forecaster.backtest(
-            read_csv(data), origins=origins, refit=refit, network=network, show=show
+            read_table(data), origins=origins, refit=refit, network=network, show=show
         )
     show_backtest(found, forecaster.model.spec)
     if out is not None:
