@@ -1,7 +1,7 @@
 """Commands that use a trained forecaster; `predict` takes a classifier too."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,11 @@ from longstate.cli._runs import Run
 from longstate.cli._terminal import note, write_rows
 from longstate.cli.forecast import Data
 from longstate.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from longstate.train import Forecaster
 
 
 def predict(
@@ -47,6 +52,16 @@ def predict(
             "no times. The last row with a target if not given."
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to draw history, forecast and bands of every target to: .png, .svg or .pdf."
+        ),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(help="Series of a panel on that picture; the first if not given."),
+    ] = None,
     rate: classify.Rate = None,
 ) -> None:
     """Forecast the rows that come after the last one of DATA, with times written as in training; or
@@ -59,8 +74,9 @@ def predict(
 
     found = load(run)
     if isinstance(found, Classifier):
-        for option, given in (("method", method), ("horizon", horizon), ("origin", origin)):
-            if given is not None:
+        given = {"method": method, "horizon": horizon, "origin": origin}
+        for option, value in {**given, "plot": plot, "series": series}.items():
+            if value is not None:
                 raise InputError(f"--{option} is for a forecaster; this run holds a classifier")
         classify.predict(found, data, rate, out)
         return
@@ -68,14 +84,43 @@ def predict(
     classify.check_no_rate(rate)
     if len(data) > 1:
         raise InputError(f"a forecaster reads one file; got {len(data)}")
+    if series is not None and plot is None:
+        raise InputError("--series is the series of the picture that --plot writes")
+    frame = read_table(data[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed as notes
-        forecast = forecaster.predict(
-            read_table(data[0]), method=method, horizon=horizon, origin=origin
-        )
+        forecast = forecaster.predict(frame, method=method, horizon=horizon, origin=origin)
     for remark in forecast.attrs["notes"]:
         note(remark)
+    if plot is not None:
+        _write_plot(forecaster, frame, forecast, series, plot)
     write_rows(forecast_csv(forecast, forecaster.model.spec), len(forecast), out)
+
+
+def _write_plot(
+    forecaster: "Forecaster",
+    frame: "pd.DataFrame",
+    forecast: "pd.DataFrame",
+    series: str | None,
+    path: Path,
+) -> None:
+    import io
+
+    from matplotlib.figure import Figure
+
+    from longstate._files import write_whole
+
+    kinds = Figure().canvas.get_supported_filetypes()
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in kinds:
+        raise InputError(f"--plot {path} must end in .png, .svg or .pdf")
+    targets, picture = forecaster.model.spec.targets, io.BytesIO()
+    figure = Figure(figsize=(8, 3.6 * len(targets)), layout="constrained")
+    for target, ax in zip(targets, figure.subplots(len(targets), squeeze=False).flat, strict=True):
+        forecaster.plot(frame, forecast=forecast, target=target, series=series, ax=ax)
+    figure.savefig(picture, format=kind)
+    write_whole(path, picture.getvalue())
+    note(f"The picture is in {path}")
 
 
 def backtest(

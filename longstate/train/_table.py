@@ -106,7 +106,7 @@ class Table:
         if self.panel.base is None or self.calendar is None:
             return None
         stamps = self.calendar.at(np.array([self.panel.base + position]))
-        return self.calendar.text(stamps[0])
+        return self.calendar.shown(stamps[0])
 
     def label(self, row: int) -> str:
         """The time of a row as text; the row number without times."""
@@ -115,10 +115,10 @@ class Table:
             return self.moment(position) or str(position)
         if self.calendar is not None and self.times is not None:
             if row < self.rows:
-                return self.calendar.text(self.times[row])
+                return self.calendar.shown(self.times[row])
             times = self.times_ahead(row - self.rows + 1)
             if times is not None:
-                return self.calendar.text(times[row])
+                return self.calendar.shown(times[row])
         return str(row + self.before)
 
     def digest(self, rows: int) -> str:

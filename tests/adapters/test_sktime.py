@@ -73,7 +73,8 @@ class TestWithSktime:
         bands = model.predict_interval(coverage=[0.9, 0.5])["sales"]
         for coverage, low, high in ((0.9, 0.05, 0.95), (0.5, 0.25, 0.75)):
             np.testing.assert_array_equal(
-                bands[coverage].to_numpy(), expected.loc[[0, 2], [f"sales_q{low}", f"sales_q{high}"]]
+                bands[coverage].to_numpy(),
+                expected.loc[[0, 2], [f"sales_q{low}", f"sales_q{high}"]],
             )
 
     def test_levels_between_are_ordered_and_levels_beyond_refused(self):

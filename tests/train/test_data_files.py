@@ -98,7 +98,10 @@ def test_the_interchange_protocol_is_read():
     [
         (Lazy(), r"must be a frame or series .* got tests Lazy; collect\(\) gives the frame"),
         (Broken(), "the tests Broken cannot be converted to pandas: no memory"),
-        (Arrowless(), r"to read a tests Arrowless, pyarrow is needed: pip install 'longstate\[parq"),
+        (
+            Arrowless(),
+            r"to read a tests Arrowless, pyarrow is needed: pip install 'longstate\[parq",
+        ),
         ({"y": [1.0]}, "got builtins dict"),
     ],
 )
