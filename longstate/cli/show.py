@@ -1,12 +1,10 @@
 """Tables and a progress bar on the console."""
 
-import dataclasses
 import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape

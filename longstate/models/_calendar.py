@@ -6,7 +6,6 @@ numbers). Each stamp has a number on the grid, an integer: `index_of(stamps)`, `
 """
 
 import math
-import re
 import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -198,18 +197,6 @@ class Calendar:
     def text(self, stamp: Any) -> str:
         """A stamp as exact text, the same for every `form`; for saved files."""
         return str(stamp.item() if isinstance(stamp, np.generic) else stamp)
-
-    def shown(self, stamp: Any) -> str:
-        """A stamp for messages, which `untext` reads: a date alone where times are days or longer,
-        by their format or their step."""
-        text = self.text(stamp)
-        return text.removesuffix(" 00:00:00") if self._of_days else text
-
-    @property
-    def _of_days(self) -> bool:
-        if self.even and self.dated and _nanoseconds(self.step) % (DAY * 1000) == 0:
-            return True
-        return "%" in self.form and not re.search("%[HIcXsf]", self.form)
 
     def untext(self, text: str) -> Any:
         """The inverse of `text`."""

@@ -51,16 +51,18 @@ def draw_forecast(
 
         _, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
     ax.plot(past.x[begin:end], past.y[begin:end], color="0.35", label="history")
-    one = {"marker": "."} if len(at) == 1 else {}
-    ax.plot(at, forecast[name].to_numpy(), color="C0", label="forecast", **one)
+    single = len(at) == 1  # no line and no area
+    ax.plot(
+        at, forecast[name].to_numpy(), color="C0", marker="." if single else "", label="forecast"
+    )
     levels = spec.quantiles
     for i in range(len(levels) // 2):
         low, high = (forecast[f"{name}_q{levels[k]:g}"].to_numpy() for k in (i, -1 - i))
-        look = {"color": "C0", "alpha": 0.2, "label": f"{100 * (levels[-1 - i] - levels[i]):g} %"}
-        if one:
-            ax.vlines(at, low, high, linewidth=8, **look)
+        share = f"{100 * (levels[-1 - i] - levels[i]):g} %"
+        if single:
+            ax.vlines(at, low, high, color="C0", alpha=0.2, linewidth=8, label=share)
         else:
-            ax.fill_between(at, low, high, linewidth=0, **look)
+            ax.fill_between(at, low, high, color="C0", alpha=0.2, linewidth=0, label=share)
     ax.set_title(title, loc="right")
     ax.set_xlabel(spec.time or "row")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)

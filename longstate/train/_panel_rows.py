@@ -88,7 +88,7 @@ def place_panel(
     if off.any() or same.any():
         row = int(np.flatnonzero(off[places])[0]) if off.any() else int(np.flatnonzero(same)[0])
         raise InputError(
-            f"series {str(ids[codes[row]])!r} has a row at {base.shown(distinct[places[row]])}, "
+            f"series {str(ids[codes[row]])!r} has a row at {shown(base, distinct[places[row]])}, "
             f"beside the step of the panel (every {found.words}); all series need one step"
         )
     _check_steps(codes, number, ids, found)
@@ -132,7 +132,7 @@ def _check_twice(
     if len(same):
         row = int(same[0])
         raise InputError(
-            f"series {str(ids[codes[row]])!r} has two rows at {base.shown(distinct[places[row]])}"
+            f"series {str(ids[codes[row]])!r} has two rows at {shown(base, distinct[places[row]])}"
             + (f" (and {len(same) - 1} more rows are alike)" if len(same) > 1 else "")
             + "; keep one of them"
         )

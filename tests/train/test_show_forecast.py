@@ -40,7 +40,8 @@ def test_a_summary_tells_choice_errors_coverage_and_training(one):
     assert all(f"\n  {part.name}  " in text for part in made.choice.parts)
     assert made.choice.sentences()[0] in text
     assert "window, horizon, season  24, 6, 24 rows" in text
-    assert f"has seen                {made.facts['seen_rows']} rows, up to" in text
+    last = frame["date"][made.facts["seen_rows"] - 1]
+    assert f"has seen                 {made.facts['seen_rows']} rows, up to {last}" in text
     evaluation = made.evaluate(frame)
     assert f"{evaluation.windows} unseen windows, {evaluation.first} to {evaluation.last}" in text
     assert f"{evaluation.scores[0].mse:.4f}" in text
@@ -139,5 +140,5 @@ def test_days_have_no_hours():
     evaluation = made.evaluate(frame)
     assert (evaluation.first, evaluation.last) == ("2024-03-13", "2024-03-30")
     assert "00:00" not in made.summary(frame)
-    with pytest.raises(InputError, match="ends at 2024-02-29; .* rows after 2024-03-12, the last"):
+    with pytest.raises(InputError, match=r"ends at 2024-02-29; .* rows after 2024-03-12, the last"):
         made.evaluate(frame[:60])
