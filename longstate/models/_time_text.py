@@ -179,7 +179,7 @@ def shown(calendar: Calendar, stamp: Any) -> str:
     if not (calendar.dated and text.endswith(MIDNIGHT)):
         return text
     dates = "%" in calendar.form and not re.search("%[HIcXsf]", calendar.form)
-    days = calendar.even and seconds(calendar) >= 86400
+    days = (seconds(calendar) or 0) >= 86400
     return text.removesuffix(MIDNIGHT) if dates or days else text
 
 

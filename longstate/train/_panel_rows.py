@@ -12,6 +12,7 @@ import pandas as pd
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import STAMPS
+from longstate.models._time_text import shown
 from longstate.train._labels import as_texts
 from longstate.train._time_rows import read_column, with_holidays
 from longstate.train._time_step import Timing, find_step, fits
