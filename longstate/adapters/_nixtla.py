@@ -13,7 +13,7 @@ import pandas as pd
 
 from longstate.errors import InputError, expect_whole, near
 from longstate.train import Forecaster
-from longstate.train._frame import Names, as_frame, names_of
+from longstate.train._frame import Data, Names, as_frame, names_of
 
 
 class NixtlaForecaster:
@@ -49,7 +49,7 @@ class NixtlaForecaster:
         self._forecaster: Forecaster | None = None
         self._rows = pd.DataFrame()
 
-    def fit(self, df: Any) -> "NixtlaForecaster":
+    def fit(self, df: Data) -> "NixtlaForecaster":
         """Train on all series.
 
         Args:
@@ -74,7 +74,7 @@ class NixtlaForecaster:
         return self._forecaster
 
     def predict(
-        self, h: int | None = None, X_df: Any = None, level: Sequence[float] | None = None
+        self, h: int | None = None, X_df: Data | None = None, level: Sequence[float] | None = None
     ) -> pd.DataFrame:
         """Forecast after the last row of each series of `fit`.
 
@@ -102,7 +102,7 @@ class NixtlaForecaster:
 
     def cross_validation(
         self,
-        df: Any,
+        df: Data,
         h: int,
         n_windows: int = 1,
         step_size: int = 1,
@@ -177,7 +177,7 @@ class NixtlaForecaster:
         )
 
     def _forecast(
-        self, forecaster: Forecaster, rows: pd.DataFrame, ahead: Any, level: Any
+        self, forecaster: Forecaster, rows: pd.DataFrame, ahead: Data | None, level: Any
     ) -> pd.DataFrame:
         """The forecast of the trained horizon with the columns of `predict`."""
         quantiles = self._quantiles(level)
@@ -208,7 +208,7 @@ class NixtlaForecaster:
                 found.append((f"{side}-{one:g}", near_by[0]))
         return found
 
-    def _read(self, df: Any, *needed: str) -> pd.DataFrame:
+    def _read(self, df: Data, *needed: str) -> pd.DataFrame:
         """A long frame, the rows of each series ordered by time.
 
         Raises:

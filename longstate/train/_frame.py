@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,21 @@ from longstate.models._time_text import LONGEST, read_text
 from longstate.train._time_form import find_form
 
 Names = str | int | Sequence[str | int]
-Data = Any
-"""A frame or series of pandas, polars, pyarrow or another library, or an array; see `as_frame`."""
+
+
+class ToPandas(Protocol):
+    """A frame or series of polars, pyarrow or another library."""
+
+    def to_pandas(self) -> Any: ...
+
+
+class Interchange(Protocol):
+    """A frame with the dataframe interchange protocol."""
+
+    def __dataframe__(self, nan_as_null: bool = ..., allow_copy: bool = ...) -> Any: ...
+
+
+Data = pd.DataFrame | pd.Series | np.ndarray | ToPandas | Interchange
 # Lower case, letters only. Names that end in date or time are found too.
 TIME_NAMES = {
     *("date", "time", "datetime", "timestamp", "ds", "ts", "dt", "day", "week", "month", "quarter"),
