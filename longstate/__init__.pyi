@@ -1,3 +1,4 @@
+from longstate import adapters as adapters
 from longstate import bench as bench
 from longstate import compress as compress
 from longstate import continual as continual

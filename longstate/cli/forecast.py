@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="CSV file with a header line; the oldest row is first."),
+    typer.Argument(
+        metavar="DATA",
+        help="CSV file with a header line, or Parquet file; the oldest row is first.",
+    ),
 ]
 
 
@@ -137,11 +140,11 @@ def train(
     levels = numbers("--quantiles", quantiles)
     shares = None if split is None else numbers("--split", split)
     from longstate.cli.show import progress_bar
-    from longstate.train import Forecaster, process_group, read_csv
+    from longstate.train import Forecaster, process_group, read_table
 
     search, trials = _search(tune)
 
-    frame = read_csv(data)
+    frame = read_table(data)
     out = out or Path("runs") / _name(data, target, horizon)
     forecaster = Forecaster(
         horizon,

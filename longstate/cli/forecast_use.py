@@ -1,7 +1,7 @@
 """Commands that use a trained forecaster; `predict` takes a classifier too."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,11 @@ from longstate.cli._terminal import note, write_rows
 from longstate.cli.forecast import Data
 from longstate.errors import InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from longstate.train import Forecaster
+
 
 def predict(
     run: Run,
@@ -18,7 +23,8 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="DATA...",
-            help="A CSV file for a forecaster; files or folders of series for a classifier.",
+            help="A CSV or Parquet file for a forecaster; files or folders of series for a "
+            "classifier.",
         ),
     ],
     out: Annotated[
@@ -46,6 +52,16 @@ def predict(
             "no times. The last row with a target if not given."
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to draw history, forecast and bands of every target to: .png, .svg or .pdf."
+        ),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(help="Series of a panel on that picture; the first if not given."),
+    ] = None,
     rate: classify.Rate = None,
 ) -> None:
     """Forecast the rows that come after the last one of DATA, with times written as in training; or
@@ -54,27 +70,57 @@ def predict(
 
     from longstate import load
     from longstate.cli._runs import as_forecaster
-    from longstate.train import Classifier, forecast_csv, read_csv
+    from longstate.train import Classifier, forecast_csv, read_table
 
     found = load(run)
     if isinstance(found, Classifier):
-        for option, given in (("method", method), ("horizon", horizon), ("origin", origin)):
-            if given is not None:
+        given = {"method": method, "horizon": horizon, "origin": origin}
+        for option, value in {**given, "plot": plot, "series": series}.items():
+            if value is not None:
                 raise InputError(f"--{option} is for a forecaster; this run holds a classifier")
         classify.predict(found, data, rate, out)
         return
     forecaster = as_forecaster(run, "predict", found)
     classify.check_no_rate(rate)
     if len(data) > 1:
-        raise InputError(f"a forecaster reads one CSV file; got {len(data)}")
+        raise InputError(f"a forecaster reads one file; got {len(data)}")
+    if series is not None and plot is None:
+        raise InputError("--series is the series of the picture that --plot writes")
+    frame = read_table(data[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed as notes
-        forecast = forecaster.predict(
-            read_csv(data[0]), method=method, horizon=horizon, origin=origin
-        )
+        forecast = forecaster.predict(frame, method=method, horizon=horizon, origin=origin)
     for remark in forecast.attrs["notes"]:
         note(remark)
+    if plot is not None:
+        _write_plot(forecaster, frame, forecast, series, plot)
     write_rows(forecast_csv(forecast, forecaster.model.spec), len(forecast), out)
+
+
+def _write_plot(
+    forecaster: "Forecaster",
+    frame: "pd.DataFrame",
+    forecast: "pd.DataFrame",
+    series: str | None,
+    path: Path,
+) -> None:
+    import io
+
+    from matplotlib.figure import Figure
+
+    from longstate._files import write_whole
+
+    kinds = Figure().canvas.get_supported_filetypes()
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in kinds:
+        raise InputError(f"--plot {path} must end in .png, .svg or .pdf")
+    targets, picture = forecaster.model.spec.targets, io.BytesIO()
+    figure = Figure(figsize=(8, 3.6 * len(targets)), layout="constrained")
+    for target, ax in zip(targets, figure.subplots(len(targets), squeeze=False).flat, strict=True):
+        forecaster.plot(frame, forecast=forecast, target=target, series=series, ax=ax)
+    figure.savefig(picture, format=kind)
+    write_whole(path, picture.getvalue())
+    note(f"The picture is in {path}")
 
 
 def backtest(
@@ -103,12 +149,12 @@ def backtest(
     """
     from longstate.cli._runs import open_forecaster
     from longstate.cli.show import show_backtest, working
-    from longstate.train import forecast_csv, read_csv
+    from longstate.train import forecast_csv, read_table
 
     forecaster = open_forecaster(run, "backtest")
     with working("backtest", origins) as show:
         found = forecaster.backtest(
-            read_csv(data), origins=origins, refit=refit, network=network, show=show
+            read_table(data), origins=origins, refit=refit, network=network, show=show
         )
     show_backtest(found, forecaster.model.spec)
     if out is not None:

@@ -13,8 +13,8 @@ Data = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
-        help="CSV file for a forecaster, text file for a language model, file or folder of series "
-        "for a classifier.",
+        help="CSV or Parquet file for a forecaster, text file for a language model, file or folder "
+        "of series for a classifier.",
     ),
 ]
 
@@ -31,7 +31,7 @@ def evaluate(
     from longstate.cli._runs import as_text_model, kind_of
     from longstate.cli.show import show_evaluation
     from longstate.cli.show_text import show_score
-    from longstate.train import Classifier, Forecaster, read_csv
+    from longstate.train import Classifier, Forecaster, read_table
 
     found = load(run)
     if isinstance(found, Classifier):
@@ -39,7 +39,7 @@ def evaluate(
         return
     classify.check_no_rate(rate)
     if isinstance(found, Forecaster):
-        show_evaluation(found.evaluate(read_csv(data)))
+        show_evaluation(found.evaluate(read_table(data)))
         return
     text = as_text_model(run, found)
     if text is None:

@@ -1,12 +1,10 @@
 """Tables and a progress bar on the console."""
 
-import dataclasses
 import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +21,7 @@ from longstate.models import ForecastSpec
 from longstate.reports.memory import MemoryReport
 from longstate.train import Backtest, Forecaster, ForecastEvaluation, Progress
 from longstate.train._chosen import Chosen
+from longstate.train._summary import CHOICE_HEAD, SCORE_HEAD, described, score_cells, settings
 
 WORST = 5  # series that are shown
 
@@ -91,16 +90,11 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
     title = (
         f"{', '.join(e.targets)}: {e.windows} windows, horizon {e.horizon}, {e.first} to {e.last}"
     )
-    head = ("method", "MSE", "MAE", "CRPS", "MASE", "sMAPE")
-    rows = []
-    for s in e.scores:
-        figures = (s.mse, s.mae, s.crps, s.mase, s.smape)
-        rows.append([s.method, *("-" if x is None else score(x) for x in figures)])
     caption = (
         "MSE, MAE and CRPS in units of the training part's deviation; CRPS is an estimate from the "
         f"quantiles, a little too small; sMAPE in percent; a season has {e.season} rows"
     )
-    show_table(title, head, rows, caption=caption)
+    show_table(title, SCORE_HEAD, score_cells(e), caption=caption)
     if e.quantiles:
         found = ", ".join(
             f"{100 * q.observed:.0f} % (asked {100 * q.level:g} %)" for q in e.quantiles
@@ -141,37 +135,15 @@ def show_choice(choice: Chosen | None) -> None:
     """The weights of the methods and their errors on validation."""
     if choice is None:
         return
-    head = ("method", "weight", "MSE on validation", "on all folds")
-    show_table("What the forecast is made of", head, [p.cells() for p in choice.parts])
+    show_table("What the forecast is made of", CHOICE_HEAD, [p.cells() for p in choice.parts])
     for sentence in choice.sentences():
         say(sentence)
 
 
 def show_forecaster(run: Path, forecaster: Forecaster) -> None:
-    spec, facts, history = forecaster.model.spec, forecaster.facts, forecaster.history
-    trained = sum(p.numel() for p in forecaster.model.parameters())
-    rows = {
-        "targets": ", ".join(spec.targets),
-        "covariates": ", ".join(spec.covariates) or "none",
-        "known in advance": ", ".join((*spec.known, *spec.cycles)) or "none",
-        **({} if spec.id is None else {"series": f"{len(spec.series):,}, named by {spec.id}"}),
-        **({"static": ", ".join(spec.static)} if spec.static else {}),
-        **({"text": ", ".join(c.column for c in spec.categories)} if spec.categories else {}),
-        "time": spec.times,
-        "window, horizon, season": f"{spec.window}, {spec.horizon}, {spec.season} rows",
-        "quantiles": ", ".join(f"{q:g}" for q in spec.quantiles) or "none",
-        "layers": ", ".join(forecaster.layers),
-        **settings(forecaster.size),
-        "parameters": f"{trained:,} trained, {forecaster.model.line.weight.numel():,} solved for",
-        **settings(forecaster.training),
-        "seed": str(forecaster.seed),
-        "ended": f"{history.ended}, best at step {history.best_step}, {history.seconds:.0f} s",
-        "has seen": f"{facts['seen_rows']} rows" + _until(facts["seen_until"]),
-        **{f"made with {k}": v for k, v in facts["environment"].items()},
-    }
-    show_facts(str(run), rows)
+    show_facts(str(run), described(forecaster))
     show_choice(forecaster.choice)
-    for note in facts["notes"]:
+    for note in forecaster.facts["notes"]:
         say(note)
 
 
@@ -186,16 +158,6 @@ def show_model(run: Path, model: nn.Module) -> None:
     spec = getattr(model, "spec", None)
     rows |= {} if spec is None else settings(spec)
     show_facts(str(run), rows)
-
-
-def settings(values: Any) -> dict[str, str]:
-    """Name and value of the fields of a settings class that are set."""
-    shown = dataclasses.asdict(values)
-    return {name: f"{value}" for name, value in shown.items() if value not in (None, (), {})}
-
-
-def _until(time: str | None) -> str:
-    return "" if time is None else f", up to {time.replace('T', ' ')}"
 
 
 def show_certificate(found: Certificate) -> None:

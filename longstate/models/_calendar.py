@@ -195,7 +195,7 @@ class Calendar:
         return np.asarray(naive(stamps, True).as_unit("ms").to_numpy())
 
     def text(self, stamp: Any) -> str:
-        """A stamp as exact text, the same for every `form`; for messages and saved files."""
+        """A stamp as exact text, the same for every `form`; for saved files."""
         return str(stamp.item() if isinstance(stamp, np.generic) else stamp)
 
     def untext(self, text: str) -> Any:

@@ -1,5 +1,6 @@
 """Read times in the format that training found, and write them in the same format."""
 
+import re
 import warnings
 from datetime import datetime
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from longstate.errors import InputError, expect
-from longstate.models._calendar import Calendar
+from longstate.models._calendar import Calendar, seconds
 from longstate.models._zones import localize, naive
 
+MIDNIGHT = " 00:00:00"
 LONGEST = 100  # characters; no date is longer, and parsing much longer text is very slow
 OFFSET = r":\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 OFFSET_WITH_SECONDS = r"^(.*:\d\d.*([+-])\d\d:\d\d):(\d\d(?:\.\d+)?)$"
@@ -168,6 +170,17 @@ def texts(calendar: Calendar, stamps: Any) -> list[str]:
         whole = calendar.dated and values is stamps and _at_midnight(stamps)
         return [str(v)[:10] if whole else str(v) for v in values]
     return [_strftime(stamp, form) for stamp in stamps]
+
+
+def shown(calendar: Calendar, stamp: Any) -> str:
+    """A stamp for messages, which `Calendar.untext` reads: a date alone where times are of days or
+    longer, by their format or their step."""
+    text = calendar.text(stamp)
+    if not (calendar.dated and text.endswith(MIDNIGHT)):
+        return text
+    dates = "%" in calendar.form and not re.search("%[HIcXsf]", calendar.form)
+    days = (seconds(calendar) or 0) >= 86400
+    return text.removesuffix(MIDNIGHT) if dates or days else text
 
 
 def _at_midnight(stamps: pd.DatetimeIndex) -> bool:

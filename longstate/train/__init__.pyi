@@ -1,6 +1,7 @@
 from longstate.train._backtest import Backtest as Backtest
 from longstate.train._classifier import Classifier as Classifier
 from longstate.train._csv import read_csv as read_csv
+from longstate.train._data_file import read_table as read_table
 from longstate.train._evaluation import Coverage as Coverage
 from longstate.train._evaluation import Example as Example
 from longstate.train._evaluation import ForecastEvaluation as ForecastEvaluation

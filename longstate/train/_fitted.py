@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from longstate.train._chosen import Chosen
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
 from longstate.train._forecast_frame import check_reach, first_unseen, forecast_frame, remarks
+from longstate.train._forecast_plot import draw_forecast
 from longstate.train._frame import Data
 from longstate.train._history import Evaluated, TrainingHistory
 from longstate.train._origin import Origin, origin_remarks
@@ -26,6 +27,9 @@ from longstate.train._recent import Recent
 from longstate.train._roll import pieces_of, roll
 from longstate.train._table import Table
 from longstate.train._windows import Windows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class FittedForecaster:
@@ -101,6 +105,39 @@ class FittedForecaster:
         for note in notes:
             warnings.warn(note, stacklevel=2)
         return forecast_frame(table, spec, forecast, notes)
+
+    def plot(
+        self,
+        frame: Data | None = None,
+        *,
+        forecast: pd.DataFrame | None = None,
+        target: str | None = None,
+        series: Any = None,
+        rows: int | None = None,
+        ax: "Axes | None" = None,
+    ) -> "Axes":
+        """Draw the history, the forecast and its bands with matplotlib.
+
+        Args:
+            frame: as `predict` takes it; None draws after the rows of `fit` and `update`, of which
+                about `window` are kept.
+            forecast: of `predict`, for the same frame; None makes it. Rows of the frame at its
+                times are drawn too.
+            target: one of the targets; None draws the first.
+            series: id of a series of a panel; None draws the first.
+            rows: of history before the forecast; None takes four horizons.
+            ax: axes to draw on; None makes a figure.
+
+        Returns:
+            The axes; `ax.figure.savefig(path)` saves the picture.
+
+        Raises:
+            InputError: the data cannot be used, or there is no such target or series.
+        """
+        table = self._table(frame)
+        if forecast is None:
+            forecast = self.predict(frame)
+        return draw_forecast(table, self.model.spec, forecast, target, series, rows, ax)
 
     def update(self, rows: Data) -> "FittedForecaster":
         """Add rows that follow those of `fit` and earlier updates; `predict()` forecasts from them.

@@ -15,9 +15,11 @@ from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
 from longstate.train._fitted import FittedForecaster
 from longstate.train._forecast_record import ForecastRecord
+from longstate.train._frame import Data
 from longstate.train._old_names import renamed
 from longstate.train._patterns import layer_names
 from longstate.train._settings import Size, Training
+from longstate.train._summary import summary
 
 Kind = TypeVar("Kind", bound="StoredForecaster")
 
@@ -52,6 +54,18 @@ class StoredForecaster(FittedForecaster):
             **self.facts,
         }
         checkpoint.save(Path(path), "forecaster", dict(self.model.state_dict()), facts)
+
+    def summary(self, frame: Data | None = None) -> str:
+        """What it forecasts, what the forecast is made of, what it was trained on: a plain text.
+
+        Args:
+            frame: adds errors and coverage on its rows that were not used for training, as
+                `evaluate` gives them.
+
+        Raises:
+            InputError: the data cannot be used, or has no such rows.
+        """
+        return summary(self, None if frame is None else self.evaluate(frame))
 
     @classmethod
     def load(cls: type[Kind], path: str | Path) -> Kind:

@@ -1,8 +1,9 @@
 """Convert data to a data frame with plain column names, and find its time column."""
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,21 @@ from longstate.models._time_text import LONGEST, read_text
 from longstate.train._time_form import find_form
 
 Names = str | int | Sequence[str | int]
-Data = pd.DataFrame | pd.Series | np.ndarray
+
+
+class ToPandas(Protocol):
+    """A frame or series of polars, pyarrow or another library."""
+
+    def to_pandas(self) -> Any: ...
+
+
+class Interchange(Protocol):
+    """A frame with the dataframe interchange protocol."""
+
+    def __dataframe__(self, nan_as_null: bool = ..., allow_copy: bool = ...) -> Any: ...
+
+
+Data = pd.DataFrame | pd.Series | np.ndarray | ToPandas | Interchange
 # Lower case, letters only. Names that end in date or time are found too.
 TIME_NAMES = {
     *("date", "time", "datetime", "timestamp", "ds", "ts", "dt", "day", "week", "month", "quarter"),
@@ -29,7 +44,8 @@ def as_frame(data: Any) -> pd.DataFrame:
 
     Args:
         data: a frame; a Series or an array of one column; an array (t, c), whose columns get the
-            names "0", "1" and so on.
+            names "0", "1" and so on. Frames and series of other libraries are those that have
+            `to_pandas`, as polars and pyarrow, or the dataframe interchange protocol.
 
     Raises:
         InputError: the data has another type, or two columns have the same name.
@@ -41,11 +57,7 @@ def as_frame(data: Any) -> pd.DataFrame:
     elif isinstance(data, pd.DataFrame):
         frame = data
     else:
-        what = f"an array of {data.ndim} axes" if isinstance(data, np.ndarray) else type(data)
-        what = what if isinstance(what, str) else f"{what.__module__.split('.')[0]} {what.__name__}"
-        raise InputError(
-            f"the data must be a pandas DataFrame or Series or an array (rows, columns); got {what}"
-        )
+        return as_frame(_converted(data))
     if frame.columns.nlevels > 1:
         raise InputError(
             f"the columns have names in {frame.columns.nlevels} rows, such as {frame.columns[0]}; "
@@ -59,6 +71,38 @@ def as_frame(data: Any) -> pd.DataFrame:
         twice = names[names.duplicated()][0]
         raise InputError(f"the data has the column {twice!r} twice; one name for each is needed")
     return frame.set_axis(names, axis=1)
+
+
+def _converted(data: Any) -> pd.DataFrame | pd.Series:
+    """Data of another library.
+
+    Raises:
+        InputError: it is none, or cannot be converted.
+    """
+    kind = f"{type(data).__module__.split('.')[0]} {type(data).__name__}"
+    found = data
+    try:
+        if hasattr(data, "to_pandas"):
+            found = data.to_pandas()
+        elif hasattr(data, "__dataframe__"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pandas recommends Arrow, which needs pyarrow
+                found = pd.api.interchange.from_dataframe(data)
+    except ImportError:
+        raise InputError(
+            f"to read a {kind}, pyarrow is needed: pip install 'longstate[parquet]'"
+        ) from None
+    except Exception as e:
+        raise InputError(f"the {kind} cannot be converted to pandas: {e}") from None
+    if isinstance(found, pd.DataFrame | pd.Series):
+        return found
+    if isinstance(data, np.ndarray):
+        kind = f"an array of {data.ndim} axes"
+    lazy = "; collect() gives the frame of a lazy one" if hasattr(data, "collect") else ""
+    raise InputError(
+        "the data must be a frame or series of pandas or polars or an array (rows, columns); got "
+        f"{kind}{lazy}"
+    )
 
 
 def names_of(names: Names) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from longstate.errors import InputError
 from longstate.models import Calendar, ForecastSpec
-from longstate.models._time_text import LONGEST, read, read_one
+from longstate.models._time_text import LONGEST, read, read_one, shown
 from longstate.train._table import Table
 
 Origin = str | int | Any
@@ -79,7 +79,7 @@ def _row(frame: pd.DataFrame, spec: ForecastSpec, origin: Origin) -> int:
     rows = found[np.asarray(stamps[found] <= stamp)]
     if len(found) and (len(rows) == 0 or (stamps[found] < stamp).all()):
         where, edge = ("before the first", 0) if len(rows) == 0 else ("after the last", -1)
-        time = spec.calendar.text(stamps[found[edge]])
+        time = shown(spec.calendar, stamps[found[edge]])
         raise InputError(f"the origin {origin} lies {where} row, {time.replace('T', ' ')}")
     return int(rows[-1]) if len(rows) else len(frame) - 1  # the table says what is wrong with it
 

@@ -12,6 +12,7 @@ import pandas as pd
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import STAMPS
+from longstate.models._time_text import shown
 from longstate.train._labels import as_texts
 from longstate.train._time_rows import read_column, with_holidays
 from longstate.train._time_step import Timing, find_step, fits
@@ -88,7 +89,7 @@ def place_panel(
     if off.any() or same.any():
         row = int(np.flatnonzero(off[places])[0]) if off.any() else int(np.flatnonzero(same)[0])
         raise InputError(
-            f"series {str(ids[codes[row]])!r} has a row at {base.text(distinct[places[row]])}, "
+            f"series {str(ids[codes[row]])!r} has a row at {shown(base, distinct[places[row]])}, "
             f"beside the step of the panel (every {found.words}); all series need one step"
         )
     _check_steps(codes, number, ids, found)
@@ -132,7 +133,7 @@ def _check_twice(
     if len(same):
         row = int(same[0])
         raise InputError(
-            f"series {str(ids[codes[row]])!r} has two rows at {base.text(distinct[places[row]])}"
+            f"series {str(ids[codes[row]])!r} has two rows at {shown(base, distinct[places[row]])}"
             + (f" (and {len(same) - 1} more rows are alike)" if len(same) > 1 else "")
             + "; keep one of them"
         )

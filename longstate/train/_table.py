@@ -14,6 +14,7 @@ import pandas as pd
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import seconds
+from longstate.models._time_text import shown
 from longstate.models._zones import naive
 from longstate.train._columns import Columns, check_columns
 from longstate.train._panel import Panel
@@ -106,7 +107,7 @@ class Table:
         if self.panel.base is None or self.calendar is None:
             return None
         stamps = self.calendar.at(np.array([self.panel.base + position]))
-        return self.calendar.text(stamps[0])
+        return shown(self.calendar, stamps[0])
 
     def label(self, row: int) -> str:
         """The time of a row as text; the row number without times."""
@@ -115,10 +116,10 @@ class Table:
             return self.moment(position) or str(position)
         if self.calendar is not None and self.times is not None:
             if row < self.rows:
-                return self.calendar.text(self.times[row])
+                return shown(self.calendar, self.times[row])
             times = self.times_ahead(row - self.rows + 1)
             if times is not None:
-                return self.calendar.text(times[row])
+                return shown(self.calendar, times[row])
         return str(row + self.before)
 
     def digest(self, rows: int) -> str:

@@ -11,7 +11,7 @@ from longstate._numbers import duration
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import ROWS
-from longstate.models._time_text import passed, read, texts
+from longstate.models._time_text import passed, read, shown, texts
 from longstate.models._zones import naive
 from longstate.train._irregular import irregular_calendar, is_irregular, taken
 from longstate.train._time_form import check_clear, find_form
@@ -148,7 +148,7 @@ def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarr
             hint = "; if clocks were set back there, zone (--zone) names the time zone"
         raise InputError(
             f"the time column {name!r} must go forward: line {lines[row]} "
-            f"({base.text(stamps[row])}) {what} line {lines[row - 1]}{hint}"
+            f"({shown(base, stamps[row])}) {what} line {lines[row - 1]}{hint}"
         )
 
 
@@ -194,7 +194,7 @@ def _uneven(found: Calendar, stamps: pd.Index, name: object, lines: np.ndarray) 
             f"the usual step (about {_usual_words(found, stamps)})",
             _first_off(best, stamps),
         )
-    time = _whole(found.text(stamps[row]))
+    time = _whole(shown(found, stamps[row]))
     return InputError(
         f"the time column {name!r} is uneven: line {lines[row]} ({time}) "
         f"does not fit {step}; {COUNT}; for times with jitter, round or resample them"
@@ -248,9 +248,9 @@ def _fill(
         row = int(steps.argmax()) + 1
         raise InputError(
             f"the time column {name!r} has {have} rows where every {calendar.words} from "
-            f"{calendar.text(stamps[0])} to {calendar.text(stamps[-1])} makes {length}; more rows "
-            f"are missing than present, most before line {lines[row]} "
-            f"({calendar.text(stamps[row])}), which comes {steps[row - 1]} steps after the line "
+            f"{shown(calendar, stamps[0])} to {shown(calendar, stamps[-1])} makes {length}; more "
+            f"rows are missing than present, most before line {lines[row]} "
+            f"({shown(calendar, stamps[row])}), which comes {steps[row - 1]} steps after the line "
             f"before it; {COUNT}"
         )
     grid = calendar.at(np.arange(numbers[0], numbers[-1] + 1))

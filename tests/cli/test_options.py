@@ -81,9 +81,14 @@ def test_generate_has_every_setting_of_the_text_model():
 def test_evaluate_predict_and_certify_have_no_other_names():
     from longstate.memory import certify
 
-    assert options("predict").keys() == {"out", "rate", "method", "horizon", "origin"}
+    ours = arguments(Forecaster.predict, "frame").keys()
+    assert options("predict").keys() == {"out", "rate", "plot", "series", *ours}
     assert {"rate"} <= arguments(Classifier.predict).keys()
-    assert {"method", "horizon", "origin"} <= arguments(Forecaster.predict).keys()
+    assert {"series"} <= arguments(Forecaster.plot).keys()
+    assert (
+        options("backtest").keys() - {"out"}
+        == arguments(Forecaster.backtest, "frame", "show").keys()
+    )
     assert options("certify").keys() - {"json"} <= arguments(certify).keys()
 
 

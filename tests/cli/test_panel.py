@@ -41,6 +41,28 @@ def test_evaluate_and_info_tell_of_the_series(folder, capsys):
     assert "one model" not in said
 
 
+def test_predict_draws_a_series(folder, tmp_path, capsys):
+    words = [
+        "predict",
+        str(folder / "run"),
+        str(folder / "data.csv"),
+        "-o",
+        str(tmp_path / "f.csv"),
+    ]
+    assert main([*words, "--plot", str(tmp_path / "a.svg"), "--series", "s4"]) == 0
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    assert len(pd.read_csv(tmp_path / "f.csv")) == 6 * 4
+    capsys.readouterr()
+    for options, message in (
+        (["--series", "s4"], "--series is the series of the picture that --plot writes"),
+        (["--plot", str(tmp_path / "a.txt")], "a.txt must end in .png, .svg or .pdf"),
+        (["--plot", str(tmp_path / "b.png"), "--series", "x"], "no forecast of a series 'x'"),
+    ):
+        assert main([*words, *options]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "b.png").exists()
+
+
 def test_predict_and_stream(folder):
     out = folder / "forecast.csv"
     assert main(["predict", str(folder / "run"), str(folder / "data.csv"), "-o", str(out)]) == 0

@@ -12,7 +12,7 @@ import pytest
 from longstate.errors import InputError
 from longstate.models import Calendar, ForecastSpec
 from longstate.models._calendar import seconds
-from longstate.models._time_text import read, read_one, texts
+from longstate.models._time_text import read, read_one, shown, texts
 
 OFFSETS = [
     "ns", "250us", "100ms", "s", "15min", "h", "D", "7D", "MS", "2MS", "ME", "QS-FEB", "QE-DEC",
@@ -105,6 +105,27 @@ def test_times_are_written_as_they_were_read(form):
     calendar = Calendar("D", form=form, zone=zone, wall=True)
     stamps = read(calendar, pd.Series(FORMS[form]))
     assert texts(calendar, stamps) == FORMS[form]
+
+
+@pytest.mark.parametrize(
+    ("step", "form", "zone", "expected"),
+    [
+        ("D", "dates", None, "2024-01-31"),
+        ("ME", "mixed", None, "2024-01-31"),
+        ("B", "unix s", None, "2024-01-31"),
+        ("rows", "%d.%m.%Y", None, "2024-01-31"),
+        ("h", "dates", None, "2024-01-31 00:00:00"),
+        ("stamps", "%Y-%m-%d %H:%M", None, "2024-01-31 00:00:00"),
+        ("D", "%Y-%m-%dT%H:%M:%S%z", "Europe/Berlin", "2024-01-31 00:00:00+01:00"),
+    ],
+)
+def test_messages_show_dates_alone_where_times_are_days(step, form, zone, expected):
+    usual = 3600.0 if step == "stamps" else None
+    calendar = Calendar(step, form=form, zone=zone, usual=usual)
+    stamp = pd.Timestamp("2024-01-31", tz=zone)
+    assert shown(calendar, stamp) == expected
+    assert calendar.untext(expected) == stamp
+    assert shown(calendar, stamp + pd.Timedelta("2h")).startswith("2024-01-31 02:00:00")
 
 
 def test_the_saved_form_decides_and_iso_is_always_read():

@@ -27,7 +27,10 @@ WRONG = {
         r"names in 2 rows, such as \('a', 'b'\); one name",
     ),
     "cube": (np.zeros((2, 2, 2)), "got an array of 3 axes"),
-    "list": ([1.0, 2.0], "must be a pandas DataFrame or Series or an array .* got builtins list"),
+    "list": (
+        [1.0, 2.0],
+        "must be a frame or series of pandas or polars or an array .* got builtins list",
+    ),
 }
 
 

@@ -1,0 +1,165 @@
+"""Frames of other libraries, and files: CSV, Parquet, spreadsheets."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from longstate import Forecaster
+from longstate.cli import main
+from longstate.errors import InputError
+from longstate.train import read_table
+from longstate.train._frame import as_frame
+from tests.train.helpers import QUICK, TINY, hourly, months
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # remarks on short data
+
+
+def panel():
+    frame = months()
+    return frame.assign(known=np.arange(len(frame)) % 3)
+
+
+def trained(frame):
+    options = {"known": "known", "static": ("kind", "size")}
+    return Forecaster(4, window=12, size=TINY, training=QUICK).fit(frame, **options)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    frame = panel()
+    return trained(frame).predict(with_future(frame))
+
+
+def with_future(frame):
+    ahead = pd.date_range("2021-09-01", periods=4, freq="MS")
+    parts = [frame]
+    for name in frame["unique_id"].unique():
+        parts.append(pd.DataFrame({"unique_id": name, "ds": ahead, "known": [0, 1, 2, 0]}))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("kind", ["polars", "polars with dates", "polars with categories", "arrow"])
+def test_frames_of_other_libraries_are_as_good_as_those_of_pandas(kind, expected):
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("pyarrow")
+
+    def theirs(frame):
+        found = polars.from_pandas(frame)
+        if kind == "arrow":
+            return found.to_arrow()
+        if kind == "polars with dates":
+            return found.with_columns(polars.col("ds").cast(polars.Date))
+        if kind == "polars with categories":
+            texts = [polars.col(name).cast(polars.Categorical) for name in ("unique_id", "kind")]
+            return found.with_columns(texts)
+        return found
+
+    frame = panel()
+    found = trained(theirs(frame)).predict(theirs(with_future(frame)))
+    assert list(found["unique_id"]) == list(expected["unique_id"])
+    assert found.iloc[:, 2:].equals(expected.iloc[:, 2:])
+    assert (pd.to_datetime(found["ds"]) == expected["ds"]).all()
+
+
+class Interchanged:
+    """A frame with the interchange protocol alone."""
+
+    def __init__(self, frame):
+        self.frame = frame
+
+    def __dataframe__(self, *args, **options):
+        return self.frame.__dataframe__(*args, **options)
+
+
+class Lazy:
+    def collect(self):
+        raise AssertionError
+
+
+class Broken:
+    def to_pandas(self):
+        raise RuntimeError("no memory")
+
+
+class Arrowless:
+    def to_pandas(self):
+        raise ModuleNotFoundError("pyarrow is required")
+
+
+def test_the_interchange_protocol_is_read():
+    frame = pd.DataFrame({"a": [1.0, np.nan], "b": [1, 2]})
+    assert as_frame(Interchanged(frame)).equals(frame)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Lazy(), r"must be a frame or series .* got tests Lazy; collect\(\) gives the frame"),
+        (Broken(), "the tests Broken cannot be converted to pandas: no memory"),
+        (
+            Arrowless(),
+            r"to read a tests Arrowless, pyarrow is needed: pip install 'longstate\[parq",
+        ),
+        ({"y": [1.0]}, "got builtins dict"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_sentence(data, message):
+    with pytest.raises(InputError, match=message):
+        as_frame(data)
+
+
+def test_parquet_and_csv_files_are_read_by_their_content(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = hourly(30)
+    frame["date"] = pd.to_datetime(frame["date"])
+    frame.to_parquet(tmp_path / "a.csv")  # the name does not decide
+    assert read_table(tmp_path / "a.csv").equals(frame)
+    frame.set_index("date").to_parquet(tmp_path / "index.parquet")
+    assert read_table(tmp_path / "index.parquet").index.name == "date"
+    frame.to_csv(tmp_path / "b.parquet", index=False)
+    assert list(read_table(tmp_path / "b.parquet")["y"]) == pytest.approx(list(frame["y"]))
+
+
+def test_files_that_cannot_be_read_are_one_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    hourly(30).to_parquet(tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[:200])
+    hourly(30)[:0].to_parquet(tmp_path / "empty.parquet")
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK\3\4")
+    for name, message in {
+        "cut.parquet": "is not a readable Parquet file: ",
+        "empty.parquet": "holds no rows of data",
+        "sheet.xlsx": r"is a spreadsheet; save the sheet as a CSV file .* pandas.read_excel",
+        "none.parquet": "does not exist",
+        ".": "is a folder",
+    }.items():
+        with pytest.raises(InputError, match=message) as error:
+            read_table(tmp_path / name)
+        assert "\n" not in str(error.value)
+    for module in [m for m in sys.modules if m.split(".")[0] == "pyarrow"] + ["pyarrow"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"needs pyarrow: pip install 'longstate\[parquet\]'"):
+        read_table(tmp_path / "a.parquet")
+
+
+def test_the_commands_read_parquet(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    frame = hourly()
+    frame["date"] = pd.to_datetime(frame["date"])
+    frame.to_parquet(tmp_path / "data.parquet")
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    run, data = str(tmp_path / "run"), str(tmp_path / "data.parquet")
+    options = ["--target", "y", "--horizon", "4", "--window", "24", "--epochs", "1"]
+    assert main(["train", "forecast", data, *options, "--out", run]) == 0
+    assert main(["evaluate", run, data]) == 0
+    assert main(["backtest", run, data, "--origins", "2"]) == 0
+    said = []
+    for kind in ("parquet", "csv"):
+        capsys.readouterr()
+        assert main(["predict", run, str(tmp_path / f"data.{kind}")]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert main(["predict", run, str(tmp_path / "data.xlsx")]) == 2
