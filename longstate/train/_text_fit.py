@@ -11,7 +11,7 @@ from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._corpus import Corpus, open_corpus
 from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
-from longstate.train._settings import TextTraining, Training
+from longstate.train._settings import TextTraining, Training, execution_of
 from longstate.train._text_run import TextHistory, TextRun
 from longstate.train._tokens import Tokens
 
@@ -120,7 +120,6 @@ def loop_settings(training: TextTraining, steps: int) -> Training:
         weight_decay=training.weight_decay,
         state_budget=training.state_budget,
         shrink_to=training.shrink_to,
-        parallel=training.parallel,
-        accumulate=training.accumulate,
         patience=looks + 1,
+        **execution_of(training),
     )
