@@ -5,16 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
-from longstate import Forecaster, TextModel
+from longstate import Classifier, Forecaster, TextModel
 from longstate.errors import InputError
 from longstate.layers import S4D
 from longstate.models import Stack
-from longstate.train import Keeping, TextTraining, Training, train
+from longstate.train import Execution, Keeping, TextTraining, Training, _series_task, train
 from tests.parallel.ranks import on_ranks
 from tests.train.helpers import QUICK, TINY, hourly
 from tests.train.ranks_tasks import Sums, fit
@@ -88,6 +91,23 @@ def two_ranks(rank, size, folder):
     made = Forecaster(4, window=20, size=TINY, training=QUICK).fit(frame, "y", out=folder / "f")
     assert made.history.ended == "finished"
 
+    for way in ("ddp", "fsdp"):
+        classes(Execution(parallel=way), out=folder / way)
+
+
+def classes(execution, out):
+    """A classifier of series of unequal lengths, trained without what ranks draw for themselves."""
+    random = np.random.default_rng(0)
+    y = np.arange(30) % 3
+    X = [np.sin((k + 1) * np.arange(random.integers(20, 30)) / 4)[None] for k in y]
+    with patch.object(_series_task, "EARLY", 0.0), patch.object(nn.Dropout, "forward", unchanged):
+        made = Classifier(d_model=4, n_layers=1, epochs=2, minutes=None)
+        return made.fit(X, y, execution=execution, out=out)
+
+
+def unchanged(self, x):
+    return x
+
 
 def test_two_ranks_are_one_process(tmp_path):
     torch.save(fit(), tmp_path / "alone.pt")
@@ -99,6 +119,12 @@ def test_two_ranks_are_one_process(tmp_path):
     same(fit(keeping=Keeping(tmp_path / "handed.safetensors")), fit())
     assert TextModel.load(tmp_path / "run").history.ended == "finished"
     assert Forecaster.load(tmp_path / "f").history.ended == "finished"
+    one = classes(Execution(), out=tmp_path / "one")
+    for way in ("ddp", "fsdp"):
+        found = Classifier.load(tmp_path / way)
+        assert_close(found.network_.state_dict(), one.network_.state_dict())
+        got, want = ([vars(look) for look in m.history_.looks] for m in (found, one))
+        assert_close(got, want, equal_nan=True)
 
 
 def torchrun(*arguments):
