@@ -8,8 +8,8 @@ pieces, whose gradients are added up. PyTorch's engines add those of the ranks:
     fsdp    every rank has a part of the gradients and moments (`fully_shard`) and trains that part
             of the weights; it has whole copies of the weights for a step and for evaluation
 
-With `dtype="bfloat16"` matrix products run in it (autocast). With `segment` the stack runs in segments
-of this length, each of them once more for its gradients, so that activations of one are stored at a time.
+With `dtype="bfloat16"` matrix products run in it (autocast). With `segment` the stack runs in
+segments of this length, each once more for its gradients: the activations of one are in memory.
 
 The tasks and the models know nothing of this. The loss of a batch has to be the mean over windows;
 that of a forecast with gaps in its future is weighted within each piece.
