@@ -57,7 +57,7 @@ def _parameters(settings: Any, panel: str) -> list[inspect.Parameter]:
                 typer.Option(help=helps.get(field.name), rich_help_panel=panel),
             ],
         )
-        for field in sorted(dataclasses.fields(settings), key=lambda f: f.kw_only)
+        for field in sorted(dataclasses.fields(settings), key=lambda f: f.kw_only is True)
     ]
 
 

@@ -17,8 +17,19 @@ from longstate.train import TextTraining
 def train(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Text files of any size; they are joined."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Text files of any size; they are joined. Or tables of any size: Parquet, Arrow "
+            "or CSV files, and folders of them.",
+        ),
     ],
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the text, in tables; a CSV file is one if it is given. `text` or the "
+            "only column of text, if not given."
+        ),
+    ] = None,
     layers: Annotated[
         str,
         typer.Option(help="Layer of every block, or a repeated pattern such as mamba,mamba,s4d."),
