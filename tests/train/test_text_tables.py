@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -122,8 +123,7 @@ def test_a_stopped_training_continues_at_its_place_in_the_data(tmp_path):
 
     path, run = write(tmp_path / "a.parquet", group=64), tmp_path / "run"
     whole = tiny().fit(path)
-    with pytest.raises(KeyboardInterrupt):
-        tiny().fit(path, out=run, show=stop)
+    assert tiny().fit(path, out=run, show=stop).history.ended == "interrupted"
     written = (run / "text.txt").stat().st_mtime_ns
     found = tiny().fit(path, out=run)
     assert (run / "text.txt").stat().st_mtime_ns == written
@@ -167,35 +167,37 @@ def test_tables_that_cannot_be_used(tmp_path, monkeypatch):
 
 ROOT = Path(__file__).parents[2]
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 
 from longstate.train._text_tables import text_of_tables
+from tests.train.text_helpers import peak_kib
 from tests.train.test_text_tables import write
 
 folder, name, mib = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 line = "memory that is bounded does not grow with the data 0123456789 "
 text_of_tables([write(folder / f"small{name}", [line] * 100)], "text", folder / "small")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
 found = text_of_tables([folder / f"large{name}"], "text", folder / "large")
 assert found.stat().st_size > mib << 20
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak_kib() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="kibibytes are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("name", "group"), [(".parquet", 10**9), (".arrow", 1000), (".csv", 0)])
 def test_memory_does_not_grow_with_the_tables(name, group, tmp_path):
     """Also where a Parquet file is one row group."""
     mib = 128
-    rows = [f"{i:08d} " * 120 for i in range((mib << 20) // 1080 + 1000)]
+    draw = random.Random(0)  # Parquet would make little of rows that repeat
+    rows = [draw.randbytes(540).hex() for _ in range((mib << 20) // 1080 + 1000)]
     write(tmp_path / f"large{name}", rows, group=group)
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path), name, str(mib)],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1024 * mib / 4, "KiB more for 128 MiB"
+    assert int(done.stdout) < 1024 * mib / 2, "KiB more for 128 MiB"
 
 
 def test_rows_are_read_a_few_at_a_time(tmp_path):
