@@ -73,10 +73,13 @@ def train(
     out = out or Path("runs") / f"{files[0].stem}-{re.sub('[,:]', '-', layers)}"
     with process_group() as rank:
         if rank > 0:
-            model.fit(files, out=out)
+            model.fit(files, column=column, out=out)
         else:
             with Shown(training.minutes) as shown:
-                model.fit(files, out=out, show=shown.step, looked=shown.look, encoded=shown.encoded)
+                model.fit(
+                    files, column=column, out=out,
+                    show=shown.step, looked=shown.look, encoded=shown.encoded,
+                )  # fmt: skip
             shown.ended(model, out)
     if model.history is not None and model.history.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)

@@ -15,7 +15,6 @@ from typing import Any
 from longstate._files import missing, remove_parts, write_whole, writing
 from longstate.errors import InputError
 from longstate.train._corpus import digest_of
-from longstate.train._csv import read_column
 
 ENDINGS = (".parquet", ".arrow", ".feather", ".csv", ".csv.gz")
 """Of the files of a folder that are tables."""
@@ -114,6 +113,8 @@ def _rows(path: Path, column: str | None) -> Iterator[list[str | None]]:
     """The text in the rows of a table, a few at a time."""
     start = _start(path)
     if start is None:
+        from longstate.train._csv import read_column  # with pandas
+
         yield from read_column(path, lambda names: _chosen(path, column, names, names), _ROWS)
         return
     kind = "a readable Parquet file" if start == _PARQUET else "a readable Arrow file"

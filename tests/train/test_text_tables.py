@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from torch.testing import assert_close
 
+from longstate.cli import main
 from longstate.errors import InputError
 from longstate.train import _text_tables as tables
 from longstate.train._text_tables import are_tables, text_of_tables
+from tests.saved import FOLDER
 from tests.train.text_helpers import make_tokenizer, tiny
 
 ROWS = [f"row {i} né à 日本 " + "word " * (i % 9) for i in range(700)]
@@ -171,6 +173,7 @@ import sys
 from pathlib import Path
 
 from longstate.train._text_tables import text_of_tables
+from tests.saved import FOLDER
 from tests.train.text_helpers import peak_kib
 from tests.train.test_text_tables import write
 
@@ -206,3 +209,21 @@ def test_rows_are_read_a_few_at_a_time(tmp_path):
         sizes = [len(rows) for rows in tables._rows(path, "text")]
         assert sum(sizes) == 1000
         assert max(sizes) <= 256
+
+
+def test_commands_read_tables(tmp_path, capsys):
+    folder, run = tmp_path / "data", tmp_path / "run"
+    folder.mkdir()
+    write(folder / "a.csv", column="body")
+    write(folder / "b.parquet", column="body")
+    size = "--layers s4d --d-model 8 --n-layers 1 --context 32 --steps 2"
+    assert main(f"train text {folder} --column body {size} --out {run}".split()) == 0
+    assert (run / "text.txt").read_text(encoding="utf-8") == 2 * TEXT
+    (tmp_path / "b.txt").write_text(TEXT, encoding="utf-8")
+    for data in (folder / "b.parquet", tmp_path / "b.txt"):
+        assert main(["evaluate", str(run), str(data)]) == 0
+    assert main(["evaluate", str(run), str(folder / "a.csv"), "--column", "body"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("bits per byte") >= 3
+    assert main(["evaluate", str(FOLDER / "forecast_s4d"), "x.csv", "--column", "body"]) == 2
+    assert "--column is for a language model" in " ".join(capsys.readouterr().err.split())
