@@ -57,18 +57,20 @@ def _parameters(settings: Any, panel: str) -> list[inspect.Parameter]:
                 typer.Option(help=helps.get(field.name), rich_help_panel=panel),
             ],
         )
-        for field in dataclasses.fields(settings)
+        for field in sorted(dataclasses.fields(settings), key=lambda f: f.kw_only is True)
     ]
 
 
 def descriptions(settings: Any) -> dict[str, str]:
-    """For each field its text under `Args:` in the docstring."""
+    """For each field its text under `Args:` in the docstring of the class or of one above it."""
+    above = getattr(settings, "__base__", object)
+    found = {} if above is object else descriptions(above)
     text = inspect.getdoc(settings) or ""
     _, _, listed = text.partition("Args:\n")
     listed = listed.partition("\n\n")[0]
     entries = re.split(r"^    (\w+): ", listed, flags=re.M)[1:]
     pairs = zip(entries[::2], entries[1::2], strict=True)
-    return {name: " ".join(entry.split()) for name, entry in pairs}
+    return found | {name: " ".join(entry.split()) for name, entry in pairs}
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:

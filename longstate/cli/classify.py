@@ -2,15 +2,18 @@
 run, so that `longstate --help` is fast."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstate.cli._options import with_settings
 from longstate.cli._runs import INTERRUPTED
 from longstate.cli._terminal import note, say, write_rows
 from longstate.errors import InputError
+from longstate.train import Execution
 
 if TYPE_CHECKING:
     from longstate.train import ClassEvaluation, Classifier, SeriesData
@@ -37,6 +40,7 @@ Rate = Annotated[
 ]
 
 
+@with_settings(execution=Execution)
 def train(
     data: Data,
     test: Annotated[
@@ -84,10 +88,16 @@ def train(
         Path | None,
         typer.Option(help="Folder of the run. A run that was stopped there is continued."),
     ] = None,
+    *,
+    execution: Execution,
 ) -> None:
-    """Train a classifier of whole series, and compare it with random convolutions and ridge."""
+    """Train a classifier of whole series, and compare it with random convolutions and ridge.
+
+    Several processes train together under torchrun: `torchrun --nproc-per-node 2 -m longstate train
+    classify ...`.
+    """
     from longstate.cli.show import progress_bar
-    from longstate.train import Classifier, Columns, read_series
+    from longstate.train import Classifier, Columns, process_group, read_series
     from longstate.train._series_evaluation import hold_out
     from longstate.train._series_source import STAMPS
 
@@ -104,12 +114,18 @@ def train(
     )  # fmt: skip
     classifier.source = learnt.source(columns)
     channel = None
-    if times or (times is None and _reads_times(learnt, layers, n_layers)):
-        learnt, tested = (part.with_stamps(columns) for part in (learnt, tested))
-        classifier.source = replace(classifier.source, dated=learnt.dated)
-        channel = STAMPS
-    with progress_bar() as show:
-        classifier.fit(learnt.X, learnt.y, time_channel=channel, warp=warp, out=out, show=show)
+    with process_group() as rank, progress_bar() as show:
+        tell = note if rank == 0 else (lambda _: None)
+        if times or (times is None and _reads_times(learnt, layers, n_layers, tell)):
+            learnt, tested = (part.with_stamps(columns) for part in (learnt, tested))
+            classifier.source = replace(classifier.source, dated=learnt.dated)
+            channel = STAMPS
+        classifier.fit(
+            learnt.X, learnt.y, time_channel=channel, warp=warp, execution=execution, out=out,
+            show=show,
+        )  # fmt: skip
+    if rank > 0:
+        return
     history = classifier.history_
     say(f"Training ended ({history.ended}); best at step {history.best_step}.")
     for sentence in classifier.fusion_.verdict("accuracy"):
@@ -120,8 +136,10 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def _reads_times(data: "SeriesData", layers: str, n_layers: int) -> bool:
-    """Whether to read the times, if nobody said so; prints a note if they are irregular."""
+def _reads_times(
+    data: "SeriesData", layers: str, n_layers: int, tell: Callable[[str], None]
+) -> bool:
+    """Whether to read the times, if nobody said so; tells it if they are irregular."""
     from longstate.train._patterns import layer_names
     from longstate.train._time_layers import layers_without_time
 
@@ -130,12 +148,12 @@ def _reads_times(data: "SeriesData", layers: str, n_layers: int) -> bool:
     begin = "The times of the samples are irregular"
     without = layers_without_time(layer_names(layers, n_layers))
     if without:
-        note(
+        tell(
             f"{begin}, but {without[0]} takes no time between samples: samples are counted. With "
             "--layers s5 the times are read."
         )
         return False
-    note(f"{begin}: the layers step over the time between them. --no-times counts samples instead.")
+    tell(f"{begin}: the layers step over the time between them. --no-times counts samples instead.")
     return True
 
 

@@ -20,7 +20,14 @@ Data = Annotated[
 
 
 def evaluate(
-    run: Run, data: Data, labels: classify.Labels = None, rate: classify.Rate = None
+    run: Run,
+    data: Data,
+    labels: classify.Labels = None,
+    rate: classify.Rate = None,
+    column: Annotated[
+        str | None,
+        typer.Option(help="For a language model: column of a table with the text."),
+    ] = None,
 ) -> None:
     """Score a model on DATA.
 
@@ -34,6 +41,8 @@ def evaluate(
     from longstate.train import Classifier, Forecaster, read_table
 
     found = load(run)
+    if column is not None and as_text_model(run, found) is None:
+        raise InputError(f"--column is for a language model; {run} holds {kind_of(found)}")
     if isinstance(found, Classifier):
         classify.evaluate(found, data, labels, rate)
         return
@@ -47,7 +56,7 @@ def evaluate(
             f"{run} holds {kind_of(found)}; `longstate evaluate` needs a forecaster, a language "
             "model or a classifier"
         )
-    show_score(str(data), text.score(data))
+    show_score(str(data), text.score(data, column=column))
 
 
 def info(run: Run) -> None:

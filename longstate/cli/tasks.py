@@ -87,28 +87,40 @@ def run(
     All learning rates are tried with one seed; the best one gets the other seeds. The default
     screen of one layer takes less than 20 minutes on two cores: twelve tasks, five runs of at most
     30 seconds each. Ctrl-C keeps the runs that have ended, and the same command goes on.
+
+    Under torchrun each process does a part of the runs, with its share of the cores if --workers is
+    not given: `torchrun --nproc-per-node 2 -m longstate tasks run ...`.
     """
     from longstate.reports import tasks as report
     from longstate.tasks import DEFAULT, LAYERS, Plan, collected, screen
     from longstate.tasks import tasks as every
+    from longstate.train import process_group
+    from longstate.train._ranks import on_this_machine
 
     chosen = _names(layers, LAYERS)
     plan = Plan(chosen, _names(tasks, tuple(every())) or DEFAULT, seeds,
                 numbers("--rates", rates), settings)  # fmt: skip
-    count = (os.cpu_count() or 1) if workers is None else workers
-    try:
-        with _progress() as show:
-            found = screen(plan, out, workers=count, show=show)
-    except KeyboardInterrupt:
-        found = collected(plan, out)
-        if found.cells:
-            _show(found)
-        note("Interrupted: the runs that have ended are kept, and the same command goes on.")
-        raise
-    _show(found)
-    say(f"The report is {report.write(found, out / 'report.html')}")
+    with process_group() as rank:
+        cores = max(1, (os.cpu_count() or 1) // on_this_machine())
+        count = cores if workers is None else workers
+        try:
+            with _progress() as show:
+                found = screen(plan, out, workers=count, show=show)
+        except KeyboardInterrupt:
+            if rank == 0:
+                _show_interrupted(collected(plan, out))
+            raise
+    if rank == 0:
+        _show(found)
+        say(f"The report is {report.write(found, out / 'report.html')}")
     if found.errors:
         raise typer.Exit(1)
+
+
+def _show_interrupted(found: "Screen") -> None:
+    if found.cells:
+        _show(found)
+    note("Interrupted: the runs that have ended are kept, and the same command goes on.")
 
 
 def _names(options: list[str], every: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,8 +17,19 @@ from longstate.train import TextTraining
 def train(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Text files of any size; they are joined."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Text files of any size; they are joined. Or tables of any size: Parquet, Arrow "
+            "or CSV files, and folders of them.",
+        ),
     ],
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the text, in tables; a CSV file is one if it is given. `text` or the "
+            "only column of text, if not given."
+        ),
+    ] = None,
     layers: Annotated[
         str,
         typer.Option(help="Layer of every block, or a repeated pattern such as mamba,mamba,s4d."),
@@ -62,10 +73,13 @@ def train(
     out = out or Path("runs") / f"{files[0].stem}-{re.sub('[,:]', '-', layers)}"
     with process_group() as rank:
         if rank > 0:
-            model.fit(files, out=out)
+            model.fit(files, column=column, out=out)
         else:
             with Shown(training.minutes) as shown:
-                model.fit(files, out=out, show=shown.step, looked=shown.look, encoded=shown.encoded)
+                model.fit(
+                    files, column=column, out=out,
+                    show=shown.step, looked=shown.look, encoded=shown.encoded,
+                )  # fmt: skip
             shown.ended(model, out)
     if model.history is not None and model.history.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)

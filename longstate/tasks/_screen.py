@@ -2,7 +2,8 @@
 
 For each pair of a task and a layer, all rates are tried with the first seed; the rate that is best
 on rows for validation is used for the other seeds. Tests are on other rows. Outcomes are files, one
-for each run, so that a screen that was interrupted goes on where it was.
+for each run, so that a screen that was interrupted goes on where it was. In a process group each
+rank does a part of the runs, and all see one folder.
 """
 
 import json
@@ -15,7 +16,6 @@ from typing import Any
 
 from longstate._environment import environment
 from longstate._files import write_whole
-from longstate._lock import only_writer
 from longstate.errors import expect_whole
 from longstate.tasks._candidates import Candidate
 from longstate.tasks._held import held
@@ -23,6 +23,8 @@ from longstate.tasks._pool import Pool
 from longstate.tasks._result import Cell, Plan, Screen
 from longstate.tasks._settings import Run
 from longstate.tasks._tasks import chance, task
+from longstate.train import _ranks as ranks
+from longstate.train._checkpoint import run_folder
 
 
 @dataclass(frozen=True)
@@ -44,27 +46,35 @@ class Progress:
     left: float
 
 
+def _silent(progress: Progress) -> None:
+    """Shows nothing."""
+
+
 def screen(
     plan: Plan,
     folder: str | Path,
     *,
     workers: int,
-    show: Callable[[Progress], None] = lambda progress: None,
+    show: Callable[[Progress], None] = _silent,
 ) -> Screen:
     """Run what is missing, and collect everything. Ctrl-C keeps the runs that have ended.
+
+    Of several ranks the first writes `screen.json` and calls `show`.
 
     Args:
         plan: what to run.
         folder: for the outcomes, `runs/*.json`, and `screen.json`. Those of earlier calls count.
-        workers: processes, with one thread each.
+        workers: processes of this rank, with one thread each.
         show: called at the beginning and after each run.
 
     Raises:
         InputError: the plan cannot be run, or the folder cannot be written.
     """
     expect_whole("workers", workers)
+    if ranks.rank():
+        show = _silent
     folder, candidates = Path(folder), plan.candidates()
-    with only_writer(folder):
+    with run_folder(folder):
         runs = folder / "runs"
         runs.mkdir(exist_ok=True)
         with Pool(workers, runs) as pool:
@@ -74,13 +84,14 @@ def screen(
                 state.do(pool, state.repeats())
             finally:
                 found = state.collect()
-                write_whole(folder / "screen.json", found.to_json())
+                if ranks.rank() == 0:
+                    write_whole(folder / "screen.json", found.to_json())
     return found
 
 
 def collected(plan: Plan, folder: str | Path) -> Screen:
     """What earlier calls of `screen` left in a folder."""
-    state = _State(plan, plan.candidates(), Path(folder) / "runs", 1, lambda progress: None)
+    state = _State(plan, plan.candidates(), Path(folder) / "runs", 1, _silent)
     return state.collect()
 
 
@@ -101,6 +112,7 @@ class _State:
         self.total = pairs * (len(plan.rates) + plan.seeds - 1)
         self.errors: dict[Run, str] = {}
         self.began, self.new, self.done = time.monotonic(), 0, 0
+        self.elsewhere: list[Run] = []  # what other ranks have not ended
 
     def sweep(self) -> list[Run]:
         return [run for c in self.candidates for t in self.plan.tasks for run in self._rates(t, c)]
@@ -116,9 +128,16 @@ class _State:
     def do(self, pool: Pool, runs: list[Run]) -> None:
         missing = [run for run in runs if self.outcome(run) is None]
         self.done += len(runs) - len(missing)
+        ranks.values_of_all(None)  # all have looked before anyone adds an outcome
+        own = missing[ranks.rank() :: ranks.size()]
+        self.elsewhere = [run for run in missing if run not in own]
         if not self.new:
             self._tell(None)
-        pool.run(missing, self._ended)
+        pool.run(own, self._ended)
+        for errors in ranks.values_of_all(self.errors):
+            self.errors |= errors
+        self._count(len(self.elsewhere))
+        self.elsewhere = []
 
     def outcome(self, run: Run) -> dict[str, Any] | None:
         """The facts of a run that has ended."""
@@ -161,13 +180,18 @@ class _State:
         return -max(found)[1] if found else None
 
     def _ended(self, run: Run, error: str | None) -> None:
-        self.new, self.done = self.new + 1, self.done + 1
         if error is not None:
             self.errors[run] = error
+        left = [run for run in self.elsewhere if self.outcome(run) is None]
+        self._count(1 + len(self.elsewhere) - len(left))
+        self.elsewhere = left
         self._tell(run)
 
+    def _count(self, ended: int) -> None:
+        self.new, self.done = self.new + ended, self.done + ended
+
     def _tell(self, run: Run | None) -> None:
-        each = self.plan.settings.seconds / self.workers
+        each = self.plan.settings.seconds / self.workers / ranks.size()
         if self.new:
             each = (time.monotonic() - self.began) / self.new
         outcome = None if run is None else self.outcome(run)

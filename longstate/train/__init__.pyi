@@ -24,6 +24,7 @@ from longstate.train._series_evaluation import evaluate_classifier as evaluate_c
 from longstate.train._series_files import SeriesData as SeriesData
 from longstate.train._series_files import read_series as read_series
 from longstate.train._series_source import Columns as Columns
+from longstate.train._settings import Execution as Execution
 from longstate.train._settings import Size as Size
 from longstate.train._settings import TextTraining as TextTraining
 from longstate.train._settings import Training as Training

@@ -17,6 +17,7 @@ from longstate.train._loop import Progress
 from longstate.train._series_estimator import Goal, SeriesEstimator, Validated
 from longstate.train._series_record import load_series, save_series
 from longstate.train._series_task import outputs_along
+from longstate.train._settings import Execution
 from longstate.train._targets import class_numbers, labels_of
 
 ALONG = tuple(k / 10 for k in range(1, 10))
@@ -78,6 +79,7 @@ class Classifier(SeriesEstimator):
         *,
         time_channel: int | None = None,
         warp: float = 0.0,
+        execution: Execution = Execution(),  # noqa: B008
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Classifier":
@@ -92,6 +94,7 @@ class Classifier(SeriesEstimator):
                 stamps out and count samples. None: all samples are at one interval.
             warp: shift and stretch the training series of the network in time at random, by up to
                 this share of their length: 0.02 where classes do not depend on exact times.
+            execution: how the steps of the network's training are computed.
             out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
 
@@ -107,7 +110,7 @@ class Classifier(SeriesEstimator):
         signs = 2.0 * F.one_hot(targets, len(self.classes_)).double() - 1
         loss = _cross_entropy
         goal = Goal(targets, signs, torch.from_numpy(weights), numbers.tolist(), loss, warp)
-        self._fit(cases, goal, out, show)
+        self._fit(cases, goal, execution, out, show)
         return self
 
     def predict_proba(self, X: Any, seen: float | None = None, *, rate: float = 1.0) -> np.ndarray:

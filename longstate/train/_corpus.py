@@ -89,7 +89,8 @@ def open_corpus(
     sizes = [_size(path) for path in paths]
     total = sum(sizes)
     split = _line_start(paths, sizes, int(total * (1 - VALIDATION)))
-    digest = _digest(paths, sizes, tokens)
+    tokenizer = getattr(tokens, "path", None)
+    digest = digest_of(paths, sizes, b"bytes" if tokenizer is None else tokenizer.read_bytes())
     if isinstance(tokens, ByteTokens):
         maps = tuple(np.memmap(path, dtype=np.uint8, mode="r") for path in paths)
         return Corpus(maps, split, total, total, total - split, digest)
@@ -132,12 +133,12 @@ def _size(path: Path) -> int:
     return size
 
 
-def _digest(paths: Sequence[Path], sizes: Sequence[int], tokens: Tokens) -> str:
-    """Hash of sizes, ends and evenly spaced samples: reading a large file would take minutes."""
-    known = hashlib.sha256(b"bytes")
-    tokenizer = getattr(tokens, "path", None)
-    if tokenizer is not None:
-        known = hashlib.sha256(tokenizer.read_bytes())
+def digest_of(paths: Sequence[Path], sizes: Sequence[int], start: bytes) -> str:
+    """Hash of sizes, ends and evenly spaced samples: reading a large file would take minutes.
+
+    `start`: what to hash besides.
+    """
+    known = hashlib.sha256(start)
     for path, size in zip(paths, sizes, strict=True):
         known.update(f"{size}\n".encode())
         with path.open("rb") as file:

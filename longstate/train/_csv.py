@@ -1,12 +1,15 @@
 """Read a CSV file."""
 
 import bz2
+import contextlib
 import csv
 import gzip
 import io
 import lzma
+import re
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +21,8 @@ from longstate.errors import InputError
 SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
 # The first bytes of compressed files.
 COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+SERIES = "unique_id"
+_TABLE = re.compile(r"\.csv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 LONGEST_LINE = 1 << 24  # characters in the first line
 
 
@@ -26,19 +31,72 @@ def read_csv(path: str | Path) -> pd.DataFrame:
 
     Args:
         path: a file, also one that gzip, bzip2 or xz has compressed; or a pipe, which is read once.
+            Or a folder of such files with the same columns: a panel. Its rows are joined in the
+            order of the names, which are in a new column `unique_id`, without their endings, unless
+            the files have one.
 
     Raises:
         InputError: the file is missing, empty, not text, not UTF-8, separated otherwise, ragged,
-            or holds no rows.
+            or holds no rows; or those of a folder have other columns.
     """
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    with _opened(path) as file:
+        return _read(path, file)
+
+
+def read_column(
+    path: Path, choose: Callable[[list[str]], str], rows: int
+) -> Iterator[list[str | None]]:
+    """The texts in one column of a CSV file of any size, `rows` at a time.
+
+    Args:
+        path: as for `read_csv`.
+        choose: from the names of the columns that of one of them.
+        rows: held in memory.
+
+    Raises:
+        InputError: as `read_csv`.
+    """
+    with _opened(path) as file:
+        names = _begun(path, file)
+        place = names.index(choose(names))
+        with _parsing(path):
+            parts = pd.read_csv(  # all columns: else a comma too many would go unseen
+                file, dtype=str, na_filter=False, encoding="utf-8-sig", index_col=False,
+                chunksize=rows,
+            )  # fmt: skip
+            yield from (part.iloc[:, place].tolist() for part in parts)
+
+
+def _read_folder(folder: Path) -> pd.DataFrame:
+    files = sorted(p for p in folder.iterdir() if _TABLE.search(p.name) and p.is_file())
+    if not files:
+        raise InputError(f"{folder} is a folder without CSV files; a CSV file was expected")
+    frames: list[pd.DataFrame] = []
+    for file in files:
+        frame = read_csv(file)
+        if SERIES not in frame:
+            frame.insert(0, SERIES, _TABLE.sub("", file.name))
+        if frames and set(frame) != set(frames[0]):
+            odd = min(map(str, set(frame) ^ set(frames[0])))
+            has = "has" if odd in frame else "lacks"
+            raise InputError(f"{file} {has} the column {odd!r}, unlike {files[0]}")
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Context manager: the bytes of a file, unpacked; says what is wrong with them."""
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if path.is_dir():
         raise InputError(f"{path} is a folder; a CSV file was expected")
     try:
         with path.open("rb") as raw, _unpacked(raw) as file:
-            return _read(path, file)
+            yield file
     except UnicodeDecodeError as e:
         raise _not_utf8(path, e) from None
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError) as e:
@@ -62,22 +120,34 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
 
 
 def _read(path: Path, file: IO[bytes]) -> pd.DataFrame:
-    refuse_format(path, file.read(512), "a CSV file")
-    file.seek(0)
-    names = _names(path, file)
-    file.seek(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(file, low_memory=False, encoding="utf-8-sig", index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e:
-        why = " ".join(str(e).split()).removeprefix("Error tokenizing data. C error: ")
-        raise InputError(f"{path} is not a readable CSV file: {why}") from None
+    names = _begun(path, file)
+    with _parsing(path):
+        frame = pd.read_csv(file, low_memory=False, encoding="utf-8-sig", index_col=False)
     if frame.empty:
         raise InputError(f"{path} has a first line and no rows of data")
     if len(frame.columns) == len(names):
         frame.columns = pd.Index(names)  # pandas renames those that are empty
     return frame
+
+
+def _begun(path: Path, file: IO[bytes]) -> list[str]:
+    """The names of the columns; afterwards the file is at its start."""
+    refuse_format(path, file.read(512), "a CSV file")
+    file.seek(0)
+    names = _names(path, file)
+    file.seek(0)
+    return names
+
+
+@contextlib.contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            yield
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e:
+        why = " ".join(str(e).split()).removeprefix("Error tokenizing data. C error: ")
+        raise InputError(f"{path} is not a readable CSV file: {why}") from None
 
 
 def _names(path: Path, file: IO[bytes]) -> list[str]:

@@ -8,19 +8,26 @@ pieces, whose gradients are added up. PyTorch's engines add those of the ranks:
     fsdp    every rank has a part of the gradients and moments (`fully_shard`) and trains that part
             of the weights; it has whole copies of the weights for a step and for evaluation
 
+With `dtype="bfloat16"` matrix products run in it (autocast). With `segment` the stack runs in
+segments of this length, each once more for its gradients: the activations of one are in memory.
+
 The tasks and the models know nothing of this. The loss of a batch has to be the mean over windows;
 that of a forecast with gaps in its future is weighted within each piece.
 """
 
 import contextlib
 import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
+from longstate.errors import InputError
+from longstate.models._stack import Blocks, check_segment
 from longstate.train import _ranks as ranks
 from longstate.train._settings import Training
 from longstate.train._state_penalty import StatePenalty
@@ -31,13 +38,13 @@ class Gradients:
 
     Args:
         task: a `Task` of the loop. Its model has the whole weights.
-        settings: `parallel`, `accumulate` and `state_budget`.
+        settings: those of `Execution`, and `state_budget`.
 
     Attributes:
         model: what the optimiser trains; the task's own model but for "fsdp".
 
     Raises:
-        InputError: the state budget cannot be measured.
+        InputError: the state budget cannot be measured, or the model cannot run in segments.
     """
 
     def __init__(self, task: Any, settings: Training):
@@ -48,9 +55,7 @@ class Gradients:
             self.model = copy.deepcopy(task.model)
             task = copy.copy(task)
             task.model = self.model
-        weight = settings.state_budget
-        penalty = StatePenalty(self.model, weight) if weight else None
-        self._loss: Any = _Loss(task, penalty)
+        self._loss: Any = _Loss(task, settings)
         if sharded:
             self._loss = _shard(self._loss)
         elif ranks.together():
@@ -110,36 +115,78 @@ class Gradients:
 class _Loss(nn.Module):
     """A task's loss as a module, so that DDP sees the forward pass. Its part is the model."""
 
-    def __init__(self, task: Any, penalty: StatePenalty | None):
+    def __init__(self, task: Any, settings: Training):
         super().__init__()
-        self.model, self._task, self._penalty = task.model, (task,), penalty
+        self.model, self._task = task.model, (task,)
+        self._narrow, self._segment = settings.dtype == "bfloat16", settings.segment
+        weight = settings.state_budget
+        self._penalty = StatePenalty(self.model, weight) if weight else None
+        if self._segment is not None:
+            if weight:
+                raise InputError("state_budget measures whole windows: leave out segment")
+            for blocks in _stacks(self.model):
+                check_segment(blocks, self._segment)
 
     def forward(self, step: int, batch: np.ndarray) -> tuple[Tensor, Tensor]:
         (task,) = self._task
-        if self._penalty is None:
+        narrow = torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._narrow)
+        with narrow, _in_segments(self.model, self._segment):
+            if self._penalty is not None:
+                return self._penalty.loss(step, lambda: task.loss(batch))
             loss = task.loss(batch)
             return loss, loss
-        return self._penalty.loss(step, lambda: task.loss(batch))
+
+
+def _stacks(model: nn.Module) -> list[Blocks]:
+    return [module for module in model.modules() if isinstance(module, Blocks)]
+
+
+@contextlib.contextmanager
+def _in_segments(model: nn.Module, segment: int | None) -> Iterator[None]:
+    """Context manager: the stacks of a model run in segments of this length."""
+    stacks = [] if segment is None else _stacks(model)
+    before = [blocks.segment for blocks in stacks]
+    try:
+        for blocks in stacks:
+            blocks.segment = segment
+        yield
+    finally:
+        for blocks, own in zip(stacks, before, strict=True):
+            blocks.segment = own
+
+
+class _Call(nn.Module):
+    """A call of something that has the weights of a module."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., Any]):
+        super().__init__()
+        self.module, self._call = module, call
+
+    def forward(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
 
 
 class _OnCopies(nn.Module):
-    """A loss that runs on copies of the weights. Kernels look into them as NumPy arrays, and
+    """A call that runs on copies of the weights. Kernels look into them as NumPy arrays, and
     PyTorch cannot free memory that such an array has seen."""
 
-    def __init__(self, loss: nn.Module):
+    def __init__(self, call: _Call):
         super().__init__()
-        self.loss = loss
+        self.call = call
 
-    def forward(self, step: int, batch: np.ndarray) -> tuple[Tensor, Tensor]:
-        copies = {name: p.clone() for name, p in self.loss.named_parameters()}
-        return functional_call(self.loss, copies, (step, batch))
+    def forward(self, *arguments: Any) -> Any:
+        copies = {name: p.clone() for name, p in self.call.named_parameters()}
+        return functional_call(self.call, copies, arguments)
 
 
 def _shard(loss: nn.Module) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    return fully_shard(_OnCopies(loss), mesh=init_device_mesh("cpu", (ranks.size(),)))
+    for blocks in _stacks(loss):  # a segment runs again in the backward pass, after the copies
+        vars(blocks)["_run_together"] = _OnCopies(_Call(blocks, blocks._run_together))
+    root = _OnCopies(_Call(loss, loss.forward))
+    return fully_shard(root, mesh=init_device_mesh("cpu", (ranks.size(),)))
 
 
 def whole(x: Tensor) -> Tensor:

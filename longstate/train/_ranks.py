@@ -9,12 +9,13 @@ import datetime
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_T = TypeVar("_T")
 _PATIENCE = datetime.timedelta(days=1)  # one rank may encode a large text; a dead one is noticed
 
 
@@ -101,6 +102,20 @@ def of_all(x: Tensor) -> list[Tensor]:
     found = [torch.empty_like(x) for _ in range(size())]
     dist.all_gather(found, x)
     return found
+
+
+def values_of_all(value: _T) -> list[_T]:
+    """The values of all ranks, which can be pickled; when all have come here."""
+    if not together():
+        return [value]
+    found: list[_T] = [value] * size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def on_this_machine() -> int:
+    """The number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 class AnyRank(threading.Event):

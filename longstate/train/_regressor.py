@@ -14,6 +14,7 @@ from longstate.train._loop import Progress
 from longstate.train._series_estimator import Goal, SeriesEstimator, Validated
 from longstate.train._series_record import load_series, save_series
 from longstate.train._series_task import outputs_along
+from longstate.train._settings import Execution
 from longstate.train._targets import numbers_of
 
 
@@ -50,11 +51,12 @@ class Regressor(SeriesEstimator):
         *,
         time_channel: int | None = None,
         warp: float = 0.0,
+        execution: Execution = Execution(),  # noqa: B008
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> "Regressor":
-        """Train on four fifths of the cases; see `Classifier.fit`, also for `time_channel` and
-        `warp`. y (n): numbers."""
+        """Train on four fifths of the cases; see `Classifier.fit`, also for `time_channel`,
+        `warp` and `execution`. y (n): numbers."""
         cases = read_cases(X, time_channel=time_channel)
         self.columns_ = columns_of(X)
         numbers = torch.from_numpy(numbers_of(y, len(cases.lengths)))
@@ -62,7 +64,7 @@ class Regressor(SeriesEstimator):
         self.std_ = float(numbers.std(correction=0)) or 1.0
         z = (numbers - self.mean_) / self.std_
         goal = Goal(z, z[:, None], torch.ones(len(z)).double(), None, _squared, warp)
-        self._fit(cases, goal, out, show)
+        self._fit(cases, goal, execution, out, show)
         return self
 
     def predict(self, X: Any, seen: float | None = None, *, rate: float = 1.0) -> np.ndarray:

@@ -17,6 +17,7 @@ from longstate.errors import InputError
 from longstate.models._convolutions import ConvolutionRidge
 from longstate.models._series import SeriesModel
 from longstate.models._time_channel import TimeChannel
+from longstate.train import _ranks as ranks
 from longstate.train._cases import Cases, columns_of, gaps, read_cases, split
 from longstate.train._checkpoint import CHECKPOINT, MODEL, run_folder
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
@@ -28,7 +29,7 @@ from longstate.train._patterns import layer_names
 from longstate.train._series_network import make_network
 from longstate.train._series_source import Source
 from longstate.train._series_task import Loss, SeriesTask, outputs_along
-from longstate.train._settings import Training, check_sizes
+from longstate.train._settings import Execution, Training, check_sizes, execution_of
 from longstate.train._warping import check_warp
 
 VALIDATION = 0.2
@@ -111,20 +112,22 @@ class SeriesEstimator(Estimator):
         self,
         cases: Cases,
         goal: Goal,
+        execution: Execution,
         out: str | Path | None,
         show: Callable[[Progress], None] | None,
     ) -> None:
-        """Fit everything, and write the run's folder."""
+        """Fit everything, and write the run's folder. Of several ranks the first writes."""
         with run_folder(out):
-            validated = self._train(cases, goal, out, show)
+            validated = self._train(cases, goal, execution, out, show)
             self.fusion_ = self._fuse(validated, goal)
-            if out is not None:
+            if out is not None and ranks.rank() == 0:
                 self.save(Path(out) / MODEL)
 
     def _train(
         self,
         cases: Cases,
         goal: Goal,
+        execution: Execution,
         out: str | Path | None,
         show: Callable[[Progress], None] | None,
     ) -> Validated:
@@ -158,10 +161,12 @@ class SeriesEstimator(Estimator):
             learning_rate=LEARNING_RATE,
             weight_decay=WEIGHT_DECAY,
             patience=PATIENCE,
+            **execution_of(execution),
         )
         keeping = Keeping()
         if out is not None:
-            keeping = Keeping(Path(out) / CHECKPOINT, self._identity(cases, goal))
+            identity = self._identity(cases, goal, execution)
+            keeping = Keeping(Path(out) / CHECKPOINT, identity)
         self.history_ = train(task, settings, seed=self.seed, keeping=keeping, show=show)
         self.network_.eval()
         self.environment_ = environment()
@@ -246,9 +251,10 @@ class SeriesEstimator(Estimator):
         figures = f"{found.network:.3f} alone and {found.both:.3f} together"
         return f"{sentence}. At that interval the score on validation cases was {figures}"
 
-    def _identity(self, cases: Cases, goal: Goal) -> dict[str, Any]:
+    def _identity(self, cases: Cases, goal: Goal, execution: Execution) -> dict[str, Any]:
         """Data and settings of a run; another training may not continue it."""
         own = {name.replace("_", " "): str(value) for name, value in self.get_params().items()}
+        own["dtype"] = execution.dtype
         if goal.warp > 0:
             own["warp"] = str(goal.warp)
         if cases.time is not None:

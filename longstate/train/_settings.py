@@ -4,14 +4,48 @@ The command line has an option for every field here, with the text of its docstr
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from longstate.errors import SEEDS, InputError, expect_whole
 
 
 @dataclass(frozen=True)
-class Training:
-    """Settings of the training of a forecaster.
+class Execution:
+    """How the steps of a training are computed: on several processes, in less memory or faster.
+
+    Args:
+        parallel: Under torchrun, `ddp` (every process has the whole model) or `fsdp` (each trains a
+            part of it). batch_size counts the windows of all processes.
+        accumulate: Parts of a process's windows in each step, one after the other, to save memory.
+        dtype: Type of the numbers in matrix products of training, `float32` or `bfloat16`. Weights,
+            moments and states of layers are float32. bfloat16 is faster where processors have it.
+        segment: Samples or tokens that pass through all blocks together, to save memory: the
+            backward pass runs each segment again. All of a window if not given.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    parallel: str = field(default="ddp", kw_only=True)
+    accumulate: int = field(default=1, kw_only=True)
+    dtype: str = field(default="float32", kw_only=True)
+    segment: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _one_of(self, "parallel", "ddp", "fsdp")
+        _one_of(self, "dtype", "float32", "bfloat16")
+        _counts(self, "accumulate", "segment")
+
+
+def execution_of(settings: Execution) -> dict[str, Any]:
+    """The fields of `Execution` by name."""
+    return {f.name: getattr(settings, f.name) for f in fields(Execution)}
+
+
+@dataclass(frozen=True)
+class Training(Execution):
+    """Settings of the training of a forecaster, beside those of `Execution`.
 
     Args:
         epochs: Passes over the training windows, at most.
@@ -26,9 +60,6 @@ class Training:
             reduced after training; 0 for none, 0.01 to begin with.
         shrink_to: Share of the layers' states to keep: they are truncated step by step during the
             first half of the training. Not at all if not given.
-        parallel: Under torchrun, `ddp` (every process has the whole model) or `fsdp` (each trains a
-            part of it). batch_size counts the windows of all processes.
-        accumulate: Parts of a process's windows in each step, one after the other, to save memory.
 
     Raises:
         InputError: a value is out of its range.
@@ -44,12 +75,10 @@ class Training:
     patience: int = 4
     state_budget: float = 0.0
     shrink_to: float | None = None
-    parallel: str = "ddp"
-    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _counts(self, "epochs", "batch_size", "windows_per_epoch", "patience", "accumulate")
-        _check_parallel(self.parallel)
+        _counts(self, "epochs", "batch_size", "windows_per_epoch", "patience")
+        super().__post_init__()
         _positive(self, "minutes", "learning_rate", "dynamics_rate")
         _not_negative(self, "weight_decay", "state_budget")
         _share(self, "shrink_to")
@@ -81,8 +110,8 @@ class Size:
 
 
 @dataclass(frozen=True)
-class TextTraining:
-    """Settings of the training of a language model.
+class TextTraining(Execution):
+    """Settings of the training of a language model, beside those of `Execution`.
 
     Args:
         batch_size: Windows per step.
@@ -98,9 +127,6 @@ class TextTraining:
             reduced after training; 0 for none, 0.01 to begin with.
         shrink_to: Share of the layers' states to keep: they are truncated step by step during the
             first half of the training. Not at all if not given.
-        parallel: Under torchrun, `ddp` (every process has the whole model) or `fsdp` (each trains a
-            part of it). batch_size counts the windows of all processes.
-        accumulate: Parts of a process's windows in each step, one after the other, to save memory.
 
     Raises:
         InputError: a value is out of its range.
@@ -115,12 +141,10 @@ class TextTraining:
     weight_decay: float = 0.1
     state_budget: float = 0.0
     shrink_to: float | None = None
-    parallel: str = "ddp"
-    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _counts(self, "batch_size", "steps", "accumulate")
-        _check_parallel(self.parallel)
+        _counts(self, "batch_size", "steps")
+        super().__post_init__()
         _positive(self, "epochs", "minutes", "learning_rate", "dynamics_rate")
         _not_negative(self, "weight_decay", "state_budget")
         _share(self, "shrink_to")
@@ -128,9 +152,10 @@ class TextTraining:
             raise InputError("give steps or epochs, not both")
 
 
-def _check_parallel(parallel: object) -> None:
-    if parallel not in ("ddp", "fsdp"):
-        raise InputError(f"parallel must be 'ddp' or 'fsdp'; got {parallel!r}")
+def _one_of(settings: object, name: str, first: str, second: str) -> None:
+    value = getattr(settings, name)
+    if value not in (first, second):
+        raise InputError(f"{name} must be {first!r} or {second!r}; got {value!r}")
 
 
 _MOST = {

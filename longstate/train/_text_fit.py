@@ -11,8 +11,9 @@ from longstate.train._checkpoint import CHECKPOINT, MODEL
 from longstate.train._corpus import Corpus, open_corpus
 from longstate.train._history import TrainingHistory
 from longstate.train._loop import Keeping, Progress, train
-from longstate.train._settings import TextTraining, Training
+from longstate.train._settings import TextTraining, Training, execution_of
 from longstate.train._text_run import TextHistory, TextRun
+from longstate.train._text_tables import are_tables, text_of_tables
 from longstate.train._tokens import Tokens
 
 LOOKS = 10
@@ -34,8 +35,10 @@ def opened(
     tokens: Tokens,
     folder: Path | None = None,
     encoded: Callable[[int, int], None] | None = None,
+    column: str | None = None,
 ) -> Iterator[Corpus]:
-    """Open files or a text as tokens. Encoded tokens are written to `folder` or a temporary folder.
+    """Open files, tables or a text as tokens. Encoded tokens and the text of tables are written to
+    `folder` or a temporary folder.
 
     Raises:
         InputError: neither or both are given, or a file cannot be read.
@@ -45,11 +48,15 @@ def opened(
         raise InputError("give files or text, not both")
     if not paths and not text:
         raise InputError("there are no files and no text to read")
+    if column is not None and text is not None:
+        raise InputError(f"column is for tables; got {column!r} with a text")
     with TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         if text is not None:
             paths = [Path(temporary) / "text.txt"]
             paths[0].write_bytes(text.encode("utf-8", "surrogateescape"))
         with ranks.first_rank_first():
+            if are_tables(paths, column):
+                paths = [text_of_tables(paths, column, folder or Path(temporary), encoded)]
             corpus = open_corpus(paths, tokens, folder or Path(temporary), encoded)
         yield corpus
 
@@ -120,7 +127,6 @@ def loop_settings(training: TextTraining, steps: int) -> Training:
         weight_decay=training.weight_decay,
         state_budget=training.state_budget,
         shrink_to=training.shrink_to,
-        parallel=training.parallel,
-        accumulate=training.accumulate,
         patience=looks + 1,
+        **execution_of(training),
     )

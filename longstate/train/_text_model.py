@@ -115,6 +115,7 @@ class TextModel:
         files: Files = (),
         *,
         text: str | None = None,
+        column: str | None = None,
         minutes: float | None = None,
         out: str | Path | None = None,
         show: Callable[[Progress], None] | None = None,
@@ -124,8 +125,9 @@ class TextModel:
         """Train on text; the last tenth of it is for validation.
 
         Args:
-            files: one or more text files of any size, joined.
+            files: one or more text files of any size, joined; or tables, or folders of tables.
             text: the text itself, instead of files.
+            column: of tables, with the text; see `longstate train text --help`.
             minutes: maximum time for training, instead of `training.minutes`.
             out: folder for the checkpoint and the model. A run that was stopped there is continued.
             show: called with the progress after each step.
@@ -136,25 +138,25 @@ class TextModel:
             InputError: a file, a setting or the folder cannot be used; or the loss is not finite.
                 In that case the best weights so far are in `out`.
         """
-        training = self.training
         if minutes is not None:
-            training = self.training = dataclasses.replace(training, minutes=minutes)
+            self.training = dataclasses.replace(self.training, minutes=minutes)
         self._tokens = load_tokens(self.tokenizer)
         folder = None if out is None else Path(out)
-        with run_folder(folder), opened(files, text, self._tokens, folder, encoded) as corpus:
+        reading = opened(files, text, self._tokens, folder, encoded, column)
+        with run_folder(folder), reading as corpus:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 spec = LanguageSpec(self.tokens.size, self.d_model, self.layers)
                 check_memory(lambda: LanguageModel(spec))
                 self._model = LanguageModel(spec)
             context = self.context or CONTEXT
-            steps = total_steps(training, corpus, context)
+            steps = total_steps(self.training, corpus, context)
+            settings = loop_settings(self.training, steps)
             task = TextTask(
-                self._model, corpus, context,
-                steps=steps, settings=loop_settings(training, steps), seed=self.seed,
-            )  # fmt: skip
+                self._model, corpus, context, steps=steps, settings=settings, seed=self.seed
+            )
             run = TextRun(folder, task, self._tokens, self.settings(), looked)
-            self.history = fit_text(run, loop_settings(training, steps), self.seed, show, folder)
+            self.history = fit_text(run, settings, self.seed, show, folder)
         self._model.eval()
         return self
 
@@ -234,18 +236,18 @@ class TextModel:
             )
         )  # fmt: skip
 
-    def score(self, files: Files = (), *, text: str | None = None) -> TextScore:
+    def score(
+        self, files: Files = (), *, text: str | None = None, column: str | None = None
+    ) -> TextScore:
         """Score the predictions for a text, in windows of `context` tokens (1024 if unknown).
 
-        Args:
-            files: one or more text files, joined.
-            text: the text itself, instead of files.
+        `files`, `text` and `column` are as for `fit`.
 
         Raises:
             InputError: a file cannot be read, or the text has fewer than two tokens.
         """
         model = self.model
-        with opened(files, text, self.tokens) as corpus:
+        with opened(files, text, self.tokens, column=column) as corpus:
             return score_text(model, corpus, self.context or CONTEXT)
 
     def with_model(self, model: LanguageModel) -> "TextModel":
@@ -261,9 +263,8 @@ class TextModel:
             InputError: the file cannot be written, or the folder has the tokenizer of another
                 model.
         """
-        path = Path(path)
+        path, model = Path(path), self.model
         facts = {} if self.history is None else {"history": self.history.to_facts()}
-        model = self.model
         write_tokenizer(path.parent, self.tokens)
         write_model(path, model, self.settings(), **facts)
 

@@ -9,7 +9,15 @@ import typer
 from longstate.cli import app
 from longstate.cli._options import descriptions
 from longstate.models import generate
-from longstate.train import Classifier, Forecaster, Size, TextModel, TextTraining, Training
+from longstate.train import (
+    Classifier,
+    Execution,
+    Forecaster,
+    Size,
+    TextModel,
+    TextTraining,
+    Training,
+)
 
 
 def options(*names: str) -> dict[str, object]:
@@ -60,6 +68,10 @@ def test_train_forecast_has_every_setting_of_the_forecaster():
     )
 
 
+def test_train_classify_executes_as_the_other_trainings_do():
+    assert fields(Execution).items() <= options("train", "classify").items()
+
+
 def test_train_text_has_every_setting_of_the_text_model():
     assert_same(
         options("train", "text"),
@@ -92,7 +104,7 @@ def test_evaluate_predict_and_certify_have_no_other_names():
     assert options("certify").keys() - {"json"} <= arguments(certify).keys()
 
 
-@pytest.mark.parametrize("settings", [Size, Training, TextTraining])
+@pytest.mark.parametrize("settings", [Size, Execution, Training, TextTraining])
 def test_every_option_has_a_text(settings):
     assert descriptions(settings).keys() == fields(settings).keys()
     assert all(text.endswith((".", "given.")) for text in descriptions(settings).values())
@@ -108,13 +120,15 @@ def test_settings_arrive(tmp_path, capsys):
         "train forecast data.csv --target y --horizon 4 --window 24 --layers s4d,mamba --epochs 1 "
         "--d-model 6 --n-layers 3 --d-state 4 --dropout 0.2 --batch-size 7 --windows-per-epoch 21 "
         "--learning-rate 0.004 --dynamics-rate 0.0005 --weight-decay 0.02 --patience 3 --out run "
-        "--split 0.6,0.2,0.2 --quantiles 0.5 --season 24 --seed 3"
+        "--split 0.6,0.2,0.2 --quantiles 0.5 --season 24 --seed 3 --accumulate 2 --dtype bfloat16 "
+        "--segment 16 --parallel fsdp"
     )
     words = [str(tmp_path / w) if w in ("data.csv", "run") else w for w in command.split()]
     assert main(words) == 0, capsys.readouterr().err
     found = load(tmp_path / "run")
     assert found.size == Size(6, 3, 4, 0.2)
-    assert found.training == Training(1, None, 7, 21, 0.004, 0.0005, 0.02, 3)
+    ways = {"accumulate": 2, "dtype": "bfloat16", "segment": 16, "parallel": "fsdp"}
+    assert found.training == Training(1, None, 7, 21, 0.004, 0.0005, 0.02, 3, **ways)
     assert found.layers == ("s4d", "mamba")
     kinds = [type(b.mixer).__name__ for b in found.model.backbone.blocks]
     assert kinds == ["S4D", "Mamba", "S4D"]

@@ -1,6 +1,7 @@
-"""A training for `torchrun`. Arguments: folder with the text, name of the run, and "die" to kill
-rank 1 once."""
+"""A training for `torchrun`. Arguments: folder with the text, name of the run, "die" to kill rank 1
+once, and settings in JSON."""
 
+import json
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ def die_after(checkpoint: Path) -> None:
 
 if __name__ == "__main__":
     folder, run, fate = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    settings = json.loads(sys.argv[4])
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if fate == "die" and first and os.environ["RANK"] == "1":
         at = folder / run / "checkpoint.safetensors"
@@ -27,6 +29,6 @@ if __name__ == "__main__":
     if not first and os.environ["RANK"] == "0":
         time.sleep(3)  # rank 1 looks for it meanwhile, and must not find what was there before
     with process_group():
-        tiny(layers="s4d", steps=40).fit(folder / "text", out=folder / run)
+        tiny(layers="s4d", steps=40, **settings).fit(folder / "text", out=folder / run)
     if os.environ["RANK"] == "0":
         (folder / f"{run}.txt").write_text(os.environ["TORCHELASTIC_RESTART_COUNT"])

@@ -140,17 +140,16 @@ def test_a_text_shorter_than_a_context(text, tmp_path):
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 
-from tests.train.text_helpers import tiny
-import dataclasses
+from tests.train.text_helpers import peak_kib, tiny
 folder = Path(sys.argv[1])
 def peak(name, size):
     with (folder / name).open("wb") as file:
         file.truncate(size)
     tiny(steps=3).fit([folder / name], out=folder / ("run" + name))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_kib()
 small = peak("small", 100_000)
 print(peak("large", 1_000_000_000) - small)
 """

@@ -1,17 +1,23 @@
 """Several processes train as one process does with the same batches."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
-from longstate import Forecaster, TextModel
+from longstate import Classifier, Forecaster, TextModel
 from longstate.errors import InputError
-from longstate.train import Keeping, Training, train
+from longstate.layers import S4D
+from longstate.models import Stack
+from longstate.train import Execution, Keeping, TextTraining, Training, _series_task, train
 from tests.parallel.ranks import on_ranks
 from tests.train.helpers import QUICK, TINY, hourly
 from tests.train.ranks_tasks import Sums, fit
@@ -34,6 +40,13 @@ def same(found, expected, **tolerance):
 
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
+NARROW = {"dtype": "bfloat16"}
+
+
+def far(found, expected):
+    """The distance between the weights of two trainings."""
+    pairs = ((found[1][name], x) for name, x in expected[1].items())
+    return float(sum((a - b).double().square().sum() for a, b in pairs)) ** 0.5
 
 
 def two_ranks(rank, size, folder):
@@ -44,8 +57,13 @@ def two_ranks(rank, size, folder):
         {"parallel": "fsdp"},
         {"accumulate": 2},
         {"parallel": "fsdp", "accumulate": 3},
+        {"segment": 5},
+        {"parallel": "fsdp", "segment": 5, "accumulate": 2},
     ):
         same(fit(settings), alone)
+    for way in ("ddp", "fsdp"):  # as near to the float64 weights as one process
+        narrow = fit({"parallel": way, **NARROW}, dtype=torch.float32)
+        assert far(narrow, alone) < 2 * torch.load(folder / "narrow.pt")
     # dropout differs between ranks, and the same ranks repeat it; Ctrl-C on one stops both
     for way in ("ddp", "fsdp"):
         undisturbed = fit({"parallel": way}, dropout=0.3)
@@ -73,9 +91,27 @@ def two_ranks(rank, size, folder):
     made = Forecaster(4, window=20, size=TINY, training=QUICK).fit(frame, "y", out=folder / "f")
     assert made.history.ended == "finished"
 
+    for way in ("ddp", "fsdp"):
+        classes(Execution(parallel=way), out=folder / way)
+
+
+def classes(execution, out):
+    """A classifier of series of unequal lengths, trained without what ranks draw for themselves."""
+    random = np.random.default_rng(0)
+    y = np.arange(30) % 3
+    X = [np.sin((k + 1) * np.arange(random.integers(20, 30)) / 4)[None] for k in y]
+    with patch.object(_series_task, "EARLY", 0.0), patch.object(nn.Dropout, "forward", unchanged):
+        made = Classifier(d_model=4, n_layers=1, epochs=2, minutes=None)
+        return made.fit(X, y, execution=execution, out=out)
+
+
+def unchanged(self, x):
+    return x
+
 
 def test_two_ranks_are_one_process(tmp_path):
     torch.save(fit(), tmp_path / "alone.pt")
+    torch.save(far(fit(NARROW, dtype=torch.float32), fit()), tmp_path / "narrow.pt")
     words(tmp_path / "text")
     tiny(layers="mamba,s4d", n_layers=2, steps=5).fit(tmp_path / "text", out=tmp_path / "alone")
     fit(keeping=Keeping(tmp_path / "begun.safetensors"), show=interrupt_at(2))
@@ -83,6 +119,12 @@ def test_two_ranks_are_one_process(tmp_path):
     same(fit(keeping=Keeping(tmp_path / "handed.safetensors")), fit())
     assert TextModel.load(tmp_path / "run").history.ended == "finished"
     assert Forecaster.load(tmp_path / "f").history.ended == "finished"
+    one = classes(Execution(), out=tmp_path / "one")
+    for way in ("ddp", "fsdp"):
+        found = Classifier.load(tmp_path / way)
+        assert_close(found.network_.state_dict(), one.network_.state_dict())
+        got, want = ([vars(look) for look in m.history_.looks] for m in (found, one))
+        assert_close(got, want, equal_nan=True)
 
 
 def torchrun(*arguments):
@@ -91,19 +133,52 @@ def torchrun(*arguments):
     subprocess.run(command, check=True, capture_output=True, timeout=300)
 
 
-def test_after_a_rank_was_killed_torchrun_goes_on_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"parallel": "fsdp", "accumulate": 2, "segment": 8, **NARROW}],
+    ids=["ddp", "fsdp in pieces"],
+)
+def test_after_a_rank_was_killed_torchrun_goes_on_to_the_same_bits(settings, tmp_path):
     words(tmp_path / "text")
-    torchrun(tmp_path, "undisturbed", "live")
-    torchrun(tmp_path, "killed", "die")
+    torchrun(tmp_path, "undisturbed", "live", json.dumps(settings))
+    torchrun(tmp_path, "killed", "die", json.dumps(settings))
     assert (tmp_path / "killed.txt").read_text() == "1"
     found, expected = (TextModel.load(tmp_path / name) for name in ("killed", "undisturbed"))
     same_weights = (m.model.state_dict() for m in (found, expected))
     assert_close(*same_weights, **EXACT)
 
 
-@pytest.mark.parametrize("pieces", [2, 7])
-def test_accumulated_gradients_are_those_of_the_batch(pieces):
-    same(fit({"accumulate": pieces}), fit())
+@pytest.mark.parametrize("settings", [{"accumulate": 2}, {"accumulate": 7}, {"segment": 5}])
+def test_gradients_in_pieces_are_those_of_the_batch(settings):
+    same(fit(settings), fit())
+
+
+def test_bfloat16_is_for_products_and_not_for_weights():
+    exact, whole, narrow = fit(), fit(dtype=torch.float32), fit(NARROW, dtype=torch.float32)
+    assert {x.dtype for x in narrow[1].values()} == {torch.float32}
+    assert 0 < 100 * far(whole, exact) < far(narrow, exact) < 0.1 * far(exact, start())
+
+
+def start():
+    """The weights before training."""
+    return None, dict(Sums().model.state_dict())
+
+
+def test_the_segments_of_a_training_are_not_those_of_its_model():
+    task, seen = Sums(), []
+    task.model.register_forward_hook(lambda *_: seen.append(task.model.segment))
+    train(task, Training(epochs=1, segment=5))
+    assert task.model.segment is None
+    assert set(seen) == {5, None}  # training, and validation
+
+
+def test_what_segments_cannot_do_is_refused_before_the_training():
+    with pytest.raises(InputError, match="state_budget measures whole windows"):
+        fit({"segment": 5, "state_budget": 0.1})
+    task = Sums()
+    task.model = Stack([S4D(4, bidirectional=True)]).double()
+    with pytest.raises(InputError, match="segment needs layers in one direction"):
+        train(task, Training(epochs=1, segment=5))
 
 
 def test_an_unknown_way_is_refused():
@@ -111,6 +186,10 @@ def test_an_unknown_way_is_refused():
         Training(parallel="tp")
     with pytest.raises(InputError, match="accumulate must be"):
         Training(accumulate=0)
+    with pytest.raises(InputError, match="dtype must be 'float32' or 'bfloat16'; got 'float16'"):
+        Training(dtype="float16")
+    with pytest.raises(InputError, match="segment must be"):
+        TextTraining(segment=0)
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all():

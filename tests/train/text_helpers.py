@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,12 @@ def tiny(**changes):
     training = {n: v for n, v in {**TRAINING, **changes}.items() if n in names}
     size = {n: v for n, v in {**SIZE, **changes}.items() if n not in names}
     return TextModel(**size, training=TextTraining(**training))
+
+
+def peak_kib():
+    """The largest memory of this process so far. `ru_maxrss` would be that of its parent too."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
 
 
 def words(path, lines=400):
