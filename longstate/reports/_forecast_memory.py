@@ -42,6 +42,12 @@ class LayerMemory:
     half: int
     most: int
 
+    def older_than(self, lag: int) -> float:
+        """Share of the energy of the response at this lag and later."""
+        power = self.strength.astype(np.float64) ** 2
+        total = float(power.sum())
+        return float(power[lag:].sum()) / total if total else 0.0
+
 
 def layer_memory(name: str, system: System, length: int) -> LayerMemory:
     """The memory of a discrete system.
@@ -74,26 +80,49 @@ def memories(systems: Mapping[str, System], window: int) -> list[LayerMemory]:
     return [layer_memory(name, system, length) for name, system in systems.items()]
 
 
-def memory_table(layers: list[LayerMemory], interval: float | None) -> Markup:
-    head = (
-        "layer", "median time constant", "slowest", "half of the response within", "99 % within",
-    )  # fmt: skip
+def memory_table(
+    layers: list[LayerMemory], interval: float | None, horizon: int | None = None
+) -> Markup:
+    head = ["layer", "half of the response within", "99 % within"]
+    head += [] if horizon is None else ["older than the horizon"]
+    head += ["median time constant", "slowest"]
     rows = []
     for layer in layers:
         slowest = layer.time_constants.max(initial=0)
-        rows.append(
-            (
-                layer.name,
-                steps(float(np.median(layer.time_constants)), interval),
-                "does not fade" if np.isinf(slowest) else steps(float(slowest), interval),
-                steps(layer.half + 1, interval),
-                steps(layer.most + 1, interval),
-            )
+        older = [] if horizon is None else [f"{100 * layer.older_than(horizon):.0f} %"]
+        cells = (
+            layer.name,
+            steps(layer.half + 1, interval),
+            steps(layer.most + 1, interval),
+            *older,
+            steps(float(np.median(layer.time_constants)), interval),
+            "does not fade" if np.isinf(slowest) else steps(float(slowest), interval),
         )
-    return table(head, rows)
+        rows.append(cells)
+    return table(tuple(head), rows)
 
 
-def impulse_figure(layers: list[LayerMemory], window: int, interval: float | None) -> Markup:
+def reach(layers: list[LayerMemory], horizon: int, window: int, interval: float | None) -> str:
+    """What the layer with the longest response remembers, beside the horizon and the window."""
+    far = max(layers, key=lambda layer: layer.most)
+    rows, share = far.most + 1, far.older_than(horizon)
+    times = rows / horizon
+    beside = f"{times:.2g} times the horizon" if times >= 1 else "less than the horizon"
+    beyond = (
+        f", and more than the {window:,} of the window, at whose beginning it is cut off"
+        if rows > window
+        else f", of the {window:,} of the window"
+    )
+    return (
+        f"The forecast goes {steps(horizon, interval)} ahead. The layer that remembers longest, "
+        f"{far.name}, has 99 % of its response within {steps(rows, interval)}: {beside}{beyond}. "
+        f"{100 * share:.0f} % of its response is to samples that are older than a horizon."
+    )
+
+
+def impulse_figure(
+    layers: list[LayerMemory], at: Mapping[str, int], interval: float | None
+) -> Markup:
     length = len(layers[0].strength)
 
     def paint(ax: Axes) -> None:
@@ -106,7 +135,7 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
         ax.set_ylabel("strength, relative to its peak")
         ax.set_ylim(bottom=max(1e-5, ax.get_ylim()[0]), top=1.3)
         log_axis(ax.yaxis)
-        _finish(ax, window, interval)
+        _finish(ax, at, interval)
 
     return draw(
         "Response to one sample",
@@ -118,10 +147,12 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
     )
 
 
-def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | None) -> Markup:
+def time_scale_figure(
+    layers: list[LayerMemory], at: Mapping[str, int], interval: float | None
+) -> Markup:
     finite = np.concatenate([x.time_constants[np.isfinite(x.time_constants)] for x in layers])
     low = max(min(finite.min(initial=1.0), 1.0), 0.05)
-    high = max(finite.max(initial=1.0), 2.0 * window)
+    high = max(finite.max(initial=1.0), 2.0 * max(at.values()))
     edges = np.geomspace(low, high * 1.01, 41)
 
     def paint(ax: Axes) -> None:
@@ -134,7 +165,7 @@ def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | 
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="time constant, steps")
         ax.set_ylabel("states of the layer, %")
         ax.set_ylim(bottom=0)
-        _finish(ax, window, interval)
+        _finish(ax, at, interval)
 
     forever = sum(int(np.isinf(x.time_constants).sum()) for x in layers)
     without = f" {forever:,} states do not fade and are counted at the right." if forever else ""
@@ -165,15 +196,17 @@ def line_style(i: int) -> dict:
     return {"color": COLOURS[f"layer{i}"], "linestyle": dashes[i], "linewidth": 1.4}
 
 
-def _finish(ax: Axes, window: int, interval: float | None) -> None:
+def _finish(ax: Axes, at: Mapping[str, int], interval: float | None) -> None:
     log_axis(ax.xaxis)
     low, high = ax.get_xlim()
-    if low < window < high:
-        ax.axvline(window, color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
-        ax.annotate(
-            "window", (window, 1), (-3, 0), xycoords=("data", "axes fraction"),
-            textcoords="offset points", ha="right", va="top", color=COLOURS["muted"], fontsize=8,
-        )  # fmt: skip
+    for i, (name, lag) in enumerate(at.items()):
+        if low < lag < high:
+            ax.axvline(lag, color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
+            ax.annotate(
+                name, (lag, 1), (-3, -10 * i), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha="right", va="top", color=COLOURS["muted"],
+                fontsize=8,
+            )  # fmt: skip
     named = marks(low, high, interval)
     if named:
         # A second row of tick labels, between the steps and the name of the axis.
@@ -196,7 +229,12 @@ def linear_systems(blocks: Any) -> dict[str, System]:
 
 
 def memory_section(
-    systems: Mapping[str, System], length: int, interval: float | None, said: str
+    systems: Mapping[str, System],
+    length: int,
+    interval: float | None,
+    said: str,
+    *,
+    horizon: int | None = None,
 ) -> Markup | None:
     """What linear layers remember; None if there are none.
 
@@ -205,16 +243,20 @@ def memory_section(
         length: lags of the pictures.
         interval: seconds between samples; None when unknown.
         said: what time constants much shorter than `length` mean.
+        horizon: steps that a forecast goes ahead; None if it is none.
     """
     if not systems:
         return None
     layers = memories(systems, length)
-    pictures = [f(layers, length, interval) for f in (impulse_figure, time_scale_figure)]
+    at = {"window": length} if horizon is None else {"window": length, "horizon": horizon}
+    pictures = [f(layers, at, interval) for f in (impulse_figure, time_scale_figure)]
+    against = [] if horizon is None else [reach(layers, horizon, length, interval)]
     known = f"Each layer is a linear system, so its memory is known exactly. {said}"
     return element(
         "section",
         element("h2", "What the layers remember"),
+        *(element("p", sentence) for sentence in against),
         element("p", known, class_="note"),
-        memory_table(layers, interval),
+        memory_table(layers, interval, horizon),
         element("div", *pictures, class_="figures"),
     )

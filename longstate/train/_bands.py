@@ -41,6 +41,13 @@ class Band:
         """
         return None if self.windows is None else binomial_range(self.level, round(self.windows))
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the share is far from what is asked, and chance does not explain it."""
+        if abs(self.observed - self.level) <= FAR:
+            return False
+        return self.chance is None or not self.chance[0] <= self.observed <= self.chance[1]
+
     def sentence(self) -> str | None:
         """A remark where the share is more than `FAR` from what is asked, with what chance
         explains; None where it is not."""
@@ -53,7 +60,7 @@ class Band:
         low, high = self.chance
         between = f"between {_percent(low)} and {_percent(high)}"
         on = f"on windows that are worth {self.windows:,.0f} independent ones"
-        if low <= self.observed <= high:
+        if not self.is_wrong:
             return (
                 f"The {_percent(self.level)} bands {held}; {on} chance explains every share "
                 f"{between}, so that they may still be right."

@@ -16,7 +16,7 @@ import numpy as np
 from longstate.errors import expect
 from longstate.train._windows import Windows
 
-FEWEST = 8  # pairs of a lag, and half of the errors
+FEWEST = 30  # pairs of a lag, and half of the errors
 LAGS = 10, 400  # at least, unless the rows are too few; at most
 NORMAL = 1.96  # 95 % of a normal distribution are within so many deviations
 LARGE = 0.1  # a smaller autocorrelation is not worth a change, however sure it is
