@@ -72,8 +72,8 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
     if not evaluation.score(best).differs(evaluation.score("model")) and abs(change) > 0.05:
         more = "smaller" if change < 0 else "larger"
         return (
-            f"{task}, the model and {best}, the best of the simple methods, are equally good: its "
-            f"squared error is {abs(change):.1f} % {more}, which chance explains."
+            f"{task}, the model has a {abs(change):.1f} % {more} squared error than {best}, the "
+            "best of the simple methods, which may be chance."
         )
     if change < -0.05:
         return (
@@ -133,12 +133,12 @@ def _header(report: ForecastReport) -> Markup:
 
 
 def _colour(e: ForecastEvaluation) -> str:
-    """Of the headline: whether the model beats every simple method, or is as good by chance."""
-    if e.beats_all():
-        return "good"
-    model = e.score("model")
-    worse = any(s.mse < model.mse and s.differs(model) for s in e.rivals)
-    return "bad" if worse else "even"
+    """Of the headline: whether the model beats the best simple method by more than chance, or is
+    beaten."""
+    best, model = figures.best_baseline(e), e.score("model")
+    if best is None or not e.score(best).differs(model) or e.score(best).mse == model.mse:
+        return "even"
+    return "good" if model.mse < e.score(best).mse else "bad"
 
 
 def _advice(report: ForecastReport) -> Markup:

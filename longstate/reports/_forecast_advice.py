@@ -4,9 +4,10 @@ Each line has the figures that it follows from, and most end with a command.
 """
 
 from dataclasses import dataclass
+from shlex import quote
 
 from longstate.reports._forecast_figures import best_baseline
-from longstate.reports._memory_advice import Advice, _quoted
+from longstate.reports._memory_advice import Advice
 from longstate.reports._units import short_time, steps
 from longstate.train._ahead import Ahead
 from longstate.train._chosen import Chosen
@@ -15,7 +16,7 @@ from longstate.train._forecast_record import training_notes
 from longstate.train._history import TrainingHistory
 
 MOST = 5  # lines
-FEW = 10  # independent windows, below which more data comes first
+FEW = 10  # independent windows, below which a result is uncertain
 AGAIN = "longstate train forecast {data} ..."  # with the options of the run
 
 
@@ -44,11 +45,11 @@ class Setting:
     @property
     def again(self) -> str:
         """The beginning of another training."""
-        return AGAIN.format(data=_quoted(self.data))
+        return AGAIN.format(data=quote(self.data))
 
     def command(self, name: str, *more: str) -> str:
         """Of the run and its data."""
-        return " ".join([f"longstate {name} {_quoted(self.run)} {_quoted(self.data)}", *more])
+        return " ".join([f"longstate {name} {quote(self.run)} {quote(self.data)}", *more])
 
 
 def advice(
@@ -59,7 +60,7 @@ def advice(
     ahead: Ahead | None = None,
 ) -> list[Advice]:
     """At most `MOST` lines, most useful first; never empty."""
-    said = [_use(e, setting, ahead), *_beaten(e, setting, choice), *_more_rows(setting, choice)]
+    said = [_use(e, setting, ahead), *_beaten(e, setting, choice), *_more_rows(e, setting, choice)]
     said += [*_untested(e, setting), *_longer(setting, history), *_bands(e, setting)]
     said += [*_left(e, setting), *_known(setting), *_search(setting, choice)]
     return said[:MOST]
@@ -73,7 +74,7 @@ def _use(e: ForecastEvaluation, setting: Setting, ahead: Ahead | None) -> Advice
         return Advice(
             f"Forecast: give rows up to now, then {e.horizon:,} rows of the future with {names} "
             "filled and the targets empty.",
-            f"longstate predict {_quoted(setting.run)} ROWS {file}",
+            f"longstate predict {quote(setting.run)} ROWS {file}",
         )
     if ahead is not None and ahead.windows:
         one = next(iter(ahead.windows.values()))[0]
@@ -94,22 +95,24 @@ def _beaten(e: ForecastEvaluation, setting: Setting, choice: Chosen | None) -> l
         Advice(
             f"On the test part {best} has a {100 * (1 - other.mse / model.mse):.1f} % smaller "
             "squared error, more than chance explains. It alone:",
-            setting.command("predict", f"--method {_quoted(best)}"),
+            setting.command("predict", f"--method {quote(best)}"),
         )
     ]
 
 
-def _more_rows(setting: Setting, choice: Chosen | None) -> list[Advice]:
-    if choice is None or choice.calibrated >= FEW:
+def _more_rows(e: ForecastEvaluation, setting: Setting, choice: Chosen | None) -> list[Advice]:
+    """Where few independent windows make a part of the report uncertain."""
+    tested = next((band.windows for band in e.bands if band.windows is not None), None)
+    help_ = "More rows help most, then a shorter horizon"
+    if choice is not None and choice.calibrated < FEW:
+        said = f"The bands rest on windows that are worth {choice.calibrated:.1f} independent ones"
+        more, shares = f"{help_}, or a larger part for validation.", "0.5,0.3,0.2"
+    elif tested is not None and tested < FEW:
+        said = f"The test is on windows that are worth {tested:.1f} independent ones"
+        more, shares = f"{help_}, or a larger part for the test.", "0.5,0.1,0.4"
+    else:
         return []
-    return [
-        Advice(
-            f"The bands rest on windows that are worth {choice.calibrated:.1f} independent ones; "
-            f"{FEW} are few. More rows help most, then a shorter --horizon, or a larger part for "
-            "validation.",
-            f"{setting.again} --split 0.5,0.3,0.2",
-        )
-    ]
+    return [Advice(f"{said}: these are few. {more}", f"{setting.again} --split {shares}")]
 
 
 def _untested(e: ForecastEvaluation, setting: Setting) -> list[Advice]:
@@ -142,7 +145,7 @@ def _bands(e: ForecastEvaluation, setting: Setting) -> list[Advice]:
         Advice(
             f"The bands held {held} of the true values. Where rows arrive one by one, they can "
             "follow the truth.",
-            f"longstate stream {_quoted(setting.run)} --adapt 0.01",
+            f"longstate stream {quote(setting.run)} --adapt 0.01",
         )
     ]
 
@@ -160,7 +163,7 @@ def _left(e: ForecastEvaluation, setting: Setting) -> list[Advice]:
     if e.window < 2 * e.season:
         more = f" The window of {e.window} rows has fewer than two seasons of {e.season}."
         return [Advice(said + more, f"{setting.again} --window {2 * e.season}")]
-    more = " A column that explains them would help (--covariates, --known), or a longer window."
+    more = " A covariate that explains them would help, or a longer window."
     return [Advice(said + more, f"{setting.again} --window {2 * e.window}")]
 
 
@@ -172,7 +175,7 @@ def _known(setting: Setting) -> list[Advice]:
         Advice(
             f"The covariates ({names}) are read up to now. One that is known for the future too, "
             "such as a timetable, helps more.",
-            f"{setting.again} --known {_quoted(setting.covariates[0])}",
+            f"{setting.again} --known {quote(setting.covariates[0])}",
         )
     ]
 

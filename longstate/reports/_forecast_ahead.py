@@ -1,6 +1,8 @@
 """The forecast of the future in a report: a table and a picture for each target."""
 
-from longstate._numbers import number
+import math
+from collections.abc import Sequence
+
 from longstate.reports import _forecast_figures as figures
 from longstate.reports._markup import Markup, element, table
 from longstate.reports._units import short_time, steps
@@ -26,16 +28,19 @@ def future(ahead: Ahead | None, bands: tuple[Band, ...], interval: float | None)
         return element("section", element("h2", "The forecast"), element("p", said))
     first, shown = ahead.single[0], ahead.single[: figures.MOST]
     horizon = len(first.truth)
-    parts = [element("h2", "The forecast"), element("p", _sentence(first, bands, interval))]
-    for one in shown:
-        parts.append(_rows(one, interval, named=len(shown) > 1))
+    rows = table(*_one_column(first, interval) if len(shown) == 1 else _columns(shown, interval))
     left = len(ahead.single) - len(shown)
-    more = [f"{left:,} further columns are not drawn."] if left else []
-    if horizon > ROWS:
-        more.append(f"The tables have {ROWS} of {horizon:,} rows.")
-    parts += [element("p", " ".join(more), class_="note")] if more else []
+    more = [f"The table has {ROWS} of {horizon:,} rows."] if horizon > ROWS else []
+    more += [f"{left:,} further columns are not shown."] if left else []
     drawn = (figures.example(one, None, interval) for one in shown)
-    return element("section", *parts, element("div", *drawn, class_="figures"))
+    return element(
+        "section",
+        element("h2", "The forecast"),
+        element("p", _sentence(first, bands, interval)),
+        rows,
+        *([element("p", " ".join(more), class_="note")] if more else []),
+        element("div", *drawn, class_="figures"),
+    )
 
 
 def _sentence(first: Example, bands: tuple[Band, ...], interval: float | None) -> str:
@@ -50,20 +55,36 @@ def _sentence(first: Example, bands: tuple[Band, ...], interval: float | None) -
     )
 
 
-def _rows(one: Example, interval: float | None, *, named: bool) -> Markup:
-    """Some rows of the forecast, the first and the last among them, and the widest band."""
-    horizon, levels = len(one.truth), sorted(one.quantiles)
-    at = sorted({round(i * (horizon - 1) / (ROWS - 1)) for i in range(ROWS)})
-    head = [one.target if named else "time", "forecast"]
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def _one_column(one: Example, interval: float | None) -> Table:
+    """Times, the forecast and its widest band: names and cells."""
+    levels = sorted(one.quantiles)
     wide = levels[:: len(levels) - 1] if len(levels) > 1 else []
-    head += [f"quantile {level:g}" for level in wide]
-    point = one.forecasts["model"]
-    rows = [
-        (
-            short_time(one.times[i - horizon], interval),
-            number(point[i]),
-            *(number(one.quantiles[level][i]) for level in wide),
-        )
-        for i in at
-    ]
-    return table(tuple(head), rows)
+    head = ("time", "forecast", *(f"quantile {level:g}" for level in wide))
+    columns = [one.forecasts["model"], *(one.quantiles[level] for level in wide)]
+    return head, _cells(one.times, [_aligned(columns[0], x) for x in columns], interval)
+
+
+def _columns(shown: Sequence[Example], interval: float | None) -> Table:
+    """Times and the forecast of each column."""
+    points = [one.forecasts["model"] for one in shown]
+    head = ("time", *(one.target for one in shown))
+    return head, _cells(shown[0].times, [_aligned(x, x) for x in points], interval)
+
+
+def _cells(
+    times: Sequence[str], columns: list[list[str]], interval: float | None
+) -> list[tuple[str, ...]]:
+    """Some rows, the first and the last among them."""
+    horizon = len(columns[0])
+    at = sorted({round(i * (horizon - 1) / (ROWS - 1)) for i in range(ROWS)})
+    return [(short_time(times[i - horizon], interval), *(x[i] for x in columns)) for i in at]
+
+
+def _aligned(like: Sequence[float], values: Sequence[float]) -> list[str]:
+    """Numbers as text with as many decimals as four digits of the largest of `like` have."""
+    largest = max(map(abs, like))
+    digits = 3 - math.floor(math.log10(largest)) if largest > 0 else 0
+    return [f"{x:,.{min(max(digits, 0), 12)}f}".replace("-", "−") for x in values]

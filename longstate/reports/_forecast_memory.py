@@ -21,6 +21,7 @@ System = DiagonalSystem | DPLRSystem | DenseSystem
 
 T = TypeVar("T")
 
+FORGOTTEN = 0.05  # of the response to the window, below which it hardly matters
 _SHOWN = 4  # layers in a picture; a deeper model shows its first, its last and two between
 
 
@@ -42,11 +43,12 @@ class LayerMemory:
     half: int
     most: int
 
-    def older_than(self, lag: int) -> float:
-        """Share of the energy of the response at this lag and later."""
-        power = self.strength.astype(np.float64) ** 2
+    def of_window(self, window: int, horizon: int) -> float:
+        """Share of the energy of the response that is to the window, at the last step of a horizon:
+        the newest sample of the window is `horizon` steps back there."""
+        power = self.strength[: window + horizon].astype(np.float64) ** 2
         total = float(power.sum())
-        return float(power[lag:].sum()) / total if total else 0.0
+        return float(power[horizon:].sum()) / total if total else 0.0
 
 
 def layer_memory(name: str, system: System, length: int) -> LayerMemory:
@@ -75,49 +77,49 @@ def layer_memory(name: str, system: System, length: int) -> LayerMemory:
     )
 
 
-def memories(systems: Mapping[str, System], window: int) -> list[LayerMemory]:
-    length = int(min(max(2 * window, 64), 8192))
+def memories(systems: Mapping[str, System], window: int, horizon: int = 0) -> list[LayerMemory]:
+    length = int(min(max(2 * window, window + horizon, 64), 8192))
     return [layer_memory(name, system, length) for name, system in systems.items()]
 
 
 def memory_table(
-    layers: list[LayerMemory], interval: float | None, horizon: int | None = None
+    layers: list[LayerMemory], interval: float | None, window: int, horizon: int | None = None
 ) -> Markup:
     head = ["layer", "half of the response within", "99 % within"]
-    head += [] if horizon is None else ["older than the horizon"]
-    head += ["median time constant", "slowest"]
+    head += ["median time constant" if horizon is None else "of the window, at the last step"]
     rows = []
     for layer in layers:
         slowest = layer.time_constants.max(initial=0)
-        older = [] if horizon is None else [f"{100 * layer.older_than(horizon):.0f} %"]
+        if horizon is None:
+            more = steps(float(np.median(layer.time_constants)), interval)
+        else:
+            more = f"{100 * layer.of_window(window, horizon):.0f} %"
         cells = (
             layer.name,
             steps(layer.half + 1, interval),
             steps(layer.most + 1, interval),
-            *older,
-            steps(float(np.median(layer.time_constants)), interval),
+            more,
             "does not fade" if np.isinf(slowest) else steps(float(slowest), interval),
         )
         rows.append(cells)
-    return table(tuple(head), rows)
+    return table((*head, "slowest time constant"), rows)
 
 
-def reach(layers: list[LayerMemory], horizon: int, window: int, interval: float | None) -> str:
-    """What the layer with the longest response remembers, beside the horizon and the window."""
-    far = max(layers, key=lambda layer: layer.most)
-    rows, share = far.most + 1, far.older_than(horizon)
-    times = rows / horizon
-    beside = f"{times:.2g} times the horizon" if times >= 1 else "less than the horizon"
-    beyond = (
-        f", and more than the {window:,} of the window, at whose beginning it is cut off"
-        if rows > window
-        else f", of the {window:,} of the window"
+def against_horizon(
+    layers: list[LayerMemory], window: int, horizon: int, interval: float | None
+) -> str:
+    """What is left of the window in the layers at the last step of the forecast."""
+    far = max(layers, key=lambda layer: layer.of_window(window, horizon))
+    share = far.of_window(window, horizon)
+    said = (
+        f"At the last step of the forecast the newest known sample is {steps(horizon, interval)} "
+        f"back. There {far.name}, which remembers most, gives {100 * share:.0f} % of its response "
+        "to the window and the rest to the rows of the forecast (the line and what is known in "
+        "advance)."
     )
-    return (
-        f"The forecast goes {steps(horizon, interval)} ahead. The layer that remembers longest, "
-        f"{far.name}, has 99 % of its response within {steps(rows, interval)}: {beside}{beyond}. "
-        f"{100 * share:.0f} % of its response is to samples that are older than a horizon."
-    )
+    if share >= FORGOTTEN:
+        return said
+    return f"{said} So the layers add next to nothing to the line there."
 
 
 def impulse_figure(
@@ -247,16 +249,19 @@ def memory_section(
     """
     if not systems:
         return None
-    layers = memories(systems, length)
+    layers = memories(systems, length, horizon or 0)
     at = {"window": length} if horizon is None else {"window": length, "horizon": horizon}
     pictures = [f(layers, at, interval) for f in (impulse_figure, time_scale_figure)]
-    against = [] if horizon is None else [reach(layers, horizon, length, interval)]
-    known = f"Each layer is a linear system, so its memory is known exactly. {said}"
+    against = [] if horizon is None else [against_horizon(layers, length, horizon, interval)]
+    known = (
+        "Each layer is a linear system, so its memory is known exactly. Shares are of the energy "
+        f"of its response to one sample over {len(layers[0].strength):,} steps. {said}"
+    )
     return element(
         "section",
         element("h2", "What the layers remember"),
         *(element("p", sentence) for sentence in against),
         element("p", known, class_="note"),
-        memory_table(layers, interval, horizon),
+        memory_table(layers, interval, length, horizon),
         element("div", *pictures, class_="figures"),
     )

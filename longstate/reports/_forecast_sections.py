@@ -15,7 +15,10 @@ WORST = 10  # series in the table
 
 def change(model: float, other: float) -> str:
     """By how much the model's error is larger than another, as the cell of a table."""
-    return f"{100 * (model / other - 1):+.1f}\u00a0%".replace("-", "−") if other else ""
+    if not other:
+        return ""
+    percent = round(100 * (model / other - 1), 1)
+    return f"{percent:+.1f}\u00a0%".replace("-", "−") if percent else "0.0\u00a0%"
 
 
 def scores(e: ForecastEvaluation) -> Markup:
@@ -161,9 +164,11 @@ def columns(e: ForecastEvaluation) -> Markup | None:
     """Errors of each of several targets."""
     if not e.columns:
         return None
+    best, count = e.columns[0].best, len(e.columns)
     better = sum(one.mse < one.best_mse for one in e.columns)
+    worse = sum(one.mse > one.best_mse for one in e.columns)
     said = (
-        f"On {better:,} of {len(e.columns):,} columns the model is better than {e.columns[0].best}."
+        f"On {better:,} of {count:,} columns the model is better than {best}, on {worse:,} worse."
     )
     return element("section", *listed("Errors by column", said, e.columns, "column"))
 

@@ -61,10 +61,10 @@ class Autocorrelation:
     def sentence(self) -> str:
         """How many lags are outside, and which is the largest."""
         n, found, at = len(self.values), len(self.outside), self.largest
-        lags = "lag is" if found == 1 else "lags are"
+        are = "is" if found == 1 else "are"
         said = (
-            f"{self.target}: {found or 'no'} of {n} {lags} outside the bound, where white noise "
-            f"has {0.05 * n:.2g}; the largest is {self.values[at - 1]:.2f} at lag {at}."
+            f"{self.target}: {found or 'no'} of {n} lags {are} outside the bound, where white "
+            f"noise has about {0.05 * n:.2g}; the largest is {self.values[at - 1]:.2f} at lag {at}."
         )
         if self.remains:
             return f"{said} The errors are not white noise: something is left to learn."
