@@ -55,7 +55,7 @@ def test_bands_that_hold_too_little_are_remarked():
     found = replace(evaluation(), bands=bands)
     _page, reader = read(reports.ForecastReport(found))
     text = " ".join(" ".join(reader.text).split())
-    assert "80 % 71 % 50 % 74 % to 85 %" in text
+    assert "80 % 71 % 50 % 74 % to 86 %" in text
     assert "50 % 53 % 40 % 43 % to 57 %" in text
     assert "The 80 % bands are too narrow: they held 71 % of the true values" in text
     assert "worth 200.0 independent ones" in text

@@ -28,7 +28,8 @@ HOSTILE = (
 TAGS = {
     "html", "head", "meta", "link", "title", "style", "body", "header", "section", "footer", "div",
     "h1", "h2", "h3", "p", "span", "ul", "li", "table", "thead", "tbody", "tr", "th", "td",
-    "figure", "figcaption", "code", "svg", "g", "defs", "path", "text", "use", "clippath", "rect", "tspan",
+    "figure", "figcaption", "code", "svg", "g", "defs", "path", "text", "use", "clippath", "rect",
+    "tspan",
 }  # fmt: skip
 
 
