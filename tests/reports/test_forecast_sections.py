@@ -224,6 +224,7 @@ def test_the_small_drawings_have_the_future_of_their_series():
     assert "dashed line that of the future" not in without
     assert "<h2>The forecast</h2>" not in made
     assert made.count("<svg ") == without.count("<svg ")
+    assert made.count("<path ") > without.count("<path ") + 2  # the forecast, its bands, a border
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -97,6 +97,20 @@ def test_bands_know_their_windows_and_steps(evaluation, fitted, frame):
     assert band.windows == independent([windows])
 
 
+def test_the_bands_before_calibration_are_those_of_the_network(evaluation, errors, fitted, frame):
+    model, table = fitted.model.eval(), fitted._table(frame)
+    windows = Windows(table, model.spec, first_unseen(table, fitted.facts, HORIZON))
+    with torch.no_grad():
+        batch = windows.batch(np.arange(len(windows)))
+        offsets = model.choice.parts(model, batch.window, model.choice.fitted(model)).offsets
+    low, high = offsets[..., 0], offsets[..., 2]
+    truth = -errors  # from the forecast
+    inside = float(((low <= truth) & (truth <= high)).double().mean())
+    (band,) = evaluation.bands
+    assert abs(band.before - inside) <= 2 / errors.numel()  # rounding at the border of a band
+    assert band.before != band.observed
+
+
 def test_how_sure_a_difference_is(evaluation, errors):
     model = evaluation.score("model")
     assert model.noise is None
