@@ -111,7 +111,7 @@ def tile(one: Drawn, future: tuple[Example, ...] | None) -> Markup:
         ax.tick_params(labelsize=7.5)
         ax.locator_params(axis="y", nbins=3)
         if dates:
-            date_axis(ax, 4)
+            date_axis(ax, 3)
         else:
             ax.locator_params(axis="x", nbins=3)
         ax.xaxis.get_offset_text().set_visible(False)
