@@ -15,7 +15,7 @@ from longstate.reports._forecast_advice import Setting, advice
 from longstate.reports._forecast_ahead import future
 from longstate.reports._forecast_memory import System, memory_section
 from longstate.reports._forecast_panel import panel
-from longstate.reports._markup import Markup, element
+from longstate.reports._markup import Markup, element, join
 from longstate.reports._page import document, run_facts, write_page
 from longstate.reports._units import short_time, steps
 from longstate.train._ahead import Ahead
@@ -189,9 +189,18 @@ def _memory(report: ForecastReport) -> Markup | None:
     )
     if report.choice is not None and not any(p.name == "network" for p in report.choice.used):
         said += " The network has no weight in this forecast, which does not depend on its layers."
-    return memory_section(
-        report.systems, e.window, report.interval, said, horizon=e.horizon
-    )  # fmt: skip
+    known = memory_section(report.systems, e.window, report.interval, said, horizon=e.horizon)
+    names = report.setting.selective
+    if not names:
+        return known
+    measure = element(
+        "p",
+        f"Depends on its input, so that only data tell what it remembers: {', '.join(names)}. ",
+        element("code", report.setting.measure),
+    )
+    if known is not None:
+        return join([known, measure])
+    return element("section", element("h2", "What the layers remember"), measure)
 
 
 def _footer() -> Markup:

@@ -31,6 +31,7 @@ class Setting:
         tuned: whether settings were searched.
         series: number of series of a panel; 0 for a single one.
         interval: seconds between samples, None when unknown.
+        selective: names of the layers that have no linear system.
     """
 
     run: str = "RUN"
@@ -41,6 +42,12 @@ class Setting:
     tuned: bool = False
     series: int = 0
     interval: float | None = None
+    selective: tuple[str, ...] = ()
+
+    @property
+    def measure(self) -> str:
+        """The command for the memory of the layers."""
+        return f"longstate memory {quote(self.run)} --data {quote(self.data)}"
 
     @property
     def again(self) -> str:

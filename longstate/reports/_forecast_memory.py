@@ -224,9 +224,19 @@ def _finish(ax: Axes, at: Mapping[str, int], interval: float | None) -> None:
 def linear_systems(blocks: Any) -> dict[str, System]:
     """The systems of those layers of a stack that have one, by number and class."""
     return {
-        f"layer {i} ({type(block.mixer).__name__})": block.mixer.system()
+        name: mixer.system() for name, mixer in _named(blocks).items() if hasattr(mixer, "system")
+    }
+
+
+def selective_layers(blocks: Any) -> tuple[str, ...]:
+    """The names of the other layers."""
+    return tuple(name for name, mixer in _named(blocks).items() if not hasattr(mixer, "system"))
+
+
+def _named(blocks: Any) -> dict[str, Any]:
+    return {
+        f"layer {i} ({type(block.mixer).__name__})": block.mixer
         for i, block in enumerate(blocks.each_block(), start=1)
-        if hasattr(block.mixer, "system")
     }
 
 

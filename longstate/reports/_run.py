@@ -6,7 +6,7 @@ from longstate._environment import environment
 from longstate.models._calendar import seconds
 from longstate.reports._forecast import ForecastReport
 from longstate.reports._forecast_advice import Setting
-from longstate.reports._forecast_memory import linear_systems
+from longstate.reports._forecast_memory import linear_systems, selective_layers
 from longstate.train import Forecaster, ForecastEvaluation
 from longstate.train._ahead import forecast_ahead
 from longstate.train._frame import Data
@@ -65,5 +65,6 @@ def describe(
             tuned=any(note.startswith(SEARCHED) for note in forecaster.facts["notes"]),
             series=len(spec.series),
             interval=interval,
+            selective=selective_layers(forecaster.model.backbone),
         ),
     )

@@ -266,6 +266,17 @@ def test_a_network_without_weight_is_said_beside_its_memory():
     assert said not in text(replace(whole, choice=choice()))
 
 
+def test_selective_layers_have_a_command():
+    setting = Setting("runs/r", "d.csv", selective=("layer 2 (Mamba)",))
+    command = "longstate memory runs/r --data d.csv"
+    whole = replace(full_report(), evaluation=lean(), history=None)
+    for made in (replace(whole, systems={}, setting=setting), replace(whole, setting=setting)):
+        said = text(made)
+        assert said.count("What the layers remember") == 1
+        assert f"only data tell what it remembers: layer 2 (Mamba). {command}" in said
+    assert "only data tell" not in text(whole)
+
+
 def test_the_page_of_a_run_has_the_numbers_of_its_record():
     """Of a single series, through `describe`."""
     frame = hourly()
@@ -294,10 +305,12 @@ def test_the_page_of_a_run_has_the_numbers_of_its_record():
 
 def test_the_page_of_a_panel_is_of_modest_size():
     frame = months()
-    fitted = Forecaster(4, window=12, size=TINY, training=QUICK).fit(frame)
+    fitted = Forecaster(4, window=12, layers="mamba", size=TINY, training=QUICK).fit(frame)
     made = reports.describe(fitted, fitted.evaluate(frame), "r", now=frame)
     page = reports.render(made)
     assert len(page) < 1_000_000
     assert page.count('<div class="tiles">') == 1
     assert isinstance(made.ahead.windows["s0"][0], Example)
     assert "up to 4 steps (4 months) ahead" in text_of(page)
+    assert made.setting.selective == ("layer 1 (Mamba)",)
+    assert made.setting.series == 6
