@@ -40,7 +40,7 @@ def demo(
     say(f"Training took {forecaster.history.seconds:.0f} s.")
     forecaster.save(out / MODEL)
     title = "longstate demo: late departures from New York, 2013"
-    page = write_evaluation(forecaster, frame, out, title, data=str(rows), now=now)
+    page = write_evaluation(forecaster, frame, out, title, now=(str(rows), now))
     say(f"The report is {page}")
     say(f"Next: longstate predict {out} {rows}")
 

@@ -219,16 +219,15 @@ def write_evaluation(
     frame: "pd.DataFrame",
     out: Path,
     title: str,
-    *,
-    data: str,
-    now: "pd.DataFrame | None" = None,
+    data: str = "DATA",
+    now: "tuple[str, pd.DataFrame] | None" = None,
 ) -> Path:
     """Evaluate a forecaster, write `evaluation.json` and the report, and print the scores.
 
     Args:
         forecaster: to evaluate. frame: its rows.
-        out: folder. title: of the report.
-        data: file of the rows, for the report. now: rows to forecast from, `frame` if None.
+        out: folder. title: of the report. data: file of the rows, for the report.
+        now: file and rows to forecast from; the same as for the evaluation if None.
 
     Returns:
         The path of the report.
@@ -239,8 +238,9 @@ def write_evaluation(
 
     evaluation = forecaster.evaluate(frame)
     write_whole(out / "evaluation.json", evaluation.to_json())
-    now = frame if now is None else now
-    report = reports.describe(forecaster, evaluation, title, now=now, run=str(out), data=data)
+    file, rows = now or (data, frame)
+    files = (str(out), data, file)
+    report = reports.describe(forecaster, evaluation, title, now=rows, files=files)
     page = reports.write(report, out / "report.html")
     show_evaluation(evaluation)
     return page

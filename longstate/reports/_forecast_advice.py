@@ -25,7 +25,8 @@ class Setting:
     """What a run was given, as far as the advice depends on it.
 
     Args:
-        run, data: the folder and the file, for commands.
+        run: the folder, for commands. data: the file of the training. now: the file to forecast
+            from.
         covariates, known: columns.
         epochs: of the training.
         tuned: whether settings were searched.
@@ -36,6 +37,7 @@ class Setting:
 
     run: str = "RUN"
     data: str = "DATA"
+    now: str = "DATA"
     covariates: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     epochs: int = 0
@@ -56,7 +58,7 @@ class Setting:
 
     def command(self, name: str, *more: str) -> str:
         """Of the run and its data."""
-        return " ".join([f"longstate {name} {quote(self.run)} {quote(self.data)}", *more])
+        return " ".join([f"longstate {name} {quote(self.run)} {quote(self.now)}", *more])
 
 
 def advice(
@@ -76,7 +78,7 @@ def advice(
 def _use(e: ForecastEvaluation, setting: Setting, ahead: Ahead | None) -> Advice:
     rows = steps(e.horizon, setting.interval)
     file = "-o forecast.csv"
-    if setting.known:
+    if setting.known and (ahead is None or not ahead.windows):
         names = ", ".join(f"“{name}”" for name in setting.known)
         return Advice(
             f"Forecast: give rows up to now, then {e.horizon:,} rows of the future with {names} "
@@ -191,6 +193,6 @@ def _search(setting: Setting, choice: Chosen | None) -> list[Advice]:
     if setting.tuned:
         return []
     alone = choice is not None and not any(p.name == "network" for p in choice.used)
-    said = "The network has no weight with these settings" if alone else "Settings are the given"
-    more = "; a search on validation may find better ones (minutes)."
+    said = "The network has no weight" if alone else "The settings were not searched"
+    more = "; a search on validation may find better settings (in minutes)."
     return [Advice(said + more, f"{setting.again} --tune 10")]

@@ -32,14 +32,13 @@ def future(ahead: Ahead | None, bands: tuple[Band, ...], interval: float | None)
     left = len(ahead.single) - len(shown)
     more = [f"The table has {ROWS} of {horizon:,} rows."] if horizon > ROWS else []
     more += [f"{left:,} further columns are not shown."] if left else []
+    under = [element("p", " ".join(more), class_="note")] if more else []
     drawn = (figures.example(one, None, interval) for one in shown)
     return element(
         "section",
         element("h2", "The forecast"),
         element("p", _sentence(first, bands, interval)),
-        rows,
-        *([element("p", " ".join(more), class_="note")] if more else []),
-        element("div", *drawn, class_="figures"),
+        element("div", element("div", rows, *under), *drawn, class_="figures"),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from longstate._numbers import score
 from longstate.reports import _forecast_figures as figures
 from longstate.reports._markup import Markup, element, table
-from longstate.reports._units import steps
+from longstate.reports._units import duration, steps
 from longstate.train._bands import Band
 from longstate.train._chosen import Chosen
 from longstate.train._evaluation import ForecastEvaluation, Score, SeriesScore
@@ -72,13 +72,14 @@ def by_horizon(e: ForecastEvaluation, interval: float | None) -> Markup:
         "section",
         element("h2", "Errors by distance into the future"),
         element("p", said),
-        table(tuple(head), rows),
-        element("div", figures.error_by_step(e, interval), class_="figures"),
+        element(
+            "div", table(tuple(head), rows), figures.error_by_step(e, interval), class_="figures"
+        ),
     )
 
 
 def _at(step: int, interval: float | None) -> str:
-    return f"{step:,}" if interval is None else steps(step, interval)
+    return f"{step:,}" if interval is None else f"{step:,} ({duration(step * interval)})"
 
 
 def _step(i: int, model: Score, other: Score | None, band: Band | None) -> list[str]:
@@ -118,8 +119,16 @@ def bands(e: ForecastEvaluation) -> Markup | None:
         "section",
         element("h2", "Do the bands hold?"),
         *(element("p", said) for b in e.bands if (said := b.sentence()) is not None),
-        *([table(head, rows), element("p", rule, class_="note")] if rows else []),
-        element("div", figures.calibration(e), class_="figures"),
+        element(
+            "div",
+            *(
+                [element("div", table(head, rows), element("p", rule, class_="note"))]
+                if rows
+                else []
+            ),
+            figures.calibration(e),
+            class_="figures",
+        ),
     )
 
 

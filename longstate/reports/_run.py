@@ -19,8 +19,7 @@ def describe(
     name: str,
     *,
     now: Data | None = None,
-    run: str = "RUN",
-    data: str = "DATA",
+    files: tuple[str, str, str] = ("RUN", "DATA", "DATA"),
 ) -> ForecastReport:
     """The report of a trained forecaster.
 
@@ -29,7 +28,8 @@ def describe(
         evaluation: on rows that were not used for training.
         name: title of the report, for example its folder.
         now: rows to forecast from, as for `predict`; None leaves the forecast out.
-        run, data: the folder and the file of the run, for the commands in its advice.
+        files: the folder of the run, the file of its training, and that of `now`, for the commands
+            in the advice.
     """
     spec = forecaster.model.spec
     interval = None if spec.calendar is None else seconds(spec.calendar)
@@ -57,8 +57,7 @@ def describe(
         choice=forecaster.choice,
         ahead=None if now is None else forecast_ahead(forecaster, now, drawn),
         setting=Setting(
-            run=run,
-            data=data,
+            *files,
             covariates=spec.covariates,
             known=spec.known,
             epochs=forecaster.training.epochs,

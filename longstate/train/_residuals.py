@@ -19,7 +19,7 @@ from longstate.train._windows import Windows
 FEWEST = 30  # pairs of a lag, and half of the errors
 LAGS = 10, 400  # at least, unless the rows are too few; at most
 NORMAL = 1.96  # 95 % of a normal distribution are within so many deviations
-LARGE = 0.1  # a smaller autocorrelation is not worth a change, however sure it is
+LARGE = 0.2  # which explains 4 % of the variance: less is not worth a change, however sure it is
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,32 @@ class Autocorrelation:
         return 1 + int(np.argmax(np.abs(self.values)))
 
     @property
+    def is_white(self) -> bool:
+        """Whether no more lags are outside than 5 % and chance explain."""
+        n = len(self.values)
+        return len(self.outside) <= 0.05 * n + NORMAL * (0.05 * 0.95 * n) ** 0.5
+
+    @property
     def remains(self) -> bool:
-        """Whether there is something to learn: more lags are outside than 5 % and chance explain,
-        and the largest is worth it."""
-        n, found = len(self.values), len(self.outside)
-        most = 0.05 * n + NORMAL * (0.05 * 0.95 * n) ** 0.5
-        return found > most and abs(self.values[self.largest - 1]) >= LARGE
+        """Whether there is something to learn that is worth it."""
+        return not self.is_white and abs(self.values[self.largest - 1]) >= LARGE
 
     def sentence(self) -> str:
         """How many lags are outside, and which is the largest."""
-        n, found, at = len(self.values), len(self.outside), self.largest
-        are = "is" if found == 1 else "are"
+        n, found, value = len(self.values), len(self.outside), self.values[self.largest - 1]
         said = (
-            f"{self.target}: {found or 'no'} of {n} lags {are} outside the bound, where white "
-            f"noise has about {0.05 * n:.2g}; the largest is {self.values[at - 1]:.2f} at lag {at}."
+            f"{self.target}: {found or 'no'} of {n} lags {'is' if found == 1 else 'are'} outside "
+            f"the bound, where white noise has about {0.05 * n:.2g}; the largest is {value:.2f} at "
+            f"lag {self.largest}."
         )
+        if self.is_white:
+            return f"{said} This is like white noise: nothing is left to learn from them."
         if self.remains:
             return f"{said} The errors are not white noise: something is left to learn."
-        return f"{said} Nothing that is worth a change is left."
+        return (
+            f"{said} The errors are not quite white noise, but that lag explains only "
+            f"{100 * value**2:.1f} % of their variance."
+        )
 
 
 def autocorrelation(

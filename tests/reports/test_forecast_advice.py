@@ -14,7 +14,7 @@ from longstate.train._bands import Band
 from longstate.train._residuals import Autocorrelation
 from tests.reports.samples import choice, evaluation, history, one_example
 
-SETTING = Setting(run="runs/x", data="a b.csv", tuned=True, interval=3600.0)
+SETTING = Setting("runs/x", "a b.csv", "a b.csv", tuned=True, interval=3600.0)
 USE = "longstate predict runs/x 'a b.csv' -o forecast.csv"
 AGAIN = "longstate train forecast 'a b.csv' ..."
 
@@ -35,6 +35,8 @@ def test_known_columns_need_rows_of_the_future():
     (use,) = advice(evaluation(), replace(SETTING, known=("price",)))
     assert "12 rows of the future with “price” filled" in use.text
     assert use.command == "longstate predict runs/x ROWS -o forecast.csv"
+    given = Ahead({"": (one_example(),)})  # the data has these rows
+    assert advice(evaluation(), replace(SETTING, known=("price",)), ahead=given)[0].command == USE
 
 
 def test_a_method_that_is_better_beyond_chance_is_named():
@@ -107,7 +109,7 @@ def test_there_are_at_most_five_and_all_can_be_typed():
         residuals=(Autocorrelation("y", (0.9,) * 24, (0.1,) * 24),),
         series=(SeriesScore("s", 1, 1.0, "ridge", 1.0),),
     )  # fmt: skip
-    setting = Setting("r", "d.csv", ("wind",), (), 3, tuned=False, series=4, interval=None)
+    setting = Setting("r", "d.csv", "d.csv", ("wind",), (), 3, tuned=False, series=4, interval=None)
     found = advice(bad, setting, replace(choice(), calibrated=2.0), history())
     assert len(found) == MOST
     every = [USE, *commands(calibrated=1.0), *commands(bad), *(one.command for one in found)]

@@ -232,7 +232,7 @@ def test_names_of_columns_and_series_are_escaped(name):
     drawn = (Drawn(name, "largest error", one_example(name)),)
     some = (SeriesScore(name, 9, 0.1, "ridge", 0.1),)
     e = lean(series=some, columns=some, drawn=drawn, worst=(one_example(name),))
-    setting = Setting(name, name, (name,), (), series=3)
+    setting = Setting(name, name, name, (name,), (), series=3)
     page = reports.render(reports.ForecastReport(e, ahead=Ahead({name: (future(name),)}),
                                                  setting=setting))  # fmt: skip
     reader = Reader(page)
@@ -267,7 +267,7 @@ def test_a_network_without_weight_is_said_beside_its_memory():
 
 
 def test_selective_layers_have_a_command():
-    setting = Setting("runs/r", "d.csv", selective=("layer 2 (Mamba)",))
+    setting = Setting("runs/r", "d.csv", "d.csv", selective=("layer 2 (Mamba)",))
     command = "longstate memory runs/r --data d.csv"
     whole = replace(full_report(), evaluation=lean(), history=None)
     for made in (replace(whole, systems={}, setting=setting), replace(whole, setting=setting)):
@@ -284,7 +284,7 @@ def test_the_page_of_a_run_has_the_numbers_of_its_record():
     record = fitted.evaluate(frame)
     record = replace(record, examples=record.examples[:1], worst=record.worst[:1])
     again = ForecastEvaluation.from_json(record.to_json())
-    made = reports.describe(fitted, again, "r", now=frame, run="runs/r", data="d.csv")
+    made = reports.describe(fitted, again, "r", now=frame, files=("runs/r", "d.csv", "d.csv"))
     page = reports.render(made)
     found = Tables(page).found
     for row, one in zip(found["What the forecast is made of"][1:],
