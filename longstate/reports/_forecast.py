@@ -149,7 +149,11 @@ def _advice(report: ForecastReport) -> Markup:
         element("li", one.text, *([" ", element("code", one.command)] if one.command else []))
         for one in found
     ]
-    return element("section", element("h2", "Next"), element("ul", *lines), class_="advice")
+    dots = any(" ..." in one.command for one in found)
+    under = [element("p", "“...” stands for the options of this run.", class_="note")]
+    return element(
+        "section", element("h2", "Next"), element("ul", *lines), *under * dots, class_="advice"
+    )
 
 
 def _examples(report: ForecastReport) -> Markup | None:
