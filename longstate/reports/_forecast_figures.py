@@ -23,6 +23,7 @@ LINES: dict[str, dict[str, Any]] = {
     "network": {"color": COLOURS["model"], "linestyle": (0, (1, 2)), "zorder": 3},
     "line": {"color": COLOURS["muted"], "linestyle": (0, (6, 1.5))},
     "smoothing": {"color": COLOURS["muted"], "linestyle": (0, (3, 1, 1, 1))},
+    "map": {"color": COLOURS["seasonal"], "linestyle": (0, (8, 2))},
 }
 MOST = 4  # pictures of one kind
 _OTHER: dict[str, Any] = {"color": COLOURS["muted"]}

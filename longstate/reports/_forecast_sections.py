@@ -13,6 +13,17 @@ from longstate.train._evaluation import ForecastEvaluation, Score, SeriesScore
 WORST = 10  # series in the table
 
 
+EXPLAINED = {
+    "last value": "repeats the newest sample",
+    "seasonal naive": "repeats the last season of {season} samples",
+    "smoothing": "is damped seasonal exponential smoothing",
+    "ridge": "is a linear regression on the same inputs, fitted in closed form",
+    "line": "is ridge whose penalty may grow with the lag",
+    "map": "goes from the newest samples to the next one, again and again",
+    "network": "is the state space model alone",
+}
+
+
 def change(model: float, other: float) -> str:
     """By how much the model's error is larger than another, as the cell of a table."""
     if not other:
@@ -36,15 +47,18 @@ def scores(e: ForecastEvaluation) -> Markup:
         *(element("p", said, class_="note") for said in _by_chance(e)),
         element(
             "p",
-            f"Errors are in units of {own} standard deviation over the training part; "
-            "the model has so much more or less of the squared error than the method. Last "
-            f"value repeats the newest sample; seasonal naive repeats the last {e.season} samples; "
-            "ridge is a linear regression on the same inputs, fitted in closed form; so is line, "
-            "whose penalty may grow with the lag; smoothing is damped seasonal exponential "
-            "smoothing.",
+            f"Errors are in units of {own} standard deviation over the training part; the model "
+            f"has so much more or less of the squared error than the method. {_explained(e)}",
             class_="note",
         ),
     )
+
+
+def _explained(e: ForecastEvaluation) -> str:
+    """What each of the methods in the table is."""
+    names = [s.method for s in e.scores if s.method in EXPLAINED]
+    said = "; ".join(f"{name} {EXPLAINED[name].format(season=e.season)}" for name in names)
+    return f"{said[:1].upper()}{said[1:]}." if said else ""
 
 
 def _by_chance(e: ForecastEvaluation) -> list[str]:

@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 from longstate import Forecaster, reports
+from longstate.models._choice import PARTS
 from longstate.reports._forecast_advice import Setting
 from longstate.reports._forecast_panel import FEWEST
+from longstate.reports._forecast_sections import EXPLAINED
 from longstate.train import Example, ForecastEvaluation, SeriesScore
 from longstate.train._ahead import Ahead
 from longstate.train._bands import Band
@@ -97,6 +99,18 @@ def test_what_chance_explains_is_said_of_the_methods():
     said = "Differs from the model by no more than chance (two standard errors): ridge."
     assert said in text(replace(report(), evaluation=lean(scores=scores)))
     assert "no more than chance" not in text(report())
+
+
+def test_the_methods_of_the_record_are_explained():
+    said = text(report())
+    assert (
+        "Last value repeats the newest sample; seasonal naive repeats the last season of 24" in said
+    )
+    assert "the next one, again and again" not in said
+    more = lean(scores=(*evaluation().scores, score("map", 0.3), score("<other>", 0.3)))
+    said = text(replace(report(), evaluation=more))
+    assert "map goes from the newest samples to the next one, again and again." in said
+    assert "<other> 0." in said  # a row of the table
 
 
 def test_errors_and_coverage_by_distance():
@@ -314,3 +328,7 @@ def test_the_page_of_a_panel_is_of_modest_size():
     assert "up to 4 steps (4 months) ahead" in text_of(page)
     assert made.setting.selective == ("layer 1 (Mamba)",)
     assert made.setting.series == 6
+
+
+def test_every_part_of_a_choice_is_explained():
+    assert set(PARTS) <= set(EXPLAINED)
