@@ -1,87 +1,22 @@
 """The sections of a forecast report have the numbers of the record, and no others."""
 
-import math
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
 from longstate import Forecaster, reports
 from longstate.models._choice import PARTS
 from longstate.reports._forecast_advice import Setting
-from longstate.reports._forecast_panel import FEWEST
 from longstate.reports._forecast_sections import EXPLAINED
-from longstate.train import Example, ForecastEvaluation, SeriesScore
+from longstate.train import ForecastEvaluation, SeriesScore
 from longstate.train._ahead import Ahead
 from longstate.train._bands import Band
-from longstate.train._evaluation import Drawn
 from longstate.train._residuals import Autocorrelation
-from tests.reports.samples import HORIZON, choice, evaluation, one_example, score
+from tests.reports.pages import Tables, by_step, future, lean, report, tables, text, text_of
+from tests.reports.samples import choice, evaluation, one_example, score
 from tests.reports.samples import report as full_report
-from tests.reports.test_forecast_report import HOSTILE, TAGS, Reader
-from tests.train.helpers import QUICK, TINY, hourly, months
-
-
-def lean(**changes):
-    """An evaluation without the pictures that other tests look at."""
-    return replace(evaluation(), **{"examples": (), "quantiles": (), **changes})
-
-
-def report():
-    return replace(full_report(), evaluation=lean(), systems={}, history=None)
-
-
-MONTH = 365.2425 / 12 * 86400
-
-
-class Tables(HTMLParser):
-    """The cells of each table, by the heading before it."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.found: dict[str, list[list[str]]] = {}
-        self.heading, self.row, self.inside = "", [], ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.inside = tag if tag in ("h2", "th", "td") else self.inside
-        if tag == "h2":
-            self.heading = ""
-        if tag == "tr":
-            self.row = []
-            self.found.setdefault(self.heading, []).append(self.row)
-        if tag in ("th", "td"):
-            self.row.append("")
-
-    def handle_endtag(self, tag):
-        self.inside = "" if tag == self.inside else self.inside
-
-    def handle_data(self, data):
-        if self.inside == "h2":
-            self.heading += data
-        elif self.inside:
-            self.row[-1] += data.replace("\u00a0", " ")
-
-
-def tables(made):
-    return Tables(reports.render(made)).found
-
-
-def text(made):
-    return text_of(reports.render(made))
-
-
-def text_of(page):
-    return " ".join(" ".join(Reader(page).text).split())
-
-
-def by_step(share):
-    return tuple(share - 0.01 * i for i in range(HORIZON))
-
-
-def future(target="temperature"):
-    one = one_example(target)
-    return replace(one, truth=(math.nan,) * HORIZON, forecasts={"model": one.forecasts["model"]})
+from tests.reports.test_forecast_report import HOSTILE
+from tests.train.helpers import QUICK, TINY, hourly
 
 
 def test_scores_are_those_of_the_record():
@@ -185,82 +120,7 @@ def test_what_is_left_in_the_errors():
     assert "Next" in text(made)
 
 
-def series(count):
-    return tuple(SeriesScore(f"s{i}", 9, 1 / (i + 1), "ridge", 0.1) for i in range(count))
-
-
-def panel(count, drawn):
-    picked = tuple(Drawn(f"s{i}", why, one_example(f"y of s{i}")) for i, why in drawn.items())
-    return lean(series=series(count), drawn=picked)
-
-
-def test_a_panel_speaks_of_series_and_their_units():
-    made = replace(
-        report(), evaluation=panel(30, {0: "largest error", 10: "random", 29: "smallest error"}),
-        interval=MONTH, setting=Setting(series=40),
-    )  # fmt: skip
-    said = text(made)
-    for part in (
-        "Forecasting “temperature” of 30 series up to 12 steps (1 year) ahead",
-        "Tested on 1,611 windows of 30 of 40 series",
-        "in units of each series' own standard deviation",
-        "1 is the variance of each series in the training part",
-        "The 10 with the largest errors of 30. Errors are in units of the standard deviation of "
-        "each series.",
-        "How the errors are spread",
-        "The largest errors",
-        "Random series between",
-        "The smallest errors",
-        "s10: 0.0909",
-    ):
-        assert part in said, part
-    for part in ("the target's standard deviation", "variance of the target", "at equal distances"):
-        assert part not in said
-    head, *rows = tables(made)["Errors by series"]
-    assert head == ["series", "true values", "squared error", "ridge", "model has"]
-    assert rows[0] == ["s0", "9", "1.0000", "0.1000", "+900.0 %"]
-    assert len(rows) == 10
-
-
-def test_few_series_are_all_drawn_and_have_no_histogram():
-    drawn = dict.fromkeys(range(FEWEST - 1), "largest error")
-    said = text(reports.ForecastReport(panel(FEWEST - 1, drawn)))
-    assert f"All {FEWEST - 1} series, the largest errors first" in said
-    assert "How the errors are spread" not in said
-
-
-def test_the_small_drawings_have_the_future_of_their_series():
-    drawn = panel(25, {0: "largest error"})
-    windows = {"s0": (future("y"),), "s1": (future("y"),)}
-    without = reports.render(reports.ForecastReport(drawn))
-    made = reports.render(reports.ForecastReport(drawn, ahead=Ahead(windows)))
-    assert "and after the dashed line that of the future" in made
-    assert "dashed line that of the future" not in without
-    assert "<h2>The forecast</h2>" not in made
-    assert made.count("<svg ") == without.count("<svg ")
-    assert made.count("<path ") > without.count("<path ") + 2  # the forecast, its bands, a border
-
-
 @pytest.mark.parametrize("name", HOSTILE)
-def test_names_of_columns_and_series_are_escaped(name):
-    drawn = (Drawn(name, "largest error", one_example(name)),)
-    some = (SeriesScore(name, 9, 0.1, "ridge", 0.1),)
-    e = lean(series=some, columns=some, drawn=drawn, worst=(one_example(name),))
-    setting = Setting(name, name, name, (name,), (), series=3)
-    page = reports.render(reports.ForecastReport(e, ahead=Ahead({name: (future(name),)}),
-                                                 setting=setting))  # fmt: skip
-    reader = Reader(page)
-    assert reader.tags <= TAGS
-    assert not [a for a in reader.attributes if a[0].startswith("on")]
-    known = reports.render(reports.ForecastReport(lean(), setting=replace(setting, known=(name,))))
-    assert Reader(known).tags <= TAGS
-
-
-def test_a_perfect_series_does_not_stop_the_histogram():
-    perfect = tuple(replace(one, mse=0.0, best_mse=0.0) for one in series(FEWEST))
-    assert "How the errors are spread" in text(reports.ForecastReport(lean(series=perfect)))
-
-
 def test_columns_have_their_errors():
     columns = (SeriesScore("a", 5, 0.4, "ridge", 0.2), SeriesScore("b", 5, 0.1, "ridge", 0.2))
     made = reports.ForecastReport(lean(columns=columns))
@@ -315,19 +175,6 @@ def test_the_page_of_a_run_has_the_numbers_of_its_record():
     said = text_of(page)
     assert "longstate predict runs/r d.csv -o forecast.csv" in said
     assert "Errors of y and later ones" in said
-
-
-def test_the_page_of_a_panel_is_of_modest_size():
-    frame = months()
-    fitted = Forecaster(4, window=12, layers="mamba", size=TINY, training=QUICK).fit(frame)
-    made = reports.describe(fitted, fitted.evaluate(frame), "r", now=frame)
-    page = reports.render(made)
-    assert len(page) < 1_000_000
-    assert page.count('<div class="tiles">') == 1
-    assert isinstance(made.ahead.windows["s0"][0], Example)
-    assert "up to 4 steps (4 months) ahead" in text_of(page)
-    assert made.setting.selective == ("layer 1 (Mamba)",)
-    assert made.setting.series == 6
 
 
 def test_every_part_of_a_choice_is_explained():
