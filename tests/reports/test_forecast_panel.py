@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from longstate import Forecaster, reports
 from longstate.reports._forecast_advice import Setting
 from longstate.reports._forecast_panel import FEWEST
@@ -10,7 +12,7 @@ from longstate.train._ahead import Ahead
 from longstate.train._evaluation import Drawn
 from tests.reports.pages import future, lean, report, tables, text, text_of
 from tests.reports.samples import one_example
-from tests.reports.test_forecast_report import TAGS, Reader
+from tests.reports.test_forecast_report import HOSTILE, TAGS, Reader
 from tests.train.helpers import QUICK, TINY, months
 
 MONTH = 365.2425 / 12 * 86400
@@ -72,6 +74,7 @@ def test_the_small_drawings_have_the_future_of_their_series():
     assert made.count("<path ") > without.count("<path ") + 2  # the forecast, its bands, a border
 
 
+@pytest.mark.parametrize("name", HOSTILE)
 def test_names_of_columns_and_series_are_escaped(name):
     drawn = (Drawn(name, "largest error", one_example(name)),)
     some = (SeriesScore(name, 9, 0.1, "ridge", 0.1),)

@@ -15,7 +15,6 @@ from longstate.train._residuals import Autocorrelation
 from tests.reports.pages import Tables, by_step, future, lean, report, tables, text, text_of
 from tests.reports.samples import choice, evaluation, one_example, score
 from tests.reports.samples import report as full_report
-from tests.reports.test_forecast_report import HOSTILE
 from tests.train.helpers import QUICK, TINY, hourly
 
 
@@ -120,7 +119,6 @@ def test_what_is_left_in_the_errors():
     assert "Next" in text(made)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
 def test_columns_have_their_errors():
     columns = (SeriesScore("a", 5, 0.4, "ridge", 0.2), SeriesScore("b", 5, 0.1, "ridge", 0.2))
     made = reports.ForecastReport(lean(columns=columns))
