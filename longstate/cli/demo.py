@@ -33,15 +33,16 @@ def demo(
         f"how many flights will leave late in each of the next {forecaster.horizon} hours."
     )
     # Written before the training, so that a folder that cannot be written is noticed early.
-    write_whole(out / "tomorrow.csv", tomorrow(frame, forecaster.horizon).to_csv(index=False))
+    now, rows = tomorrow(frame, forecaster.horizon), out / "tomorrow.csv"
+    write_whole(rows, now.to_csv(index=False))
     with progress_bar() as show:
         forecaster.fit(frame, TARGET, covariates=COVARIATES, known=KNOWN, show=show)
     say(f"Training took {forecaster.history.seconds:.0f} s.")
     forecaster.save(out / MODEL)
     title = "longstate demo: late departures from New York, 2013"
-    page = write_evaluation(forecaster, frame, out, title)
+    page = write_evaluation(forecaster, frame, out, title, now=(str(rows), now))
     say(f"The report is {page}")
-    say(f"Next: longstate predict {out} {out / 'tomorrow.csv'}")
+    say(f"Next: longstate predict {out} {rows}")
 
 
 def small_forecaster() -> "Forecaster":

@@ -181,7 +181,7 @@ def train(
     if rank > 0:
         return
     _show_training(forecaster)
-    page = write_evaluation(forecaster, frame, out, str(out))
+    page = write_evaluation(forecaster, frame, out, str(out), data=str(data))
     say(f"The run is in {out}, the report is {page}")
     if forecaster.history.ended == "interrupted" or any(t.waits for t in trials):
         raise typer.Exit(INTERRUPTED)
@@ -218,9 +218,19 @@ def _name(data: Path, target: list[str], horizon: int) -> str:
 
 
 def write_evaluation(
-    forecaster: "Forecaster", frame: "pd.DataFrame", out: Path, title: str
+    forecaster: "Forecaster",
+    frame: "pd.DataFrame",
+    out: Path,
+    title: str,
+    data: str = "DATA",
+    now: "tuple[str, pd.DataFrame] | None" = None,
 ) -> Path:
     """Evaluate a forecaster, write `evaluation.json` and the report, and print the scores.
+
+    Args:
+        forecaster: to evaluate. frame: its rows.
+        out: folder. title: of the report. data: file of the rows, for the report.
+        now: file and rows to forecast from; the same as for the evaluation if None.
 
     Returns:
         The path of the report.
@@ -231,6 +241,9 @@ def write_evaluation(
 
     evaluation = forecaster.evaluate(frame)
     write_whole(out / "evaluation.json", evaluation.to_json())
-    page = reports.write(reports.describe(forecaster, evaluation, title), out / "report.html")
+    file, rows = now or (data, frame)
+    files = (str(out), data, file)
+    report = reports.describe(forecaster, evaluation, title, now=rows, files=files)
+    page = reports.write(report, out / "report.html")
     show_evaluation(evaluation)
     return page

@@ -8,7 +8,7 @@ phone, where the page shows them at their original size.
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -102,6 +102,19 @@ def draw(
         svg = to_svg(ax.figure, label)  # type: ignore[arg-type]
     badge = element("span", kind, class_="kind")
     return element("figure", element("h3", title), svg, element("figcaption", badge, caption))
+
+
+def tiles(title: str, pictures: Sequence[tuple[str, Markup]], kind: str, caption: str) -> Markup:
+    """A `<figure>` of many small drawings, each with a line above it.
+
+    Args:
+        title: above all of them. pictures: the line, and the `<svg>` of each.
+        kind: of the numbers. caption: what is drawn, and how to read it.
+    """
+    parts = [element("div", element("p", name), svg) for name, svg in pictures]
+    badge = element("span", kind, class_="kind")
+    grid = element("div", *parts, class_="tiles")
+    return element("figure", element("h3", title), grid, element("figcaption", badge, caption))
 
 
 def to_svg(figure: Figure, label: str) -> Markup:

@@ -10,15 +10,18 @@ from pathlib import Path
 
 from longstate._numbers import score
 from longstate.reports import _forecast_figures as figures
+from longstate.reports import _forecast_sections as parts
+from longstate.reports._forecast_advice import Setting, advice
+from longstate.reports._forecast_ahead import future
 from longstate.reports._forecast_memory import System, memory_section
-from longstate.reports._markup import Markup, element, table
+from longstate.reports._forecast_panel import panel
+from longstate.reports._markup import Markup, element, join
 from longstate.reports._page import document, run_facts, write_page
 from longstate.reports._units import short_time, steps
+from longstate.train._ahead import Ahead
 from longstate.train._chosen import Chosen
-from longstate.train._evaluation import ForecastEvaluation
+from longstate.train._evaluation import Example, ForecastEvaluation
 from longstate.train._history import TrainingHistory
-
-WORST = 10  # series in the table
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class ForecastReport:
         configuration, environment: name -> value.
         notes: sentences about the data.
         choice: methods and weights, None when unknown.
+        ahead: the forecast of the rows after the data; None if it was not asked for.
+        setting: what the run was given, for the advice.
     """
 
     evaluation: ForecastEvaluation
@@ -45,12 +50,15 @@ class ForecastReport:
     environment: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     choice: Chosen | None = None
+    ahead: Ahead | None = None
+    setting: Setting = field(default_factory=Setting)
 
 
 def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> str:
     """One sentence: the model against the best of the simple methods."""
     what = ", ".join(f"“{name}”" for name in evaluation.targets[:3])
     what += ", ..." if len(evaluation.targets) > 3 else ""
+    what += f" of {len(evaluation.series):,} series" if evaluation.series else ""
     task = f"Forecasting {what} up to {steps(evaluation.horizon, interval)} ahead"
     task += f" by {evaluation.chosen}" if evaluation.chosen else ""
     best = figures.best_baseline(evaluation)
@@ -61,6 +69,12 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
     if other == 0:
         return f"{task}, the model does not beat {best}, which has no error."
     change = 100 * (model / other - 1)
+    if not evaluation.score(best).differs(evaluation.score("model")) and abs(change) > 0.05:
+        more = "smaller" if change < 0 else "larger"
+        return (
+            f"{task}, the model has a {abs(change):.1f} % {more} squared error than {best}, the "
+            "best of the simple methods, which may be chance."
+        )
     if change < -0.05:
         return (
             f"{task}, the model has a {-change:.1f} % smaller squared error than {best}, the "
@@ -76,8 +90,11 @@ def headline(evaluation: ForecastEvaluation, interval: float | None = None) -> s
 
 def render(report: ForecastReport) -> str:
     """The page as HTML."""
-    sections = [_header(report), _scores(report), _choice(report.choice), _series(report)]
-    sections += [_examples(report)]
+    e, interval = report.evaluation, report.interval
+    sections = [_header(report), _advice(report), future(report.ahead, e.bands, interval)]
+    sections += [parts.scores(e), parts.choice(report.choice), parts.by_horizon(e, interval)]
+    sections += [parts.bands(e), parts.columns(e), panel(e, report.ahead)]
+    sections += [_examples(report), parts.residuals(e)]
     sections += [figures.training_section(report.history), _memory(report)]
     said, set_ = report.notes, report.configuration
     sections += [run_facts("About the data", said, set_, report.environment), _footer()]
@@ -96,117 +113,98 @@ def write(report: ForecastReport, path: str | Path) -> Path:
 def _header(report: ForecastReport) -> Markup:
     e = report.evaluation
     rows = steps(e.window, report.interval)
+    first, last = (short_time(time, report.interval) for time in (e.first, e.last))
+    of = ""
+    if e.series:
+        of = f" of {len(e.series):,} series"
+        if report.setting.series > len(e.series):
+            of = f" of {len(e.series):,} of {report.setting.series:,} series"
     return element(
         "header",
         element("p", report.name, class_="name"),
-        element("h1", headline(e, report.interval), class_="good" if e.beats_all() else "bad"),
+        element("h1", headline(e, report.interval), class_=_colour(e)),
         element(
             "p",
-            f"Tested on {e.windows:,} windows that were not used for training, from "
-            f"{short_time(e.first)} to {short_time(e.last)}. Each forecast reads the last {rows}.",
+            f"Tested on {e.windows:,} windows{of} that were not used for training, from {first} to "
+            f"{last}. Each forecast reads the last {rows}.",
             class_="lead",
         ),
     )
 
 
-def _scores(report: ForecastReport) -> Markup:
-    e = report.evaluation
-    model = e.score("model").mse
-    best = min(range(len(e.scores)), key=lambda i: e.scores[i].mse)
-    rows = [
-        (s.method, score(s.mse), "" if i == 0 else _change(model, s.mse), score(s.mae))
-        for i, s in enumerate(e.scores)
+def _colour(e: ForecastEvaluation) -> str:
+    """Of the headline: whether the model beats the best simple method by more than chance, or is
+    beaten."""
+    best, model = figures.best_baseline(e), e.score("model")
+    if best is None or not e.score(best).differs(model) or e.score(best).mse == model.mse:
+        return "even"
+    return "good" if model.mse < e.score(best).mse else "bad"
+
+
+def _advice(report: ForecastReport) -> Markup:
+    found = advice(
+        report.evaluation, report.setting, report.choice, report.history, report.ahead
+    )  # fmt: skip
+    lines = [
+        element("li", one.text, *([" ", element("code", one.command)] if one.command else []))
+        for one in found
     ]
-    pictures = [figures.error_by_step(e, report.interval)]
-    if e.quantiles:
-        pictures.append(figures.calibration(e))
+    dots = any(" ..." in one.command for one in found)
+    under = [element("p", "“...” stands for the options of this run.", class_="note")]
     return element(
-        "section",
-        element("h2", "Is it better than simple methods?"),
-        table(("method", "squared error", "model has", "absolute error"), rows, best),
-        element(
-            "p",
-            "Errors are in units of the target's standard deviation over the training part; "
-            "the model has so much more or less of the squared error than the method. Last "
-            f"value repeats the newest sample; seasonal naive repeats the last {e.season} samples; "
-            "ridge is a linear regression on the same inputs, fitted in closed form; so is line, "
-            "whose penalty may grow with the lag; smoothing is damped seasonal exponential "
-            "smoothing.",
-            class_="note",
-        ),
-        *(element("p", said, class_="note") for said in _bands(e)),
-        element("div", *pictures, class_="figures"),
+        "section", element("h2", "Next"), element("ul", *lines), *under * dots, class_="advice"
     )
-
-
-def _bands(e: ForecastEvaluation) -> list[str]:
-    """Coverage of each band, before and after calibration."""
-    return [
-        *(band.words() for band in e.bands),
-        *(sentence for band in e.bands if (sentence := band.sentence()) is not None),
-    ]
-
-
-def _choice(choice: Chosen | None) -> Markup | None:
-    if choice is None:
-        return None
-    parts = sorted(choice.parts, key=lambda p: (-p.weight, p.error))
-    head = ("method", "weight", "squared error, validation", "squared error, all folds")
-    return element(
-        "section",
-        element("h2", "What the forecast is made of"),
-        table(head, [p.cells() for p in parts], 0),
-        *(element("p", sentence, class_="note") for sentence in choice.sentences()),
-    )
-
-
-def _series(report: ForecastReport) -> Markup | None:
-    e = report.evaluation
-    if not e.series:
-        return None
-    head = ("series", "true values", "squared error", e.series[0].best)
-    return element(
-        "section",
-        element("h2", "Errors by series"),
-        element("p", e.by_series() or ""),
-        table(head, [one.cells() for one in e.series[:WORST]]),
-        element(
-            "p",
-            f"The series with the largest errors of the model{_most(len(e.series))}, each in units "
-            "of its own standard deviation.",
-            class_="note",
-        ),
-    )
-
-
-def _most(series: int) -> str:
-    return f", {WORST} of {series:,}" if series > WORST else ""
-
-
-def _change(model: float, other: float) -> str:
-    return f"{100 * (model / other - 1):+.1f} %".replace("-", "−") if other else ""
 
 
 def _examples(report: ForecastReport) -> Markup | None:
-    e = report.evaluation
-    if not e.examples:
+    """Windows at equal distances, and the worst. The small drawings of a panel have the first."""
+    e, against = report.evaluation, figures.best_baseline(report.evaluation)
+    spread = () if e.series else e.examples
+    if not spread and not e.worst:
         return None
-    against = figures.best_baseline(e)
-    pictures = [figures.example(one, against) for one in e.examples]
-    return element(
-        "section",
-        element("h2", "Forecasts and true values"),
-        element("p", "Windows at equal distances in the test part, not selected.", class_="note"),
-        element("div", *pictures, class_="figures"),
-    )
+
+    def drawn(windows: tuple[Example, ...]) -> Markup:
+        pictures = (figures.example(one, against, report.interval) for one in windows)
+        return element("div", *pictures, class_="figures")
+
+    parts = [element("h2", "Forecasts and true values")]
+    if spread:
+        said = "Windows at equal distances in the test part, not selected."
+        parts += [element("p", said, class_="note"), drawn(spread)]
+    if e.worst:
+        parts += [
+            element("h3", "The worst windows"),
+            element(
+                "p",
+                "Those with the largest squared error in the test part, in other rows each, the "
+                "worst first.",
+                class_="note",
+            ),
+            drawn(e.worst),
+        ]
+    return element("section", *parts)
 
 
 def _memory(report: ForecastReport) -> Markup | None:
-    return memory_section(
-        report.systems, report.evaluation.window, report.interval,
+    e = report.evaluation
+    said = (
         "If the time constants are much shorter than the window, the layer does not use the older "
-        "part of the window.",
-    )  # fmt: skip
+        "part of the window."
+    )
+    if report.choice is not None and not any(p.name == "network" for p in report.choice.used):
+        said += " The network has no weight in this forecast, which does not depend on its layers."
+    known = memory_section(report.systems, e.window, report.interval, said, horizon=e.horizon)
+    names = report.setting.selective
+    if not names:
+        return known
+    measure = element(
+        "p",
+        f"Depends on its input, so that only data tell what it remembers: {', '.join(names)}. ",
+        element("code", report.setting.measure),
+    )
+    if known is not None:
+        return join([known, measure])
+    return element("section", element("h2", "What the layers remember"), measure)
 
 
 def _footer() -> Markup:

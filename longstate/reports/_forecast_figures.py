@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.ticker import MaxNLocator
 
 from longstate.reports._figure import COLOURS, draw, legend
 from longstate.reports._markup import Markup, element
 from longstate.reports._units import short_time, steps
 from longstate.train._evaluation import Example, ForecastEvaluation
 from longstate.train._history import TrainingHistory
+from longstate.train._residuals import Autocorrelation
 
 LINES: dict[str, dict[str, Any]] = {
     "model": {"color": COLOURS["model"], "linewidth": 2.0, "zorder": 4},
@@ -21,7 +23,9 @@ LINES: dict[str, dict[str, Any]] = {
     "network": {"color": COLOURS["model"], "linestyle": (0, (1, 2)), "zorder": 3},
     "line": {"color": COLOURS["muted"], "linestyle": (0, (6, 1.5))},
     "smoothing": {"color": COLOURS["muted"], "linestyle": (0, (3, 1, 1, 1))},
+    "map": {"color": COLOURS["seasonal"], "linestyle": (0, (8, 2))},
 }
+MOST = 4  # pictures of one kind
 _OTHER: dict[str, Any] = {"color": COLOURS["muted"]}
 
 
@@ -57,10 +61,11 @@ def error_by_step(evaluation: ForecastEvaluation, interval: float | None) -> Mar
     return draw(
         "Error by distance into the future",
         "Line chart of the squared error of the model and of the simple methods against the number "
-        "of steps ahead; the table above has the means.",
+        "of steps ahead.",
         "estimate",
         f"Mean over {evaluation.windows:,} test windows, up to "
-        f"{steps(evaluation.horizon, interval)} ahead. 1 is the variance of the training part."
+        f"{steps(evaluation.horizon, interval)} ahead. 1 is the variance of "
+        f"{'each series' if evaluation.series else 'the target'} in the training part."
         + (f" Cut off at the top: {', '.join(cut)}." if cut else ""),
         paint,
     )
@@ -90,19 +95,56 @@ def calibration(evaluation: ForecastEvaluation) -> Markup:
     )
 
 
-def example(one: Example, against: str | None) -> Markup:
-    """One window: past, true values, the model with its quantiles, the best simple method."""
-    at, dates = _times(one.times)
+def residuals(one: Autocorrelation) -> Markup:
+    """Autocorrelation of errors at each lag, with its bound."""
+    lags = np.arange(1, len(one.values) + 1)
+
+    def paint(ax: Axes) -> None:
+        bound = np.asarray(one.bounds)
+        ax.fill_between(
+            lags, -bound, bound, color=COLOURS["muted"], alpha=0.18, linewidth=0,
+            label="95 % of white noise", step="mid",
+        )  # fmt: skip
+        ax.vlines(lags, 0, one.values, color=COLOURS["model"], linewidth=1.6)
+        ax.axhline(0, color=COLOURS["muted"], linewidth=0.6)
+        ax.set_xlim(0.5, len(lags) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        ax.set_xlabel("lag, steps")
+        ax.set_ylabel("autocorrelation")
+        legend(ax)
+
+    return draw(
+        f"Errors of {one.target} and later ones",
+        f"Bar chart of the autocorrelation of the errors of {one.target} against the lag.",
+        "estimate",
+        f"Lags 1 to {len(lags):,}; {len(one.outside):,} are outside the bound.",
+        paint,
+    )
+
+
+def example(
+    one: Example, against: str | None, interval: float | None = None, said: str = ""
+) -> Markup:
+    """One window: past, true values, the model with its quantiles, the best simple method.
+
+    Args:
+        one: the window; one without true values is of the future.
+        against: a method beside the model.
+        interval: seconds between samples, None when unknown.
+        said: sentence for the caption.
+    """
+    at, dates = times_of(one.times)
     w = len(one.past)
     ahead = at[w:]
+    known = not np.isnan(one.truth).all()
 
     def paint(ax: Axes) -> None:
         ax.plot(at[:w], one.past, color=COLOURS["ink"], linewidth=0.9)
-        _bands(ax, ahead, one)
+        fill_bands(ax, ahead, one)
         # The line of the true values starts at the last known value, so that it has no gap.
         joined = np.r_[one.past[-1:], one.truth]
         ax.plot(at[w - 1 :] if w else ahead, joined, color=COLOURS["ink"], linewidth=0.9,
-                label="truth")  # fmt: skip
+                label="truth" if known else "data")  # fmt: skip
         for method in ("model", against):
             if method in one.forecasts:
                 mark = "o" if len(ahead) == 1 else None
@@ -111,24 +153,36 @@ def example(one: Example, against: str | None) -> Markup:
             ax.axvline(at[w - 1], color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
         ax.margins(x=0.01)
         if dates:
-            locator = AutoDateLocator(minticks=3, maxticks=7)  # with 6 it finds none for some spans
-            ax.xaxis.set_major_locator(locator)
-            ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+            date_axis(ax)
         legend(ax, 5)
 
     levels = sorted(one.quantiles)
     bands = f" Bands: quantiles {', '.join(f'{q:g}' for q in levels)}." if len(levels) > 1 else ""
     first = one.times[w] if w < len(one.times) else ""
+    what = "One test window" if known else "The future"
     return draw(
-        f"{one.target}, from {short_time(first)}",
-        f"Line chart of {one.target}: the truth, the model's forecast and the best simple method.",
+        f"{one.target}, from {short_time(first, interval)}",
+        f"Line chart of {one.target}: the "
+        + ("truth, the model's forecast and the best simple method." if known
+           else "data and the forecast of the rows after it."),
         "estimate",
-        f"One test window in the data's own units; left of the dashed line is known.{bands}",
+        f"{what} in the data's own units; left of the dashed line is known.{bands}{said}",
         paint,
-    )
+    )  # fmt: skip
 
 
-def _bands(ax: Axes, ahead: np.ndarray, one: Example) -> None:
+def date_axis(ax: Axes, most: int = 7) -> None:
+    """At most so many ticks, at round dates."""
+    locator = AutoDateLocator(minticks=3, maxticks=7)  # with 6 it finds none for some spans
+    ax.xaxis.set_major_locator(locator)
+    if most < 7:
+        low, high = ax.get_xlim()
+        inside = [x for x in ax.get_xticks() if low <= x <= high]
+        ax.set_xticks(inside[:: -(-len(inside) // most) or 1])
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def fill_bands(ax: Axes, ahead: np.ndarray, one: Example) -> None:
     levels = sorted(one.quantiles)
     for i in range(len(levels) // 2):
         low, high = levels[i], levels[-1 - i]
@@ -139,7 +193,7 @@ def _bands(ax: Axes, ahead: np.ndarray, one: Example) -> None:
         )  # fmt: skip
 
 
-def _times(times: tuple[str, ...]) -> tuple[np.ndarray, bool]:
+def times_of(times: tuple[str, ...]) -> tuple[np.ndarray, bool]:
     """Row numbers, or dates. Numbers first, because NumPy would read row 8000 as a year."""
     try:
         return np.array(times, dtype=np.float64), False

@@ -21,6 +21,7 @@ System = DiagonalSystem | DPLRSystem | DenseSystem
 
 T = TypeVar("T")
 
+FORGOTTEN = 0.05  # of the response to the window, below which it hardly matters
 _SHOWN = 4  # layers in a picture; a deeper model shows its first, its last and two between
 
 
@@ -41,6 +42,13 @@ class LayerMemory:
     strength: np.ndarray
     half: int
     most: int
+
+    def of_window(self, window: int, horizon: int) -> float:
+        """Share of the energy of the response that is to the window, at the last step of a horizon:
+        the newest sample of the window is `horizon` steps back there."""
+        power = self.strength[: window + horizon].astype(np.float64) ** 2
+        total = float(power.sum())
+        return float(power[horizon:].sum()) / total if total else 0.0
 
 
 def layer_memory(name: str, system: System, length: int) -> LayerMemory:
@@ -69,31 +77,54 @@ def layer_memory(name: str, system: System, length: int) -> LayerMemory:
     )
 
 
-def memories(systems: Mapping[str, System], window: int) -> list[LayerMemory]:
-    length = int(min(max(2 * window, 64), 8192))
+def memories(systems: Mapping[str, System], window: int, horizon: int = 0) -> list[LayerMemory]:
+    length = int(min(max(2 * window, window + horizon, 64), 8192))
     return [layer_memory(name, system, length) for name, system in systems.items()]
 
 
-def memory_table(layers: list[LayerMemory], interval: float | None) -> Markup:
-    head = (
-        "layer", "median time constant", "slowest", "half of the response within", "99 % within",
-    )  # fmt: skip
+def memory_table(
+    layers: list[LayerMemory], interval: float | None, window: int, horizon: int | None = None
+) -> Markup:
+    head = ["layer", "half of the response within", "99 % within"]
+    head += ["median time constant" if horizon is None else "of the window, at the last step"]
     rows = []
     for layer in layers:
         slowest = layer.time_constants.max(initial=0)
-        rows.append(
-            (
-                layer.name,
-                steps(float(np.median(layer.time_constants)), interval),
-                "does not fade" if np.isinf(slowest) else steps(float(slowest), interval),
-                steps(layer.half + 1, interval),
-                steps(layer.most + 1, interval),
-            )
+        if horizon is None:
+            more = steps(float(np.median(layer.time_constants)), interval)
+        else:
+            more = f"{100 * layer.of_window(window, horizon):.0f} %"
+        cells = (
+            layer.name,
+            steps(layer.half + 1, interval),
+            steps(layer.most + 1, interval),
+            more,
+            "does not fade" if np.isinf(slowest) else steps(float(slowest), interval),
         )
-    return table(head, rows)
+        rows.append(cells)
+    return table((*head, "slowest time constant"), rows)
 
 
-def impulse_figure(layers: list[LayerMemory], window: int, interval: float | None) -> Markup:
+def against_horizon(
+    layers: list[LayerMemory], window: int, horizon: int, interval: float | None
+) -> str:
+    """What is left of the window in the layers at the last step of the forecast."""
+    far = max(layers, key=lambda layer: layer.of_window(window, horizon))
+    share = far.of_window(window, horizon)
+    said = (
+        f"At the last step of the forecast the newest known sample is {steps(horizon, interval)} "
+        f"back. There {far.name}, which remembers most, gives {100 * share:.0f} % of its response "
+        "to the window and the rest to the rows of the forecast (the line and what is known in "
+        "advance)."
+    )
+    if share >= FORGOTTEN:
+        return said
+    return f"{said} So the layers add next to nothing to the line there."
+
+
+def impulse_figure(
+    layers: list[LayerMemory], at: Mapping[str, int], interval: float | None
+) -> Markup:
     length = len(layers[0].strength)
 
     def paint(ax: Axes) -> None:
@@ -106,7 +137,7 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
         ax.set_ylabel("strength, relative to its peak")
         ax.set_ylim(bottom=max(1e-5, ax.get_ylim()[0]), top=1.3)
         log_axis(ax.yaxis)
-        _finish(ax, window, interval)
+        _finish(ax, at, interval)
 
     return draw(
         "Response to one sample",
@@ -118,10 +149,12 @@ def impulse_figure(layers: list[LayerMemory], window: int, interval: float | Non
     )
 
 
-def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | None) -> Markup:
+def time_scale_figure(
+    layers: list[LayerMemory], at: Mapping[str, int], interval: float | None
+) -> Markup:
     finite = np.concatenate([x.time_constants[np.isfinite(x.time_constants)] for x in layers])
     low = max(min(finite.min(initial=1.0), 1.0), 0.05)
-    high = max(finite.max(initial=1.0), 2.0 * window)
+    high = max(finite.max(initial=1.0), 2.0 * max(at.values()))
     edges = np.geomspace(low, high * 1.01, 41)
 
     def paint(ax: Axes) -> None:
@@ -134,7 +167,7 @@ def time_scale_figure(layers: list[LayerMemory], window: int, interval: float | 
         ax.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="time constant, steps")
         ax.set_ylabel("states of the layer, %")
         ax.set_ylim(bottom=0)
-        _finish(ax, window, interval)
+        _finish(ax, at, interval)
 
     forever = sum(int(np.isinf(x.time_constants).sum()) for x in layers)
     without = f" {forever:,} states do not fade and are counted at the right." if forever else ""
@@ -165,15 +198,17 @@ def line_style(i: int) -> dict:
     return {"color": COLOURS[f"layer{i}"], "linestyle": dashes[i], "linewidth": 1.4}
 
 
-def _finish(ax: Axes, window: int, interval: float | None) -> None:
+def _finish(ax: Axes, at: Mapping[str, int], interval: float | None) -> None:
     log_axis(ax.xaxis)
     low, high = ax.get_xlim()
-    if low < window < high:
-        ax.axvline(window, color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
-        ax.annotate(
-            "window", (window, 1), (-3, 0), xycoords=("data", "axes fraction"),
-            textcoords="offset points", ha="right", va="top", color=COLOURS["muted"], fontsize=8,
-        )  # fmt: skip
+    for i, (name, lag) in enumerate(at.items()):
+        if low < lag < high:
+            ax.axvline(lag, color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (2, 2)))
+            ax.annotate(
+                name, (lag, 1), (-3, -10 * i), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha="right", va="top", color=COLOURS["muted"],
+                fontsize=8,
+            )  # fmt: skip
     named = marks(low, high, interval)
     if named:
         # A second row of tick labels, between the steps and the name of the axis.
@@ -189,14 +224,29 @@ def _finish(ax: Axes, window: int, interval: float | None) -> None:
 def linear_systems(blocks: Any) -> dict[str, System]:
     """The systems of those layers of a stack that have one, by number and class."""
     return {
-        f"layer {i} ({type(block.mixer).__name__})": block.mixer.system()
+        name: mixer.system() for name, mixer in _named(blocks).items() if hasattr(mixer, "system")
+    }
+
+
+def selective_layers(blocks: Any) -> tuple[str, ...]:
+    """The names of the other layers."""
+    return tuple(name for name, mixer in _named(blocks).items() if not hasattr(mixer, "system"))
+
+
+def _named(blocks: Any) -> dict[str, Any]:
+    return {
+        f"layer {i} ({type(block.mixer).__name__})": block.mixer
         for i, block in enumerate(blocks.each_block(), start=1)
-        if hasattr(block.mixer, "system")
     }
 
 
 def memory_section(
-    systems: Mapping[str, System], length: int, interval: float | None, said: str
+    systems: Mapping[str, System],
+    length: int,
+    interval: float | None,
+    said: str,
+    *,
+    horizon: int | None = None,
 ) -> Markup | None:
     """What linear layers remember; None if there are none.
 
@@ -205,16 +255,23 @@ def memory_section(
         length: lags of the pictures.
         interval: seconds between samples; None when unknown.
         said: what time constants much shorter than `length` mean.
+        horizon: steps that a forecast goes ahead; None if it is none.
     """
     if not systems:
         return None
-    layers = memories(systems, length)
-    pictures = [f(layers, length, interval) for f in (impulse_figure, time_scale_figure)]
-    known = f"Each layer is a linear system, so its memory is known exactly. {said}"
+    layers = memories(systems, length, horizon or 0)
+    at = {"window": length} if horizon is None else {"window": length, "horizon": horizon}
+    pictures = [f(layers, at, interval) for f in (impulse_figure, time_scale_figure)]
+    against = [] if horizon is None else [against_horizon(layers, length, horizon, interval)]
+    known = (
+        "Each layer is a linear system, so its memory is known exactly. Shares are of the energy "
+        f"of its response to one sample over {len(layers[0].strength):,} steps. {said}"
+    )
     return element(
         "section",
         element("h2", "What the layers remember"),
+        *(element("p", sentence) for sentence in against),
         element("p", known, class_="note"),
-        memory_table(layers, interval),
+        memory_table(layers, interval, length, horizon),
         element("div", *pictures, class_="figures"),
     )

@@ -2,24 +2,27 @@
 
 from longstate._numbers import number
 
+_DAY = 86400.0
 _UNITS = (
     ("s", 1.0),
     ("min", 60.0),
     ("h", 3600.0),
-    ("day", 86400.0),
-    ("week", 7 * 86400.0),
-    ("year", 365.2425 * 86400.0),
+    ("day", _DAY),
+    ("week", 7 * _DAY),
+    ("month", 365.2425 / 12 * _DAY),
+    ("year", 365.2425 * _DAY),
 )
 
 
 def duration(seconds: float) -> str:
-    """A duration in the largest unit with a count of at least two; weeks only for whole numbers."""
+    """A duration in the largest unit with a count of at least two; weeks and months only for whole
+    numbers. A month is a twelfth of a year."""
     for name, size in reversed(_UNITS):
         count = seconds / size
-        if name == "week" and count != round(count):
+        if name in ("week", "month") and abs(count - round(count)) > 1e-9 * count:
             continue
         if count >= 2 or (name != "week" and abs(count - 1) < 1e-9) or size == 1.0:
-            plural = "s" if name in ("day", "week", "year") and count != 1 else ""
+            plural = "s" if name in ("day", "week", "month", "year") and count != 1 else ""
             return f"{_rounded(count)} {name}{plural}"
     return f"{_rounded(seconds)} s"
 
@@ -47,9 +50,16 @@ def marks(low: float, high: float, interval: float | None) -> list[tuple[float, 
     return [(s / interval, name) for name, s in round_times if low <= s / interval <= high]
 
 
-def short_time(time: str) -> str:
-    """An ISO time without zero seconds."""
+def short_time(time: str, interval: float | None = None) -> str:
+    """An ISO time without zero seconds; without its midnight, where steps are of days.
+
+    Args:
+        time: the text.
+        interval: seconds between samples, or None.
+    """
     time = time.replace("T", " ").removesuffix(".000")
+    if interval is not None and interval >= _DAY and time.endswith(" 00:00:00"):
+        return time[:-9]
     return time[:-3] if time.count(":") == 2 and time.endswith(":00") else time
 
 

@@ -1,6 +1,7 @@
 """Score a model and its baselines.
 
-Memory does not grow with the number of windows, because errors are summed.
+Errors are summed, so that memory does not grow with the number of windows, but for a few numbers of
+each; see `WindowErrors`.
 
 Axes: b batch, h horizon, c targets, q quantiles.
 """
@@ -13,17 +14,22 @@ from torch import Tensor
 
 from longstate.models import Forecast, ForecastModel
 from longstate.models._choice import PARTS, Choice
+from longstate.train._bands import Band
 from longstate.train._baselines import last_value, seasonal_naive
 from longstate.train._evaluation import (
-    Band,
     Coverage,
+    Drawn,
     Example,
     ForecastEvaluation,
     Score,
     SeriesScore,
 )
+from longstate.train._examples import examples_of, picked
+from longstate.train._folds import independent
 from longstate.train._forecast_task import pinball
+from longstate.train._residuals import autocorrelation
 from longstate.train._scaling import check_size
+from longstate.train._window_errors import WindowErrors
 from longstate.train._windows import Batch, Windows
 
 OLD_METHODS = ("model", "last value", "seasonal naive", "ridge")  # where there is no choice
@@ -73,39 +79,45 @@ def _methods(choice: Choice) -> tuple[str, ...]:
 
 
 class _Sums:
-    """Running sums over windows and targets, per step of the horizon; and per series."""
+    """Running sums over windows and targets, per step of the horizon; per series and per target.
 
-    def __init__(self, model: ForecastModel, series: tuple[str, ...]):
+    Args:
+        model: in evaluation mode.
+        series: names. count: number of windows without a common row.
+    """
+
+    def __init__(self, model: ForecastModel, series: tuple[str, ...], count: float):
         spec = model.spec
         horizon, levels = spec.horizon, len(spec.quantiles)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64)
 
-        self.model = model
+        self.model, self.independent, self.each = model, count, WindowErrors()
         self.methods = OLD_METHODS if model.choice is None else _methods(model.choice)
-        self.names, self.values = series, zeros(len(series))
-        self.by_series = {m: zeros(len(series)) for m in self.methods}
+        self.names, self.values = series, zeros(len(series), len(spec.targets))
+        self.by_series = {m: zeros(*self.values.shape) for m in self.methods}
         self.count = zeros(horizon)
         self.squared = {m: zeros(horizon) for m in self.methods}
         self.absolute = {m: zeros(horizon) for m in self.methods}
         self.naive = dict.fromkeys(self.methods, 0.0)  # absolute errors over those of the naive one
         self.relative = dict.fromkeys(self.methods, 0.0)
         self.below, self.pinball = zeros(horizon, levels), zeros(horizon, levels)
-        self.inside, self.inside_before = zeros(levels), zeros(levels)
+        self.inside, self.inside_before = zeros(horizon, levels), zeros(horizon, levels)
 
     def add(self, windows: Windows, batch: Batch) -> None:
         model, y, present = self.model, batch.future, batch.present.double()
         found, unit = _forecasts(model, windows, batch), model.units(batch.window).unit
         self.count += present.sum((0, 2))
         series = torch.from_numpy(windows.places.of(batch.rows))
-        self.values.index_add_(0, series, present.sum((1, 2)))
-        for method in self.methods:
+        self.values.index_add_(0, series, present.sum(1))
+        errors = {method: (found.points[method] - y) / unit for method in self.methods}
+        self.each.add(errors, present)
+        for method, error in errors.items():
             point = found.points[method]
-            error = (point - y) / unit
             squared = present * error**2
             self.squared[method] += squared.sum((0, 2))
-            self.by_series[method].index_add_(0, series, squared.sum((1, 2)))
+            self.by_series[method].index_add_(0, series, squared.sum(1))
             self.absolute[method] += (present * error.abs()).sum((0, 2))
             if model.choice is not None:
                 self.naive[method] += float(
@@ -126,8 +138,8 @@ class _Sums:
         squared, absolute = self.squared[method], self.absolute[method]
         count = float(self.count.sum())
         mae, crps = float(absolute.sum()) / count, None
-        if method == "model" and len(self.inside):
-            crps = 2 * float(self.pinball.sum()) / len(self.inside) / count
+        if method == "model" and self.pinball.shape[1]:
+            crps = 2 * float(self.pinball.sum()) / self.pinball.shape[1] / count
         return Score(
             method,
             mse=float(squared.sum()) / count,
@@ -137,22 +149,29 @@ class _Sums:
             mase=None if self.model.choice is None else self.naive[method] / count,
             smape=self.relative[method] / count,
             crps=mae if crps is None else crps,
+            noise=None if method == "model" else self.each.noise(method, self.independent),
         )
 
-    def series(self) -> tuple[SeriesScore, ...]:
-        """The largest error of the model first."""
+    def listed(self, names: tuple[str, ...], axis: int) -> tuple[SeriesScore, ...]:
+        """Scores of the series or of the targets, the largest error of the model first.
+
+        Args:
+            names: of the series or of the targets.
+            axis: of `by_series` to sum over.
+        """
+        values = self.values.sum(axis)
+        sums = {method: one.sum(axis) for method, one in self.by_series.items()}
         simple = [m for m in self.methods if m not in ("model", "network")]
         best = min(simple, key=lambda m: float(self.squared[m].sum()))
-        seen = torch.nonzero(self.values).flatten().tolist()
         found = [
             SeriesScore(
-                self.names[i],
-                int(self.values[i]),
-                float(self.by_series["model"][i] / self.values[i]),
+                names[i],
+                int(values[i]),
+                float(sums["model"][i] / values[i]),
                 best,
-                float(self.by_series[best][i] / self.values[i]),
+                float(sums[best][i] / values[i]),
             )
-            for i in seen
+            for i in torch.nonzero(values).flatten().tolist()
         ]
         return tuple(sorted(found, key=lambda one: -one.mse))
 
@@ -166,18 +185,25 @@ class _Sums:
 
     def bands(self) -> tuple[Band, ...]:
         levels, count = self.model.spec.quantiles, float(self.count.sum())
-        inside, before = self.inside / count, self.inside_before / count
+        by_step = (self.inside / self.count[:, None]).T.tolist()
+        inside, before = self.inside.sum(0) / count, self.inside_before.sum(0) / count
         return tuple(
-            Band(levels[-1 - i] - levels[i], float(inside[i]), float(before[i]))
+            Band(
+                levels[-1 - i] - levels[i],
+                float(inside[i]),
+                float(before[i]),
+                self.independent,
+                tuple(by_step[i]),
+            )
             for i in range(len(levels) // 2)
         )
 
 
 def _inside(quantiles: Tensor, y: Tensor, present: Tensor) -> Tensor:
-    """(q): how many values are between each quantile and its opposite one."""
+    """(h, q): how many values are between each quantile and its opposite one."""
     y = y[..., None]
     inside = (quantiles <= y) & (y <= quantiles.flip(-1))
-    return (present[..., None] * inside).sum((0, 1, 2))
+    return (present[..., None] * inside).sum((0, 2))
 
 
 @torch.no_grad()
@@ -187,21 +213,22 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
     Args:
         model: put into evaluation mode.
         windows: windows that were not used for training.
-        examples: number of windows to return as examples, evenly spaced.
+        examples: number of windows to return as examples, evenly spaced; and of the worst.
 
     Raises:
         InputError: a value is too large to be scored.
     """
     model.eval()
     spec = model.spec
-    sums = _Sums(model, windows.places.names)
+    sums = _Sums(model, windows.places.names, independent([windows]))
     check_size(model, windows.table, windows.table.span)
     for batch in windows.batches(128):
         sums.add(windows, batch)
-    picked = np.unique(np.linspace(0, len(windows) - 1, examples).round().astype(int))
+    spread = np.unique(np.linspace(0, len(windows) - 1, examples).round().astype(int))
     at = windows.places.position[windows.origins]
     first = int(windows.origins[at.argmin()])
     last = int(windows.origins[at.argmax()]) + spec.horizon - 1
+    series = () if windows.table.panel is None else sums.listed(windows.places.names, 1)
     return ForecastEvaluation(
         targets=spec.targets,
         horizon=spec.horizon,
@@ -213,34 +240,30 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         scores=tuple(sums.score(m) for m in sums.methods),
         quantiles=tuple(sums.coverage(i, level) for i, level in enumerate(spec.quantiles)),
         notes=windows.table.notes,
-        examples=tuple(e for i in picked for e in _examples(model, windows, int(i))),
+        examples=tuple(e for i in spread for e in _examples(model, windows, int(i))),
         bands=sums.bands(),
-        series=() if windows.table.panel is None else sums.series(),
+        series=series,
+        columns=sums.listed(spec.targets, 0) if len(spec.targets) > 1 else (),
+        worst=tuple(_examples(model, windows, i)[j] for i, j in sums.each.worst(windows, examples)),
+        drawn=_drawn(model, windows, series),
+        residuals=autocorrelation(sums.each.first, windows, spec.season),
     )
 
 
-def _examples(model: ForecastModel, windows: Windows, index: int) -> list[Example]:
+def _examples(model: ForecastModel, windows: Windows, index: int) -> tuple[Example, ...]:
     """One per target."""
     batch = windows.batch(np.array([index]))
-    spec, origin = model.spec, int(batch.rows[0])
     points, quantiles, _ = _forecasts(model, windows, batch)
-    kept = min(spec.window, 2 * spec.horizon)
-    past = torch.where(batch.window.observed, batch.window.target, torch.nan)[0, -kept:]
-    truth = torch.where(batch.present, batch.future, torch.nan)[0]
-    rows = range(origin - kept, origin + spec.horizon)
-    places = windows.places
-    of = places.names[int(places.of(batch.rows)[0])]
-    return [
-        Example(
-            target=f"{name} of {of}" if windows.table.panel else name,
-            times=tuple(windows.table.label(row) for row in rows),
-            past=tuple(past[:, j].tolist()),
-            truth=tuple(truth[:, j].tolist()),
-            forecasts={m: tuple(p[0, :, j].tolist()) for m, p in points.items()},
-            quantiles={
-                level: tuple(quantiles[0, :, j, k].tolist())
-                for k, level in enumerate(spec.quantiles)
-            },
-        )
-        for j, name in enumerate(spec.targets)
-    ]
+    return examples_of(windows, batch, points, quantiles)
+
+
+def _drawn(
+    model: ForecastModel, windows: Windows, series: tuple[SeriesScore, ...]
+) -> tuple[Drawn, ...]:
+    """The last window of some series."""
+    names, of = windows.places.names, windows.places.of(windows.origins)
+    last = {names[s]: i for i, s in enumerate(of)}  # the origins are in order
+    return tuple(
+        Drawn(name, why, _examples(model, windows, last[name])[0])
+        for name, why in picked([one.name for one in series]).items()
+    )

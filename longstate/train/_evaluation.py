@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from longstate._numbers import score
-
-FAR = 0.04  # from the share that is asked of a band, for a remark
+from longstate.train._bands import Band
+from longstate.train._residuals import Autocorrelation
 
 
 @dataclass(frozen=True)
@@ -39,37 +39,12 @@ class Score:
     mase: float | None = None
     smape: float | None = None
     crps: float | None = None
+    noise: float | None = None
 
-
-@dataclass(frozen=True)
-class Band:
-    """How often the truth was between two quantiles.
-
-    Args:
-        level: the share that is asked for, such as 0.8 between the quantiles 0.1 and 0.9.
-        observed: the observed share. before: the same without calibration.
-    """
-
-    level: float
-    observed: float
-    before: float
-
-    def words(self) -> str:
-        """What the band held, with and without calibration."""
-        return (
-            f"The {100 * self.level:g} % bands held {100 * self.observed:.0f} % of the true "
-            f"values; {100 * self.before:.0f} % before calibration."
-        )
-
-    def sentence(self) -> str | None:
-        """A remark where the share is more than `FAR` from what is asked; None where it is not."""
-        if abs(self.observed - self.level) <= FAR:
-            return None
-        how = "too narrow" if self.observed < self.level else "too wide"
-        return (
-            f"The {100 * self.level:.0f} % bands are {how}: they held {100 * self.observed:.0f} % "
-            "of the true values."
-        )
+    def differs(self, model: "Score") -> bool:
+        """Whether its squared error differs from the model's by more than chance explains: by two
+        standard errors, where these are known."""
+        return self.noise is None or abs(self.mse - model.mse) > 2 * self.noise
 
 
 @dataclass(frozen=True)
@@ -90,12 +65,13 @@ class Coverage:
 
 @dataclass(frozen=True)
 class SeriesScore:
-    """The errors on one series of a panel, in units of its own standard deviation.
+    """The errors on one series of a panel, or one of several targets, in units of its own standard
+    deviation.
 
     Args:
-        name: its id. values: number of scored true values.
-        mse: of the model. best: the simple method with the least error on all series together.
-        best_mse: its error on this series.
+        name: its id or column. values: number of scored true values.
+        mse: of the model. best: the simple method with the least error on all of them together.
+        best_mse: its error on this one.
     """
 
     name: str
@@ -131,6 +107,20 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """One series of a panel to draw: its last scored window.
+
+    Args:
+        series: its id. why: "largest error", "smallest error" or "random".
+        example: the window, of the first target.
+    """
+
+    series: str
+    why: str
+    example: Example
+
+
+@dataclass(frozen=True)
 class ForecastEvaluation:
     """Scores of the model and its baselines on windows that were not used for training.
 
@@ -145,6 +135,10 @@ class ForecastEvaluation:
         bands: how often the truth was in each band, the widest first.
         chosen: methods and weights of the model, in words.
         series: errors on each series of a panel, the largest first; empty for a single series.
+        columns: errors on each target, the largest first; empty for a single target.
+        worst: the windows and targets with the largest errors, in other rows each.
+        drawn: some series of a panel.
+        residuals: autocorrelation of the errors one step ahead, for each target.
     """
 
     targets: tuple[str, ...]
@@ -161,6 +155,10 @@ class ForecastEvaluation:
     bands: tuple[Band, ...] = ()
     chosen: str = ""
     series: tuple[SeriesScore, ...] = ()
+    columns: tuple[SeriesScore, ...] = ()
+    worst: tuple[Example, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
+    residuals: tuple[Autocorrelation, ...] = ()
 
     def by_series(self) -> str | None:
         """How the errors are spread over the series of a panel."""
@@ -215,8 +213,14 @@ class ForecastEvaluation:
                 "quantiles": tuple(Coverage(**_tuples(q)) for q in raw["quantiles"]),
                 "examples": tuple(_example(e) for e in raw["examples"]),
                 "notes": tuple(raw.get("notes", ())),
-                "bands": tuple(Band(**b) for b in raw.get("bands", ())),
+                "bands": tuple(Band(**_tuples(b)) for b in raw.get("bands", ())),
                 "series": tuple(SeriesScore(**s) for s in raw.get("series", ())),
+                "columns": tuple(SeriesScore(**s) for s in raw.get("columns", ())),
+                "worst": tuple(_example(e) for e in raw.get("worst", ())),
+                "drawn": tuple(
+                    Drawn(**{**d, "example": _example(d["example"])}) for d in raw.get("drawn", ())
+                ),
+                "residuals": tuple(Autocorrelation(**_tuples(r)) for r in raw.get("residuals", ())),
             }
         )
 

@@ -1,14 +1,27 @@
 """A small artificial evaluation of the right shape."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from longstate.reports import ForecastReport
 from longstate.systems import DiagonalSystem
-from longstate.train import Coverage, Evaluated, Example, ForecastEvaluation, Score, TrainingHistory
+from longstate.train import (
+    Coverage,
+    Evaluated,
+    Example,
+    ForecastEvaluation,
+    Score,
+    SeriesScore,
+    TrainingHistory,
+)
+from longstate.train._ahead import Ahead
+from longstate.train._bands import Band
 from longstate.train._chosen import Chosen, Part
+from longstate.train._evaluation import Drawn
+from longstate.train._residuals import Autocorrelation
 
 HORIZON, PAST = 12, 24
 LEVELS = (0.1, 0.5, 0.9)
@@ -86,3 +99,39 @@ def report(target: str = "temperature") -> ForecastReport:
         environment={"PyTorch": "2.13.0", "host": target},
         notes=(f"column {target} has a gap",),
     )
+
+
+def full(**changes) -> ForecastReport:
+    """A report with every section of a single series; `changes` are of its evaluation."""
+    band = Band(0.8, 0.71, 0.5, 200.0, tuple(0.8 - 0.01 * i for i in range(HORIZON)))
+    columns = tuple(SeriesScore(n, 19332, e, "seasonal naive", 0.3) for n, e in
+                    (("temperature", 0.1), ("HUFL", 0.05)))  # fmt: skip
+    left = Autocorrelation("temperature", (0.5, 0.3, 0.25, 0.2), (0.1,) * 4)
+    found = {
+        "bands": (band,), "columns": columns, "residuals": (left,), "worst": (one_example(),),
+        **changes,
+    }  # fmt: skip
+    return replace(
+        report(), evaluation=replace(evaluation(), **found), choice=choice(),
+        ahead=Ahead({"": (ahead_example(), ahead_example("HUFL"))}),
+    )  # fmt: skip
+
+
+def full_panel() -> ForecastReport:
+    """The same of a panel."""
+    names = [f"Women's shoes, store {i} of Yorkshire" for i in range(30)]
+    series = tuple(SeriesScore(n, 19332, 1 / (i + 1), "seasonal naive", 0.3) for i, n in
+                   enumerate(names))  # fmt: skip
+    drawn = tuple(
+        Drawn(names[i], why, one_example(f"sales of {names[i]}"))
+        for i, why in ((0, "largest error"), (10, "random"), (29, "smallest error"))
+    )
+    ahead = Ahead({names[0]: (ahead_example("sales"),)})
+    return replace(full(series=series, drawn=drawn, columns=()), ahead=ahead)
+
+
+def ahead_example(target: str = "temperature") -> Example:
+    """A window of the future."""
+    one = one_example(target)
+    truth = (math.nan,) * HORIZON
+    return replace(one, truth=truth, forecasts={"model": one.forecasts["model"]})

@@ -51,12 +51,15 @@ def test_the_words_of_a_choice():
 
 
 def test_bands_that_hold_too_little_are_remarked():
-    bands = (Band(0.8, 0.71, 0.5), Band(0.5, 0.53, 0.4))
+    bands = (Band(0.8, 0.71, 0.5, 200.0), Band(0.5, 0.53, 0.4, 200.0))
     found = replace(evaluation(), bands=bands)
-    page = reports.render(reports.ForecastReport(found))
-    assert "The 80 % bands held 71 % of the true values; 50 % before calibration." in page
-    assert "The 80 % bands are too narrow: they held 71 % of the true values." in page
-    assert "The 50 % bands are" not in page
+    _page, reader = read(reports.ForecastReport(found))
+    text = " ".join(" ".join(reader.text).split())
+    assert "80 % 71 % 50 % 74 % to 86 %" in text
+    assert "50 % 53 % 40 % 43 % to 57 %" in text
+    assert "The 80 % bands are too narrow: they held 71 % of the true values" in text
+    assert "worth 200.0 independent ones" in text
+    assert "The 50 % bands are" not in text
     assert found.verdict()[-1].startswith("The 80 % bands are too narrow")
 
 

@@ -9,12 +9,10 @@ from torch.testing import assert_close
 
 from longstate import reports
 from longstate.errors import InputError
-from longstate.reports._forecast_figures import example
 from longstate.reports._forecast_memory import layer_memory
-from longstate.reports._units import duration, marks, steps
 from longstate.systems import DenseSystem
 from longstate.testing import assert_within_reference_error
-from tests.reports.samples import evaluation, one_example, report, score, system
+from tests.reports.samples import HORIZON, evaluation, one_example, report, score, system
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -28,7 +26,8 @@ HOSTILE = (
 TAGS = {
     "html", "head", "meta", "link", "title", "style", "body", "header", "section", "footer", "div",
     "h1", "h2", "h3", "p", "span", "ul", "li", "table", "thead", "tbody", "tr", "th", "td",
-    "figure", "figcaption", "svg", "g", "defs", "path", "text", "use", "clippath", "rect", "tspan",
+    "figure", "figcaption", "code", "svg", "g", "defs", "path", "text", "use", "clippath", "rect",
+    "tspan",
 }  # fmt: skip
 
 
@@ -148,6 +147,19 @@ def test_headline_says_whether_the_model_is_better(model, says):
     assert ('<h1 class="good">' in reports.render(reports.ForecastReport(found))) == (model < 0.2)
 
 
+def test_a_headline_that_chance_explains_is_neither_good_nor_bad():
+    for model, more in ((0.21, "a 5.0 % larger"), (0.19, "a 5.0 % smaller")):
+        found = evaluation(model=model)
+        scores = tuple(replace(s, noise=0.02) for s in found.scores)
+        unsure = replace(found, scores=scores)
+        assert reports.headline(unsure).endswith(
+            f"the model has {more} squared error than ridge, the best of the simple methods, "
+            "which may be chance."
+        )
+        assert '<h1 class="even">' in reports.render(reports.ForecastReport(unsure))
+        assert '<h1 class="even">' not in reports.render(reports.ForecastReport(found))
+
+
 def test_headline_without_a_baseline():
     alone = replace(evaluation(), scores=(score("model", 0.1),))
     assert reports.headline(alone).endswith("the model's mean squared error is 0.1879.")
@@ -205,6 +217,23 @@ def test_memory_of_a_known_system():
     assert_within_reference_error(*of_float32(dense.strength, response))
 
 
+def test_what_is_left_of_the_window_at_the_last_step():
+    """The newest sample of the window is a horizon back there."""
+    window, horizon = 48, HORIZON
+    found = layer_memory("x", system(0.9), 96)
+    slow, fast = (float(np.float32(a)) for a in (0.9, 0.45))
+    energy = (slow ** np.arange(window + horizon) + fast ** np.arange(window + horizon)) ** 2
+    expected = float(energy[horizon:].sum() / energy.sum())
+    assert abs(found.of_window(window, horizon) - expected) < 1e-6
+    assert 0 < expected < 0.05
+    said = " ".join(" ".join(read(replace(report(), systems={"x": system()}))[1].text).split())
+    assert f"x, which remembers most, gives {100 * expected:.0f} % of its response" in said
+    assert "So the layers add next to nothing to the line there." in said
+    long = " ".join(read(replace(report(), systems={"x": system(0.99)}))[1].text)
+    assert "next to nothing" not in long
+    assert layer_memory("x", replace(system(), C=torch.zeros(1, 2)), 96).of_window(48, 12) == 0
+
+
 def test_memory_without_decay():
     turn = DenseSystem(
         torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.ones(2, 1), torch.ones(1, 2),
@@ -224,7 +253,7 @@ def test_system_without_output():
 def test_deep_models_show_some_layers():
     many = {f"layer {i}": system(0.5 + i / 30) for i in range(9)}
     page = reports.render(reports.ForecastReport(evaluation(), systems=many))
-    assert page.count("layer 8") == 3  # table, both pictures
+    assert page.count("layer 8") == 4  # sentence, table, both pictures
     assert page.count("layer 1<") == 1  # table only
 
 
@@ -248,27 +277,7 @@ def test_the_page_is_written_atomically(tmp_path, monkeypatch):
     assert "run of temperature" in path.read_text("utf-8")
 
 
-def test_durations():
-    assert [duration(s) for s in (1, 90, 3600, 5400, 86400, 172800, 604800, 1209600, 63113904)] == [
-        "1 s", "90 s", "1 h", "90 min", "1 day", "2 days", "7 days", "2 weeks", "2 years",
-    ]  # fmt: skip
-    assert steps(1, None) == "1 step"
-    assert steps(48, 3600.0) == "48 steps (2 days)"
-    assert marks(0.5, 200, 3600.0) == [(1, "1 h"), (6, "6 h"), (24, "1 day"), (168, "1 week")]
-    assert marks(1, 100, None) == []
-
-
 def test_environment_names_versions():
     found = reports.environment()
     assert found["PyTorch"] == torch.__version__
     assert list(found)[:2] == ["longstate", "Python"]
-
-
-def test_times_of_any_span_have_an_axis():
-    """Matplotlib warns where it finds no interval between its ticks, and a warning is an error."""
-    one, begin = one_example(), np.datetime64("2017-01-01")
-    steps = np.geomspace(1, 1e4, 30).astype(int)  # hours
-    for step in steps:
-        times = begin + np.arange(len(one.times)) * np.timedelta64(int(step), "h")
-        drawn = example(replace(one, times=tuple(str(t).replace("T", " ") for t in times)), None)
-        assert "<svg" in drawn

@@ -16,7 +16,7 @@ from longstate.reports import _memory_examine as memory_examine
 from longstate.reports import memory, reduction
 from longstate.reports._subject import open_subject
 from tests.reports.memory_samples import text_run
-from tests.reports.samples import report
+from tests.reports.samples import full, full_panel, report
 from tests.reports.test_reduction_report import text_report
 
 CHROMIUM = next(
@@ -75,7 +75,7 @@ def blue(picture: np.ndarray) -> int:
 
 
 def test_opens_without_errors_or_requests(tmp_path):
-    seen = visit(reports.render(report()), tmp_path)
+    seen = visit(reports.render(full()), tmp_path)
     assert seen.complaints == []
     assert seen.requests == []
     assert blue(seen.picture) > 500
@@ -103,14 +103,32 @@ def test_never_wider_than_the_screen(tmp_path, width):
     assert measured(reports.render(report("x" * 200)), tmp_path, width) <= width
 
 
-def measured(page: str, tmp_path: Path, width: int) -> int:
-    """The width that a page takes on a screen of `width`."""
+@pytest.mark.parametrize("made", [full(), full_panel()], ids=["series", "panel"])
+def test_no_table_of_a_forecast_is_wider_than_a_telephone(tmp_path, made):
+    """So that the column that decides is seen without scrolling."""
+    page = reports.render(made)
+    assert measured(page, tmp_path, 390) <= 390
+    assert measured(page, tmp_path, 390, TABLES) == 0
+    assert page.count('class="scroll"') >= 7
+
+
+def test_a_table_that_is_too_wide_is_noticed(tmp_path):
+    page = reports.render(report())
+    wide = page.replace("squared error</th>", "x" * 60 + "</th>", 1)
+    assert measured(wide, tmp_path, 390, TABLES) > 50
+
+
+TABLES = "Math.max(...[...d.querySelectorAll('.scroll')].map(x => x.scrollWidth - x.clientWidth))"
+
+
+def measured(page: str, tmp_path: Path, width: int, what: str = "d.scrollWidth") -> int:
+    """A number of a page on a screen of `width`: what it takes, or `what` in JavaScript."""
     # A frame has the width of a telephone; a browser's own window does not go below 500.
     (tmp_path / "report.html").write_text(page, "utf-8")
     outer = (
         f'<body><iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0">'
         "</iframe><script>onload = () => { const d = document.getElementById('f')"
-        ".contentDocument.documentElement; console.log('WIDTH ' + d.scrollWidth) }</script>"
+        f".contentDocument.documentElement; console.log('WIDTH ' + ({what})) }}</script>"
     )
     seen = visit(outer, tmp_path, 1300, "--allow-file-access-from-files")
     (said,) = [line for line in seen.complaints if "WIDTH" in line]
