@@ -6,7 +6,7 @@ import pytest
 
 from longstate import Forecaster
 from longstate.errors import InputError
-from longstate.models._choice import NETWORK
+from longstate.models._choice import PARTS
 from tests.train.helpers import QUICK, TINY, hourly
 
 pytestmark = pytest.mark.filterwarnings(
@@ -149,7 +149,7 @@ def test_a_network_without_a_weight_is_not_run(frame, monkeypatch):
     made = fit(frame)
     choice = made.model.choice
     choice.weight.zero_()
-    choice.weight[NETWORK - 1] = 1.0
+    choice.weight[PARTS.index("line")] = 1.0
     expected = made.predict(frame)
     monkeypatch.setattr(made.model, "scaled", lambda *_: pytest.fail("the network ran"))
     equal(made.predict(frame), expected)
