@@ -20,7 +20,7 @@ from longstate.errors import InputError
 from longstate.memory._recording import Data
 from longstate.models import ForecastModel, LanguageModel
 from longstate.models._series import SeriesModel
-from longstate.train import Forecaster, SeriesData, TextModel, read_csv
+from longstate.train import Forecaster, SeriesData, TextModel, read_table
 from longstate.train._forecast_frame import first_unseen
 from longstate.train._series_estimator import SeriesEstimator
 from longstate.train._series_files import read_as_trained
@@ -283,7 +283,7 @@ def _read_series(estimator: SeriesEstimator, data: Path) -> Reading:
 def _read_rows(forecaster: Forecaster, data: Path) -> Reading:
     if not data.is_file():
         raise _no_file(data)
-    frame = read_csv(data)
+    frame = read_table(data)
     run = partial(forecaster.predict, frame)
     return Reading(f"the last rows of {data}", None, run, frame=frame)
 
