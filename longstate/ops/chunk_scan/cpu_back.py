@@ -11,7 +11,7 @@ from longstate.ops._layout import Rows
 from longstate.ops._numba import inlined, kernel
 from longstate.ops._numba.math import exp
 from longstate.ops._numba.rows import load, store
-from longstate.ops.chunk_scan.cpu_kernels import Given, Tile, flushed, place, samples
+from longstate.ops.chunk_scan.cpu_kernels import Decays, Given, Tile, flushed, place, row_of, samples
 
 
 class Sums(NamedTuple):
@@ -22,11 +22,11 @@ class Sums(NamedTuple):
     diagonal: np.ndarray  # dy . x
     within: np.ndarray  # weights of the paths in a chunk that a decay is on
     starting: np.ndarray  # of the paths from the state before it
-    through: np.ndarray  # i: of those from that state to the one after it
+    ended: np.ndarray  # gradients of the weight through the state after it
+    through: np.ndarray  # i: of the paths from one of these states to the other
 
 
 class Gradients(NamedTuple):
-    x: Rows  # b, t, h p
     log_a: np.ndarray  # b, t, h
     weight: np.ndarray
     own: np.ndarray
@@ -174,27 +174,40 @@ def _join_row(
 
 @kernel
 def join_back(
-    start: int, stop: int, given: Given, tile: Tile, to_end: np.ndarray, x: np.ndarray,
-    inside: np.ndarray, ending: np.ndarray, sums: Sums, grads: Gradients,
+    start: int, stop: int, given: Given, tile: Tile, decays: Decays, x: np.ndarray,
+    inside: np.ndarray, ending: np.ndarray, ended: np.ndarray, dx: Rows,
 ) -> None:  # fmt: skip
-    """Gradients of a block, from dM^T dy (i, k, p) and B dH^T (q, k, m p)."""
-    p, zero = given.p, given.D.dtype.type(0)
+    """dx = inside (i, k, p) + in_state * ending (q, k, m p), and fills `ended`."""
+    p = given.p
+    m = given.log_a.shape[2] // given.groups
+    for j in range(start, stop):
+        at = row_of(given, tile, j)
+        if not at.inside:
+            continue
+        o, l = at.b * dx.batch + at.t * dx.time, at.l
+        for h in range(given.log_a.shape[2]):
+            i, first = at.i + h, h % m * p
+            ended[i, l] = decays.to_end[i, l] * _join_row(
+                inside[i, l], ending[at.q + h // m, l, first : first + p],
+                decays.in_state[i, l], x[i, l], dx.data[o + h * p : o + h * p + p],
+            )  # fmt: skip
+
+
+@kernel
+def of_heads(
+    start: int, stop: int, given: Given, tile: Tile, sums: Sums, grads: Gradients
+) -> None:
+    """Gradients of log_a, weight and own, from the sums of a block."""
     for i in range(start, stop):
         at = place(given, tile, i)
-        # log_a at r weighs every path that enters before r and leaves at r or later
-        entered, leaving = zero, zero
+        # log_a at l weighs every path that enters before l and leaves at l or later
+        leaving, entered = sums.through[i], given.D.dtype.type(0)
         for l in range(at.size - 1, -1, -1):
             leaving += sums.starting[i, l]
-            grads.log_a[at.b, at.first + l, at.h] = leaving + sums.within[i, l] + sums.through[i]
+            grads.log_a[at.b, at.first + l, at.h] = leaving + sums.within[i, l]
         for l in range(at.size):
             t = at.first + l
-            o = at.b * grads.x.batch + t * grads.x.time + at.h * p
-            weight, end = given.weight[at.b, t, at.h], to_end[i, l]
-            ended = end * _join_row(
-                inside[i, l], ending[at.q, l, at.column : at.column + p], end * weight, x[i, l],
-                grads.x.data[o : o + p],
-            )  # fmt: skip
-            grads.weight[at.b, t, at.h] = sums.weight[i, l] + ended
-            grads.own[at.b, t, at.h] = sums.own[i, l]
             grads.log_a[at.b, t, at.h] += entered
-            entered += ended * weight
+            entered += sums.ended[i, l] * given.weight[at.b, t, at.h]
+            grads.weight[at.b, t, at.h] = sums.weight[i, l] + sums.ended[i, l]
+            grads.own[at.b, t, at.h] = sums.own[i, l]

@@ -9,7 +9,7 @@ smallest normal number becomes 0, because processors compute slowly with smaller
 A block is a head of a chunk of a sequence, counted in this order: row of the tile, chunk, head.
 
 Axes: b batch, t time, h heads, p channels per head, n state, g groups, m heads per group, k time
-within a chunk, l and s two of its samples, i blocks, q groups of a chunk of a sequence.
+within a chunk, l and s two of its samples, i blocks, q groups of a chunk of a sequence, j samples of a tile.
 """
 
 from typing import NamedTuple
@@ -25,9 +25,8 @@ _TINY = 2.0**-126
 
 
 class Given(NamedTuple):
-    """Inputs; those with one number per head in the type of states."""
+    """Inputs with one number per head, in the type of states."""
 
-    x: Rows  # b, t, h p
     log_a: np.ndarray  # b, t, h
     weight: np.ndarray
     own: np.ndarray
@@ -53,26 +52,15 @@ class Place(NamedTuple):
     first: int  # sample
     size: int  # samples, at most k
     q: int
-    column: int  # of its first channel, in its group
 
 
-class Spread(NamedTuple):
-    """Operands of products, and decays."""
+class Decays(NamedTuple):
+    """Of the blocks of a tile."""
 
-    M: np.ndarray  # i, k, k
-    x: np.ndarray  # i, k, p
-    weighed: np.ndarray  # q, k, m p: to_end * weight * x
     from_start: np.ndarray  # i, k
-    total: np.ndarray  # i
-
-
-class Back(NamedTuple):
-    """Further operands for the backward."""
-
-    grad_y: Rows  # b, t, h p
-    dy: np.ndarray  # i, k, p
-    weighed: np.ndarray  # q, k, m p: from_start * dy
     to_end: np.ndarray  # i, k
+    in_state: np.ndarray  # i, k: to_end * weight
+    total: np.ndarray  # i
 
 
 @kernel
@@ -82,9 +70,27 @@ def place(given: Given, tile: Tile, i: int) -> Place:
     b = i // heads // tile.chunks
     first = (tile.chunk + chunk) * given.k
     size = min(given.k, given.log_a.shape[1] - first)
-    per_group = heads // given.groups
-    q = (b * tile.chunks + chunk) * given.groups + h // per_group
-    return Place(tile.row + b, h, first, size, q, h % per_group * given.p)
+    q = (b * tile.chunks + chunk) * given.groups + h * given.groups // heads
+    return Place(tile.row + b, h, first, size, q)
+
+
+class Row(NamedTuple):
+    """A sample of every head, in a tile."""
+
+    b: int
+    t: int
+    l: int
+    inside: bool  # before the end of the sequence
+    i: int  # block of the first head
+    q: int  # of the first group
+
+
+@kernel
+def row_of(given: Given, tile: Tile, j: int) -> Row:
+    l, c = j % given.k, j // given.k
+    t = (tile.chunk + c % tile.chunks) * given.k + l
+    steps, heads = given.log_a.shape[1:]
+    return Row(tile.row + c // tile.chunks, t, l, t < steps, c * heads, c * given.groups)
 
 
 @inlined
@@ -135,62 +141,58 @@ def mixing(
         L[l] = one
 
 
-@inlined
-def copy(x: np.ndarray, into: np.ndarray) -> None:
-    for j in range(into.shape[0]):
-        store(into, j, load(x, j))
-
-
-@inlined
-def scaled(x: np.ndarray, scale: float, into: np.ndarray) -> None:
-    for j in range(into.shape[0]):
-        store(into, j, load(x, j) * scale)
-
-
-@inlined
-def zeros(into: np.ndarray) -> None:
-    for j in range(into.shape[0]):
-        into[j] = 0
-
-
 @kernel
-def spread(
-    start: int, stop: int, given: Given, tile: Tile, CB: np.ndarray, out: Spread,
-    back: Back | None,
-) -> None:  # fmt: skip
-    """Fills `out` from C B^T (q, k, k), and `back`."""
-    x, p, k = given.x, given.p, given.k
-    space = np.empty((5, k), given.D.dtype)
-    a, weight, own, to_end, L = space[0], space[1], space[2], space[3], space[4]
+def mix(
+    start: int, stop: int, given: Given, tile: Tile, CB: np.ndarray, M: np.ndarray, out: Decays
+) -> None:
+    """Fills M (i, k, k) from C B^T (q, k, k), and `out`."""
+    k = given.k
+    space = np.empty((4, k), given.D.dtype)
+    a, weight, own, L = space[0], space[1], space[2], space[3]
     for i in range(start, stop):
         at = place(given, tile, i)
         samples(given.log_a, at, a)
         samples(given.weight, at, weight)
         samples(given.own, at, own)
-        decays(a, out.from_start[i], to_end)
+        decays(a, out.from_start[i], out.to_end[i])
         out.total[i] = out.from_start[i, k - 1]
-        mixing(a, weight, own, given.D[at.h], CB[at.q], L, out.M[i])
         for l in range(k):
-            into = out.weighed[at.q, l, at.column : at.column + p]
-            if l < at.size:
-                o = at.b * x.batch + (at.first + l) * x.time + at.h * p
-                copy(x.data[o : o + p], out.x[i, l])
-                scaled(x.data[o : o + p], to_end[l] * weight[l], into)
+            out.in_state[i, l] = out.to_end[i, l] * weight[l]
+        mixing(a, weight, own, given.D[at.h], CB[at.q], L, M[i])
+
+
+@inlined
+def _weigh(x: np.ndarray, scale: float, plain: np.ndarray, weighed: np.ndarray) -> None:
+    for j in range(plain.shape[0]):
+        v = load(x, j)
+        store(plain, j, v)
+        store(weighed, j, v * scale)
+
+
+@inlined
+def _clear(plain: np.ndarray, weighed: np.ndarray) -> None:
+    for j in range(plain.shape[0]):
+        plain[j], weighed[j] = 0, 0
+
+
+@kernel
+def weigh(
+    start: int, stop: int, given: Given, tile: Tile, x: Rows, scale: np.ndarray,
+    plain: np.ndarray, weighed: np.ndarray,
+) -> None:  # fmt: skip
+    """Copies x (b, t, h p) head by head (i, k, p), and scale (i, k) * x by groups (q, k, m p)."""
+    p = given.p
+    m = given.log_a.shape[2] // given.groups
+    for j in range(start, stop):
+        at = row_of(given, tile, j)
+        o = at.b * x.batch + at.t * x.time
+        for h in range(given.log_a.shape[2]):
+            i, first = at.i + h, h % m * p
+            into = weighed[at.q + h // m, at.l, first : first + p]
+            if at.inside:
+                _weigh(x.data[o + h * p : o + h * p + p], scale[i, at.l], plain[i, at.l], into)
             else:
-                zeros(out.x[i, l])
-                zeros(into)
-        if back is not None:
-            dy = back.grad_y
-            for l in range(k):
-                back.to_end[i, l] = to_end[l]
-                into = back.weighed[at.q, l, at.column : at.column + p]
-                if l < at.size:
-                    o = at.b * dy.batch + (at.first + l) * dy.time + at.h * p
-                    copy(dy.data[o : o + p], back.dy[i, l])
-                    scaled(dy.data[o : o + p], out.from_start[i, l], into)
-                else:
-                    zeros(back.dy[i, l])
-                    zeros(into)
+                _clear(plain[i, at.l], into)
 
 
 @inlined
@@ -227,11 +229,15 @@ def join(
 ) -> None:  # fmt: skip
     """y = from_start * seen (q, k, m p) + inside (i, k, p)."""
     p = given.p
-    for i in range(start, stop):
-        at = place(given, tile, i)
-        for l in range(at.size):
-            o = at.b * y.batch + (at.first + l) * y.time + at.h * p
+    m = given.log_a.shape[2] // given.groups
+    for j in range(start, stop):
+        at = row_of(given, tile, j)
+        if not at.inside:
+            continue
+        o = at.b * y.batch + at.t * y.time
+        for h in range(given.log_a.shape[2]):
+            i, first = at.i + h, h % m * p
             _sum(
-                seen[at.q, l, at.column : at.column + p], from_start[i, l], inside[i, l],
-                y.data[o : o + p],
+                seen[at.q + h // m, at.l, first : first + p], from_start[i, at.l],
+                inside[i, at.l], y.data[o + h * p : o + h * p + p],
             )  # fmt: skip
