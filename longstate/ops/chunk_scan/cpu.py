@@ -13,6 +13,7 @@ within a chunk, i blocks: a head of a chunk of a sequence, q a group of one.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,61 +21,80 @@ from torch.nn import functional as F
 from longstate.ops._layout import Rows, array, on_large_pages, rows
 from longstate.ops._numba import parallel_for
 from longstate.ops.chunk_scan import cpu_back, cpu_kernels
-from longstate.ops.chunk_scan.cpu_back import Gradients, Sums
-from longstate.ops.chunk_scan.cpu_kernels import Decays, Given, Tile
+from longstate.ops.chunk_scan.cpu_back import Sums
+from longstate.ops.chunk_scan.cpu_kernels import Decays, Heads, Sizes
 from longstate.ops.chunk_scan.narrow import of_products
 from longstate.ops.chunk_scan.spoiled import without_spoiled
 
 _TILE = 2**19  # bytes of the matrices (k, k) of a tile
 
 
+class _Tile(NamedTuple):
+    """Some chunks of some sequences: several sequences only with all of their chunks."""
+
+    row: int
+    rows: int
+    chunk: int
+    chunks: int
+
+    def of(self, v: Tensor) -> Tensor:
+        """The part of v (b, chunks, ...), which is contiguous: (r c, ...)."""
+        rows = slice(self.row, self.row + self.rows)
+        return v[rows, self.chunk : self.chunk + self.chunks].flatten(0, 1)
+
+
 class _Plan(NamedTuple):
-    given: Given
+    sizes: Sizes
+    a: Tensor  # b, chunks, h, k
+    weight: Tensor
+    own: Tensor
+    D: Tensor  # h
     B: Tensor  # b, chunks, g, k, n
     C: Tensor
-    rows: int  # sequences of a tile
-    size: int  # chunks of a tile
 
-    def tiles(self) -> Iterator[Tile]:
+    def tiles(self) -> Iterator[_Tile]:
         """Time runs forward for each sequence."""
-        b, chunks = self.B.shape[:2]
-        for row in range(0, b, self.rows):
-            for chunk in range(0, chunks, self.size):
-                yield Tile(row, chunk, min(self.size, chunks - chunk))
+        b, chunks, h, k = self.a.shape
+        most = max(1, _TILE // (h * k * k * self.B.itemsize))
+        rows, size = max(1, most // chunks), min(most, chunks)
+        for row in range(0, b, rows):
+            for chunk in range(0, chunks, size):
+                yield _Tile(row, min(rows, b - row), chunk, min(size, chunks - chunk))
 
-    def of(self, tile: Tile, v: Tensor) -> Tensor:
-        """The part (r, c, ...) of v (b, chunks, ...)."""
-        return v[tile.row : tile.row + self.rows, tile.chunk : tile.chunk + tile.chunks]
+    def first(self, tile: _Tile) -> int:
+        """The tile's first sample."""
+        return tile.row * self.sizes.padded + tile.chunk * self.sizes.k
 
-    def pair(self, tile: Tile) -> tuple[Tensor, Tensor]:
-        """B and C of a tile, (q, k, n)."""
-        B, C = (self.of(tile, v).flatten(0, 2) for v in (self.B, self.C))
-        return B, C
+    def heads(self, tile: _Tile) -> Heads:
+        parts = (tile.of(v).flatten(0, 1) for v in (self.a, self.weight, self.own))
+        return Heads(*(array(v) for v in parts), array(self.D))
 
-    def blocks(self, tile: Tile) -> int:
-        b, heads = len(self.B), self.given.log_a.shape[2]
-        return min(self.rows, b - tile.row) * tile.chunks * heads
+    def pair(self, tile: _Tile) -> tuple[Tensor, Tensor]:
+        """B and C (q, k, n)."""
+        return tile.of(self.B).flatten(0, 1), tile.of(self.C).flatten(0, 1)
 
 
 def _plan(
     x: Tensor, log_a: Tensor, weight: Tensor, own: Tensor, B: Tensor, C: Tensor, D: Tensor, k: int,
     wide: torch.dtype,
 ) -> _Plan:  # fmt: skip
-    (b, t, h, p), g = x.shape, B.shape[2]
-    kind, chunks = of_products(x, B, C, wide), -(-t // k)
-    heads = (array(v, wide) for v in (log_a, weight, own, D))
-    size = max(1, _TILE // (h * k * k * kind.itemsize))
-    return _Plan(
-        Given(*heads, g, p, k), _cut(B.to(kind), chunks, k),
-        _cut(C.to(kind), chunks, k), max(1, size // chunks), min(size, chunks),
-    )  # fmt: skip
+    (_, t, h, p), g = x.shape, B.shape[2]
+    kind, padded = of_products(x, B, C, wide), -(-t // k) * k
+    log_a, weight, own = (_cut(v.to(wide), k) for v in (log_a, weight, own))
+    B, C = (_cut(v.to(kind), k) for v in (B, C))
+    return _Plan(Sizes(t, padded, k, h, g, p), log_a.exp(), weight, own, D.to(wide), B, C)
 
 
-def _cut(v: Tensor, chunks: int, k: int) -> Tensor:
-    """(b, t, g, n) as (b, chunks, g, k, n), with zeros after the last sample."""
-    spare = chunks * k - v.shape[1]
-    v = F.pad(v, (0, 0, 0, 0, 0, spare)) if spare else v
-    return v.unflatten(1, (chunks, k)).transpose(2, 3).contiguous()
+def _cut(v: Tensor, k: int) -> Tensor:
+    """(b, t, h or g, ...) as (b, chunks, h or g, k, ...), with zeros after the last sample."""
+    spare = -v.shape[1] % k
+    v = F.pad(v, (0,) * (2 * v.dim() - 3) + (spare,)) if spare else v
+    return v.unflatten(1, (-1, k)).transpose(2, 3).contiguous()
+
+
+def _joined(v: Tensor, t: int) -> Tensor:
+    """(b, chunks, h or g, k, ...) as (b, t, h or g, ...)."""
+    return v.transpose(2, 3).flatten(1, 2)[:, :t]
 
 
 class _Space(NamedTuple):
@@ -85,31 +105,40 @@ class _Space(NamedTuple):
     weighed: Tensor  # q, k, m p: in_state * x
     decays: Decays
 
-    def first(self, blocks: int, groups: int) -> "_Space":
+    def part(self, blocks: int, groups: int) -> "_Space":
         return _Space(self.M[:blocks], self.x[:blocks], self.weighed[:groups], self.decays)
 
 
-def _space(plan: _Plan, wide: torch.dtype) -> _Space:
-    g, p, k = plan.given.groups, plan.given.p, plan.given.k
-    blocks = max(plan.blocks(tile) for tile in plan.tiles())
-    groups = blocks * g // plan.given.log_a.shape[2]
-    new, decays = plan.B.new_empty, torch.empty(3, blocks, k, dtype=wide)
+def _space(plan: _Plan) -> _Space:
+    _, _, k, h, g, p = plan.sizes
+    chunks = max(tile.rows * tile.chunks for tile in plan.tiles())
+    new, decays = plan.B.new_zeros, plan.a.new_empty(3, chunks * h, k)
     return _Space(
-        new(blocks, k, k), new(blocks, k, p), new(groups, k, blocks // groups * p),
-        Decays(*(array(v) for v in decays), array(torch.empty(blocks, dtype=wide))),
+        new(chunks * h, k, k), new(chunks * h, k, p), new(chunks * g, k, h // g * p),
+        Decays(*(array(v) for v in decays), array(plan.a.new_empty(chunks * h))),
     )  # fmt: skip
 
 
-def _spread(plan: _Plan, tile: Tile, x: Rows, space: _Space, CB: Tensor) -> None:
+def _weigh(
+    plan: _Plan, tile: _Tile, x: Rows, scale: np.ndarray, plain: Tensor, weighed: Tensor
+) -> None:
+    """Fills the operands that x (b, t, h p) is in."""
+    sizes, samples = plan.sizes, tile.rows * tile.chunks * plan.sizes.k
+    if plan.first(tile) % sizes.padded + tile.chunks * sizes.k > sizes.steps:
+        plain.zero_(), weighed.zero_()
+    parallel_for(
+        cpu_kernels.weigh, samples, plain.numel(), sizes, plan.first(tile), x, scale.reshape(-1),
+        array(plain.view(-1)), array(weighed.view(-1)),
+    )  # fmt: skip
+
+
+def _spread(plan: _Plan, tile: _Tile, x: Rows, space: _Space, CB: Tensor) -> None:
     """Fills `space`."""
-    given, decays, (blocks, k, p) = plan.given, space.decays, space.x.shape
     parallel_for(
-        cpu_kernels.mix, blocks, blocks * k * k, given, tile, array(CB), array(space.M), decays
-    )
-    parallel_for(
-        cpu_kernels.weigh, blocks // len(plan.given.D) * k, blocks * k * p, given, tile, x,
-        decays.in_state, array(space.x), array(space.weighed),
+        cpu_kernels.mix, len(space.M), space.M.numel(), plan.heads(tile), array(CB),
+        array(space.M), space.decays,
     )  # fmt: skip
+    _weigh(plan, tile, x, space.decays.in_state, space.x, space.weighed)
 
 
 def forward(
@@ -127,43 +156,42 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     (b, _, h, p), n = x.shape, B.shape[3]
     plan = _plan(x, log_a, weight, own, B, C, D, k, h0.dtype)
-    given, whole = plan.given, _space(plan, h0.dtype)
+    whole = _space(plan)
     y = on_large_pages(torch.empty(x.shape, dtype=x.dtype))
     last = h0.clone(memory_format=torch.contiguous_format)
-    states = on_large_pages(plan.B.new_empty(b, plan.B.shape[1] if keep else 0, h, p, n))
-    xs, ys, running = rows(x.flatten(2)), rows(y.flatten(2)), array(last.view(b * h, p * n))
+    states = on_large_pages(plan.B.new_empty(b, plan.a.shape[1] if keep else 0, h, p, n))
+    xs, ys = rows(x.flatten(2)), rows(y.flatten(2))
     for tile in plan.tiles():
-        blocks, (B, C) = plan.blocks(tile), plan.pair(tile)
-        space = whole.first(blocks, len(B))
+        blocks, (B, C) = tile.rows * tile.chunks * h, plan.pair(tile)
+        space = whole.part(blocks, len(B))
         _spread(plan, tile, xs, space, torch.bmm(C, B.mT))
         added = torch.bmm(space.weighed.mT, B)
-        before = plan.of(tile, states) if keep else torch.empty_like(added)
+        before = tile.of(states) if keep else torch.empty_like(added)
+        running = last[tile.row : tile.row + tile.rows]
         parallel_for(
-            cpu_kernels.carry, blocks // tile.chunks, blocks * p * n, h, tile, space.decays.total,
-            array(added.view(blocks, -1)), running, array(before.view(blocks, -1)),
+            cpu_kernels.carry, tile.rows * h, added.numel(), tile.chunks, h, space.decays.total,
+            array(added.view(blocks, -1)), array(running.view(-1, p * n)),
+            array(before.view(blocks, -1)),
         )  # fmt: skip
         seen = torch.bmm(C, before.view(len(B), -1, n).mT)
+        inside = torch.bmm(space.M, space.x)
         parallel_for(
-            cpu_kernels.join, blocks // h * k, blocks * k * p, given, tile,
-            space.decays.from_start, array(seen), array(torch.bmm(space.M, space.x)), ys,
+            cpu_kernels.join, blocks // h * k, inside.numel(), plan.sizes, plan.first(tile),
+            space.decays.from_start.reshape(-1), array(seen.view(-1)), array(inside.view(-1)), ys,
         )  # fmt: skip
     return y, last, states if keep else h0.new_empty(0)
 
 
 class _Back(NamedTuple):
-    """Further space for the backward of a tile."""
+    """Further space for the backward."""
 
-    dy: Tensor  # i, k, p
-    weighed: Tensor  # q, k, m p: from_start * dy
-    diagonal: Tensor  # i, k: dy . x
-    sums: Sums
+    dy: Tensor  # i, k, p, of a tile
+    weighed: Tensor  # q, k, m p, of a tile: from_start * dy
+    sums: Tensor  # kinds of `Sums`, b, chunks, h, k
+    through: Tensor  # b, chunks, h: weights of the paths from one state to the next
 
-
-def _back(space: _Space, wide: torch.dtype) -> _Back:
-    blocks, k, _ = space.x.shape
-    sums = torch.empty(6, blocks, k, dtype=wide)
-    arrays = (array(v) for v in (*sums, torch.empty(blocks, dtype=wide)))
-    return _Back(torch.empty_like(space.x), torch.empty_like(space.weighed), sums[2], Sums(*arrays))
+    def of(self, tile: _Tile) -> Sums:
+        return Sums(*(array(tile.of(v).flatten(0, 1)) for v in self.sums))
 
 
 def backward(
@@ -171,65 +199,68 @@ def backward(
     states: Tensor, grad_y: Tensor, grad_last: Tensor, k: int,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of x, log_a, weight, own, B, C, D, h0."""
-    wide, (b, t, h, _) = grad_last.dtype, x.shape
-    plan = _plan(x, log_a, weight, own, B, C, D, k, wide)
-    space = _space(plan, wide)
-    back = _back(space, wide)
+    t = x.shape[1]
+    plan = _plan(x, log_a, weight, own, B, C, D, k, grad_last.dtype)
+    space = _space(plan)
+    back = _Back(
+        torch.zeros_like(space.x), torch.zeros_like(space.weighed),
+        plan.a.new_zeros(len(Sums._fields), *plan.a.shape), plan.a.new_empty(plan.a.shape[:3]),
+    )  # fmt: skip
     xs, dys = rows(x.flatten(2)), rows(grad_y.to(x.dtype).flatten(2))
     dx = on_large_pages(torch.empty(x.shape, dtype=x.dtype))
-    heads = [torch.empty(b, t, h, dtype=wide) for _ in range(3)]
-    grads, dxs = Gradients(*(array(v) for v in heads)), rows(dx.flatten(2))
-    dB, dC, dD = torch.empty_like(plan.B), torch.empty_like(plan.C), torch.zeros(h, dtype=wide)
-    dh0 = grad_last.clone(memory_format=torch.contiguous_format)
+    dB, dC, dxs = torch.empty_like(plan.B), torch.empty_like(plan.C), rows(dx.flatten(2))
+    dh = grad_last.clone(memory_format=torch.contiguous_format)
     for tile in reversed(list(plan.tiles())):
-        _backward_tile(plan, tile, xs, dys, space, back, states, dh0, dxs, grads, dB, dC)
-        dD += back.diagonal[: plan.blocks(tile)].view(-1, h, k).sum((0, 2))
-    dB, dC = (v.transpose(2, 3).flatten(1, 2)[:, :t] for v in (dB, dC))
-    found, like = (*heads, dB, dC, dD), (log_a, weight, own, B, C, D)
-    return dx, *(v.to(x.dtype) for v, x in zip(found, like, strict=True)), dh0
+        _backward_tile(plan, tile, xs, dys, space, back, states, dh, dxs, dB, dC)
+    of_weight, of_own, diagonal, within, starting, ended = back.sums
+    # log_a at l weighs every path that enters before l and leaves at l or later
+    before = F.pad((ended * plan.weight)[..., :-1], (1, 0)).cumsum(-1)
+    after = starting.flip(-1).cumsum(-1).flip(-1)
+    of_log_a = within + before + after + back.through[..., None]
+    heads = (of_log_a, of_weight + ended, of_own, dB, dC)
+    found = (*(_joined(v, t) for v in heads), diagonal.sum((0, 1, 3)))
+    like = (log_a, weight, own, B, C, D)
+    return dx, *(v.to(x.dtype) for v, x in zip(found, like, strict=True)), dh
 
 
 def _backward_tile(
-    plan: _Plan, tile: Tile, xs: Rows, dys: Rows, space: _Space, back: _Back, states: Tensor,
-    dh: Tensor, dx: Rows, grads: Gradients, dB: Tensor, dC: Tensor,
+    plan: _Plan, tile: _Tile, xs: Rows, dys: Rows, whole: _Space, back: _Back, states: Tensor,
+    dh: Tensor, dx: Rows, dB: Tensor, dC: Tensor,
 ) -> None:  # fmt: skip
-    given, blocks, (B, C) = plan.given, plan.blocks(tile), plan.pair(tile)
-    q, k, n = B.shape
-    h, p = len(given.D), given.p
-    space, decays, sums = space.first(blocks, q), space.decays, back.sums
-    dy, dy_weighed = back.dy[:blocks], back.weighed[:q]
+    _, _, k, h, g, p = plan.sizes
+    chunks, n, (B, C) = tile.rows * tile.chunks, plan.B.shape[-1], plan.pair(tile)
+    blocks, space, sums = chunks * h, whole.part(chunks * h, chunks * g), back.of(tile)
+    dy, dy_weighed, decays = back.dy[:blocks], back.weighed[: chunks * g], space.decays
     CB = torch.bmm(C, B.mT)
     _spread(plan, tile, xs, space, CB)
-    parallel_for(
-        cpu_kernels.weigh, blocks // h * k, blocks * k * p, given, tile, dys, decays.from_start,
-        array(dy), array(dy_weighed),
-    )  # fmt: skip
+    _weigh(plan, tile, dys, decays.from_start, dy, dy_weighed)
 
     # h' = total * h + (in_state * x)^T B
-    added, before = torch.bmm(dy_weighed.mT, C), plan.of(tile, states)
-    after = torch.empty_like(added)
+    added, before = torch.bmm(dy_weighed.mT, C), tile.of(states)
+    after, running = torch.empty_like(added), dh[tile.row : tile.row + tile.rows]
     parallel_for(
-        cpu_back.carry_back, blocks // tile.chunks, blocks * p * n, h, tile, decays.total,
-        array(added.view(blocks, -1)), array(dh.view(-1, p * n)), array(before.view(blocks, -1)),
-        array(after.view(blocks, -1)), sums.through,
+        cpu_back.carry_back, tile.rows * h, added.numel(), tile.chunks, h, decays.total,
+        array(added.view(blocks, -1)), array(running.view(-1, p * n)),
+        array(before.view(blocks, -1)), array(after.view(blocks, -1)),
+        array(tile.of(back.through).flatten()),
     )  # fmt: skip
 
     # y = M x + from_start * (C h)
     dM, dC_heads = torch.bmm(dy, space.x.mT), torch.bmm(dy, before.view(blocks, p, n))
     parallel_for(
-        cpu_back.pairs, blocks, blocks * k * k, given, tile, array(CB), array(dM), sums
+        cpu_back.pairs, blocks, dM.numel(), plan.heads(tile), array(CB), array(dM), sums
     )
     dC_tile, dCB = torch.empty_like(C), torch.empty_like(CB)
     parallel_for(
-        cpu_back.gather, q * k, blocks * k * (k + n), decays.from_start, array(C),
+        cpu_back.gather, chunks * g * k, dC_heads.numel(), decays.from_start, array(C),
         array(dC_heads), array(dM), array(dC_tile), array(dCB), sums.starting,
     )  # fmt: skip
+    inside, ending = torch.bmm(space.M.mT, dy), torch.bmm(B, after.mT)
     parallel_for(
-        cpu_back.join_back, blocks // h * k, blocks * k * p, given, tile, decays, array(space.x),
-        array(torch.bmm(space.M.mT, dy)), array(torch.bmm(B, after.mT)), sums.ended, dx,
+        cpu_back.join_back, chunks * k, inside.numel(), plan.sizes, plan.first(tile), decays,
+        array(space.x.view(-1)), array(inside.view(-1)), array(ending.view(-1)),
+        sums.ended, dx,
     )  # fmt: skip
-    parallel_for(cpu_back.of_heads, blocks, blocks * k, given, tile, sums, grads)
     dB_tile = torch.baddbmm(torch.bmm(space.weighed, after), dCB.mT, C)
-    for whole, part in ((dB, dB_tile), (dC, torch.baddbmm(dC_tile, dCB, B))):
-        into = plan.of(tile, whole)
-        into.copy_(part.view(into.shape))
+    for all_of, part in ((dB, dB_tile), (dC, torch.baddbmm(dC_tile, dCB, B))):
+        tile.of(all_of).copy_(part.view(chunks, g, k, n))

@@ -9,13 +9,20 @@ import numpy as np
 
 from longstate.ops._layout import Rows
 from longstate.ops._numba import inlined, kernel
-from longstate.ops._numba.math import exp
 from longstate.ops._numba.rows import load, store
-from longstate.ops.chunk_scan.cpu_kernels import Decays, Given, Tile, flushed, place, row_of, samples
+from longstate.ops.chunk_scan.cpu_kernels import (
+    Decays,
+    Heads,
+    Sizes,
+    by_group,
+    by_head,
+    flushed,
+    row_of,
+)
 
 
 class Sums(NamedTuple):
-    """Of each block and sample (i, k), and of each block (i)."""
+    """Of each block and sample (i, k)."""
 
     weight: np.ndarray  # gradients through M
     own: np.ndarray
@@ -23,13 +30,6 @@ class Sums(NamedTuple):
     within: np.ndarray  # weights of the paths in a chunk that a decay is on
     starting: np.ndarray  # of the paths from the state before it
     ended: np.ndarray  # gradients of the weight through the state after it
-    through: np.ndarray  # i: of the paths from one of these states to the other
-
-
-class Gradients(NamedTuple):
-    log_a: np.ndarray  # b, t, h
-    weight: np.ndarray
-    own: np.ndarray
 
 
 @inlined
@@ -46,17 +46,15 @@ def _retreat(
 
 @kernel
 def carry_back(
-    start: int, stop: int, heads: int, tile: Tile, total: np.ndarray, added: np.ndarray,
+    start: int, stop: int, chunks: int, heads: int, total: np.ndarray, added: np.ndarray,
     grad: np.ndarray, before: np.ndarray, after: np.ndarray, through: np.ndarray,
 ) -> None:  # fmt: skip
-    """Gradient of the state (b h, p n), in place; fills those after each chunk (i, p n)."""
+    """Gradient of the state (r h, p n), in place; fills those after each chunk (i, p n), and the
+    weights of the paths from one of the states to the next (i)."""
     for block in range(start, stop):
-        r, h = block // heads, block % heads
-        for c in range(tile.chunks - 1, -1, -1):
-            i = (r * tile.chunks + c) * heads + h
-            through[i] = _retreat(
-                grad[tile.row * heads + block], total[i], added[i], before[i], after[i]
-            )
+        for c in range(chunks - 1, -1, -1):
+            i = (block // heads * chunks + c) * heads + block % heads
+            through[i] = _retreat(grad[block], total[i], added[i], before[i], after[i])
 
 
 @inlined
@@ -87,33 +85,38 @@ def _within(paths: np.ndarray, ahead: np.ndarray, out: np.ndarray) -> None:
         out[l] = total
 
 
+@inlined
+def _pairs(
+    a: np.ndarray, weight: np.ndarray, own: np.ndarray, CB: np.ndarray, dM: np.ndarray,
+    L: np.ndarray, paths: np.ndarray, d_weight: np.ndarray, d_own: np.ndarray,
+    diagonal: np.ndarray,
+) -> None:  # fmt: skip
+    zero, one = a.dtype.type(0), a.dtype.type(1)
+    k = a.shape[0]
+    for s in range(k):
+        L[s], d_weight[s] = zero, zero
+    for l in range(k):
+        for s in range(k):
+            L[s] = flushed(L[s] * a[l], zero)
+        direct = load(dM[l], l)
+        _row(weight, L, CB[l], dM[l], d_weight, paths[l])
+        store(dM[l], l, direct * own[l])
+        d_own[l], diagonal[l] = direct * load(CB[l], l), direct
+        L[l] = one
+
+
 @kernel
 def pairs(
-    start: int, stop: int, given: Given, tile: Tile, CB: np.ndarray, dM: np.ndarray, sums: Sums
+    start: int, stop: int, heads: Heads, CB: np.ndarray, dM: np.ndarray, sums: Sums
 ) -> None:
     """Through M = (L * CB) weight + diag(own * CB + D): dM (i, k, k) becomes the gradient of CB."""
-    k = given.k
-    space, paths = np.empty((4, k), given.D.dtype), np.empty((k, k), given.D.dtype)
-    a, weight, own, L = space[0], space[1], space[2], space[3]
-    zero, one = a.dtype.type(0), a.dtype.type(1)
+    k, m = CB.shape[1], len(dM) // len(CB)
+    L, paths = np.empty(k, heads.a.dtype), np.empty((k, k), heads.a.dtype)
     for i in range(start, stop):
-        at = place(given, tile, i)
-        samples(given.log_a, at, a)
-        samples(given.weight, at, weight)
-        samples(given.own, at, own)
-        d_weight = sums.weight[i]
-        for l in range(k):
-            a[l] = exp(a[l])
-            L[l] = zero
-            d_weight[l] = zero
-        for l in range(k):
-            for s in range(k):
-                L[s] = flushed(L[s] * a[l], zero)
-            direct, pair = load(dM[i, l], l), load(CB[at.q, l], l)
-            _row(weight, L, CB[at.q, l], dM[i, l], d_weight, paths[l])
-            store(dM[i, l], l, direct * own[l])
-            sums.own[i, l], sums.diagonal[i, l] = direct * pair, direct
-            L[l] = one
+        _pairs(
+            heads.a[i], heads.weight[i], heads.own[i], CB[i // m], dM[i], L, paths,
+            sums.weight[i], sums.own[i], sums.diagonal[i],
+        )  # fmt: skip
         _within(paths, L, sums.within[i])
 
 
@@ -174,40 +177,19 @@ def _join_row(
 
 @kernel
 def join_back(
-    start: int, stop: int, given: Given, tile: Tile, decays: Decays, x: np.ndarray,
+    start: int, stop: int, sizes: Sizes, first: int, decays: Decays, x: np.ndarray,
     inside: np.ndarray, ending: np.ndarray, ended: np.ndarray, dx: Rows,
 ) -> None:  # fmt: skip
     """dx = inside (i, k, p) + in_state * ending (q, k, m p), and fills `ended`."""
-    p = given.p
-    m = given.log_a.shape[2] // given.groups
+    p = sizes.p
     for j in range(start, stop):
-        at = row_of(given, tile, j)
-        if not at.inside:
+        at = row_of(sizes, j, first)
+        if at.t >= sizes.steps:
             continue
-        o, l = at.b * dx.batch + at.t * dx.time, at.l
-        for h in range(given.log_a.shape[2]):
-            i, first = at.i + h, h % m * p
-            ended[i, l] = decays.to_end[i, l] * _join_row(
-                inside[i, l], ending[at.q + h // m, l, first : first + p],
-                decays.in_state[i, l], x[i, l], dx.data[o + h * p : o + h * p + p],
+        for h in range(sizes.heads):
+            o, i = at.b * dx.batch + at.t * dx.time + h * p, at.c * sizes.heads + h
+            v, w = by_group(sizes, at, h) * p, by_head(sizes, at, h) * p
+            ended[i, at.l] = decays.to_end[i, at.l] * _join_row(
+                inside[w : w + p], ending[v : v + p], decays.in_state[i, at.l], x[w : w + p],
+                dx.data[o : o + p],
             )  # fmt: skip
-
-
-@kernel
-def of_heads(
-    start: int, stop: int, given: Given, tile: Tile, sums: Sums, grads: Gradients
-) -> None:
-    """Gradients of log_a, weight and own, from the sums of a block."""
-    for i in range(start, stop):
-        at = place(given, tile, i)
-        # log_a at l weighs every path that enters before l and leaves at l or later
-        leaving, entered = sums.through[i], given.D.dtype.type(0)
-        for l in range(at.size - 1, -1, -1):
-            leaving += sums.starting[i, l]
-            grads.log_a[at.b, at.first + l, at.h] = leaving + sums.within[i, l]
-        for l in range(at.size):
-            t = at.first + l
-            grads.log_a[at.b, t, at.h] += entered
-            entered += sums.ended[i, l] * given.weight[at.b, t, at.h]
-            grads.weight[at.b, t, at.h] = sums.weight[i, l] + sums.ended[i, l]
-            grads.own[at.b, t, at.h] = sums.own[i, l]
