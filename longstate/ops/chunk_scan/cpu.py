@@ -42,6 +42,12 @@ class _Tile(NamedTuple):
         rows = slice(self.row, self.row + self.rows)
         return v[rows, self.chunk : self.chunk + self.chunks].flatten(0, 1)
 
+    def cut(self, v: Tensor, k: int) -> Tensor:
+        """The part of v (b, padded, g, n), as (r, c, g, k, n)."""
+        rows, time = slice(self.row, self.row + self.rows), self.chunk * k
+        part = v[rows, time : time + self.chunks * k]
+        return part.unflatten(1, (self.chunks, k)).transpose(2, 3)
+
 
 class _Plan(NamedTuple):
     sizes: Sizes
@@ -49,13 +55,18 @@ class _Plan(NamedTuple):
     weight: Tensor
     own: Tensor
     D: Tensor  # h
-    B: Tensor  # b, chunks, g, k, n
+    B: Tensor  # b, padded, g, n
     C: Tensor
+    kind: torch.dtype  # of the operands of products
+
+    def new(self, *shape: int) -> Tensor:
+        """Zeros of that type."""
+        return torch.zeros(shape, dtype=self.kind)
 
     def tiles(self) -> Iterator[_Tile]:
         """Time runs forward for each sequence."""
         b, chunks, h, k = self.a.shape
-        most = max(1, _TILE // (h * k * k * self.B.itemsize))
+        most = max(1, _TILE // (h * k * k * self.kind.itemsize))
         rows, size = max(1, most // chunks), min(most, chunks)
         for row in range(0, b, rows):
             for chunk in range(0, chunks, size):
@@ -70,8 +81,9 @@ class _Plan(NamedTuple):
         return Heads(*(array(v) for v in parts), array(self.D))
 
     def pair(self, tile: _Tile) -> tuple[Tensor, Tensor]:
-        """B and C (q, k, n)."""
-        return tile.of(self.B).flatten(0, 1), tile.of(self.C).flatten(0, 1)
+        """B and C (q, k, n), where they are if that can be."""
+        B, C = (tile.cut(v, self.sizes.k).to(self.kind).flatten(0, 2) for v in (self.B, self.C))
+        return B, C
 
 
 def _plan(
@@ -81,19 +93,24 @@ def _plan(
     (_, t, h, p), g = x.shape, B.shape[2]
     kind, padded = of_products(x, B, C, wide), -(-t // k) * k
     log_a, weight, own = (_cut(v.to(wide), k) for v in (log_a, weight, own))
-    B, C = (_cut(v.to(kind), k) for v in (B, C))
-    return _Plan(Sizes(t, padded, k, h, g, p), log_a.exp(), weight, own, D.to(wide), B, C)
+    B, C = (_padded(v, k) for v in (B, C))
+    sizes = Sizes(t, padded, k, h, g, p)
+    return _Plan(sizes, log_a.exp(), weight, own, D.to(wide), B, C, kind)
+
+
+def _padded(v: Tensor, k: int) -> Tensor:
+    """v (b, t, ...) in whole chunks, with zeros after the last sample."""
+    spare = -v.shape[1] % k
+    return F.pad(v, (0,) * (2 * v.dim() - 3) + (spare,)) if spare else v
 
 
 def _cut(v: Tensor, k: int) -> Tensor:
-    """(b, t, h or g, ...) as (b, chunks, h or g, k, ...), with zeros after the last sample."""
-    spare = -v.shape[1] % k
-    v = F.pad(v, (0,) * (2 * v.dim() - 3) + (spare,)) if spare else v
-    return v.unflatten(1, (-1, k)).transpose(2, 3).contiguous()
+    """(b, t, h) as (b, chunks, h, k), with zeros after the last sample."""
+    return _padded(v, k).unflatten(1, (-1, k)).transpose(2, 3).contiguous()
 
 
 def _joined(v: Tensor, t: int) -> Tensor:
-    """(b, chunks, h or g, k, ...) as (b, t, h or g, ...)."""
+    """(b, chunks, h, k) as (b, t, h)."""
     return v.transpose(2, 3).flatten(1, 2)[:, :t]
 
 
@@ -112,7 +129,7 @@ class _Space(NamedTuple):
 def _space(plan: _Plan) -> _Space:
     _, _, k, h, g, p = plan.sizes
     chunks = max(tile.rows * tile.chunks for tile in plan.tiles())
-    new, decays = plan.B.new_zeros, plan.a.new_empty(3, chunks * h, k)
+    new, decays = plan.new, plan.a.new_empty(3, chunks * h, k)
     return _Space(
         new(chunks * h, k, k), new(chunks * h, k, p), new(chunks * g, k, h // g * p),
         Decays(*(array(v) for v in decays), array(plan.a.new_empty(chunks * h))),
@@ -159,7 +176,8 @@ def _forward(
     whole = _space(plan)
     y = on_large_pages(torch.empty(x.shape, dtype=x.dtype))
     last = h0.clone(memory_format=torch.contiguous_format)
-    states = on_large_pages(plan.B.new_empty(b, plan.a.shape[1] if keep else 0, h, p, n))
+    kept = b, plan.a.shape[1] if keep else 0, h, p, n
+    states = on_large_pages(torch.empty(kept, dtype=plan.kind))
     xs, ys = rows(x.flatten(2)), rows(y.flatten(2))
     for tile in plan.tiles():
         blocks, (B, C) = tile.rows * tile.chunks * h, plan.pair(tile)
@@ -208,7 +226,8 @@ def backward(
     )  # fmt: skip
     xs, dys = rows(x.flatten(2)), rows(grad_y.to(x.dtype).flatten(2))
     dx = on_large_pages(torch.empty(x.shape, dtype=x.dtype))
-    dB, dC, dxs = torch.empty_like(plan.B), torch.empty_like(plan.C), rows(dx.flatten(2))
+    dB, dC = (torch.empty(v.shape, dtype=v.dtype) for v in (plan.B, plan.C))
+    dxs = rows(dx.flatten(2))
     dh = grad_last.clone(memory_format=torch.contiguous_format)
     for tile in reversed(list(plan.tiles())):
         _backward_tile(plan, tile, xs, dys, space, back, states, dh, dxs, dB, dC)
@@ -217,10 +236,9 @@ def backward(
     before = F.pad((ended * plan.weight)[..., :-1], (1, 0)).cumsum(-1)
     after = starting.flip(-1).cumsum(-1).flip(-1)
     of_log_a = within + before + after + back.through[..., None]
-    heads = (of_log_a, of_weight + ended, of_own, dB, dC)
-    found = (*(_joined(v, t) for v in heads), diagonal.sum((0, 1, 3)))
-    like = (log_a, weight, own, B, C, D)
-    return dx, *(v.to(x.dtype) for v, x in zip(found, like, strict=True)), dh
+    found = (_joined(v, t) for v in (of_log_a, of_weight + ended, of_own))
+    heads = (v.to(x.dtype) for v, x in zip(found, (log_a, weight, own), strict=True))
+    return dx, *heads, dB[:, :t], dC[:, :t], diagonal.sum((0, 1, 3)).to(D.dtype), dh
 
 
 def _backward_tile(
@@ -250,7 +268,7 @@ def _backward_tile(
     parallel_for(
         cpu_back.pairs, blocks, dM.numel(), plan.heads(tile), array(CB), array(dM), sums
     )
-    dC_tile, dCB = torch.empty_like(C), torch.empty_like(CB)
+    dC_tile, dCB = plan.new(*C.shape), torch.empty_like(CB)
     parallel_for(
         cpu_back.gather, chunks * g * k, dC_heads.numel(), decays.from_start, array(C),
         array(dC_heads), array(dM), array(dC_tile), array(dCB), sums.starting,
@@ -263,4 +281,4 @@ def _backward_tile(
     )  # fmt: skip
     dB_tile = torch.baddbmm(torch.bmm(space.weighed, after), dCB.mT, C)
     for all_of, part in ((dB, dB_tile), (dC, torch.baddbmm(dC_tile, dCB, B))):
-        tile.of(all_of).copy_(part.view(chunks, g, k, n))
+        tile.cut(all_of, k).copy_(part.view(tile.rows, tile.chunks, g, k, n))
