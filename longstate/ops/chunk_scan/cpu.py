@@ -77,8 +77,8 @@ class _Plan(NamedTuple):
         return tile.row * self.sizes.padded + tile.chunk * self.sizes.k
 
     def heads(self, tile: _Tile) -> Heads:
-        parts = (tile.of(v).flatten(0, 1) for v in (self.a, self.weight, self.own))
-        return Heads(*(array(v) for v in parts), array(self.D))
+        a, weight, own = (array(tile.of(v).flatten(0, 1)) for v in (self.a, self.weight, self.own))
+        return Heads(a, weight, own, array(self.D))
 
     def pair(self, tile: _Tile) -> tuple[Tensor, Tensor]:
         """B and C (q, k, n), where they are if that can be."""
@@ -129,10 +129,11 @@ class _Space(NamedTuple):
 def _space(plan: _Plan) -> _Space:
     _, _, k, h, g, p = plan.sizes
     chunks = max(tile.rows * tile.chunks for tile in plan.tiles())
-    new, decays = plan.new, plan.a.new_empty(3, chunks * h, k)
+    new, total = plan.new, array(plan.a.new_empty(chunks * h))
+    from_start, to_end, in_state = (array(v) for v in plan.a.new_empty(3, chunks * h, k))
     return _Space(
         new(chunks * h, k, k), new(chunks * h, k, p), new(chunks * g, k, h // g * p),
-        Decays(*(array(v) for v in decays), array(plan.a.new_empty(chunks * h))),
+        Decays(from_start, to_end, in_state, total),
     )  # fmt: skip
 
 
@@ -265,9 +266,7 @@ def _backward_tile(
 
     # y = M x + from_start * (C h)
     dM, dC_heads = torch.bmm(dy, space.x.mT), torch.bmm(dy, before.view(blocks, p, n))
-    parallel_for(
-        cpu_back.pairs, blocks, dM.numel(), plan.heads(tile), array(CB), array(dM), sums
-    )
+    parallel_for(cpu_back.pairs, blocks, dM.numel(), plan.heads(tile), array(CB), array(dM), sums)
     dC_tile, dCB = plan.new(*C.shape), torch.empty_like(CB)
     parallel_for(
         cpu_back.gather, chunks * g * k, dC_heads.numel(), decays.from_start, array(C),

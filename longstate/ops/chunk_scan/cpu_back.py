@@ -106,9 +106,7 @@ def _pairs(
 
 
 @kernel
-def pairs(
-    start: int, stop: int, heads: Heads, CB: np.ndarray, dM: np.ndarray, sums: Sums
-) -> None:
+def pairs(start: int, stop: int, heads: Heads, CB: np.ndarray, dM: np.ndarray, sums: Sums) -> None:
     """Through M = (L * CB) weight + diag(own * CB + D): dM (i, k, k) becomes the gradient of CB."""
     k, m = CB.shape[1], len(dM) // len(CB)
     L, paths = np.empty(k, heads.a.dtype), np.empty((k, k), heads.a.dtype)

@@ -90,9 +90,7 @@ def _mix(
 
 
 @kernel
-def mix(
-    start: int, stop: int, heads: Heads, CB: np.ndarray, M: np.ndarray, out: Decays
-) -> None:
+def mix(start: int, stop: int, heads: Heads, CB: np.ndarray, M: np.ndarray, out: Decays) -> None:
     """Fills M = (L * CB) weight + diag(own * CB + D) (i, k, k), and `out`. CB = C B^T (q, k, k)."""
     L = np.empty(heads.a.shape[1], heads.a.dtype)
     m = len(M) // len(CB)
