@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longstate.layers._channelwise import log_uniform
-from longstate.ops import short_conv
+from longstate.ops import gated_norm, short_conv
 from longstate.systems import Convolution, Trace
 
 _SMALLEST_STEP = 1e-4
@@ -32,11 +32,8 @@ class GatedRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(d))
 
     def forward(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Computed in float32 at least; the result has the type of the weights."""
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        v = (y.to(wide) * F.silu(z.to(wide))).unflatten(-1, (self.n_groups, -1))
-        v = v * (v.square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        return v.flatten(-2).to(self.weight.dtype) * self.weight
+        """Computed in float32 at least; the result has the type of `y`."""
+        return gated_norm(y, z, self.weight, groups=self.n_groups, eps=self.eps)
 
     def factor(self, y: Float[Tensor, "*b d"], z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The total factor of y: gate, norm and weight."""

@@ -5,6 +5,7 @@ from longstate.ops.channel_scan import dense_channel_scan as dense_channel_scan
 from longstate.ops.channel_scan import diagonal_channel_scan as diagonal_channel_scan
 from longstate.ops.chunk_scan import chunk_scan as chunk_scan
 from longstate.ops.diagonal_scan import diagonal_scan as diagonal_scan
+from longstate.ops.gated_norm import gated_norm as gated_norm
 from longstate.ops.longhorn_scan import longhorn_scan as longhorn_scan
 from longstate.ops.oscillator_scan import oscillator_scan as oscillator_scan
 from longstate.ops.selective_scan import selective_scan as selective_scan

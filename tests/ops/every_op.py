@@ -9,6 +9,7 @@ from longstate.ops import (
     chunk_scan,
     diagonal_channel_scan,
     diagonal_scan,
+    gated_norm,
     oscillator_scan,
     short_conv,
     zoh_scan,
@@ -77,7 +78,6 @@ def channel_inputs() -> Tensors:
 
 
 def chunks(impl, x, log_a, B, C, h0, weight, own, D, **flags):
-    impl = "chunks" if impl == "cpu" else impl
     return chunk_scan(
         x, -log_a, B, C, h0, weight=weight, own=own, D=D, impl=impl, **flags
     )  # fmt: skip
@@ -103,6 +103,15 @@ def conv_inputs() -> Tensors:
     }  # fmt: skip
 
 
+def norm(impl, y, z, weight):
+    return (gated_norm(y, z, weight, groups=2, impl=impl),)
+
+
+def norm_inputs() -> Tensors:
+    y, z = randn(2, B, T, 2 * D, seed=1)
+    return {"y": y, "z": z, "weight": randn(2 * D, seed=2)}
+
+
 def of_scan(inputs: Callable[..., Tensors]) -> Callable[[], Tensors]:
     return lambda: inputs(b=B, t=T, d=D, n=N)
 
@@ -116,6 +125,7 @@ OPS: dict[str, tuple[Call, Callable[[], Tensors]]] = {
     "channels": (channels, channel_inputs),
     "chunks": (chunks, chunk_inputs),
     "short convolution": (conv, conv_inputs),
+    "gated norm": (norm, norm_inputs),
     "selective": (selective.call, of_scan(selective.inputs)),
     "longhorn, diagonal": (longhorn.diagonal, of_scan(longhorn.inputs)),
     "longhorn, exact": (longhorn.exact, of_scan(longhorn.inputs)),

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from longstate.ops.chunk_scan import chunk_scan, chunks
+from longstate.ops.chunk_scan import chunk_scan, chunks, cpu
 from longstate.testing import assert_within_reference_error
 from tests.golden import assert_parity, golden
 from tests.ops.helpers import (
-    assert_bitwise,
+    assert_concurrent_calls_agree,
     assert_equals_reference,
+    assert_thread_count_is_invisible,
     narrow,
     randn,
     results,
@@ -20,6 +21,7 @@ from tests.ops.helpers import (
 )
 
 LENGTHS = (1, 63, 64, 65, 300)
+PRODUCTS = ("chunks", "cpu")
 
 
 def call(impl, reset=None, mask=None, **tensors):
@@ -86,7 +88,7 @@ def flags(b, t):
     return {"reset": uniform(b, t, seed=6) < 0.05, "mask": uniform(b, t, seed=7) < 0.8}
 
 
-@pytest.mark.parametrize("impl", ["reference", "chunks"])
+@pytest.mark.parametrize("impl", ["reference", *PRODUCTS])
 def test_known_values(impl):
     # a = 1/2, h0 = 1: h = 1/2 + 3 = 3.5, then 1.75 + 1 * 2 = 3.75; y = h C
     def column(*values):
@@ -104,34 +106,39 @@ def test_known_values(impl):
     assert_close(last.item(), 3.75)
 
 
+@pytest.mark.parametrize("impl", PRODUCTS)
 @pytest.mark.parametrize("t", LENGTHS)
 @pytest.mark.parametrize("g", [1, 2, 4])
-def test_chunks_are_the_recurrence(t, g):
-    assert_equals_reference(call, "chunks", case(t, g=g))
-    assert_equals_reference(call, "chunks", case(t, g=g) | PLAIN | {"h0": None})
-    assert_equals_reference(call, "chunks", case(t, g=g) | flags(2, t))
+def test_chunks_are_the_recurrence(t, g, impl):
+    assert_equals_reference(call, impl, case(t, g=g))
+    assert_equals_reference(call, impl, case(t, g=g) | PLAIN | {"h0": None})
+    assert_equals_reference(call, impl, case(t, g=g) | flags(2, t))
 
 
-def test_cpu_is_the_products():
-    tensors = case(65) | flags(2, 65)
-    assert_bitwise(results(call, "cpu", tensors), results(call, "chunks", tensors))
-
-
+@pytest.mark.parametrize("impl", PRODUCTS)
 @pytest.mark.parametrize("entries", [1, 4 * 64**2, 2 * 4 * 64**2, 8 * 4 * 64**2, 2**20])
-def test_any_tiling(monkeypatch, entries):
+def test_any_tiling(monkeypatch, entries, impl):
     """One chunk of one row at a time, some rows, some chunks, everything at once."""
     monkeypatch.setitem(chunks._TILE, "cpu", entries)
+    monkeypatch.setattr(cpu, "_TILE", 8 * entries)
     tensors = case(200, b=4) | flags(4, 200)
-    assert_equals_reference(call, "chunks", tensors)
+    assert_equals_reference(call, impl, tensors)
     with torch.no_grad():  # then the states between chunks are not kept
-        assert_close(call("chunks", **tensors), call("reference", **tensors))
+        assert_close(call(impl, **tensors), call("reference", **tensors))
 
 
-def test_awkward_strides():
-    assert_equals_reference(call, "chunks", {k: strided(v) for k, v in case(130).items()})
+@pytest.mark.parametrize("impl", PRODUCTS)
+def test_awkward_strides(impl):
+    assert_equals_reference(call, impl, {k: strided(v) for k, v in case(130).items()})
 
 
-@pytest.mark.parametrize("impl", ["reference", "chunks"])
+def test_threads():
+    v = {k: x.float() for k, x in case(200, h=8, p=16, n=16).items()}
+    assert_thread_count_is_invisible(call, v)
+    assert_concurrent_calls_agree(call, v)
+
+
+@pytest.mark.parametrize("impl", ["reference", *PRODUCTS])
 def test_quadratic_form(impl):
     v = case(150)
     assert_close(chunk_scan(**v, impl=impl), quadratic(**v))
@@ -141,7 +148,7 @@ def test_golden():
     data = golden("ssd")
     x, dt = data["x"], data["dt"]
     v = {"x": x * dt[..., None], "log_a": dt * data["A"], "B": data["B"], "C": data["C"]}
-    for impl in ("reference", "chunks"):
+    for impl in ("reference", *PRODUCTS):
         y, last = chunk_scan(**v, impl=impl)
         assert_parity(y, data["y"])
         assert_parity(last, data["final_state"])
@@ -196,7 +203,8 @@ def test_gradcheck_and_opcheck():
     v = {k: x.requires_grad_() for k, x in case(16, b=1, h=2, g=1, p=2, n=2).items()}
     for keep in (True, False):
         inputs = [v[k] if keep else v[k].detach() for k in ORDER]
-        torch.library.opcheck(torch.ops.longstate.chunk_scan, (*inputs, 8, keep, "chunks"))
+        for impl in PRODUCTS:
+            torch.library.opcheck(torch.ops.longstate.chunk_scan, (*inputs, 8, keep, impl))
 
 
 def test_only_the_last_state_is_used():
@@ -220,9 +228,10 @@ def test_nothing_is_kept_without_gradients():
     with torch.no_grad():
         quiet = chunk_scan(**v)
     assert_close(quiet, chunk_scan(**{k: x.requires_grad_() for k, x in v.items()}), rtol=0, atol=0)
-    inputs = (at_times(v, slice(128))[k].detach() for k in ORDER)
-    *_, states = torch.ops.longstate.chunk_scan(*inputs, 64, False, "chunks")
-    assert states.numel() == 0
+    inputs = [at_times(v, slice(128))[k].detach() for k in ORDER]
+    for impl in PRODUCTS:
+        *_, states = torch.ops.longstate.chunk_scan(*inputs, 64, False, impl)
+        assert states.numel() == 0
 
 
 def test_later_inputs_do_not_change_earlier_outputs():
@@ -238,10 +247,11 @@ import torch
 torch.use_deterministic_algorithms(True)
 torch.utils.deterministic.fill_uninitialized_memory = True
 from tests.ops.test_chunk_scan import *
-found = results(call, "chunks", case(200) | flags(2, 200))
-print(all(bool(v.isfinite().all()) for v in found.values()))
+for impl in PRODUCTS:
+    found = results(call, impl, case(200) | flags(2, 200))
+    print(all(bool(v.isfinite().all()) for v in found.values()))
 """
-    assert run_python(print_values).strip() == "True"
+    assert run_python(print_values).split() == ["True", "True"]
 
 
 def test_refusals():

@@ -30,6 +30,7 @@ from longstate.ops._arguments import check_flags, common_type, implementation
 from longstate.ops._choice import choose, expect, plain, shape_of
 from longstate.ops._op import register
 from longstate.ops.chunk_scan.decay import BLOCK
+from longstate.ops.chunk_scan.narrow import of_products
 
 CHUNK = 64  # samples; balances the products inside a chunk (CHUNK) with those of its state (2n)
 
@@ -60,10 +61,11 @@ def chunk_scan(
         D (h): of the input in the output. 0 when None.
         reset (b, t): bool. True forgets the state before that step, masked or not.
         mask (b, t): bool. False skips a step: the state stays, y there is 0.
-        impl: "auto", "reference" (a loop), "cpu" (PyTorch's matrix products) or "triton". Under
-            "auto", float64 and devices without a kernel take the matrix products, too, and a single
-            step on a CPU goes to a kernel of its own, or to the reference if a gradient is wanted.
-            Not with a mask or a reset. "chunks" is an older name for the products on any device.
+        impl: "auto", "reference" (a loop), "cpu" (matrix products, and kernels between them),
+            "triton", or "chunks" (the same by PyTorch alone, on any device). Under "auto", float64
+            on GPUs and devices without a kernel take "chunks", and a single step on a CPU goes to a
+            kernel of its own, or to the reference if a gradient is wanted. Not with a mask or a
+            reset.
 
     Returns:
         y (b, t, h, p) in the type of `x`, and the last state (b, h, p, n), float32 at least.
@@ -105,10 +107,13 @@ def _loop(
 
 
 def _choose(impl: str, x: Tensor, dtype: torch.dtype) -> str:
-    """ "reference", "triton" or "chunks", the matrix products."""
-    found = impl if impl == "chunks" else choose(impl, x)
-    products = found == "cpu" or (impl == "auto" and (found != "triton" or dtype == torch.float64))
-    return "chunks" if products else found
+    """ "reference", "cpu", "triton" or "chunks"."""
+    if impl == "chunks":
+        return impl
+    found = choose(impl, x)
+    if impl != "auto" or found == "cpu":
+        return found
+    return "triton" if found == "triton" and dtype != torch.float64 else "chunks"
 
 
 def _by_chunks(
@@ -123,11 +128,11 @@ def _by_chunks(
     if reset is not None:
         log_a = log_a.masked_fill(reset[..., None], -torch.inf)
     t = x.shape[1]
-    k = min(CHUNK, -(-t // BLOCK) * BLOCK)
-    padding = 0
-    if impl == "triton":  # which pads chunks itself, and needs a power of 2
+    k, padding = min(CHUNK, t), 0
+    if impl == "triton":  # which pads chunks itself, as "cpu" does, and needs a power of 2
         k = max(16, 1 << (k - 1).bit_length())
-    else:
+    elif impl == "chunks":
+        k = -(-k // BLOCK) * BLOCK
         padding = -t % k
     if padding:
         log_a, weight, own = (F.pad(v, (0, 0, 0, padding)) for v in (log_a, weight, own))
@@ -159,9 +164,9 @@ def _check(
 
 
 class Inputs(NamedTuple):
-    """As for `chunk_scan`, in whole chunks of `k` samples for "chunks".
+    """As for `chunk_scan`, in chunks of `k` samples; whole ones for "chunks".
 
-    `keep`: whether "chunks" returns the states between chunks.
+    `keep`: whether the states between chunks are returned. "triton" computes them again.
     """
 
     x: Tensor
@@ -185,7 +190,7 @@ def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         return *implementation("chunk_scan", "triton").forward(*s[:9]), s.h0.clone(
             memory_format=torch.contiguous_format
         )
-    return implementation("chunk_scan", "chunks").forward(*s[:10])
+    return implementation("chunk_scan", s.impl).forward(*s[:10])
 
 
 def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,6 +201,10 @@ def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         return y, last, s.h0.new_empty(s.h0.shape)
     if not s.keep:
         return y, last, s.h0.new_empty(0)
+    if s.impl == "cpu":
+        b, t, h, p = s.x.shape
+        shape, kind = (b, -(-t // s.k), h, p, s.B.shape[3]), of_products(s.x, s.B, s.C, s.h0.dtype)
+        return y, last, s.h0.new_empty(shape, dtype=kind)
     cut = Tiling(s.x, s.B.shape[2], s.k)
     return y, last, s.h0.new_empty(cut.blocks, cut.chunks + 1, cut.rows, *s.h0.shape[1:])
 
@@ -214,7 +223,10 @@ def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _restore(s: Inputs, states: Tensor) -> dict[str, Tensor]:
-    return {"h0": states if s.impl == "triton" else states[:, 0].flatten(0, 1)}
+    if s.impl == "triton":
+        return {"h0": states}
+    first = states[:, 0]  # (b, h, p, n), or by blocks of rows
+    return {"h0": (first if s.impl == "cpu" else first.flatten(0, 1)).to(s.h0.dtype)}
 
 
 _scan = register(

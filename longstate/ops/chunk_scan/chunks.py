@@ -21,9 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.ops._layout import on_large_pages
-from longstate.ops._transforms import is_finite
 from longstate.ops.chunk_scan.decay import Decays, decays, matrix, paths_through
-from longstate.ops.chunk_scan.spoiled import clean
+from longstate.ops.chunk_scan.spoiled import without_spoiled
 
 _TILE = {"cpu": 2**17}  # entries of L in a tile: half a MiB of float32
 _TILE_ELSEWHERE = 2**25
@@ -78,13 +77,7 @@ def forward(
     h0: Tensor, k: int, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (b, t, h, p), last (b, h, p, n), and if `keep` the states before every chunk."""
-    y, last, states = _forward(x, log_a, weight, own, B, C, D, h0, k, keep)
-    if x.device.type != "cpu" or is_finite(last):  # every sample contributes to it
-        return y, last, states
-    c = clean(x, log_a, weight, B, h0)
-    y, last, _ = _forward(c.x, c.log_a, c.weight, own, c.B, C, D, c.h0, k, False)
-    y.masked_fill_(c.outputs, torch.nan)
-    return y, last.masked_fill_(c.last[..., None], torch.nan), states
+    return without_spoiled(_forward, x, log_a, weight, own, B, C, D, h0, k, keep)
 
 
 def _forward(

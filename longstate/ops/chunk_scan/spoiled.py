@@ -12,10 +12,13 @@ the recurrence would spoil are set to NaN:
 Axes: b batch, t time, h heads, p channels per head, n state, g groups.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from longstate.ops._transforms import is_finite
 
 
 class Clean(NamedTuple):
@@ -34,6 +37,20 @@ class Clean(NamedTuple):
     h0: Tensor
     outputs: Tensor
     last: Tensor
+
+
+def without_spoiled(
+    run: Callable[..., tuple[Tensor, Tensor, Tensor]], x: Tensor, log_a: Tensor, weight: Tensor,
+    own: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, k: int, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The results of `run`: y, the last state, and what is kept; with NaN only where it belongs."""
+    y, last, states = run(x, log_a, weight, own, B, C, D, h0, k, keep)
+    if x.device.type != "cpu" or is_finite(last):  # every sample contributes to it
+        return y, last, states
+    c = clean(x, log_a, weight, B, h0)
+    y, last, _ = run(c.x, c.log_a, c.weight, own, c.B, C, D, c.h0, k, False)
+    y.masked_fill_(c.outputs, torch.nan)
+    return y, last.masked_fill_(c.last[..., None], torch.nan), states
 
 
 def clean(x: Tensor, log_a: Tensor, weight: Tensor, B: Tensor, h0: Tensor) -> Clean:
