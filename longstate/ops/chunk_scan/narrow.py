@@ -8,4 +8,5 @@ def of_products(x: Tensor, B: Tensor, C: Tensor, wide: torch.dtype) -> torch.dty
     """bfloat16 if all operands are, the processor multiplies it and states are float32; else
     `wide`, the type of states."""
     narrow = {x.dtype, B.dtype, C.dtype} == {torch.bfloat16} and wide == torch.float32
-    return torch.bfloat16 if narrow and torch.cpu._is_avx512_bf16_supported() else wide
+    multiplies = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # private
+    return torch.bfloat16 if narrow and multiplies() else wide
