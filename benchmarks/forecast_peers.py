@@ -1,7 +1,7 @@
-"""The forecaster against what people would pick instead, on sixteen sets of eleven kinds.
+"""The forecaster against what people would pick instead, on eighteen sets of many kinds.
 
     pip install statsforecast lightgbm neuralforecast
-    python benchmarks/forecast_peers.py FOLDER [--sets tourism,Lorenz] [--methods longstate,LightGBM]
+    python benchmarks/forecast_peers.py FOLDER [--sets tourism,Lorenz] [--methods NHITS,AutoARIMA]
     python benchmarks/forecast_peers.py FOLDER --methods "" --save
 
 FOLDER is described in `peer_sets.py`, where the sets are too. All methods have one configuration
@@ -19,6 +19,7 @@ most. Methods that do not draw random numbers run once, the others with --seeds.
 
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from kept import FOLDER
 from measure import machine, save
 from peer_methods import auto_arima, auto_ets, errors, lightgbm, longstate, neural, simple
 from peer_sets import SETS, Series
-from runs import Run, Runs
+from runs import Run, Runs, seeds_of
 
 NEURAL = ("NHITS", "DLinear", "TSMixer")
 METHODS = {
@@ -51,7 +52,8 @@ def run(method: Any, series: Series, seed: int) -> dict[str, Any]:
     for name, forecasts in found.forecasts.items():
         squared, absolute = errors(series, forecasts, origins)
         scores[name] = [float(squared.mean()), float(absolute.mean())]
-    return {"scores": scores, "cpu_seconds": time.process_time() - began, **found.facts}
+    facts = {"kind": series.kind, "origins": len(origins), **found.facts}
+    return {"scores": scores, "cpu_seconds": time.process_time() - began, **facts}
 
 
 def measured(runs: list[Run], name: str, method: str, which: int = 0) -> list[float]:
@@ -89,7 +91,8 @@ def tables(runs: list[Run]) -> list[str]:
     for which, title in enumerate(("Mean squared error", "Mean absolute error")):
         more = "best | longstate / best other | / best simple |" if which == 0 else ""
         lines += [f"## {title}", "", f"| set | kind | {' | '.join(SHOWN)} | {more}"]
-        lines.append("| --- | --- |" + " ---: |" * len(SHOWN) + " --- | ---: | ---: |" * (not which))
+        ends = " --- | ---: | ---: |" if which == 0 else ""
+        lines.append("| --- | --- |" + " ---: |" * len(SHOWN) + ends)
         for name in names:
             cells = [figure(measured(runs, name, m, which)) for m in SHOWN]
             found = against(runs, name) if which == 0 else None
@@ -137,12 +140,9 @@ def main() -> None:
     for name in given.sets.split(","):
         series = SETS[name](given.folder)
         for method in given.methods.split(",") if given.methods else ():
-            for seed in range(1 if method in SURE else given.seeds):
-                named = {"set": name, "method": method, "seed": seed}
-                if not runs.has(**named):
-                    facts = {"kind": series.kind, "origins": len(series.origins())}
-                    runs.add({**named, **facts, **run(known[method], series, seed)})
-                    print({k: runs.all()[-1][k] for k in (*named, "scores", "cpu_seconds")}, flush=True)
+            seeds = 1 if method in SURE else given.seeds
+            do = partial(run, known[method], series)
+            list(seeds_of(runs, seeds, do, set=name, method=method))
     if given.save:
         text = f"# The forecaster and its peers\n\n{__doc__}\n\n{machine()}\n"
         save("forecast_peers", "\n".join([text, *tables(runs.all())]))

