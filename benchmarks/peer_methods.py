@@ -223,6 +223,27 @@ def lightgbm(series: Series, seed: int) -> Found:
     return Found({"LightGBM": found}, {"difference": difference, "trees": model.num_trees()})
 
 
+def _best() -> Any:
+    """A callback that ends with the weights of the least validation error: the last ones, which
+    neuralforecast keeps, are those after its patience."""
+    import pytorch_lightning as pl
+
+    class Best(pl.Callback):
+        error, weights = float("inf"), None
+
+        def on_validation_end(self, trainer: Any, module: Any) -> None:
+            error = float(trainer.callback_metrics.get("ptl/val_loss", float("inf")))
+            if not trainer.sanity_checking and error < self.error:
+                self.error = error
+                self.weights = {k: v.clone() for k, v in module.state_dict().items()}
+
+        def on_train_end(self, trainer: Any, module: Any) -> None:
+            if self.weights is not None:
+                module.load_state_dict(self.weights)
+
+    return Best()
+
+
 def neural(name: str, seconds: float) -> Any:
     """A model of neuralforecast as a method; at most so many seconds of training."""
 
@@ -254,7 +275,7 @@ def neural(name: str, seconds: float) -> Any:
             max_steps=100_000, val_check_steps=50, early_stop_patience_steps=10,
             random_seed=seed, accelerator="cpu", max_time={"seconds": seconds},
             enable_progress_bar=False, logger=False, enable_checkpointing=False,
-            enable_model_summary=False, **options,
+            enable_model_summary=False, callbacks=[_best()], **options,
         )  # fmt: skip
         made = NeuralForecast([model], freq=1)
         found = made.cross_validation(
