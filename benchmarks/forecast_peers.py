@@ -137,9 +137,9 @@ def main() -> None:
     given = options.parse_args()
     runs = Runs(FOLDER / "forecast_peers.jsonl", ("set", "method", "seed"))
     known = METHODS | {name: neural(name, given.seconds) for name in NEURAL}
-    for name in given.sets.split(","):
+    for name in given.sets.split(",") if given.methods else ():
         series = SETS[name](given.folder)
-        for method in given.methods.split(",") if given.methods else ():
+        for method in given.methods.split(","):
             seeds = 1 if method in SURE else given.seeds
             do = partial(run, known[method], series)
             list(seeds_of(runs, seeds, do, set=name, method=method))
