@@ -1,22 +1,19 @@
 """Chaotic series: forecasts of 50 rows, with and without noise.
 
-    python benchmarks/chaos.py [--seeds 3] [--peer]
+    python benchmarks/chaos.py [--seeds 3]
 
 Lorenz x: 12,000 rows of x of the Lorenz system (10, 28, 8/3), 0.02 time units apart. Mackey-Glass:
 10,000 rows, one time unit apart, with the delay 17. A seed is another start. With noise, Gaussian
 noise of 1 % of the standard deviation is added to every row, also to those that score a forecast.
 70 % of the rows are for training, 10 % for validation; scores are the mean squared error over all
-windows of the last 20 %, in variances of the training part. longstate has its default settings.
-`--peer` adds NHITS of neuralforecast (one start), with the same window, at most 300 seconds of
-training on one thread, the checkpoint of the best validation, and one forecast of every tenth
-window.
+windows of the last 20 %, in variances of the training part. longstate has its default settings;
+peers are in `forecast_peers.py`.
 """
 
 import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,7 +26,7 @@ from runs import Runs, seeds_of
 
 from longstate import Forecaster
 
-HORIZON, WINDOW, NOISE, SECONDS = 50, 336, 0.01, 300
+HORIZON, NOISE = 50, 0.01
 SHOWN = ("model", "map", "network", "line", "last value")
 
 
@@ -75,45 +72,14 @@ def series(name: str, noise: float, seed: int) -> np.ndarray:
     return y + noise * y.std() * np.random.default_rng(100 + seed).standard_normal(len(y))
 
 
-def ours(y: np.ndarray, seed: int) -> dict[str, Any]:
-    frame, began = pd.DataFrame({"y": y}), time.process_time()
-    made = Forecaster(HORIZON, window=WINDOW, seed=seed).fit(frame, "y")
+def measured(name: str, noise: float, seed: int) -> dict[str, Any]:
+    frame, began = pd.DataFrame({"y": series(name, noise, seed)}), time.process_time()
+    made = Forecaster(HORIZON, seed=seed).fit(frame, "y")
     seconds = time.process_time() - began
     evaluation = made.evaluate(frame)
     scores = {s.method: s.mse for s in evaluation.scores}
     bands = {f"{100 * b.level:.0f} %": 100 * b.observed for b in evaluation.bands}
     return {"seconds": seconds, "choice": made.choice.words(), "bands": bands, **scores}
-
-
-def nhits(y: np.ndarray, seed: int) -> dict[str, Any]:
-    import torch
-    from neuralforecast import NeuralForecast
-    from neuralforecast.models import NHITS
-
-    train, validation = round(0.7 * len(y)), round(0.8 * len(y))
-    z = (y - y[:train].mean()) / y[:train].std()
-    times = pd.date_range("2000-01-01", periods=len(y), freq="h")
-    frame = pd.DataFrame({"unique_id": "y", "ds": times, "y": z})
-    torch.set_num_threads(1)
-    began = time.process_time()
-    model = NHITS(
-        h=HORIZON, input_size=WINDOW, max_steps=100_000, val_check_steps=100, random_seed=seed,
-        early_stop_patience_steps=20, max_time={"seconds": SECONDS}, accelerator="cpu",
-        enable_progress_bar=False, logger=False,
-    )  # fmt: skip
-    made = NeuralForecast([model], freq="h")
-    made.fit(frame[:validation], val_size=validation - train)
-    seconds, errors = time.process_time() - began, []
-    for origin in range(validation, len(y) - HORIZON + 1, 10):
-        found = made.predict(frame[origin - WINDOW : origin])["NHITS"].to_numpy()
-        errors.append(np.mean((found - z[origin : origin + HORIZON]) ** 2))
-    return {"seconds": seconds, "choice": "", "bands": {}, "NHITS": float(np.mean(errors))}
-
-
-def measured(
-    method: Callable[[np.ndarray, int], dict[str, Any]], name: str, noise: float, seed: int
-) -> dict[str, Any]:
-    return method(series(name, noise, seed), seed)
 
 
 def figure(values: list[float]) -> str:
@@ -128,33 +94,26 @@ def figure(values: list[float]) -> str:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--peer", action="store_true", help="NHITS too")
     given = options.parse_args()
     runs = Runs(FOLDER / "chaos.jsonl", ("series", "noise", "method", "seed"))
     found = {}
     for name, noise in itertools.product(SERIES, (0.0, NOISE)):
         named = {"series": name, "noise": noise}
-        do = partial(measured, ours, name, noise)
-        own = list(seeds_of(runs, given.seeds, do, method="longstate", **named))
-        do = partial(measured, nhits, name, noise)
-        starts = 1 if given.peer and noise == 0 else 0
-        found[name, noise] = own, list(seeds_of(runs, starts, do, method="NHITS", **named))
+        do = partial(measured, name, noise)
+        found[name, noise] = list(seeds_of(runs, given.seeds, do, method="longstate", **named))
     lines = [
         "# Forecasts of chaotic series",
         "",
         "50 rows ahead, mean squared error in variances: mean (lowest to highest start).",
-        "Command: `python benchmarks/chaos.py --peer`",
+        "Command: `python benchmarks/chaos.py`",
         "",
         machine(),
         "",
-        "| series | noise | "
-        + " | ".join(SHOWN)
-        + " | NHITS | choice | 80 % band holds | seconds |",
-        "| --- | ---: |" + " ---: |" * (len(SHOWN) + 1) + " --- | ---: | ---: |",
+        "| series | noise | " + " | ".join(SHOWN) + " | choice | 80 % band holds | seconds |",
+        "| --- | ---: |" + " ---: |" * len(SHOWN) + " --- | ---: | ---: |",
     ]
-    for (name, noise), (own, peer) in found.items():
+    for (name, noise), own in found.items():
         cells = [figure([r.get(m, math.nan) for r in own]) for m in SHOWN]
-        cells.append(figure([r["NHITS"] for r in peer]))
         cells.append(", ".join(sorted({r["choice"] for r in own})))
         cells.append(f"{statistics.fmean(r['bands']['80 %'] for r in own):.0f} %")
         cells.append(f"{statistics.fmean(r['seconds'] for r in own):.0f}")

@@ -1,5 +1,8 @@
 """The map from the newest rows to the next one: chaotic series, and when it is left out."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,10 @@ from longstate.errors import InputError
 from longstate.models import ForecastModel
 from longstate.models._choice import MAP, PARTS, with_all_parts
 from longstate.models._iterated_map import IteratedMap, legendre
-from longstate.train import Training
+from longstate.train import Training, _choice, _map_fit
+from longstate.train._map_fit import PENALTIES, Rows, choose_map, fit_map
+from longstate.train._prepare import solve
+from longstate.train._windows import Split, Windows
 from tests.train.helpers import TINY, hourly
 
 BRIEF = Training(epochs=1, windows_per_epoch=64, batch_size=32)
@@ -91,12 +97,16 @@ def test_too_few_rows_make_no_map():
 
 @pytest.mark.parametrize("field", ["targets", "window"])
 def test_what_cannot_have_a_map(forecaster, field):
-    from dataclasses import replace
-
     spec = forecaster.model.spec
     assert IteratedMap.possible(spec)
     other = {"targets": tuple(f"y{i}" for i in range(9)), "window": 3}[field]
     assert not IteratedMap.possible(replace(spec, **{field: other}))
+
+
+def test_rows_at_irregular_times_have_no_map(forecaster, monkeypatch):
+    spec = forecaster.model.spec
+    monkeypatch.setattr(type(spec), "irregular", True)
+    assert not IteratedMap.possible(spec)
 
 
 def test_rows_with_gaps_are_not_fitted_to():
@@ -105,6 +115,74 @@ def test_rows_with_gaps_are_not_fitted_to():
     made = fit(frame, 4, "y", window=24, season=1)
     assert made.model.choice.weight[MAP] > 0.9
     assert made.predict(frame).notna().all().all()
+
+
+def loud():
+    """With noise, for which a small penalty is wrong."""
+    noise = 0.02 * np.random.default_rng(0).standard_normal(900)
+    return henon().assign(y=lambda frame: frame["y"] + noise)
+
+
+def parts_of(forecaster, frame):
+    """The model, all windows of the training part, and its fold."""
+    table, model = forecaster._table(frame), copy.deepcopy(forecaster.model)
+    rows = Split(round(0.7 * len(frame)), round(0.8 * len(frame)), len(frame))
+    _, linear = solve(model, table, rows)
+    return model, Windows(table, model.spec, 0, rows.train), linear
+
+
+def test_rows_are_exact_and_have_no_gap(forecaster):
+    frame = henon()
+    frame.loc[300, "y"] = np.nan
+    model, windows, _ = parts_of(forecaster, frame)
+    rows = Rows.of(model, windows, 24)
+    z = (frame["y"].to_numpy() - model.scale.mean.numpy()) / model.scale.std.numpy()
+    starts = [i for i in range(630 - 24 - 3) if not i <= 300 <= i + 24]
+    expected = np.array([z[i : i + 25] for i in starts])
+    np.testing.assert_allclose(rows.past[..., 0].numpy(), expected[:, :24], rtol=1e-14)
+    np.testing.assert_allclose(rows.next[..., 0].numpy(), expected[:, 24], rtol=1e-14)
+
+
+def test_the_penalty_that_is_kept_is_that_of_the_weights():
+    made = fit(loud(), 4, "y", window=24, season=1)
+    model, windows, _ = parts_of(made, loud())
+    found = made.model.choice.map
+    assert float(found.penalty) > PENALTIES[0]
+    again = copy.deepcopy(found)
+    again.weight.zero_()
+    fit_map(again, Rows.of(model, windows, 24))
+    assert_close(again.weight, found.weight)
+
+
+def test_every_width_of_the_kernel_is_tried(forecaster, monkeypatch):
+    model, _, linear = parts_of(forecaster, henon())
+    wide = {}
+    for widths in ((0.5, 50.0), (50.0, 0.5)):
+        monkeypatch.setattr(_map_fit, "WIDTHS", widths)
+        wide[widths] = choose_map(model, linear.folds[-1]).frequency
+    assert_close(*wide.values(), rtol=0, atol=0)
+
+
+def test_each_fold_has_a_map_of_its_own_rows(forecaster, monkeypatch):
+    frame, fitted = henon(), []
+    model, _, linear = parts_of(forecaster, frame)
+    folds = [fold._replace(fit=fold.check) for fold in linear.folds] + linear.folds
+    linear = replace(linear, folds=folds)
+    monkeypatch.setattr(_choice, "fit_map", lambda _, rows: fitted.append(len(rows.past)))
+    _choice.rolling(model, linear)
+    assert fitted == [len(fold.fit) for fold in folds]
+
+
+def test_a_map_without_a_weight_is_not_run(forecaster, monkeypatch):
+    made = copy.deepcopy(forecaster)
+    choice = made.model.choice
+    choice.weight.zero_()
+    choice.weight[PARTS.index("line")] = 1.0
+    monkeypatch.setattr(choice.now.map, "forward", lambda _: pytest.fail("the map ran"))
+    made.predict(henon())
+    made.predict(henon(), method="ridge")
+    with pytest.raises(pytest.fail.Exception):
+        made.predict(henon(), method="map")
 
 
 def test_the_forecast_repeats_one_step(forecaster):
