@@ -79,6 +79,15 @@ def _short_conv(draw: Draw, s: Settings) -> Operands:
     }
 
 
+def _gated_norm(draw: Draw, s: Settings) -> Operands:
+    inside = (s.batch, s.length, s.d_inner)
+    return {
+        "y": draw.half(*inside),
+        "z": draw.half(*inside),
+        "weight": draw.normal(s.d_inner),
+    }
+
+
 def _selective_scan(draw: Draw, s: Settings) -> Operands:
     inside = (s.batch, s.length, s.d_inner)
     return {
@@ -129,6 +138,7 @@ def subjects() -> list[Subject]:
         _subject(ops.diagonal_channel_scan, _diagonal_channel_scan),
         _subject(ops.dense_channel_scan, _dense_channel_scan),
         _subject(partial(ops.short_conv, activation="silu"), _short_conv),
+        _subject(ops.gated_norm, _gated_norm),
         _subject(selective, _selective_scan),
         _subject(partial(longhorn, update="diagonal"), _longhorn_scan, "diagonal"),
         _subject(partial(longhorn, update="exact"), _longhorn_scan, "exact"),
