@@ -69,7 +69,8 @@ def _forecasts(model: ForecastModel, windows: Windows, batch: Batch) -> _Forecas
     point, quantiles = model.unscaled(chosen, batch.window)
     before = Forecast(chosen.point, (chosen.point[..., None] + parts.offsets).sort(dim=-1).values)
     points["model"] = point
-    new = {name: part for name, part in zip(PARTS, parts.points, strict=True) if name not in points}
+    wanted = set(_methods(choice)) - points.keys()
+    new = {name: part for name, part in zip(PARTS, parts.points, strict=True) if name in wanted}
     points |= {name: model.raw(part, batch.window) for name, part in new.items()}
     return _Forecasts(points, quantiles, model.unscaled(before, batch.window).quantiles)
 

@@ -41,12 +41,13 @@ def interrupt_after(step: int):
     return show
 
 
-def assert_as_saved(y: Tensor, name: str, folder: Path = FOLDER) -> None:
+def assert_as_saved(y: Tensor, name: str, folder: Path = FOLDER, *, bits: bool = True) -> None:
     """The same bits on a processor with the vector instructions of the one that made the files.
 
-    On another one PyTorch's matrix products add up in another order.
+    On another one PyTorch's matrix products add up in another order. So do the decays of Mamba-2
+    since the version with kernels between its products: `bits` is False for what holds such layers.
     """
     with np.load(folder / "outputs.npz") as arrays:
         expected, cpu = torch.from_numpy(arrays[name]), str(arrays["cpu"])
-    same = torch.backends.cpu.get_cpu_capability() == cpu
+    same = bits and torch.backends.cpu.get_cpu_capability() == cpu
     torch.testing.assert_close(y, expected, **({"rtol": 0, "atol": 0} if same else {}))

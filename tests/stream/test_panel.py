@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch.testing import assert_close
 
 from longstate import Forecaster
@@ -34,7 +35,7 @@ def fitted(whole):
     model = made.fit(whole, static=STATIC).model
     for weight in (*model.embed.parameters(), model.static.weight, model.head.weight):
         weight.data.normal_()  # so that each of these is seen in a forecast
-    model.choice.weight.fill_(0.5)
+    model.choice.weight.copy_(0.5 * torch.tensor(model.choice.available))
     return made
 
 

@@ -48,7 +48,7 @@ def test_series_of_a_panel():
         forecast = expected.get_group(name)
         rows = frame[frame["unique_id"] == name].sort_values("ds")
         assert one.forecasts["model"] == tuple(forecast["y"])
-        assert list(one.times[-4:]) == [str(time) for time in forecast["ds"]]
+        assert list(one.times[-4:]) == [str(time.date()) for time in forecast["ds"]]
         assert one.past == tuple(rows["y"].iloc[-8:])
     assert found.single == ()
     assert forecast_ahead(fitted, frame).windows == {}

@@ -163,7 +163,7 @@ def test_a_panel_draws_the_last_window_of_each_series():
         rows = frame[frame["unique_id"] == one.series].sort_values("ds")
         assert one.example.target == f"y of {one.series}"
         assert_close(one.example.truth, tuple(rows["y"].iloc[-4:]))
-        assert one.example.times[-1] == str(rows["ds"].iloc[-1])
+        assert one.example.times[-1] == str(rows["ds"].iloc[-1].date())
     by_name = {one.name: one for one in found.series}
     worst = found.worst[0].target.removeprefix("y of ")
     assert worst in by_name

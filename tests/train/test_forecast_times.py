@@ -148,7 +148,7 @@ def test_the_transform_is_the_best_on_the_validation_part():
     model = forecaster().fit(frame, "y", lower=0, transform="auto")
     assert model.model.spec.transform != "none"
     errors = model.evaluate(frame), forecaster().fit(frame, "y", lower=0).evaluate(frame)
-    assert errors[0].score("model").mse < errors[1].score("model").mse
+    assert errors[0].score("line").mse < errors[1].score("line").mse
     plain = series(times)
     assert forecaster().fit(plain, "y", transform="auto").model.spec.transform in (
         "none",
