@@ -15,6 +15,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -177,13 +178,15 @@ def calls_of(model: nn.Module, batches: Sequence[Batch]) -> list[Call]:
 
 
 class _Rows:
-    """All sequences of some calls, by one index."""
+    """All different sequences of some calls, by one index: what the model read twice must not be
+    both learnt and held out."""
 
     def __init__(self, calls: Sequence[Call]):
         self.calls = calls
         sizes = [len(tensors_of(call)[0]) for call in calls]
-        self.call = np.repeat(np.arange(len(calls)), sizes)
-        self.row = np.concatenate([np.arange(n) for n in sizes])
+        new = _different(calls)
+        self.call = np.repeat(np.arange(len(calls)), sizes)[new]
+        self.row = np.concatenate([np.arange(n) for n in sizes])[new]
         shapes = [tuple(x.shape[1:] for x in tensors_of(call)) for call in calls]
         kinds = {shape: i for i, shape in enumerate(dict.fromkeys(shapes))}
         self.kind = np.array([kinds[shape] for shape in shapes])[self.call]
@@ -271,6 +274,21 @@ class _Distillation:
         if not isinstance(tokens, Tensor) or more != [None] or call.kwargs:
             return None
         return nats(self.model, tokens, logits)
+
+
+def _different(calls: Sequence[Call]) -> np.ndarray:
+    """Whether no earlier sequence is equal, for each sequence of all calls."""
+    seen: set[bytes] = set()
+    found = []
+    for call in calls:
+        columns = [x.detach().cpu() for x in tensors_of(call)]
+        for i in range(len(columns[0])):
+            digest = blake2b(repr([x.shape[1:] for x in columns]).encode())
+            for x in columns:
+                digest.update(x[i : i + 1].reshape(-1).view(torch.uint8).numpy().tobytes())
+            found.append(digest.digest() not in seen)
+            seen.add(digest.digest())
+    return np.array(found)
 
 
 def answers(model: nn.Module, call: Call) -> Tensor:
