@@ -11,6 +11,7 @@ SAVED = "a file of torch.save"
 PICKLE = "a pickle"
 TEXT = "a text file"
 EMPTY = "an empty file"
+PARQUET, ARROW, ARROW_STREAM = "a Parquet file", "an Arrow file", "a stream of Arrow"
 PICKLES = (ZIP, SAVED, PICKLE)
 """What `format_of` says of the files of torch.save."""
 _GGML = "a GGML file, the old format of llama.cpp"
@@ -31,8 +32,9 @@ _BINARY = {
     b"\x28\xb5\x2f\xfd": "a file that zstd compressed",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!": "a RAR archive",
-    b"PAR1": "a Parquet file",
-    b"ARROW1": "an Arrow file",
+    b"PAR1": PARQUET,
+    b"ARROW1": ARROW,
+    b"\xff\xff\xff\xff": ARROW_STREAM,
     b"ORC": "an ORC file",
     b"MATLAB": "a file of Matlab",
     b"SQLite format 3": "an SQLite database",
@@ -80,6 +82,21 @@ def start_of(path: str | Path) -> bytes:
     """The bytes that decide."""
     with Path(path).open("rb") as file:
         return file.read(_START)
+
+
+def table_format(path: Path) -> str | None:
+    """`PARQUET`, `ARROW` or `ARROW_STREAM`; None if a path is no such file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = named(start_of(path))
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+    return found if found in (PARQUET, ARROW, ARROW_STREAM) else None
 
 
 def named(start: bytes) -> str | None:

@@ -21,6 +21,16 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"there is {shown}"
 
 
+def needs(what: str, package: str, extra: str) -> "InputError":
+    """For an optional package that is not installed.
+
+    Args:
+        what: needs it.
+        package: its name. extra: of longstate, that brings it.
+    """
+    return InputError(f"{what} needs {package}: pip install 'longstate[{extra}]'")
+
+
 def expect(condition: bool, message: str) -> None:
     """Raise `InputError(message)`, which is a ValueError, unless `condition`."""
     if not condition:

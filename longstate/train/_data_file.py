@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from longstate.errors import InputError
+from longstate._formats import PARQUET, table_format
+from longstate.errors import InputError, needs
 from longstate.train._csv import read_csv
 
-PARQUET = b"PAR1"
 EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 
 
@@ -28,26 +28,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
                 f"{path} is a spreadsheet; save the sheet as a CSV file (in Excel: File, Save As, "
                 "CSV UTF-8), or in Python read it with pandas.read_excel and give the frame"
             )
-        if _begins(path, PARQUET):
+        if table_format(path) == PARQUET:
             return _read_parquet(path)
     return read_csv(path)
-
-
-def _begins(path: Path, start: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(start)) == start
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(path, engine="pyarrow")
     except ImportError:
-        raise InputError(
-            f"{path} is a Parquet file, which needs pyarrow: pip install 'longstate[parquet]'"
-        ) from None
+        raise needs(str(path), "pyarrow", "parquet") from None
     except Exception as e:  # pyarrow's own errors
         why = " ".join(str(e).split())[:200]
         raise InputError(f"{path} is not a readable Parquet file: {why}") from None

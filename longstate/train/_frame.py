@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from longstate.errors import InputError
+from longstate.errors import InputError, needs
 from longstate.models._time_text import LONGEST, read_text
 from longstate.train._time_form import find_form
 
@@ -89,9 +89,7 @@ def _converted(data: Any) -> pd.DataFrame | pd.Series:
                 warnings.simplefilter("ignore")  # pandas recommends Arrow, which needs pyarrow
                 found = pd.api.interchange.from_dataframe(data)
     except ImportError:
-        raise InputError(
-            f"to read a {kind}, pyarrow is needed: pip install 'longstate[parquet]'"
-        ) from None
+        raise needs(f"a {kind}", "pyarrow", "parquet") from None
     except Exception as e:
         raise InputError(f"the {kind} cannot be converted to pandas: {e}") from None
     if isinstance(found, pd.DataFrame | pd.Series):

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from longstate._files import missing, remove_parts, write_whole, writing
-from longstate.errors import InputError
+from longstate._formats import ARROW, ARROW_STREAM, PARQUET, table_format
+from longstate.errors import InputError, needs
 from longstate.train._corpus import digest_of
 
 ENDINGS = (".parquet", ".arrow", ".feather", ".csv", ".csv.gz")
 """Of the files of a folder that are tables."""
-_PARQUET, _ARROW, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 _ROWS = 256  # at one time: a row may be a whole book
 _BUFFER = 1 << 20  # bytes of a Parquet file at one time
 _LISTED = 8  # columns in a message
@@ -27,7 +27,7 @@ _LISTED = 8  # columns in a message
 def are_tables(paths: Sequence[Path], column: str | None) -> bool:
     """Whether files are read as tables: if a column is given, or one is a folder, a Parquet or an
     Arrow file. A CSV file alone is a text like any other."""
-    return column is not None or any(path.is_dir() or _start(path) for path in paths)
+    return column is not None or any(path.is_dir() or table_format(path) for path in paths)
 
 
 def text_of_tables(
@@ -90,18 +90,6 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _start(path: Path) -> bytes | None:
-    """The first bytes of a Parquet or Arrow file; None for others."""
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_ARROW))
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
-    return next((s for s in (_PARQUET, _ARROW, _STREAM) if start.startswith(s)), None)
-
-
 def _read(facts: Path) -> Any:
     try:
         return json.loads(facts.read_text(encoding="utf-8"))
@@ -111,32 +99,28 @@ def _read(facts: Path) -> Any:
 
 def _rows(path: Path, column: str | None) -> Iterator[list[str | None]]:
     """The text in the rows of a table, a few at a time."""
-    start = _start(path)
-    if start is None:
+    kind = table_format(path)
+    if kind is None:
         from longstate.train._csv import read_column  # with pandas
 
         yield from read_column(path, lambda names: _chosen(path, column, names, names), _ROWS)
         return
-    kind = "a readable Parquet file" if start == _PARQUET else "a readable Arrow file"
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InputError(
-            f"{path} needs the library pyarrow, which is not installed; install it with "
-            "pip install 'longstate[parquet]'"
-        ) from None
-    read = _parquet if start == _PARQUET else _arrow
+        raise needs(str(path), "pyarrow", "parquet") from None
+    read = _parquet if kind == PARQUET else _arrow
     try:
-        for part in read(path, column, start):
+        for part in read(path, column, kind):
             for first in range(0, len(part), _ROWS):
                 yield part.slice(first, _ROWS).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
         why = " ".join(str(e).split())[:200]
-        raise InputError(f"{path} is not {kind}: {why}") from None
+        raise InputError(f"{path} is not a readable {kind.split(' ', 1)[1]}: {why}") from None
 
 
-def _parquet(path: Path, column: str | None, start: bytes) -> Iterator[Any]:
+def _parquet(path: Path, column: str | None, kind: str) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
@@ -146,16 +130,16 @@ def _parquet(path: Path, column: str | None, start: bytes) -> Iterator[Any]:
                 yield batch.column(0)
 
 
-def _arrow(path: Path, column: str | None, start: bytes) -> Iterator[Any]:
+def _arrow(path: Path, column: str | None, kind: str) -> Iterator[Any]:
     from pyarrow import OSFile, ipc
 
-    opened = ipc.open_file if start == _ARROW else ipc.open_stream
+    opened = ipc.open_file if kind == ARROW else ipc.open_stream
     with OSFile(str(path)) as file:
         schema = opened(file).schema
         place = schema.get_field_index(_text_column(path, column, schema))
         file.seek(0)
         reader = opened(file, options=ipc.IpcReadOptions(included_fields=[place]))
-        if start == _STREAM:
+        if kind == ARROW_STREAM:
             yield from (batch.column(0) for batch in reader)
         else:
             for i in range(reader.num_record_batches):

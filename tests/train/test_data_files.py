@@ -100,7 +100,7 @@ def test_the_interchange_protocol_is_read():
         (Broken(), "the tests Broken cannot be converted to pandas: no memory"),
         (
             Arrowless(),
-            r"to read a tests Arrowless, pyarrow is needed: pip install 'longstate\[parq",
+            r"a tests Arrowless needs pyarrow: pip install 'longstate\[parq",
         ),
         ({"y": [1.0]}, "got builtins dict"),
     ],

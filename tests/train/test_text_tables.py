@@ -163,7 +163,7 @@ def test_tables_that_cannot_be_used(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="column is for tables; got 'text' with a text"):
         tiny().fit(text="to be", column="text")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"install it with pip install 'longstate\[parquet\]'"):
+    with pytest.raises(InputError, match=r"needs pyarrow: pip install 'longstate\[parquet\]'"):
         text_of(good)
 
 
