@@ -14,7 +14,7 @@ absolute step:
 Axes: p parts, b batch, w window, h horizon, c targets, q quantiles.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -146,27 +146,33 @@ class Choice(AtLeastFloat32):
         Raises:
             InputError: there is no such part.
         """
-        fitted = self.fitted(model, refitted=True)
-        if method != "map" and (method is not None or self.weight[MAP] == 0):
-            fitted = fitted._replace(map=None)
-        network = self.reads_network(method) or _watched(model)
-        parts = self.parts(model, window, fitted, network=network)
-        return self.of_parts(parts, fitted, method)
+        fitted, without = self.fitted(model, refitted=True), self.unread(method)
+        if _watched(model):
+            without -= {"network"}
+        return self.of_parts(self.parts(model, window, fitted, without), fitted, method)
 
-    def reads_network(self, method: str | None = None) -> bool:
-        """Whether a forecast of this method (None: of the choice) needs a pass of the network."""
-        return self.network_bands(0 if method is None else 1 + self._index(method))
+    def unread(self, method: str | None = None) -> set[str]:
+        """Map and network, as far as a forecast of this method (None: of the choice) does without:
+        they take time."""
+        if method is not None:
+            return {"map", "network"} - {PARTS[self._index(method)]}
+        return {name for name in ("map", "network") if self.weight[PARTS.index(name)] == 0}
 
     def parts(
-        self, model: "ForecastModel", window: Window, fitted: Fitted, *, network: bool = True
+        self,
+        model: "ForecastModel",
+        window: Window,
+        fitted: Fitted,
+        without: Collection[str] = (),
     ) -> Parts:
         """The forecasts of all parts.
 
         Args:
             model: of this choice.
             window: the input.
-            fitted: ridge, line and map; the forecast of a map that is None is nan.
-            network: False leaves the network out; its forecast is nan, and the distances are 0.
+            fitted: ridge, line and map.
+            without: map or network, which is not run: its forecast is nan, as that of a map that is
+                not there. Without the network the distances are 0.
         """
         last, x, scaled = model.normalise(window)
         h = self._spec.horizon
@@ -180,9 +186,9 @@ class Choice(AtLeastFloat32):
         linear = [zero, naive, smoothing, fitted.ridge(features), fitted.line(features)]
         unknown = torch.full_like(zero, torch.nan)
         mapped = unknown
-        if fitted.map is not None:
+        if fitted.map is not None and "map" not in without:
             mapped = fitted.map(model.units(window).exact(window.target)).to(x.dtype)
-        if network:
+        if "network" not in without:
             point, quantiles = model(window, scaled=True)
             offsets = quantiles - point[..., None]
         else:

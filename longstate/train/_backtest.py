@@ -144,7 +144,7 @@ def _forecast(model: ForecastModel, batch: Batch, *, refitted: bool) -> Forecast
     if model.choice is None:
         return model(batch.window)
     fitted = model.choice.fitted(model, refitted=refitted)
-    parts = model.choice.parts(model, batch.window, fitted, network=model.choice.reads_network())
+    parts = model.choice.parts(model, batch.window, fitted, model.choice.unread())
     return model.unscaled(model.choice.of_parts(parts, fitted, None), batch.window)
 
 

@@ -15,6 +15,7 @@ Axes: p parts, n windows, h horizon, c targets, q quantiles.
 """
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -172,8 +173,8 @@ def rolling(model: ForecastModel, linear: Linear) -> tuple[Errors, Errors]:
         linear.solve(fold.fitted, fitted.line, fitted.ridge)
         if mapped is not None:
             fit_map(mapped, Rows.of(model, fold.fit, mapped.lags))
-        network = fold is linear.folds[-1]
-        found.append(_errors(model, fitted, fold.check, network=network))
+        without = () if fold is linear.folds[-1] else ("network",)
+        found.append(_errors(model, fitted, fold.check, without))
     every = found[0]
     for more in found[1:]:
         every = every + more
@@ -182,7 +183,7 @@ def rolling(model: ForecastModel, linear: Linear) -> tuple[Errors, Errors]:
 
 
 def _errors(
-    model: ForecastModel, fitted: Fitted, windows: Windows, *, network: bool = True
+    model: ForecastModel, fitted: Fitted, windows: Windows, without: Collection[str] = ()
 ) -> Errors:
     """The errors on evenly spaced windows."""
     spec, choice = model.spec, model.choice
@@ -193,7 +194,7 @@ def _errors(
     found = []
     for part in np.array_split(indices, -(-len(indices) // 128)):
         batch = windows.batch(part)
-        points, offsets, step = choice.parts(model, batch.window, fitted, network=network)
+        points, offsets, step = choice.parts(model, batch.window, fitted, without)
         truth = model.units(batch.window).scale(batch.future)
         truth = torch.where(batch.present, truth, torch.nan)
         found.append((truth - points, offsets, step))
