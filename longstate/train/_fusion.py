@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longstate.errors import expect
+from longstate.train._weights import TRIED
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEWEST = 30  # cases, to judge the network
@@ -114,5 +115,5 @@ def choose_share(
     losses = torch.stack([weight * loss(s * network + (1 - s) * ridge) for s in SHARES])
     excess = losses - losses[losses.mean(1).argmin()]
     error = excess.std(1) / excess.shape[1] ** 0.5
-    near = excess.mean(1) <= 2 * error
+    near = excess.mean(1) <= TRIED * error
     return SHARES[int(near.int().argmax())]

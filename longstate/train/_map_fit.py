@@ -49,6 +49,33 @@ class Rows(NamedTuple):
         return cls(torch.cat(pasts), torch.cat(nexts))
 
 
+class _Check(NamedTuple):
+    """Windows to check on, scaled units and float64.
+
+    Args:
+        target (n, w, c): of the windows. truth (n, h, c): after them; nan in gaps.
+        line (n, h, c): errors of the model's line.
+    """
+
+    target: Tensor
+    truth: Tensor
+    line: Tensor
+
+    @classmethod
+    def of(cls, model: ForecastModel, windows: Windows) -> "_Check":
+        targets, truths, lines = [], [], []
+        for batch in _some(windows, max(32, MOST_STEPS // model.spec.horizon)):
+            units = model.units(batch.window)
+            targets.append(units.exact(batch.window.target))
+            truths.append(torch.where(batch.present, units.exact(batch.future), torch.nan))
+            lines.append(truths[-1] - model.scaled_line(batch.window))
+        return cls(torch.cat(targets), torch.cat(truths), torch.cat(lines))
+
+    def errors(self, module: IteratedMap) -> Tensor:
+        """Of the repeated map (n, h, c)."""
+        return self.truth - module(self.target)
+
+
 @dataclass(frozen=True)
 class _Sums:
     """X'X and X'Y of one setting."""
@@ -78,16 +105,17 @@ def choose_map(model: ForecastModel, fold: Fold, seed: int = 0) -> IteratedMap |
     rows = Rows.of(model, fold.fit, IteratedMap(model.spec).lags)
     if len(rows.past) < FEWEST_ROWS:
         return None
+    check = _Check.of(model, fold.check)
 
     def tried(memory: tuple[int, int], width: float) -> tuple[float, IteratedMap]:
         module = _drawn(model, memory, width, seed)
-        return _best_penalty(model, module, rows, fold.check), module
+        return _best_penalty(module, rows, check), module
 
     trials = {memory: tried(memory, WIDTHS[0]) for memory in MEMORIES}
     memory = min(trials, key=lambda m: trials[m][0])
     found = [trials[memory], *(tried(memory, width) for width in WIDTHS[1:])]
     _, best = min(found, key=lambda x: x[0])
-    gain, noise = gain_of(*_errors(model, best, fold.check), independent([fold.check]))
+    gain, noise = gain_of(check.line, check.errors(best), independent([fold.check]))
     return best if gain > TRIED * noise else None
 
 
@@ -113,7 +141,7 @@ def _drawn(model: ForecastModel, memory: tuple[int, int], width: float, seed: in
     return module
 
 
-def _best_penalty(model: ForecastModel, module: IteratedMap, rows: Rows, check: Windows) -> float:
+def _best_penalty(module: IteratedMap, rows: Rows, check: _Check) -> float:
     """Solve with the best penalty; returns its error on the windows to check on."""
     sums, least, best = _sums(module, rows), float("inf"), None
     for penalty in PENALTIES:
@@ -121,7 +149,7 @@ def _best_penalty(model: ForecastModel, module: IteratedMap, rows: Rows, check: 
         if solved is None:
             continue
         module.weight.copy_(solved)
-        error = _rolled_error(model, module, check)
+        error = float((check.errors(module) ** 2).nanmean())
         if error < least:
             least, best = error, (penalty, solved)
     if best is not None:
@@ -147,23 +175,6 @@ def _sums(module: IteratedMap, rows: Rows) -> _Sums:
         sums.xx.addmm_(x.T, x)
         sums.xy.addmm_(x.T, target)
     return sums
-
-
-def _rolled_error(model: ForecastModel, module: IteratedMap, check: Windows) -> float:
-    """Mean squared error of the repeated map, scaled units."""
-    _, error = _errors(model, module, check)
-    return float((error**2).nanmean())
-
-
-def _errors(model: ForecastModel, module: IteratedMap, check: Windows) -> tuple[Tensor, Tensor]:
-    """Of the line and of the repeated map (n, h, c), scaled units; nan in gaps."""
-    lines, maps = [], []
-    for batch in _some(check, max(32, MOST_STEPS // model.spec.horizon)):
-        units = model.units(batch.window)
-        truth = torch.where(batch.present, units.exact(batch.future), torch.nan)
-        lines.append(truth - model.scaled_line(batch.window))
-        maps.append(truth - module(units.exact(batch.window.target)))
-    return torch.cat(lines), torch.cat(maps)
 
 
 def _some(windows: Windows, most: int) -> Iterator[Batch]:
