@@ -113,7 +113,7 @@ def write(report: ForecastReport, path: str | Path) -> Path:
 def _header(report: ForecastReport) -> Markup:
     e = report.evaluation
     rows = steps(e.window, report.interval)
-    first, last = (short_time(time, report.interval) for time in (e.first, e.last))
+    first, last = (short_time(time) for time in (e.first, e.last))
     of = ""
     if e.series:
         of = f" of {len(e.series):,} series"
@@ -164,7 +164,7 @@ def _examples(report: ForecastReport) -> Markup | None:
         return None
 
     def drawn(windows: tuple[Example, ...]) -> Markup:
-        pictures = (figures.example(one, against, report.interval) for one in windows)
+        pictures = (figures.example(one, against) for one in windows)
         return element("div", *pictures, class_="figures")
 
     parts = [element("h2", "Forecasts and true values")]

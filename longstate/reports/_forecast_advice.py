@@ -87,7 +87,7 @@ def _use(e: ForecastEvaluation, setting: Setting, ahead: Ahead | None) -> Advice
         )
     if ahead is not None and ahead.windows:
         one = next(iter(ahead.windows.values()))[0]
-        last = short_time(one.times[-1 - e.horizon], setting.interval)
+        last = short_time(one.times[-1 - e.horizon])
         after = f" after {last}" if ahead.single else " after the last row of each series"
         return Advice(f"Write the forecast of the {rows}{after}.", setting.command("predict", file))
     return Advice(f"Forecast the {rows} after the data.", setting.command("predict", file))

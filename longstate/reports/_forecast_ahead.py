@@ -28,12 +28,12 @@ def future(ahead: Ahead | None, bands: tuple[Band, ...], interval: float | None)
         return element("section", element("h2", "The forecast"), element("p", said))
     first, shown = ahead.single[0], ahead.single[: figures.MOST]
     horizon = len(first.truth)
-    rows = table(*_one_column(first, interval) if len(shown) == 1 else _columns(shown, interval))
+    rows = table(*_one_column(first) if len(shown) == 1 else _columns(shown))
     left = len(ahead.single) - len(shown)
     more = [f"The table has {ROWS} of {horizon:,} rows."] if horizon > ROWS else []
     more += [f"{left:,} further columns are not shown."] if left else []
     under = [element("p", " ".join(more), class_="note")] if more else []
-    drawn = (figures.example(one, None, interval) for one in shown)
+    drawn = (figures.example(one, None) for one in shown)
     return element(
         "section",
         element("h2", "The forecast"),
@@ -44,7 +44,7 @@ def future(ahead: Ahead | None, bands: tuple[Band, ...], interval: float | None)
 
 def _sentence(first: Example, bands: tuple[Band, ...], interval: float | None) -> str:
     horizon = len(first.truth)
-    start, end = (short_time(first.times[i], interval) for i in (-horizon, -1))
+    start, end = (short_time(first.times[i]) for i in (-horizon, -1))
     said = f"{steps(horizon, interval)}, from {start} to {end}, after all rows of the data."
     if not bands:
         return said
@@ -57,29 +57,27 @@ def _sentence(first: Example, bands: tuple[Band, ...], interval: float | None) -
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
-def _one_column(one: Example, interval: float | None) -> Table:
+def _one_column(one: Example) -> Table:
     """Times, the forecast and its widest band: names and cells."""
     levels = sorted(one.quantiles)
     wide = levels[:: len(levels) - 1] if len(levels) > 1 else []
     head = ("time", "forecast", *(f"quantile {level:g}" for level in wide))
     columns = [one.forecasts["model"], *(one.quantiles[level] for level in wide)]
-    return head, _cells(one.times, [_aligned(columns[0], x) for x in columns], interval)
+    return head, _cells(one.times, [_aligned(columns[0], x) for x in columns])
 
 
-def _columns(shown: Sequence[Example], interval: float | None) -> Table:
+def _columns(shown: Sequence[Example]) -> Table:
     """Times and the forecast of each column."""
     points = [one.forecasts["model"] for one in shown]
     head = ("time", *(one.target for one in shown))
-    return head, _cells(shown[0].times, [_aligned(x, x) for x in points], interval)
+    return head, _cells(shown[0].times, [_aligned(x, x) for x in points])
 
 
-def _cells(
-    times: Sequence[str], columns: list[list[str]], interval: float | None
-) -> list[tuple[str, ...]]:
+def _cells(times: Sequence[str], columns: list[list[str]]) -> list[tuple[str, ...]]:
     """Some rows, the first and the last among them."""
     horizon = len(columns[0])
     at = sorted({round(i * (horizon - 1) / (ROWS - 1)) for i in range(ROWS)})
-    return [(short_time(times[i - horizon], interval), *(x[i] for x in columns)) for i in at]
+    return [(short_time(times[i - horizon]), *(x[i] for x in columns)) for i in at]
 
 
 def _aligned(like: Sequence[float], values: Sequence[float]) -> list[str]:

@@ -122,16 +122,12 @@ def residuals(one: Autocorrelation) -> Markup:
     )
 
 
-def example(
-    one: Example, against: str | None, interval: float | None = None, said: str = ""
-) -> Markup:
+def example(one: Example, against: str | None) -> Markup:
     """One window: past, true values, the model with its quantiles, the best simple method.
 
     Args:
         one: the window; one without true values is of the future.
         against: a method beside the model.
-        interval: seconds between samples, None when unknown.
-        said: sentence for the caption.
     """
     at, dates = times_of(one.times)
     w = len(one.past)
@@ -161,12 +157,12 @@ def example(
     first = one.times[w] if w < len(one.times) else ""
     what = "One test window" if known else "The future"
     return draw(
-        f"{one.target}, from {short_time(first, interval)}",
+        f"{one.target}, from {short_time(first)}",
         f"Line chart of {one.target}: the "
         + ("truth, the model's forecast and the best simple method." if known
            else "data and the forecast of the rows after it."),
         "estimate",
-        f"{what} in the data's own units; left of the dashed line is known.{bands}{said}",
+        f"{what} in the data's own units; left of the dashed line is known.{bands}",
         paint,
     )  # fmt: skip
 

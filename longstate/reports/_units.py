@@ -50,16 +50,9 @@ def marks(low: float, high: float, interval: float | None) -> list[tuple[float, 
     return [(s / interval, name) for name, s in round_times if low <= s / interval <= high]
 
 
-def short_time(time: str, interval: float | None = None) -> str:
-    """An ISO time without zero seconds; without its midnight, where steps are of days.
-
-    Args:
-        time: the text.
-        interval: seconds between samples, or None.
-    """
+def short_time(time: str) -> str:
+    """An ISO time without zero seconds."""
     time = time.replace("T", " ").removesuffix(".000")
-    if interval is not None and interval >= _DAY and time.endswith(" 00:00:00"):
-        return time[:-9]
     return time[:-3] if time.count(":") == 2 and time.endswith(":00") else time
 
 
