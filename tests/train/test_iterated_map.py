@@ -178,7 +178,9 @@ def test_a_map_without_a_weight_is_not_run(forecaster, monkeypatch):
     choice = made.model.choice
     choice.weight.zero_()
     choice.weight[PARTS.index("line")] = 1.0
-    monkeypatch.setattr(choice.now.map, "forward", lambda _: pytest.fail("the map ran"))
+    for each in (choice.map, choice.now.map):
+        monkeypatch.setattr(each, "forward", lambda _: pytest.fail("the map ran"))
+    made.backtest(henon(), origins=2)
     made.predict(henon())
     made.predict(henon(), method="ridge")
     with pytest.raises(pytest.fail.Exception):
