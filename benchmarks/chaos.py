@@ -31,7 +31,7 @@ SHOWN = ("model", "map", "network", "line", "last value")
 
 
 def lorenz(seed: int, rows: int = 12_000, dt: float = 0.02) -> np.ndarray:
-    """By the classical Runge-Kutta method with four steps to a row."""
+    """Rows of x, y and z, by the classical Runge-Kutta method with four steps to a row."""
 
     def slope(s: np.ndarray) -> np.ndarray:
         x, y, z = s
@@ -45,7 +45,7 @@ def lorenz(seed: int, rows: int = 12_000, dt: float = 0.02) -> np.ndarray:
         c = slope(s + h / 2 * b)
         s = s + h / 6 * (a + 2 * b + 2 * c + slope(s + h * c))
         if i % 4 == 3:
-            found.append(s[0])
+            found.append(s)
     return np.array(found[500:])
 
 
@@ -64,7 +64,7 @@ def mackey_glass(seed: int, rows: int = 10_000, tau: int = 17) -> np.ndarray:
     return np.array(x[per * tau + 1 :: per][before : before + rows])
 
 
-SERIES = {"Lorenz x": lorenz, "Mackey-Glass": mackey_glass}
+SERIES = {"Lorenz x": lambda seed: lorenz(seed)[:, 0], "Mackey-Glass": mackey_glass}
 
 
 def series(name: str, noise: float, seed: int) -> np.ndarray:
