@@ -14,21 +14,19 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from longstate.compress import _models as models
-from longstate.compress._data import Batch, Given, apart, batches_of, nats
+from longstate.compress._calls import Call, Rows, answers, calls_of, tensors_of
+from longstate.compress._data import Given, apart, batches_of, nats
 from longstate.compress._report import Healing
 from longstate.errors import InputError
-from longstate.memory._recording import run_once
-from longstate.models import ForecastModel, LanguageModel
+from longstate.models import LanguageModel
 from longstate.train import Progress, Training
 from longstate.train._diagnose import NotFiniteError
 from longstate.train._loop import train
@@ -80,7 +78,7 @@ def heal(
     check_minutes(minutes)
     teacher, student = models.inner(model), copy.deepcopy(models.inner(small))
     batches = batches_of(models.input_of(model, data))
-    task = _Distillation(teacher, student, _Rows(calls_of(teacher, batches)), seed)
+    task = _Distillation(teacher, student, Rows(calls_of(teacher, batches)), seed)
     settings = Training(
         epochs=EPOCHS, minutes=minutes, batch_size=task.size, learning_rate=RATE,
         dynamics_rate=DYNAMICS_RATE, weight_decay=0.0, patience=PATIENCE,
@@ -154,64 +152,10 @@ def estimated(show: Callable[[Progress], None], minutes: float) -> Callable[[Pro
     return told
 
 
-class Call(NamedTuple):
-    """Arguments with which a model was called: tensors with the sequences along their first
-    axis."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-def calls_of(model: nn.Module, batches: Sequence[Batch]) -> list[Call]:
-    """How the model is called on data. A function that runs the model is run once."""
-    found: list[Call] = []
-    for batch in batches:
-        if isinstance(batch, Tensor):
-            found.append(Call((batch,), {}))
-            continue
-
-        def keep(_: nn.Module, args: Any, kwargs: Any) -> None:
-            found.append(Call(args, kwargs))
-
-        run_once(model, batch, [model.register_forward_pre_hook(keep, with_kwargs=True)])
-    return found
-
-
-class _Rows:
-    """All different sequences of some calls, by one index: what the model read twice must not be
-    both learnt and held out."""
-
-    def __init__(self, calls: Sequence[Call]):
-        self.calls = calls
-        sizes = [len(tensors_of(call)[0]) for call in calls]
-        new = _different(calls)
-        self.call = np.repeat(np.arange(len(calls)), sizes)[new]
-        self.row = np.concatenate([np.arange(n) for n in sizes])[new]
-        shapes = [tuple(x.shape[1:] for x in tensors_of(call)) for call in calls]
-        kinds = {shape: i for i, shape in enumerate(dict.fromkeys(shapes))}
-        self.kind = np.array([kinds[shape] for shape in shapes])[self.call]
-
-    def batch(self, indices: np.ndarray) -> Call:
-        """Rows of one kind, which have equal shapes, as one call."""
-        parts = []
-        for i in np.unique(self.call[indices]).tolist():
-            at = torch.from_numpy(self.row[indices[self.call[indices] == i]])
-            parts.append(_each(lambda x, at=at: x[at.to(x.device)], self.calls[i]))
-        joined: Call = parts[0]
-        if len(parts) > 1:
-            joined = _each(lambda *xs: torch.cat(xs), *parts)
-        return joined
-
-    def split(self, indices: np.ndarray, size: int) -> list[np.ndarray]:
-        """In parts of at most `size` rows of one kind."""
-        kinds = [indices[self.kind[indices] == k] for k in np.unique(self.kind[indices])]
-        return [part for rows in kinds for part in np.array_split(rows, -(-len(rows) // size))]
-
-
 class _Distillation:
     """A `Task` of the training loop."""
 
-    def __init__(self, teacher: nn.Module, student: nn.Module, rows: _Rows, seed: int):
+    def __init__(self, teacher: nn.Module, student: nn.Module, rows: Rows, seed: int):
         count = len(rows.row)
         if count < 2:
             raise InputError(
@@ -274,41 +218,3 @@ class _Distillation:
         if not isinstance(tokens, Tensor) or more != [None] or call.kwargs:
             return None
         return nats(self.model, tokens, logits)
-
-
-def _different(calls: Sequence[Call]) -> np.ndarray:
-    """Whether no earlier sequence is equal, for each sequence of all calls."""
-    seen: set[bytes] = set()
-    found = []
-    for call in calls:
-        columns = [x.detach().cpu() for x in tensors_of(call)]
-        for i in range(len(columns[0])):
-            digest = blake2b(repr([x.shape[1:] for x in columns]).encode())
-            for x in columns:
-                digest.update(x[i : i + 1].reshape(-1).view(torch.uint8).numpy().tobytes())
-            found.append(digest.digest() not in seen)
-            seen.add(digest.digest())
-    return np.array(found)
-
-
-def answers(model: nn.Module, call: Call) -> Tensor:
-    """What is compared: the first tensor of what a model gives; of a forecaster the point and the
-    quantiles, in scaled units (b, ...). In float32 at least."""
-    if isinstance(model, ForecastModel):
-        point, quantiles = model.scaled(call.args[0])
-        out = torch.cat([point[..., None], quantiles], dim=-1)
-    else:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        call = _each(lambda x: x.to(device), call)
-        out = tree_leaves(model(*call.args, **call.kwargs))[0]
-    return out.to(torch.promote_types(out.dtype, torch.float32))
-
-
-def tensors_of(tree: Any) -> list[Tensor]:
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
-
-
-def _each(change: Callable[..., Tensor], *calls: Call) -> Call:
-    """A call with other tensors in the same places."""
-    made: Call = tree_map(lambda *xs: change(*xs) if isinstance(xs[0], Tensor) else xs[0], *calls)
-    return made

@@ -11,6 +11,7 @@ from torch import nn
 from longstate import Forecaster, load, reduce
 from longstate.cli import main
 from longstate.compress import _heal as healing
+from longstate.compress._calls import Call, Rows
 from longstate.compress import heal
 from longstate.errors import InputError
 from longstate.layers import S4D, S5
@@ -264,10 +265,7 @@ def test_the_command_refuses_before_it_reduces(tmp_path, capsys):
 
 def test_what_is_read_twice_is_one_sequence():
     u = torch.randn(6, 5, 2, generator=torch.Generator().manual_seed(0))
-    calls = [
-        healing.Call((x,), {}) for x in (u[:4], u[2:], u[:, :4])
-    ]  # the last one has another length
-    rows = healing._Rows(calls)
+    rows = Rows([Call((x,), {}) for x in (u[:4], u[2:], u[:, :4])])  # the last has another length
     assert list(zip(rows.call.tolist(), rows.row.tolist(), strict=True)) == [
         *((0, i) for i in range(4)),
         *((1, i) for i in (2, 3)),
