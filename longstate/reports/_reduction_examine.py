@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from longstate._environment import environment
 from longstate.compress import RateCurve, Reduction, SizeCurve, rd_curve, size_curve
-from longstate.compress._data import nats
 from longstate.compress._calls import Call, calls_of, tensors_of
+from longstate.compress._data import nats
 from longstate.compress._models import inner
 from longstate.errors import InputError
 from longstate.models import LanguageModel

@@ -11,8 +11,8 @@ from torch import nn
 from longstate import Forecaster, load, reduce
 from longstate.cli import main
 from longstate.compress import _heal as healing
-from longstate.compress._calls import Call, Rows
 from longstate.compress import heal
+from longstate.compress._calls import Call, Rows
 from longstate.errors import InputError
 from longstate.layers import S4D, S5
 from longstate.models import Stack
