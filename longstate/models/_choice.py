@@ -39,7 +39,7 @@ class Parts(NamedTuple):
     """The forecasts of all parts for one batch, in scaled units.
 
     Args:
-        points (p, b, h, c): the point forecasts.
+        points (p, b, h, c): the point forecasts, within the bounds.
         offsets (b, h, c, q): distances of the network's quantiles from its point.
         step (b, 1, c): how much the window moves, 1 if as usual.
     """
@@ -195,6 +195,7 @@ class Choice(AtLeastFloat32):
             point = unknown
             offsets = zero[..., None].expand(*zero.shape, len(self._spec.quantiles))
         points = torch.stack([*(last + part for part in linear), mapped, point])
+        points = model.within(points, window)
         return Parts(points, offsets, self._step(x))
 
     def _step(self, x: Float[Tensor, "b w c"]) -> Float[Tensor, "b 1 c"]:

@@ -188,6 +188,14 @@ class ForecastModel(nn.Module):
             return x
         return x.clamp(self.spec.lower, self.spec.upper)
 
+    def within(self, scaled: Float[Tensor, "... c"], window: Window) -> Float[Tensor, "... c"]:
+        """Scaled units, moved into the bounds of the forecasts."""
+        for bound, limit in ((self.spec.lower, torch.maximum), (self.spec.upper, torch.minimum)):
+            if bound is not None:
+                raw = window.target.new_full(window.target[:, :1].shape, bound)
+                scaled = limit(scaled, self.units(window).scale(raw).to(scaled.dtype))
+        return scaled
+
     @torch.no_grad()
     def checked(self, window: Window, method: str | None = None) -> tuple[Forecast, str | None]:
         """One checked forecast (b = 1), and a note on missing rows of the window, or None. See

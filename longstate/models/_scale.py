@@ -158,13 +158,14 @@ class Scale(Float64):
         Args:
             x: float64.
             lower: lower bound of x; logarithms are of x - lower. None takes 0, or the least x.
+                Powers of x that is above 0 and has no other bound are of x itself.
         """
         if self.transform != "none":
             self.set(x.mean(0), x.std(0, correction=0))
             self.raw_std.copy_(self.std)
             least = x.min(0).values
             base = least.clamp_max(0) if lower is None else torch.full_like(least, lower)
-            positive = (least > 0) & (self.transform == "box-cox") & (lower is None)
+            positive = (least > 0) & (self.transform == "box-cox") & (not lower)
             self.shift.copy_(torch.where(positive, torch.zeros_like(base), 1 - base))
             powers = [_power(column) for column in (x + self.shift).T]
             self.power.copy_(torch.tensor(powers if self.transform == "box-cox" else 0.0))

@@ -133,7 +133,8 @@ class Forecaster(StoredForecaster):
             static: columns that a series has once; numbers or text.
             wide: take the target columns as the series of a panel.
             step, zone, holidays: of the times, if they cannot be found in the data; see `Timing`.
-            lower, upper, transform: of the targets; see `Bounds`.
+            lower, upper, transform: of the targets; see `Bounds`. Counts get a lower of 0, unless
+                it is -inf.
             split: shares of the rows for training, validation and test. None takes 0.7, 0.1 and
                 0.2; of short data validation and test get one horizon at least.
             refit: fit the linear methods to all rows at the end, for `predict`. `evaluate` uses
@@ -151,8 +152,8 @@ class Forecaster(StoredForecaster):
         table, found = training_table(frame, roles, timing)
         check_layers(table.calendar, self.layers)
         shares, short = default_split(table, self.horizon) if split is None else (split, ())
-        bounds = Bounds(lower, upper, transform)
-        data = _Data(table, (*found, *short), bounds, shares, refit)
+        bounds, counts = Bounds(lower, upper, transform).natural(table)
+        data = _Data(table, (*found, *short, *counts), bounds, shares, refit)
         if tune is None:
             self._train(data, out, show)
         else:

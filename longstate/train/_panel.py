@@ -86,6 +86,11 @@ class Panel:
         at = round(len(ordered) * share)
         return int(ordered[at]) if at < len(ordered) else self.span
 
+    def share_before(self, position: int) -> float:
+        """The share of the rows before a position."""
+        rows = self.position[self.past()]
+        return float((rows < position).mean())
+
     def resized(self, before: int, after: int) -> tuple["Panel", np.ndarray, np.ndarray]:
         """The same series with at least `before` rows of past and `after` rows of future.
 

@@ -23,6 +23,11 @@ from longstate.train._windows import Split, Windows, check_split, cycles_of, sea
 WINDOW = 336
 SPLIT = (0.7, 0.1, 0.2)
 
+ZEROS = 0.05  # share of zeros from which on values that are never below 0 cannot be so
+COUNTS = (
+    "The targets are {}, so that no forecast is below 0; with lower=-inf (--lower=-inf) there is no "
+    "such bound."
+)
 CONSTANT = "Column {!r} is constant over the training part; it adds nothing."
 
 
@@ -31,7 +36,8 @@ class Bounds:
     """Bounds of the forecasts, and the transform of the targets.
 
     Args:
-        lower, upper: bounds of every forecast; None for no bound.
+        lower, upper: bounds of every forecast; None for no bound. A lower of -inf is none too, and
+            says that `natural` shall not find one.
         transform: applied to the targets before scaling: "none", "log1p" (of the distance to
             `lower`), "box-cox", or "auto": the best on the validation part.
     """
@@ -48,11 +54,26 @@ class Bounds:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not isinstance(value, numbers.Real) or not np.isfinite(float(value)):
+            none = (name, value) == ("lower", -np.inf)
+            if not isinstance(value, numbers.Real) or not (np.isfinite(float(value)) or none):
                 raise InputError(f"{name} must be a number; got {value!r}")
             object.__setattr__(self, name, float(value))  # a NumPy number cannot be saved
         if self.lower is not None and self.upper is not None and self.lower >= self.upper:
             raise InputError(f"lower must be below upper; got {self.lower:g} and {self.upper:g}")
+
+    def natural(self, table: Table) -> tuple["Bounds", tuple[str, ...]]:
+        """With a lower bound of 0 and a remark, if none was given and the targets tell of it: they
+        are counts, or never below 0 and often 0, as rain is."""
+        if self.lower is not None:
+            return replace(self, lower=None if self.lower == -np.inf else self.lower), ()
+        values = table.target[np.isfinite(table.target)]
+        if (values < 0).any() or (self.upper is not None and self.upper <= 0):
+            return self, ()
+        whole = bool((values == np.round(values)).all())
+        if not whole and (values == 0).mean() < ZEROS:
+            return self, ()
+        said = "whole numbers from 0" if whole else "never below 0 and often 0"
+        return replace(self, lower=0.0), (COUNTS.format(said),)
 
     def check(self, table: Table) -> None:
         """Raise InputError if the data exceeds a bound."""
@@ -121,15 +142,13 @@ def plan(
 
 def default_split(table: Table, horizon: int) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """The shares of the parts, and a remark where they are not the usual ones: validation and test
-    of a single series get one horizon at least.
+    get one horizon at least.
 
     Raises:
         InputError: that leaves the training less than a horizon and a row.
     """
-    if table.panel is not None:
-        return SPLIT, ()
-    rows = table.rows
-    train, seen = round(rows * SPLIT[0]), round(rows * (SPLIT[0] + SPLIT[1]))
+    rows, places = table.span, table.places
+    train, seen = places.position_of(SPLIT[0]), places.position_of(SPLIT[0] + SPLIT[1])
     validation, test = max(horizon, seen - train), max(horizon, rows - seen)
     left = rows - validation - test
     if left == train:
@@ -144,7 +163,8 @@ def default_split(table: Table, horizon: int) -> tuple[tuple[float, ...], tuple[
         f"The data is short: training, validation and test get {left}, {validation} and {test} "
         "rows; split (--split) gives other shares. What rests on so few rows is uncertain."
     )
-    return (left / rows, validation / rows, test / rows), (note,)
+    ends = places.share_before(left), places.share_before(left + validation)
+    return (ends[0], ends[1] - ends[0], 1 - ends[1]), (note,)
 
 
 def window_of(rows: int, horizon: int, season: int) -> int:

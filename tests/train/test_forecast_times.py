@@ -124,7 +124,7 @@ def test_counts_are_never_below_zero(transform, tmp_path):
     frame = counts()
     model = forecaster().fit(frame, "y", lower=0, upper=9, transform=transform, out=tmp_path)
     loaded = Forecaster.load(tmp_path)
-    free = forecaster().fit(frame, "y")
+    free = forecaster().fit(frame, "y", lower=-np.inf)
     low, high = [], []
     for end in range(60, 400, 5):
         for m, found in ((loaded, high), (free, low)):
@@ -137,6 +137,49 @@ def test_counts_are_never_below_zero(transform, tmp_path):
     assert evaluation.to_json() == model.evaluate(frame).to_json()
     # Scores stay in the data's own units, whatever the transform.
     assert_close(evaluation.score("last value").mse, free.evaluate(frame).score("last value").mse)
+
+
+NATURAL = {
+    "counts": ([3, 0, 5, 1, 2], {}, 0, "whole numbers from 0"),
+    "counts above 0": ([3, 8, 5, 1, 2], {}, 0, "whole numbers from 0"),
+    "with a gap": ([3, 0, np.nan, 1, 2], {}, 0, "whole numbers from 0"),
+    "rain": ([0, 0, 2.5, 0, 0.3], {}, 0, "never below 0 and often 0"),
+    "not wanted": ([3, 0, 5, 1, 2], {"lower": -np.inf}, None, None),
+    "another": ([3, 0, 5, 1, 2], {"lower": -1}, -1, None),
+    "an upper bound": ([3, 0, 5, 1, 2], {"upper": 9}, 0, "whole numbers from 0"),
+    "below 0": ([3, 0, -5, 1, 2], {}, None, None),
+    "never 0": ([3.5, 1, 5, 1, 2], {}, None, None),
+}
+
+
+@pytest.mark.parametrize("case", NATURAL)
+def test_counts_have_a_bound_of_their_own(case):
+    values, given, lower, said = NATURAL[case]
+    times = pd.date_range("2024-01-01", periods=200, freq="D")
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"date": times, "y": draw.permutation(values * 40)})
+    model = forecaster().fit(frame, "y", **given)
+    assert model.model.spec.lower == lower
+    notes = [note for note in model.facts["notes"] if "no forecast is below 0" in note]
+    assert len(notes) == (said is not None)
+    if said is not None:
+        assert notes[0].startswith(f"The targets are {said}")
+        again = model.backtest(frame, refit=True, origins=2)  # takes the bounds, and asks nobody
+        assert again.forecasts["step"].eq(1).sum() == 2
+        bands = model.predict(frame).drop(columns="date")
+        assert bands.to_numpy().min() >= 0
+
+
+def test_parts_are_judged_within_the_bounds():
+    """A line that is often below 0 is better than it looks without the bound."""
+    times = pd.date_range("2024-01-01", periods=400, freq="h")
+    y = np.maximum(0, np.round(10 * np.sin(2 * np.pi * np.arange(400) / 24)))
+    frame = pd.DataFrame({"date": times, "y": y + (np.arange(400) % 7 == 0)})
+    bound, free = (forecaster().fit(frame, "y", lower=x) for x in (None, -np.inf))
+    error = {m: {p.name: p.error for p in m.choice.parts} for m in (bound, free)}
+    assert error[bound]["ridge"] < 0.98 * error[free]["ridge"]
+    ridge = bound.evaluate(frame).score("ridge").mse
+    assert ridge < free.evaluate(frame).score("ridge").mse
 
 
 def test_the_transform_is_the_best_on_the_validation_part():
