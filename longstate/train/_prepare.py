@@ -25,8 +25,8 @@ SPLIT = (0.7, 0.1, 0.2)
 
 ZEROS = 0.05  # share of zeros from which on values that are never below 0 cannot be so
 COUNTS = (
-    "The targets are {}, so that no forecast is below 0; with lower=-inf (--lower=-inf) there is no "
-    "such bound."
+    "The targets are {}, so that no forecast is below 0; with lower=-inf (--lower=-inf) there is "
+    "no such bound."
 )
 CONSTANT = "Column {!r} is constant over the training part; it adds nothing."
 
