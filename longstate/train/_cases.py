@@ -221,7 +221,16 @@ def spread(cases: Cases) -> tuple[Tensor, Tensor]:
     return mean, ((values - mean) ** 2).nanmean(0).sqrt()
 
 
-def gaps(cases: Cases) -> Tensor:
-    """Whether each case has a missing value before its end, (n)."""
-    within = torch.arange(cases.values.shape[1]) < cases.lengths[:, None]
-    return (torch.isnan(cases.split()[0]) & within[..., None]).flatten(1).any(1)
+def between(values: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
+    """Each channel with its gaps on straight lines between the observed values beside them; at both
+    ends the nearest value goes on. A channel without any value is 0."""
+    n, t, c = values.shape
+    observed = ~torch.isnan(values)
+    at = torch.arange(t)[None, :, None].expand(n, t, c)
+    before = at.masked_fill(~observed, -1).cummax(1).values
+    after = at.masked_fill(~observed, t).flip(1).cummin(1).values.flip(1)
+    left = torch.where(before < 0, after, before).clamp_max(t - 1)
+    right = torch.where(after == t, left, after)
+    share = (at - left) / (right - left).clamp_min(1)
+    one, other = (values.gather(1, place) for place in (left, right))
+    return (one + share.to(values.dtype) * (other - one)).nan_to_num(0.0)

@@ -18,7 +18,7 @@ from longstate.models._convolutions import ConvolutionRidge
 from longstate.models._series import SeriesModel
 from longstate.models._time_channel import TimeChannel
 from longstate.train import _ranks as ranks
-from longstate.train._cases import Cases, columns_of, gaps, read_cases, split
+from longstate.train._cases import Cases, between, columns_of, read_cases, split
 from longstate.train._checkpoint import CHECKPOINT, MODEL, run_folder
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
 from longstate.train._estimator import Estimator
@@ -80,7 +80,6 @@ class SeriesEstimator(Estimator):
     convolutions_: ConvolutionRidge | None
     fusion_: Fusion
     history_: TrainingHistory
-    flags_: bool
     n_channels_: int
     columns_: int | None
     length_: int
@@ -181,7 +180,7 @@ class SeriesEstimator(Estimator):
 
     def _fit_convolutions(self, cases: Cases, goal: Goal) -> Tensor | None:
         """Fit on all cases. Returns the scores of each by a fit to all others."""
-        self.convolutions_, self.flags_ = None, bool(gaps(cases).any())
+        self.convolutions_ = None
         if not self.convolutions:
             return None
         x = self._scaled(cases)
@@ -193,13 +192,11 @@ class SeriesEstimator(Estimator):
         return found.left_out
 
     def _scaled(self, cases: Cases) -> Tensor:
-        """Series for the convolutions, (n, c, t), which do not read stamps: missing values are 0,
-        with flags if the training cases had any."""
-        values = cases.split()[0]
-        observed = ~torch.isnan(values)
-        z = self.network_.scale(values).masked_fill(~observed, 0)
-        parts = [z, observed.to(z.dtype)] if self.flags_ else [z]
-        return torch.cat(parts, -1).transpose(1, 2).contiguous()
+        """Series for the convolutions, (n, c, t), which read no stamps, and lines in gaps; 0 after
+        their ends."""
+        z = between(self.network_.scale(cases.split()[0]))
+        within = torch.arange(z.shape[1]) < cases.lengths[:, None]
+        return (z * within[..., None]).transpose(1, 2).contiguous()
 
     def _ridge_scores(self, cases: Cases, rate: float = 1.0) -> Tensor | None:
         """Scores of ridge; None without convolutions, or at another rate than the trained one:

@@ -38,11 +38,11 @@ class SeriesRecord:
         time: the channel with the stamps beside these channels, if there is one.
         length: of the longest series. stride: samples of a frame of the network.
         made: its layers, from `describe_layer`.
-        flags: whether the convolutions read flags of missing values.
         filters: dilations and biases of the convolutions; None without them. splits: of their
             filters into groups; 0 without groups, as in older files.
         fusion, history, environment: of the training.
         source: of files.
+        flags: whether the convolutions read flags of gaps, as in older files.
         classes, classes_type: of a classifier.
         mean, std: of a regressor's numbers.
 
@@ -56,7 +56,6 @@ class SeriesRecord:
     length: int
     outputs: int
     made: list[dict[str, Any]]
-    flags: bool
     filters: tuple[int, int] | None
     fusion: Fusion
     history: TrainingHistory
@@ -64,6 +63,7 @@ class SeriesRecord:
     source: Source = field(default_factory=Source)
     stride: int = 1
     splits: int = 0
+    flags: bool = False
     time: TimeChannel | None = None
     classes: list[Any] = field(default_factory=list)
     classes_type: str = "<i8"
@@ -122,7 +122,6 @@ def save_series(
         "stride": network.stride,
         "outputs": network.head.out_features,
         "made": describe_layers(network.backbone),
-        "flags": estimator.flags_,
         "filters": filters,
         "splits": splits,
         "fusion": dataclasses.asdict(estimator.fusion_),
@@ -145,6 +144,11 @@ def load_series(cls: type[Kind], path: str | Path, kind: str) -> tuple[Kind, Ser
     path = path / MODEL if path.is_dir() else path
     tensors, raw = checkpoint.load(path, kind)
     record = read(SeriesRecord, raw, f"the description in {path}")
+    if record.flags:
+        raise InputError(
+            f"{path} was trained on series with gaps by an older version, which read them in "
+            "another way; train it again"
+        )
     unknown = sorted(record.parameters.keys() - set(cls._names()))
     if unknown:
         raise InputError(f"the description in {path} has an unknown parameter {unknown[0]!r}")
@@ -154,7 +158,7 @@ def load_series(cls: type[Kind], path: str | Path, kind: str) -> tuple[Kind, Ser
     self = cls(**record.parameters)
     self.network_ = whole["network"]  # type: ignore[assignment]
     self.convolutions_ = whole["convolutions"] if record.filters else None  # type: ignore[assignment]
-    self.fusion_, self.history_, self.flags_ = record.fusion, record.history, record.flags
+    self.fusion_, self.history_ = record.fusion, record.history
     self.environment_, self.source = record.environment, record.source
     self.n_channels_ = record.channels + (record.time is not None)
     self.columns_ = record.columns
@@ -168,9 +172,8 @@ def _both(record: SeriesRecord, mixers: list[Any]) -> nn.ModuleDict:
     )
     parts: dict[str, nn.Module] = {"network": network}
     if record.filters is not None:
-        channels = record.channels * (2 if record.flags else 1)
         parts["convolutions"] = ConvolutionRidge(
-            channels, record.outputs, *record.filters, record.splits
+            record.channels, record.outputs, *record.filters, record.splits
         )
     return nn.ModuleDict(parts)
 

@@ -1,5 +1,6 @@
 """Random convolutions with ridge: what is drawn, the two kinds of features and their weight."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,8 @@ from longstate.errors import InputError
 from longstate.models._convolutions import ConvolutionRidge
 from longstate.ops.convolution_competition import convolution_competition
 from longstate.train import Classifier, _convolution_fit
+from longstate.train import _checkpoint as checkpoint
+from longstate.train._cases import between
 from longstate.train._convolution_fit import choose_filters, fit_convolutions, make_convolutions
 from longstate.train._series_record import SeriesRecord, load_series
 from tests.saved import FOLDER
@@ -95,3 +98,34 @@ def test_wrong_splits_in_a_file_are_refused():
     assert record.splits == 0  # of before
     with pytest.raises(InputError, match="splits must be up to"):
         SeriesRecord(**{**vars(record), "splits": -1})
+
+
+def test_gaps_are_on_lines_between_their_neighbours():
+    nan = torch.nan
+    x = torch.tensor(
+        [[nan, nan, 1, 2, nan, nan, nan, 10, nan], [5] + 8 * [nan], 9 * [nan], [*range(9)]]
+    )
+    found = between(x.T[None])[0].T
+    wanted = torch.tensor([[1, 1, 1, 2, 4, 6, 8, 10, 10], 9 * [5], 9 * [0], [*range(9)]])
+    torch.testing.assert_close(found, wanted.to(x.dtype), rtol=0, atol=0)
+
+
+def test_convolutions_read_a_gap_on_a_line_as_what_is_missing():
+    fitted, whole = np.random.default_rng(0).standard_normal((2, 20, 2, 50))
+    whole[:, :, 3::10] = (whole[:, :, 2::10] + whole[:, :, 4::10]) / 2
+    thin, zero = whole.copy(), whole.copy()
+    thin[:, :, 3::10], zero[:, :, 3::10] = np.nan, 0
+    model = Classifier(epochs=1, d_model=4).fit(fitted, np.arange(20) % 2)
+    scores = [model._ridge_scores(model._read(x)) for x in (whole, thin, zero)]
+    away = [float((x - scores[0]).abs().max()) for x in scores[1:]]
+    assert away[0] < 0.02  # rounding can move a response across a bias
+    assert away[1] > 0.1
+
+
+def test_files_with_flags_of_gaps_are_refused(tmp_path):
+    x, _ = series()
+    Classifier(epochs=1, d_model=4).fit(x.numpy(), np.arange(12) % 2).save(tmp_path / "m")
+    tensors, facts = checkpoint.load(tmp_path / "m", "classifier")
+    checkpoint.save(tmp_path / "m", "classifier", tensors, {**facts, "flags": True})
+    with pytest.raises(InputError, match=r"with gaps by an older version.*train it again"):
+        Classifier.load(tmp_path / "m")
