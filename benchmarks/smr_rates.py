@@ -132,7 +132,9 @@ def accuracies(layer: str, form: str, seed: int, data: Path) -> dict[str, float]
     from spoken_digits import read
 
     learnt, tested = read(data)
-    chosen = torch.randperm(len(learnt.y), generator=torch.Generator().manual_seed(seed))[:RECORDINGS]
+    chosen = torch.randperm(len(learnt.y), generator=torch.Generator().manual_seed(seed))[
+        :RECORDINGS
+    ]
     X = [resample_poly(learnt.X[i][0], 1, 4)[None] for i in chosen.tolist()]
     name = layer.lower() if form == "none" else f"smr:{layer.lower()}"
     model = Classifier(

@@ -231,14 +231,16 @@ def season_of(table: Table, rows: int) -> int:
     that has more rows than a season may have, as for steps of microseconds, or if times are
     irregular.
 
-    Without times: the lag with the largest autocovariance of the changes in the first `rows` rows.
+    Without times, or with steps of a year or more: the lag with the largest autocovariance of the
+    changes in the first `rows` rows.
     """
     seconds = table.step_seconds
     if table.calendar is not None and table.calendar.irregular:
         return 1
     if seconds is not None:
-        cycles = [round(c / seconds) for c in (DAY, WEEK, YEAR)]
-        return next((c for c in cycles if 1 < c <= MOST_ROWS), 1)
+        cycles = [c for cycle in (DAY, WEEK, YEAR) if (c := round(cycle / seconds)) > 1]
+        if cycles:
+            return next((c for c in cycles if c <= MOST_ROWS), 1)
     change = np.diff(table.target[table.places.longest(), 0][:rows])
     if len(change) == 0:
         return 1

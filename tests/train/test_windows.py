@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -126,8 +127,6 @@ def test_no_window_fits():
     ],
 )
 def test_season_and_calendar_come_from_the_step(freq, season, calendar):
-    import pandas as pd
-
     rows = {"30min": 1000, "h": 18000, "D": 800, "YS-JAN": 80}.get(freq, 150)
     times = pd.date_range("2001-01-01", periods=rows, freq=freq)
     frame = pd.DataFrame({"date": times, "y": np.arange(float(rows))})
@@ -140,6 +139,15 @@ def test_season_without_times_is_found_in_the_values():
     table = make_table(hourly(400)[["y"]], Columns(("y",)))
     assert season_of(table, 400) == 24
     assert cycles_of(table, 400) == ()
+
+
+def test_season_of_years_is_found_in_the_values():
+    """No natural cycle is longer than a year; sunspots come and go in 11."""
+    times = pd.date_range("1800-01-01", periods=150, freq="YS")
+    y = 1.03 ** np.arange(150) * np.resize(np.random.default_rng(0).standard_normal(11), 150)
+    table = make_table(pd.DataFrame({"date": times, "y": y}), Columns(("y",), time="date"))
+    assert season_of(table, 105) == 11
+    assert cycles_of(table, 105) == ()
 
 
 def test_windows_without_any_past_value_are_left_out():
