@@ -6,8 +6,8 @@ float32 and float64 stay as they are, bfloat16 comes as its bits in uint16, floa
 from typing import Any
 
 import numpy as np
-from numba import types
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic, overload
 
 from longstate.ops._numba.compiled import SAFE, inlined
