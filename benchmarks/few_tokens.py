@@ -118,7 +118,7 @@ def products_table(n_layers: int, repeats: int) -> list[str]:
         weights = [torch.randn(ROWS, D_MODEL).to(dtype) for _ in range(n_layers)]
         panels = [to_panels(w) for w in weights]
         size = weights[0].nbytes
-        candidates: Calls = {"read 1": lambda w=weights: [v.view(torch.int32).sum() for v in w]}
+        candidates: Calls = {"read 1": lambda w=weights: [v.view(torch.float32).sum() for v in w]}
         for t in (1, *TOKENS):
             x = torch.randn(t, D_MODEL)
             candidates[f"PyTorch {t}"] = partial(by_pytorch, x.to(dtype), weights)

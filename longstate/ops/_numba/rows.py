@@ -86,8 +86,7 @@ def _store(row, j, value):
     return plain
 
 
-@intrinsic(prefer_literal=True)
-def fetch(typing: Any, row: Any, start: Any, count: Any) -> Any:
+def _fetch(typing: Any, row: Any, start: Any, count: Any) -> Any:
     """Have the processor fetch row[start : start + count], which need not exist, before it is read.
     `count` is a constant."""
     lines = range(0, count.literal_value, 512 // row.dtype.bitwidth)
@@ -104,6 +103,9 @@ def fetch(typing: Any, row: Any, start: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(row, start, count), generate
+
+
+fetch: Any = intrinsic(prefer_literal=True)(_fetch)
 
 
 @inlined
