@@ -56,14 +56,19 @@ def choose(impl: str, x: Tensor) -> str:
     return impl
 
 
-def choose_for_length(impl: str, x: Tensor, *others: Tensor | None, flags: bool = False) -> str:
-    """`choose`, for ops over time (b, t, ...) with a separate kernel for a single step.
+def choose_for_length(
+    impl: str, x: Tensor, *others: Tensor | None, flags: bool = False, few: int = 1
+) -> str:
+    """`choose`, for ops over time (b, t, ...) with a separate kernel for at most `few` steps.
 
-    Under "auto", one step on a CPU runs this kernel, "step", which has less overhead. With `flags`
-    (a mask or a reset), with gradients or under compilation it runs the reference.
+    Under "auto", so few steps on a CPU run this kernel, "step", which has less overhead. With
+    `flags` (a mask or a reset), with gradients or under compilation, one step runs the reference.
     """
-    if impl == "auto" and x.device.type == "cpu" and x.shape[1] == 1:
-        return "step" if not flags and plain(x, *others) else "reference"
+    if impl == "auto" and x.device.type == "cpu" and x.shape[1] <= few:
+        if not flags and plain(x, *others):
+            return "step"
+        if x.shape[1] == 1:
+            return "reference"
     return choose(impl, x)
 
 

@@ -134,6 +134,11 @@ def test_mamba_is_one_call(monkeypatch):
     y, _ = model.step(u.bfloat16(), state)
     assert y.dtype == torch.bfloat16
     model.step(u, state)
+    model(torch.randn(2, 16, 16))
+    with pytest.raises(TypeError):
+        model(torch.randn(3, 11, 16))
+    with pytest.raises(TypeError):
+        model(torch.randn(2, 3, 16), mask=torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(TypeError):
         model.step(u, state, dt=torch.ones(1))
     with pytest.raises(TypeError):
@@ -149,7 +154,10 @@ def test_mamba_is_one_call(monkeypatch):
     try:
         torch.set_num_threads(1)
         wide.step(torch.randn(1, 520), wide.init_state(1))
+        wide(torch.randn(1, 9, 520))
         torch.set_num_threads(2)
+        with pytest.raises(TypeError):
+            wide(torch.randn(1, 9, 520))
         with pytest.raises(TypeError):
             wide.step(torch.randn(1, 520), wide.init_state(1))
     finally:

@@ -29,11 +29,16 @@ def test_a_block_is_one_call_where_its_norm_and_gate_allow(norm, gate, monkeypat
     monkeypatch.setattr("longstate.models._block.apply_norm", None)  # the plain block's way
     if norm == "rms" and gate == "auto":
         block.step(u, state)
+        block(u[:, None])
+        with pytest.raises(TypeError):
+            block(u[:, None], rate=0.5)
         with pytest.raises(TypeError):
             block.step(u, state, mask=mask)
     else:
         with pytest.raises(TypeError):
             block.step(u, state)
+        with pytest.raises(TypeError):
+            block(u[:, None])
 
 
 def test_a_plain_model_uses_no_decoding_kernel():

@@ -123,6 +123,8 @@ def test_bound_steps_are_the_pass(bias, kind, normed, i, d, n, k, r):
         y, past, state = bound(u[:, j], past, state)
         outputs.append(y)
     assert_close((torch.stack(outputs, 1), past, state), expected)
+    assert_close(bound(u, taps, h), expected)
+    assert_close(bound(u[:, :2], taps, h)[0], expected[0][:, :2])
     assert_close((taps, h), kept, rtol=0, atol=0)
 
 

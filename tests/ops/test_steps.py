@@ -1,4 +1,4 @@
-"""The kernels for one step of a recurrence: each against the reference of its op."""
+"""The kernels for one or a few steps of a recurrence: each against the reference of its op."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -143,6 +143,22 @@ def reference(call, tensors):
         return call("reference", **tensors)
     finally:
         allowed = False
+
+
+@pytest.mark.parametrize("name", [k for k, v in CASES.items() if v[0] in (silu, linear, matrix)])
+@pytest.mark.parametrize("t", [2, 3, 16])
+def test_a_few_steps_are_single_ones_bit_for_bit(name, t):
+    call, tensors = CASES[name]
+    timed = {k for k, v in tensors.items() if v is not None and v.dim() > 2} - {"taps", "h0"}
+    one = {k: v for k, v in tensors.items() if k not in timed}
+    long = {k: torch.cat([(1 + i) / t * tensors[k] for i in range(t)], 1) for k in timed}
+    y, last = call("auto", **long, **one)
+    carried, outputs = "h0" if call is matrix else "taps", []
+    for i in range(t):
+        now, state = call("auto", **{k: v[:, i : i + 1] for k, v in long.items()}, **one)
+        one[carried] = state
+        outputs.append(now)
+    assert_close((y, last), (torch.cat(outputs, 1), state), rtol=0, atol=0)
 
 
 @every_case

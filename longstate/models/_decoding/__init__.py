@@ -2,8 +2,9 @@
 
 A step of batch 1 uses every weight once, so its time is the time to read the weights. The copy
 stores them in panels, in the order in which they are read (`longstate.ops.matvec`), in 32, 16 or 8
-bits. A `Mamba` layer, and its block in a language model, take a step in one kernel call. The model
-class and its calls are unchanged. States are float32, or, with `state_bits`, in 8 or 4 bits.
+bits. A `Mamba` layer, and its block in a language model, take a step or a few samples in one kernel
+call. The model class and its calls are unchanged. States are float32, or, with `state_bits`, in 8
+or 4 bits.
 
     fast = prepare_for_decoding(model, "int8")
     logits, state = fast(prompt)

@@ -1,11 +1,11 @@
-"""Mamba, and the residual block around it, with a step in one kernel call.
+"""Mamba, and the residual block around it, with one or a few samples in one kernel call.
 
-`prepare_for_decoding` replaces `Mamba` and its block by these classes. Everything but the step is
-inherited. The kernel is used where it is faster: on a CPU, without gradients, masks, resets and
-irregular time, for at most 8 rows, and unless several threads would read the weights faster. In all
-other cases the step of the parent class is used.
+`prepare_for_decoding` replaces `Mamba` and its block by these classes. The samples of a call share
+one reading of the weights. The kernel is used where it is faster: on a CPU, without gradients,
+masks, resets and irregular time, for few rows (sequences times samples), and unless several threads
+would be faster. In all other cases the methods of the parent class are used.
 
-Axes: b batch, i channels outside, d channels inside, n state, k taps.
+Axes: b batch, t time, i channels outside, d channels inside, n state, k taps.
 """
 
 from typing import Any
@@ -23,13 +23,31 @@ from longstate.ops._choice import plain
 from longstate.ops.matvec import FEW
 from longstate.ops.selective_step import BoundStep, Norm, Panels, Weights
 
-_ALONE = 2**24  # bytes of weights; with more, several threads are faster than one kernel call
+# Bytes of weights, once for every four rows; with more, several threads are faster than one call.
+_ALONE = 2**24
 
 
 class DecodingMamba(Mamba):
-    """`Mamba` with its weights in panels, and a step that reads them in one call."""
+    """`Mamba` with its weights in panels, and samples that read them in one call."""
 
     _bound: BoundStep | None
+
+    def forward(
+        self,
+        u: Float[Tensor, "b t i"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b t i"], State]:
+        """Any number of samples."""
+        if _is_few(u) and dt is None and mask is None and reset is None and rate == 1:
+            done = self.in_one_call(u, self.init_state(len(u)) if state is None else state)
+            if done is not None:
+                return done
+        return super().forward(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def step(
         self,
@@ -49,11 +67,11 @@ class DecodingMamba(Mamba):
         return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def in_one_call(
-        self, u: Float[Tensor, "b i"], state: State, norm: Norm | None = None
-    ) -> tuple[Float[Tensor, "b i"], State] | None:
-        """A step by the kernel, with the norm and the residual of a block if a `norm` is given.
-        None if the kernel is not faster, or if an argument does not fit: then the step of the
-        parent class raises the error."""
+        self, u: Float[Tensor, "b *t i"], state: State, norm: Norm | None = None
+    ) -> tuple[Float[Tensor, "b *t i"], State] | None:
+        """Samples by the kernel, with the norm and the residual of a block if a `norm` is given.
+        None if the kernel is not faster, or if an argument does not fit: then the parent class
+        raises the error."""
         if self.dt_limit != (0.0, None):  # the kernel does not clamp
             return None
         inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
@@ -68,16 +86,17 @@ class DecodingMamba(Mamba):
             parts = inner[name].parts()
             weights += parts
             size += parts[0].nbytes
-        if size > _ALONE and torch.get_num_threads() > 1:
+        rows = u.shape[:-1].numel()
+        if size * -(-rows // 4) > _ALONE and torch.get_num_threads() > 1:
             return None
         if type(state) is not dict or len(state) != 2:
             return None
         taps: Any = state.get("taps")
         ssm: Any = state.get("ssm")
         scale = None if norm is None else norm.weight
-        if u.dim() != 2 or len(u) > FEW or not plain(u, taps, ssm, scale, *weights[:4]):
+        if rows > FEW or not plain(u, taps, ssm, scale, *weights[:4]):
             return None
-        (b, i), (d, n), past = u.shape, A_log.shape, weight.shape[2] - 1
+        b, i, (d, n), past = len(u), u.shape[-1], A_log.shape, weight.shape[2] - 1
         fits, wide = i == self.d_model and u.is_floating_point(), _wide(own["D"].dtype)
         if not fits or not _is(taps, (b, past, d), wide) or not _is(ssm, (b, d, n), wide):
             return None
@@ -97,6 +116,24 @@ class DecodingMamba(Mamba):
 class DecodingBlock(Block):
     """`Block` around a `DecodingMamba`: norm and residual are part of the same kernel call."""
 
+    def forward(
+        self,
+        u: Float[Tensor, "b t i"],
+        state: State = None,
+        *,
+        dt: Float[Tensor, "b t"] | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        reset: Bool[Tensor, "b t"] | None = None,
+        rate: float = 1.0,
+    ) -> tuple[Float[Tensor, "b t i"], State]:
+        """Any number of samples."""
+        if _is_few(u) and dt is None and mask is None and reset is None and rate == 1:
+            given = self.mixer.init_state(len(u)) if state is None else state
+            done = self._in_one_call(u, given)
+            if done is not None:
+                return done
+        return super().forward(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+
     def step(
         self,
         u: Float[Tensor, "b i"],
@@ -108,14 +145,26 @@ class DecodingBlock(Block):
         rate: float = 1.0,
     ) -> tuple[Float[Tensor, "b i"], State]:
         """One sample."""
-        inner: dict[str, Any] = self._modules
-        norm, plain = inner["norm"], dt is None and mask is None and reset is None and rate == 1
-        if plain and type(norm) is RMSNorm:
-            scale: Any = norm._parameters["weight"]
-            done = inner["mixer"].in_one_call(u, state, Norm(scale, norm.eps))
+        if dt is None and mask is None and reset is None and rate == 1:
+            done = self._in_one_call(u, state)
             if done is not None:
                 return done
         return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+
+    def _in_one_call(
+        self, u: Float[Tensor, "b *t i"], state: State
+    ) -> tuple[Float[Tensor, "b *t i"], State] | None:
+        inner: dict[str, Any] = self._modules
+        norm = inner["norm"]
+        if type(norm) is not RMSNorm:
+            return None
+        scale: Any = norm._parameters["weight"]
+        return inner["mixer"].in_one_call(u, state, Norm(scale, norm.eps))
+
+
+def _is_few(u: Any) -> bool:
+    """Whether `u` (b, t, i) has few rows, at least one."""
+    return isinstance(u, Tensor) and u.dim() == 3 and 0 < u.shape[:2].numel() <= FEW
 
 
 def swap_in(model: nn.Module) -> None:

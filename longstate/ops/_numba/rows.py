@@ -6,8 +6,9 @@ float32 and float64 stay as they are, bfloat16 comes as its bits in uint16, floa
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 from longstate.ops._numba.compiled import SAFE, inlined
 from longstate.ops._numba.math import sigmoid
@@ -16,6 +17,7 @@ _EXACT: Any = {"fastmath": SAFE, "error_model": "numpy"}
 _f = np.float32
 _HALF, _HALF_BITS = _f(0.5), np.uint32(0x3F000000)
 _BF16_BIAS, _BF16_SHIFT, _BF16_NAN = np.uint32(0x7FFF), np.uint32(16), np.uint32(0x7FC0)
+_POINTER = ir.IntType(8).as_pointer()
 _BIT = np.uint32(1)
 _F16_SHIFT, _F16_SIGN, _F16_REST = np.uint32(13), np.uint32(0x8000), np.uint32(0x7FFF)
 _F16_UP = _f(2.0**112)  # moves the exponent of float16, put into float32, to its place
@@ -82,6 +84,28 @@ def _store(row, j, value):
         row[j] = value
 
     return plain
+
+
+def _fetch(typing: Any, row: Any, start: Any, count: Any) -> Any:
+    """Have the processor fetch row[start : start + count], which need not exist, before it is read.
+    `count` is a constant."""
+    lines = range(0, count.literal_value, 512 // row.dtype.bitwidth)
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [_POINTER, number, number, number])
+        call = builder.module.declare_intrinsic("llvm.prefetch", [_POINTER], kind)
+        for i in lines:
+            place = builder.gep(data, [builder.add(args[1], ir.Constant(args[1].type, i))])
+            place = builder.bitcast(place, _POINTER)
+            builder.call(call, [place, number(0), number(3), number(1)])  # to read, all caches
+        return context.get_dummy_value()
+
+    return types.void(row, start, count), generate
+
+
+fetch: Any = intrinsic(prefer_literal=True)(_fetch)
 
 
 @inlined

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from longstate.ops._layout import CHUNK, Rows
 from longstate.ops._numba.compiled import inlined, kernel, pasted
 from longstate.ops._numba.math import sigmoid
-from longstate.ops._numba.rows import load, store
+from longstate.ops._numba.rows import fetch, load, store
 
 LANES = 64
 
@@ -146,8 +146,10 @@ def find_segments(frame: Frame, at: Place, edges: np.ndarray, fresh: np.ndarray)
 
 @pasted
 def row(x: Rows, at: Place, t: int) -> np.ndarray:
-    """The channels of a tile at step `t` of it."""
+    """The channels of a tile at step `t` of it. Asks for those of the next tile: they are in
+    another page at every step, where the processor does not foresee them."""
     start = at.b * x.batch + (at.first + t) * x.time
+    fetch(x.data, start + at.hi, LANES)
     return x.data[start + at.lo : start + at.hi]
 
 

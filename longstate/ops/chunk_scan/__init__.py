@@ -33,6 +33,7 @@ from longstate.ops.chunk_scan.decay import BLOCK
 from longstate.ops.chunk_scan.narrow import of_products
 
 CHUNK = 64  # samples; balances the products inside a chunk (CHUNK) with those of its state (2n)
+FEW = 16  # samples; so few take less time one after another than as a chunk
 
 
 def chunk_scan(
@@ -63,9 +64,9 @@ def chunk_scan(
         mask (b, t): bool. False skips a step: the state stays, y there is 0.
         impl: "auto", "reference" (a loop), "cpu" (matrix products, and kernels between them),
             "triton", or "chunks" (the same by PyTorch alone, on any device). Under "auto", float64
-            on GPUs and devices without a kernel take "chunks", and a single step on a CPU goes to a
-            kernel of its own, or to the reference if a gradient is wanted. Not with a mask or a
-            reset.
+            on GPUs and devices without a kernel take "chunks", and up to 16 steps on a CPU go to a
+            kernel of their own, or, if a gradient is wanted, a single one to the reference. Not
+            with a mask or a reset.
 
     Returns:
         y (b, t, h, p) in the type of `x`, and the last state (b, h, p, n), float32 at least.
@@ -78,16 +79,16 @@ def chunk_scan(
     check_flags(*x.shape[:2], mask=mask, reset=reset)
     dtype = common_type(x, log_a, B, C, h0, weight, own, D)
     b, t, h, p = x.shape
-    single = impl == "auto" and t == 1 and mask is None and reset is None
-    impl = "reference" if single else _choose(impl, x, dtype)  # a chunk would be padding
+    few = impl == "auto" and t <= FEW and mask is None and reset is None
     h0 = x.new_zeros(b, h, p, B.shape[3], dtype=dtype) if h0 is None else h0.to(dtype)
     weight = x.new_ones(b, t, h, dtype=dtype) if weight is None else weight
     own = weight if own is None else own
     D = x.new_zeros(h, dtype=dtype) if D is None else D
-    if single and plain(x, log_a, B, C, h0, weight, own, D):
+    if few and plain(x, log_a, B, C, h0, weight, own, D):
         from longstate.ops.chunk_scan import cpu_step
 
         return cpu_step.forward(x, log_a, weight, own, B, C, D, h0)
+    impl = "reference" if few and t == 1 else _choose(impl, x, dtype)  # a chunk would be padding
     if impl == "reference":
         return _loop(x, log_a, weight, own, B, C, D, h0, reset, mask)
     return _by_chunks(x, log_a, weight, own, B, C, D, h0, reset, mask, impl)

@@ -17,7 +17,7 @@ from longstate.ops._layout import on_large_pages
 
 LANES = 64
 
-FEW = 8  # vectors. For more, PyTorch's product of matrices is faster than reading weights once
+FEW = 32  # vectors. For more, PyTorch's product of matrices is faster
 
 
 def matvec(
@@ -38,7 +38,7 @@ def matvec(
         scale (o): factor of each row of W. None: 1.
         bias (o): added to y. None: 0.
         impl: "auto", "reference" (a product of matrices; differentiable, traceable, any device)
-            or "cpu". Under "auto" the kernel runs on at most 8 vectors, on a CPU, when no gradient
+            or "cpu". Under "auto" the kernel runs on at most 32 vectors, on a CPU, when no gradient
             is asked for and the call is not traced or compiled.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One sample through a whole Mamba layer: four products, a convolution and a selective scan.
+"""One sample, or a few, through a whole Mamba layer: products, a convolution and a selective scan.
 
     v = u, or norm * u / rms(u) in a residual block
     x, z = in_proj v
@@ -163,12 +163,12 @@ class BoundStep:
         """The output and the next states, all new and of the type of `h`.
 
         Args:
-            u (b, i): input.
+            u (b, i) or (b, t, i): input; t samples share one reading of the weights.
             taps (b, k - 1, d): inputs of the convolution before this one, oldest first.
             h (b, d, n): state; float64 if the `D` of the weights is, otherwise float32.
 
         Returns:
-            y (b, i), the next taps and the next h.
+            y of the shape of `u`, the next taps and the next h.
         """
         return self._forward(u, taps, h, self._eps, self._arrays)
 

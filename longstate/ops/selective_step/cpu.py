@@ -28,7 +28,7 @@ def _finish(y: np.ndarray, u: np.ndarray, D: np.ndarray, z: np.ndarray) -> None:
         y[j] = (y[j] + load(D, j) * u[j]) * z[j] * sigmoid(z[j])
 
 
-# Weights in panels, new states
+# Weights in panels, new states; a row is a sample of a sequence
 
 
 @inlined
@@ -61,30 +61,34 @@ def _step(
     rates, D, conv_weight, conv_bias = weights[:4]
     into, steering, step, out = weights[4:7], weights[7:10], weights[10:13], weights[13:16]
     norm = weights[16]
-    b, (d, n), rank = len(u), rates.shape, step[0].shape[1]
+    rows, b, (d, n), rank = len(u), len(h), rates.shape, step[0].shape[1]
+    t = rows // max(b, 1)
     v = u
     if len(norm):
         v = np.empty_like(u)
-        for r in range(b):
+        for r in range(rows):
             _normed(u[r], norm, eps, v[r])
-    xz, steer = np.empty((b, 2 * d), u.dtype), np.empty((b, rank + 2 * n), u.dtype)
-    x, low = np.empty((b, d), u.dtype), np.empty((b, d), u.dtype)
-    dt, drive, gated = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    xz, steer = np.empty((rows, 2 * d), u.dtype), np.empty((rows, rank + 2 * n), u.dtype)
+    x, low = np.empty((rows, d), u.dtype), np.empty((rows, d), u.dtype)
+    dt, drive, gated = np.empty_like(low), np.empty_like(low), np.empty_like(low)
     _product(into, v, xz)
-    given = xz[:, :d].copy().reshape((b, 1, d))
-    smooth = x.reshape((b, 1, d))
-    _of_taps(0, b, given, conv_weight, conv_bias, True, taps, last_taps, smooth, np.empty_like(x))
+    given, smooth = xz[:, :d].copy().reshape((b, t, d)), x.reshape((b, t, d))
+    total = np.empty_like(x)
+    _of_taps(0, b, given, conv_weight, conv_bias, True, taps, last_taps, smooth, total)
     _product(steering, x, steer)
     _product(step, steer[:, :rank].copy(), low)
-    for r in range(b):
+    past = np.empty_like(h[:1])
+    for r in range(rows):
         B, C = steer[r, rank : rank + n], steer[r, rank + n :]
         _begin(x[r], low[r], x[r, :0], True, dt[r], drive[r])
+        past[0] = h[r // t] if r % t == 0 else last[r // t]
+        old, new = past[0], last[r // t]
         for j in range(d):
-            gated[r, j] = _advance(dt[r, j], drive[r, j], rates[j], B, C, h[r, j], last[r, j])
+            gated[r, j] = _advance(dt[r, j], drive[r, j], rates[j], B, C, old[j], new[j])
         _finish(gated[r], x[r], D, xz[r, d:])
     _product(out, gated, y)
     if len(norm):
-        for r in range(b):
+        for r in range(rows):
             _add(u[r], y[r])
 
 
@@ -103,12 +107,13 @@ def bind(tensors: list[Tensor | None], wide: torch.dtype) -> tuple[np.ndarray, .
 def forward(
     u: Tensor, taps: Tensor, h: Tensor, eps: float, weights: tuple[np.ndarray, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y (b, i), the next taps and the next h, all of the type of `h`."""
-    given, past, state = array(u, h.dtype), array(taps, h.dtype), array(h)
+    """y of the shape of `u`, the next taps and the next h, all of the type of `h`."""
+    given = array(u.reshape(-1, u.shape[-1]), h.dtype)
+    past, state = array(taps, h.dtype), array(h)
     # NumPy creates empty arrays faster than PyTorch
     y, last_taps, last = np.empty_like(given), np.empty_like(past), np.empty_like(state)
     _step(given, eps, (past, state), (last_taps, last), weights, y)
-    return torch.from_numpy(y), torch.from_numpy(last_taps), torch.from_numpy(last)
+    return torch.from_numpy(y).view(u.shape), torch.from_numpy(last_taps), torch.from_numpy(last)
 
 
 # Weights in rows, states in place

@@ -21,6 +21,8 @@ from longstate.ops._arguments import check_flags, implementation
 from longstate.ops._choice import choose_for_length, expect, shape_of
 from longstate.ops._op import register
 
+FEW = 16  # steps; for so few, preparing the other kernel takes longer than the work
+
 
 def short_conv(
     x: Tensor,
@@ -43,8 +45,9 @@ def short_conv(
         activation: "silu" or None.
         mask (b, t): bool. False skips a sample: output 0, and it does not enter the taps.
         reset (b, t): bool. True forgets everything before that sample, masked or not.
-        impl: "auto", "reference", "cpu" or "triton". Under "auto", a single step on a CPU goes to a
-            kernel of its own, or to the reference if a gradient, a mask or a reset is wanted.
+        impl: "auto", "reference", "cpu" or "triton". Under "auto", up to 16 steps on a CPU go to a
+            kernel of their own, unless a gradient, a mask or a reset is wanted: then a single step
+            goes to the reference.
 
     Returns:
         y (b, t, d) and taps (b, k - 1, d), both of the type of `x`. Differentiable in `x`,
@@ -58,7 +61,7 @@ def short_conv(
     past = weight.shape[1] - 1
     taps = x.new_zeros(b, past, d) if taps is None else taps.to(x.dtype)
     flags = mask is not None or reset is not None
-    impl = choose_for_length(impl, x, weight, bias, taps, flags=flags)
+    impl = choose_for_length(impl, x, weight, bias, taps, flags=flags, few=FEW)
     if impl == "step":
         from longstate.ops.short_conv import cpu_step
 
@@ -70,7 +73,7 @@ def short_conv(
         return y.to(x.dtype), last
     sources, ends = _sources(x, past, mask, reset)
     (y,) = _conv(Inputs(x, weight, bias, taps, sources, activation == "silu", impl))
-    return y, _last_taps(x, taps, ends)
+    return y, _last_taps(x, taps, ends, flags)
 
 
 def _sources(
@@ -105,10 +108,12 @@ def _sources(
     return torch.where(kept[..., None], sources, -1).int(), ends
 
 
-def _last_taps(x: Tensor, taps: Tensor, ends: Tensor) -> Tensor:
-    past = taps.shape[1]
+def _last_taps(x: Tensor, taps: Tensor, ends: Tensor, flags: bool) -> Tensor:
+    past, t = taps.shape[1], x.shape[1]
     if past == 0:
         return taps.clone()
+    if not flags:
+        return x[:, t - past :].clone() if t >= past else torch.cat((taps[:, t:], x), 1)
     row = torch.arange(x.shape[0], device=x.device)[:, None]
     ends = ends.expand(x.shape[0], past)
     recent = x[row, (ends - past).clamp(min=0)]
