@@ -1,7 +1,6 @@
 """What a fitted forecaster does with data: predict, update, evaluate, backtest."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,21 +9,20 @@ import pandas as pd
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.models import ForecastModel
-from longstate.models._remarks import unseen_columns
 from longstate.train._backtest import Backtest, check_backtest, run_backtest
 from longstate.train._chosen import Chosen
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import check_reach, first_unseen, forecast_frame, remarks
+from longstate.train._forecast_frame import first_unseen, remarks
 from longstate.train._forecast_plot import draw_forecast
 from longstate.train._frame import Data
 from longstate.train._history import Evaluated, TrainingHistory
-from longstate.train._origin import Origin, origin_remarks
-from longstate.train._panel_forecast import forecast_panel
+from longstate.train._origin import Origin
 from longstate.train._panel_table import resized, with_units
+from longstate.train._predict import forecast_table
 from longstate.train._read_table import table_for
 from longstate.train._recent import Recent
-from longstate.train._roll import pieces_of, roll
+from longstate.train._roll import pieces_of
 from longstate.train._table import Table
 from longstate.train._windows import Windows
 
@@ -91,20 +89,9 @@ class FittedForecaster:
             InputError: the data, method, horizon or origin cannot be used, or only the last row of
                 the window is observed.
         """
-        spec = self.model.spec
-        pieces = pieces_of(spec, horizon)
-        if origin is not None or horizon not in (None, spec.horizon):
-            self._check_one("another origin or horizon needs")
+        pieces_of(self.model.spec, horizon)  # before the data is read
         table = self._table(frame, origin)
-        if table.panel is not None:
-            return forecast_panel(table, self.model, method)
-        check_reach(table, spec, pieces)
-        forecast, notes = roll(self.model, table, horizon, method)
-        notes = [*([] if origin is None else origin_remarks(table, origin)), *notes]
-        notes += [*unseen_columns(spec, table.since), *remarks(table, self.model)]
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
-        return forecast_frame(table, spec, forecast, notes)
+        return forecast_table(table, self.model, method, horizon, origin)
 
     def plot(
         self,
@@ -153,9 +140,9 @@ class FittedForecaster:
         Raises:
             InputError: the rows cannot be used, or do not follow. The forecaster is unchanged.
         """
-        self._check_one("update needs")
-        spec = self.model.spec
-        self._recent = (self._recent or Recent.nothing(spec)).updated(rows)
+        recent = (self._recent or Recent.nothing(self.model.spec)).updated(rows)
+        recent.check()
+        self._recent = recent
         return self
 
     def evaluate(self, frame: Data) -> ForecastEvaluation:
@@ -190,7 +177,6 @@ class FittedForecaster:
         Raises:
             InputError: the data cannot be used, or there is no unseen row.
         """
-        self._check_one("backtest needs")
         every = check_backtest(origins, refit, network)
         table = self._table(frame)
         first = first_unseen(table, self.facts, self.model.spec.horizon)
@@ -200,21 +186,15 @@ class FittedForecaster:
         """The model of a new training on these rows, with the same settings."""
         raise NotImplementedError
 
-    def _check_one(self, what: str) -> None:
-        """Raise InputError for a panel."""
-        if self.model.spec.id is not None:
-            raise InputError(
-                f"{what} a forecaster of one series; this one is of a panel. Give predict the rows "
-                "of the panel up to another time, or use a PanelStream"
-            )
-
     def _table(self, data: Data | None, origin: Origin | None = None) -> Table:
         spec = self.model.spec
         if data is not None:
-            table = with_units(table_for(data, spec, origin), spec, trained=self.model.scale)
-            return resized(table, spec.window + spec.horizon, 0)
-        if self._recent is None:
+            table = table_for(data, spec, origin)
+        elif self._recent is None:
             raise InputError("there are no rows to forecast from; give predict a frame, or update")
-        if origin is not None:
+        elif origin is not None:
             raise InputError("an origin needs a frame; predict() forecasts after the last row")
-        return self._recent.table
+        else:
+            table = self._recent.table
+        table = with_units(table, spec, trained=self.model.scale)
+        return resized(table, spec.window + spec.horizon, 0)
