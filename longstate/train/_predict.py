@@ -69,21 +69,21 @@ def _some(table: Table, spec: ForecastSpec, pieces: int) -> tuple[np.ndarray, li
         ((seen >= FEWEST) & ~reaches, f"lack the {need} rows of the future"),
     ):
         if lacking.any():
-            notes.append(f"{_named(table, lacking)} {why}; they are not forecast.")
+            notes.append(f"{_named(table, np.flatnonzero(lacking))} {why}; they are not forecast.")
     able = (seen >= FEWEST) & reaches
     if not able.any():
         raise InputError(f"no series can be forecast: {' '.join(notes)}")
     gaps = (2 * seen < spec.window) & able
     if gaps.any():
         notes.append(
-            f"{_named(table, gaps)} have fewer than half of the {spec.window} rows that a forecast "
+            f"{_named(table, np.flatnonzero(gaps))} have fewer than half of the {spec.window} rows that a forecast "
             "reads."
         )
     return np.flatnonzero(able), notes
 
 
-def _named(table: Table, which: np.ndarray) -> str:
-    return named([table.places.names[i] for i in np.flatnonzero(which)])
+def _named(table: Table, series: np.ndarray) -> str:
+    return named([table.places.names[i] for i in series])
 
 
 def _seen(table: Table, window: int) -> np.ndarray:
@@ -109,9 +109,9 @@ def _check_finite(forecast: Forecast, table: Table, which: np.ndarray) -> None:
         wrong |= ~torch.isfinite(part).flatten(1).all(1)
     if not wrong.any():
         return
-    bad = np.isin(np.arange(len(table.places.names)), which[wrong.numpy()])
-    of = "" if table.panel is None else f" of {_named(table, bad)}"
+    rows = np.isin(table.places.of(np.arange(table.rows)), which[wrong.numpy()])
+    of = "" if table.panel is None else f" of {_named(table, which[wrong.numpy()])}"
     raise InputError(
         f"the forecast{of} is not finite; the largest number in its input is "
-        f"{np.abs(table.target).max():g}"
+        f"{np.abs(table.target[rows]).max():g}"
     )

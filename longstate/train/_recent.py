@@ -27,14 +27,12 @@ class Recent:
         past: rows with a target, and those between; about `spec.window` of each series.
         ahead: later rows, with the columns that are known in advance.
         left: number of rows of each series that were there before and are no longer needed.
-        given: number of rows that the last update gave, for messages.
     """
 
     spec: ForecastSpec
     past: pd.DataFrame
     ahead: pd.DataFrame
     left: dict[str, int] = field(default_factory=dict)
-    given: int = 0
 
     @classmethod
     def nothing(cls, spec: ForecastSpec) -> "Recent":
@@ -65,8 +63,7 @@ class Recent:
         try:
             self.table  # noqa: B018
         except InputError as e:
-            kept = max(0, len(self.past) - self.given)
-            raise InputError(f"{e} (of {kept} rows that are kept, and the new ones)") from None
+            raise InputError(f"{e} (of the rows that are kept, and the new ones)") from None
 
     def updated(self, rows: Data) -> "Recent":
         """With later rows of some series; new series begin.
@@ -95,7 +92,7 @@ class Recent:
         gone = np.bincount(codes[past & ~needed], minlength=len(ids)).tolist()
         left = self.left | {n: self.left.get(n, 0) + k for n, k in zip(ids, gone, strict=True)}
         later = self.ahead[_later(self.ahead, every, given, codes, ids, spec)]
-        return Recent(spec, every[needed], _joined(every[~past], later), left, len(new))
+        return Recent(spec, every[needed], _joined(every[~past], later), left)
 
     def _check_follows(self, every: pd.DataFrame, given: np.ndarray, codes: np.ndarray) -> None:
         """Raise InputError if a new row is before a row that is kept."""
