@@ -76,8 +76,8 @@ def _some(table: Table, spec: ForecastSpec, pieces: int) -> tuple[np.ndarray, li
     gaps = (2 * seen < spec.window) & able
     if gaps.any():
         notes.append(
-            f"{_named(table, np.flatnonzero(gaps))} have fewer than half of the {spec.window} rows that a forecast "
-            "reads."
+            f"{_named(table, np.flatnonzero(gaps))} have fewer than half of the {spec.window} rows "
+            "that a forecast reads."
         )
     return np.flatnonzero(able), notes
 

@@ -84,7 +84,7 @@ def test_a_backtest_is_predict_from_an_origin(frame, more):
     fitted = fit(frame, refit=False)
     found = fitted.backtest(more, origins=3).forecasts
     for origin, rows in found.groupby("origin"):
-        with pytest.warns(UserWarning):
+        with pytest.warns(UserWarning, match="fitted to rows after this origin"):
             expected = fitted.predict(more, origin=origin)
         keys = ["unique_id", "ds"]
         both = rows.merge(expected, on=keys, suffixes=("", "_other"))

@@ -28,7 +28,7 @@ def close(a, b):
 
 
 def with_columns(frame):
-    """A covariate x, z and a text that are known in advance, and six months ahead of each series."""
+    """A covariate x; z and a text that are known in advance, for six more months."""
     ahead = [
         one[["unique_id", "kind"]].tail(1).merge(
             pd.DataFrame({"ds": pd.date_range(one["ds"].max(), periods=7, freq="MS")[1:]}), "cross"
