@@ -138,6 +138,6 @@ def test_a_long_table_may_be_parquet(tmp_path):
         np.testing.assert_array_equal(found.X[0], expected.X[0])
         assert (list(found.y), found.names) == (list(expected.y), expected.names)
         assert [t.tolist() for t in found.times] == [t.tolist() for t in expected.times]
-    with pytest.raises(InputError, match="no known kind; .ts, .csv, .parquet or .wav was expected"):
-        (tmp_path / "x.dat").write_text("case,time\n")
+    (tmp_path / "x.dat").write_text("case,time\n")
+    with pytest.raises(InputError, match=r"no known kind; \.ts, \.csv, \.parquet or \.wav"):
         read_series(tmp_path / "x.dat")
