@@ -77,7 +77,8 @@ class FittedForecaster:
                 "last value". None for their weighted mean.
             horizon: number of rows; None takes that of training. Beyond it, each further part reads
                 the forecast before it, and bands there are not calibrated; a note says so.
-            origin: last row that is read: its time, or its number from 0 (an integer). Later
+            origin: last row that is read: its time, or its number from 0 (an integer). In a panel a
+                time for all series, or the number of a row of each where there are no times. Later
                 targets and covariates are not used. None takes the last row with a target.
 
         Returns:
@@ -135,7 +136,8 @@ class FittedForecaster:
         Args:
             rows: the columns of training, oldest first, later than the rows before; at the end,
                 where columns are known in advance, rows with these alone. After `load`, the first
-                update gives at least `window` rows.
+                update gives at least `window` rows. In a panel rows of some or all series, in any
+                order; new series begin.
 
         Raises:
             InputError: the rows cannot be used, or do not follow. The forecaster is unchanged.
@@ -168,7 +170,8 @@ class FittedForecaster:
 
         Args:
             frame: the columns of training. With `refit` it has the rows of training too.
-            origins: number of origins, evenly spaced.
+            origins: number of origins, evenly spaced. In a panel moments, at which all series are
+                forecast that have a window and a horizon there.
             refit: fit ridge and line again to all rows before an origin: True at each, n at every
                 n-th. False uses what was fitted to the training part.
             network: train everything again at these origins, the network too. Slow.
