@@ -137,7 +137,10 @@ class _Refits:
             )
         if not network:
             if table.panel is not None:  # the scale of others needs rows after an origin
-                kept = cut(table, table.span, set(model.spec.series))
+                trained = set(model.spec.series) & set(table.panel.names)
+                if not trained:
+                    raise InputError("refit needs the series of training in the data; it has none")
+                kept = cut(table, table.span, trained)
                 table = resized(kept, model.spec.window + model.spec.horizon, 0)
             train = table.places.position_of(split[0] / (split[0] + split[1]), first)
             self._parts = Split(train, first, first)

@@ -50,8 +50,8 @@ def later_series(frame: pd.DataFrame, kept: pd.DataFrame, spec: ForecastSpec) ->
     """A sentence on the series of a frame of which `until` kept no row."""
     if spec.id is None:
         return ()
-    every, have = (as_texts(one[spec.id]).dropna().unique() for one in (frame, kept))
-    late = [str(name) for name in every if name not in set(have)]
+    every, have = (pd.Index(as_texts(one[spec.id]).dropna().unique()) for one in (frame, kept))
+    late = [str(name) for name in every.difference(have, sort=False)]
     return (f"{named(late)} begin after the origin; they are not forecast.",) if late else ()
 
 

@@ -8,6 +8,8 @@ from longstate import Forecaster
 from longstate.errors import InputError
 from tests.train.helpers import QUICK, TINY, months
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 
 def fit(frame, **columns):
     made = Forecaster(4, window=12, size=TINY, training=QUICK)
@@ -25,11 +27,14 @@ def fitted(frame):
 
 
 @pytest.fixture(scope="module")
-def more(frame):
-    """With a series that was not in the training, and one that begins late."""
+def more(frame, fitted):
+    """With series that were not in the training: one that begins late, and one that is constant
+    up to the first origin."""
+    flat = frame[frame["unique_id"] == "s0"].assign(unique_id="flat")
+    flat["y"] = flat["y"].where(flat["ds"] > fitted.facts["seen_until"], 5.0)
     new = frame[frame["unique_id"] == "s3"].assign(unique_id="new", y=lambda d: 7 * d["y"] + 3)
     late = frame[frame["unique_id"] == "s0"].tail(10).assign(unique_id="late")
-    return pd.concat([frame, new, late], ignore_index=True)
+    return pd.concat([frame, new, late, flat], ignore_index=True)
 
 
 def errors(found):
@@ -75,7 +80,7 @@ def test_later_rows_do_not_matter(fitted, more, options):
     other = more.assign(y=more["y"] * np.where(more["ds"] > first, 1 + 9 * draw, 1))
     one, two = (fitted.backtest(f, origins=2, **options).forecasts for f in (more, other))
     count = one.groupby("origin", sort=False).size().iloc[0]
-    assert set(one["unique_id"][:count]) >= {"s0", "new"}
+    assert set(one["unique_id"][:count]) >= {"s0", "new", "flat"}
     pd.testing.assert_frame_equal(one[:count], two[:count], check_exact=True)
 
 
@@ -84,8 +89,7 @@ def test_a_backtest_is_predict_from_an_origin(frame, more):
     fitted = fit(frame, refit=False)
     found = fitted.backtest(more, origins=3).forecasts
     for origin, rows in found.groupby("origin"):
-        with pytest.warns(UserWarning, match="fitted to rows after this origin"):
-            expected = fitted.predict(more, origin=origin)
+        expected = fitted.predict(more, origin=origin)
         keys = ["unique_id", "ds"]
         both = rows.merge(expected, on=keys, suffixes=("", "_other"))
         assert len(both) == len(rows)
@@ -137,3 +141,10 @@ def test_a_single_series_has_no_table_of_series(frame):
     found = fit(one, id=None).backtest(one, origins=2)
     assert len(found.series) == 0
     assert "scaled" in found.series
+
+
+def test_a_refit_needs_a_series_of_training(fitted, frame):
+    new = frame.assign(unique_id="x" + frame["unique_id"])
+    assert len(fitted.backtest(new, origins=2).series) == 6 * 3
+    with pytest.raises(InputError, match="refit needs the series of training"):
+        fitted.backtest(new, refit=True)

@@ -76,6 +76,8 @@ def test_an_origin_is_the_data_up_to_it(plain, known, frame, full):
     equal(found, plain.predict(frame[frame["ds"] <= LATE]))
     assert (found["ds"].groupby(found["unique_id"]).min() == LATE + pd.DateOffset(months=1)).all()
     equal(known.predict(full, origin="2020-12-01"), known.predict(hidden(full, LATE)))
+    unknown = full.assign(x=full["x"].mask((full["unique_id"] == "s2") & (full["ds"] <= LATE)))
+    equal(known.predict(unknown, origin=LATE), known.predict(hidden(unknown, LATE)))
     between = plain.predict(frame, origin="2020-12-20")
     equal(between, found)
     assert "begins after 2020-12-01, the last row" in between.attrs["notes"][1]
@@ -143,6 +145,8 @@ def test_a_longer_horizon_reads_the_forecast(known, full):
     end = first["y_q0.9"][3] - first["y"][3]
     assert np.isclose(tail["y_q0.9"][0] - tail["y"][0], np.sqrt(own**2 + end**2), rtol=1e-3)
     assert any("not calibrated" in note for note in whole.attrs["notes"])
+    given = full.assign(y=data["y"])  # x of the future is not read
+    equal(known.predict(given, horizon=7), whole)
     shorter = known.predict(data, horizon=2)
     equal(shorter, first.groupby("unique_id", sort=False).head(2).reset_index(drop=True))
 
@@ -163,7 +167,10 @@ def test_a_short_series_rolls_on_too(plain, frame):
 
 
 def test_updates_are_the_whole_data(known, full):
-    """Rows of some series, of all, in any order; with known columns of the future."""
+    """Rows of some series, of all, in any order; with known columns of the future, and a covariate
+    whose last value is older than the window."""
+    old = (full["unique_id"] == "s1") & (full["ds"] > "2019-06-01")
+    full = full.assign(x=full["x"].mask(old))
     made = fit(full[full["ds"] <= LATE], covariates="x", known=("z", "event"), static="kind")
     made._model = known.model
     seen = full["ds"].between("2021-01-01", "2021-03-01")
@@ -172,7 +179,9 @@ def test_updates_are_the_whole_data(known, full):
     made.update(full[~few & (full["ds"] > LATE)].drop(columns="kind").assign(kind=None))
     made.update(full[few & (full["ds"] > "2021-03-01")])
     equal(made.predict(), known.predict(full))
-    assert len(made._recent.past) == 6 * 12
+    kept = made._recent.past.groupby("unique_id").size()
+    assert (kept.drop("s1") == 12).all()
+    assert kept["s1"] == 27  # from the value of x on
 
 
 def test_an_update_of_some_series_leaves_the_others(plain, frame):
