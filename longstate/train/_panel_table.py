@@ -233,7 +233,7 @@ def resized(table: Table, before: int, after: int) -> Table:
 
 
 def ahead(table: Table, window: int, rows: int) -> tuple[Table, np.ndarray]:
-    """The table with at least `window` rows of past and `rows` later ones that are not observed,
+    """The last `window` rows of each series, or more, and `rows` later ones that are not observed,
     of which the times are known; and the first of these in each series (s).
 
     Columns that are known in advance must be there for them.
@@ -241,19 +241,19 @@ def ahead(table: Table, window: int, rows: int) -> tuple[Table, np.ndarray]:
     if table.panel is not None:
         full = resized(table, window, rows)
         return full, full.places.ends
-    n, at = table.rows, np.arange(table.rows + rows)
-    held = np.minimum(at, n - 1)
+    n, begin = table.rows, max(0, table.rows - window)
+    at, times = np.arange(begin, n + rows), table.times_ahead(rows)
+    held, codes = np.minimum(at, n - 1), table.codes
     full = replace(
         table,
         target=table.target[held],
         observed=table.observed[held] & (at < n)[:, None],
         covariates=table.covariates[held],
-        times=table.times_ahead(rows),
-        codes=table.codes[np.minimum(at, len(table.codes) - 1)]
-        if table.codes.size
-        else table.codes,
+        known=table.known[begin:],
+        times=None if times is None else times[begin:],
+        codes=codes[np.minimum(at, len(codes) - 1)] if codes.size else codes,
     )
-    return full, np.array([n])
+    return full, np.array([n - begin])
 
 
 def with_units(

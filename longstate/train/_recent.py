@@ -78,17 +78,21 @@ class Recent:
                 raise InputError(f"the rows have no column {name!r}; {near(name, new.columns)}")
         given = np.repeat([False, True], [len(self.past), len(new)])
         every = _joined(self.past, new[names].reset_index(drop=True))
-        codes, ids = pd.factorize(_series(every, spec))
+        codes, ids = _series(every, spec)
         order = _order(every, codes, spec)
-        every, codes, given = every.iloc[order], codes[order], order >= len(self.past)
-        every = every.reset_index(drop=True)
+        if order is not None:
+            every, codes = every.iloc[order].reset_index(drop=True), codes[order]
+        given = (np.arange(len(every)) if order is None else order) >= len(self.past)
         self._check_follows(every, given, codes)
         for name in (*spec.static, *(c.column for c in spec.categories if c.role == "static")):
             every[name] = every[name].groupby(codes).ffill()
-        seen = every[list(spec.targets)].notna().any(axis=1).to_numpy()
+        filled = [every[name].notna().to_numpy() for name in spec.targets]
+        seen = np.any(filled, axis=0)
         past = ~given | (np.arange(len(every)) <= _last(seen, codes, len(ids))[codes])
+        filled = [np.all(filled, axis=0)]
+        filled += [every[name].notna().to_numpy() for name in (*spec.covariates, *spec.known)]
         needed = past.copy()
-        needed[past] = _needed(every[past], codes[past], len(ids), spec)
+        needed[past] = _needed([rows[past] for rows in filled], codes[past], len(ids), spec.window)
         gone = np.bincount(codes[past & ~needed], minlength=len(ids)).tolist()
         left = self.left | {n: self.left.get(n, 0) + k for n, k in zip(ids, gone, strict=True)}
         later = self.ahead[_later(self.ahead, every, given, codes, ids, spec)]
@@ -111,29 +115,27 @@ def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(both, ignore_index=True) if both else a
 
 
-def _series(frame: pd.DataFrame, spec: ForecastSpec) -> np.ndarray:
-    """(n): the id of each row as text; the same for all without a panel."""
+def _series(frame: pd.DataFrame, spec: ForecastSpec) -> tuple[np.ndarray, list[str]]:
+    """(n): the number of the series of each row; and the ids as texts. All are of one series
+    without a panel."""
     if spec.id is None:
-        return np.full(len(frame), "")
-    return as_texts(frame[spec.id]).fillna("").to_numpy(dtype=object)
+        return np.zeros(len(frame), np.int64), [""]
+    codes, ids = pd.factorize(as_texts(frame[spec.id]).fillna(""))
+    return codes, list(ids)
 
 
-def _order(frame: pd.DataFrame, codes: np.ndarray, spec: ForecastSpec) -> np.ndarray:
-    """(n): rows by series and then by time; a single series is in order."""
-    rows = np.arange(len(frame))
-    if spec.id is None or spec.calendar is None:
-        return np.lexsort((rows, codes))
-    return np.lexsort((rows, pd.Series(_stamps(frame, spec)).rank().to_numpy(), codes))
+def _order(frame: pd.DataFrame, codes: np.ndarray, spec: ForecastSpec) -> np.ndarray | None:
+    """(n): rows by series and then by time; None for a single series, which is in order."""
+    if spec.id is None:
+        return None
+    if spec.calendar is None:
+        return np.argsort(codes, kind="stable")
+    return np.lexsort((pd.Series(_stamps(frame, spec)).rank().to_numpy(), codes))
 
 
 def _stamps(frame: pd.DataFrame, spec: ForecastSpec) -> pd.Index:
     assert spec.calendar is not None
     return read(spec.calendar, frame[str(spec.time)].reset_index(drop=True))
-
-
-def _number(codes: np.ndarray) -> np.ndarray:
-    """(n): the number of each row in its series."""
-    return pd.Series(codes).groupby(codes).cumcount().to_numpy()
 
 
 def _last(rows: np.ndarray, codes: np.ndarray, series: int) -> np.ndarray:
@@ -143,18 +145,21 @@ def _last(rows: np.ndarray, codes: np.ndarray, series: int) -> np.ndarray:
     return last
 
 
-def _needed(past: pd.DataFrame, codes: np.ndarray, series: int, spec: ForecastSpec) -> np.ndarray:
+def _needed(filled: list[np.ndarray], codes: np.ndarray, series: int, window: int) -> np.ndarray:
     """(n): whether a row is not before the first that is needed: every target has a value there,
-    and every other column there or later, before the window."""
-    number = _number(codes)
-    before = np.bincount(codes, minlength=series)[codes] - number >= spec.window
-    starts = [past[list(spec.targets)].notna().all(axis=1)]
-    starts += [past[name].notna() for name in (*spec.covariates, *spec.known)]
-    rows = np.arange(len(past))
-    least = np.full(len(past), len(past))
-    for start in starts:
-        last = _last(before & start.to_numpy(), codes, series)[codes]
-        least = np.minimum(least, np.where(last < 0, rows - number, last))
+    and every other column there or later, before the window.
+
+    Args:
+        filled (n): whether all targets have a value; and each other column.
+        codes (n): of the series, in order.
+    """
+    rows = np.arange(len(codes))
+    first = np.searchsorted(codes, np.arange(series))[codes]
+    before = first + np.bincount(codes, minlength=series)[codes] - rows >= window
+    least = np.full(len(codes), len(codes))
+    for has in filled:
+        last = _last(before & has, codes, series)[codes]
+        least = np.minimum(least, np.where(last < 0, first, last))
     return rows >= least
 
 
@@ -163,7 +168,7 @@ def _later(
     every: pd.DataFrame,
     given: np.ndarray,
     codes: np.ndarray,
-    ids: np.ndarray,
+    ids: list[str],
     spec: ForecastSpec,
 ) -> np.ndarray:
     """(m): whether rows of the future are after all other rows of their series.
@@ -174,10 +179,10 @@ def _later(
     """
     if not len(ahead):
         return np.zeros(0, dtype=bool)
-    at = pd.Index(ids).get_indexer(pd.Index(_series(ahead, spec)))
+    own, names = _series(ahead, spec)
+    at = pd.Index(ids).get_indexer(pd.Index(names))[own]  # -1 where there are no other rows
     if spec.calendar is None:  # as many rows of the future have come
-        return np.asarray(
-            (at < 0) | (_number(at) >= np.bincount(codes[given], minlength=len(ids))[at])
-        )
+        came = np.bincount(codes[given], minlength=len(ids))
+        return np.asarray((at < 0) | (ahead.groupby(own).cumcount().to_numpy() >= came[at]))
     last = _stamps(every, spec)[_last(np.ones(len(codes), dtype=bool), codes, len(ids))]
     return np.asarray((at < 0) | (_stamps(ahead, spec) > last[at]))
