@@ -48,8 +48,8 @@ def predict(
     origin: Annotated[
         str | None,
         typer.Option(
-            help="Last row that the forecast reads: its time, or its number from 0 if the data has "
-            "no times. The last row with a target if not given."
+            help="Last row that the forecast reads, of every series: its time, or its number from "
+            "0 if the data has no times. The last row with a target if not given."
         ),
     ] = None,
     plot: Annotated[

@@ -121,14 +121,34 @@ def show_backtest(found: Backtest, spec: ForecastSpec) -> None:
         held = "-" if row["held"] != row["held"] else f"{100 * row['held']:.0f} %"
         errors = [score(row[name]) for name in ("mae", "rmse")]
         rows.append([row["target"], row["method"], *errors, held])
-    caption = "MAE and RMSE in the unit of the target"
+    unit = "the unit of the target" if spec.id is None else "standard deviations of each series"
+    caption = f"MAE and RMSE in {unit}"
     if len(levels) > 1:
         asked = 100 * (levels[-1] - levels[0])
         caption += f"; held: share of the truth in the widest band ({asked:g} % are asked)"
     head = ("target", "method", "MAE", "RMSE", "held")
     show_table("Backtest", head, rows, caption=caption, right=2)
+    if spec.id is not None:
+        _show_worst(found)
     for sentence in found.notes:
         say(sentence)
+
+
+def _show_worst(found: Backtest) -> None:
+    """The series of a backtest with the largest errors of the model."""
+    model = found.series[found.series["method"] == "model"]
+    rows = [
+        [str(row["series"]), row["target"], f"{row['values']:,}", *map(score, row[["mae", "rmse"]])]
+        for _, row in model.sort_values("scaled", ascending=False)[:WORST].iterrows()
+    ]
+    show_table(
+        "The series with the largest errors",
+        ("series", "target", "values", "MAE", "RMSE"),
+        rows,
+        caption="MAE and RMSE in the unit of the target; the largest share of its standard "
+        "deviation first",
+        right=2,
+    )
 
 
 def show_choice(choice: Chosen | None) -> None:

@@ -1,4 +1,4 @@
-"""`longstate stream`: read rows from standard input, and write a forecast after each."""
+"""`longstate stream`: read rows one by one, and write a forecast after each."""
 
 import csv
 import io
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longstate._formats import PARQUET, refuse_format, table_format
 from longstate.cli._runs import Run
 from longstate.cli._terminal import input_lines, note, write
 from longstate.errors import InputError, near
@@ -22,6 +23,15 @@ SAVE_EVERY = 1.0  # seconds, for the state of a panel
 
 def stream(
     run: Run,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="[DATA]",
+            help="CSV or Parquet file with the rows; - or nothing for CSV rows from standard "
+            "input.",
+            show_default=False,
+        ),
+    ] = Path("-"),
     state: Annotated[
         Path | None,
         typer.Option(
@@ -37,7 +47,7 @@ def stream(
         ),
     ] = 0.0,
 ) -> None:
-    """Read CSV rows from standard input, and write one forecast per row. Needs a forecaster.
+    """Read rows, from standard input or a file, and write one forecast per row. Needs a forecaster.
 
     Forecasts begin when a window is full. The first line may name the columns; otherwise they are
     those of the training, in this order: time, targets, covariates, columns known in advance. A
@@ -50,17 +60,42 @@ def stream(
     from longstate.stream import ForecastStream, PanelStream
 
     model = open_forecast_model(run, "stream")
+    lines = input_lines() if str(data) == "-" else _lines(data, model.spec)
     kind = ForecastStream if model.spec.id is None else PanelStream
     forecasts = kind(model, adapt=adapt)
     if state is not None and state.exists():
         forecasts.load(state)
     write(_csv(_header(model.spec)) + "\n")
     try:
-        for line in forecast_lines(forecasts, input_lines(), state):
+        for line in forecast_lines(forecasts, lines, state):
             write(line + "\n")
     finally:
         if state is not None and model.spec.id is not None:
             forecasts.save(state)
+
+
+def _lines(path: Path, spec: "ForecastSpec") -> Iterator[bytes]:
+    """The lines of a CSV file; the rows of a Parquet file, or of a folder of files, as such lines.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    from longstate.models._time_text import read, texts
+    from longstate.train._csv import csv_lines
+    from longstate.train._data_file import read_table
+    from longstate.train._read_table import named
+
+    if not path.is_dir() and table_format(path) != PARQUET:
+        return csv_lines(path)
+    frame = named(read_table(path), spec)
+    frame = frame[[name for name in spec.columns if name in frame]].reset_index(drop=True)
+    if spec.calendar is not None and spec.time in frame:
+        stamps = read(spec.calendar, frame[spec.time])
+        written = frame[spec.time].astype("object")
+        written[stamps.notna()] = texts(spec.calendar, stamps[stamps.notna()])
+        frame[spec.time] = written
+    rows = frame.astype("object").where(frame.notna(), "").itertuples(index=False)
+    return (_csv([str(cell) for cell in row]).encode() for row in (frame.columns, *rows))
 
 
 def forecast_lines(
@@ -80,6 +115,8 @@ def forecast_lines(
     names, first = list(spec.columns), True
     pause, saved = 0.0 if spec.id is None else SAVE_EVERY, time.monotonic()
     for number, raw in enumerate(lines, start=1):
+        if number == 1:
+            refuse_format(Path("the input"), raw[:512], "CSV text")
         try:
             cells = _cells(raw)
             if not cells:

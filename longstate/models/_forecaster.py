@@ -40,6 +40,7 @@ from longstate.layers._base import Layer
 from longstate.models._choice import Choice, with_all_parts
 from longstate.models._elapsed import as_feature, steps_between
 from longstate.models._line import Forecast, Line, Window
+from longstate.models._remarks import missing_rows
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
 from longstate.models._scale import Scale, Units
 from longstate.models._spec import ForecastSpec, ModelFacts
@@ -205,20 +206,14 @@ class ForecastModel(nn.Module):
             InputError: only the last row of the window is observed, or the forecast is not finite.
         """
         rows, seen = window.observed.shape[1], int(window.observed.any(-1).sum())
-        if seen <= 1 < rows // 2:
-            raise InputError(
-                f"of the {rows} rows that a forecast reads, {rows - seen} are missing: only the "
-                "last was observed, so there is nothing to forecast from"
-            )
+        lacks = missing_rows(seen, rows)
         forecast = self.chosen(window, method)
         if not all(bool(torch.isfinite(x).all()) for x in forecast):
             raise InputError(
                 "the forecast is not finite; the largest number in its input is "
                 f"{float(window.target.abs().max()):g}"
             )
-        if 2 * seen >= rows:
-            return forecast, None
-        return forecast, f"Of the {rows} rows that the forecast reads, {rows - seen} are missing."
+        return forecast, lacks
 
     def scaled(self, window: Window) -> Forecast:
         """The forecast in scaled units, in which the loss and the scores are computed."""

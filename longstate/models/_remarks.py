@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from longstate.errors import InputError
 from longstate.models._scale import Units
 from longstate.models._spec import ForecastSpec
 
@@ -73,6 +74,22 @@ def _sentence(
         f"Column {name!r} is {column[row]:g} at {label(row)}{more}, but {usual}; if that is wrong, "
         "correct it or leave it empty."
     )
+
+
+def missing_rows(seen: int, rows: int) -> str | None:
+    """A sentence if fewer than half of the rows of a window are observed.
+
+    Raises:
+        InputError: only the last one is.
+    """
+    if seen <= 1 < rows // 2:
+        raise InputError(
+            f"of the {rows} rows that a forecast reads, {rows - seen} are missing: only the "
+            "last was observed, so there is nothing to forecast from"
+        )
+    if 2 * seen >= rows:
+        return None
+    return f"Of the {rows} rows that the forecast reads, {rows - seen} are missing."
 
 
 def unseen_columns(spec: ForecastSpec, since: dict[str, int]) -> list[str]:

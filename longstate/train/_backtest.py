@@ -4,13 +4,13 @@
     origins                                   o      o      o
     forecasts                                 [h]    [h]    [h]
 
-Axes: b origins, h horizon, c targets, q quantiles.
+In a panel an origin is a moment: all series that have rows there are forecast.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,13 @@ import torch
 
 from longstate.errors import InputError, expect_whole
 from longstate.models import Forecast, ForecastModel
-from longstate.models._time_text import present
 from longstate.train._baselines import fit_linear, last_value, seasonal_naive
 from longstate.train._choice import refit_to, rolling
+from longstate.train._compared import Compared, forecasts_of, scores_of
 from longstate.train._folds import folds
 from longstate.train._origin import cut
+from longstate.train._panel_table import named, resized, with_units
+from longstate.train._roll import BATCH
 from longstate.train._scaling import check_size
 from longstate.train._table import Table
 from longstate.train._windows import Batch, Split, Windows
@@ -38,16 +40,20 @@ class Backtest:
     """Forecasts from several origins, and their errors.
 
     Args:
-        forecasts: one row for each origin and step: the origin (time or number of the last row that
-            was read), the time, the step from 1; and for each target its forecast, quantiles and
-            true value (`NAME_actual`, nan in gaps).
+        forecasts: one row for each origin, series and step: the id of the series, in a panel; the
+            origin (time or number of the last row that was read), the time, the step from 1; and
+            for each target its forecast, quantiles and true value (`NAME_actual`, nan in gaps).
         scores: one row for each target and method: mean absolute error and root of the mean squared
-            error in the target's own unit, and the share of true values in the widest band.
+            error, and the share of true values in the widest band. Errors are in the target's own
+            unit; in a panel in standard deviations of each series, as in an evaluation.
+        series: the same for each series of a panel, in the target's own unit, and `scaled`, the
+            root in standard deviations; empty for a single series.
         notes: sentences on the data, and on what was fitted again.
     """
 
     forecasts: pd.DataFrame
     scores: pd.DataFrame
+    series: pd.DataFrame
     notes: tuple[str, ...]
 
 
@@ -82,25 +88,25 @@ def run_backtest(
         table: all rows. first: the first one that was not used for training or validation.
         origins, network, show: as there. every: from `check_backtest`.
     """
-    model = forecaster.model
-    windows = Windows(table, model.spec, first)
-    check_size(model, table, table.rows)
-    picked = np.unique(np.linspace(0, len(windows) - 1, min(origins, len(windows))).round())
+    model, spec = forecaster.model, forecaster.model.spec
+    windows = Windows(table, spec, first)
+    check_size(model, table, table.span)
+    at = table.places.position[windows.origins]
+    moments = np.unique(at)
+    some = np.linspace(0, len(moments) - 1, min(origins, len(moments)))
+    picked = moments[np.unique(some.round().astype(int))]
     again = _Refits(forecaster, table, first, network) if every else None
-    rows: dict[str, list[Any]] = {}
-    simple: dict[str, list[np.ndarray]] = {}
-    for i, index in enumerate(picked.astype(int)):
-        batch = windows.batch(np.array([index]))
-        row = int(batch.rows[0])
+    found = []
+    for i, moment in enumerate(picked.tolist()):
+        rows = windows.origins[at == moment]
         if show is not None:
-            show(table.label(row - 1))
+            show(table.label(int(rows[0]) - 1))
         if again is not None and i % every == 0:
-            model = again.before(row)
-        forecast = _forecast(model, batch, refitted=again is not None)
-        _add(rows, table, model, batch, forecast)
-        for name, method in (("last value", last_value), ("seasonal naive", seasonal_naive)):
-            simple.setdefault(name, []).append(method(windows, batch)[0].numpy())
-    frame = pd.DataFrame(rows)
+            model = again.before(moment)
+        now = windows.on(with_units(table, model.spec, moment, model.scale, strict=True))
+        for part in np.array_split(rows, -(-len(rows) // BATCH)):
+            found.append(_compared(model, now, now.at(part), refitted=again is not None))
+    compared = Compared.of_all(found)
     what = "Nothing was fitted again: forecasts use what was fitted to the training part."
     if again is not None:
         fitted = "Everything was trained" if network else "Ridge and line were fitted"
@@ -108,7 +114,12 @@ def run_backtest(
     notes = [*table.notes, what]
     if len(picked) < origins:
         notes.append(f"The unseen rows hold {len(picked)} origins; {origins} were asked for.")
-    return Backtest(frame, _scores(frame, model, simple), tuple(notes))
+    without = np.setdiff1d(np.arange(len(table.places.names)), table.places.of(compared.rows))
+    if len(without):
+        few = named([table.places.names[i] for i in without])
+        notes.append(f"{few} have no window and horizon at these origins.")
+    frame = forecasts_of(compared, table, spec)
+    return Backtest(frame, *scores_of(compared, table, forecaster.model), tuple(notes))
 
 
 class _Refits:
@@ -119,14 +130,20 @@ class _Refits:
         model, split = forecaster.model, forecaster.facts["split"]
         if model.choice is None:
             raise InputError("this forecaster was trained by an older version; train it again")
-        train = round(first * split[0] / (split[0] + split[1]))
-        self._parts = Split(train, first, first)
         if first < model.spec.window + 2 * model.spec.horizon:
             raise InputError(
                 "refit needs the rows of training in the data; it has "
                 f"{first} before the first unseen one"
             )
         if not network:
+            if table.panel is not None:  # the scale of others needs rows after an origin
+                trained = set(model.spec.series) & set(table.panel.names)
+                if not trained:
+                    raise InputError("refit needs the series of training in the data; it has none")
+                kept = cut(table, table.span, trained)
+                table = resized(kept, model.spec.window + model.spec.horizon, 0)
+            train = table.places.position_of(split[0] / (split[0] + split[1]), first)
+            self._parts = Split(train, first, first)
             self._linear = fit_linear(copy.deepcopy(model), folds(table, model.spec, self._parts))
             self._rolled = rolling(model, self._linear)
 
@@ -140,51 +157,24 @@ class _Refits:
         return model
 
 
+def _compared(model: ForecastModel, windows: Windows, batch: Batch, *, refitted: bool) -> Compared:
+    """The forecasts of one batch."""
+    forecast = _forecast(model, batch, refitted=refitted)
+    return Compared(
+        rows=batch.rows,
+        points={
+            "model": forecast.point.numpy(),
+            "last value": last_value(windows, batch).numpy(),
+            "seasonal naive": seasonal_naive(windows, batch).numpy(),
+        },
+        quantiles=forecast.quantiles.numpy(),
+        truth=torch.where(batch.present, batch.future, torch.nan).numpy(),
+    )
+
+
 def _forecast(model: ForecastModel, batch: Batch, *, refitted: bool) -> Forecast:
     if model.choice is None:
         return model(batch.window)
     fitted = model.choice.fitted(model, refitted=refitted)
     parts = model.choice.parts(model, batch.window, fitted, model.choice.unread())
     return model.unscaled(model.choice.of_parts(parts, fitted, None), batch.window)
-
-
-def _add(
-    rows: dict[str, list[Any]], table: Table, model: ForecastModel, batch: Batch, found: Forecast
-) -> None:
-    """Add the rows of one origin."""
-    spec, row = model.spec, int(batch.rows[0])
-    steps = range(spec.horizon)
-    if table.times is None or table.calendar is None:
-        origin, times = table.before + row - 1, [table.before + row + step for step in steps]
-    else:
-        origin, *times = present(table.calendar, table.times[row - 1 : row + spec.horizon])
-    columns: dict[str, Any] = {"origin": [origin] * spec.horizon}
-    columns |= {spec.time or "row": times, "step": [step + 1 for step in steps]}
-    for j, name in enumerate(spec.targets):
-        columns[name] = found.point[0, :, j].tolist()
-        for k, level in enumerate(spec.quantiles):
-            columns[f"{name}_q{level:g}"] = found.quantiles[0, :, j, k].tolist()
-        truth = torch.where(batch.present, batch.future, torch.nan)
-        columns[f"{name}_actual"] = truth[0, :, j].tolist()
-    for name, values in columns.items():
-        rows.setdefault(name, []).extend(values)
-
-
-def _scores(
-    frame: pd.DataFrame, model: ForecastModel, simple: dict[str, list[np.ndarray]]
-) -> pd.DataFrame:
-    spec, found = model.spec, []
-    for j, name in enumerate(spec.targets):
-        truth = frame[f"{name}_actual"].to_numpy()
-        held = float("nan")
-        if len(spec.quantiles) > 1:
-            low, high = (frame[f"{name}_q{spec.quantiles[i]:g}"] for i in (0, -1))
-            held = float(((low <= truth) & (truth <= high))[~np.isnan(truth)].mean())
-        points = {"model": frame[name].to_numpy()}
-        points |= {m: np.concatenate([x[:, j] for x in parts]) for m, parts in simple.items()}
-        for method, point in points.items():
-            error = (point - truth)[~np.isnan(truth)]
-            mae, rmse = float(np.abs(error).mean()), float(np.sqrt((error**2).mean()))
-            own = held if method == "model" else float("nan")
-            found.append({"target": name, "method": method, "mae": mae, "rmse": rmse, "held": own})
-    return pd.DataFrame(found)

@@ -70,6 +70,23 @@ def read_column(
             yield from (part.iloc[:, place].tolist() for part in parts)
 
 
+def is_table(path: Path) -> bool:
+    """Whether the name is that of a CSV file, also a compressed one."""
+    return _TABLE.search(path.name) is not None
+
+
+def csv_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a CSV file, also a compressed one, as they are read.
+
+    Raises:
+        InputError: as `read_csv`, but for what is in the lines.
+    """
+    with _opened(path) as file:
+        refuse_format(path, file.read(512), "a CSV file")
+        file.seek(0)
+        yield from file
+
+
 def _read_folder(folder: Path) -> pd.DataFrame:
     files = sorted(p for p in folder.iterdir() if _TABLE.search(p.name) and p.is_file())
     if not files:

@@ -1,7 +1,6 @@
 """What a fitted forecaster does with data: predict, update, evaluate, backtest."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,21 +9,20 @@ import pandas as pd
 from longstate._facts import read
 from longstate.errors import InputError
 from longstate.models import ForecastModel
-from longstate.models._remarks import unseen_columns
 from longstate.train._backtest import Backtest, check_backtest, run_backtest
 from longstate.train._chosen import Chosen
 from longstate.train._evaluate import evaluate
 from longstate.train._evaluation import ForecastEvaluation
-from longstate.train._forecast_frame import check_reach, first_unseen, forecast_frame, remarks
+from longstate.train._forecast_frame import first_unseen, remarks
 from longstate.train._forecast_plot import draw_forecast
 from longstate.train._frame import Data
 from longstate.train._history import Evaluated, TrainingHistory
-from longstate.train._origin import Origin, origin_remarks
-from longstate.train._panel_forecast import forecast_panel
+from longstate.train._origin import Origin
 from longstate.train._panel_table import resized, with_units
+from longstate.train._predict import forecast_table
 from longstate.train._read_table import table_for
 from longstate.train._recent import Recent
-from longstate.train._roll import pieces_of, roll
+from longstate.train._roll import pieces_of
 from longstate.train._table import Table
 from longstate.train._windows import Windows
 
@@ -79,7 +77,8 @@ class FittedForecaster:
                 "last value". None for their weighted mean.
             horizon: number of rows; None takes that of training. Beyond it, each further part reads
                 the forecast before it, and bands there are not calibrated; a note says so.
-            origin: last row that is read: its time, or its number from 0 (an integer). Later
+            origin: last row that is read: its time, or its number from 0 (an integer). In a panel a
+                time for all series, or the number of a row of each where there are no times. Later
                 targets and covariates are not used. None takes the last row with a target.
 
         Returns:
@@ -91,20 +90,9 @@ class FittedForecaster:
             InputError: the data, method, horizon or origin cannot be used, or only the last row of
                 the window is observed.
         """
-        spec = self.model.spec
-        pieces = pieces_of(spec, horizon)
-        if origin is not None or horizon not in (None, spec.horizon):
-            self._check_one("another origin or horizon needs")
+        pieces_of(self.model.spec, horizon)  # before the data is read
         table = self._table(frame, origin)
-        if table.panel is not None:
-            return forecast_panel(table, self.model, method)
-        check_reach(table, spec, pieces)
-        forecast, notes = roll(self.model, table, horizon, method)
-        notes = [*([] if origin is None else origin_remarks(table, origin)), *notes]
-        notes += [*unseen_columns(spec, table.since), *remarks(table, self.model)]
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
-        return forecast_frame(table, spec, forecast, notes)
+        return forecast_table(table, self.model, method, horizon, origin)
 
     def plot(
         self,
@@ -148,14 +136,15 @@ class FittedForecaster:
         Args:
             rows: the columns of training, oldest first, later than the rows before; at the end,
                 where columns are known in advance, rows with these alone. After `load`, the first
-                update gives at least `window` rows.
+                update gives at least `window` rows. In a panel rows of some or all series, in any
+                order; new series begin.
 
         Raises:
             InputError: the rows cannot be used, or do not follow. The forecaster is unchanged.
         """
-        self._check_one("update needs")
-        spec = self.model.spec
-        self._recent = (self._recent or Recent.nothing(spec)).updated(rows)
+        recent = (self._recent or Recent.nothing(self.model.spec)).updated(rows)
+        recent.check()
+        self._recent = recent
         return self
 
     def evaluate(self, frame: Data) -> ForecastEvaluation:
@@ -181,7 +170,8 @@ class FittedForecaster:
 
         Args:
             frame: the columns of training. With `refit` it has the rows of training too.
-            origins: number of origins, evenly spaced.
+            origins: number of origins, evenly spaced. In a panel moments, at which all series are
+                forecast that have a window and a horizon there.
             refit: fit ridge and line again to all rows before an origin: True at each, n at every
                 n-th. False uses what was fitted to the training part.
             network: train everything again at these origins, the network too. Slow.
@@ -190,7 +180,6 @@ class FittedForecaster:
         Raises:
             InputError: the data cannot be used, or there is no unseen row.
         """
-        self._check_one("backtest needs")
         every = check_backtest(origins, refit, network)
         table = self._table(frame)
         first = first_unseen(table, self.facts, self.model.spec.horizon)
@@ -200,21 +189,15 @@ class FittedForecaster:
         """The model of a new training on these rows, with the same settings."""
         raise NotImplementedError
 
-    def _check_one(self, what: str) -> None:
-        """Raise InputError for a panel."""
-        if self.model.spec.id is not None:
-            raise InputError(
-                f"{what} a forecaster of one series; this one is of a panel. Give predict the rows "
-                "of the panel up to another time, or use a PanelStream"
-            )
-
     def _table(self, data: Data | None, origin: Origin | None = None) -> Table:
         spec = self.model.spec
         if data is not None:
-            table = with_units(table_for(data, spec, origin), spec, trained=self.model.scale)
-            return resized(table, spec.window + spec.horizon, 0)
-        if self._recent is None:
+            table = table_for(data, spec, origin)
+        elif self._recent is None:
             raise InputError("there are no rows to forecast from; give predict a frame, or update")
-        if origin is not None:
+        elif origin is not None:
             raise InputError("an origin needs a frame; predict() forecasts after the last row")
-        return self._recent.table
+        else:
+            table = self._recent.table
+        table = with_units(table, spec, trained=self.model.scale)
+        return resized(table, spec.window + spec.horizon, 0)

@@ -158,8 +158,7 @@ class Forecaster(StoredForecaster):
             self._train(data, out, show)
         else:
             self._tune(data, tune if isinstance(tune, Tuning) else Tuning(tune), out, show)
-        if table.panel is None:
-            self._recent = Recent.nothing(self.model.spec).updated(frame)
+        self._recent = Recent.nothing(self.model.spec).updated(frame)
         return self
 
     def _train(

@@ -24,11 +24,12 @@ def check_reach(table: Table, spec: ForecastSpec, pieces: int = 1) -> None:
             f"{table.label(table.rows - 1).replace('T', ' ')}"
         )
     ahead, need = len(table.known) - table.rows, pieces * spec.horizon
-    if spec.known and ahead < need:
+    if spec.reads_ahead and ahead < need:
         many = f" ({pieces} times the trained horizon)" if pieces > 1 else ""
+        texts = (one.column for one in spec.categories if one.role == "known")
         raise InputError(
             f"a forecast needs {need} rows{many} after the last target with "
-            f"{', '.join(map(repr, spec.known))} filled; the data has {ahead}"
+            f"{', '.join(map(repr, (*spec.known, *texts)))} filled; the data has {ahead}"
         )
 
 
@@ -73,32 +74,55 @@ def remarks(table: Table, model: ForecastModel) -> list[str]:
 
 
 def forecast_frame(
-    table: Table, spec: ForecastSpec, forecast: Forecast, notes: Sequence[str]
+    table: Table, spec: ForecastSpec, forecast: Forecast, which: np.ndarray, notes: Sequence[str]
 ) -> pd.DataFrame:
-    """Time (or row number), and for each target its column and one for each quantile.
+    """Time (or row number), and for each target its column and one for each quantile; the id of the
+    series before them in a panel.
 
     Args:
         table: the input of the forecast.
         spec: names.
-        forecast: b = 1.
+        forecast: of the rows after the past of some series.
+        which (b): the numbers of these series.
         notes: on the input. They follow the table's own in `attrs["notes"]`.
     """
-    horizon = forecast.point.shape[1]
-    times = table.times_ahead(horizon)
-    if times is None or table.calendar is None:
-        first = table.before + table.rows
-        columns: dict[str, Any] = {"row": list(range(first, first + horizon))}
-    else:
-        columns = {str(spec.time): present(table.calendar, times[table.rows :])}
-    for j, name in enumerate(spec.targets):
-        columns[name] = forecast.point[0, :, j].numpy()
-        for k, level in enumerate(spec.quantiles):
-            columns[f"{name}_q{level:g}"] = forecast.quantiles[0, :, j, k].numpy()
+    horizon, places = forecast.point.shape[1], table.places
+    at = places.position[places.ends[which] - 1][:, None] + np.arange(1, horizon + 1)
+    columns = {
+        **ids_of(table, spec, np.repeat(which, horizon)),
+        **times_of(table, spec, at.ravel()),
+        **values_of(spec, forecast),
+    }
     result = pd.DataFrame(columns)
     result.attrs["notes"] = [*table.notes, *notes]
     if spec.calendar is not None and spec.irregular and table.ahead < horizon:
         result.attrs["notes"].append(assumed(spec.calendar, horizon - table.ahead))
     return result
+
+
+def ids_of(table: Table, spec: ForecastSpec, series: np.ndarray) -> dict[str, Any]:
+    """The column with the ids of these series; none where there is one series."""
+    return {} if table.panel is None else {str(spec.id): table.panel.ids[series]}
+
+
+def times_of(table: Table, spec: ForecastSpec, positions: np.ndarray) -> dict[str, Any]:
+    """The column with the times of these positions, in the form of the data; with row numbers where
+    times are unknown."""
+    distinct, place = np.unique(positions, return_inverse=True)
+    stamps = table.stamps(distinct)
+    if stamps is None or table.calendar is None:
+        return {"row": table.before + positions}
+    return {str(spec.time): pd.Index(present(table.calendar, stamps))[place]}
+
+
+def values_of(spec: ForecastSpec, forecast: Forecast) -> dict[str, Any]:
+    """The columns of the targets and their quantiles, of all rows of one forecast after another."""
+    columns = {}
+    for j, name in enumerate(spec.targets):
+        columns[name] = forecast.point[:, :, j].flatten().numpy()
+        for k, level in enumerate(spec.quantiles):
+            columns[f"{name}_q{level:g}"] = forecast.quantiles[:, :, j, k].flatten().numpy()
+    return columns
 
 
 def forecast_csv(forecast: pd.DataFrame, spec: ForecastSpec) -> str:

@@ -98,5 +98,5 @@ def _history(table: Table, name: str, series: int) -> Drawn:
         x = pd.RangeIndex(table.before, table.before + table.rows)
         return Drawn(x if table.times is None else table.times[rows], y)
     if places.base is None or table.calendar is None:
-        return Drawn(pd.RangeIndex(len(rows)), y)
+        return Drawn(pd.Index(places.position[rows]), y)
     return Drawn(table.calendar.at(places.base + places.position[rows]), y)

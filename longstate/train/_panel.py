@@ -30,7 +30,8 @@ class Panel:
         starts (s + 1): first row of each series, with padding; the last one is n.
         firsts (s): first row with data. ends (s): the row after the past.
         position (n): of each row, int64; padding may be before 0.
-        base: number of position 0 on the grid of the calendar; None without one.
+        base: number of position 0 on the grid of the calendar; None without one: then a position is
+            the number of a row in its series.
         units (s, c): scale of each series; None until it is known.
     """
 
@@ -80,11 +81,11 @@ class Panel:
         i = int((self.ends - self.firsts).argmax())
         return slice(int(self.firsts[i]), int(self.ends[i]))
 
-    def position_of(self, share: float) -> int:
-        """The position before which this share of the rows is."""
-        ordered = np.sort(self.position[self.past()])
+    def position_of(self, share: float, until: int | None = None) -> int:
+        """The position before which this share of the rows before the position `until` is."""
+        ordered = np.sort(self.position[self.past(until)])
         at = round(len(ordered) * share)
-        return int(ordered[at]) if at < len(ordered) else self.span
+        return int(ordered[at]) if at < len(ordered) else self.span if until is None else until
 
     def share_before(self, position: int) -> float:
         """The share of the rows before a position."""
@@ -118,7 +119,15 @@ class Panel:
 
 
 def fit_units(
-    panel: Panel, target: np.ndarray, transform: str, lower: float | None, until: int | None = None
+    panel: Panel,
+    target: np.ndarray,
+    transform: str,
+    lower: float | None,
+    *,
+    until: int | None = None,
+    strict: bool = False,
+    trained: Scale | None = None,
+    names: tuple[str, ...] = (),
 ) -> Units:
     """The scale of each series from its rows before a position, or from all its rows if these are
     fewer than `FEWEST` or constant.
@@ -127,41 +136,32 @@ def fit_units(
         panel: the rows. target (n, c): their values.
         transform, lower: as in `Scale.fit`.
         until: a position; None takes all rows.
+        strict: take no row after it, however few are before.
+        trained: the scales of a model, which its series `names` keep.
 
     Returns:
         (s, c)
     """
+    place = {} if trained is None else {name: i for i, name in enumerate(names)}
+    fresh = [i for i, name in enumerate(panel.names) if name not in place]
     found: list[Units] = []
-    for first, end in zip(panel.firsts, panel.ends, strict=True):
+    for first, end in zip(panel.firsts[fresh], panel.ends[fresh], strict=True):
         rows = np.array(target[first:end])
         if until is not None:
             part = rows[panel.position[first:end] < until]
             few = len(part) < FEWEST or bool((np.ptp(part, axis=0) == 0).any())
-            rows = rows if few else part
+            rows = part if len(part) and (strict or not few) else rows
         scale = Scale(target.shape[1], transform)
         scale.fit(torch.from_numpy(rows), lower)
         found.append(scale.units)
     each: list[Any] = [
         None if parts[0] is None else torch.stack(parts) for parts in zip(*found, strict=True)
     ]
-    return Units(*each)
-
-
-def known_units(
-    units: Units, scale: Scale, names: tuple[str, ...], trained: tuple[str, ...]
-) -> Units:
-    """`units` (s, c) with those of training in the place of series that were there.
-
-    Args:
-        units: of the series `names`.
-        scale: of training, for the series `trained`.
-    """
-    place = {name: i for i, name in enumerate(trained)}
-    at = np.array([place.get(name, -1) for name in names])
-    have = torch.from_numpy(np.flatnonzero(at >= 0))
-    old = scale.units.each(lambda x: x[torch.from_numpy(at)[have]])
-    new = units.each(torch.clone)
-    for mine, theirs in zip(new, old, strict=True):
-        if mine is not None and theirs is not None:
-            mine[have] = theirs
-    return new
+    if trained is None:
+        return Units(*each)
+    at = torch.tensor([place.get(name, 0) for name in panel.names])
+    units = trained.units.each(lambda x: x[at])
+    for own, new in zip(units, each, strict=False):
+        if own is not None and new is not None:
+            own[fresh] = new
+    return units

@@ -12,7 +12,7 @@ import pandas as pd
 from longstate.errors import InputError
 from longstate.models import Calendar
 from longstate.models._calendar import STAMPS
-from longstate.models._time_text import shown
+from longstate.models._time_text import read, shown
 from longstate.train._labels import as_texts
 from longstate.train._time_rows import read_column, with_holidays
 from longstate.train._time_step import Timing, find_step, fits
@@ -61,7 +61,8 @@ def place_panel(
         return PanelRows(order, codes[order], _count(codes[order]), ids, None, ())
     column = frame[time].reset_index(drop=True)
     lines = np.arange(len(column)) + 2
-    stamps, base, notes = read_column(column, calendar, timing, lines)
+    stamps, base, notes = read_column(column, calendar, timing, lines, ordered=False)
+    stamps = _second_hours(stamps, base, column, codes)
     places, distinct = pd.factorize(stamps, sort=True)
     order = np.lexsort((places, codes))
     codes, places = codes[order], places[order]
@@ -92,8 +93,23 @@ def place_panel(
             f"series {str(ids[codes[row]])!r} has a row at {shown(base, distinct[places[row]])}, "
             f"beside the step of the panel (every {found.words}); all series need one step"
         )
-    _check_steps(codes, number, ids, found)
+    _check_steps(codes, number, ids, found, calendar is None)
     return PanelRows(order, codes, number, ids, found, tuple(notes))
+
+
+def _second_hours(
+    stamps: pd.Index, base: Calendar, column: pd.Series, codes: np.ndarray
+) -> pd.Index:
+    """Where a series has a local time twice, as in autumn, the order of its own rows tells them
+    apart."""
+    twice = pd.DataFrame({"series": codes, "time": stamps}).duplicated(keep=False).to_numpy()
+    if base.zone is None or not twice.any():
+        return stamps
+    found = pd.Series(stamps)
+    for code in np.unique(codes[twice]):
+        rows = np.flatnonzero(codes == code)
+        found.iloc[rows] = read(base, column.iloc[rows])
+    return pd.Index(found)
 
 
 def _series(column: pd.Series, name: str) -> tuple[np.ndarray, pd.Index]:
@@ -131,22 +147,30 @@ def _check_twice(
 ) -> None:
     same = np.flatnonzero((np.diff(codes) == 0) & (np.diff(places) == 0))
     if len(same):
-        row = int(same[0])
+        row, local = int(same[0]), base.dated and base.zone is None
+        local = local and not (distinct == pd.DatetimeIndex(distinct).normalize()).all()
         raise InputError(
             f"series {str(ids[codes[row]])!r} has two rows at {shown(base, distinct[places[row]])}"
             + (f" (and {len(same) - 1} more rows are alike)" if len(same) > 1 else "")
             + "; keep one of them"
+            + (
+                "; if clocks were set back there, zone (--zone) names the time zone"
+                if local
+                else ""
+            )
         )
 
 
-def _check_steps(codes: np.ndarray, number: np.ndarray, ids: pd.Index, calendar: Calendar) -> None:
-    """Refuse series on a longer step than the others, and grids of almost no rows."""
+def _check_steps(
+    codes: np.ndarray, number: np.ndarray, ids: pd.Index, calendar: Calendar, training: bool
+) -> None:
+    """Refuse series of a training on a longer step than the others, and grids of almost no rows."""
     inside = np.diff(codes) == 0
     gaps = np.where(inside, np.diff(number), np.iinfo(np.int64).max)
     least = np.full(len(ids), np.iinfo(np.int64).max)
     np.minimum.at(least, codes[:-1], gaps)
     wrong = np.flatnonzero((np.bincount(codes, minlength=len(ids)) > 2) & (least > 1))
-    if len(wrong):
+    if len(wrong) and training:
         name, more = str(ids[wrong[0]]), len(wrong) - 1
         raise InputError(
             f"series {name!r} has no two rows one step (every {calendar.words}) apart"

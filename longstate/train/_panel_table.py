@@ -13,7 +13,7 @@ from longstate.errors import InputError
 from longstate.models import Calendar, ForecastSpec
 from longstate.models._scale import Scale
 from longstate.train._columns import Columns, check_columns, numbers_of
-from longstate.train._panel import Panel, fit_units, known_units
+from longstate.train._panel import Panel, fit_units
 from longstate.train._panel_rows import PanelRows, place_panel
 from longstate.train._table import Table
 from longstate.train._time_step import Timing
@@ -81,7 +81,8 @@ def make_panel(
     gaps = int((~observed[grid.past]).any(axis=1).sum())
     if gaps:
         notes.append(f"{gaps:,} rows have a gap in the target; the forecaster skips them.")
-    table = Table(
+    base = int(grid.number.min()) if rows.calendar and rows.calendar.even else None
+    return Table(
         columns=columns,
         target=_held(laid[list(columns.targets)], grid),
         observed=observed,
@@ -98,11 +99,10 @@ def make_panel(
             starts=grid.starts,
             firsts=grid.starts[:-1],
             ends=grid.ends,
-            position=grid.number - grid.number.min(),
-            base=int(grid.number.min()) if rows.calendar and rows.calendar.even else None,
+            position=grid.number - (base or 0),
+            base=base,
         ),
     )
-    return table
 
 
 def _size(grid: "_Grid") -> str:
@@ -232,8 +232,37 @@ def resized(table: Table, before: int, after: int) -> Table:
     )
 
 
+def ahead(table: Table, window: int, rows: int) -> tuple[Table, np.ndarray]:
+    """The last `window` rows of each series, or more, and `rows` later ones that are not observed,
+    of which the times are known; and the first of these in each series (s).
+
+    Columns that are known in advance must be there for them.
+    """
+    if table.panel is not None:
+        full = resized(table, window, rows)
+        return full, full.places.ends
+    n, begin = table.rows, max(0, table.rows - window)
+    at, times = np.arange(begin, n + rows), table.times_ahead(rows)
+    held, codes = np.minimum(at, n - 1), table.codes
+    full = replace(
+        table,
+        target=table.target[held],
+        observed=table.observed[held] & (at < n)[:, None],
+        covariates=table.covariates[held],
+        known=table.known[begin:],
+        times=None if times is None else times[begin:],
+        codes=codes[np.minimum(at, len(codes) - 1)] if codes.size else codes,
+    )
+    return full, np.array([n - begin])
+
+
 def with_units(
-    table: Table, spec: ForecastSpec, until: int | None = None, trained: Scale | None = None
+    table: Table,
+    spec: ForecastSpec,
+    until: int | None = None,
+    trained: Scale | None = None,
+    *,
+    strict: bool = False,
 ) -> Table:
     """The table with the scale of each series: that of training, or from its rows before a
     position. A single series stays as it is: its scale is the model's.
@@ -242,11 +271,19 @@ def with_units(
         table: of a panel. spec: names the series of training, and the transform.
         until: a position; None takes all rows.
         trained: the scales of the model.
+        strict: take no row after the position, however few are before.
     """
     if table.panel is None:
         return table
     panel = table.panel
-    units = fit_units(panel, table.target, spec.transform, spec.lower, until)
-    if trained is not None:
-        units = known_units(units, trained, panel.names, spec.series)
+    units = fit_units(
+        panel,
+        table.target,
+        spec.transform,
+        spec.lower,
+        until=until,
+        strict=strict,
+        trained=trained,
+        names=spec.series,
+    )
     return replace(table, panel=replace(panel, units=units))

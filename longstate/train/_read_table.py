@@ -1,7 +1,7 @@
 """The table of a data frame: for a training, and for a fitted forecaster."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ from longstate.models import ForecastSpec
 from longstate.train._columns import Columns
 from longstate.train._frame import Data, Names, as_frame, find_time, names_of, only_column
 from longstate.train._labels import Role, category_of, is_text
-from longstate.train._origin import Origin, until
+from longstate.train._origin import Origin, later_series, until
 from longstate.train._panel_table import ID, TIME, VALUE, make_panel, melt
 from longstate.train._table import Table, make_table
 from longstate.train._time_step import Timing
@@ -118,7 +118,11 @@ def table_for(data: Data, spec: ForecastSpec, origin: Origin | None = None) -> T
         InputError: the data or the origin cannot be used.
     """
     frame = named(data, spec)
-    return table_of(frame if origin is None else until(frame, spec, origin), spec)
+    if origin is None:
+        return table_of(frame, spec)
+    kept = until(frame, spec, origin)
+    table = table_of(kept, spec)
+    return replace(table, notes=(*table.notes, *later_series(frame, kept, spec)))
 
 
 def table_of(frame: pd.DataFrame, spec: ForecastSpec) -> Table:

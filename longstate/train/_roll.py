@@ -1,4 +1,5 @@
-"""A forecast beyond the trained horizon: each further piece reads the forecast before it.
+"""Forecasts after the last rows, also beyond the trained horizon: each further piece reads the
+forecast before it.
 
     piece j = forecast(window, forecast of pieces 1 ... j-1)
 
@@ -6,10 +7,8 @@ The distance of a quantile from the point in a later piece adds up with that at 
 before, as for independent errors: d_j(k)^2 = own(k)^2 + d_{j-1}(h)^2, with signs. This is a rule of
 thumb (exact for a random walk); no piece but the first is calibrated.
 
-Axes: b batch (1), h horizon, c targets, q quantiles.
+Axes: s series (1 where there is no panel), h horizon, c targets, q quantiles.
 """
-
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,10 +16,12 @@ from torch import Tensor
 
 from longstate.errors import expect_whole
 from longstate.models import Forecast, ForecastModel, ForecastSpec
+from longstate.train._panel_table import ahead
 from longstate.train._table import Table
 from longstate.train._windows import Windows
 
 MOST_PIECES = 1000
+BATCH = 256
 
 
 def pieces_of(spec: ForecastSpec, horizon: int | None) -> int:
@@ -35,29 +36,61 @@ def pieces_of(spec: ForecastSpec, horizon: int | None) -> int:
     return -(-int(horizon) // spec.horizon)
 
 
+@torch.no_grad()
 def roll(
-    model: ForecastModel, table: Table, horizon: int | None, method: str | None
-) -> tuple[Forecast, list[str]]:
-    """The forecast of `horizon` rows (None: as trained) after a table, and notes.
+    model: ForecastModel,
+    table: Table,
+    which: np.ndarray,
+    horizon: int | None = None,
+    method: str | None = None,
+) -> Forecast:
+    """The forecasts of `horizon` rows (None: as trained) after the past of some series.
+
+    Args:
+        model: in evaluation mode.
+        table: with a window for each of them, and the known columns of all pieces.
+        which (s): their numbers.
+        horizon: of all pieces together.
+        method: see `ForecastModel.chosen`.
 
     Raises:
-        InputError: see `ForecastModel.checked`.
+        InputError: there is no such method.
     """
-    spec, now = model.spec, table
-    pieces = pieces_of(spec, horizon)
-    forecast, lacks = model.checked(Windows.last(now, spec), method)
-    found, spread = [forecast], forecast.quantiles - forecast.point[..., None]
-    for _ in range(1, pieces):
-        now = _grown(now, found[-1].point[0].double().numpy(), spec)
-        (point, quantiles), _ = model.checked(Windows.last(now, spec), method)
+    spec = model.spec
+    h, rows = spec.horizon, pieces_of(spec, horizon) * spec.horizon
+    full, firsts = ahead(table, spec.window, rows)
+    firsts = firsts[which]
+    if rows > h:
+        _hold(full, firsts, rows)
+    windows = Windows.over(full, spec)
+    found = [_batches(model, windows, firsts, method)]
+    spread = found[0].quantiles - found[0].point[..., None]
+    for start in range(h, rows, h):
+        before = firsts[:, None] + np.arange(start - h, start)
+        full.target[before] = found[-1].point.double().numpy()
+        full.observed[before] = True
+        point, quantiles = _batches(model, windows, firsts + start, method)
         own = quantiles - point[..., None]
         spread = _root(_square(own) + _square(spread[:, -1:]))
         found.append(Forecast(point, model.bounded(point[..., None] + spread)))
-    notes = [] if lacks is None else [lacks]
-    if pieces > 1:
-        notes += _remarks(spec, horizon or spec.horizon)
-    whole = Forecast(*(torch.cat(x, 1)[:, :horizon] for x in zip(*found, strict=True)))
-    return whole, notes
+    return Forecast(*(torch.cat(x, 1)[:, :horizon] for x in zip(*found, strict=True)))
+
+
+def _batches(
+    model: ForecastModel, windows: Windows, origins: np.ndarray, method: str | None
+) -> Forecast:
+    parts = np.array_split(origins, -(-len(origins) // BATCH))
+    found = [model.chosen(windows.window(part), method) for part in parts]
+    return Forecast(*(torch.cat(x) for x in zip(*found, strict=True)))
+
+
+def _hold(table: Table, firsts: np.ndarray, rows: int) -> None:
+    """What is known up to now keeps its last value in the rows after it."""
+    later, last = firsts[:, None] + np.arange(rows), firsts[:, None] - 1
+    table.covariates[later] = table.covariates[last]
+    for j, one in enumerate(table.columns.categories):
+        if one.role == "covariate":
+            table.codes[later, j] = table.codes[last, j]
 
 
 def _square(x: Tensor) -> Tensor:
@@ -68,25 +101,10 @@ def _root(x: Tensor) -> Tensor:
     return x.sign() * x.abs().sqrt()
 
 
-def _grown(table: Table, point: np.ndarray, spec: ForecastSpec) -> Table:
-    """The table after the forecast (h, c) came true."""
-    h = len(point)
-    times = table.times
-    if times is not None and len(times) < table.rows + h:
-        times = table.times_ahead(h)
-    return replace(
-        table,
-        target=np.concatenate([table.target[-spec.window :], point]),
-        observed=np.concatenate([table.observed[-spec.window :], np.ones(point.shape, dtype=bool)]),
-        covariates=np.concatenate(
-            [table.covariates[-spec.window :], np.repeat(table.covariates[-1:], h, 0)]
-        ),
-        known=table.known[max(0, table.rows - spec.window) :],
-        times=None if times is None else times[max(0, table.rows - spec.window) :],
-    )
-
-
-def _remarks(spec: ForecastSpec, horizon: int) -> list[str]:
+def rolled(spec: ForecastSpec, horizon: int) -> list[str]:
+    """Sentences on a forecast of more rows than trained."""
+    if horizon <= spec.horizon:
+        return []
     found = [
         f"The forecaster was trained for {spec.horizon} rows; each later part of the {horizon} "
         "reads the forecast before it."

@@ -1,7 +1,8 @@
 """Labelled series in files.
 
 - `.ts`, the format of aeon and sktime: unequal lengths, `?` for missing, several channels.
-- `.csv` in long form: one row for each sample, with columns for the case, the time and the label.
+- CSV or Parquet in long form: one row for each sample, with columns for the case, the time and the
+  label.
 - `.wav`: a folder with one folder per class, or a folder and a table of files and labels.
 
 Axes: n cases, c channels, t time.
@@ -16,10 +17,11 @@ import numpy as np
 import pandas as pd
 
 from longstate._files import missing
-from longstate._formats import refuse_format, start_of
+from longstate._formats import PARQUET, refuse_format, start_of, table_format
 from longstate.errors import InputError, near
 from longstate.models._time_text import passed
-from longstate.train._csv import read_csv
+from longstate.train._csv import is_table
+from longstate.train._data_file import read_table
 from longstate.train._series_source import Columns, SeriesData, Source
 from longstate.train._series_times import in_order
 
@@ -38,9 +40,9 @@ def read_series(
     """Read cases from a file or a folder, or from several.
 
     Args:
-        paths: files `.ts`, `.csv` or `.wav`, or folders with `.wav` files.
-        columns: of a CSV file.
-        labels: a CSV file with the columns `file` and `label`, for `.wav` files.
+        paths: files `.ts` or `.wav`, CSV or Parquet files, or folders with `.wav` files.
+        columns: of a CSV or Parquet file.
+        labels: a CSV or Parquet file with the columns `file` and `label`, for `.wav` files.
         labelled: whether every case needs a label.
         dated: whether the times of the training were dates; None if it read no stamps.
 
@@ -95,9 +97,11 @@ def _read(
         return _read_waves([path], [path.name], table)
     if kind == ".ts":
         return read_ts(path)
-    if kind == ".csv":
+    if is_table(path) or table_format(path) == PARQUET:
         return _read_long(path, columns, dated)
-    raise InputError(f"{path} is of no known kind; .ts, .csv or .wav was expected, or a folder")
+    raise InputError(
+        f"{path} is of no known kind; .ts, .csv, .parquet or .wav was expected, or a folder"
+    )
 
 
 def read_ts(path: str | Path) -> SeriesData:
@@ -183,7 +187,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_long(path: Path, columns: Columns, dated: bool | None) -> SeriesData:
-    frame = read_csv(path)
+    frame = read_table(path)
+    frame = frame.reset_index(level=[name for name in frame.index.names if name is not None])
     own = [str(name) for name in frame.columns]
     if columns.case not in own:
         raise InputError(
@@ -238,7 +243,7 @@ def _waves(folder: Path) -> Iterator[Path]:
 
 
 def _label_table(path: Path) -> dict[str, str]:
-    frame = read_csv(path)
+    frame = read_table(path)
     for name in ("file", "label"):
         if name not in frame.columns:
             raise InputError(f"{path} has no column {name!r}; it needs the columns file and label")

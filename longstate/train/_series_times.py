@@ -30,7 +30,7 @@ def in_order(
         InputError: a time is missing or cannot be read, a case has two rows of one time, or times
             are dates where those of the training were numbers, or the other way round.
     """
-    form = Form("number", None) if dated is False else find_form(frame[time])
+    form = Form("number", None) if dated is False else find_form(frame[time], ordered=False)
     if dated and form.form == "number":
         raise InputError(
             f"{path}: column {time!r} holds {str(frame[time].iloc[0])[:60]!r}; the times of the "

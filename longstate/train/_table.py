@@ -104,10 +104,17 @@ class Table:
         """The time of a position as text; None without times."""
         if self.panel is None:
             return None if self.times is None else self.label(position)
+        stamps = self.stamps(np.array([position]))
+        return None if stamps is None or self.calendar is None else shown(self.calendar, stamps[0])
+
+    def stamps(self, positions: np.ndarray) -> pd.Index | None:
+        """The times of these positions, also of later ones; None if they are unknown."""
+        if self.panel is None:
+            times = self.times_ahead(max(0, int(positions.max(initial=0)) + 1 - self.rows))
+            return None if times is None else times[positions]
         if self.panel.base is None or self.calendar is None:
             return None
-        stamps = self.calendar.at(np.array([self.panel.base + position]))
-        return shown(self.calendar, stamps[0])
+        return self.calendar.at(self.panel.base + positions)
 
     def label(self, row: int) -> str:
         """The time of a row as text; the row number without times."""

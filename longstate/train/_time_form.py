@@ -50,7 +50,12 @@ class Form(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_form(values: pd.Series) -> Form:
+def find_form(values: pd.Series, *, ordered: bool = True) -> Form:
+    """The format of a column.
+
+    Args:
+        values: the times. ordered: whether their order tells the format too, as in one series.
+    """
     dtype = values.dtype
     if isinstance(dtype, pd.PeriodDtype):
         name = dtype.name[7:-1]
@@ -69,8 +74,8 @@ def find_form(values: pd.Series) -> Form:
     text = text.mask(text.str.len() > LONGEST)
     if _all(text, r"-?\d+"):
         return Form(_number_form(pd.to_numeric(text)), None)
-    form, notes = _text_form(text)
-    if _all(text, NUMBER) and badness(read_text(form, text))[:2] > (0, False):
+    form, notes = _text_form(text, ordered)
+    if _all(text, NUMBER) and badness(read_text(form, text), ordered=ordered)[:2] > (0, False):
         return Form("number", None)
     zone, more = _offset_zone(text)
     return Form(form, zone, (*notes, *more))
@@ -97,7 +102,7 @@ def _number_form(values: pd.Series) -> str:
     return "number"
 
 
-def _text_form(text: pd.Series) -> tuple[str, tuple[str, ...]]:
+def _text_form(text: pd.Series, ordered: bool) -> tuple[str, tuple[str, ...]]:
     known = text[text.notna()]
     if known.empty:
         return "mixed", ()
@@ -116,7 +121,7 @@ def _text_form(text: pd.Series) -> tuple[str, tuple[str, ...]]:
         longest = pd.tseries.api.guess_datetime_format(example)
         if not read_text("dates", known).isna().any():
             return longest or "dates", ()
-        pattern = find_pattern(known)
+        pattern = find_pattern(known, ordered=ordered)
         if pattern is not None:
             return pattern.form, () if pattern.note is None else (pattern.note,)
         return "mixed", ()

@@ -30,7 +30,7 @@ class Pattern(NamedTuple):
     note: str | None
 
 
-def find_pattern(text: pd.Series) -> Pattern | None:
+def find_pattern(text: pd.Series, *, ordered: bool = True) -> Pattern | None:
     """The format of the rows of `text`; None if they are not dates with a month.
 
     Of the orders of day, month and year the one is taken that leaves the fewest rows unread, then
@@ -41,7 +41,7 @@ def find_pattern(text: pd.Series) -> Pattern | None:
     if not forms:
         return None
     read = [read_text(form, text) for form in forms]
-    marks = [badness(stamps) for stamps in read]
+    marks = [badness(stamps, ordered=ordered) for stamps in read]
     best = min(range(len(forms)), key=marks.__getitem__)
     for i, form in enumerate(forms):
         if i != best and marks[i] == marks[best] and bool((read[i] != read[best]).any()):
@@ -134,9 +134,10 @@ def _word(part: str) -> str | None:
     return None if part.isalpha() and lower not in WORDS else part.replace("%", "%%")
 
 
-def badness(stamps: pd.DatetimeIndex) -> tuple[int, bool, float, int]:
+def badness(stamps: pd.DatetimeIndex, *, ordered: bool = True) -> tuple[int, bool, float, int]:
     """A score, lower is better: unread rows, wrong order, largest step in typical steps, number of
-    different steps."""
-    gaps = np.diff(stamps.dropna().asi8)
+    different steps. Of rows that are not in order the times are ordered."""
+    clock = stamps.dropna().asi8
+    gaps = np.diff(clock if ordered else np.unique(clock))
     uneven = round(float(gaps.max() / np.median(gaps)), 1) if len(gaps) and gaps.min() > 0 else 1.0
     return int(np.sum(stamps.isna())), bool((gaps <= 0).any()), uneven, len(np.unique(gaps))

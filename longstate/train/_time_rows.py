@@ -61,7 +61,12 @@ def place_rows(
 
 
 def read_column(
-    column: pd.Series, calendar: Calendar | None, timing: Timing, lines: np.ndarray
+    column: pd.Series,
+    calendar: Calendar | None,
+    timing: Timing,
+    lines: np.ndarray,
+    *,
+    ordered: bool = True,
 ) -> tuple[pd.Index, Calendar, list[str]]:
     """The stamps of a column, in any order; the calendar that reads them, without a step if none
     was given; and notes on their format.
@@ -71,6 +76,7 @@ def read_column(
         calendar: that of training; None to find the format.
         timing: settings of the times.
         lines: line of the file of each of them, for messages.
+        ordered: whether they are of one series, in order.
 
     Raises:
         InputError: times cannot be read, or their format is not clear.
@@ -79,7 +85,7 @@ def read_column(
         column = pd.Series(pd.PeriodIndex(column), name=column.name)
     notes: list[str] = []
     if calendar is None:
-        form = find_form(column)
+        form = find_form(column, ordered=ordered)
         check_clear(form.form, column)
         notes += form.notes if timing.zone is None else ()
         calendar = Calendar(ROWS, form.form, timing.zone or form.zone)

@@ -8,6 +8,7 @@ In a panel every window and its horizon are rows of one series, and the parts ar
 Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from longstate.models._elapsed import from_last_row
 from longstate.models._spec import DAY, MOST_ROWS, WEEK, YEAR, calendar_features
 from longstate.models._time_text import passed
 from longstate.train._panel import Panel
+from longstate.train._panel_table import ahead
 from longstate.train._table import Table
 
 
@@ -70,20 +72,26 @@ class Windows:
             )
         # Windows without any observed past or future are left out.
         present = np.concatenate([[0], np.cumsum(table.observed.any(axis=1))])
-        ahead = present[origins + spec.horizon] > present[origins]
+        later = present[origins + spec.horizon] > present[origins]
         behind = present[origins] > present[origins - spec.window]
-        self.origins = origins[ahead & behind]
+        self.origins = origins[later & behind]
         if len(self.origins) == 0:
             raise InputError(f"rows {first} to {last} hold no value of the target")
         self._calendar = _calendar(table, spec)
 
     @classmethod
-    def before(cls, table: Table, spec: ForecastSpec, origins: np.ndarray) -> Window:
-        """The windows that end just before these rows, with a horizon within the table."""
+    def over(cls, table: Table, spec: ForecastSpec) -> "Windows":
+        """Those that `at` and `window` are asked for, anywhere in the table."""
         found = cls.__new__(cls)
         found.table, found.spec, found.places = table, spec, table.places
-        found._calendar = _calendar(table, spec)
-        return found.window(origins)
+        found.origins, found._calendar = np.zeros(0, np.int64), _calendar(table, spec)
+        return found
+
+    def on(self, table: Table) -> "Windows":
+        """The same windows on another table of the same rows."""
+        found = copy.copy(self)
+        found.table, found.places = table, table.places
+        return found
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -102,6 +110,7 @@ class Windows:
         )
 
     def window(self, origins: np.ndarray) -> Window:
+        """The same without the rows after them."""
         t, w, h = self.table, self.spec.window, self.spec.horizon
         starts, units, clock = origins - w, None, origins - w
         if t.panel is not None:
@@ -121,19 +130,9 @@ class Windows:
 
     @classmethod
     def last(cls, table: Table, spec: ForecastSpec) -> Window:
-        """The window at the end of the table, b = 1: the input of a forecast of the future."""
-        known = table.known[: table.rows + spec.horizon]
-        n, w, h = table.rows, spec.window, spec.horizon
-        calendar = _calendar(table, spec)
-        start = np.array([0])
-        return Window(
-            target=_rows(table.target[n - w :], start, w),
-            observed=_rows(table.observed[n - w :], start, w),
-            covariates=_rows(table.covariates[n - w :], start, w),
-            known=_rows(known[n - w :], start, w + h),
-            calendar=_relative(_rows(calendar[n - w :], start, w + h), spec),
-            codes=_rows(table.codes[n - w :], start, w + h) if spec.categories else None,
-        )
+        """The windows at the end of all series: the input of a forecast of the future."""
+        full, firsts = ahead(table, spec.window, spec.horizon)
+        return cls.over(full, spec).window(firsts)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All windows in order."""

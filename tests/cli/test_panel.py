@@ -84,6 +84,40 @@ def test_predict_and_stream(folder):
         assert_close(float(last[name][2]), float(one["sales"].iloc[0]), rtol=1e-4, atol=0)
 
 
+def test_other_origins_horizons_and_backtests(folder, tmp_path, capsys):
+    run, data, out = str(folder / "run"), str(folder / "data.csv"), str(tmp_path / "f.csv")
+    words = ["predict", run, data, "-o", out]
+    assert main([*words, "--origin", "2020-12-01", "--horizon", "6"]) == 0
+    forecast = pd.read_csv(out)
+    assert forecast.groupby("shop")["month"].agg(["min", "max", "size"]).drop_duplicates().to_numpy(
+    ).tolist() == [["2021-01-01", "2021-06-01", 6]]  # fmt: skip
+    said = capsys.readouterr().err
+    assert "The forecaster was trained for 4 rows" in said
+    assert "fitted to rows after this origin" in said
+    assert main(["backtest", run, data, "--origins", "3", "--refit", "2", "-o", out]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "standard deviations of each series" in said
+    assert "The series with the largest errors" in said
+    assert "fitted again at 2 of 3 origins" in said
+    tested = pd.read_csv(out)
+    assert list(tested.columns[:5]) == ["shop", "origin", "month", "step", "sales"]
+    assert tested.groupby("origin")["shop"].nunique().tolist() == [6, 6, 6]
+
+
+def test_rows_from_a_file_are_streamed(folder, tmp_path, capsys):
+    """In Parquet with dates as in CSV; a series at a time as in order of time."""
+    pytest.importorskip("pyarrow")
+    rows = pd.read_csv(folder / "data.csv").groupby("shop").tail(13)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    rows.assign(month=pd.to_datetime(rows["month"])).to_parquet(tmp_path / "rows.parquet")
+    found = []
+    for name in ("rows.csv", "rows.parquet"):
+        assert main(["stream", str(folder / "run"), str(tmp_path / name)]) == 0
+        found.append(capsys.readouterr())
+    assert found[0] == found[1]
+    assert len(found[0].out.splitlines()) == 1 + 6 * 2
+
+
 def test_wide_tables(tmp_path, capsys):
     wide = months().pivot(index="ds", columns="unique_id", values="y").reset_index()
     wide.to_csv(tmp_path / "wide.csv", index=False)

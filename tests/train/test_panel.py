@@ -210,19 +210,3 @@ def test_a_panel_of_one_is_the_single_series(frame):
     assert_close(*scores, rtol=1e-5, atol=0)
     a, b = (f.predict(one)["y"].to_list() for f in (panel, plain))
     assert_close(a, b, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda model, data: model.update(data),
-        lambda model, data: model.backtest(data),
-        lambda model, data: model.predict(data, origin="2020-01-01"),
-        lambda model, data: model.predict(data, horizon=3),
-        lambda model, data: model.predict(data, horizon=9),
-    ],
-    ids=["update", "backtest", "origin", "shorter", "longer"],
-)
-def test_what_needs_one_series_says_so(use, fitted, frame):
-    with pytest.raises(InputError, match=r"a forecaster of one series; this one is of a panel"):
-        use(fitted, frame)

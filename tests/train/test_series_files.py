@@ -4,6 +4,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from longstate.errors import InputError
@@ -117,3 +118,26 @@ def test_times_that_give_no_order_are_refused(time, message, tmp_path):
 def test_a_ts_file_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "x.ts").write_text("\ufeff@classLabel true a\n@data\n1,2:a\n", encoding="utf-8")
     assert read_series(tmp_path / "x.ts").X[0].tolist() == [[1, 2]]
+
+
+def test_a_long_table_may_be_parquet(tmp_path):
+    """Read by its content, with dates, with an index, and as labels."""
+    pytest.importorskip("pyarrow")
+    days = pd.date_range("2024-01-01", periods=4)[[2, 0, 1, 3]]
+    frame = pd.DataFrame(
+        {"case": [7, 7, 7, 9], "time": days, "v": [3.0, 1.0, np.nan, 5.0], "label": list("aaab")}
+    )
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    frame.set_index(["case", "time"]).to_parquet(tmp_path / "indexed.csv")
+    expected = read_series(tmp_path / "x.csv")
+    assert expected.X[0].tolist()[0][0] == 1
+    for name in ("x.parquet", "indexed.csv"):
+        found = read_series(tmp_path / name)
+        assert [x.tolist() for x in found.X[1:]] == [x.tolist() for x in expected.X[1:]]
+        np.testing.assert_array_equal(found.X[0], expected.X[0])
+        assert (list(found.y), found.names) == (list(expected.y), expected.names)
+        assert [t.tolist() for t in found.times] == [t.tolist() for t in expected.times]
+    (tmp_path / "x.dat").write_text("case,time\n")
+    with pytest.raises(InputError, match=r"no known kind; \.ts, \.csv, \.parquet or \.wav"):
+        read_series(tmp_path / "x.dat")

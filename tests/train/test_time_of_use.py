@@ -119,6 +119,28 @@ def test_updates_are_the_whole_data(known, frame):
     assert len(made._recent.past) < 40
 
 
+def test_a_missing_row_is_no_row_of_the_future(known, frame):
+    """Rows of the future are those after the last row, however many have come."""
+    made = fit(frame[:300], covariates="x", known="z")
+    made.update(hidden(frame[300:380], 30))
+    made.update(frame[351:360])  # without the row 350
+    expected = hidden(frame[:380].drop(index=350), 20)
+    equal(made.predict(), made.predict(expected))
+
+
+def test_a_text_that_is_not_known_in_advance_needs_no_future(frame):
+    words = np.array(["low", "high"])[(frame["x"] > 0).astype(int)]
+    made = fit(frame.assign(x=words), covariates="x")
+    assert made.model.spec.categories[0].role == "covariate"
+    assert len(made.predict(frame.assign(x=words), horizon=6)) == 6
+    known = fit(frame.assign(x=words), known="x")
+    with pytest.raises(InputError, match="needs 4 rows after the last target with 'x' filled"):
+        known.predict(frame.assign(x=words))
+    data = frame.assign(x=words)
+    found = known.predict(data, origin=300)
+    equal(found, known.predict(data.assign(y=data["y"].where(data.index <= 300))))
+
+
 def test_rows_without_times_are_counted(frame):
     y = frame["y"].to_numpy()
     made = Forecaster(4, window=30, size=TINY, training=QUICK).fit(y[:300])
