@@ -19,9 +19,11 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from longstate.errors import InputError
 from longstate.layers import Attention, Layer
 from longstate.layers._base import State, as_options, check_call
+from longstate.layers._wrapper import Wrapper
 from longstate.models._stack import Blocks
 from longstate.parallel._line import Line
 from longstate.parallel._prefix import LINEAR, state_before
+from longstate.parallel._scans import sharded
 
 M = TypeVar("M", bound=nn.Module)
 Run = Callable[..., tuple[Tensor, State]]
@@ -74,7 +76,7 @@ def shard_time(model: M, mesh: DeviceMesh, *, micro_batches: int = 1) -> M:
     """
     if micro_batches < 1:
         raise InputError(f"micro_batches must be at least 1; got {micro_batches}")
-    found = list(_outermost(model))
+    found = list(_layers(model))
     if not found:
         raise InputError(f"{type(model).__name__} has no layer that mixes along time")
     if any(isinstance(m, Blocks) and m.segment is not None for m in model.modules()):
@@ -83,7 +85,7 @@ def shard_time(model: M, mesh: DeviceMesh, *, micro_batches: int = 1) -> M:
     for layer in found:
         if "forward" in vars(layer):
             raise InputError(f"this {type(layer).__name__} is sharded along time already")
-        run = _way(layer, line, micro_batches)
+        run = _way(layer, line, micro_batches)  # and puts sharded scans in the place of its own
         layer.forward = MethodType(run, layer)  # type: ignore[method-assign]
     return model
 
@@ -100,13 +102,14 @@ def sum_gradients(model: nn.Module, mesh: DeviceMesh) -> None:
             dist.all_reduce(parameter.grad, group=mesh.get_group())
 
 
-def _outermost(module: nn.Module) -> Iterator[Layer]:
-    """The layers of a model, without layers inside layers."""
+def _layers(module: nn.Module) -> Iterator[Layer]:
+    """The layers of a model that have a state of their own, and those around them."""
     if isinstance(module, Layer) and not isinstance(module, Blocks):
         yield module
-    else:
-        for child in module.children():
-            yield from _outermost(child)
+        if not isinstance(module, Wrapper):
+            return
+    for child in module.children():
+        yield from _layers(child)
 
 
 def _way(layer: Layer, line: Line, micro_batches: int) -> Run:
@@ -116,21 +119,34 @@ def _way(layer: Layer, line: Line, micro_batches: int) -> Run:
         way = _attention
     elif isinstance(layer, LINEAR):
         way = _linear
-    elif layer.grows:
-        raise InputError(
-            f"{type(layer).__name__} has a state that grows and is not Attention itself: it cannot "
-            "be sharded along time"
-        )
+    elif _by_scans(layer, line):
+        way = _unchanged
     else:
         return _pipeline(line, micro_batches)
 
     def forward(self, u, state=None, *, dt=None, mask=None, reset=None, rate=1.0):
         given = check_call(self, u, state, dt, mask, reset, rate)
         if line.rank > 0:
-            given = self.init_state(len(u))
+            given = tree_map(torch.zeros_like, self.init_state(len(u)))
         return way(self, line, u, given, as_options(dt, mask, reset, rate))
 
     return forward
+
+
+def _by_scans(layer: Layer, line: Line) -> bool:
+    """Put sharded scans in the place of those of the layer, if all that depends on its state is
+    scans, or is in a layer inside."""
+    found = {name: sharded(op, line) for name, op in layer.scans.items()}
+    if None in found.values() or not (found or isinstance(layer, Wrapper)):
+        return False
+    layer.scans = found
+    return True
+
+
+def _unchanged(
+    layer: Layer, line: Line, u: Tensor, given: State, options: dict[str, Any]
+) -> tuple[Tensor, State]:
+    return type(layer).forward(layer, u, given, **options)
 
 
 def _linear(
