@@ -40,8 +40,10 @@ def sharded(op: Scan, line: Line) -> Scan | None:
         s = op(**{k: v for k, v in call.items() if k not in _UNUSED})[1]
         if s.numel():
             M = _FACTORS[op](call)
-            h = before(line, M, s.mT if op is short_conv else s.flatten(M.dim() - 2))
-            h = h.mT if op is short_conv else h.view_as(s)
+            if op is short_conv:
+                h = before(line, M, s.mT).mT
+            else:
+                h = before(line, M, s.reshape(*M.shape[:2], -1)).view_as(s)
             call[start] = call[start] + h
         return op(**call)
 
