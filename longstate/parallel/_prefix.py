@@ -1,12 +1,12 @@
 """The state before each rank's piece, for layers whose state is a linear recurrence that the input
-does not steer: S4, S4D, DSS, S5, LinOSS.
+does not steer: S4, HOPE, S4D, DSS, S5, LinOSS.
 
 A piece takes a state h to M h + s, where s is its last state from zero and M the product of its
 steps. Two neighbouring pieces are one: (M, s) then (M', s') is (M' M, M' s + s'). Doubling the
 distance in each round, ranks combine all pieces to their left in log2(ranks) messages.
 
 State and M are split into lanes that do not mix, with k numbers each: 1 in a diagonal layer, 2 in
-LinOSS (velocity and position), n in S4.
+LinOSS (velocity and position), n in S4 and n + 1 in HOPE.
 
 Axes: b batch, t time, d channels, l lanes, k numbers of a lane.
 """

@@ -31,80 +31,89 @@ def sharded(op: Scan, line: Line) -> Scan | None:
     """The scan over all ranks, None if there is none. Only on rank 0 may its state not be zero."""
     if op is scan:
         return _trapezoid(line)
-    if op not in _FACTORS:
+    if op not in _BEFORE:
         return None
     start, form = ("taps" if op is short_conv else "h0"), inspect.signature(op)
 
     def run(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
         call = form.bind(*args, **options).arguments
-        s = op(**{k: v for k, v in call.items() if k not in _UNUSED})[1]
-        if s.numel():
-            M = _FACTORS[op](call)
-            if op is short_conv:
-                h = before(line, M, s.mT).mT
-            else:
-                h = before(line, M, s.reshape(*M.shape[:2], -1)).view_as(s)
-            call[start] = call[start] + h
+        if call[start].numel():
+            call[start] = call[start] + _BEFORE[op](call, line)
         return op(**call)
 
     return run
 
 
-def _of_taps(call: dict[str, Any]) -> Tensor:
-    """Taps (b, 1, k, k): the oldest leave for every sample that enters, and all at a reset."""
+def _state(op: Scan, call: dict[str, Any], **changes: Tensor) -> Tensor:
+    """The last state."""
+    return op(**{k: v for k, v in call.items() if k not in _UNUSED} | changes)[1]
+
+
+def _taps(call: dict[str, Any], line: Line) -> Tensor:
+    """The oldest taps leave for every sample that enters, and all at a reset."""
     x, taps, mask, reset = call["x"], call["taps"], call.get("mask"), call.get("reset")
     k = taps.shape[1]
-    entered = torch.full_like(x[:, 0, 0], x.shape[1]) if mask is None else mask.sum(1).to(x)
+    entered = x.new_full((len(x),), x.shape[1]) if mask is None else mask.sum(1).to(x)
     if reset is not None:
         entered = torch.where(reset.any(1), k, entered)
     row = torch.arange(k, device=x.device)
-    return (row - row[:, None] == entered[:, None, None]).to(x.dtype)[:, None]
+    M = (row - row[:, None] == entered[:, None, None]).to(x.dtype)[:, None]
+    return before(line, M, _state(short_conv, call).mT).mT
 
 
-def _of_steps(call: dict[str, Any]) -> Tensor:
-    """Mamba (b, d n, 1, 1): exp(A sum of the steps)."""
-    dt = call["dt"].to(call["A"].dtype)
+def _selective(call: dict[str, Any], line: Line) -> Tensor:
+    """M = exp(A times the sum of the steps)."""
+    dt, A, mask, reset = call["dt"], call["A"], call.get("mask"), call.get("reset")
+    dt = dt.to(A.dtype)
     dt = F.softplus(dt) if call.get("dt_softplus") else dt
-    return _kept((_sum(dt, call)[..., None] * call["A"]).exp().flatten(1), call)[..., None, None]
+    dt = dt if mask is None else dt.masked_fill(~mask[..., None], 0)
+    M = (dt.sum(1)[..., None] * A).exp()
+    M = M if reset is None else torch.where(reset.any(1)[:, None, None], 0, M)
+    return _elementwise(line, M, _state(selective_scan, call))
 
 
-def _of_heads(call: dict[str, Any]) -> Tensor:
-    """Mamba-2 and Mamba-3 (b, h, 1, 1): exp(sum of log_a)."""
-    return _kept(_sum(call["log_a"], call).exp(), call)[..., None, None]
+def _heads(call: dict[str, Any], line: Line) -> Tensor:
+    """The last state by one product over the piece, which is less than the scan."""
+    x, B, h0, mask, reset = call["x"], call["B"], call["h0"], call.get("mask"), call.get("reset")
+    log_a, weight = call["log_a"].to(h0.dtype), call["weight"].to(h0.dtype)
+    if mask is not None:
+        log_a, weight = (v.masked_fill(~mask[..., None], 0) for v in (log_a, weight))
+    if reset is not None:
+        log_a = log_a.masked_fill(reset[..., None], -torch.inf)
+    left = log_a.flip(1).cumsum(1).flip(1)  # from each sample on
+    into = x * (weight * F.pad(left[:, 1:], (0, 0, 0, 1)).exp())[..., None]
+    into = into.unflatten(2, (B.shape[2], -1))
+    s = torch.einsum("btgqp,btgn->bgqpn", into, B.to(into.dtype)).flatten(1, 2)
+    M = left[:, 0].exp()[..., None, None]
+    return before(line, M, (M * h0 + s).flatten(2)).view_as(h0)
 
 
-def _by_running(op: Scan) -> Callable[[dict[str, Any]], Tensor]:
-    """The last state (b, states, 1, 1) from ones, without input."""
+def _running(op: Scan) -> Callable[[dict[str, Any], Line], Tensor]:
+    """M is the last state from ones, without input."""
 
-    def run(call: dict[str, Any]) -> Tensor:
+    def found(call: dict[str, Any], line: Line) -> Tensor:
         drive = next(iter(call))  # of every scan the sequence is the first argument
-        silent = {k: v for k, v in call.items() if k not in _UNUSED}
-        silent |= {drive: torch.zeros_like(call[drive]), "h0": torch.ones_like(call["h0"])}
-        return op(**silent)[1].flatten(1)[..., None, None]
+        silence, ones = torch.zeros_like(call[drive]), torch.ones_like(call["h0"])
+        M = _state(op, call, **{drive: silence, "h0": ones})
+        return _elementwise(line, M, _state(op, call))
 
-    return run
+    return found
 
 
-_FACTORS: dict[Scan, Callable[[dict[str, Any]], Tensor]] = {
-    short_conv: _of_taps,
-    selective_scan: _of_steps,
-    chunk_scan: _of_heads,
-    longhorn_scan: _by_running(longhorn_scan),
-    diagonal_scan: _by_running(diagonal_scan),
-    zoh_scan: _by_running(zoh_scan),
+_BEFORE: dict[Scan, Callable[[dict[str, Any], Line], Tensor]] = {
+    short_conv: _taps,
+    selective_scan: _selective,
+    chunk_scan: _heads,
+    longhorn_scan: _running(longhorn_scan),
+    diagonal_scan: _running(diagonal_scan),
+    zoh_scan: _running(zoh_scan),
 }
+"""What the ranks to the left add to the state in front of this rank's piece."""
 
 
-def _sum(v: Tensor, call: dict[str, Any]) -> Tensor:
-    """v (b, t, ...) over the samples that are not masked."""
-    mask = call.get("mask")
-    return v.sum(1) if mask is None else v.masked_fill(~mask[..., None], 0).sum(1)
-
-
-def _kept(M: Tensor, call: dict[str, Any]) -> Tensor:
-    """M (b, ...), 0 where the row has a reset."""
-    reset = call.get("reset")
-    return M if reset is None else torch.where(reset.any(1)[:, None], 0, M)
+def _elementwise(line: Line, M: Tensor, s: Tensor) -> Tensor:
+    """`before` for M of the shape of s."""
+    return before(line, M.flatten(1)[..., None, None], s.flatten(1)[..., None]).view_as(s)
 
 
 def _trapezoid(line: Line) -> Scan:

@@ -31,12 +31,10 @@ NAMES = {
     2: ("s4-legs", "mamba", "attention", "s5-both", "hybrid"),
     4: (
         "s4-legt", "s4d-lin", "s4d-real", "s4d-bilinear", "dss-softmax", "s5-zoh", "s5-bilinear",
-        "linoss-im", "linoss-imex", "hope", "convs5", "mamba", "mamba-two-taps", "mamba-limits",
-        "falcon-mamba-columns", "longhorn-diagonal", "longhorn-columns", "longhorn-exact",
-        "mamba2-groups", "mamba2-projected", "mamba3-rational", "mamba3-projected", "smr-s5",
-        "smr-mamba", "smr-longhorn", "smr-gru", "timed-cosine", "spiking-mamba", "linear-rnn",
-        "elman", "gru", "lstm", "gated-ssm-hard", "gated-ssm-floor", "linear-cde-diagonal-start",
-        "linear-cde-start", "chimera-variates", "smr-attention",
+        "linoss-im", "linoss-imex", "hope", "convs5", "mamba-two-taps", "mamba-limits",
+        "falcon-mamba-columns", "longhorn-columns", "longhorn-exact", "mamba2-groups",
+        "mamba3-rational", "mamba3-projected", "smr-mamba", "smr-gru", "smr-attention",
+        "timed-cosine", "linear-rnn", "lstm", "gated-ssm-hard", "linear-cde-diagonal-start",
         "attention", "attention-window", "attention-window-of-one", "s4-both", "s4d-both", "hybrid",
     ),
 }  # fmt: skip
