@@ -279,7 +279,7 @@ def main() -> None:
         )
     lines += [
         "",
-        f"Selective layers with d_model {WIDTH} and {LENGTH} samples, forward and backward, 1 thread:",
+        f"Selective layers: d_model {WIDTH}, {LENGTH} samples, forward and backward, 1 thread.",
         "",
         "| layer | time with sharded scans / without |",
         "| --- | --: |",
