@@ -61,8 +61,8 @@ def shard_time(model: M, mesh: DeviceMesh, *, micro_batches: int = 1) -> M:
       GatedSSM, LinearCDE and ConvS5 three times.
     - Attention: an all-gather of the keys and values of all samples, or of `window - 1` from each
       rank. The backward pass sums the gradients of all ranks.
-    - SMR, Timed, Spiking: what the layer inside sends. SMR sends its past inputs as well, like those
-      of a convolution.
+    - SMR, Timed, Spiking: what the layer inside sends; SMR its past inputs as well, like those of a
+      convolution.
     - Layers with `bidirectional=True`: an all-gather of the input; every rank runs the layer on
       the whole sequence.
     - All other layers: one message of a state for each micro-batch, from the left neighbour to the

@@ -42,10 +42,11 @@ class Columns:
         """Whether a forecast needs rows of the future."""
         return bool(self.known) or any(c.role == "known" for c in self.categories)
 
-    def values_of(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """All numbers, and the codes of the text columns; nan where missing."""
+    def values_of(self, frame: pd.DataFrame, line: int = 2) -> pd.DataFrame:
+        """All numbers, and the codes of the text columns; nan where missing. `line`: of the first
+        row in its file, for messages."""
         names = (*self.targets, *self.covariates, *self.known, *self.static)
-        values = {name: numbers_of(frame[name]) for name in names}
+        values = {name: numbers_of(frame[name], line) for name in names}
         values |= {c.column: codes_of(frame[c.column], c.levels) for c in self.categories}
         return pd.DataFrame(values, index=pd.RangeIndex(len(frame)))
 
@@ -68,8 +69,8 @@ def check_columns(frame: pd.DataFrame, columns: Columns) -> None:
         raise InputError("the table has no rows")
 
 
-def numbers_of(column: pd.Series) -> np.ndarray:
-    """The numbers of a column, nan where missing.
+def numbers_of(column: pd.Series, line: int = 2) -> np.ndarray:
+    """The numbers of a column, nan where missing. `line`: of the first one, for messages.
 
     Raises:
         InputError: it holds something else, or a number is infinite or too large.
@@ -86,7 +87,7 @@ def numbers_of(column: pd.Series) -> np.ndarray:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise InputError(
-            f"column {column.name!r} holds {shorten(column.iloc[row])} in line {row + 2}; "
+            f"column {column.name!r} holds {shorten(column.iloc[row])} in line {row + line}; "
             "a number was expected"
         )
     values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -94,7 +95,7 @@ def numbers_of(column: pd.Series) -> np.ndarray:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             size = "" if np.isinf(values[row]) else f" ({values[row]:g})"
-            raise InputError(f"column {column.name!r} {what} in line {row + 2}{size}")
+            raise InputError(f"column {column.name!r} {what} in line {row + line}{size}")
     return values
 
 

@@ -66,6 +66,11 @@ class Recent:
             raise InputError(f"{e} (of {kept} rows that are kept, and the new ones)") from None
         return Recent(spec, past, ahead, left, replace(table, before=table.before + left))
 
+    def after(self, rows: int) -> "Recent":
+        """The same, where so many rows of the data came before."""
+        read = None if self.read is None else replace(self.read, before=self.read.before + rows)
+        return replace(self, left=self.left + rows, read=read)
+
 
 def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     both = [x for x in (a, b) if len(x)]
