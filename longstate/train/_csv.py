@@ -79,14 +79,13 @@ def read_parts(path: Path, rows: int) -> Generator[pd.DataFrame, None, None]:
     """
     with _opened(path) as file:
         names = _begun(path, file)
-        with _parsing(path):
-            with pd.read_csv(
-                file, low_memory=False, encoding="utf-8-sig", index_col=False, chunksize=rows
-            ) as parts:
-                for part in parts:
-                    if len(part.columns) == len(names):
-                        part.columns = pd.Index(names)
-                    yield part
+        with _parsing(path), pd.read_csv(
+            file, low_memory=False, encoding="utf-8-sig", index_col=False, chunksize=rows
+        ) as parts:
+            for part in parts:
+                if len(part.columns) == len(names):
+                    part.columns = pd.Index(names)
+                yield part
 
 
 def read_last(path: Path, rows: int) -> pd.DataFrame:

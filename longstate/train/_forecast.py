@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 
 from longstate.errors import InputError
@@ -18,7 +19,7 @@ from longstate.train._forecast_frame import remarks
 from longstate.train._forecast_record import begun_run, facts_of, training_notes
 from longstate.train._forecast_stored import StoredForecaster
 from longstate.train._forecast_task import ForecastTask
-from longstate.train._frame import Data, Names
+from longstate.train._frame import Data, Names, as_frame
 from longstate.train._history import TrainingHistory
 from longstate.train._irregular import check_layers
 from longstate.train._keeping import Keeping, Progress
@@ -94,7 +95,7 @@ class Forecaster(StoredForecaster):
         self.horizon, self.window, self.season = horizon, window, season
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
-        self.tail: Data | None = None  # of a file
+        self.tail: pd.DataFrame | None = None  # of a file
         super().__init__()
 
     def fit(
@@ -161,7 +162,10 @@ class Forecaster(StoredForecaster):
             self._train(data, out, show)
         else:
             self._tune(data, tune if isinstance(tune, Tuning) else Tuning(tune), out, show)
-        self.tail = None if rows is frame else rows
+        self.tail = None if rows is frame else as_frame(rows)
+        if table.some is not None:  # of the test part
+            unseen = table.rows - self.facts["seen_rows"]
+            self.tail = as_frame(rows).tail(unseen + self.model.spec.window)
         if table.panel is None:
             self._recent = Recent.nothing(self.model.spec).updated(rows).after(before)
         return self
