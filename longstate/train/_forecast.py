@@ -163,8 +163,8 @@ class Forecaster(StoredForecaster):
         else:
             self._tune(data, tune if isinstance(tune, Tuning) else Tuning(tune), out, show)
         self.tail = None if rows is frame else as_frame(rows)
-        if table.some is not None:  # of the test part
-            unseen = table.rows - self.facts["seen_rows"]
+        if table.some is not None:  # of the test part, and of the future
+            unseen = len(table.codes) - self.facts["seen_rows"]
             self.tail = as_frame(rows).tail(unseen + self.model.spec.window)
         if table.panel is None:
             self._recent = Recent.nothing(self.model.spec).updated(rows).after(before)

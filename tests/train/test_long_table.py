@@ -1,7 +1,13 @@
 """A file past memory gives the table, and the forecasts, of the same file in memory."""
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +15,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from longstate.cli import main
 from longstate.errors import InputError
 from longstate.models import ForecastSpec
 from longstate.train import Forecaster, Size, Training, read_table
@@ -161,8 +168,8 @@ def test_files_of_another_source_are_written_anew(tmp_path, small):
     assert not list((run / "data").glob(".*part"))
 
 
-def settings():
-    training = Training(epochs=2, batch_size=16, windows_per_epoch=64, patience=9)
+def settings(epochs=2):
+    training = Training(epochs=epochs, batch_size=16, windows_per_epoch=64, patience=9)
     return {"window": 30, "size": Size(d_model=4, n_layers=1, d_state=4), "training": training}
 
 
@@ -177,10 +184,64 @@ def test_forecasts_of_a_file_are_those_of_memory(tmp_path, small):
     assert [p.name for p in mapped.choice.parts] == [p.name for p in whole.choice.parts]
     assert mapped.predict().attrs["notes"] == whole.predict().attrs["notes"]
     assert mapped.predict()["when"].tolist() == whole.predict()["when"].tolist()
-    model, other = mapped.model, whole.model
-    assert_close(model.ridge_weight if hasattr(model, "ridge_weight") else model.line.weight,
-                 other.line.weight)  # fmt: skip
+    for mine, theirs in zip(
+        mapped.model.line.parameters(), whole.model.line.parameters(), strict=True
+    ):
+        assert_close(mine, theirs, rtol=0, atol=0)
+    assert_close(mapped.model.scale.state_dict(), whole.model.scale.state_dict(), rtol=0, atol=0)
     assert mapped.evaluate(mapped.tail).windows == whole.evaluate(read_table(path)).windows
+
+
+KILLED = """
+import os, signal, sys
+from longstate.train import _long_table as long
+long.LARGE, long.PIECE = 1, 97
+from longstate.train import Forecaster
+from tests.train.test_long_table import settings
+def show(progress):
+    if progress.step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+path, out = sys.argv[1:]
+Forecaster(6, **settings(3)).fit(path, "y", time="when", out=out, show=show)
+"""
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path, small):
+    path = written(made()[["when", "y"]], tmp_path, "csv")
+    command = [sys.executable, "-c", KILLED, str(path), str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    data = tmp_path / "run" / "data" / "target"
+    written_at = data.stat().st_mtime_ns
+    found, whole = (
+        Forecaster(6, **settings(3)).fit(path, "y", time="when", out=tmp_path / name)
+        for name in ("run", "undisturbed")
+    )
+    assert data.stat().st_mtime_ns == written_at
+    assert_close(found.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+
+
+def test_a_full_disk_leaves_no_half_of_a_table(tmp_path, small, monkeypatch):
+    path = written(made()[["when", "y"]], tmp_path, "csv")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="cannot be written: No space left on device"):
+            Forecaster(6, **settings()).fit(path, "y", time="when", out=tmp_path / "run")
+    assert not list((tmp_path / "run" / "data").iterdir())
+
+
+def test_the_command_reads_a_file_past_memory(tmp_path, small):
+    path = written(made()[["when", "y"]], tmp_path, "csv")
+    words = ["train", "forecast", path, "--horizon", 6, "--window", 30, "--epochs", 1]
+    words += ["--d-model", 4, "--n-layers", 1, "--d-state", 4, "--out", tmp_path / "run"]
+    assert main(list(map(str, words))) == 0
+    facts = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert facts["windows"] > 250
+    assert (tmp_path / "run" / "data" / "target").stat().st_size == 8 * (ROWS - 30 - 4)
 
 
 def test_windows_of_a_long_series(tmp_path, small, monkeypatch):
