@@ -33,6 +33,13 @@ class Columns:
     categories: tuple[Category, ...] = field(default=(), repr=False)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All columns that are read."""
+        more = tuple(name for name in (self.id, self.time) if name is not None)
+        texts = tuple(c.column for c in self.categories if c.column != self.id)
+        return (*self.targets, *self.covariates, *self.known, *self.static, *texts, *more)
+
+    @property
     def once(self) -> tuple[str, ...]:
         """Columns that a series has once."""
         return (*self.static, *(c.column for c in self.categories if c.role == "static"))
@@ -57,9 +64,7 @@ def check_columns(frame: pd.DataFrame, columns: Columns) -> None:
     """
     if not columns.targets:
         raise InputError("no target column was given")
-    texts = (c.column for c in columns.categories if c.column != columns.id)
-    more = (name for name in (columns.id, columns.time) if name is not None)
-    names = [*columns.targets, *columns.covariates, *columns.known, *columns.static, *texts, *more]
+    names = columns.names
     for name in names:
         if name not in frame.columns:
             raise InputError(f"there is no column {name!r}; {near(name, frame.columns)}")

@@ -71,17 +71,28 @@ def read_column(
             yield from (part.iloc[:, place].tolist() for part in parts)
 
 
-def read_parts(path: Path, rows: int) -> Generator[pd.DataFrame, None, None]:
-    """The rows of a CSV file of any size, so many at a time.
+def read_parts(path: Path, rows: Callable[[int], int]) -> Generator[pd.DataFrame, None, None]:
+    """The rows of a CSV file of any size, a part at a time.
+
+    Args:
+        path: as for `read_csv`, but no folder.
+        rows: from the number of columns that of the rows of a part.
 
     Raises:
         InputError: as `read_csv`.
     """
     with _opened(path) as file:
         names = _begun(path, file)
-        with _parsing(path), pd.read_csv(
-            file, low_memory=False, encoding="utf-8-sig", index_col=False, chunksize=rows
-        ) as parts:
+        with (
+            _parsing(path),
+            pd.read_csv(
+                file,
+                low_memory=False,
+                encoding="utf-8-sig",
+                index_col=False,
+                chunksize=rows(len(names)),
+            ) as parts,
+        ):
             for part in parts:
                 if len(part.columns) == len(names):
                     part.columns = pd.Index(names)

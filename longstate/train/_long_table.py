@@ -18,22 +18,24 @@ import pandas as pd
 from longstate._files import remove_parts, write_whole, writing
 from longstate._formats import PARQUET, is_text, start_of, table_format
 from longstate.errors import InputError, needs
-from longstate.models import Calendar
+from longstate.models import Calendar, ForecastSpec
 from longstate.train._columns import Columns
 from longstate.train._corpus import digest_of
 from longstate.train._csv import read_last, read_parts
 from longstate.train._data_file import read_table
 from longstate.train._filled import Filled
 from longstate.train._frame import Data, as_frame
+from longstate.train._long_grid import Grid
 from longstate.train._long_series import PIECE, SOME, one_of_each
 from longstate.train._ranks import first_rank_first
 from longstate.train._read_table import Roles, training_table
 from longstate.train._table import Table, gap_note
-from longstate.train._time_rows import added_note, beside_note, read_column, read_stamps
 from longstate.train._time_step import Timing
 
 LARGE = 1 << 28
 """Bytes of a file from which it is not read into memory."""
+CELLS = 1 << 20
+"""Numbers or texts of such a file that are in memory at once."""
 TAIL = 1 << 16
 """Rows at the end of such a file that are kept as a frame."""
 
@@ -52,6 +54,19 @@ def is_long(path: Path) -> bool:
     if not path.is_file() or path.stat().st_size < LARGE:
         return False
     return table_format(path) == PARQUET or is_text(start_of(path))
+
+
+def read_recent(path: str | Path, spec: ForecastSpec) -> pd.DataFrame:
+    """The rows of a file from which to forecast: of a file past memory the last ones, otherwise
+    all. A panel, and rows that are known by their numbers, are read as a whole.
+
+    Args:
+        path: as for `read_table`.
+        spec: of the forecast.
+    """
+    path = Path(path)
+    last = spec.id is None and spec.time is not None and spec.window < TAIL // 2
+    return _last_rows(path) if last and is_long(path) else read_table(path)
 
 
 def table_of_file(
@@ -100,15 +115,22 @@ def _long_table(path: Path, roles: Roles, timing: Timing, folder: Path) -> Found
     return Found(_opened(folder, facts, columns, calendar), notes, tail, facts["lines"] - len(tail))
 
 
-def _frames(path: Path) -> Generator[pd.DataFrame, None, None]:
-    """A few rows at a time, numbered from the beginning of the file."""
-    parquet = table_format(path) == PARQUET
-    with contextlib.closing(_parquet(path) if parquet else read_parts(path, PIECE)) as parts:
+def _frames(path: Path, columns: Columns | None = None) -> Generator[pd.DataFrame, None, None]:
+    """A few rows at a time; of a Parquet file only what `columns` names, if it is given."""
+    if table_format(path) != PARQUET:
+        found = read_parts(path, _rows_at_once)
+    else:
+        found = _parquet(path, None if columns is None else columns.names)
+    with contextlib.closing(found) as parts:
         for part in parts:
             yield as_frame(part)
 
 
-def _parquet(path: Path) -> Generator[pd.DataFrame, None, None]:
+def _rows_at_once(columns: int) -> int:
+    return min(PIECE, max(256, CELLS // max(1, columns)))
+
+
+def _parquet(path: Path, names: tuple[str, ...] | None) -> Generator[pd.DataFrame, None, None]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -116,7 +138,9 @@ def _parquet(path: Path) -> Generator[pd.DataFrame, None, None]:
         raise needs(str(path), "pyarrow", "parquet") from None
     try:
         with ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(PIECE):
+            there = file.schema_arrow.names
+            read = there if names is None or not set(names) <= set(there) else list(names)
+            for batch in file.iter_batches(_rows_at_once(len(read)), columns=read):
                 yield batch.to_pandas()
     except (ArrowException, OSError) as e:
         why = " ".join(str(e).split())[:200]
@@ -128,7 +152,9 @@ def _last_rows(path: Path) -> pd.DataFrame:
         return as_frame(read_last(path, TAIL))
     kept: list[pd.DataFrame] = []
     for part in _frames(path):
-        kept = [*kept, part][-1 - TAIL // PIECE :]
+        kept.append(part)
+        while sum(map(len, kept[1:])) >= TAIL:
+            kept.pop(0)
     return pd.concat(kept).tail(TAIL)
 
 
@@ -155,10 +181,10 @@ def _written(
     names = ("target", "observed", "covariates", "known", "times")
     for name in names:
         remove_parts(folder / name)
-    grid = _Grid(columns, calendar, timing)
+    grid = Grid(columns, calendar, timing)
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(writing(folder / name)) for name in names}
-        frames = stack.enter_context(contextlib.closing(_frames(path)))
+        frames = stack.enter_context(contextlib.closing(_frames(path, columns)))
         filled = Filled(columns, files)
         for frame in frames:
             values = grid.placed(frame)
@@ -176,77 +202,7 @@ def _written(
     return facts
 
 
-class _Grid:
-    """Numbers of the rows of a file on the grid of a calendar, part by part."""
-
-    def __init__(self, columns: Columns, calendar: Calendar | None, timing: Timing):
-        self.columns, self.calendar, self.timing = columns, calendar, timing
-        self.lines = self.have = self.beside = self.most = 0
-        self.first: int | None = None
-        self.last = -1
-        self._form: list[str] | None = None
-
-    def placed(self, frame: pd.DataFrame) -> np.ndarray | None:
-        """The numbers (n, columns) of the next rows, nan where times are missing; None if a time
-        is not on the grid."""
-        calendar, time = self.calendar, self.columns.time
-        if time is not None and time not in frame.columns:
-            frame = frame.rename_axis(time).reset_index()
-        values = self.columns.values_of(frame, self.lines + 2).to_numpy()
-        lines = self.lines + 2 + np.arange(len(frame))
-        self.lines += len(frame)
-        if calendar is None or time is None:
-            self.have += len(values)
-            return values
-        stamps = frame[time].reset_index(drop=True)
-        kept = ~(stamps.isna().to_numpy() & np.isnan(values).all(axis=1))
-        values, stamps, lines = values[kept], stamps[kept].reset_index(drop=True), lines[kept]
-        if not len(stamps):
-            return values
-        if self._form is None:
-            self._form = read_column(stamps, None, self.timing, lines)[2]
-        index = read_stamps(calendar, stamps, lines)
-        numbers = calendar.index_of(index)
-        self.first = int(numbers[0]) if self.first is None else self.first
-        before = int(numbers[0]) - 1 if not self.have else self.last
-        off = calendar.off_grid(index, numbers)
-        if off.any() or (np.diff(numbers, prepend=before) <= 0).any():
-            return None
-        if calendar.dated:
-            moved = np.abs(calendar.clock(index) - calendar.clock(calendar.at(numbers)))
-            self.beside += int((moved > 0).sum())
-            self.most = max(self.most, int(moved.max()))
-        placed = np.full((int(numbers[-1]) - before, values.shape[1]), np.nan)
-        placed[numbers - before - 1] = values
-        self.have, self.last = self.have + len(values), int(numbers[-1])
-        return placed
-
-    @property
-    def missing(self) -> int:
-        """Rows that were added."""
-        return 0 if self.first is None else self.last - self.first + 1 - self.have
-
-    @property
-    def sparse(self) -> bool:
-        """Whether more rows are missing than present."""
-        return self.missing > self.have
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on the times, in the words of `place_rows`."""
-        found, calendar = list(self._form or []), self.calendar
-        if calendar is not None and self.beside:
-            found.append(beside_note(calendar, self.beside, self.most))
-        if calendar is not None and self.missing:
-            found.append(added_note(calendar, self.missing))
-        return found
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {"first": self.first}
-
-
-def _write_times(file: IO[bytes], grid: _Grid, before: int, rows: int) -> None:
+def _write_times(file: IO[bytes], grid: Grid, before: int, rows: int) -> None:
     """The stamps of all rows, as int64 or float64."""
     if grid.calendar is None or grid.first is None:
         return

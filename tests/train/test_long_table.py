@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from longstate.cli import main
 from longstate.errors import InputError
 from longstate.models import ForecastSpec
-from longstate.train import Forecaster, Size, Training, read_table
+from longstate.train import Forecaster, Size, Training, read_recent, read_table
 from longstate.train import _long_series as series
 from longstate.train import _long_table as long
 from longstate.train._read_table import Roles, training_table
@@ -241,6 +241,12 @@ def test_the_command_reads_a_file_past_memory(tmp_path, small):
     assert main(list(map(str, words))) == 0
     facts = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert facts["windows"] > 250
+    assert main(["predict", str(tmp_path / "run"), str(path), "-o", str(tmp_path / "f.csv")]) == 0
+    found = Forecaster.load(tmp_path / "run" / "model.safetensors")
+    expected = found.predict(read_table(path))
+    forecast = pd.read_csv(tmp_path / "f.csv")
+    np.testing.assert_allclose(forecast["y"], expected["y"])
+    assert len(read_recent(path, found.model.spec)) < len(read_table(path))
     assert (tmp_path / "run" / "data" / "target").stat().st_size == 8 * (ROWS - 30 - 4)
 
 
