@@ -45,7 +45,7 @@ def made(rows: int = ROWS, **changes) -> pd.DataFrame:
     frame.loc[:3, "y"] = np.nan  # left out
     frame.loc[:6, "load"] = frame.loc[:200, "plan"] = np.nan
     frame.loc[[40, 41, 99, 100, 101, 707], ["y", "z"]] = np.nan
-    frame.loc[500:520, "z"] = np.nan
+    frame.loc[500:520, "z"] = frame.loc[90:110, "load"] = np.nan  # over the end of a part
     frame.loc[rows - 30 :, ["y", "z", "load"]] = np.nan  # the future
     frame.loc[rows - 4, "plan"] = np.nan
     return frame.drop(index=[300, 301, 650]).assign(**changes).reset_index(drop=True)
