@@ -67,7 +67,8 @@ class Bounds:
         are counts, or never below 0 and often 0, as rain is."""
         if self.lower is not None:
             return replace(self, lower=None if self.lower == -np.inf else self.lower), ()
-        values = table.target[np.isfinite(table.target)]
+        values = table.target if table.some is None else table.target[table.some]
+        values = values[np.isfinite(values)]
         if (values < 0).any() or (self.upper is not None and self.upper <= 0):
             return self, ()
         whole = bool((values == np.round(values)).all())
