@@ -11,11 +11,17 @@ micro-batches and R ranks, where one layer takes w on one rank for all rows:
 
     pipeline    L w + (R - 1) w / m, and R - 1 messages forward and R - 1 backward
     prefix      2 L w, and log2(R) + 1 messages forward and as many backward
+    selective   (1 + s) L w, and the same messages; s is the share of the scan in a layer, which
+                alone runs twice
 
 The number of messages does not depend on L: no rank waits for a rank to its right, so that a rank
 that is late by some messages in one layer is as late in the next one, and finds them there.
+
+The share s is measured on selective layers as they are, in one process and in its processor time:
+the time of a layer with the scans of `longstate.parallel` over the time without, less 1.
 """
 
+import copy
 import math
 import tempfile
 import time
@@ -30,11 +36,13 @@ from measure import machine, save
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from longstate.layers import S4D, Layer
-from longstate.parallel import _shards, shard_time
+from longstate.layers import S4D, GatedSSM, Layer, Longhorn, Mamba, Mamba2, Mamba3
+from longstate.parallel import _scans, _shards, shard_time
 from longstate.parallel._line import Line
 
 RANKS, ROWS, SAMPLES, CHANNELS = 4, 4, 64, 8
+SHARE = 0.2  # of the scan in a selective layer
+WIDTH, LENGTH = 1024, 1024  # of the layers that are measured
 PER_ROW = 0.1  # seconds of one layer's forward pass for one row of the whole sequence
 REPEATS = 3
 
@@ -84,9 +92,9 @@ class _Sleep(torch.autograd.Function):
         return None, *grads
 
 
-def work(u, state):
+def work(u, state, share=1.0):
     """The time of one pass, without the work."""
-    return _Sleep.apply(PER_ROW * u.shape[0] * u.shape[1] / SAMPLES, u, state)
+    return _Sleep.apply(share * PER_ROW * u.shape[0] * u.shape[1] / SAMPLES, u, state)
 
 
 class Passing(Layer):
@@ -115,6 +123,30 @@ class Linear(S4D):
         return y * self.D, state
 
 
+def slow_scan(x, A, h0=None, *, mask=None, reset=None):
+    return work(x, h0, SHARE)
+
+
+class Selective(GatedSSM):
+    """A layer whose scan alone runs again."""
+
+    def __init__(self, d_model: int):
+        super().__init__(d_model, d_state=64)
+        self.scans = {"ssm": slow_scan}
+
+    def forward(self, u, state=None, **options):
+        state = self.init_state(len(u)) if state is None else state
+        u, h0 = work(u, state["ssm"], 1 - SHARE)
+        y, last = self.scans["ssm"](u, self.D, h0[..., 0])
+        return y * self.D, {"ssm": last[..., None]}
+
+
+def scan_before(call, line):
+    """As for any scan, but without the third run that finds M."""
+    s = _scans._state(slow_scan, call)
+    return _scans._elementwise(line, torch.ones_like(s), s)
+
+
 class Layers(nn.Module):
     def __init__(self, kind, count):
         super().__init__()
@@ -138,11 +170,13 @@ CASES = (
     Case("pipeline, 4 layers", Passing, 4, 1),
     Case("pipeline, 4 layers, 4 micro-batches", Passing, 4, 4),
     Case("prefix, 4 layers", Linear, 4, 1),
+    Case("selective, 4 layers", Selective, 4, 1),
 )
 
 
 def measured(rank, size, results):
     _shards.Line = SlowLine
+    _scans._BEFORE[slow_scan] = scan_before
     mesh = init_device_mesh("cpu", (size,))
     for label, network in NETWORKS.items():
         SlowLine.network = network
@@ -164,13 +198,46 @@ def measured(rank, size, results):
 def predicted(case: Case, network: Network) -> float:
     """Seconds by the formulas in this script's description."""
     work = 3 * PER_ROW * ROWS / RANKS  # one layer, forward and backward, on one rank
-    if case.kind is Linear:
-        state, product = ROWS * CHANNELS * 8 * 8, CHANNELS * 8 * 8  # 8 complex numbers a channel
+    if case.kind is not Passing:
+        linear = case.kind is Linear
+        state = ROWS * CHANNELS * 8 * 8 if linear else ROWS * 64 * 4  # 8 complex numbers a channel
+        product = CHANNELS * 8 * 8 if linear else state
         rounds = math.ceil(math.log2(RANKS))
         late = rounds * network.seconds(state + product) + network.seconds(state)
-        return 2 * case.layers * work + 2 * late
+        return (2 if linear else 1 + SHARE) * case.layers * work + 2 * late
     late = (RANKS - 1) * network.seconds(ROWS * 16 * 4 // case.parts)
     return (case.layers + (RANKS - 1) / case.parts) * work + 2 * late
+
+
+class OneRank:
+    """The messages of a rank without neighbours."""
+
+    size, rank = 1, 0
+
+    def move(self, by, *tensors):
+        return tuple(0 * x for x in tensors)
+
+
+def ratios() -> dict[str, float]:
+    """Of the processor time of a layer with sharded scans to that without, by layer."""
+    torch.set_num_threads(1)
+    found = {}
+    for kind in (Mamba, Longhorn, Mamba2, Mamba3):
+        torch.manual_seed(0)
+        whole = kind(WIDTH)
+        sharded = copy.deepcopy(whole)
+        sharded.scans = {k: _scans.sharded(op, OneRank()) for k, op in whole.scans.items()}
+        u = torch.randn(1, LENGTH, WIDTH, requires_grad=True)
+        each = []
+        for _ in range(REPEATS + 3):
+            times = []
+            for layer in (whole, sharded):
+                began = time.process_time()
+                layer(u)[0].sum().backward()
+                times.append(time.process_time() - began)
+            each.append(times[1] / times[0])
+        found[kind.__name__] = sorted(each[1:])[len(each) // 2]
+    return found
 
 
 def start(rank, path, results):
@@ -210,6 +277,14 @@ def main() -> None:
             f"{1e3 * predicted(case, NETWORKS[label]):.0f} | {1e3 * seconds:.0f} | "
             f"{ideal / seconds:.0%} |"
         )
+    lines += [
+        "",
+        f"Selective layers: d_model {WIDTH}, {LENGTH} samples, forward and backward, 1 thread.",
+        "",
+        "| layer | time with sharded scans / without |",
+        "| --- | --: |",
+        *(f"| {name} | {ratio:.2f} |" for name, ratio in ratios().items()),
+    ]
     save("time_shards", "\n".join(lines))
 
 

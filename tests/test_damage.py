@@ -1,7 +1,6 @@
 """Files that were changed: by accident, which the digest finds, or by hand."""
 
 import copy
-import json
 import os
 import random
 import subprocess
@@ -163,10 +162,6 @@ def edited(facts, where, what):
     else:
         inner[where[-1]] = what
     return changed
-
-
-def same(a, b):
-    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
 @EVERY

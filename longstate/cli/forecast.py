@@ -140,11 +140,11 @@ def train(
     levels = numbers("--quantiles", quantiles)
     shares = None if split is None else numbers("--split", split)
     from longstate.cli.show import progress_bar
-    from longstate.train import Forecaster, process_group, read_table
+    from longstate.train import Forecaster, is_long, process_group, read_table
 
     search, trials = _search(tune)
 
-    frame = read_table(data)
+    frame = None if is_long(data) else read_table(data)
     out = out or Path("runs") / _name(data, target, horizon)
     forecaster = Forecaster(
         horizon,
@@ -158,7 +158,7 @@ def train(
     )
     with process_group() as rank, progress_bar() as show:
         forecaster.fit(
-            frame,
+            data if frame is None else frame,
             target or None,
             id=id,
             static=static,
@@ -181,7 +181,9 @@ def train(
     if rank > 0:
         return
     _show_training(forecaster)
-    page = write_evaluation(forecaster, frame, out, str(out), data=str(data))
+    rows = forecaster.tail if frame is None else frame
+    assert rows is not None
+    page = write_evaluation(forecaster, rows, out, str(out), data=str(data))
     say(f"The run is in {out}, the report is {page}")
     if forecaster.history.ended == "interrupted" or any(t.waits for t in trials):
         raise typer.Exit(INTERRUPTED)

@@ -70,7 +70,7 @@ def predict(
 
     from longstate import load
     from longstate.cli._runs import as_forecaster
-    from longstate.train import Classifier, forecast_csv, read_table
+    from longstate.train import Classifier, forecast_csv, read_recent
 
     found = load(run)
     if isinstance(found, Classifier):
@@ -86,7 +86,7 @@ def predict(
         raise InputError(f"a forecaster reads one file; got {len(data)}")
     if series is not None and plot is None:
         raise InputError("--series is the series of the picture that --plot writes")
-    frame = read_table(data[0])
+    frame = read_recent(data[0], forecaster.model.spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are printed as notes
         forecast = forecaster.predict(frame, method=method, horizon=horizon, origin=origin)

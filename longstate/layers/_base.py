@@ -8,7 +8,9 @@ Axes: b batch, t time, d channels.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +37,9 @@ class Layer(Dynamic):
     d_model: int
     own_gate: bool = False
     """Whether the layer ends in its own output projection, so that a block need not add one."""
+    scans: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+    """The operations that the state goes through, by its parts, if these are all that depends on
+    it. `longstate.parallel` puts others in their place."""
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(

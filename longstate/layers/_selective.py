@@ -31,7 +31,6 @@ from longstate.layers._base import (
 from longstate.layers._gated import short_conv_weights, traced_conv
 from longstate.layers._projected import columns_and_state, option
 from longstate.layers._resized import resized
-from longstate.ops import short_conv
 from longstate.systems import Selection, Trace
 
 S = TypeVar("S", bound="SelectiveLayer")
@@ -101,7 +100,7 @@ class SelectiveLayer(Layer):
         weight = conv.weight
         x, z = self.in_proj(u.to(weight.dtype)).chunk(2, dim=-1)
         with full_precision(u):
-            x, taps = short_conv(
+            x, taps = self.scans["taps"](
                 x, weight[:, 0], conv.bias, state["taps"],
                 activation="silu", mask=mask, reset=reset,
             )  # fmt: skip

@@ -11,6 +11,7 @@ only. The last sample of a call is kept in the state, as k and v, until its seco
 Axes: b batch, t time, h heads, p channels per head, n state, s angles; ... is (b, t) or (b).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -57,7 +58,7 @@ def rotate(v: Tensor, theta: Tensor) -> Tensor:
     return torch.cat((turned.flatten(-2), v[..., 2 * s :]), dim=-1)
 
 
-def _along(new: Tokens, theta: Tensor, by: Projection) -> tuple[Tensor, Tensor]:
+def along(new: Tokens, theta: Tensor, by: Projection) -> tuple[Tensor, Tensor]:
     """k and q as the recurrence has them, for angles theta."""
     k, q = rotate(new.k, theta), rotate(new.q, theta)
     return (k, q) if by is None else project(k, q, *by)
@@ -66,7 +67,7 @@ def _along(new: Tokens, theta: Tensor, by: Projection) -> tuple[Tensor, Tensor]:
 def advance(new: Tokens, D: Tensor, state: State, by: Projection = None) -> tuple[Tensor, State]:
     """y (b, h, p) of one sample, and the next state."""
     theta = (state["angle"] + new.turn).remainder(2 * torch.pi)
-    k, q = _along(new, theta, by)
+    k, q = along(new, theta, by)
     second = ((1 - new.share) * new.step)[..., None] * state["v"]
     before = state["ssm"] + second[..., None] * state["k"][..., None, :]
     v, log_a, k, q, share = (x[:, None] for x in (new.v, new.log_a, k, q, new.share * new.step))
@@ -81,6 +82,7 @@ def scan(
     mask: Tensor | None,
     reset: Tensor | None,
     by: Projection = None,
+    of_heads: Callable[..., tuple[Tensor, Tensor]] = chunk_scan,
 ) -> tuple[Tensor, State]:
     """y (b, t, h, p) of a sequence, and the state after it.
 
@@ -90,9 +92,10 @@ def scan(
         state: before the sequence.
         mask (b, t), reset (b, t): bool, as in `Layer`.
         by: of k and q.
+        of_heads: the scan of the matrix states.
     """
     k, q, first, weight, h0, theta = as_scan(new, state, mask, reset, by)
-    y, ssm = chunk_scan(
+    y, ssm = of_heads(
         new.v, new.log_a, k, q, h0, weight=weight, own=first, D=D, mask=mask, reset=reset
     )
     last = {"k": k, "v": new.v}
@@ -100,7 +103,7 @@ def scan(
         # a view would keep the whole sequence in memory
         last = {name: v[:, -1].clone() for name, v in last.items()}
     else:
-        last = {name: _last(v, state[name], mask, reset) for name, v in last.items()}
+        last = {name: at_last(v, state[name], mask, reset) for name, v in last.items()}
     return y, {"angle": theta[:, -1].clone(), "ssm": ssm, **last}
 
 
@@ -109,8 +112,8 @@ def as_scan(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The arguments of a plain scan: k and q rotated, the first part of each weight, the whole
     weight, the state with the pending sample included, and the angles."""
-    theta = _angles(new.turn, state["angle"], mask, reset)
-    k, q = _along(new, theta, by)
+    theta = angles(new.turn, state["angle"], mask, reset)
+    k, q = along(new, theta, by)
     second = _of_next((1 - new.share) * new.step, mask)  # (b, 1 + t, h)
     waiting = second[:, 0, :, None] * state["v"]
     h0 = state["ssm"] + waiting[..., None] * state["k"][..., None, :]
@@ -118,7 +121,7 @@ def as_scan(
     return k, q, first, first + second[:, 1:], h0, theta
 
 
-def _angles(turn: Tensor, start: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
+def angles(turn: Tensor, start: Tensor, mask: Tensor | None, reset: Tensor | None) -> Tensor:
     """theta (b, t, h, s) in [0, 2 pi). Summed in double precision, because only the remainder of a
     long sum is used."""
     dtype, turn = turn.dtype, widen(turn)
@@ -157,7 +160,7 @@ def _of_next(v: Tensor, mask: Tensor | None) -> Tensor:
     return padded.gather(1, following[..., None].expand_as(padded))
 
 
-def _last(v: Tensor, before: Tensor, mask: Tensor, reset: Tensor | None) -> Tensor:
+def at_last(v: Tensor, before: Tensor, mask: Tensor, reset: Tensor | None) -> Tensor:
     """v (b, t, ...) at the last unmasked sample; `before` if there is none, 0 after a reset."""
     time = torch.arange(mask.shape[1], device=mask.device)
     at = torch.where(mask, time, -1).amax(1)

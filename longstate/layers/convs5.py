@@ -89,6 +89,7 @@ class ConvS5(Layer):
             )
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, so that it has a centre; got {kernel}")
+        self.scans = {"regular": diagonal_scan, "irregular": zoh_scan}
         self.d_model, self.d_state = d_model, d_state
         self.image = (d_model // (height * width), height, width)
         A, B, C = _initial(self.image[0], d_state, n_blocks, kernel)
@@ -150,9 +151,9 @@ class ConvS5(Layer):
         x, start = x.flatten(1).unflatten(0, samples), state.flatten(1)
         decay = decay.repeat_interleave(self.image[1] * self.image[2])
         if time is None:
-            h, last = diagonal_scan(x, decay, start, reset=reset)
+            h, last = self.scans["regular"](x, decay, start, reset=reset)
         else:
-            h, last = zoh_scan(x, decay, time, start, reset=reset)
+            h, last = self.scans["irregular"](x, decay, time, start, reset=reset)
         return h.flatten(0, 1).unflatten(1, state.shape[1:]), last
 
     def _read(self, h: Tensor, frames: Tensor) -> Tensor:

@@ -92,6 +92,7 @@ class GatedSSM(Layer):
                 "decay_min and decay_max must be in order, above 0 and below 1; got "
                 f"{decay_min} and {decay_max}"
             )
+        self.scans = {"ssm": diagonal_scan}
         self.d_model, self.d_state = d_model, d_state
         self.top_k, self.floor = top_k, float(floor)
         self.gate = nn.Linear(d_model, d_state)
@@ -127,7 +128,8 @@ class GatedSSM(Layer):
             kept, written = self._gates(wide)
             decay, weight = self._step_of(kept, written, dt)
             drive = weight * F.linear(wide, self.B.to(wide.dtype))
-            h, last = diagonal_scan(drive, decay, state["ssm"][..., 0], mask=mask, reset=reset)
+            h0 = state["ssm"][..., 0]
+            h, last = self.scans["ssm"](drive, decay, h0, mask=mask, reset=reset)
             y = F.linear(h, self.C.to(h.dtype)) + self.D * wide
         return zero_masked(y, mask).to(u.dtype), {"ssm": last[..., None]}
 

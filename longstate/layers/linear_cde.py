@@ -108,6 +108,7 @@ class LinearCDE(Layer):
                 f"at least 2; got variant {variant!r} with blocks of {k}"
             )
         self.d_model, self.d_state, self.k, self.stable = d_model, d_state, k, stable
+        self.scans = {"z": diagonal_scan} if k == 1 else {}
         free = torch.randn(1 + d_model, d_state // k, k, k) * (2 * k * (1 + d_model)) ** -0.5
         turning = free - free.mT
         decays = log_uniform((d_state // k, k), decay_min, decay_max).exp()
@@ -181,7 +182,7 @@ class LinearCDE(Layer):
             drive, decay = added[..., 0], kept[..., 0, 0]
             if reset is not None and self.start is not None:  # the scan forgets all
                 drive = drive + torch.where(reset[..., None], decay * fresh, 0)
-            return diagonal_scan(drive, decay, z, reset=reset)
+            return self.scans["z"](drive, decay, z, reset=reset)
         states, z = [], z.unflatten(-1, kept.shape[2:4])
         fresh = fresh.expand(z.shape[1:].numel()).view(z.shape[1:])
         for t in range(kept.shape[1]):

@@ -17,6 +17,7 @@ Axes: b batch, t time, d channels (expand * d_model), n state, r rank.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from longstate.layers._base import full_precision
 from longstate.layers._projected import check_columns
 from longstate.layers._selective import SelectiveLayer
-from longstate.ops import longhorn_scan
+from longstate.ops import longhorn_scan, short_conv
 from longstate.systems import Trace
 
 
@@ -58,6 +59,8 @@ class Longhorn(SelectiveLayer):
         if variant not in ("diagonal", "exact"):
             raise ValueError(f"variant must be 'diagonal' or 'exact'; got {variant!r}")
         self.variant = variant
+        scan = longhorn_scan if variant == "diagonal" else partial(longhorn_scan, update=variant)
+        self.scans = {"taps": short_conv, "ssm": scan}
         self.dt_head = nn.Linear(self.rank, self.d_inner)
         nn.init.zeros_(self.dt_head.bias)  # beta starts near 1/2
 
@@ -86,10 +89,9 @@ class Longhorn(SelectiveLayer):
         else:
             beta, k, q = self._weights(low, k), self._kept(k), self._kept(q)
         with full_precision(x):
-            return longhorn_scan(
-                x, beta, k, q, self.D, z, h0,
-                update=self.variant, beta_sigmoid=whole, mask=mask, reset=reset,
-            )  # fmt: skip
+            return self.scans["ssm"](
+                x, beta, k, q, self.D, z, h0, beta_sigmoid=whole, mask=mask, reset=reset
+            )
 
     def _trace(self, x, steering, h0):
         low, k, q = steering

@@ -29,7 +29,7 @@ from longstate.layers._gated import initial_step_bias, step_limits
 from longstate.layers._projected import check_columns
 from longstate.layers._resized import put, resized
 from longstate.layers._selective import SelectiveLayer
-from longstate.ops import selective_scan
+from longstate.ops import selective_scan, short_conv
 from longstate.systems import Trace
 
 
@@ -65,6 +65,7 @@ class Mamba(SelectiveLayer):
         dt_limit: Sequence[float | None] = (0.0, None),
     ):
         super().__init__(d_model, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank)
+        self.scans = {"taps": short_conv, "ssm": selective_scan}
         self.dt_limit = step_limits(dt_limit)
         self.dt_proj = nn.Linear(self.rank, self.d_inner)
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
@@ -99,7 +100,7 @@ class Mamba(SelectiveLayer):
                 step = self._within(F.softplus(step.to(h0.dtype)))
             if dt is not None:
                 step = step * dt[..., None].to(h0.dtype)
-            return selective_scan(
+            return self.scans["ssm"](
                 x, step, -self.A_log.to(h0.dtype).exp(), B, C, self.D, z, h0,
                 dt_softplus=dt is None and not limited, mask=mask, reset=reset,
             )  # fmt: skip

@@ -94,6 +94,7 @@ class Mamba2(Layer):
         dt_limit: Sequence[float | None] = (0.0, None),
     ):
         super().__init__()
+        self.scans = {"taps": short_conv, "ssm": chunk_scan}
         self.dt_limit = step_limits(dt_limit)
         columns, self.d_state = columns_and_state(d_state)
         self.d_model, self._columns, self.n_groups = d_model, columns, n_groups
@@ -137,13 +138,13 @@ class Mamba2(Layer):
         u = zero_masked(u, mask)
         z, convolved, step = self.in_proj(u.to(self.conv1d.weight.dtype)).split(self._sizes, -1)
         with full_precision(u):
-            convolved, taps = short_conv(
+            convolved, taps = self.scans["taps"](
                 convolved, self.conv1d.weight[:, 0], self.conv1d.bias, state["taps"],
                 activation="silu", mask=mask, reset=reset,
             )  # fmt: skip
             x, B, C = self._split(convolved)
             step, log_a = self._step_sizes(step, dt)
-            y, ssm = chunk_scan(
+            y, ssm = self.scans["ssm"](
                 x, log_a, B, C, state["ssm"], weight=step, D=self.D, mask=mask, reset=reset
             )
             y = self.norm(y.flatten(2), z)

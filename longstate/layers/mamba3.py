@@ -99,7 +99,7 @@ class Mamba3(Layer):
             )
         self.d_model, self._columns, self.n_groups = d_model, columns, n_groups
         self.d_head, self.n_heads = d_head, heads(expand * d_model, d_head, n_groups)
-        self.variant = variant
+        self.variant, self.scans = variant, {"all": scan}
         inner, groups, h = expand * d_model, n_groups * columns, self.n_heads
         self._sizes = [inner, inner, groups, groups, h, h, h, self.n_angles]
         self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False)
@@ -141,7 +141,7 @@ class Mamba3(Layer):
         u = zero_masked(u, mask)
         z, tokens = self._project(u, dt)
         with full_precision(u):
-            y, state = scan(tokens, self.D, state, mask, reset, self._by())
+            y, state = self.scans["all"](tokens, self.D, state, mask, reset, self._by())
         y = self.out_proj((y.flatten(2) * F.silu(z)).to(self.B_norm.weight.dtype))
         y = zero_masked(y, mask)
         return y.to(u.dtype), state

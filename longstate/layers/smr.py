@@ -63,7 +63,7 @@ class SMR(Wrapper):
             raise ValueError(f"window must be at least 1; got {window}")
         if form not in get_args(Form):
             raise ValueError(f"form must be 'product', 'gate' or 'residual'; got {form!r}")
-        self.form = form
+        self.form, self.scans = form, {"inputs": short_conv}
         self.weight = nn.Parameter(0.1 * torch.randn(self.d_model, window))  # oldest sample first
         self.bias = nn.Parameter(torch.full((self.d_model,), float(form == "product")))
 
@@ -98,7 +98,8 @@ class SMR(Wrapper):
         wide = u.to(self._dtype())
         weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
         with full_precision(u):
-            memory, last = short_conv(wide, weight, bias, past, mask=mask, reset=reset)
+            conv = self.scans["inputs"]
+            memory, last = conv(wide, weight, bias, past, mask=mask, reset=reset)
             if self.form == "gate":
                 memory = 2 * memory.sigmoid()
             elif self.form == "residual":

@@ -1,12 +1,12 @@
 """The state before each rank's piece, for layers whose state is a linear recurrence that the input
-does not steer: S4, S4D, DSS, S5, LinOSS.
+does not steer: S4, HOPE, S4D, DSS, S5, LinOSS.
 
 A piece takes a state h to M h + s, where s is its last state from zero and M the product of its
 steps. Two neighbouring pieces are one: (M, s) then (M', s') is (M' M, M' s + s'). Doubling the
 distance in each round, ranks combine all pieces to their left in log2(ranks) messages.
 
 State and M are split into lanes that do not mix, with k numbers each: 1 in a diagonal layer, 2 in
-LinOSS (velocity and position), n in S4.
+LinOSS (velocity and position), n in S4 and n + 1 in HOPE.
 
 Axes: b batch, t time, d channels, l lanes, k numbers of a lane.
 """
@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longstate.layers import DSS, S4, S4D, S5, LinOSS
+from longstate.layers import DSS, HOPE, S4, S4D, S5, LinOSS
 from longstate.layers._base import full_precision
 from longstate.ops.oscillator_scan import oscillator_step
 from longstate.parallel._line import Line
 
-LINEAR = (S4, S4D, DSS, S5, LinOSS)
+LINEAR = (S4, HOPE, S4D, DSS, S5, LinOSS)
+_DENSE = (S4, HOPE)
 
 
 def state_before(
@@ -38,14 +39,25 @@ def state_before(
     s = _lanes(layer, forward(layer, u, given, **options)[1])
     with full_precision(u):
         M = transfer(layer, u, given, options).to(s.dtype)
-        by = 1
-        while by < line.size:
-            M_left, s_left = line.move(by, M, s)
-            s = s + _times(M, s_left[..., None])[..., 0]
-            M = _times(M, M_left)
-            by *= 2
-        (s,) = line.move(1, s)
-        return given + (s.mT if isinstance(layer, LinOSS) else s.reshape(given.shape))
+        h = before(line, M, s)
+        return given + (h.mT if isinstance(layer, LinOSS) else h.reshape(given.shape))
+
+
+def before(line: Line, M: Tensor, s: Tensor) -> Tensor:
+    """The state (b, l, k) in front of this rank's piece, of the pieces to the left alone.
+
+    Args:
+        M (b, l, k, k): products of the steps of a piece. An axis b or l of 1 stands for all; a last
+            axis of 1 for one factor of all k numbers.
+        s (b, l, k): the piece's last state.
+    """
+    by = 1
+    while by < line.size:
+        M_left, s_left = line.move(by, M, s)
+        s = s + _times(M, s_left[..., None])[..., 0]
+        M = _times(M, M_left)
+        by *= 2
+    return line.move(1, s)[0]
 
 
 def transfer(layer: Any, u: Tensor, given: Tensor, options: dict[str, Any]) -> Tensor:
@@ -78,7 +90,7 @@ def _step(layer: Any, rate: float) -> Tensor:
     if isinstance(layer, LinOSS):
         return oscillator_step(layer._folded()[0], rate, layer.variant)[0]
     A = layer.system(rate).A
-    return A if isinstance(layer, S4) else A.reshape(-1, 1, 1)
+    return A if isinstance(layer, _DENSE) else A.reshape(-1, 1, 1)
 
 
 def _by_running(layer: Any, u: Tensor, given: Tensor, options: dict[str, Any]) -> Tensor:
@@ -97,7 +109,7 @@ def _by_running(layer: Any, u: Tensor, given: Tensor, options: dict[str, Any]) -
 
 def _lanes(layer: Any, state: Tensor) -> Tensor:
     """A state as lanes (b, l, k)."""
-    if isinstance(layer, S4):
+    if isinstance(layer, _DENSE):
         return state
     return state.mT if isinstance(layer, LinOSS) else state.flatten(1)[..., None]
 

@@ -1,7 +1,7 @@
 """One sequence cut along time: every rank has a piece, and the ranks pass states.
 
 A layer is exact from any state, so that a rank only needs the state before its first sample. There
-are three ways to it, by kind of layer; a fourth brings the whole sequence to every rank.
+are four ways to it, by kind of layer; a fifth brings the whole sequence to every rank.
 
 Axes: b batch, t time (of this rank's piece), d channels.
 """
@@ -19,9 +19,11 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from longstate.errors import InputError
 from longstate.layers import Attention, Layer
 from longstate.layers._base import State, as_options, check_call
+from longstate.layers._wrapper import Wrapper
 from longstate.models._stack import Blocks
 from longstate.parallel._line import Line
 from longstate.parallel._prefix import LINEAR, state_before
+from longstate.parallel._scans import sharded
 
 M = TypeVar("M", bound=nn.Module)
 Run = Callable[..., tuple[Tensor, State]]
@@ -46,13 +48,21 @@ def shard_time(model: M, mesh: DeviceMesh, *, micro_batches: int = 1) -> M:
     What a rank sends to another in each layer, and as much for the gradients; R is the number of
     ranks, b that of rows:
 
-    - S4, S4D, DSS, S5, LinOSS: all ranks work at once. log2(R) messages (rounded up) of a state and
-      the product of the steps of a piece, and one message of a state. The product has as many
-      numbers as the state of a row if the layer is diagonal, four for each oscillator, and
-      d_model d_state^2 in S4. It is sent once for all rows, or for each row with a mask, reset or
-      dt. The recurrence runs twice, and three times with dt (LinOSS: four).
+    - S4, HOPE, S4D, DSS, S5, LinOSS: all ranks work at once. log2(R) messages (rounded up) of a
+      state and the product of the steps of a piece, and one message of a state. The product has as
+      many numbers as the state of a row if the layer is diagonal, four for each oscillator, and
+      d_model d_state^2 in S4 and HOPE. It is sent once for all rows, or for each row with a mask,
+      reset or dt. The layer runs twice, and three times with dt (LinOSS: four).
+    - Mamba, FalconMamba, Longhorn ("diagonal"), Mamba2, Mamba3, GatedSSM, LinearCDE ("diagonal"),
+      ConvS5: the same, with a product for each row. It is of the size of the state; one number
+      for each head in Mamba2 and Mamba3. Before, the past inputs of the convolution come in as
+      many messages: b times (d_conv - 1) rows and (d_conv - 1)^2 numbers; in Mamba3 twice as many,
+      of an angle and of a sample. Projections run once, the scan twice; that of Longhorn,
+      GatedSSM, LinearCDE and ConvS5 three times.
     - Attention: an all-gather of the keys and values of all samples, or of `window - 1` from each
       rank. The backward pass sums the gradients of all ranks.
+    - SMR, Timed, Spiking: what the layer inside sends; SMR its past inputs as well, like those of a
+      convolution.
     - Layers with `bidirectional=True`: an all-gather of the input; every rank runs the layer on
       the whole sequence.
     - All other layers: one message of a state for each micro-batch, from the left neighbour to the
@@ -69,12 +79,12 @@ def shard_time(model: M, mesh: DeviceMesh, *, micro_batches: int = 1) -> M:
         The model.
 
     Raises:
-        InputError: the mesh has several axes, there is no layer, a layer is sharded already or
-            cannot be, the model runs in segments, or `micro_batches` is below 1.
+        InputError: the mesh has several axes, there is no layer, a layer is sharded already, the
+            model runs in segments, or `micro_batches` is below 1.
     """
     if micro_batches < 1:
         raise InputError(f"micro_batches must be at least 1; got {micro_batches}")
-    found = list(_outermost(model))
+    found = list(_layers(model))
     if not found:
         raise InputError(f"{type(model).__name__} has no layer that mixes along time")
     if any(isinstance(m, Blocks) and m.segment is not None for m in model.modules()):
@@ -83,7 +93,7 @@ def shard_time(model: M, mesh: DeviceMesh, *, micro_batches: int = 1) -> M:
     for layer in found:
         if "forward" in vars(layer):
             raise InputError(f"this {type(layer).__name__} is sharded along time already")
-        run = _way(layer, line, micro_batches)
+        run = _way(layer, line, micro_batches)  # and puts sharded scans in the place of its own
         layer.forward = MethodType(run, layer)  # type: ignore[method-assign]
     return model
 
@@ -100,13 +110,14 @@ def sum_gradients(model: nn.Module, mesh: DeviceMesh) -> None:
             dist.all_reduce(parameter.grad, group=mesh.get_group())
 
 
-def _outermost(module: nn.Module) -> Iterator[Layer]:
-    """The layers of a model, without layers inside layers."""
+def _layers(module: nn.Module) -> Iterator[Layer]:
+    """The layers of a model that have a state of their own, and those around them."""
     if isinstance(module, Layer) and not isinstance(module, Blocks):
         yield module
-    else:
-        for child in module.children():
-            yield from _outermost(child)
+        if not isinstance(module, Wrapper):
+            return
+    for child in module.children():
+        yield from _layers(child)
 
 
 def _way(layer: Layer, line: Line, micro_batches: int) -> Run:
@@ -116,21 +127,35 @@ def _way(layer: Layer, line: Line, micro_batches: int) -> Run:
         way = _attention
     elif isinstance(layer, LINEAR):
         way = _linear
-    elif layer.grows:
-        raise InputError(
-            f"{type(layer).__name__} has a state that grows and is not Attention itself: it cannot "
-            "be sharded along time"
-        )
+    elif _by_scans(layer, line):
+        way = _unchanged
     else:
         return _pipeline(line, micro_batches)
 
     def forward(self, u, state=None, *, dt=None, mask=None, reset=None, rate=1.0):
         given = check_call(self, u, state, dt, mask, reset, rate)
         if line.rank > 0:
-            given = self.init_state(len(u))
+            given = tree_map(torch.zeros_like, self.init_state(len(u)))
         return way(self, line, u, given, as_options(dt, mask, reset, rate))
 
     return forward
+
+
+def _by_scans(layer: Layer, line: Line) -> bool:
+    """Put sharded scans in the place of those of the layer, if all that depends on its state is
+    scans, or is in a layer inside."""
+    pairs = [(name, sharded(op, line)) for name, op in layer.scans.items()]
+    found = {name: op for name, op in pairs if op is not None}
+    if len(found) < len(pairs) or not (found or isinstance(layer, Wrapper)):
+        return False
+    layer.scans = found
+    return True
+
+
+def _unchanged(
+    layer: Layer, line: Line, u: Tensor, given: State, options: dict[str, Any]
+) -> tuple[Tensor, State]:
+    return type(layer).forward(layer, u, given, **options)
 
 
 def _linear(

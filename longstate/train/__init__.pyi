@@ -11,6 +11,8 @@ from longstate.train._forecast import Forecaster as Forecaster
 from longstate.train._forecast_frame import forecast_csv as forecast_csv
 from longstate.train._history import Evaluated as Evaluated
 from longstate.train._history import TrainingHistory as TrainingHistory
+from longstate.train._long_table import is_long as is_long
+from longstate.train._long_table import read_recent as read_recent
 from longstate.train._loop import Keeping as Keeping
 from longstate.train._loop import Progress as Progress
 from longstate.train._loop import Task as Task

@@ -237,13 +237,19 @@ def _set_units(choice: Choice, model: ForecastModel, table: Table, parts: Split)
     difference of training and validation over the standard deviation, for MASE. Means over all
     series of a panel."""
     rows, units = pairs(table, 1, parts.train), row_units(model, table)
-    target = torch.from_numpy(np.array(table.target))
-    scaled = units.scale(target)
-    choice.usual_step.copy_((scaled[rows] - scaled[rows - 1]).abs().mean(0).clamp_min(1e-12))
+
+    def target(at: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(table.target[at]))
+
+    def scaled(at: np.ndarray) -> Tensor:
+        return units.each(lambda x: x if x.dim() < 2 else x[at]).scale(target(at))
+
+    step = (scaled(rows) - scaled(rows - 1)).abs()
+    choice.usual_step.copy_(step.mean(0).clamp_min(1e-12))
     season = model.spec.season if model.spec.season < parts.validation else 1
     rows = pairs(table, season, parts.validation)
     if not len(rows):
         season, rows = 1, pairs(table, 1, parts.validation)
-    error = (target[rows] - target[rows - season]).abs()
-    error = error / units.unit.expand_as(target)[rows]
+    unit = units.unit if units.unit.dim() < 2 else units.unit[rows]
+    error = (target(rows) - target(rows - season)).abs() / unit
     choice.naive_error.copy_(error.mean(0).clamp_min(1e-12))

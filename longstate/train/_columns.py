@@ -33,6 +33,13 @@ class Columns:
     categories: tuple[Category, ...] = field(default=(), repr=False)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All columns that are read."""
+        more = tuple(name for name in (self.id, self.time) if name is not None)
+        texts = tuple(c.column for c in self.categories if c.column != self.id)
+        return (*self.targets, *self.covariates, *self.known, *self.static, *texts, *more)
+
+    @property
     def once(self) -> tuple[str, ...]:
         """Columns that a series has once."""
         return (*self.static, *(c.column for c in self.categories if c.role == "static"))
@@ -42,10 +49,11 @@ class Columns:
         """Whether a forecast needs rows of the future."""
         return bool(self.known) or any(c.role == "known" for c in self.categories)
 
-    def values_of(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """All numbers, and the codes of the text columns; nan where missing."""
+    def values_of(self, frame: pd.DataFrame, line: int = 2) -> pd.DataFrame:
+        """All numbers, and the codes of the text columns; nan where missing. `line`: of the first
+        row in its file, for messages."""
         names = (*self.targets, *self.covariates, *self.known, *self.static)
-        values = {name: numbers_of(frame[name]) for name in names}
+        values = {name: numbers_of(frame[name], line) for name in names}
         values |= {c.column: codes_of(frame[c.column], c.levels) for c in self.categories}
         return pd.DataFrame(values, index=pd.RangeIndex(len(frame)))
 
@@ -56,9 +64,7 @@ def check_columns(frame: pd.DataFrame, columns: Columns) -> None:
     """
     if not columns.targets:
         raise InputError("no target column was given")
-    texts = (c.column for c in columns.categories if c.column != columns.id)
-    more = (name for name in (columns.id, columns.time) if name is not None)
-    names = [*columns.targets, *columns.covariates, *columns.known, *columns.static, *texts, *more]
+    names = columns.names
     for name in names:
         if name not in frame.columns:
             raise InputError(f"there is no column {name!r}; {near(name, frame.columns)}")
@@ -68,8 +74,8 @@ def check_columns(frame: pd.DataFrame, columns: Columns) -> None:
         raise InputError("the table has no rows")
 
 
-def numbers_of(column: pd.Series) -> np.ndarray:
-    """The numbers of a column, nan where missing.
+def numbers_of(column: pd.Series, line: int = 2) -> np.ndarray:
+    """The numbers of a column, nan where missing. `line`: of the first one, for messages.
 
     Raises:
         InputError: it holds something else, or a number is infinite or too large.
@@ -86,7 +92,7 @@ def numbers_of(column: pd.Series) -> np.ndarray:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise InputError(
-            f"column {column.name!r} holds {shorten(column.iloc[row])} in line {row + 2}; "
+            f"column {column.name!r} holds {shorten(column.iloc[row])} in line {row + line}; "
             "a number was expected"
         )
     values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -94,7 +100,7 @@ def numbers_of(column: pd.Series) -> np.ndarray:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             size = "" if np.isinf(values[row]) else f" ({values[row]:g})"
-            raise InputError(f"column {column.name!r} {what} in line {row + 2}{size}")
+            raise InputError(f"column {column.name!r} {what} in line {row + line}{size}")
     return values
 
 

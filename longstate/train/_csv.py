@@ -9,7 +9,7 @@ import lzma
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd
 SERIES = "unique_id"
 _TABLE = re.compile(r"\.csv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 LONGEST_LINE = 1 << 24  # characters in the first line
+_LAST = 1 << 25  # bytes at the end of a file
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
@@ -85,6 +86,48 @@ def csv_lines(path: Path) -> Iterator[bytes]:
         refuse_format(path, file.read(512), "a CSV file")
         file.seek(0)
         yield from file
+
+
+def read_parts(path: Path, rows: Callable[[int], int]) -> Generator[pd.DataFrame, None, None]:
+    """The rows of a CSV file of any size, a part at a time.
+
+    Args:
+        path: as for `read_csv`, but no folder.
+        rows: from the number of columns that of the rows of a part.
+
+    Raises:
+        InputError: as `read_csv`.
+    """
+    with _opened(path) as file:
+        names = _begun(path, file)
+        with (
+            _parsing(path),
+            pd.read_csv(
+                file,
+                low_memory=False,
+                encoding="utf-8-sig",
+                index_col=False,
+                chunksize=rows(len(names)),
+            ) as parts,
+        ):
+            for part in parts:
+                if len(part.columns) == len(names):
+                    part.columns = pd.Index(names)
+                yield part
+
+
+def read_last(path: Path, rows: int) -> pd.DataFrame:
+    """The last rows of a CSV file that is not compressed, without reading those before."""
+    with _opened(path) as file:
+        names = _begun(path, file)
+        size = path.stat().st_size
+        file.seek(max(0, size - min(_LAST, size // 2)))
+        file.readline()  # a part of a row
+        with _parsing(path):
+            found = pd.read_csv(
+                file, low_memory=False, encoding="utf-8", index_col=False, names=names, header=None
+            )
+    return found.tail(rows).reset_index(drop=True)
 
 
 def _read_folder(folder: Path) -> pd.DataFrame:

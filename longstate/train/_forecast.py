@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 
 from longstate.errors import InputError
@@ -18,10 +19,11 @@ from longstate.train._forecast_frame import remarks
 from longstate.train._forecast_record import begun_run, facts_of, training_notes
 from longstate.train._forecast_stored import StoredForecaster
 from longstate.train._forecast_task import ForecastTask
-from longstate.train._frame import Data, Names
+from longstate.train._frame import Data, Names, as_frame
 from longstate.train._history import TrainingHistory
 from longstate.train._irregular import check_layers
 from longstate.train._keeping import Keeping, Progress
+from longstate.train._long_table import table_of_file
 from longstate.train._loop import train
 from longstate.train._memory import check_memory
 from longstate.train._patterns import default_gate, layer_names, layer_pattern
@@ -33,7 +35,7 @@ from longstate.train._prepare import (
     run_identity,
     solve,
 )
-from longstate.train._read_table import Roles, training_table
+from longstate.train._read_table import Roles
 from longstate.train._recent import Recent
 from longstate.train._settings import Size, Training, check_sizes
 from longstate.train._table import Table
@@ -93,11 +95,12 @@ class Forecaster(StoredForecaster):
         self.horizon, self.window, self.season = horizon, window, season
         self.quantiles = tuple(sorted(float(q) for q in quantiles))
         self.size, self.training, self.seed = size, training, seed
+        self.tail: pd.DataFrame | None = None  # of a file
         super().__init__()
 
     def fit(
         self,
-        frame: Data,
+        frame: Data | str | Path,
         target: Names | None = None,
         *,
         covariates: Names = (),
@@ -123,7 +126,8 @@ class Forecaster(StoredForecaster):
 
         Args:
             frame: one row per time step, oldest first; also a Series or an array. In a panel, one
-                row per series and time, in any order.
+                row per series and time, in any order. Or the path of a CSV or Parquet file: the
+                numbers of a large one are memory-mapped in `out`, and `tail` has its last rows.
             target: column or columns to forecast; None if there is only one.
             covariates: columns known up to now. known: columns known for the future too.
             time: column with the times; None takes an index of times, or the column that is named
@@ -149,7 +153,7 @@ class Forecaster(StoredForecaster):
         """
         timing = Timing(step, zone, tuple(str(day) for day in holidays))
         roles = Roles(target, covariates, known, time, id, static, wide)
-        table, found = training_table(frame, roles, timing)
+        table, found, rows, before = table_of_file(frame, roles, timing, out)
         check_layers(table.calendar, self.layers)
         shares, short = default_split(table, self.horizon) if split is None else (split, ())
         bounds, counts = Bounds(lower, upper, transform).natural(table)
@@ -158,7 +162,11 @@ class Forecaster(StoredForecaster):
             self._train(data, out, show)
         else:
             self._tune(data, tune if isinstance(tune, Tuning) else Tuning(tune), out, show)
-        self._recent = Recent.nothing(self.model.spec).updated(frame)
+        self.tail = None if rows is frame else as_frame(rows)
+        if table.some is not None:  # of the test part, and of the future
+            unseen = len(table.codes) - self.facts["seen_rows"]
+            self.tail = as_frame(rows).tail(unseen + self.model.spec.window)
+        self._recent = Recent.nothing(self.model.spec).updated(rows).after(before)
         return self
 
     def _train(

@@ -62,13 +62,13 @@ def first_unseen(table: Table, facts: dict[str, Any], horizon: int) -> int:
 
 def remarks(table: Table, model: ForecastModel) -> list[str]:
     """Sentences on values of the table that are unlike those of training."""
-    rows = table.places.past()
+    rows, some = table.places.past(), table.panel is not None or table.some is not None
     return strange_values(
         model,
-        np.where(table.observed, table.target, np.nan)[rows],
+        np.where(table.observed[rows], table.target[rows], np.nan),
         table.covariates[rows],
-        table.known if table.panel is None else table.known[rows],
-        table.label if table.panel is None else lambda i: table.label(int(rows[i])),
+        table.known[rows] if some else table.known,
+        (lambda i: table.label(int(rows[i]))) if some else table.label,
         row_units(model, table).each(lambda x: x if x.dim() < 2 else x[rows]),
     )
 

@@ -39,15 +39,16 @@ class ForecastTask:
         self.settings, self.seed = settings, seed
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
-        order = order[: self.settings.windows_per_epoch]
-        return np.array_split(order, max(1, round(len(order) / self.settings.batch_size)))
+        """The rows that the horizons of each batch begin with."""
+        draw = np.random.default_rng([self.seed, epoch])
+        rows = self.train.drawn(draw, self.settings.windows_per_epoch)
+        return np.array_split(rows, max(1, round(len(rows) / self.settings.batch_size)))
 
-    def loss(self, indices: np.ndarray) -> Tensor:
-        return forecast_loss(self.model, self.train.batch(indices))
+    def loss(self, rows: np.ndarray) -> Tensor:
+        return forecast_loss(self.model, self.train.at(rows))
 
-    def read(self, indices: np.ndarray) -> Forecast:
-        forecast: Forecast = self.model(self.train.batch(indices).window)
+    def read(self, rows: np.ndarray) -> Forecast:
+        forecast: Forecast = self.model(self.train.at(rows).window)
         return forecast
 
     def validate(self) -> float:

@@ -37,12 +37,12 @@ class Task(Protocol):
     def model(self) -> nn.Module: ...
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """Indices of each batch, in order; a function of the seed and `epoch` only."""
+        """Numbers of the cases of each batch, in order; a function of the seed and `epoch` only."""
 
-    def loss(self, indices: np.ndarray) -> Tensor:
+    def loss(self, indices: np.ndarray, /) -> Tensor:
         """Mean loss of one batch."""
 
-    def read(self, indices: np.ndarray) -> object:
+    def read(self, indices: np.ndarray, /) -> object:
         """Call the model on the inputs of one batch."""
 
     def validate(self) -> float:

@@ -15,6 +15,7 @@ from longstate.models._scale import TRANSFORMS
 from longstate.train._baselines import Linear, fit_linear, fit_ridge
 from longstate.train._folds import folds
 from longstate.train._forecast_task import fit_spread
+from longstate.train._long_series import PIECE
 from longstate.train._panel_table import resized, with_units
 from longstate.train._scaling import check_size, fit_scale
 from longstate.train._table import Table
@@ -66,7 +67,8 @@ class Bounds:
         are counts, or never below 0 and often 0, as rain is."""
         if self.lower is not None:
             return replace(self, lower=None if self.lower == -np.inf else self.lower), ()
-        values = table.target[np.isfinite(table.target)]
+        values = table.target if table.some is None else table.target[table.some]
+        values = values[np.isfinite(values)]
         if (values < 0).any() or (self.upper is not None and self.upper <= 0):
             return self, ()
         whole = bool((values == np.round(values)).all())
@@ -80,13 +82,14 @@ class Bounds:
         for name, bound, sign in (("lower", self.lower, 1), ("upper", self.upper, -1)):
             if bound is None:
                 continue
-            beyond = sign * table.target < sign * bound
-            if beyond.any():
-                row, column = map(int, np.argwhere(beyond)[0])
-                raise InputError(
-                    f"{name} is {bound:g}, but column {table.columns.targets[column]!r} is "
-                    f"{table.target[row, column]:g} at {table.label(row)}"
-                )
+            for at in range(0, len(table.target), PIECE):
+                beyond = sign * table.target[at : at + PIECE] < sign * bound
+                if beyond.any():
+                    row, column = map(int, np.argwhere(beyond)[0])
+                    raise InputError(
+                        f"{name} is {bound:g}, but column {table.columns.targets[column]!r} is "
+                        f"{table.target[at + row, column]:g} at {table.label(at + row)}"
+                    )
 
 
 def plan(

@@ -109,6 +109,11 @@ class Recent:
                 f"which does not come after its last one, at {last}"
             )
 
+    def after(self, rows: int) -> "Recent":
+        """The same, where so many rows of a single series came before."""
+        left = self.left.get("", 0) + rows
+        return replace(self, left=self.left | {"": left}) if rows else self
+
 
 def _joined(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     both = [x for x in (a, b) if len(x)]

@@ -17,6 +17,7 @@ from longstate.models._calendar import seconds
 from longstate.models._time_text import shown
 from longstate.models._zones import naive
 from longstate.train._columns import Columns, check_columns
+from longstate.train._long_series import PIECE, LongSeries
 from longstate.train._panel import Panel
 from longstate.train._time_rows import place_rows
 from longstate.train._time_step import Timing
@@ -39,6 +40,7 @@ class Table:
         static (n, a): numbers that a series has once. codes (n + future, e): of the text columns.
         panel: where the series are, if there are many. All arrays have its rows then, which are
             those of the past and of the future; `times` is None, as its positions tell them.
+        some: rows that stand for all, if the arrays are memory-mapped files; see `_long_series`.
     """
 
     columns: Columns
@@ -54,10 +56,13 @@ class Table:
     static: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     codes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     panel: Panel | None = None
+    some: np.ndarray | None = None
 
     @property
     def places(self) -> Panel:
         """Where the series are; a single series is a panel of one."""
+        if self.some is not None:
+            return LongSeries.of_rows(self.rows, self.some)
         return self.panel or Panel.of_one(self.rows)
 
     @property
@@ -140,13 +145,15 @@ class Table:
             for array in (self.observed, self.covariates, self.known, self.static, self.codes):
                 h.update(np.ascontiguousarray(array[at]).tobytes())
             return h.hexdigest()
+        pieces = [slice(at, min(at + PIECE, rows)) for at in range(0, rows, PIECE)]
         for array in (self.target, self.observed, self.covariates, self.known):
-            h.update(np.ascontiguousarray(array[:rows]).tobytes())
+            for piece in pieces:
+                h.update(np.ascontiguousarray(array[piece]).tobytes())
         if self.times is not None and self.calendar is not None:
-            times = self.times[:rows]
-            dated = self.calendar.dated
-            clock = naive(times, False).as_unit("ms").asi8 if dated else np.asarray(times)
-            h.update(clock.tobytes())
+            for piece in pieces:
+                times, dated = self.times[piece], self.calendar.dated
+                clock = naive(times, False).as_unit("ms").asi8 if dated else np.asarray(times)
+                h.update(clock.tobytes())
         return h.hexdigest()
 
 
@@ -197,7 +204,7 @@ def _assemble(
     observed = ~np.isnan(target[start:end])
     if not observed.all():
         rows = int((~observed.all(axis=1)).sum())
-        notes.append(f"{rows} rows have a gap in the target; the forecaster skips them.")
+        notes.append(gap_note(rows))
     covariates = values[list(columns.covariates)].iloc[: end - start]
     for name in columns.covariates:
         if covariates[name].isna().all():
@@ -221,6 +228,11 @@ def _assemble(
         },
         codes=values[texts].fillna(0).to_numpy().astype(np.int64),
     )
+
+
+def gap_note(rows: int) -> str:
+    """A sentence on rows without a target."""
+    return f"{rows} rows have a gap in the target; the forecaster skips them."
 
 
 def _since(column: pd.Series) -> int:

@@ -262,15 +262,23 @@ def _fill(
     grid = calendar.at(np.arange(numbers[0], numbers[-1] + 1))
     off = np.abs(calendar.clock(stamps) - calendar.clock(calendar.at(numbers)))
     if calendar.dated and off.any():
-        most = pd.Timedelta(int(off.max()), "ns" if calendar.unit == "ns" else "us")
-        notes.append(
-            f"{int((off > 0).sum())} times lie beside their step (every {calendar.words}) by at "
-            f"most {most.total_seconds():g} seconds; they were rounded to it."
-        )
+        notes.append(beside_note(calendar, int((off > 0).sum()), int(off.max())))
     if length > have:
-        notes.append(
-            f"{length - have} missing rows (one every {calendar.words}) were added as gaps."
-        )
+        notes.append(added_note(calendar, length - have))
         places = numbers - numbers[0]
         values = values.set_axis(places).reindex(np.arange(length))
     return Placed(values, grid, calendar, tuple(notes))
+
+
+def beside_note(calendar: Calendar, count: int, most: int) -> str:
+    """A sentence on times that were rounded to the grid, by at most so many units of the clock."""
+    length = pd.Timedelta(most, "ns" if calendar.unit == "ns" else "us")
+    return (
+        f"{count} times lie beside their step (every {calendar.words}) by at "
+        f"most {length.total_seconds():g} seconds; they were rounded to it."
+    )
+
+
+def added_note(calendar: Calendar, count: int) -> str:
+    """A sentence on rows that were missing."""
+    return f"{count} missing rows (one every {calendar.words}) were added as gaps."

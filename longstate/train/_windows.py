@@ -11,7 +11,7 @@ Axes: b batch, w window, h horizon, c targets, p covariates, k known, m calendar
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from longstate.models import Calendar, ForecastSpec, Window
 from longstate.models._elapsed import from_last_row
 from longstate.models._spec import DAY, MOST_ROWS, WEEK, YEAR, calendar_features
 from longstate.models._time_text import passed
+from longstate.train._long_series import SOME, LongCalendar, any_of
 from longstate.train._panel import Panel
 from longstate.train._panel_table import ahead
 from longstate.train._table import Table
@@ -70,14 +71,30 @@ class Windows:
                 f"rows {first} to {last} hold no horizon of {spec.horizon} rows after a window of "
                 f"{spec.window}; more data, or a shorter window or horizon, is needed"
             )
-        # Windows without any observed past or future are left out.
-        present = np.concatenate([[0], np.cumsum(table.observed.any(axis=1))])
-        later = present[origins + spec.horizon] > present[origins]
-        behind = present[origins] > present[origins - spec.window]
-        self.origins = origins[later & behind]
+        self.origins = self._observed(origins)
         if len(self.origins) == 0:
             raise InputError(f"rows {first} to {last} hold no value of the target")
         self._calendar = _calendar(table, spec)
+
+    def _observed(self, origins: np.ndarray) -> np.ndarray:
+        """Without those of windows that have no observed past or future."""
+        observed, w, h = self.table.observed, self.spec.window, self.spec.horizon
+        if self.table.some is not None:
+            later, behind = any_of(observed, origins, h), any_of(observed, origins - w, w)
+        else:
+            present = np.concatenate([[0], np.cumsum(observed.any(axis=1))])
+            later = present[origins + h] > present[origins]
+            behind = present[origins] > present[origins - w]
+        return origins[later & behind]
+
+    def drawn(self, draw: np.random.Generator, most: int) -> np.ndarray:
+        """At most so many origins, in any order. In a long series they are drawn from all rows of
+        the part; otherwise no window comes twice."""
+        if self.table.some is None:
+            return self.origins[draw.permutation(len(self))[:most]]
+        first, last = int(self.origins[0]), int(self.origins[-1])
+        found = self._observed(draw.integers(first, last + 1, size=most))
+        return found if len(found) else self.origins[draw.permutation(len(self))[:most]]
 
     @classmethod
     def over(cls, table: Table, spec: ForecastSpec) -> "Windows":
@@ -140,17 +157,24 @@ class Windows:
             yield self.batch(np.arange(start, min(start + size, len(self))))
 
 
-def _rows(array: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
+def _rows(array: np.ndarray | LongCalendar, starts: np.ndarray, length: int) -> Tensor:
     """(b, length, channels), copied."""
+    if isinstance(array, LongCalendar):
+        return array.rows(starts, length)
     if array.shape[1] == 0:
         return torch.zeros(len(starts), length, 0, dtype=torch.float64)
     view = sliding_window_view(array, length, axis=0)
     return torch.from_numpy(np.ascontiguousarray(view[starts].transpose(0, 2, 1)))
 
 
-def _calendar(table: Table, spec: ForecastSpec) -> np.ndarray:
+def _calendar(table: Table, spec: ForecastSpec) -> Any:
     """The features of the times of all rows and of one horizon after them; of all positions of a
-    panel."""
+    panel. A `LongCalendar` of a long series, otherwise an array."""
+    if table.some is not None:
+        first = 0
+        if table.calendar is not None and table.times is not None:
+            first = int(table.calendar.index_of(table.times[:1])[0])
+        return LongCalendar(table.calendar, first, spec)
     if table.panel is not None:
         return _panel_calendar(table.panel, table.calendar, spec)
     times = table.times_ahead(spec.horizon) if spec.irregular else None
@@ -240,6 +264,7 @@ def season_of(table: Table, rows: int) -> int:
         cycles = [c for cycle in (DAY, WEEK, YEAR) if (c := round(cycle / seconds)) > 1]
         if cycles:
             return next((c for c in cycles if c <= MOST_ROWS), 1)
+    rows = rows if table.some is None else min(rows, SOME)
     change = np.diff(table.target[table.places.longest(), 0][:rows])
     if len(change) == 0:
         return 1

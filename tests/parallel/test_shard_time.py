@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves, tree_map
 
 from longstate.errors import InputError
-from longstate.layers import S4, S4D, S5, SMR, Attention, LinOSS, Mamba
+from longstate.layers import GRU, S4, S4D, S5, SMR, Attention, LinOSS, Mamba
 from longstate.models import LanguageModel, LanguageSpec, Stack
 from longstate.parallel import shard_time, sum_gradients
 from tests.layers.test_contract import LAYERS, NO_DT
@@ -21,6 +21,8 @@ MORE = {
     "s4-both": lambda: S4(3, d_state=6, bidirectional=True),
     "s4d-both": lambda: S4D(3, d_state=6, bidirectional=True),
     "s5-both": lambda: S5(5, d_state=8, bidirectional=True),
+    "smr-gru": lambda: SMR(GRU(5, d_state=7)),
+    "smr-attention": lambda: SMR(Attention(4, n_heads=1)),
     "hybrid": lambda: Stack(
         [Mamba(6, d_state=3), S4D(6, d_state=4), Attention(6, n_heads=1), LinOSS(6, d_state=4)]
     ),
@@ -29,8 +31,10 @@ NAMES = {
     2: ("s4-legs", "mamba", "attention", "s5-both", "hybrid"),
     4: (
         "s4-legt", "s4d-lin", "s4d-real", "s4d-bilinear", "dss-softmax", "s5-zoh", "s5-bilinear",
-        "linoss-im", "linoss-imex", "mamba", "falcon-mamba-columns", "longhorn-exact", "mamba2",
-        "mamba3-rational", "smr-s5", "linear-rnn", "elman", "gru", "lstm", "gated-ssm-hard",
+        "linoss-im", "linoss-imex", "hope", "convs5", "mamba-two-taps", "mamba-limits",
+        "falcon-mamba-columns", "longhorn-columns", "longhorn-exact", "mamba2-groups",
+        "mamba3-rational", "mamba3-projected", "smr-mamba", "smr-gru", "smr-attention",
+        "timed-cosine", "linear-rnn", "lstm", "gated-ssm-hard", "linear-cde-diagonal-start",
         "attention", "attention-window", "attention-window-of-one", "s4-both", "s4d-both", "hybrid",
     ),
 }  # fmt: skip
@@ -133,8 +137,6 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
         mesh = init_device_mesh("cpu", (1,))
         with pytest.raises(InputError, match="Linear has no layer that mixes along time"):
             shard_time(torch.nn.Linear(2, 2), mesh)
-        with pytest.raises(InputError, match="SMR has a state that grows and is not Attention"):
-            shard_time(SMR(Attention(4, n_heads=1)), mesh)
         with pytest.raises(InputError, match="micro_batches must be at least 1; got 0"):
             shard_time(S4D(2), mesh, micro_batches=0)
         with pytest.raises(InputError, match="a model with segment= cannot be sharded"):
