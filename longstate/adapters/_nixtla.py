@@ -79,8 +79,10 @@ class NixtlaForecaster:
         """Forecast after the last row of each series of `fit`.
 
         Args:
-            h: number of steps, at most the horizon of the forecaster; None takes that.
-            X_df: for `known` columns: a long frame with them for the horizon of the forecaster.
+            h: number of steps; None takes the horizon of the forecaster. See `Forecaster.predict`
+                for more steps than that.
+            X_df: for `known` columns: a long frame with them for the horizon of the forecaster, or
+                the multiple of it that has h steps.
             level: widths of bands in percent.
 
         Returns:
@@ -89,16 +91,9 @@ class NixtlaForecaster:
         Raises:
             InputError: h, a level or X_df cannot be used.
         """
-        horizon = self.forecaster.horizon
-        h = horizon if h is None else h
-        expect_whole("h", h)
-        if h > horizon:
-            raise InputError(
-                f"the forecaster was trained for a horizon of {horizon}; got h={h}. Give "
-                f"Forecaster(horizon={h})"
-            )
-        found = self._forecast(self.forecaster, self._rows, X_df, level)
-        return found.groupby(self.id_col, sort=False).head(h).reset_index(drop=True)
+        if h is not None:
+            expect_whole("h", h)
+        return self._forecast(self.forecaster, self._rows, X_df, level, h)
 
     def cross_validation(
         self,
@@ -177,13 +172,18 @@ class NixtlaForecaster:
         )
 
     def _forecast(
-        self, forecaster: Forecaster, rows: pd.DataFrame, ahead: Data | None, level: Any
+        self,
+        forecaster: Forecaster,
+        rows: pd.DataFrame,
+        ahead: Data | None,
+        level: Any,
+        h: int | None = None,
     ) -> pd.DataFrame:
-        """The forecast of the trained horizon with the columns of `predict`."""
+        """The forecast with the columns of `predict`."""
         quantiles = self._quantiles(level)
         if ahead is not None:
             rows = pd.concat([rows, self._read(ahead, *self.known)], ignore_index=True)
-        found = forecaster.predict(rows)
+        found = forecaster.predict(rows, horizon=h)
         names = {self.target_col: self.alias}
         names |= {f"{self.target_col}_q{q:g}": f"{self.alias}-{end}" for end, q in quantiles}
         columns = [self.id_col, self.time_col, *names]

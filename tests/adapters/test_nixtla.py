@@ -43,6 +43,14 @@ def test_columns_are_those_of_statsforecast(fitted):
         assert (one["mine-lo-80"] <= one["mine-hi-80"]).all()
 
 
+def test_more_steps_than_the_horizon_roll_on(fitted):
+    with pytest.warns(UserWarning, match="trained for 5 rows; each later part of the 12"):
+        found = fitted.predict(h=12)
+    assert len(found) == 2 * 12
+    first = found.groupby("unique_id").head(5).reset_index(drop=True)
+    assert first.equals(fitted.predict())
+
+
 def test_the_forecast_is_that_of_the_forecaster(fitted):
     own = fitted.forecaster.predict(daily())
     found = fitted.predict(level=80)
@@ -118,7 +126,6 @@ def test_numbers_as_times():
 
 def test_what_cannot_be_used_is_one_sentence(fitted):
     for call, message in (
-        (lambda: fitted.predict(6), r"horizon of 5; got h=6. Give Forecaster\(horizon=6\)"),
         (lambda: fitted.predict(0), "h must be"),
         (lambda: fitted.predict(3, level=[90]), "needs the quantiles 5 % and 95 %"),
         (lambda: fitted.fit(daily().drop(columns="ds")), "has no column 'ds'"),
