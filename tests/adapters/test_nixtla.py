@@ -43,6 +43,7 @@ def test_columns_are_those_of_statsforecast(fitted):
         assert (one["mine-lo-80"] <= one["mine-hi-80"]).all()
 
 
+@pytest.mark.filterwarnings("ignore:Bands after row 5")
 def test_more_steps_than_the_horizon_roll_on(fitted):
     with pytest.warns(UserWarning, match="trained for 5 rows; each later part of the 12"):
         found = fitted.predict(h=12)
