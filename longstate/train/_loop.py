@@ -29,6 +29,8 @@ from longstate.train._settings import Training
 from longstate.train._shrinking import Shrinking, put_layers, shrinking_of
 from longstate.train._stopping import stop_signals
 
+COUNTED = 1000  # epochs
+
 
 class Task(Protocol):
     """The interface between the loop and a task, such as forecasting or language modelling."""
@@ -152,7 +154,7 @@ class _Run(NamedTuple):
 def _begin(task: Task, settings: Training, keeping: Keeping) -> tuple[_Run, dict[str, Tensor]]:
     """The run and its best weights, from the checkpoint if there is one."""
     model, shrinking = task.model, shrinking_of(settings)
-    progress = Progress(total=sum(len(task.epoch(e)) for e in range(settings.epochs)))
+    progress = Progress(total=_steps(task, settings.epochs))
     if shrinking is not None and ranks.size() > 1:
         raise InputError("shrink_to works in one process; got it with several")
     gradients = Gradients(task, settings)
@@ -169,6 +171,13 @@ def _begin(task: Task, settings: Training, keeping: Keeping) -> tuple[_Run, dict
     run.gradients.take()
     vars(progress).update(vars(saved.progress))
     return run, best
+
+
+def _steps(task: Task, epochs: int) -> int:
+    """Of a whole training; of many epochs an estimate, because counting them would take minutes."""
+    counted = min(epochs, COUNTED)
+    steps = sum(len(task.epoch(e)) for e in range(counted))
+    return steps if counted == epochs else max(1, round(steps * epochs / counted))
 
 
 def _reading(task: Task) -> Callable[[], object]:

@@ -58,7 +58,10 @@ COMMANDS = {
     "help": ["--help"],
 }
 ALL = "<&- >&- 2>&-"
-every = pytest.mark.parametrize("name", COMMANDS)
+FEW = ("info", "predict", "stream", "generate", "certify json", "memory")
+every = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FEW else pytest.mark.slow) for n in COMMANDS]
+)
 
 
 def ran(name, folder, before="", after="", **environment):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from longstate.layers import DSS, S4, S4D, S5, LinOSS, Mamba, Mamba2, Mamba3
-from longstate.layers._trapezoid import _angles
+from longstate.layers._trapezoid import angles
 from longstate.testing import assert_within_reference_error
 
 WITHOUT_PROJECTIONS = {
@@ -45,6 +45,6 @@ def test_a_rate_is_not_rounded_to_a_narrow_input(make):
 def test_angles_of_a_long_sequence_stay_precise():
     """A sum of 20,000 turns is over 10,000 in size, where float32 has steps of a thousandth."""
     turn = torch.rand(1, 20_000, 1, 1, generator=torch.Generator().manual_seed(0))
-    found = _angles(turn, torch.zeros(1, 1, 1), None, None)
+    found = angles(turn, torch.zeros(1, 1, 1), None, None)
     exact = turn.double().cumsum(1).remainder(2 * torch.pi)
     assert_within_reference_error(found.cos(), exact.cos(), exact.float().cos())

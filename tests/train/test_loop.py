@@ -15,6 +15,7 @@ from torch import nn
 from longstate.errors import InputError
 from longstate.train import Keeping, Training, train
 from longstate.train import _checkpoint as checkpoint
+from longstate.train._loop import _steps
 
 SETTINGS = Training(epochs=3, batch_size=8, patience=9)
 
@@ -128,6 +129,15 @@ def test_stops_by_the_clock():
     history = train(Regression(), Training(epochs=10**6, minutes=1e-9))
     assert history.ended == "out of time"
     assert history.looks[-1].step == 1
+
+
+def test_steps_of_many_epochs_are_estimated():
+    task, counted = Regression(), []
+    every = len(task.epoch(0))
+    task.epoch = lambda e: counted.append(e) or np.arange(every + e % 2)
+    assert _steps(task, 999) == 999 * every + 499
+    assert _steps(task, 10**6) == 10**6 * every + 10**6 // 2
+    assert len(counted) == 999 + 1000
 
 
 def test_an_interrupt_keeps_the_best_weights_and_can_be_continued(tmp_path):

@@ -124,7 +124,6 @@ def test_what_cannot_be_drawn_is_one_sentence(one, panel):
         (lambda: made.plot(frame, series="s0", ax=axes()), "series is for a forecaster of a panel"),
         (lambda: made.plot(frame, rows=0, ax=axes()), "rows must be"),
         (lambda: many.plot(long, series="s9", ax=axes()), "no forecast of a series 's9'; "),
-        (lambda: many.plot(), "no rows to forecast from; give predict a frame"),
         (lambda: Forecaster(4).summary(), "not fitted yet"),
         (lambda: Forecaster(4).plot(frame), "not fitted yet"),
     ):
