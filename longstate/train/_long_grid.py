@@ -10,6 +10,8 @@ from longstate.train._columns import Columns
 from longstate.train._time_rows import added_note, beside_note, read_column, read_stamps
 from longstate.train._time_step import Timing
 
+MOST_ADDED = 1 << 22  # rows at once; more are no gap but a wrong time
+
 
 class Grid:
     """What `place_rows` does, for parts of a file.
@@ -29,7 +31,7 @@ class Grid:
 
     def placed(self, frame: pd.DataFrame) -> np.ndarray | None:
         """The numbers (n, columns) of the next rows, nan where times are missing; None if a time
-        is not on the grid."""
+        is not on the grid, or far from the others."""
         calendar, time = self.calendar, self.columns.time
         if time is not None and time not in frame.columns:
             frame = frame.rename_axis(time).reset_index()
@@ -52,6 +54,8 @@ class Grid:
         before = int(numbers[0]) - 1 if not self.have else self.last
         off = calendar.off_grid(index, numbers)
         if off.any() or (np.diff(numbers, prepend=before) <= 0).any():
+            return None
+        if int(numbers[-1]) - before > len(values) + MOST_ADDED:
             return None
         if calendar.dated:
             moved = np.abs(calendar.clock(index) - calendar.clock(calendar.at(numbers)))

@@ -40,6 +40,12 @@ TAIL = 1 << 16
 """Rows at the end of such a file that are kept as a frame."""
 
 
+WHOLE = (
+    "{} is in memory as a whole: only one series of numbers at even times is read in parts, and "
+    "this is a panel, or has columns of text or other times."
+)
+
+
 class Found(NamedTuple):
     """A table, notes on its columns, its last rows as a frame, and the number of rows before."""
 
@@ -84,13 +90,16 @@ def table_of_file(
     """
     if isinstance(data, str | Path):
         path = Path(data)
-        if is_long(path):
+        long = is_long(path)
+        if long:
             if out is None:
                 raise InputError(f"{path} is past memory; out= gives a folder for its numbers")
             found = _long_table(path, roles, timing, Path(out) / "data")
             if found is not None:
                 return found
         data = read_table(path)
+        table, notes = training_table(data, roles, timing)
+        return Found(table, (*notes, WHOLE.format(path)) if long else notes, data, 0)
     return Found(*training_table(data, roles, timing), data, 0)
 
 

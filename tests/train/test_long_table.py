@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from longstate.cli import main
 from longstate.errors import InputError
 from longstate.models import ForecastSpec
-from longstate.train import Forecaster, Size, Training, read_recent, read_table
+from longstate.train import Forecaster, Size, Training, _long_grid, read_recent, read_table
 from longstate.train import _long_series as series
 from longstate.train import _long_table as long
 from longstate.train._read_table import Roles, training_table
@@ -117,13 +117,17 @@ def test_times_in_the_index_of_a_parquet_file(tmp_path, small):
     assert_same_tables(found, training_table(read_table(path), ROLES, Timing())[0])
 
 
-def test_what_the_first_rows_cannot_decide_is_read_into_memory(tmp_path, small):
+def test_what_the_first_rows_cannot_decide_is_read_into_memory(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(_long_grid, "MOST_ADDED", 500)
     uneven = made()
     uneven.loc[900:, "when"] += pd.Timedelta("11min")
     empty = made(load=np.nan)
     panel = made(unique_id="a").rename(columns={"when": "ds"})
+    far = made()
+    far.loc[len(far) - 1, "when"] += pd.Timedelta("30D")
     for name, frame, roles in (
         ("uneven", uneven, replace(ROLES, time="when")),
+        ("far", far, replace(ROLES, time="when")),
         ("empty", empty, replace(ROLES, time="when")),
         ("panel", panel, replace(ROLES, id="unique_id", time="ds")),
     ):
@@ -141,6 +145,17 @@ def test_what_the_first_rows_cannot_decide_is_read_into_memory(tmp_path, small):
             except InputError as e:
                 results.append(str(e))
         assert results[0] == results[1], name
+        if name != "empty":  # which is refused
+            found = long.table_of_file(path, roles, Timing(), tmp_path / "run")
+            assert found.table.some is None, name
+
+
+def test_a_remark_says_that_a_file_is_in_memory(tmp_path, small):
+    path = tmp_path / "panel.csv"
+    made(unique_id="a").rename(columns={"when": "ds"}).to_csv(path, index=False)
+    roles = replace(ROLES, id="unique_id", time="ds")
+    found = long.table_of_file(path, roles, Timing(), tmp_path / "run")
+    assert found.notes[-1] == long.WHOLE.format(path)
 
 
 def test_an_error_names_the_line_of_the_file(tmp_path, small):
