@@ -1,5 +1,6 @@
 """Run a function on several processes that can send messages to each other."""
 
+import faulthandler
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ def on_ranks(size: int, check: Callable[..., None], *arguments: object) -> None:
 
 
 def _start(rank, size, path, check, arguments):
+    faulthandler.enable()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     dist.init_process_group(
