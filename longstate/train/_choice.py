@@ -179,7 +179,7 @@ def rolling(model: ForecastModel, linear: Linear) -> tuple[Errors, Errors]:
     for more in found[1:]:
         every = every + more
     count = independent([fold.check for fold in linear.folds])
-    return replace(every, count=count), found[-1]
+    return replace(every, count=min(count, every.point.shape[1])), found[-1]
 
 
 def _errors(
@@ -199,9 +199,8 @@ def _errors(
         truth = torch.where(batch.present, truth, torch.nan)
         found.append((truth - points, offsets, step))
     errors, distances, steps = zip(*found, strict=True)
-    return Errors(
-        torch.cat(errors, 1), torch.cat(distances), torch.cat(steps), independent([windows])
-    )
+    count = min(independent([windows]), len(indices))
+    return Errors(torch.cat(errors, 1), torch.cat(distances), torch.cat(steps), count)
 
 
 def _set_margins(choice: Choice, margin: Tensor, every: Errors, last: Errors) -> float:

@@ -46,7 +46,7 @@ def _fold(table: Table, spec: ForecastSpec, cut: int, end: int) -> list[tuple[Wi
 
 def independent(windows: list[Windows]) -> float:
     """The number of horizons that the windows of consecutive parts cover, summed over the series,
-    which is that of windows without a common row."""
+    which is that of windows without a common row; at most that of the windows."""
     places = windows[0].places
     origins = np.concatenate([one.origins for one in windows])
     series, at = places.of(origins), places.position[origins]
@@ -55,4 +55,5 @@ def independent(windows: list[Windows]) -> float:
     np.minimum.at(first, series, at)
     np.maximum.at(last, series, at)
     have = first >= 0
-    return float(((last - first)[have] / windows[0].spec.horizon + 1).sum())
+    covered = (last - first)[have] / windows[0].spec.horizon + 1
+    return float(np.minimum(covered, np.bincount(series, minlength=len(first))[have]).sum())

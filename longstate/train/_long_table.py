@@ -32,7 +32,7 @@ from longstate.train._read_table import Roles, training_table
 from longstate.train._table import Table, gap_note
 from longstate.train._time_step import Timing
 
-LARGE = 1 << 28
+LARGE = 1 << 26
 """Bytes of a file from which it is not read into memory."""
 CELLS = 1 << 20
 """Numbers or texts of such a file that are in memory at once."""

@@ -29,11 +29,12 @@ def probe(x, y):
         y[j] = scaled(x[j])
 """
 RUN = """
+import sys
 import numpy
 from longstate.ops._probe import probe
 
-y = numpy.empty(1)
-probe(numpy.ones(1), y)
+y = numpy.empty(1, sys.argv[1])
+probe(numpy.ones(1, sys.argv[1]), y)
 print(int(y[0]), sum(probe.stats.cache_hits.values()), probe.stats.cache_path)
 """
 
@@ -59,11 +60,11 @@ class Copy:
     def edit(self, factor: int) -> None:
         (self.ops / "_shared.py").write_text(SHARED.format(factor=factor))
 
-    def run(self, *before: str, **environment: str) -> Found:
+    def run(self, *before: str, dtype: str = "float64", **environment: str) -> Found:
         clean = {key: v for key, v in os.environ.items() if not key.startswith("NUMBA_")}
         clean |= {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
-            [*before, sys.executable, "-W", "ignore", "-c", RUN],
+            [*before, sys.executable, "-W", "ignore", "-c", RUN, dtype],
             cwd=self.folder, env=clean | environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -84,7 +85,7 @@ def copy(tmp_path):
 def test_an_edit_in_a_shared_file_recompiles_kernels(copy):
     assert copy.run()[:2] == (2, 0)
     assert copy.run()[:2] == (2, 1)  # the cache is in use
-    before = sorted(path.name for path in copy.ops.rglob("*.nb[ic]"))
+    before = sorted(path.name for path in copy.ops.rglob("*.nbc"))
     assert any(name.startswith("_probe.probe") for name in before)
     copy.edit(3)
     assert copy.run()[:2] == (3, 0)
@@ -92,7 +93,33 @@ def test_an_edit_in_a_shared_file_recompiles_kernels(copy):
     probe = copy.ops / "_probe.py"
     probe.write_text("# moves every line\n" + PROBE)
     assert copy.run()[:2] == (3, 0)
-    assert sorted(path.name for path in copy.ops.rglob("*.nb[ic]")) == before  # replaced
+    assert sorted(path.name for path in copy.ops.rglob("*.nbc")) == before  # replaced
+
+
+def test_every_signature_has_a_file_of_its_own(copy):
+    """Numba numbers them, and two processes at once can give two signatures the same number."""
+    kept = {}
+    for dtype in ("float32", "float64"):
+        assert copy.run(dtype=dtype)[:2] == (2, 0)
+        (kept[dtype],) = set(copy.ops.glob("**/_probe.probe*.nbc")) - set(kept.values())
+        assert copy.run(dtype=dtype)[:2] == (2, 1)
+    assert not list(copy.ops.rglob("*.nbi"))
+    assert not list(copy.ops.rglob("*.tmp"))
+    single, double = (path.read_bytes() for path in kept.values())
+    kept["float32"].write_bytes(double)
+    kept["float64"].write_bytes(single)
+    for dtype in kept:
+        assert copy.run(dtype=dtype)[:2] == (2, 0)  # seen, and compiled again
+        assert copy.run(dtype=dtype)[:2] == (2, 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_file_that_was_cut_off_is_compiled_again(copy, share):
+    copy.run()
+    (path,) = copy.ops.glob("**/_probe.probe*.nbc")
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert copy.run()[:2] == (2, 0)
+    assert copy.run()[:2] == (2, 1)
 
 
 def test_a_read_only_package_is_kept_in_the_users_cache(copy, tmp_path):

@@ -8,6 +8,7 @@ would be faster. In all other cases the methods of the parent class are used.
 Axes: b batch, t time, i channels outside, d channels inside, n state, k taps.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,10 +28,10 @@ from longstate.ops.selective_step import BoundStep, Norm, Panels, Weights
 _ALONE = 2**24
 
 
-class DecodingMamba(Mamba):
-    """`Mamba` with its weights in panels, and samples that read them in one call."""
+class _FewAtOnce(nn.Module):
+    """`forward` and `step` of a class that has `in_one_call`, which come before its parent's."""
 
-    _bound: BoundStep | None
+    init_state: Callable[[int], State]
 
     def forward(
         self,
@@ -47,7 +48,8 @@ class DecodingMamba(Mamba):
             done = self.in_one_call(u, self.init_state(len(u)) if state is None else state)
             if done is not None:
                 return done
-        return super().forward(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+        parent: Any = super()
+        return parent.forward(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
 
     def step(
         self,
@@ -64,14 +66,26 @@ class DecodingMamba(Mamba):
             done = self.in_one_call(u, state)
             if done is not None:
                 return done
-        return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+        parent: Any = super()
+        return parent.step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+
+    def in_one_call(
+        self, u: Float[Tensor, "b *t i"], state: State
+    ) -> tuple[Float[Tensor, "b *t i"], State] | None:
+        """Samples by the kernel. None if it is not faster, or if an argument does not fit: then
+        the parent class raises the error."""
+        raise NotImplementedError
+
+
+class DecodingMamba(_FewAtOnce, Mamba):
+    """`Mamba` with its weights in panels, and samples that read them in one call."""
+
+    _bound: BoundStep | None
 
     def in_one_call(
         self, u: Float[Tensor, "b *t i"], state: State, norm: Norm | None = None
     ) -> tuple[Float[Tensor, "b *t i"], State] | None:
-        """Samples by the kernel, with the norm and the residual of a block if a `norm` is given.
-        None if the kernel is not faster, or if an argument does not fit: then the parent class
-        raises the error."""
+        """With the norm and the residual of a block if a `norm` is given."""
         if self.dt_limit != (0.0, None):  # the kernel does not clamp
             return None
         inner: dict[str, Any] = self._modules  # attributes of a module are slow to look up
@@ -113,45 +127,14 @@ class DecodingMamba(Mamba):
         return Weights(into, conv.weight[:, 0], conv.bias, steering, step, self.A_log, self.D, out)
 
 
-class DecodingBlock(Block):
+class DecodingBlock(_FewAtOnce, Block):
     """`Block` around a `DecodingMamba`: norm and residual are part of the same kernel call."""
 
-    def forward(
-        self,
-        u: Float[Tensor, "b t i"],
-        state: State = None,
-        *,
-        dt: Float[Tensor, "b t"] | None = None,
-        mask: Bool[Tensor, "b t"] | None = None,
-        reset: Bool[Tensor, "b t"] | None = None,
-        rate: float = 1.0,
-    ) -> tuple[Float[Tensor, "b t i"], State]:
-        """Any number of samples."""
-        if _is_few(u) and dt is None and mask is None and reset is None and rate == 1:
-            given = self.mixer.init_state(len(u)) if state is None else state
-            done = self._in_one_call(u, given)
-            if done is not None:
-                return done
-        return super().forward(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
+    def init_state(self, batch: int) -> State:
+        """That of the layer."""
+        return self.mixer.init_state(batch)
 
-    def step(
-        self,
-        u: Float[Tensor, "b i"],
-        state: State,
-        *,
-        dt: Float[Tensor, " b"] | None = None,
-        mask: Bool[Tensor, " b"] | None = None,
-        reset: Bool[Tensor, " b"] | None = None,
-        rate: float = 1.0,
-    ) -> tuple[Float[Tensor, "b i"], State]:
-        """One sample."""
-        if dt is None and mask is None and reset is None and rate == 1:
-            done = self._in_one_call(u, state)
-            if done is not None:
-                return done
-        return super().step(u, state, dt=dt, mask=mask, reset=reset, rate=rate)
-
-    def _in_one_call(
+    def in_one_call(
         self, u: Float[Tensor, "b *t i"], state: State
     ) -> tuple[Float[Tensor, "b *t i"], State] | None:
         inner: dict[str, Any] = self._modules

@@ -1,15 +1,19 @@
 """How a function is compiled to a CPU kernel: options, and the cache on disk.
 
 Numba's cache on disk compares a kernel with its own file only. A kernel also holds the code of the
-functions that it calls, from other files. So kernels are kept under a digest of every source file
+functions that it calls, from other files. So kernels are kept with a digest of every source file
 of `longstate.ops`: after an edit or an upgrade they are compiled again, and replace the old ones.
+Numba also numbers the files of a kernel in an index, and two processes that compile for different
+arguments at once can take the same number: each then reads the other's code. Here a file is named
+after its kernel and the types of the arguments, and holds both.
 """
 
 import hashlib
-import re
+import pickle
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,6 +22,7 @@ from typing import Any, TypeVar
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.serialize import dumps
 
 _ANNOUNCE_AFTER = 2.0  # seconds
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -80,32 +85,24 @@ def exact(function: _F) -> _F:
     return _compiled(function, fastmath=SAFE)
 
 
-def kernel_for(kind: type, function: _F) -> _F:
-    """Compile a kernel once more, for arguments of one class, and keep it under that class's name.
-
-    Numba reads all that it keeps of a kernel at once, and needs every class in it.
-    """
-    return _compiled(function, f"{kind.__module__}.{kind.__qualname__}", fastmath=FAST)
-
-
-def _compiled(function: _F, suffix: str = "", **options: Any) -> _F:
+def _compiled(function: _F, **options: Any) -> _F:
     made: Any = numba.njit(nogil=True, boundscheck=False, error_model="numpy", **options)(function)
     made._compile_for_args = announced(made._compile_for_args)
     try:
-        made._cache = _Cache(function, suffix)
+        made._cache = _Cache(function)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
         _announce_no_cache()
     return made
 
 
 class _Cache(FunctionCache):
-    """Numba's cache, which also looks at the digest of all sources."""
+    """Numba's cache, with files of our own."""
 
-    def __init__(self, function: Callable[..., Any], suffix: str) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        name = _without_line(self._impl) + re.sub(r"\W+", "_", suffix)
-        self._cache_file = IndexDataCacheFile(self._cache_path, name, digest())
-        self._cache_file._version = digest()  # compared before anything else is read
+        line = f"-{self._impl.locator.get_disambiguator()}."
+        name = self._impl.filename_base.replace(line, ".")  # so that new files replace old ones
+        self._cache_file = _Files(Path(self._cache_path), name)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
@@ -114,10 +111,38 @@ class _Cache(FunctionCache):
             _announce_no_cache()
 
 
-def _without_line(implementation: Any) -> str:
-    """The name of a kernel's files. Without the line, so that new files replace old ones."""
-    line = f"-{implementation.locator.get_disambiguator()}."
-    return implementation.filename_base.replace(line, ".")
+class _Files(IndexDataCacheFile):
+    """What is kept of one kernel: a file for each signature, which is read and written whole."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def _path(self, key: tuple[Any, ...]) -> Path:
+        signature_and_processor = hashlib.sha256(str(key[:2]).encode()).hexdigest()[:16]
+        return self._folder / f"{self._name}.{signature_and_processor}.nbc"
+
+    def save(self, key: tuple[Any, ...], data: Any) -> None:
+        path = self._path(key)
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            part.write_bytes(dumps(digest()) + dumps(key) + dumps(data))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def load(self, key: tuple[Any, ...]) -> Any:
+        """None if there is no such file, or if it is cut off, older, or of another kernel."""
+        try:
+            with self._path(key).open("rb") as file:
+                if pickle.load(file) == digest() and pickle.load(file) == key:
+                    return pickle.load(file)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            pass
+        return None
+
+    def flush(self) -> None:
+        for path in self._folder.glob(f"{self._name}.*.nbc"):
+            path.unlink(missing_ok=True)
 
 
 @cache

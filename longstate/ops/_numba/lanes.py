@@ -16,15 +16,13 @@ views, whose references are not counted: counting takes longer than a short row.
 with `copy` and cleared with `clear`, and not by assignment.
 """
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import overload
 from torch import Tensor
 
-from longstate.ops._numba.compiled import FAST, apart, kernel_for
+from longstate.ops._numba.compiled import FAST, apart, kernel
 from longstate.ops._numba.threads import parallel_for
 from longstate.ops._numba.tiles import flags
 
@@ -92,6 +90,7 @@ def _(rule, at, x, grads, work):
     return rule.instance_class.retreat
 
 
+@kernel
 def _forward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray) -> None:
     work = _scratch(rule)
     parts = (frame.n + frame.lanes - 1) // frame.lanes
@@ -103,6 +102,7 @@ def _forward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray) -> N
             _advance(rule, Place(b, part, lo, hi, t, fresh), x, work)
 
 
+@kernel
 def _backward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray, grads: Any) -> None:
     work = _scratch(rule)
     parts = (frame.n + frame.lanes - 1) // frame.lanes
@@ -117,12 +117,6 @@ def _backward(start: int, stop: int, rule: Any, frame: Frame, x: np.ndarray, gra
             for t in range(last - 1, first - 1, -1):
                 fresh = frame.has_reset and frame.reset[b, t]
                 _retreat(rule, Place(b, part, lo, hi, t, fresh), x, grads, work)
-
-
-@cache
-def _loops(rule: type) -> tuple[Callable[..., None], Callable[..., None]]:
-    """The two loops, compiled for a rule and kept under its name."""
-    return kernel_for(rule, _forward), kernel_for(rule, _backward)
 
 
 def parts(n: int, lanes: int) -> int:
@@ -150,11 +144,9 @@ def scan(
         lanes: size of a block.
         chunk: steps between two kept states, for rules that have `again`.
     """
-    kind: type = type(rule)
     b, steps = x.shape[:2]
     frame = Frame(steps, n, lanes, chunk or steps, flags(reset), reset is not None)
-    forward, backward = _loops(kind)
     if grads is None:
-        parallel_for(forward, b * parts(n, lanes), work, rule, frame, x)
+        parallel_for(_forward, b * parts(n, lanes), work, rule, frame, x)
     else:
-        parallel_for(backward, b * parts(n, lanes), work, rule, frame, x, grads)
+        parallel_for(_backward, b * parts(n, lanes), work, rule, frame, x, grads)

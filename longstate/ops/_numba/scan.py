@@ -20,7 +20,6 @@ Numba picks the functions by the type of the rule. Each rule has a compiled loop
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +28,7 @@ from numba.extending import overload
 from torch import Tensor
 
 from longstate.ops._layout import CHUNK, Rows, on_large_pages, rows
-from longstate.ops._numba.compiled import kernel_for
+from longstate.ops._numba.compiled import kernel
 from longstate.ops._numba.rows import copy_row
 from longstate.ops._numba.threads import parallel_for
 from longstate.ops._numba.tiles import (
@@ -143,6 +142,7 @@ def _(rule, h, i):
     return lambda rule, h, i: h[i]
 
 
+@kernel
 def _forward(
     start: int,
     stop: int,
@@ -175,6 +175,7 @@ def _forward(
                 finish_tile(at, y, out)
 
 
+@kernel
 def _backward(
     start: int,
     stop: int,
@@ -225,12 +226,6 @@ def _backward(
                 finish_product_tile(at, y, to_gate, grad_z)
 
 
-@cache
-def _loops(rule: type) -> tuple[Callable[..., None], Callable[..., None]]:
-    """The two loops, compiled for a rule and kept under its name."""
-    return kernel_for(rule, _forward), kernel_for(rule, _backward)
-
-
 def frame_of(
     u: Tensor, z: Tensor | None, mask: Tensor | None, reset: Tensor | None, groups: int = 1
 ) -> Frame:
@@ -256,7 +251,7 @@ def scan(
     kept = on_large_pages(h0.new_empty(b, -(-t // CHUNK) if keep else 0, n, d))
     h = tile(h0, frame.groups).flatten(0, 1)
     parallel_for(
-        _loops(type(rule))[0], len(h), u.numel() * n, rule, frame, h.numpy(), kept.numpy(), keep,
+        _forward, len(h), u.numel() * n, rule, frame, h.numpy(), kept.numpy(), keep,
         rows(y),
     )  # fmt: skip
     return y, untile(h.unflatten(0, (b, frame.blocks)), d, frame.groups), kept
@@ -279,7 +274,7 @@ def scan_back(
     grad_h = tile(grad_last, frame.groups).flatten(0, 1)
     grad_z = u.new_empty(0, 0, 0) if z is None else on_large_pages(z.new_empty(b, t, d))
     parallel_for(
-        _loops(type(rule))[1], len(grad_h), 3 * u.numel() * n, rule, frame, kept.numpy(),
+        _backward, len(grad_h), 3 * u.numel() * n, rule, frame, kept.numpy(),
         rows(grad_y), grad_h.numpy(), grads, rows(grad_z),
     )  # fmt: skip
     return grad_z, untile(grad_h.unflatten(0, (b, frame.blocks)), d, frame.groups)
