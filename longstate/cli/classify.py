@@ -22,13 +22,13 @@ Data = Annotated[
     list[Path],
     typer.Argument(
         metavar="DATA...",
-        help="Files .ts, .wav, CSV or Parquet (one row per sample); or folders with .wav files, "
-        "with one folder in them for each class, or with --labels.",
+        help="Files .ts, .wav, CSV, Parquet or Arrow (a row per sample); or folders with .wav "
+        "files, with one folder in them for each class, or with --labels.",
     ),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="CSV or Parquet file with the columns file and label, for .wav files."),
+    typer.Option(help="Table with the columns file and label, for .wav files."),
 ]
 
 Rate = Annotated[
@@ -51,7 +51,7 @@ def train(
     ] = 0.2,
     labels: Labels = None,
     case: Annotated[
-        str, typer.Option(help="Column of a CSV or Parquet file that tells the cases apart.")
+        str, typer.Option(help="Column of a CSV, Parquet or Arrow file that tells the cases apart.")
     ] = "case",
     time: Annotated[str, typer.Option(help="Column that orders the samples of a case.")] = "time",
     times: Annotated[

@@ -20,7 +20,7 @@ Data = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
-        help="CSV file with a header line, or Parquet file; the oldest row is first.",
+        help="CSV file with a header line, Parquet or Arrow file; the oldest row is first.",
     ),
 ]
 

@@ -23,7 +23,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="DATA...",
-            help="A CSV or Parquet file for a forecaster; files or folders of series for a "
+            help="A CSV, Parquet or Arrow file for a forecaster; files or folders of series for a "
             "classifier.",
         ),
     ],

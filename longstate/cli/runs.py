@@ -13,8 +13,8 @@ Data = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
-        help="CSV or Parquet file for a forecaster, text file for a language model, file or folder "
-        "of series for a classifier.",
+        help="CSV, Parquet or Arrow file for a forecaster, text file for a language model, file or "
+        "folder of series for a classifier.",
     ),
 ]
 

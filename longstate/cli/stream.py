@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longstate._formats import PARQUET, refuse_format, table_format
+from longstate._formats import refuse_format, table_format
 from longstate.cli._runs import Run
 from longstate.cli._terminal import input_lines, note, write
 from longstate.errors import InputError, near
@@ -27,8 +27,8 @@ def stream(
         Path,
         typer.Argument(
             metavar="[DATA]",
-            help="CSV or Parquet file with the rows; - or nothing for CSV rows from standard "
-            "input.",
+            help="CSV, Parquet or Arrow file with the rows; - or nothing for CSV rows from "
+            "standard input.",
             show_default=False,
         ),
     ] = Path("-"),
@@ -75,7 +75,7 @@ def stream(
 
 
 def _lines(path: Path, spec: "ForecastSpec") -> Iterator[bytes]:
-    """The lines of a CSV file; the rows of a Parquet file, or of a folder of files, as such lines.
+    """The lines of a CSV file; the rows of another table, or of a folder of files, as such lines.
 
     Raises:
         InputError: they cannot be read.
@@ -85,7 +85,7 @@ def _lines(path: Path, spec: "ForecastSpec") -> Iterator[bytes]:
     from longstate.train._data_file import read_table
     from longstate.train._read_table import named
 
-    if not path.is_dir() and table_format(path) != PARQUET:
+    if not path.is_dir() and table_format(path) is None:
         return csv_lines(path)
     frame = named(read_table(path), spec)
     frame = frame[[name for name in spec.columns if name in frame]].reset_index(drop=True)

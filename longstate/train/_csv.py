@@ -21,7 +21,6 @@ from longstate.errors import InputError
 SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
 # The first bytes of compressed files.
 COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-SERIES = "unique_id"
 _TABLE = re.compile(r"\.csv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 LONGEST_LINE = 1 << 24  # characters in the first line
 _LAST = 1 << 25  # bytes at the end of a file
@@ -32,17 +31,12 @@ def read_csv(path: str | Path) -> pd.DataFrame:
 
     Args:
         path: a file, also one that gzip, bzip2 or xz has compressed; or a pipe, which is read once.
-            Or a folder of such files with the same columns: a panel. Its rows are joined in the
-            order of the names, which are in a new column `unique_id`, without their endings, unless
-            the files have one.
 
     Raises:
         InputError: the file is missing, empty, not text, not UTF-8, separated otherwise, ragged,
-            or holds no rows; or those of a folder have other columns.
+            or holds no rows.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
     with _opened(path) as file:
         return _read(path, file)
 
@@ -92,7 +86,7 @@ def read_parts(path: Path, rows: Callable[[int], int]) -> Generator[pd.DataFrame
     """The rows of a CSV file of any size, a part at a time.
 
     Args:
-        path: as for `read_csv`, but no folder.
+        path: as for `read_csv`.
         rows: from the number of columns that of the rows of a part.
 
     Raises:
@@ -128,23 +122,6 @@ def read_last(path: Path, rows: int) -> pd.DataFrame:
                 file, low_memory=False, encoding="utf-8", index_col=False, names=names, header=None
             )
     return found.tail(rows).reset_index(drop=True)
-
-
-def _read_folder(folder: Path) -> pd.DataFrame:
-    files = sorted(p for p in folder.iterdir() if _TABLE.search(p.name) and p.is_file())
-    if not files:
-        raise InputError(f"{folder} is a folder without CSV files; a CSV file was expected")
-    frames: list[pd.DataFrame] = []
-    for file in files:
-        frame = read_csv(file)
-        if SERIES not in frame:
-            frame.insert(0, SERIES, _TABLE.sub("", file.name))
-        if frames and set(frame) != set(frames[0]):
-            odd = min(map(str, set(frame) ^ set(frames[0])))
-            has = "has" if odd in frame else "lacks"
-            raise InputError(f"{file} {has} the column {odd!r}, unlike {files[0]}")
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
 
 
 @contextlib.contextmanager

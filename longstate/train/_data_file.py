@@ -1,46 +1,64 @@
-"""Read the file of a data frame, by its content: CSV or Parquet."""
+"""Read the file of a data frame, by its content: CSV, Parquet or Arrow; or a folder of files."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
-from longstate._formats import PARQUET, table_format
-from longstate.errors import InputError, needs
+from longstate._formats import table_format
+from longstate.errors import InputError
+from longstate.train._arrow import read_arrow
 from longstate.train._csv import read_csv
 
 EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+SERIES = "unique_id"
+_TABLE = re.compile(r"\.(csv(\.gz|\.bz2|\.xz)?|parquet|arrow|feather)$", re.IGNORECASE)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The table in a CSV file, as `read_csv` reads it, or in a Parquet file, with its index.
+    """The table in a CSV file, as `read_csv` reads it, or in a Parquet or Arrow file, with its
+    index; or the panel in a folder.
 
     Args:
-        path: a file, or a pipe with CSV. The content decides, not the name.
+        path: a file, or a pipe with CSV. The content decides, not the name. Or a folder of such
+            files with the same columns. Its rows are joined in the order of the names, which are
+            in a new column `unique_id`, without their endings, unless the files have one.
 
     Raises:
         InputError: the file is missing, damaged or of another format, or holds no rows; or it is a
-            Parquet file, and pyarrow is not installed.
+            Parquet or Arrow file, and pyarrow is not installed; or the files of a folder have other
+            columns.
     """
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
     if path.is_file():
         if path.suffix.lower() in EXCEL:
             raise InputError(
                 f"{path} is a spreadsheet; save the sheet as a CSV file (in Excel: File, Save As, "
                 "CSV UTF-8), or in Python read it with pandas.read_excel and give the frame"
             )
-        if table_format(path) == PARQUET:
-            return _read_parquet(path)
+        if table_format(path) is not None:
+            return read_arrow(path)
     return read_csv(path)
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_parquet(path, engine="pyarrow")
-    except ImportError:
-        raise needs(str(path), "pyarrow", "parquet") from None
-    except Exception as e:  # pyarrow's own errors
-        why = " ".join(str(e).split())[:200]
-        raise InputError(f"{path} is not a readable Parquet file: {why}") from None
-    if frame.empty:
-        raise InputError(f"{path} holds no rows of data")
-    return frame
+def _read_folder(folder: Path) -> pd.DataFrame:
+    files = sorted(p for p in folder.iterdir() if _TABLE.search(p.name) and p.is_file())
+    if not files:
+        raise InputError(
+            f"{folder} is a folder without tables; CSV, Parquet or Arrow files were expected"
+        )
+    frames: list[pd.DataFrame] = []
+    for file in files:
+        frame = read_table(file)
+        named = [name for name in frame.index.names if name is not None]
+        frame = frame.reset_index(level=named) if named else frame
+        if SERIES not in frame:
+            frame.insert(0, SERIES, _TABLE.sub("", file.name))
+        if frames and set(frame) != set(frames[0]):
+            odd = min(map(str, set(frame) ^ set(frames[0])))
+            has = "has" if odd in frame else "lacks"
+            raise InputError(f"{file} {has} the column {odd!r}, unlike {files[0]}")
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)

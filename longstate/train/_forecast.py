@@ -126,8 +126,8 @@ class Forecaster(StoredForecaster):
 
         Args:
             frame: one row per time step, oldest first; also a Series or an array. In a panel, one
-                row per series and time, in any order. Or the path of a CSV or Parquet file: the
-                numbers of a large one are memory-mapped in `out`, and `tail` has its last rows.
+                row per series and time, in any order. Or the path of a CSV, Parquet or Arrow file:
+                the numbers of a large one are memory-mapped in `out`, and `tail` has its last rows.
             target: column or columns to forecast; None if there is only one.
             covariates: columns known up to now. known: columns known for the future too.
             time: column with the times; None takes an index of times, or the column that is named

@@ -1,6 +1,6 @@
 """The table of a file that is past memory, as memory-mapped columns.
 
-A CSV or Parquet file is read a few rows at a time, and its numbers are written once into files
+A CSV, Parquet or Arrow file is read a few rows at a time. Its numbers are written once into files
 beside the run, float64 as in memory, so that the results do not depend on how the file was read.
 The first rows decide on roles and calendar. What they cannot decide for all rows is left to memory:
 panels, columns of text, irregular times.
@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from longstate._files import remove_parts, write_whole, writing
-from longstate._formats import PARQUET, is_text, start_of, table_format
-from longstate.errors import InputError, needs
+from longstate._formats import is_text, start_of, table_format
+from longstate.errors import InputError
 from longstate.models import Calendar, ForecastSpec
+from longstate.train._arrow import arrow_parts
 from longstate.train._columns import Columns
 from longstate.train._corpus import digest_of
 from longstate.train._csv import read_last, read_parts
@@ -59,7 +60,7 @@ def is_long(path: Path) -> bool:
     """Whether a file is too large for memory, and of a kind that can be read in parts."""
     if not path.is_file() or path.stat().st_size < LARGE:
         return False
-    return table_format(path) == PARQUET or is_text(start_of(path))
+    return table_format(path) is not None or is_text(start_of(path))
 
 
 def read_recent(path: str | Path, spec: ForecastSpec) -> pd.DataFrame:
@@ -125,11 +126,17 @@ def _long_table(path: Path, roles: Roles, timing: Timing, folder: Path) -> Found
 
 
 def _frames(path: Path, columns: Columns | None = None) -> Generator[pd.DataFrame, None, None]:
-    """A few rows at a time; of a Parquet file only what `columns` names, if it is given."""
-    if table_format(path) != PARQUET:
+    """A few rows at a time; of a Parquet or Arrow file only what `columns` names, if given."""
+
+    def chosen(schema: Any) -> list[str]:
+        there = list(schema.names)
+        wanted = there if columns is None else list(columns.names)
+        return wanted if set(wanted) <= set(there) else there
+
+    if table_format(path) is None:
         found = read_parts(path, _rows_at_once)
     else:
-        found = _parquet(path, None if columns is None else columns.names)
+        found = arrow_parts(path, chosen, _rows_at_once, lambda batch: batch.to_pandas())
     with contextlib.closing(found) as parts:
         for part in parts:
             yield as_frame(part)
@@ -139,25 +146,8 @@ def _rows_at_once(columns: int) -> int:
     return min(PIECE, max(256, CELLS // max(1, columns)))
 
 
-def _parquet(path: Path, names: tuple[str, ...] | None) -> Generator[pd.DataFrame, None, None]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise needs(str(path), "pyarrow", "parquet") from None
-    try:
-        with ParquetFile(path, pre_buffer=False) as file:
-            there = file.schema_arrow.names
-            read = there if names is None or not set(names) <= set(there) else list(names)
-            for batch in file.iter_batches(_rows_at_once(len(read)), columns=read):
-                yield batch.to_pandas()
-    except (ArrowException, OSError) as e:
-        why = " ".join(str(e).split())[:200]
-        raise InputError(f"{path} is not a readable Parquet file: {why}") from None
-
-
 def _last_rows(path: Path) -> pd.DataFrame:
-    if table_format(path) != PARQUET:
+    if table_format(path) is None:
         return as_frame(read_last(path, TAIL))
     kept: list[pd.DataFrame] = []
     for part in _frames(path):

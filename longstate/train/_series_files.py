@@ -1,8 +1,8 @@
 """Labelled series in files.
 
 - `.ts`, the format of aeon and sktime: unequal lengths, `?` for missing, several channels.
-- CSV or Parquet in long form: one row for each sample, with columns for the case, the time and the
-  label.
+- CSV, Parquet or Arrow in long form: one row for each sample, with columns for the case, the time
+  and the label.
 - `.wav`: a folder with one folder per class, or a folder and a table of files and labels.
 
 Axes: n cases, c channels, t time.
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from longstate._files import missing
-from longstate._formats import PARQUET, refuse_format, start_of, table_format
+from longstate._formats import refuse_format, start_of, table_format
 from longstate.errors import InputError, near
 from longstate.models._time_text import passed
 from longstate.train._csv import is_table
@@ -40,9 +40,9 @@ def read_series(
     """Read cases from a file or a folder, or from several.
 
     Args:
-        paths: files `.ts` or `.wav`, CSV or Parquet files, or folders with `.wav` files.
-        columns: of a CSV or Parquet file.
-        labels: a CSV or Parquet file with the columns `file` and `label`, for `.wav` files.
+        paths: files `.ts` or `.wav`, CSV, Parquet or Arrow files, or folders with `.wav` files.
+        columns: of a CSV, Parquet or Arrow file.
+        labels: a CSV, Parquet or Arrow file with the columns `file` and `label`, for `.wav` files.
         labelled: whether every case needs a label.
         dated: whether the times of the training were dates; None if it read no stamps.
 
@@ -97,10 +97,10 @@ def _read(
         return _read_waves([path], [path.name], table)
     if kind == ".ts":
         return read_ts(path)
-    if is_table(path) or table_format(path) == PARQUET:
+    if is_table(path) or table_format(path):
         return _read_long(path, columns, dated)
     raise InputError(
-        f"{path} is of no known kind; .ts, .csv, .parquet or .wav was expected, or a folder"
+        f"{path} is of no known kind; .ts, .csv, .parquet, .arrow or .wav was expected, or a folder"
     )
 
 

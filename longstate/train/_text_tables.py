@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from longstate._files import missing, remove_parts, write_whole, writing
-from longstate._formats import ARROW, ARROW_STREAM, PARQUET, table_format
-from longstate.errors import InputError, needs
+from longstate._formats import table_format
+from longstate.errors import InputError
+from longstate.train._arrow import arrow_parts
 from longstate.train._corpus import digest_of
 
 ENDINGS = (".parquet", ".arrow", ".feather", ".csv", ".csv.gz")
 """Of the files of a folder that are tables."""
 _ROWS = 256  # at one time: a row may be a whole book
-_BUFFER = 1 << 20  # bytes of a Parquet file at one time
 _LISTED = 8  # columns in a message
 
 
@@ -99,51 +99,17 @@ def _read(facts: Path) -> Any:
 
 def _rows(path: Path, column: str | None) -> Iterator[list[str | None]]:
     """The text in the rows of a table, a few at a time."""
-    kind = table_format(path)
-    if kind is None:
+    if table_format(path) is None:
         from longstate.train._csv import read_column  # with pandas
 
         yield from read_column(path, lambda names: _chosen(path, column, names, names), _ROWS)
         return
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise needs(str(path), "pyarrow", "parquet") from None
-    read = _parquet if kind == PARQUET else _arrow
-    try:
-        for part in read(path, column, kind):
-            for first in range(0, len(part), _ROWS):
-                yield part.slice(first, _ROWS).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
-        why = " ".join(str(e).split())[:200]
-        raise InputError(f"{path} is not a readable {kind.split(' ', 1)[1]}: {why}") from None
-
-
-def _parquet(path: Path, column: str | None, kind: str) -> Iterator[Any]:
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
-        name = _text_column(path, column, file.schema_arrow)
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[name]):
-                yield batch.column(0)
-
-
-def _arrow(path: Path, column: str | None, kind: str) -> Iterator[Any]:
-    from pyarrow import OSFile, ipc
-
-    opened = ipc.open_file if kind == ARROW else ipc.open_stream
-    with OSFile(str(path)) as file:
-        schema = opened(file).schema
-        place = schema.get_field_index(_text_column(path, column, schema))
-        file.seek(0)
-        reader = opened(file, options=ipc.IpcReadOptions(included_fields=[place]))
-        if kind == ARROW_STREAM:
-            yield from (batch.column(0) for batch in reader)
-        else:
-            for i in range(reader.num_record_batches):
-                yield reader.get_batch(i).column(0)
+    yield from arrow_parts(
+        path,
+        lambda schema: [_text_column(path, column, schema)],
+        lambda columns: _ROWS,
+        lambda batch: batch.column(0).to_pylist(),
+    )
 
 
 def _text_column(path: Path, column: str | None, schema: Any) -> str:

@@ -82,7 +82,7 @@ def test_files_that_cannot_be_read_are_one_sentence(rows, tmp_path, capsys, monk
     for name, message in (
         ("none.csv", "none.csv does not exist"),
         ("half.parquet", "is not a readable Parquet file"),
-        ("empty", "is a folder without CSV files"),
+        ("empty", "is a folder without tables"),
         ("less.parquet", f"has no column '{rows.columns[1]}'"),
         ("a.bin", "is an HDF5 file; a CSV file was expected"),
     ):

@@ -5,11 +5,9 @@ import os
 import threading
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from longstate.cli import main
 from longstate.errors import InputError
 from longstate.train import read_csv
 
@@ -106,40 +104,3 @@ def test_columns_without_a_name_are_numbered(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(",y,\n1,2,3\n")
     assert list(read_csv(path).columns) == ["column 1", "y", "column 3"]
-
-
-def test_a_folder_is_a_panel_of_its_files(tmp_path):
-    folder = tmp_path / "shops"
-    (folder / "archive.csv").mkdir(parents=True)
-    (folder / "007.csv.gz").write_bytes(gzip.compress(b"time,y\n2020,1\n2021,2\n"))
-    (folder / "Bern.csv").write_text("y,time\n3,2020\n")
-    (folder / "notes.txt").write_text("not a table")
-    found = read_csv(folder)
-    assert list(found.columns) == ["unique_id", "time", "y"]
-    assert found.to_numpy().tolist() == [["007", 2020, 1], ["007", 2021, 2], ["Bern", 2020, 3]]
-    assert list(found.index) == [0, 1, 2]
-    for name, text, message in (
-        ("c.csv", "y,time,z\n1,2020,3\n", r"c\.csv has the column 'z', unlike .*007\.csv\.gz"),
-        ("c.csv", "y\n1\n", r"c\.csv lacks the column 'time', unlike"),
-        ("c.csv", "y,time\n", r"c\.csv has a first line and no rows"),
-    ):
-        (folder / name).write_text(text)
-        with pytest.raises(InputError, match=message):
-            read_csv(folder)
-
-
-def test_files_of_one_long_table_are_joined(tmp_path):
-    (tmp_path / "2020.csv").write_text("unique_id,ds,y\na,2020,1\nb,2020,2\n")
-    (tmp_path / "2021.csv").write_text("unique_id,ds,y\na,2021,3\n")
-    assert read_csv(tmp_path)["unique_id"].tolist() == ["a", "b", "a"]
-
-
-def test_a_forecaster_trains_on_a_folder(tmp_path):
-    for number, name in enumerate(("a", "b", "c")):
-        frame = pd.DataFrame({"ds": range(80), "y": np.sin(np.arange(80) / (3 + number))})
-        (tmp_path / "data").mkdir(exist_ok=True)
-        frame.to_csv(tmp_path / "data" / f"{name}.csv", index=False)
-    command = f"train forecast {tmp_path}/data --horizon 3 --window 10 --epochs 1 --d-model 4"
-    assert main([*command.split(), "--out", f"{tmp_path}/run"]) == 0
-    assert main(["predict", f"{tmp_path}/run", f"{tmp_path}/data", "--out", f"{tmp_path}/f"]) == 0
-    assert set(pd.read_csv(tmp_path / "f")["unique_id"]) == {"a", "b", "c"}

@@ -1,5 +1,6 @@
-"""Frames of other libraries, and files: CSV, Parquet, spreadsheets."""
+"""Frames of other libraries, and files: CSV, Parquet, Arrow, spreadsheets, folders of them."""
 
+import gzip
 import sys
 
 import numpy as np
@@ -110,6 +111,31 @@ def test_what_cannot_be_converted_is_one_sentence(data, message):
         as_frame(data)
 
 
+def write_arrow(frame, path, *, stream=False, rows=None):
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame)
+    opened = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with opened(str(path), table.schema) as file:
+        file.write_table(table, max_chunksize=rows)
+
+
+def test_arrow_files_and_streams_are_read(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = hourly(30).assign(kind="a")
+    frame["date"] = pd.to_datetime(frame["date"])
+    for stream in (False, True):
+        write_arrow(frame, tmp_path / "a", stream=stream, rows=7)
+        assert read_table(tmp_path / "a").equals(frame)
+        write_arrow(frame.set_index("date"), tmp_path / "a", stream=stream)
+        assert read_table(tmp_path / "a").equals(frame.set_index("date"))
+        write_arrow(frame[:0], tmp_path / "a", stream=stream)
+        with pytest.raises(InputError, match="holds no rows of data"):
+            read_table(tmp_path / "a")
+    frame.to_feather(tmp_path / "a.feather")
+    assert read_table(tmp_path / "a.feather").equals(frame)
+
+
 def test_parquet_and_csv_files_are_read_by_their_content(tmp_path):
     pytest.importorskip("pyarrow")
     frame = hourly(30)
@@ -128,13 +154,17 @@ def test_files_that_cannot_be_read_are_one_sentence(tmp_path, monkeypatch):
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[:200])
     hourly(30)[:0].to_parquet(tmp_path / "empty.parquet")
+    write_arrow(hourly(30), tmp_path / "a.arrow")
+    (tmp_path / "cut.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:400])
     (tmp_path / "sheet.xlsx").write_bytes(b"PK\3\4")
+    (tmp_path / "none").mkdir()
     for name, message in {
         "cut.parquet": "is not a readable Parquet file: ",
         "empty.parquet": "holds no rows of data",
+        "cut.arrow": "is not a readable Arrow file: ",
         "sheet.xlsx": r"is a spreadsheet; save the sheet as a CSV file .* pandas.read_excel",
         "none.parquet": "does not exist",
-        ".": "is a folder",
+        "none": "is a folder without tables; CSV, Parquet or Arrow files were expected",
     }.items():
         with pytest.raises(InputError, match=message) as error:
             read_table(tmp_path / name)
@@ -163,3 +193,52 @@ def test_the_commands_read_parquet(tmp_path, capsys):
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
     assert main(["predict", run, str(tmp_path / "data.xlsx")]) == 2
+
+
+def test_a_folder_is_a_panel_of_its_files(tmp_path):
+    folder = tmp_path / "shops"
+    (folder / "archive.csv").mkdir(parents=True)
+    (folder / "007.csv.gz").write_bytes(gzip.compress(b"time,y\n2020,1\n2021,2\n"))
+    (folder / "Bern.csv").write_text("y,time\n3,2020\n")
+    (folder / "notes.txt").write_text("not a table")
+    found = read_table(folder)
+    assert list(found.columns) == ["unique_id", "time", "y"]
+    assert found.to_numpy().tolist() == [["007", 2020, 1], ["007", 2021, 2], ["Bern", 2020, 3]]
+    assert list(found.index) == [0, 1, 2]
+    for name, text, message in (
+        ("c.csv", "y,time,z\n1,2020,3\n", r"c\.csv has the column 'z', unlike .*007\.csv\.gz"),
+        ("c.csv", "y\n1\n", r"c\.csv lacks the column 'time', unlike"),
+        ("c.csv", "y,time\n", r"c\.csv has a first line and no rows"),
+    ):
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_table(folder)
+
+
+def test_files_of_a_folder_may_be_of_other_kinds(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"ds": pd.date_range("2020", periods=3), "y": [1.0, 2.0, 3.0]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.set_index("ds").to_parquet(tmp_path / "b.parquet")
+    write_arrow(frame, tmp_path / "c.arrow")
+    found = read_table(tmp_path)
+    assert list(found.columns) == ["unique_id", "ds", "y"]
+    assert found["unique_id"].tolist() == list("aaabbbccc")
+    assert (found["ds"] == [*frame["ds"]] * 3).all()
+
+
+def test_files_of_one_long_table_are_joined(tmp_path):
+    (tmp_path / "2020.csv").write_text("unique_id,ds,y\na,2020,1\nb,2020,2\n")
+    (tmp_path / "2021.csv").write_text("unique_id,ds,y\na,2021,3\n")
+    assert read_table(tmp_path)["unique_id"].tolist() == ["a", "b", "a"]
+
+
+def test_a_forecaster_trains_on_a_folder(tmp_path):
+    for number, name in enumerate(("a", "b", "c")):
+        frame = pd.DataFrame({"ds": range(80), "y": np.sin(np.arange(80) / (3 + number))})
+        (tmp_path / "data").mkdir(exist_ok=True)
+        frame.to_csv(tmp_path / "data" / f"{name}.csv", index=False)
+    command = f"train forecast {tmp_path}/data --horizon 3 --window 10 --epochs 1 --d-model 4"
+    assert main([*command.split(), "--out", f"{tmp_path}/run"]) == 0
+    assert main(["predict", f"{tmp_path}/run", f"{tmp_path}/data", "--out", f"{tmp_path}/f"]) == 0
+    assert set(pd.read_csv(tmp_path / "f")["unique_id"]) == {"a", "b", "c"}

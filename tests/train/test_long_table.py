@@ -63,7 +63,13 @@ def written(frame, tmp_path, form):
     if form == "csv":
         frame.to_csv(path, index=False)
     else:
-        pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+        pyarrow = pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+        if form in ("arrow", "stream"):
+            table = pyarrow.Table.from_pandas(frame)
+            opened = pyarrow.ipc.new_file if form == "arrow" else pyarrow.ipc.new_stream
+            with opened(str(path), table.schema) as file:
+                file.write_table(table, max_chunksize=300)
+            return path
         frame.to_parquet(path, index=form == "index.parquet", row_group_size=200)
     return path
 
@@ -84,7 +90,7 @@ def assert_same_tables(mapped, whole):
     assert mapped.digest(700) == whole.digest(700)
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "arrow", "stream"])
 @pytest.mark.parametrize("kind", ["hours", "zone", "seconds", "jitter", "numbers", "nothing"])
 def test_table_of_a_file_is_that_in_memory(form, kind, tmp_path, small):
     frame = made()
