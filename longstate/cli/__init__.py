@@ -161,16 +161,27 @@ def _run(arguments: list[str] | None) -> int:
     except InputError as error:
         _complain(str(error))
         return 2
-    except MemoryError:
-        _complain("there is not enough memory for this; smaller sizes need less")
-        return 2
-    except RuntimeError as error:
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        sentence = _sentence(error)
+        if sentence is None:
             raise
-        _complain("there is not enough memory for this; smaller sizes need less")
+        _complain(sentence)
         return 2
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 0
+
+
+def _sentence(error: MemoryError | RuntimeError) -> str | None:
+    """What PyTorch means that has no class of its own; None for all else."""
+    said = str(error)
+    if isinstance(error, MemoryError) or re.search("not enough memory|can't allocate memory", said):
+        return "there is not enough memory for this; smaller sizes need less"
+    if "/gloo/" in said:
+        return (
+            "the connection to another process is lost: it has ended, or the network hangs. What "
+            "it wrote last says why; the same command goes on from the last checkpoint"
+        )
+    return None
 
 
 def _explain(error: Any) -> int:

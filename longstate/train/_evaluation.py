@@ -166,11 +166,12 @@ class ForecastEvaluation:
             return None
         better = sum(one.mse < one.best_mse for one in self.series)
         best = self.series[0].best
+        on = f"{better:,}" if better else "none"
         middle = sorted(one.mse for one in self.series)[len(self.series) // 2]
         return (
             f"The squared error of the {len(self.series):,} series is from "
             f"{score(self.series[-1].mse)} to {score(self.series[0].mse)}, the median "
-            f"{score(middle)}; on {better:,} of them the model is better than {best}."
+            f"{score(middle)}; on {on} of them the model is better than {best}."
         )
 
     def score(self, method: str) -> Score:

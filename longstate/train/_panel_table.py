@@ -78,6 +78,11 @@ def make_panel(
     laid = pd.DataFrame(grid.lay(values.to_numpy()), columns=values.columns)
     observed = laid[list(columns.targets)].notna().to_numpy()
     notes = [_size(grid), *notes]
+    if rows.calendar is not None and _follow(first[grid.kept], end[grid.kept]):
+        notes.append(
+            "No two series have a time in common. If they are the parts of one series, join them "
+            "into one table."
+        )
     gaps = int((~observed[grid.past]).any(axis=1).sum())
     if gaps:
         notes.append(f"{gaps:,} rows have a gap in the target; the forecaster skips them.")
@@ -109,6 +114,12 @@ def _size(grid: "_Grid") -> str:
     rows = grid.ends - grid.starts[:-1]
     least, most = f"{rows.min():,}", f"{rows.max():,}"
     return f"{len(rows):,} series of {least if least == most else f'{least} to {most}'} rows."
+
+
+def _follow(first: np.ndarray, end: np.ndarray) -> bool:
+    """Whether several spans of rows follow each other."""
+    order = np.argsort(first)
+    return len(first) > 1 and bool((end[order][:-1] <= first[order][1:]).all())
 
 
 def _once(column: pd.Series, name: str, rows: PanelRows) -> pd.Series:

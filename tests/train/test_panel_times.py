@@ -148,3 +148,10 @@ def test_a_fitted_forecaster_takes_a_series_with_every_second_step():
         make_panel(sparse, LONG)
     made = make_panel(sparse, LONG, calendar=make_panel(frame, LONG).calendar)
     assert (~made.observed).sum() == 14
+
+
+@pytest.mark.parametrize(("later", "said"), [(0, False), (40, True), (39, False)])
+def test_series_that_follow_each_other_may_be_the_parts_of_one(later, said):
+    first = pd.date_range("2021-01-01", periods=40)
+    notes = make_panel(panel(b=first, a=first + pd.Timedelta(days=later)), LONG).notes
+    assert any("No two series have a time in common" in note for note in notes) == said
