@@ -1,6 +1,7 @@
 """Parquet and Arrow files: as a whole, and files of any size a few rows at a time."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,11 +29,14 @@ def read_arrow(path: Path) -> pd.DataFrame:
         from pyarrow import ipc, memory_map, parquet
 
         if kind == PARQUET:
-            table = parquet.read_table(path)
+            with parquet.ParquetFile(path) as file:
+                _chosen(path, file.schema_arrow, list)
+                table = file.read()
         else:
             with memory_map(str(path)) as file:
-                opened = ipc.open_file if kind == ARROW else ipc.open_stream
-                table = opened(file).read_all()
+                opened = (ipc.open_file if kind == ARROW else ipc.open_stream)(file)
+                _chosen(path, opened.schema, list)
+                table = opened.read_all()
         frame: pd.DataFrame = table.to_pandas()
     if frame.empty:
         raise InputError(f"{path} holds no rows of data")
@@ -76,13 +80,20 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
         raise InputError(f"{path} is not a readable {kind.split(' ', 1)[1]}: {why}") from None
 
 
+def _chosen(path: Path, schema: Any, choose: Callable[[Any], list[str]]) -> list[str]:
+    name, times = Counter(schema.names).most_common(1)[0] if schema.names else ("", 0)
+    if times > 1:
+        raise InputError(f"{path} has the column {name!r} twice; one name for each is needed")
+    return choose(schema)
+
+
 def _parquet(
     path: Path, choose: Callable[[Any], list[str]], rows: Callable[[int], int]
 ) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
-        names = choose(file.schema_arrow)
+        names = _chosen(path, file.schema_arrow, choose)
         for group in range(file.num_row_groups):
             yield from file.iter_batches(rows(len(names)), row_groups=[group], columns=names)
 
@@ -96,7 +107,7 @@ def _arrow(
     opened = ipc.open_file if is_file else ipc.open_stream
     with OSFile(str(path)) as file:
         schema = opened(file).schema
-        names = choose(schema)
+        names = _chosen(path, schema, choose)
         places = [schema.get_field_index(name) for name in names]
         file.seek(0)
         reader = opened(file, options=ipc.IpcReadOptions(included_fields=places))

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,7 +71,18 @@ def as_frame(data: Any) -> pd.DataFrame:
     if names.has_duplicates:
         twice = names[names.duplicated()][0]
         raise InputError(f"the data has the column {twice!r} twice; one name for each is needed")
-    return frame.set_axis(names, axis=1)
+    return _without_decimals(frame.set_axis(names, axis=1))
+
+
+def _without_decimals(frame: pd.DataFrame) -> pd.DataFrame:
+    """Decimal numbers, which databases have, as float64."""
+    for place, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_object_dtype(kind):
+            continue
+        values = frame.iloc[:, place].dropna()
+        if len(values) and all(isinstance(x, Decimal) for x in values):
+            frame = frame.assign(**{frame.columns[place]: frame.iloc[:, place].astype(float)})
+    return frame
 
 
 def _converted(data: Any) -> pd.DataFrame | pd.Series:

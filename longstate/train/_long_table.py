@@ -106,7 +106,9 @@ def table_of_file(
 
 def _long_table(path: Path, roles: Roles, timing: Timing, folder: Path) -> Found | None:
     with contextlib.closing(_frames(path)) as parts:
-        head = next(parts)
+        head = next(parts, None)
+    if head is None:
+        raise InputError(f"{path} holds no rows of data")
     empty = {name: 0.0 for name in head.columns if head[name].isna().all()}  # there, so far
     try:
         first, notes = training_table(head.assign(**empty), roles, timing)

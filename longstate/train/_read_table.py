@@ -58,7 +58,8 @@ def training_table(data: Data, roles: Roles, timing: Timing) -> tuple[Table, tup
         raise InputError("static columns are of the series of a panel; id (--id) names its column")
     if target is None:
         rest = frame.drop(columns=[n for n in (id, *others) if n in frame.columns])
-        target = (only_column(rest, when),)
+        at = when if len(rest.columns) == 1 else _with_time(frame, id, when, others)[1]
+        target = (only_column(rest, at),)
     frame, when, found = _with_time(frame, id, when, (*target, *others))
     notes += () if roles.wide else found
     categories = []

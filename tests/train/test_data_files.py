@@ -2,6 +2,7 @@
 
 import gzip
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ import pytest
 from longstate import Forecaster
 from longstate.cli import main
 from longstate.errors import InputError
-from longstate.train import read_table
+from longstate.train import _long_table, read_table
 from longstate.train._frame import as_frame
+from longstate.train._read_table import Roles, training_table
+from longstate.train._time_step import Timing
 from tests.train.helpers import QUICK, TINY, hourly, months
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # remarks on short data
@@ -134,6 +137,32 @@ def test_arrow_files_and_streams_are_read(tmp_path):
             read_table(tmp_path / "a")
     frame.to_feather(tmp_path / "a.feather")
     assert read_table(tmp_path / "a.feather").equals(frame)
+
+
+def test_decimal_numbers_and_seconds_are_columns_like_others():
+    seconds = 1640995200 + 3600 * np.arange(60)
+    digits = [Decimal(f"{i}.25") if i % 7 else None for i in range(60)]
+    frame = pd.DataFrame({"ds": seconds, "y": digits})
+    table = training_table(frame, Roles(None), Timing())[0]
+    assert (table.columns.time, table.columns.targets) == ("ds", ("y",))
+    assert table.calendar.dated
+    assert table.target[table.observed[:, 0], 0].tolist() == [float(x) for x in digits if x]
+    alone = training_table(frame[["ds"]], Roles(None), Timing())[0]
+    assert alone.columns.targets == ("ds",)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_column_that_is_there_twice(large, tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(_long_table, "LARGE", 1 if large else 1 << 30)
+    table = pa.table([[1.0], [2.0]], names=["y", "y"])
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as file:
+        file.write_table(table)
+    for path in (tmp_path / "a.parquet", tmp_path / "a.arrow"):
+        with pytest.raises(InputError, match="has the column 'y' twice; one name for each"):
+            _long_table.table_of_file(path, Roles("y"), Timing(), tmp_path / "run")
 
 
 def test_parquet_and_csv_files_are_read_by_their_content(tmp_path):
