@@ -57,8 +57,17 @@ class Fold(NamedTuple):
     checked: list[Moments]
 
     @classmethod
-    def of(cls, model: ForecastModel, fit: Windows, check: Windows) -> "Fold":
-        return cls(fit, check, sums_of(model, fit), sums_of(model, check))
+    def of(
+        cls, model: ForecastModel, fit: Windows, check: Windows, before: "Fold | None"
+    ) -> "Fold":
+        """Args:
+        before: an earlier fold, all of whose windows to fit to are among those of this one.
+        """
+        added = fit if before is None else fit.without(before.fit)
+        fitted = sums_of(model, added)
+        if before is not None:
+            fitted = [a + b for a, b in zip(before.fitted, fitted, strict=True)]
+        return cls(fit, check, fitted, sums_of(model, check))
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,9 @@ class Linear:
 def fit_linear(model: ForecastModel, folds: Sequence[tuple[Windows, Windows]]) -> Linear:
     """Choose the simple methods by their errors on the folds, and fit the model's line and ridge
     to the windows before the last fold."""
-    found = [Fold.of(model, fit, check) for fit, check in folds]
+    found: list[Fold] = []
+    for fit, check in folds:
+        found.append(Fold.of(model, fit, check, found[-1] if found else None))
     constants, weights, common = _smooth(model, found)
     linear = Linear(found, *_lines(model, found, weights, common), constants, weights)
     linear.solve(found[-1].fitted, model.line, model.ridge)

@@ -32,6 +32,8 @@ from longstate.train._scaling import check_size
 from longstate.train._window_errors import WindowErrors
 from longstate.train._windows import Batch, Windows
 
+MOST = 1 << 16
+"""Windows that are scored. Neighbours overlap, and the last ones are nearest to use."""
 OLD_METHODS = ("model", "last value", "seasonal naive", "ridge")  # where there is no choice
 
 
@@ -209,7 +211,7 @@ def _inside(quantiles: Tensor, y: Tensor, present: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> ForecastEvaluation:
-    """Score all windows.
+    """Score all windows, or the last `MOST` of them.
 
     Args:
         model: put into evaluation mode.
@@ -220,7 +222,8 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         InputError: a value is too large to be scored.
     """
     model.eval()
-    spec = model.spec
+    spec, every = model.spec, windows
+    windows = every.latest(MOST)
     sums = _Sums(model, windows.places.names, independent([windows]))
     check_size(model, windows.table, windows.table.span)
     for batch in windows.batches(128):
@@ -240,7 +243,7 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         last=windows.table.label(last),
         scores=tuple(sums.score(m) for m in sums.methods),
         quantiles=tuple(sums.coverage(i, level) for i, level in enumerate(spec.quantiles)),
-        notes=windows.table.notes,
+        notes=(*windows.table.notes, *_left_out(windows, len(every))),
         examples=tuple(e for i in spread for e in _examples(model, windows, int(i))),
         bands=sums.bands(),
         series=series,
@@ -249,6 +252,17 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
         drawn=_drawn(model, windows, series),
         residuals=autocorrelation(sums.each.first, windows, spec.season),
     )
+
+
+def _left_out(windows: Windows, every: int) -> tuple[str, ...]:
+    """A sentence if not all windows are scored."""
+    n = len(windows)
+    if n == every:
+        return ()
+    if windows.table.panel is None:
+        return (f"Scored on the last {n:,} of {every:,} windows.",)
+    most = np.bincount(windows.places.of(windows.origins)).max()
+    return (f"Scored on the last {most:,} windows of each series, {n:,} of {every:,}.",)
 
 
 def _examples(model: ForecastModel, windows: Windows, index: int) -> tuple[Example, ...]:

@@ -1,14 +1,18 @@
 """Sums over windows from which linear regressions are solved and scored, without the windows.
 
+Neighbouring windows overlap, so that of very many windows a part tells as much as all.
+
 Axes: f features, h horizon.
 """
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from longstate.models import ForecastModel
+from longstate.train._long_series import WINDOWS, one_of_each
 from longstate.train._windows import Windows
 
 
@@ -16,7 +20,7 @@ from longstate.train._windows import Windows
 class Moments:
     """Sums over windows of one target's features and horizon, in float64."""
 
-    n: int
+    n: float
     x: Tensor
     y: Tensor
     xx: Tensor
@@ -39,6 +43,9 @@ class Moments:
 
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, times: float) -> "Moments":
+        return Moments(*(getattr(self, f.name) * times for f in fields(self)))
 
     def add(self, x: Tensor, y: Tensor) -> None:
         x, y = x.double(), y.double()
@@ -63,16 +70,20 @@ class Moments:
 
 
 def sums_of(model: ForecastModel, windows: Windows, size: int = 512) -> list[Moments]:
-    """Of all windows, for each target."""
+    """Of all windows, for each target. Of more than `WINDOWS` one of each of so many equal parts
+    is read, and counts for all of its part."""
     c, n, h = model.line.weight.shape
     moments = [Moments.of(n, h) for _ in range(c)]
-    for batch in windows.batches(size):
+    chosen = one_of_each(0, len(windows), WINDOWS, np.random.default_rng(0))
+    for start in range(0, len(chosen), size):
+        batch = windows.batch(chosen[start : start + size])
         last, x, scaled = model.normalise(batch.window)
         features = model.line.features(x, scaled)
         y = model.units(batch.window).scale(batch.future) - last
         for j in range(c):
             moments[j].add(features[j], y[..., j])
-    return moments
+    times = len(windows) / max(1, len(chosen))
+    return moments if times == 1 else [one * times for one in moments]
 
 
 def total(moments: list[Moments]) -> Moments:

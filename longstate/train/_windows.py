@@ -110,6 +110,22 @@ class Windows:
         found.table, found.places = table, table.places
         return found
 
+    def latest(self, most: int) -> "Windows":
+        """The last windows of each series: as many of each as are at most `most` together, but at
+        least one."""
+        series = self.places.of(self.origins)
+        behind = np.cumsum(np.bincount(series))[series] - 1 - np.arange(len(series))
+        found = copy.copy(self)
+        if len(series) > most:
+            found.origins = self.origins[behind < max(1, np.partition(behind, most)[most])]
+        return found
+
+    def without(self, others: "Windows") -> "Windows":
+        """Those of these windows that are not among the others, of the same table."""
+        found = copy.copy(self)
+        found.origins = np.setdiff1d(self.origins, others.origins, assume_unique=True)
+        return found
+
     def __len__(self) -> int:
         return len(self.origins)
 

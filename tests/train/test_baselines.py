@@ -4,17 +4,19 @@ from torch.testing import assert_close
 
 from longstate.layers import S4D
 from longstate.models import Calendar, ForecastModel, ForecastSpec
+from longstate.train import _moments
 from longstate.train._baselines import (
     STRENGTHS,
     Kind,
     _best,
     _solutions,
+    fit_linear,
     fit_ridge,
     last_value,
     seasonal_naive,
 )
 from longstate.train._forecast_task import fit_spread
-from longstate.train._moments import Moments
+from longstate.train._moments import Moments, sums_of
 from longstate.train._scaling import fit_scale
 from longstate.train._table import Columns, make_table
 from longstate.train._windows import Windows
@@ -51,6 +53,31 @@ def test_moments_give_the_error_without_the_data():
     moments.add(x[20:], y[20:])
     expected = float(((x @ weight + bias - y) ** 2).mean())
     assert_close(moments.error(weight, bias), expected)
+
+
+def test_a_fold_adds_to_the_moments_of_the_fold_before():
+    model, train, validation = setting(hourly(300))
+    table, spec = train.table, model.spec
+    early = Windows(table, spec, 0, 120), Windows(table, spec, 120, 180)
+    linear = fit_linear(model, [early, (train, validation)])
+    for fold in linear.folds:
+        for found, expected in zip(fold.fitted, sums_of(model, fold.fit), strict=True):
+            assert found.n == expected.n == len(fold.fit)
+            for name in ("x", "y", "xx", "xy", "yy"):
+                a, b = getattr(found, name), getattr(expected, name)
+                assert_close(a, b, rtol=1e-12, atol=1e-12 * float(b.abs().max()))
+
+
+def test_of_many_windows_some_count_for_all(monkeypatch):
+    model, train, _ = setting(hourly(300))
+    every = sums_of(model, train)
+    monkeypatch.setattr(_moments, "WINDOWS", 90)
+    for found, expected in zip(sums_of(model, train), every, strict=True):
+        assert_close(found.n, float(expected.n))
+        assert_close(found.yy, expected.yy, rtol=0.3, atol=0.0)
+        assert not torch.equal(found.yy, expected.yy)
+        size = float(expected.xx.abs().max())
+        assert_close(found.xx, expected.xx, rtol=0.0, atol=0.3 * size)
 
 
 def test_ridge_is_the_textbook_solution_at_the_best_strength():

@@ -2,12 +2,13 @@
 and how sure a difference is."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.testing import assert_close
 
 from longstate import Forecaster
-from longstate.train import ForecastEvaluation, Score
+from longstate.train import ForecastEvaluation, Score, _evaluate
 from longstate.train._examples import DRAWN, picked
 from longstate.train._folds import independent
 from longstate.train._forecast_frame import first_unseen
@@ -168,3 +169,29 @@ def test_a_panel_draws_the_last_window_of_each_series():
     worst = found.worst[0].target.removeprefix("y of ")
     assert worst in by_name
     assert found.bands[0].windows > len(found.series)
+
+
+def test_of_many_windows_the_last_of_each_series_are_scored(monkeypatch):
+    times = {"a": 90, "b": 60, "c": 44}
+    draw = np.random.default_rng(0)
+    frame = pd.concat(
+        pd.DataFrame({"unique_id": name, "ds": np.arange(n), "y": draw.standard_normal(n)})
+        for name, n in times.items()
+    )
+    model = Forecaster(3, window=8, size=TINY, training=QUICK).fit(frame, split=(0.4, 0.1, 0.5))
+    whole = model.evaluate(frame)
+    assert not any("Scored on the last" in note for note in whole.notes)
+    monkeypatch.setattr(_evaluate, "MOST", 20)
+    few = model.evaluate(frame)
+    assert few.windows == 18 < whole.windows
+    assert {one.name: one.values for one in few.series} == dict.fromkeys(times, 18)
+    assert few.last == whole.last
+    assert f"Scored on the last 6 windows of each series, 18 of {whole.windows}." in few.notes
+    monkeypatch.setattr(_evaluate, "MOST", 1)
+    assert model.evaluate(frame).windows == len(times)  # one of each, although these are more
+    own = frame[frame["unique_id"] == "a"][["ds", "y"]]
+    alone = Forecaster(3, window=8, size=TINY, training=QUICK).fit(own, "y")
+    monkeypatch.setattr(_evaluate, "MOST", 5)
+    found = alone.evaluate(own)
+    assert found.windows == 5
+    assert found.notes[-1].startswith("Scored on the last 5 of ")
