@@ -4,18 +4,19 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from longstate._formats import ARROW, PARQUET, table_format
 from longstate.errors import InputError, needs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _BUFFER = 1 << 20  # bytes of a Parquet file at one time
 _T = TypeVar("_T")
 
 
-def read_arrow(path: Path) -> pd.DataFrame:
+def read_arrow(path: Path) -> "pd.DataFrame":
     """The table of a file, with its index.
 
     Args:

@@ -31,3 +31,13 @@ def months(seed=0):
         names = {"unique_id": f"s{i}", "kind": "abc"[i % 3], "size": float(i)}
         parts.append(pd.DataFrame({"ds": times, "y": y, **names}))
     return pd.concat(parts, ignore_index=True)
+
+
+def write_arrow(frame, path, *, stream=False, rows=None):
+    """Write an Arrow file, or a stream, in batches of so many rows."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame)
+    opened = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with opened(str(path), table.schema) as file:
+        file.write_table(table, max_chunksize=rows)

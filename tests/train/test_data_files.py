@@ -15,7 +15,7 @@ from longstate.train import _long_table, read_table
 from longstate.train._frame import as_frame
 from longstate.train._read_table import Roles, training_table
 from longstate.train._time_step import Timing
-from tests.train.helpers import QUICK, TINY, hourly, months
+from tests.train.helpers import QUICK, TINY, hourly, months, write_arrow
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # remarks on short data
 
@@ -112,15 +112,6 @@ def test_the_interchange_protocol_is_read():
 def test_what_cannot_be_converted_is_one_sentence(data, message):
     with pytest.raises(InputError, match=message):
         as_frame(data)
-
-
-def write_arrow(frame, path, *, stream=False, rows=None):
-    import pyarrow as pa
-
-    table = pa.Table.from_pandas(frame)
-    opened = pa.ipc.new_stream if stream else pa.ipc.new_file
-    with opened(str(path), table.schema) as file:
-        file.write_table(table, max_chunksize=rows)
 
 
 def test_arrow_files_and_streams_are_read(tmp_path):

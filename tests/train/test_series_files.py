@@ -139,5 +139,7 @@ def test_a_long_table_may_be_parquet(tmp_path):
         assert (list(found.y), found.names) == (list(expected.y), expected.names)
         assert [t.tolist() for t in found.times] == [t.tolist() for t in expected.times]
     (tmp_path / "x.dat").write_text("case,time\n")
-    with pytest.raises(InputError, match=r"no known kind; \.ts, \.csv, \.parquet or \.wav"):
+    with pytest.raises(
+        InputError, match=r"no known kind; \.ts, \.csv, \.parquet, \.arrow or \.wav"
+    ):
         read_series(tmp_path / "x.dat")
