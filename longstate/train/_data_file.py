@@ -17,7 +17,7 @@ _TABLE = re.compile(r"\.(csv(\.gz|\.bz2|\.xz)?|parquet|arrow|feather)$", re.IGNO
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """The table in a CSV file, as `read_csv` reads it, or in a Parquet or Arrow file, with its
-    index; or the panel in a folder.
+    index; or the tables in a folder, joined.
 
     Args:
         path: a file, or a pipe with CSV. The content decides, not the name. Or a folder of such

@@ -83,7 +83,7 @@ def sums_of(model: ForecastModel, windows: Windows, size: int = 512) -> list[Mom
         for j in range(c):
             moments[j].add(features[j], y[..., j])
     times = len(windows) / max(1, len(chosen))
-    return moments if times == 1 else [one * times for one in moments]
+    return [one * times for one in moments]
 
 
 def total(moments: list[Moments]) -> Moments:
