@@ -14,6 +14,8 @@ EMPTY = "an empty file"
 PARQUET, ARROW, ARROW_STREAM = "a Parquet file", "an Arrow file", "a stream of Arrow"
 PICKLES = (ZIP, SAVED, PICKLE)
 """What `format_of` says of the files of torch.save."""
+TABLE = re.compile(r"\.(csv(\.gz|\.bz2|\.xz)?|parquet|arrow|feather)$", re.IGNORECASE)
+"""The ending of the name of a table."""
 _GGML = "a GGML file, the old format of llama.cpp"
 # The models of other programs, made from a checkpoint.
 _MODELS = {

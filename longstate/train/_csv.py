@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import lzma
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -21,7 +20,6 @@ from longstate.errors import InputError
 SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
 # The first bytes of compressed files.
 COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-_TABLE = re.compile(r"\.csv(\.gz|\.bz2|\.xz)?$", re.IGNORECASE)
 LONGEST_LINE = 1 << 24  # characters in the first line
 _LAST = 1 << 25  # bytes at the end of a file
 
@@ -63,11 +61,6 @@ def read_column(
                 chunksize=rows,
             )  # fmt: skip
             yield from (part.iloc[:, place].tolist() for part in parts)
-
-
-def is_table(path: Path) -> bool:
-    """Whether the name is that of a CSV file, also a compressed one."""
-    return _TABLE.search(path.name) is not None
 
 
 def csv_lines(path: Path) -> Iterator[bytes]:

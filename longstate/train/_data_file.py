@@ -1,18 +1,16 @@
 """Read the file of a data frame, by its content: CSV, Parquet or Arrow; or a folder of files."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
-from longstate._formats import table_format
+from longstate._formats import TABLE, table_format
 from longstate.errors import InputError
 from longstate.train._arrow import read_arrow
 from longstate.train._csv import read_csv
 
 EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 SERIES = "unique_id"
-_TABLE = re.compile(r"\.(csv(\.gz|\.bz2|\.xz)?|parquet|arrow|feather)$", re.IGNORECASE)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -44,7 +42,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def _read_folder(folder: Path) -> pd.DataFrame:
-    files = sorted(p for p in folder.iterdir() if _TABLE.search(p.name) and p.is_file())
+    files = sorted(p for p in folder.iterdir() if TABLE.search(p.name) and p.is_file())
     if not files:
         raise InputError(
             f"{folder} is a folder without tables; CSV, Parquet or Arrow files were expected"
@@ -55,7 +53,7 @@ def _read_folder(folder: Path) -> pd.DataFrame:
         named = [name for name in frame.index.names if name is not None]
         frame = frame.reset_index(level=named) if named else frame
         if SERIES not in frame:
-            frame.insert(0, SERIES, _TABLE.sub("", file.name))
+            frame.insert(0, SERIES, TABLE.sub("", file.name))
         if frames and set(frame) != set(frames[0]):
             odd = min(map(str, set(frame) ^ set(frames[0])))
             has = "has" if odd in frame else "lacks"

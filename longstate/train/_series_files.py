@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 
 from longstate._files import missing
-from longstate._formats import refuse_format, start_of, table_format
+from longstate._formats import TABLE, refuse_format, start_of, table_format
 from longstate.errors import InputError, near
 from longstate.models._time_text import passed
-from longstate.train._csv import is_table
 from longstate.train._data_file import read_table
 from longstate.train._series_source import Columns, SeriesData, Source
 from longstate.train._series_times import in_order
@@ -97,7 +96,7 @@ def _read(
         return _read_waves([path], [path.name], table)
     if kind == ".ts":
         return read_ts(path)
-    if is_table(path) or table_format(path):
+    if TABLE.search(path.name) or table_format(path):
         return _read_long(path, columns, dated)
     raise InputError(
         f"{path} is of no known kind; .ts, .csv, .parquet, .arrow or .wav was expected, or a folder"

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from longstate._files import missing, remove_parts, write_whole, writing
-from longstate._formats import table_format
+from longstate._formats import TABLE, table_format
 from longstate.errors import InputError
 from longstate.train._arrow import arrow_parts
 from longstate.train._corpus import digest_of
 
-ENDINGS = (".parquet", ".arrow", ".feather", ".csv", ".csv.gz")
-"""Of the files of a folder that are tables."""
 _ROWS = 256  # at one time: a row may be a whole book
 _LISTED = 8  # columns in a message
 
@@ -82,10 +80,10 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise missing(path, "file")
-    found = sorted(p for p in path.iterdir() if p.name.lower().endswith(ENDINGS) and p.is_file())
+    found = sorted(p for p in path.iterdir() if TABLE.search(p.name) and p.is_file())
     if not found:
         raise InputError(
-            f"{path} is a folder without tables ({', '.join(ENDINGS)}); give the text files in it"
+            f"{path} is a folder without tables (CSV, Parquet or Arrow); give the text files in it"
         )
     return found
 

@@ -148,7 +148,7 @@ def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarr
         if not wrong.any():
             continue
         row = int(np.flatnonzero(wrong)[0]) + 1
-        hint = ""
+        hint = "; if the rows are of several series, id (--id) names their column"
         back = stamps[row - 1] - stamps[row]
         if base.dated and base.zone is None and back < pd.Timedelta(1, "h"):
             hint = "; if clocks were set back there, zone (--zone) names the time zone"

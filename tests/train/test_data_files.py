@@ -247,6 +247,17 @@ def test_files_of_a_folder_may_be_of_other_kinds(tmp_path):
     assert (found["ds"] == [*frame["ds"]] * 3).all()
 
 
+def test_a_folder_of_several_series_needs_their_column(tmp_path):
+    for number, name in enumerate("ab"):
+        days = pd.date_range("2021-01-01", periods=60)
+        frame = pd.DataFrame({"day": days, "sold": np.sin(np.arange(60.0) + number)})
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    frame = read_table(tmp_path)
+    with pytest.raises(InputError, match=r"is earlier than line 61; .* id \(--id\) names their"):
+        training_table(frame, Roles("sold"), Timing())
+    assert training_table(frame, Roles("sold", id="unique_id"), Timing())[0].panel is not None
+
+
 def test_files_of_one_long_table_are_joined(tmp_path):
     (tmp_path / "2020.csv").write_text("unique_id,ds,y\na,2020,1\nb,2020,2\n")
     (tmp_path / "2021.csv").write_text("unique_id,ds,y\na,2021,3\n")

@@ -148,7 +148,11 @@ def test_tables_that_cannot_be_used(tmp_path, monkeypatch):
     blank = write(tmp_path / "blank.parquet", ["", None])
     for path, column, message in (
         (tmp_path / "no.csv", None, "there is no file"),
-        (tmp_path / "empty", None, r"is a folder without tables \(.parquet, .*\); give the text"),
+        (
+            tmp_path / "empty",
+            None,
+            r"is a folder without tables \(CSV, Parquet or Arrow\); give the text",
+        ),
         (good, "body", "has no column 'body'; its columns are 'number', 'text': name one with"),
         (good, "number", "holds int64 in the column 'number'; text was expected"),
         (two, "text", "has no column 'text'; its columns are 'number', 'body': name one with"),
