@@ -178,8 +178,8 @@ def rolling(model: ForecastModel, linear: Linear) -> tuple[Errors, Errors]:
     every = found[0]
     for more in found[1:]:
         every = every + more
-    count = independent([fold.check for fold in linear.folds])
-    return replace(every, count=min(count, every.point.shape[1])), found[-1]
+    count = independent([fold.check for fold in linear.folds], every.point.shape[1])
+    return replace(every, count=count), found[-1]
 
 
 def _errors(
@@ -199,7 +199,7 @@ def _errors(
         truth = torch.where(batch.present, truth, torch.nan)
         found.append((truth - points, offsets, step))
     errors, distances, steps = zip(*found, strict=True)
-    count = min(independent([windows]), len(indices))
+    count = independent([windows], len(indices))
     return Errors(torch.cat(errors, 1), torch.cat(distances), torch.cat(steps), count)
 
 

@@ -224,7 +224,7 @@ def evaluate(model: ForecastModel, windows: Windows, *, examples: int = 4) -> Fo
     model.eval()
     spec, every = model.spec, windows
     windows = every.latest(MOST)
-    sums = _Sums(model, windows.places.names, independent([windows]))
+    sums = _Sums(model, windows.places.names, independent([windows], len(windows)))
     check_size(model, windows.table, windows.table.span)
     for batch in windows.batches(128):
         sums.add(windows, batch)

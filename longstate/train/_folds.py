@@ -44,9 +44,9 @@ def _fold(table: Table, spec: ForecastSpec, cut: int, end: int) -> list[tuple[Wi
         return []
 
 
-def independent(windows: list[Windows]) -> float:
+def independent(windows: list[Windows], scored: int) -> float:
     """The number of horizons that the windows of consecutive parts cover, summed over the series,
-    which is that of windows without a common row; at most that of the windows."""
+    which is that of windows without a common row; at most that of those that were scored."""
     places = windows[0].places
     origins = np.concatenate([one.origins for one in windows])
     series, at = places.of(origins), places.position[origins]
@@ -55,5 +55,4 @@ def independent(windows: list[Windows]) -> float:
     np.minimum.at(first, series, at)
     np.maximum.at(last, series, at)
     have = first >= 0
-    covered = (last - first)[have] / windows[0].spec.horizon + 1
-    return float(np.minimum(covered, np.bincount(series, minlength=len(first))[have]).sum())
+    return min(float(((last - first)[have] / windows[0].spec.horizon + 1).sum()), scored)

@@ -115,7 +115,7 @@ def choose_map(model: ForecastModel, fold: Fold, seed: int = 0) -> IteratedMap |
     memory = min(trials, key=lambda m: trials[m][0])
     found = [trials[memory], *(tried(memory, width) for width in WIDTHS[1:])]
     _, best = min(found, key=lambda x: x[0])
-    count = min(independent([fold.check]), len(check.line))
+    count = independent([fold.check], len(check.line))
     gain, noise = gain_of(check.line, check.errors(best), count)
     return best if gain > TRIED * noise else None
 

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from longstate import Forecaster
 from longstate.errors import InputError
 from longstate.models._choice import NETWORK, PARTS
-from longstate.train import Size, Training
+from longstate.train import Size, Training, _choice, _map_fit, _weights
 from longstate.train._prepare import window_of
 from longstate.train._weights import best_share, conformal, effective, simplex
 from longstate.train._windows import Windows
@@ -136,6 +136,22 @@ def test_overlapping_windows_count_as_fewer():
     repeated = alone.repeat_interleave(10, 0)
     assert 200 < effective(repeated, 10) < 800
     assert effective(torch.ones(50, 3, 2), 7) == 50
+
+
+def test_windows_count_at_most_as_often_as_they_were_scored(monkeypatch):
+    """The validation part has room for more windows than are scored, as in a long series."""
+    monkeypatch.setattr(_choice, "MOST_WINDOWS", 20)
+    monkeypatch.setattr(_map_fit, "MOST_STEPS", 1)  # 32 windows
+    checked = []
+
+    def gain_of(before, now, count):
+        checked.append((len(before), count))
+        return _weights.gain_of(before, now, count)
+
+    monkeypatch.setattr(_map_fit, "gain_of", gain_of)
+    choice = fit(seasonal(0, rows=1500)).choice
+    assert (choice.windows, choice.independent) == (20, 20)
+    assert checked == [(32, 32)]
 
 
 def test_bands_hold_what_they_say():

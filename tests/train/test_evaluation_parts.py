@@ -95,7 +95,7 @@ def test_bands_know_their_windows_and_steps(evaluation, fitted, frame):
     assert len(band.observed_by_step) == HORIZON
     table = fitted._table(frame)
     windows = Windows(table, fitted.model.spec, first_unseen(table, fitted.facts, HORIZON))
-    assert band.windows == independent([windows])
+    assert band.windows == independent([windows], len(windows))
 
 
 def test_the_bands_before_calibration_are_those_of_the_network(evaluation, errors, fitted, frame):
