@@ -144,14 +144,18 @@ def test_windows_count_at_most_as_often_as_they_were_scored(monkeypatch):
     monkeypatch.setattr(_map_fit, "MOST_STEPS", 1)  # 32 windows
     checked = []
 
-    def gain_of(before, now, count):
-        checked.append((len(before), count))
-        return _weights.gain_of(before, now, count)
+    def counted(own):
+        def count(before, now, count):
+            checked.append((len(before), count))
+            return own(before, now, count)
 
-    monkeypatch.setattr(_map_fit, "gain_of", gain_of)
+        return count
+
+    monkeypatch.setattr(_map_fit, "gain_of", counted(_weights.gain_of))
+    monkeypatch.setattr(_choice, "best_share", counted(best_share))
     choice = fit(seasonal(0, rows=1500)).choice
     assert (choice.windows, choice.independent) == (20, 20)
-    assert checked == [(32, 32)]
+    assert checked == [(32, 32), (20, 20)]
 
 
 def test_bands_hold_what_they_say():
