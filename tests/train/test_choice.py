@@ -10,7 +10,6 @@ from longstate import Forecaster
 from longstate.errors import InputError
 from longstate.models._choice import NETWORK, PARTS
 from longstate.train import Size, Training, _choice, _map_fit, _weights
-from longstate.train._prepare import window_of
 from longstate.train._weights import best_share, conformal, effective, simplex
 from longstate.train._windows import Windows
 from tests.saved import FOLDER
@@ -291,11 +290,3 @@ def test_a_training_that_was_too_short_is_remarked():
     size = Size(d_model=8, n_layers=1, d_state=4, dropout=0.0)
     notes = fit(squares(0), known="z", window=8, size=size, training=training).facts["notes"]
     assert any("while the validation loss still fell" in note for note in notes)
-
-
-@pytest.mark.parametrize(
-    ("rows", "horizon", "season", "window"),
-    [(12000, 96, 24, 336), (101, 12, 12, 36), (309, 12, 12, 96), (40, 4, 1, 12), (5, 4, 1, 1)],
-)
-def test_the_window_fits_the_data(rows, horizon, season, window):
-    assert window_of(rows, horizon, season) == window

@@ -5,6 +5,7 @@ import torch
 
 from longstate.errors import InputError
 from longstate.models import Calendar, ForecastSpec
+from longstate.train._prepare import window_of
 from longstate.train._table import Columns, Table, make_table
 from longstate.train._windows import Windows, cycles_of, season_of, split_rows
 from tests.train.helpers import hourly
@@ -164,3 +165,11 @@ def test_windows_without_any_past_value_are_left_out():
 def test_a_cycle_is_a_feature_if_it_occurs_twice(rows, cycles):
     table = make_table(hourly(400), COLUMNS)
     assert cycles_of(table, rows) == cycles
+
+
+@pytest.mark.parametrize(
+    ("rows", "horizon", "season", "window"),
+    [(12000, 96, 24, 336), (101, 12, 12, 36), (309, 12, 12, 96), (40, 4, 1, 12), (5, 4, 1, 1)],
+)
+def test_the_window_fits_the_data(rows, horizon, season, window):
+    assert window_of(rows, horizon, season) == window
