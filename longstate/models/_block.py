@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from longstate.errors import InputError
 from longstate.layers._base import Layer, State, as_options
 from longstate.layers._gated import RMSNorm
+from longstate.models._dropout import Dropout
 
 Norm = Literal["rms", "layer"]
 Gate = Literal["auto", "glu", "mlp", "none"]
@@ -57,7 +58,7 @@ class Block(nn.Module):
             self.gate = nn.Linear(d, 2 * d)
         elif form == "mlp":
             self.gate = MLP(d, make_norm(norm, d, eps))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from longstate.errors import InputError
 from longstate.layers._base import Layer, State
+from longstate.models._dropout import Dropout
 from longstate.models._filter_bank import OSCILLATORS, FilterBank, time_between
 from longstate.models._pooled import Pooled
 from longstate.models._scale import Scale
@@ -80,7 +81,7 @@ class SeriesModel(nn.Module):
         d = self.backbone.d_model
         self.bank = FilterBank(channels, channels, stride) if stride > 1 else None
         self.encode = nn.Linear(2 * channels if self.bank is None else OSCILLATORS, d)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(2 * d, outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

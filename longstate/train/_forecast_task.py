@@ -14,6 +14,7 @@ from longstate.train._settings import Training
 from longstate.train._windows import Batch, Windows
 
 VALIDATION_WINDOWS = 2048
+_AT_ONCE = 128  # more of them take longer: larger tensors miss the cache, and their memory is new
 
 
 class ForecastTask:
@@ -56,7 +57,7 @@ class ForecastTask:
         n = len(self.validation)
         indices = np.unique(np.linspace(0, n - 1, min(n, VALIDATION_WINDOWS)).astype(int))
         total = 0.0
-        for part in np.array_split(indices, max(1, len(indices) // 256)):
+        for part in np.array_split(indices, -(-len(indices) // _AT_ONCE)):
             total += float(forecast_loss(self.model, self.validation.batch(part))) * len(part)
         return total / len(indices)
 
@@ -86,7 +87,7 @@ def fit_spread(model: ForecastModel, validation: Windows, windows: int = 1024) -
     n = len(validation)
     indices = np.unique(np.linspace(0, n - 1, min(n, windows)).astype(int))
     errors = []
-    for part in np.array_split(indices, max(1, len(indices) // 256)):
+    for part in np.array_split(indices, -(-len(indices) // _AT_ONCE)):
         batch = validation.batch(part)
         error = model.units(batch.window).scale(batch.future) - model.scaled_line(batch.window)
         errors.append(torch.where(batch.present, error, torch.nan))

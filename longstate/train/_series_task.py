@@ -21,7 +21,7 @@ EARLY = 0.3
 _TIMES = 3  # random earlier times per series and step
 SAMPLES = 2**16  # in one batch, if it has more than one case
 _MIXED = 0.15  # standard deviation of log length, by which similar lengths differ from the sorted
-_VALIDATION_SAMPLES = 2**18  # of one call
+_VALIDATION_SAMPLES = 2**15  # of one call: larger tensors miss the cache, and their memory is new
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs (..., k) and targets (...) give losses (...)."""

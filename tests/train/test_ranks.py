@@ -10,13 +10,13 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 from longstate import Classifier, Forecaster, TextModel
 from longstate.errors import InputError
 from longstate.layers import S4D
 from longstate.models import Stack
+from longstate.models._dropout import Dropout
 from longstate.train import Execution, Keeping, TextTraining, Training, _series_task, train
 from tests.parallel.ranks import on_ranks
 from tests.train.helpers import QUICK, TINY, hourly
@@ -100,7 +100,7 @@ def classes(execution, out):
     random = np.random.default_rng(0)
     y = np.arange(30) % 3
     X = [np.sin((k + 1) * np.arange(random.integers(20, 30)) / 4)[None] for k in y]
-    with patch.object(_series_task, "EARLY", 0.0), patch.object(nn.Dropout, "forward", unchanged):
+    with patch.object(_series_task, "EARLY", 0.0), patch.object(Dropout, "forward", unchanged):
         made = Classifier(d_model=4, n_layers=1, epochs=2, minutes=None)
         return made.fit(X, y, execution=execution, out=out)
 
