@@ -244,8 +244,9 @@ def _best() -> Any:
     return Best()
 
 
-def neural(name: str, seconds: float) -> Any:
-    """A model of neuralforecast as a method; at most so many seconds of training."""
+def neural(name: str, seconds: float, **more: Any) -> Any:
+    """A model of neuralforecast as a method; at most so many seconds of training. `more` are
+    options of the model."""
 
     def method(series: Series, seed: int) -> Found:
         import logging
@@ -270,10 +271,10 @@ def neural(name: str, seconds: float) -> Any:
         options: dict[str, Any] = {"futr_exog_list": names} if names and name != "DLinear" else {}
         kind = name + "x" * (name == "TSMixer" and bool(names))
         options |= {"n_series": count} if name == "TSMixer" else {}
+        options |= {"val_check_steps": 50, "early_stop_patience_steps": 10} | more
         model = getattr(models, kind)(
             h=series.horizon, input_size=window_of(train, series.horizon, series.season),
-            max_steps=100_000, val_check_steps=50, early_stop_patience_steps=10,
-            random_seed=seed, accelerator="cpu", max_time={"seconds": seconds},
+            max_steps=100_000, random_seed=seed, accelerator="cpu", max_time={"seconds": seconds},
             enable_progress_bar=False, logger=False, enable_checkpointing=False,
             enable_model_summary=False, callbacks=[_best()], **options,
         )  # fmt: skip
