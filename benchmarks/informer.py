@@ -1,7 +1,7 @@
 """S4 and Informer on the temperature of a transformer.
 
     pip install neuralforecast
-    python benchmarks/informer.py ETTh1.csv [--horizons 24] [--seeds 3] [--seconds 600]
+    python benchmarks/informer.py ETTh1.csv [--horizons 24] [--seeds 3] [--seconds 300]
 
 The column OT, 12 months for training, 4 for validation and 4 for the test, standardised by the
 training part; all windows of the test part count. Both read 336 rows, and the calendar (hour, day
@@ -163,7 +163,7 @@ def main() -> None:
     options.add_argument("csv", type=Path)
     options.add_argument("--horizons", type=int, nargs="+", default=[24])
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--seconds", type=float, default=600.0, help="of each training, at most")
+    options.add_argument("--seconds", type=float, default=300.0, help="of each training, at most")
     given = options.parse_args()
     torch.set_num_threads(1)
     runs = Runs(FOLDER / "informer.jsonl", ("method", "horizon", "seconds", "seed"))

@@ -8,8 +8,9 @@ nothing and writes the table of the runs that are there. `all` goes through all 
 
 A model has blocks of one layer with 64 channels. All learning rates of the study are tried with
 seed 0; the best one on rows for validation is used for all seeds. A run ends after the steps of its
-task or 30 seconds of processor time. A cell of the table has the mean over seeds and, in brackets,
-the lowest and the highest seed; the row "chance" is the best guess without memory.
+task or 30 seconds of processor time, if its study says nothing else. A cell of the table has the
+mean over seeds and, in brackets, the lowest and the highest seed; the row "chance" is the best
+guess without memory.
 """
 
 import statistics
@@ -32,16 +33,16 @@ class Study(NamedTuple):
         title: of the result.
         layers: as for `longstate tasks run`.
         tasks: names.
-        blocks: layers of a model.
+        settings: of the runs.
     """
 
     title: str
     layers: tuple[str, ...]
     tasks: tuple[str, ...]
-    blocks: int = 2
+    settings: Settings = Settings()
 
     def plan(self) -> Plan:
-        return Plan(self.layers, self.tasks, settings=Settings(blocks=self.blocks))
+        return Plan(self.layers, self.tasks, settings=self.settings)
 
 
 STUDIES = {
@@ -56,12 +57,18 @@ STUDIES = {
         ("signed_layers:Signed", "signed_layers:NonNegative", "mamba", "s4d",
          "screen_layers:s4d_signed", "lstm", "linearcde", "linearrnn"),
         ("parity",),
-        blocks=1,
+        Settings(blocks=1),
     ),
     "selection": Study(
         "Layers that select and layers that cannot",
         ("s4d", "s5", "linoss", "mamba", "longhorn"),
         ("selective_copy", "induction"),
+    ),
+    "selective_copy": Study(
+        "Selective copying, trained five times as long",
+        ("s4d", "s5", "linoss", "mamba", "longhorn"),
+        ("selective_copy",),
+        Settings(scale=5.0, seconds=150.0),
     ),
     "extrapolation": Study(
         "Associative recall beyond the training length",
@@ -137,7 +144,8 @@ def text(study: Study, command: str, found: Screen) -> str:
     rates = ", ".join(f"{rate:g}" for rate in plan.rates)
     lines = [
         f"# {study.title}", "", machine(), "",
-        f"{plan.settings.blocks} blocks of {plan.settings.width} channels; the best of the "
+        f"{plan.settings.blocks} blocks of {plan.settings.width} channels; {plan.settings.scale:g} "
+        f"times the steps of the task, at most {plan.settings.seconds:g} s; the best of the "
         f"learning rates {rates}. Accuracy, or of numbers the share of explained variance: mean "
         "(lowest to highest seed).", "",
         f"Command: `{command}`", "",

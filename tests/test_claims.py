@@ -124,7 +124,7 @@ def test_measure_runs_every_study_once_without_those_that_need_data(monkeypatch,
     assert {"a5.py", "screens.py parity", "impulse_fit.py"} <= set(ran)
     assert len(ran) == len(set(ran))
     assert not any("FOLDER" in command or ".csv" in command for command in ran)
-    assert "not run, needs data: forecast_etth1.py ETTh1.csv" in said
+    assert "not run, needs data: informer.py ETTh1.csv" in said
     assert "failed: a5.py" in said
 
 
