@@ -9,8 +9,8 @@ nothing and writes the table of the runs that are there. `all` goes through all 
 A model has blocks of one layer with 64 channels. All learning rates of the study are tried with
 seed 0; the best one on rows for validation is used for all seeds. A run ends after the steps of its
 task or 30 seconds of processor time, if its study says nothing else. A cell of the table has the
-mean over seeds and, in brackets, the lowest and the highest seed; the row "chance" is the best
-guess without memory.
+mean over seeds and, in brackets, the lowest and the highest seed; "seconds" are those of a clock
+for one run, tests included; the row "chance" is the best guess without memory.
 """
 
 import statistics
@@ -116,7 +116,7 @@ def table(found: Screen, name: str) -> list[str]:
     guess = f"{chance(chosen, lengths[0]):.3f}"
     head = [
         "layer", *(f"at {n}" for n in lengths), "whole rows", "rate", "seeds", "stopped by time",
-        "parameters", "CPU s",
+        "parameters", "seconds",
     ]  # fmt: skip
     return [
         f"## {name}", "",
