@@ -95,9 +95,9 @@ def tables(runs: list[Run]) -> list[str]:
         lines.append("| --- | --- |" + " ---: |" * len(SHOWN) + ends)
         for name in names:
             cells = [figure(measured(runs, name, m, which)) for m in SHOWN]
-            found = against(runs, name) if which == 0 else None
-            if found:
-                cells += [found[0], f"{found[1]:.2f}", f"{found[2]:.2f}"]
+            if which == 0:
+                found = against(runs, name)
+                cells += [found[0], f"{found[1]:.2f}", f"{found[2]:.2f}"] if found else ["-"] * 3
             lines.append(f"| {name} | {kinds[name]} | " + " | ".join(cells) + " |")
         lines.append("")
     return lines + summary(runs, names)
