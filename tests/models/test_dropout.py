@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from longstate.models import _dropout
 from longstate.models._dropout import Dropout
 
 
@@ -62,3 +63,16 @@ def test_everything_is_dropped():
 def test_any_shape(shape):
     torch.manual_seed(0)
     assert Dropout(0.5)(torch.randn(shape)).shape == shape
+
+
+@pytest.mark.parametrize("p", [1 / 65536, 0.1, 0.5, 1 - 1 / 65536])
+def test_each_of_the_65536_choices_counts_once(p, monkeypatch):
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16)
+    monkeypatch.setattr(_dropout, "_drawn", lambda shape: every)
+    assert (Dropout(p)(torch.ones(65536)) == 0).sum() == round(p * 65536)
+
+
+def test_other_devices_and_compiled_code_have_the_dropout_of_pytorch():
+    assert Dropout(0.5)(torch.ones(3, device="meta")).device.type == "meta"
+    compiled = torch.compile(Dropout(0.5), backend="eager", fullgraph=True)
+    assert set(compiled(torch.ones(1000)).tolist()) == {0.0, 2.0}
