@@ -60,7 +60,7 @@ def read_series(
     names = [name for part in parts for name in part.names]
     without = [str(path) for path, part in zip(listed, parts, strict=True) if part.y is None]
     if labelled and without:
-        raise InputError(f"{without[0]} has no labels; every case needs one to learn from")
+        raise InputError(f"{without[0]} has no labels; in a table label (--label) names them")
     y = None if without else np.concatenate([np.asarray(part.y) for part in parts])
     kinds = {part.dated for part in parts}
     if {True, False} <= kinds:
@@ -207,10 +207,8 @@ def _read_long(path: Path, columns: Columns, dated: bool | None) -> SeriesData:
     for name, rows in frame.groupby(columns.case, sort=False):
         if stamps is not None:
             times.append(passed(stamps[rows.index]))
-        try:
-            X.append(rows[channels].to_numpy(dtype=np.float64, na_value=np.nan).T)
-        except (TypeError, ValueError) as e:
-            raise InputError(f"{path}, case {name}: a channel holds no numbers ({e})") from None
+        hint = "; if it is the class, name it with label (--label)" if label is None else ""
+        X.append(np.stack([_numbers(rows[c], f"{path}, case {name}", hint) for c in channels]))
         names.append(str(name))
         if label is not None:
             own_labels = rows[label].dropna().unique()
@@ -224,6 +222,13 @@ def _read_long(path: Path, columns: Columns, dated: bool | None) -> SeriesData:
     if stamps is None:
         return found
     return found._replace(times=times, dated=isinstance(stamps, pd.DatetimeIndex))
+
+
+def _numbers(channel: pd.Series, where: str, hint: str) -> np.ndarray:
+    try:
+        return channel.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as e:
+        raise InputError(f"{where}: column {channel.name!r} holds no numbers ({e}){hint}") from None
 
 
 def _read_folder(folder: Path, table: dict[str, str] | None) -> SeriesData:

@@ -92,6 +92,21 @@ def test_wrong_files_are_refused(tmp_path):
             read_series(tmp_path / name)
 
 
+def test_a_column_of_text_may_be_the_class(tmp_path):
+    (tmp_path / "x.csv").write_text("case,kind,v\n1,run,2\n")
+    with pytest.raises(
+        InputError, match=r"case 1: column 'kind' holds no .*'run'.* label \(--label"
+    ):
+        read_series(tmp_path / "x.csv")
+    assert list(read_series(tmp_path / "x.csv", Columns(label="kind")).y) == ["run"]
+    (tmp_path / "x.csv").write_text("case,label,v\n1,run,high\n")
+    with pytest.raises(InputError, match=r"column 'v' holds no numbers \([^;]*\)$"):
+        read_series(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("case,v\n1,2\n")
+    with pytest.raises(InputError, match=r"has no labels; in a table label \(--label\) names them"):
+        read_series(tmp_path / "x.csv")
+
+
 def test_times_of_a_long_csv_are_numbers_or_dates(tmp_path):
     """Text in the order of its letters would put the 1st of February before the 25th of January."""
     rows = ["b,25/01/2024,x,1", "b,01/02/2024,x,3", "b,30/01/2024,x,2", "a,14/02/2024,y,5"]
