@@ -114,6 +114,12 @@ def _channels(draw: Draw, s: Sizes) -> Arguments:
     return {"u": draw.normal(s.b, s.t, s.d), "A": A, "B": B, "C": C, "h0": h0, "lengths": lengths}
 
 
+def _channels_held(draw: Draw, s: Sizes) -> Arguments:
+    found = _channels(draw, s) | {"A": 0.1 * draw.poles(s.d, s.n), "dt": draw.uniform(s.b, s.t)}
+    del found["lengths"]
+    return found | _marks(draw, s)
+
+
 def _channels_real(draw: Draw, s: Sizes) -> Arguments:
     found = _channels(draw, s)
     return found | {name: found[name].real.contiguous() for name in ("A", "B", "C", "h0")}
@@ -182,6 +188,7 @@ OPS: dict[str, tuple[str, Callable[[Draw, Sizes], Arguments]]] = {
     "diagonal_scan, constant a": ("diagonal_scan", _diagonal_constant),
     "zoh_scan": ("zoh_scan", _zoh),
     "zoh_scan, drive": ("zoh_scan", _zoh_drive),
+    "zoh_channel_scan": ("zoh_channel_scan", _channels_held),
     "oscillator_scan, im": ("oscillator_scan", _oscillator("im", "real")),
     "oscillator_scan, imex": ("oscillator_scan", _oscillator("imex", "real")),
     "oscillator_scan, im, complex": ("oscillator_scan", _oscillator("im", "complex")),

@@ -33,6 +33,7 @@ _SELECTIVE = Sizes(b=1, t=1024, d=1536, n=16)
 _OP_SIZES = {
     "diagonal_scan": Sizes(b=4, t=2048, d=256, n=0),
     "zoh_scan": Sizes(b=2, t=1024, d=64, n=0),
+    "zoh_channel_scan": Sizes(b=4, t=256, d=64, n=32),
     "oscillator_scan": Sizes(b=2, t=1024, d=64, n=0),
     "diagonal_channel_scan": Sizes(b=4, t=1024, d=128, n=32),
     "dense_channel_scan": Sizes(b=4, t=1024, d=64, n=32),

@@ -63,6 +63,16 @@ def _zoh_scan(draw: Draw, s: Settings) -> Operands:
     }
 
 
+def _zoh_channel_scan(draw: Draw, s: Settings) -> Operands:
+    system = S4D(s.d_model, d_state=2 * _MODES).continuous_system()
+    with torch.no_grad():
+        A, B, C = (draw.like(x) for x in matrices(system))
+    return {
+        "u": draw.normal(s.batch, s.length, s.d_model), "A": A / 100, "B": B, "C": C,
+        "dt": draw.uniform(0.5, 2.0, s.batch, s.length),
+    }  # fmt: skip
+
+
 def _oscillator_scan(draw: Draw, s: Settings) -> Operands:
     return {
         "A": draw.uniform(0.01, 1.0, s.d_model),
@@ -134,6 +144,7 @@ def subjects() -> list[Subject]:
     return [
         _subject(ops.diagonal_scan, _diagonal_scan),
         _subject(ops.zoh_scan, _zoh_scan),
+        _subject(ops.zoh_channel_scan, _zoh_channel_scan),
         _subject(ops.oscillator_scan, _oscillator_scan),
         _subject(ops.diagonal_channel_scan, _diagonal_channel_scan),
         _subject(ops.dense_channel_scan, _dense_channel_scan),

@@ -33,7 +33,7 @@ from longstate.ops._ragged import Ragged, run_ragged
 from longstate.ops._transforms import batched, in_transform
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
-from longstate.ops.zoh_scan import zoh_scan
+from longstate.ops.zoh_channel_scan import zoh_channel_scan
 from longstate.systems import (
     DenseSystem,
     DiagonalSystem,
@@ -238,6 +238,10 @@ class DiagonalLayer(ChannelwiseLayer):
 
     def _irregular_scan(self, u, state, dt, rate):
         """The state stays where `dt` is 0, as it is at padding."""
+        A, B, C = matrices(self.continuous_system())
+        steps, dt = self._steps(rate)[:, None], dt.to(u.dtype)
+        if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
+            return zoh_channel_scan(u, A * steps, B * steps, C, dt, state)
         run = self._irregular_block
         if not in_transform():  # torch.func has no checkpoints
             run = partial(checkpoint, run, use_reentrant=False)
@@ -250,15 +254,9 @@ class DiagonalLayer(ChannelwiseLayer):
     def _irregular_block(self, u, state, dt, rate):
         """All states of a block, (b, t, d, n), are computed, and again for the gradient."""
         A, B, C = matrices(self.continuous_system())
-        steps = self._steps(rate)[:, None]
-        dt, start = dt.to(u.dtype), state.flatten(1)
-        if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
-            drive = B * steps * u[..., None]
-            h, last = zoh_scan(drive.flatten(2), (A * steps).flatten(), dt, start)
-        else:
-            A, scale = self._rule().diagonal(A, steps * dt[..., None, None])
-            drive = scale * B * u[..., None]
-            h, last = diagonal_scan(drive.flatten(2), A.flatten(2), start)
+        A, scale = self._rule().diagonal(A, self._steps(rate)[:, None] * dt[..., None, None])
+        drive = scale * B * u[..., None]
+        h, last = diagonal_scan(drive.flatten(2), A.flatten(2), state.flatten(1))
         y = (C * h.view_as(drive)).sum(-1)
         return (2 * y.real if y.is_complex() else y), last.view_as(state)
 

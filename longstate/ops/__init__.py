@@ -10,6 +10,7 @@ from longstate.ops.longhorn_scan import longhorn_scan as longhorn_scan
 from longstate.ops.oscillator_scan import oscillator_scan as oscillator_scan
 from longstate.ops.selective_scan import selective_scan as selective_scan
 from longstate.ops.short_conv import short_conv as short_conv
+from longstate.ops.zoh_channel_scan import zoh_channel_scan as zoh_channel_scan
 from longstate.ops.zoh_scan import zoh_scan as zoh_scan
 
 

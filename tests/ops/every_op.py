@@ -12,6 +12,7 @@ from longstate.ops import (
     gated_norm,
     oscillator_scan,
     short_conv,
+    zoh_channel_scan,
     zoh_scan,
 )
 from tests.ops import own_rule
@@ -48,6 +49,20 @@ def zoh_inputs() -> Tensors:
         "u": randn(B, T, D, seed=1), "A_real": uniform(N, seed=2), "A_imag": randn(N, seed=3),
         "dt": uniform(B, T, seed=4), "h0": randn(B, N, dtype=C128, seed=5),
         "B": randn(N, D, dtype=C128, seed=6), **flags(),
+    }  # fmt: skip
+
+
+def held_channels(impl, u, A_real, A_imag, B, C, dt, h0, **flags):
+    A = torch.complex(-A_real, A_imag)
+    return zoh_channel_scan(u, A, B, C, dt, h0, impl=impl, **flags)
+
+
+def held_channel_inputs() -> Tensors:
+    b, c = randn(2, D, N, dtype=C128, seed=6)
+    return {
+        "u": randn(B, T, D, seed=1), "A_real": uniform(D, N, seed=2), "A_imag": randn(D, N, seed=3),
+        "B": b, "C": c, "dt": uniform(B, T, seed=4), "h0": randn(B, D, N, dtype=C128, seed=5),
+        **flags(),
     }  # fmt: skip
 
 
@@ -120,6 +135,7 @@ OPS: dict[str, tuple[Call, Callable[[], Tensors]]] = {
     "diagonal": (diagonal, diagonal_inputs),
     "diagonal, constant, complex": (diagonal, lambda: diagonal_inputs(True, C128)),
     "zero-order hold": (zoh, zoh_inputs),
+    "zero-order hold, channels": (held_channels, held_channel_inputs),
     "oscillator, im": (implicit, oscillator_inputs),
     "oscillator, imex": (explicit, oscillator_inputs),
     "channels": (channels, channel_inputs),

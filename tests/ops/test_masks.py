@@ -9,6 +9,7 @@ from longstate.ops import (
     diagonal_channel_scan,
     diagonal_scan,
     oscillator_scan,
+    zoh_channel_scan,
     zoh_scan,
 )
 from tests.ops.helpers import randn, uniform
@@ -43,6 +44,13 @@ def channels(impl_of_dense):
     return diagonal_channel_scan, randn(1, T, N), given, randn(1, N, 3, seed=3)
 
 
+def held_channels(_):
+    A = torch.complex(-uniform(N, 3, seed=1), randn(N, 3, seed=2))
+    B, C = randn(2, N, 3, dtype=C128, seed=5)
+    given = {"A": A, "B": B, "C": C, "dt": uniform(1, T, seed=4)}
+    return zoh_channel_scan, randn(1, T, N), given, randn(1, N, 3, dtype=C128, seed=3)
+
+
 def dense_scan(x, impl, **given):
     return dense_channel_scan(x, impl="auto" if impl == "cpu" else impl, **given)
 
@@ -53,6 +61,7 @@ CASES = {
     "diagonal": lambda: diagonal(False),
     "diagonal, constant": lambda: diagonal(True),
     "zoh": lambda: zoh(None),
+    "zoh, channels": lambda: held_channels(None),
     "oscillator, im": lambda: oscillator("im"),
     "oscillator, imex": lambda: oscillator("imex"),
 }

@@ -24,7 +24,7 @@ _LANES = 128
 
 
 @exact
-def _factors(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
+def factors(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
     # f: rows of a = exp(A dt) and b = (a - 1) / A, real and imaginary parts apart
     for j in range(size):
         e, em1 = exp_pair(A[j], dt)
@@ -38,7 +38,7 @@ def _factors(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
 
 
 @exact
-def _slopes(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
+def slopes(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
     # two more rows: d = db/dA = dt^2 phi1'(A dt), as a series where the closed form would cancel
     for j in range(size):
         x, y = A[j] * dt, A[_LANES + j] * dt
@@ -122,7 +122,7 @@ class Hold(NamedTuple):
 
     def advance(rule: "Hold", at: Place, x: np.ndarray, work: np.ndarray) -> None:
         b, t, lo, hi, size = at.b, at.t, 2 * at.lo, 2 * at.hi, at.hi - at.lo
-        _factors(rule.A[at.part], rule.dt[b, t], work, size)
+        factors(rule.A[at.part], rule.dt[b, t], work, size)
         row = x[b, t, lo:hi]
         if at.fresh:
             _start(work, row, size)
@@ -134,8 +134,8 @@ class Hold(NamedTuple):
     def retreat(rule: "Hold", at: Place, x: np.ndarray, grads: Gradients, work: np.ndarray) -> None:
         b, t, lo, hi, size = at.b, at.t, 2 * at.lo, 2 * at.hi, at.hi - at.lo
         A, dt = rule.A[at.part], rule.dt[b, t]
-        _factors(A, dt, work, size)
-        _slopes(A, dt, work, size)
+        factors(A, dt, work, size)
+        slopes(A, dt, work, size)
         previous = work[6 * _LANES :]
         if not at.fresh:
             previous = rule.h0[b, lo:hi] if t == 0 else rule.h[b, t - 1, lo:hi]
