@@ -16,7 +16,7 @@ Axes: b batch, t time, d channels, n state.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -155,14 +155,15 @@ def _of_any_size(s: Inputs) -> tuple[Tensor, Tensor]:
     """A system of more than LANES states is a sum of smaller ones, which have the same input."""
     d, n = s.A.shape
     if s.impl == "reference" or n <= LANES:
-        return _scan(s)
+        y, last = _scan(s)
+        return y, last
     parts = -(-n // LANES)
 
     def cut(x: Tensor) -> Tensor:
         x = F.pad(x, (0, parts * LANES - n)).unflatten(-1, (parts, LANES))
         return x.flatten(-3, -2)
 
-    small = {"A": cut(s.A), "B": cut(s.B), "C": cut(s.C), "h0": cut(s.h0)}
+    small: dict[str, Any] = {"A": cut(s.A), "B": cut(s.B), "C": cut(s.C), "h0": cut(s.h0)}
     y, last = _scan(s._replace(u=s.u.repeat_interleave(parts, 2), **small))
     return y.unflatten(2, (d, parts)).sum(-1), last.unflatten(1, (d, parts)).flatten(2)[..., :n]
 
