@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from longstate.stream import ForecastStream, PanelStream, Streamed
 
 SAVE_EVERY = 1.0  # seconds, for the state of a panel
+SHOWN = 10  # skipped lines that get a message of their own
 
 
 def stream(
@@ -51,7 +52,8 @@ def stream(
 
     Forecasts begin when a window is full. The first line may name the columns; otherwise they are
     those of the training, in this order: time, targets, covariates, columns known in advance. A
-    line that cannot be read is skipped, with a message on standard error.
+    line that cannot be read is skipped, with a message on standard error; after ten of them only
+    their number is given, at 100, 1,000 and so on, and at the end.
 
     A forecaster of a panel reads the rows of all series, whose names are in its id column, and
     keeps a window for each; --state is written once a second then, and at the end.
@@ -114,6 +116,7 @@ def forecast_lines(
     spec = stream.spec
     names, first = list(spec.columns), True
     pause, saved = 0.0 if spec.id is None else SAVE_EVERY, time.monotonic()
+    skipped = 0
     for number, raw in enumerate(lines, start=1):
         if number == 1:
             refuse_format(Path("the input"), raw[:512], "CSV text")
@@ -131,7 +134,8 @@ def forecast_lines(
         except _Header:
             raise
         except InputError as error:
-            note(f"line {number}: {error}; skipped")
+            skipped += 1
+            _note_skipped(number, error, skipped)
             continue
         finally:
             if state is not None and time.monotonic() - saved >= pause:
@@ -142,6 +146,18 @@ def forecast_lines(
                 of = "" if streamed.series is None else f"{streamed.series}: "
                 note(f"line {number}: {of}{streamed.note}")
             yield _csv(_values(streamed))
+    if skipped > SHOWN:
+        note(f"{skipped:,} lines were skipped")
+
+
+def _note_skipped(number: int, error: InputError, count: int) -> None:
+    """Some messages are read, and thousands are not."""
+    if count <= SHOWN:
+        note(f"line {number}: {error}; skipped")
+        if count == SHOWN:
+            note("further lines that cannot be read are only counted")
+    elif f"{count}".strip("0") == "1":
+        note(f"line {number}: {count:,} lines skipped by now; this one: {error}")
 
 
 class _Header(InputError):

@@ -26,6 +26,7 @@ def streamed(capsys, *words):
 def expected(rows, capsys, monkeypatch):
     lines = rows.to_csv(index=False).encode().splitlines(keepends=True)
     monkeypatch.setattr("longstate.cli.stream.input_lines", lambda: iter(lines))
+    streamed(capsys)  # compiles its kernels, which standard error is told where it takes long
     found = streamed(capsys)
     assert found[1].count("\n") > 10
     assert streamed(capsys, "-") == found
@@ -60,6 +61,17 @@ def test_gaps_and_wrong_times_are_skipped_as_in_csv(rows, tmp_path, capsys):
     found = streamed(capsys, tmp_path / "a.parquet")
     assert found == streamed(capsys, tmp_path / "a.csv")
     assert "line 35: the time column" in found[2]
+
+
+def test_many_skipped_lines_are_counted(rows, tmp_path, capsys):
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write(",".join(rows.columns) + "\n" + "too,many,values,by,far,on,this,line\n" * 120)
+        rows.to_csv(file, index=False, header=False)
+    _, forecasts, messages = streamed(capsys, tmp_path / "a.csv")
+    assert forecasts.count("\n") > 10
+    assert messages.count("; skipped") == 10
+    assert "line 101: 100 lines skipped by now" in messages
+    assert messages.rstrip().endswith("120 lines were skipped")
 
 
 def test_state_goes_on_from_one_file_to_the_next(rows, expected, tmp_path, capsys):
