@@ -16,6 +16,14 @@ def rows():
     return frame(120).tail(40).astype({"date": str})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled(rows, tmp_path_factory):
+    """Kernels are compiled beforehand: standard error is told of it where it takes long."""
+    path = tmp_path_factory.mktemp("rows") / "a.csv"
+    rows.to_csv(path, index=False)
+    assert main(["stream", RUN, str(path)]) == 0
+
+
 def streamed(capsys, *words):
     code = main(["stream", RUN, *map(str, words)])
     found = capsys.readouterr()
@@ -26,7 +34,6 @@ def streamed(capsys, *words):
 def expected(rows, capsys, monkeypatch):
     lines = rows.to_csv(index=False).encode().splitlines(keepends=True)
     monkeypatch.setattr("longstate.cli.stream.input_lines", lambda: iter(lines))
-    streamed(capsys)  # compiles its kernels, which standard error is told where it takes long
     found = streamed(capsys)
     assert found[1].count("\n") > 10
     assert streamed(capsys, "-") == found
