@@ -16,7 +16,6 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from longstate.layers._base import (
     Layer,
@@ -29,8 +28,9 @@ from longstate.layers._base import (
     of_no_rows,
     zero_masked,
 )
+from longstate.ops._blocks import in_blocks
 from longstate.ops._ragged import Ragged, run_ragged
-from longstate.ops._transforms import batched, in_transform
+from longstate.ops._transforms import batched
 from longstate.ops.channel_scan import diagonal_channel_scan
 from longstate.ops.diagonal_scan import diagonal_scan
 from longstate.ops.zoh_channel_scan import zoh_channel_scan
@@ -41,8 +41,6 @@ from longstate.systems import (
     TwoSidedSystem,
     ZeroOrderHold,
 )
-
-_BLOCK = 64  # samples of irregular time whose states are in memory at once
 
 
 def by_steps(
@@ -242,17 +240,10 @@ class DiagonalLayer(ChannelwiseLayer):
         steps, dt = self._steps(rate)[:, None], dt.to(u.dtype)
         if isinstance(self._rule(), ZeroOrderHold) and A.is_complex():
             return zoh_channel_scan(u, A * steps, B * steps, C, dt, state)
-        run = self._irregular_block
-        if not in_transform():  # torch.func has no checkpoints
-            run = partial(checkpoint, run, use_reentrant=False)
-        outputs = []
-        for u_block, dt_block in zip(u.split(_BLOCK, 1), dt.split(_BLOCK, 1), strict=True):
-            y, state = run(u_block, state, dt_block, rate)
-            outputs.append(y)
-        return torch.cat(outputs, dim=1), state
+        return in_blocks(partial(self._irregular_block, rate), state, u, dt)
 
-    def _irregular_block(self, u, state, dt, rate):
-        """All states of a block, (b, t, d, n), are computed, and again for the gradient."""
+    def _irregular_block(self, rate, state, u, dt):
+        """All states of a block, (b, t, d, n)."""
         A, B, C = matrices(self.continuous_system())
         A, scale = self._rule().diagonal(A, self._steps(rate)[:, None] * dt[..., None, None])
         drive = scale * B * u[..., None]

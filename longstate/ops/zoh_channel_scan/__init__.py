@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from longstate.ops._arguments import (
     check_flags,
@@ -31,13 +30,11 @@ from longstate.ops._arguments import (
     real_type,
     where_kept,
 )
+from longstate.ops._blocks import in_blocks
 from longstate.ops._choice import choose, expect, shape_of
 from longstate.ops._op import register
-from longstate.ops._transforms import in_transform
-from longstate.ops.zoh_channel_scan import reference
 from longstate.ops.zoh_scan import zoh_scan
 
-BLOCK = 64  # samples whose states are in memory at once where there is no kernel
 CHUNK = 32  # samples between two states that the kernel writes
 LANES = 128  # states of the kernel's blocks, which have whole channels
 
@@ -87,15 +84,13 @@ def zoh_channel_scan(
     u, dt = where_kept(mask, u.to(real)), where_kept(mask, dt.to(real))
     found = impl if impl == "blocks" else choose(impl, u)
     if found == "blocks" or (impl == "auto" and found != "cpu"):
-        y, last = _in_blocks(u, A, B, C, dt, h0, reset)
+        y, last = in_blocks(partial(_all_states, A, B, C), h0, u, dt, reset)
     else:
         y, last = _of_any_size(Inputs(u, A, B, C, dt, h0, reset, found, False))
     return where_kept(mask, y), last
 
 
-def _check(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, dt: Tensor, h0: Tensor | None
-) -> None:  # fmt: skip
+def _check(u: Tensor, A: Tensor, B: Tensor, C: Tensor, dt: Tensor, h0: Tensor | None) -> None:
     expect(A.dim() == 2 and A.is_complex(), f"A must be (d, n) and complex; got {shape_of(A)}")
     (d, n), (b, t) = A.shape, u.shape[:2]
     for name, x in {"B": B, "C": C}.items():
@@ -115,26 +110,12 @@ def _check(
     check_shapes((b, d, n), h0=h0)
 
 
-def _in_blocks(
-    u: Tensor, A: Tensor, B: Tensor, C: Tensor, dt: Tensor, h: Tensor, reset: Tensor | None
+def _all_states(
+    A: Tensor, B: Tensor, C: Tensor, h: Tensor, u: Tensor, dt: Tensor, reset: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """All states of a block, (b, t, d, n), are computed, and again for the gradient."""
-
-    def run(
-        u: Tensor, dt: Tensor, h: Tensor, reset: Tensor | None, A: Tensor, B: Tensor, C: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        drive = B * u[..., None]
-        states, last = zoh_scan(drive.flatten(2), A.flatten(), dt, h.flatten(1), reset=reset)
-        return 2 * (C * states.view_as(drive)).sum(-1).real, last.view_as(h)
-
-    # torch.func has no checkpoints
-    call = run if in_transform() else partial(checkpoint, run, use_reentrant=False)
-    outputs = []
-    for at in range(0, u.shape[1], BLOCK):
-        cut = slice(at, at + BLOCK)
-        y, h = call(u[:, cut], dt[:, cut], h, None if reset is None else reset[:, cut], A, B, C)
-        outputs.append(y)
-    return torch.cat(outputs, dim=1), h
+    drive = B * u[..., None]
+    states, last = zoh_scan(drive.flatten(2), A.flatten(), dt, h.flatten(1), reset=reset)
+    return 2 * (C * states.view_as(drive)).sum(-1).real, last.view_as(h)
 
 
 class Inputs(NamedTuple):
@@ -186,7 +167,11 @@ def _backward(
     return implementation("zoh_channel_scan", s.impl).backward(s, kept, grad_y, grad_last)
 
 
+def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
+    return implementation("zoh_channel_scan", "reference").forward(s)
+
+
 _scan = register(
-    "zoh_channel_scan", Inputs, _forward, _fake, _backward, lambda s: reference.forward(s),
-    returns="y last", saves="kept",
+    "zoh_channel_scan", Inputs, _forward, _fake, _backward, _reference, returns="y last",
+    saves="kept",
 )  # fmt: skip

@@ -1,14 +1,13 @@
 """The equation as a loop: any device, gradients by PyTorch."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from longstate.ops.zoh_channel_scan import Inputs
 from longstate.ops.zoh_scan.reference import phi1
 
 
-def forward(s: Any) -> tuple[Tensor, Tensor]:
+def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     h, outputs = s.h0, []
     for t in range(s.u.shape[1]):
         if s.reset is not None:
