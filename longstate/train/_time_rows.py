@@ -152,6 +152,8 @@ def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarr
         back = stamps[row - 1] - stamps[row]
         if base.dated and base.zone is None and back < pd.Timedelta(1, "h"):
             hint = "; if clocks were set back there, zone (--zone) names the time zone"
+        if what.startswith("repeats"):
+            hint = f" ({wrong.sum():,} such lines); keep one row of a time, or their mean{hint}"
         raise InputError(
             f"the time column {name!r} must go forward: line {lines[row]} "
             f"({shown(base, stamps[row])}) {what} line {lines[row - 1]}{hint}"
