@@ -13,8 +13,8 @@ of its evaluation. AutoETS and AutoARIMA are fitted again at each origin, to all
 last 500 of hourly and chaotic series). LightGBM has lags, means, calendar and known columns, one
 model for all series of a set, repeated row by row; it stops by the validation part, which also
 chooses between values, changes and seasonal changes. The models of neuralforecast read the same
-window as longstate, are stopped by the validation part, and train on one thread for --seconds at
-most. Methods that do not draw random numbers run once, the others with --seeds.
+window as longstate, are stopped by the validation part, and train on one thread for --seconds of
+the processor at most. Methods that do not draw random numbers run once, the others with --seeds.
 """
 
 import statistics

@@ -5,6 +5,7 @@ A method takes the series and a seed, and returns its forecasts (o, s, h) by nam
 Axes: o origins, s series, t rows, h horizon, k known columns, f features.
 """
 
+import time
 import warnings
 from typing import Any, NamedTuple
 
@@ -223,13 +224,17 @@ def lightgbm(series: Series, seed: int) -> Found:
     return Found({"LightGBM": found}, {"difference": difference, "trees": model.num_trees()})
 
 
-def _best() -> Any:
+def _best(seconds: float) -> Any:
     """A callback that ends with the weights of the least validation error: the last ones, which
-    neuralforecast keeps, are those after its patience."""
+    neuralforecast keeps, are those after its patience. It stops after so many seconds of the
+    processor: the clock's would depend on what else runs."""
     import pytorch_lightning as pl
 
     class Best(pl.Callback):
-        error, weights = float("inf"), None
+        error, weights, until = float("inf"), None, time.process_time() + seconds
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.should_stop = trainer.should_stop or time.process_time() > self.until
 
         def on_validation_end(self, trainer: Any, module: Any) -> None:
             error = float(trainer.callback_metrics.get("ptl/val_loss", float("inf")))
@@ -245,8 +250,8 @@ def _best() -> Any:
 
 
 def neural(name: str, seconds: float, **more: Any) -> Any:
-    """A model of neuralforecast as a method; at most so many seconds of training. `more` are
-    options of the model."""
+    """A model of neuralforecast as a method, trained for at most so many seconds of the processor.
+    `more` are options of the model."""
 
     def method(series: Series, seed: int) -> Found:
         import logging
@@ -274,9 +279,9 @@ def neural(name: str, seconds: float, **more: Any) -> Any:
         options |= {"val_check_steps": 50, "early_stop_patience_steps": 10} | more
         model = getattr(models, kind)(
             h=series.horizon, input_size=window_of(train, series.horizon, series.season),
-            max_steps=100_000, random_seed=seed, accelerator="cpu", max_time={"seconds": seconds},
+            max_steps=100_000, random_seed=seed, accelerator="cpu", callbacks=[_best(seconds)],
             enable_progress_bar=False, logger=False, enable_checkpointing=False,
-            enable_model_summary=False, callbacks=[_best()], **options,
+            enable_model_summary=False, **options,
         )  # fmt: skip
         made = NeuralForecast([model], freq=1)
         found = made.cross_validation(
