@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from longstate.reports._figure import COLOURS, draw, legend
+from longstate.reports._figure import COLOURS, Labels, draw, legend
 from longstate.reports._markup import Markup
 from longstate.tasks import Cell, Screen
 
@@ -54,6 +54,7 @@ def bits_figure(found: Screen) -> Markup:
                     label="held" if i == 0 else None)  # fmt: skip
         ax.set_xticks(range(len(tasks)), tasks, rotation=60, ha="right")
         ax.set_yscale("symlog", linthresh=1)
+        ax.yaxis.set_major_formatter(Labels())
         ax.set(ylabel="bits", xlim=(-0.6, len(tasks) - 0.4), ylim=(-0.1, None))
         legend(ax, 2)
 

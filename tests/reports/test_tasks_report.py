@@ -62,6 +62,7 @@ def test_the_page_has_everything_and_no_script():
         assert part in text, part
     assert "<b>no</b>" not in page
     assert reader.tags <= TAGS
+    assert "mathdefault" not in page  # an axis with labels for TeX
     assert all(kind.replace("_", " ") in text for kind in KINDS)
 
 
