@@ -33,10 +33,9 @@ from longstate.ops._arguments import (
 from longstate.ops._blocks import in_blocks
 from longstate.ops._choice import choose, expect, shape_of
 from longstate.ops._op import register
-from longstate.ops.zoh_scan import zoh_scan
+from longstate.ops.zoh_scan import LANES, zoh_scan
 
 CHUNK = 32  # samples between two states that the kernel writes
-LANES = 128  # states of the kernel's blocks, which have whole channels
 
 
 def zoh_channel_scan(

@@ -17,8 +17,8 @@ from torch import Tensor
 from longstate.ops._layout import dense
 from longstate.ops._numba import inlined
 from longstate.ops._numba.lanes import Place, clear, copy, parts, scan
-from longstate.ops.zoh_channel_scan import CHUNK, LANES, Inputs
-from longstate.ops.zoh_scan import pole_rows
+from longstate.ops.zoh_channel_scan import CHUNK, Inputs
+from longstate.ops.zoh_scan import LANES, pole_rows
 from longstate.ops.zoh_scan.cpu import factors, slopes
 
 # Rows of the constants: five of `pole_rows`, then B and 2 C.
@@ -102,7 +102,6 @@ def _retreat(
 
 class Gradients(NamedTuple):
     y: np.ndarray  # b, t, d
-    carry: np.ndarray  # b, 2, n: what the later steps add to the gradient of this state
     sums: np.ndarray  # b, 6, n: of A, B and 2 C; a row for each sequence
     dt: np.ndarray  # b, t, blocks
 
@@ -112,10 +111,9 @@ class Channels(NamedTuple):
 
     constants: np.ndarray  # blocks, 9 * lanes
     dt: np.ndarray  # b, t
-    h0: np.ndarray  # b, 2, n
+    state: np.ndarray  # b, 2, n: of the state, or its gradient, which moves on in place
     kept: np.ndarray  # b, chunks, 2, n
     out: np.ndarray  # b, t, d: outputs, or gradients of the inputs
-    last: np.ndarray  # b, 2, n
     n: int  # of a channel
 
     def scratch(rule: "Channels") -> np.ndarray:
@@ -125,11 +123,11 @@ class Channels(NamedTuple):
         b, t, lo, hi, n, size = at.b, at.t, at.lo, at.hi, rule.n, at.hi - at.lo
         h, c, f = work[_STATES:], rule.constants[at.part], work[_FACTORS:]
         if t == 0:
-            copy(rule.h0[b, 0, lo:hi], h[:size])
-            copy(rule.h0[b, 1, lo:hi], h[LANES : LANES + size])
+            for row in range(2):
+                copy(rule.state[b, row, lo:hi], h[row * LANES : row * LANES + size])
         if t % CHUNK == 0 and rule.kept.shape[1] > 0:
-            copy(h[:size], rule.kept[b, t // CHUNK, 0, lo:hi])
-            copy(h[LANES : LANES + size], rule.kept[b, t // CHUNK, 1, lo:hi])
+            for row in range(2):
+                copy(h[row * LANES : row * LANES + size], rule.kept[b, t // CHUNK, row, lo:hi])
         before = work[_ZEROS:] if at.fresh else h
         u, out = work[_U : _U + size], work[_OUT : _OUT + size]
         _spread(x[b, t, lo // n : hi // n], n, u)
@@ -138,8 +136,8 @@ class Channels(NamedTuple):
         _read(c, h, out)
         _gather(out, n, rule.out[b, t, lo // n : hi // n])
         if t == x.shape[1] - 1:
-            copy(h[:size], rule.last[b, 0, lo:hi])
-            copy(h[LANES : LANES + size], rule.last[b, 1, lo:hi])
+            for row in range(2):
+                copy(h[row * LANES : row * LANES + size], rule.state[b, row, lo:hi])
 
     def again(rule: "Channels", at: Place, x: np.ndarray, work: np.ndarray) -> None:
         """The states of a chunk: before its first step, then after each; and their factors."""
@@ -148,8 +146,8 @@ class Channels(NamedTuple):
         h, c = work[_STATES + 2 * i * LANES :], rule.constants[at.part]
         f = work[_FACTORS + 6 * i * LANES :]
         if i == 0:
-            copy(rule.kept[b, t // CHUNK, 0, lo:hi], h[:size])
-            copy(rule.kept[b, t // CHUNK, 1, lo:hi], h[LANES : LANES + size])
+            for row in range(2):
+                copy(rule.kept[b, t // CHUNK, row, lo:hi], h[row * LANES : row * LANES + size])
         before = work[_ZEROS:] if at.fresh else h
         u = work[_U : _U + size]
         _spread(x[b, t, lo // n : hi // n], n, u)
@@ -172,7 +170,7 @@ class Channels(NamedTuple):
         if t == x.shape[1] - 1:
             clear(sums[: 6 * LANES])
             for row in range(2):
-                copy(grads.carry[b, row, lo:hi], carry[row * LANES : row * LANES + size])
+                copy(rule.state[b, row, lo:hi], carry[row * LANES : row * LANES + size])
         slopes(c, rule.dt[b, t], f, size)
         before = work[_ZEROS:] if at.fresh else h
         grads.dt[b, t, at.part] = _retreat(
@@ -183,7 +181,7 @@ class Channels(NamedTuple):
             clear(carry[: 2 * LANES])
         if t == 0:
             for row in range(2):
-                copy(carry[row * LANES : row * LANES + size], grads.carry[b, row, lo:hi])
+                copy(carry[row * LANES : row * LANES + size], rule.state[b, row, lo:hi])
             for row in range(6):
                 copy(sums[row * LANES : row * LANES + size], grads.sums[b, row, lo:hi])
 
@@ -210,20 +208,20 @@ def _lanes(s: Inputs) -> int:
     return n * (LANES // n)
 
 
-def _rule(s: Inputs, kept: Tensor, out: Tensor, last: Tensor) -> Channels:
+def _rule(s: Inputs, state: Tensor, kept: Tensor, out: Tensor) -> Channels:
     return Channels(
-        _constants(s, _lanes(s)), dense(s.dt).numpy(), _planes(s.h0).numpy(), kept.numpy(),
-        out.numpy(), last.numpy(), s.A.shape[1],
+        _constants(s, _lanes(s)), dense(s.dt).numpy(), state.numpy(), kept.numpy(), out.numpy(),
+        s.A.shape[1],
     )  # fmt: skip
 
 
 def forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     (b, t, _), n, u = s.u.shape, s.A.numel(), dense(s.u)
     kept = u.new_empty(b, parts(t, CHUNK) if s.keep else 0, 2, n)
-    y, last = torch.empty_like(u), u.new_empty(b, 2, n)
-    rule = _rule(s, kept, y, last)
+    y, state = torch.empty_like(u), _planes(s.h0)
+    rule = _rule(s, state, kept, y)
     scan(rule, u.numpy(), n, s.reset, 4 * b * t * n, lanes=_lanes(s))
-    return y, _joined(last, s.h0), kept
+    return y, _joined(state, s.h0), kept
 
 
 def backward(s: Inputs, kept: Tensor, grad_y: Tensor, grad_last: Tensor) -> dict[str, Tensor]:
@@ -232,8 +230,8 @@ def backward(s: Inputs, kept: Tensor, grad_y: Tensor, grad_last: Tensor) -> dict
     # One row for each sequence and one column for each block, added up below in a fixed order.
     sums, grad_dt = u.new_zeros(b, 6, n), u.new_empty(b, t, parts(n, lanes))
     grad_u, carry = torch.empty_like(u), _planes(grad_last)
-    rule = _rule(s, kept, grad_u, carry)
-    grads = Gradients(dense(grad_y).numpy(), carry.numpy(), sums.numpy(), grad_dt.numpy())
+    rule = _rule(s, carry, kept, grad_u)
+    grads = Gradients(dense(grad_y).numpy(), sums.numpy(), grad_dt.numpy())
     scan(rule, u.numpy(), n, s.reset, 12 * b * t * n, grads, lanes=lanes, chunk=CHUNK)
     total = sums.sum(0)
     A, B, C = (_joined(total[None, i : i + 2], s.A) for i in (0, 2, 4))

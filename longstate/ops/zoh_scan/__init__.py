@@ -27,6 +27,8 @@ from longstate.ops._choice import choose, expect, shape_of
 from longstate.ops._drive import drive_gradients, own_drive
 from longstate.ops._op import register
 
+LANES = 128  # states of a block of the CPU kernels, and so the length of their rows of factors
+
 
 def zoh_scan(
     u: Tensor,

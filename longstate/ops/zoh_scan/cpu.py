@@ -18,9 +18,7 @@ from longstate.ops._layout import dense, reals
 from longstate.ops._numba import apart, exact
 from longstate.ops._numba.lanes import Place, clear, parts, scan
 from longstate.ops._numba.math import exp_pair, slope_series, turn
-from longstate.ops.zoh_scan import Inputs, pole_rows
-
-_LANES = 128
+from longstate.ops.zoh_scan import LANES, Inputs, pole_rows
 
 
 @exact
@@ -28,26 +26,26 @@ def factors(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
     # f: rows of a = exp(A dt) and b = (a - 1) / A, real and imaginary parts apart
     for j in range(size):
         e, em1 = exp_pair(A[j], dt)
-        s, c, cm1 = turn(A[_LANES + j], dt)
+        s, c, cm1 = turn(A[LANES + j], dt)
         over_re, over_im = em1 * c + cm1, e * s
-        inv_re, inv_im = A[2 * _LANES + j], A[3 * _LANES + j]
+        inv_re, inv_im = A[2 * LANES + j], A[3 * LANES + j]
         f[j] = e * c
-        f[_LANES + j] = e * s
-        f[2 * _LANES + j] = over_re * inv_re - over_im * inv_im + A[4 * _LANES + j] * dt
-        f[3 * _LANES + j] = over_re * inv_im + over_im * inv_re
+        f[LANES + j] = e * s
+        f[2 * LANES + j] = over_re * inv_re - over_im * inv_im + A[4 * LANES + j] * dt
+        f[3 * LANES + j] = over_re * inv_im + over_im * inv_re
 
 
 @exact
 def slopes(A: np.ndarray, dt: float, f: np.ndarray, size: int) -> None:
     # two more rows: d = db/dA = dt^2 phi1'(A dt), as a series where the closed form would cancel
     for j in range(size):
-        x, y = A[j] * dt, A[_LANES + j] * dt
-        inv_re, inv_im = A[2 * _LANES + j], A[3 * _LANES + j]
+        x, y = A[j] * dt, A[LANES + j] * dt
+        inv_re, inv_im = A[2 * LANES + j], A[3 * LANES + j]
         near = x * x + y * y < 0.25
         near_re, near_im = slope_series(x, y)
-        far_re, far_im = dt * f[j] - f[2 * _LANES + j], dt * f[_LANES + j] - f[3 * _LANES + j]
-        f[4 * _LANES + j] = dt * dt * near_re if near else far_re * inv_re - far_im * inv_im
-        f[5 * _LANES + j] = dt * dt * near_im if near else far_re * inv_im + far_im * inv_re
+        far_re, far_im = dt * f[j] - f[2 * LANES + j], dt * f[LANES + j] - f[3 * LANES + j]
+        f[4 * LANES + j] = dt * dt * near_re if near else far_re * inv_re - far_im * inv_im
+        f[5 * LANES + j] = dt * dt * near_im if near else far_re * inv_im + far_im * inv_re
 
 
 @apart
@@ -55,7 +53,7 @@ def _advance(f: np.ndarray, previous: np.ndarray, x: np.ndarray, size: int) -> N
     for j in range(size):
         h_re, h_im = previous[2 * j], previous[2 * j + 1]
         x_re, x_im = x[2 * j], x[2 * j + 1]
-        a_re, a_im, b_re, b_im = f[j], f[_LANES + j], f[2 * _LANES + j], f[3 * _LANES + j]
+        a_re, a_im, b_re, b_im = f[j], f[LANES + j], f[2 * LANES + j], f[3 * LANES + j]
         x[2 * j] = a_re * h_re - a_im * h_im + (b_re * x_re - b_im * x_im)
         x[2 * j + 1] = a_re * h_im + a_im * h_re + (b_re * x_im + b_im * x_re)
 
@@ -64,7 +62,7 @@ def _advance(f: np.ndarray, previous: np.ndarray, x: np.ndarray, size: int) -> N
 def _start(f: np.ndarray, x: np.ndarray, size: int) -> None:
     for j in range(size):
         x_re, x_im = x[2 * j], x[2 * j + 1]
-        b_re, b_im = f[2 * _LANES + j], f[3 * _LANES + j]
+        b_re, b_im = f[2 * LANES + j], f[3 * LANES + j]
         x[2 * j] = b_re * x_re - b_im * x_im
         x[2 * j + 1] = b_re * x_im + b_im * x_re
 
@@ -80,8 +78,8 @@ def _retreat(
         g_re, g_im = grad_h[2 * j] + carry[2 * j], grad_h[2 * j + 1] + carry[2 * j + 1]
         h_re, h_im = previous[2 * j], previous[2 * j + 1]
         x_re, x_im = x[2 * j], x[2 * j + 1]
-        a_re, a_im, b_re, b_im = f[j], f[_LANES + j], f[2 * _LANES + j], f[3 * _LANES + j]
-        d_re, d_im = f[4 * _LANES + j], f[5 * _LANES + j]
+        a_re, a_im, b_re, b_im = f[j], f[LANES + j], f[2 * LANES + j], f[3 * LANES + j]
+        d_re, d_im = f[4 * LANES + j], f[5 * LANES + j]
         x[2 * j] = b_re * g_re + b_im * g_im
         x[2 * j + 1] = b_re * g_im - b_im * g_re
         # conj(a) g is the gradient of the state before, and a factor of the others
@@ -90,8 +88,8 @@ def _retreat(
         carry[2 * j] = c_re
         carry[2 * j + 1] = c_im
         # dh/ddt = a (A h_before + x)
-        slope_re = A[j] * h_re - A[_LANES + j] * h_im + x_re
-        slope_im = A[j] * h_im + A[_LANES + j] * h_re + x_im
+        slope_re = A[j] * h_re - A[LANES + j] * h_im + x_re
+        slope_im = A[j] * h_im + A[LANES + j] * h_re + x_im
         grad_dt += slope_re * c_re + slope_im * c_im
         # dh/dA = dt a h_before + d x
         dx_re = d_re * x_re - d_im * x_im
@@ -118,7 +116,7 @@ class Hold(NamedTuple):
 
     def scratch(rule: "Hold") -> np.ndarray:
         """Six rows of factors, and a state of zeros."""
-        return np.zeros(8 * _LANES, rule.A.dtype)
+        return np.zeros(8 * LANES, rule.A.dtype)
 
     def advance(rule: "Hold", at: Place, x: np.ndarray, work: np.ndarray) -> None:
         b, t, lo, hi, size = at.b, at.t, 2 * at.lo, 2 * at.hi, at.hi - at.lo
@@ -136,7 +134,7 @@ class Hold(NamedTuple):
         A, dt = rule.A[at.part], rule.dt[b, t]
         factors(A, dt, work, size)
         slopes(A, dt, work, size)
-        previous = work[6 * _LANES :]
+        previous = work[6 * LANES :]
         if not at.fresh:
             previous = rule.h0[b, lo:hi] if t == 0 else rule.h[b, t - 1, lo:hi]
         grads.dt[b, t, at.part] = _retreat(
@@ -149,9 +147,9 @@ class Hold(NamedTuple):
 
 def _constants(A: Tensor) -> np.ndarray:
     """The rows of A, cut into blocks of lanes: (blocks, 5 * lanes)."""
-    blocks = parts(A.shape[0], _LANES)
-    padded = torch.nn.functional.pad(pole_rows(A), (0, blocks * _LANES - A.shape[0]))
-    return padded.unflatten(1, (blocks, _LANES)).transpose(0, 1).flatten(1).numpy()
+    blocks = parts(A.shape[0], LANES)
+    padded = torch.nn.functional.pad(pole_rows(A), (0, blocks * LANES - A.shape[0]))
+    return padded.unflatten(1, (blocks, LANES)).transpose(0, 1).flatten(1).numpy()
 
 
 def _pairs(x: Tensor) -> np.ndarray:
@@ -161,7 +159,7 @@ def _pairs(x: Tensor) -> np.ndarray:
 def forward_(s: Inputs, h0: Tensor, x: Tensor) -> None:
     """Overwrites the drive `x` with the states."""
     rule = Hold(_constants(dense(s.A)), dense(s.dt).numpy(), _pairs(h0), _pairs(x))
-    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), lanes=_LANES)
+    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), lanes=LANES)
 
 
 def backward_(
@@ -174,8 +172,8 @@ def backward_(
     """
     # One row for each sequence and one column for each block, added up below in a fixed order.
     grad_A = torch.zeros_like(carry)
-    grad_dt = s.dt.new_empty(*s.dt.shape, parts(x.shape[2], _LANES))
+    grad_dt = s.dt.new_empty(*s.dt.shape, parts(x.shape[2], LANES))
     rule = Hold(_constants(dense(s.A)), dense(s.dt).numpy(), _pairs(h0), _pairs(h))
     grads = Gradients(_pairs(grad_h), _pairs(carry), _pairs(grad_A), grad_dt.numpy())
-    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), grads, lanes=_LANES)
+    scan(rule, _pairs(x), x.shape[2], s.reset, 4 * x.numel(), grads, lanes=LANES)
     return grad_A.sum(0), grad_dt.sum(-1)
