@@ -144,19 +144,21 @@ def read_stamps(base: Calendar, column: pd.Series, lines: np.ndarray) -> pd.Inde
 def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarray) -> None:
     clock = naive(stamps, False).asi8 if base.dated else np.asarray(stamps)
     gaps = np.diff(clock)
-    for wrong, what in ((gaps == 0, "repeats the time of"), (gaps < 0, "is earlier than")):
+    same, back = gaps == 0, gaps < 0
+    remedy = f" ({same.sum():,} such lines); keep one row of a time, or their mean"
+    for wrong, what, more in (
+        (same, "repeats the time of", remedy), (back, "is earlier than", ""),
+    ):  # fmt: skip
         if not wrong.any():
             continue
         row = int(np.flatnonzero(wrong)[0]) + 1
         hint = "; if the rows are of several series, id (--id) names their column"
-        back = stamps[row - 1] - stamps[row]
-        if base.dated and base.zone is None and back < pd.Timedelta(1, "h"):
+        moved = stamps[row - 1] - stamps[row]
+        if base.dated and base.zone is None and moved < pd.Timedelta(1, "h"):
             hint = "; if clocks were set back there, zone (--zone) names the time zone"
-        if what.startswith("repeats"):
-            hint = f" ({wrong.sum():,} such lines); keep one row of a time, or their mean{hint}"
         raise InputError(
             f"the time column {name!r} must go forward: line {lines[row]} "
-            f"({shown(base, stamps[row])}) {what} line {lines[row - 1]}{hint}"
+            f"({shown(base, stamps[row])}) {what} line {lines[row - 1]}{more}{hint}"
         )
 
 
