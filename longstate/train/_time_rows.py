@@ -145,7 +145,7 @@ def _check_order(stamps: pd.Index, base: Calendar, name: object, lines: np.ndarr
     clock = naive(stamps, False).asi8 if base.dated else np.asarray(stamps)
     gaps = np.diff(clock)
     same, back = gaps == 0, gaps < 0
-    remedy = f" ({same.sum():,} such lines); keep one row of a time, or their mean"
+    remedy = f" (such lines: {same.sum():,}); keep one row of a time, or their mean"
     for wrong, what, more in (
         (same, "repeats the time of", remedy), (back, "is earlier than", ""),
     ):  # fmt: skip
