@@ -9,48 +9,10 @@ compared.
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
-
-Arguments = dict[str, Any]
-
-
-class Sizes(NamedTuple):
-    """Batch, time, channels, state; heads are `d // p`."""
-
-    b: int
-    t: int
-    d: int
-    n: int
-    p: int = 4
-
-
-class Draw:
-    """Seeded tensors of one type."""
-
-    def __init__(self, dtype: torch.dtype, seed: int = 0):
-        self.dtype = dtype
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def normal(self, *shape: int) -> Tensor:
-        # drawn in float64, so that float32 and float64 get the same numbers up to rounding
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
-
-    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        x = torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        return (low + (high - low) * x).to(self.dtype)
-
-    def complex(self, *shape: int) -> Tensor:
-        return torch.complex(self.normal(*shape), self.normal(*shape))
-
-    def poles(self, *shape: int) -> Tensor:
-        """Complex numbers with negative real parts."""
-        return torch.complex(-self.uniform(*shape, low=0.05), 4 * self.normal(*shape))
-
-    def flags(self, b: int, t: int, share: float) -> Tensor:
-        return torch.rand((b, t), generator=self.generator, dtype=torch.float64) < share
+from _draw import Arguments, Draw, Sizes
 
 
 def _marks(draw: Draw, s: Sizes) -> Arguments:
@@ -134,6 +96,29 @@ def _channels_dense(draw: Draw, s: Sizes) -> Arguments:
     return _channels_real(draw, s) | {"A": A, "impl": "auto"}
 
 
+def _channels_dplr(draw: Draw, s: Sizes) -> Arguments:
+    P, Q = (draw.complex(s.d, s.n, 1) / (4 * s.n) ** 0.5 for _ in range(2))
+    return _channels(draw, s) | {"P": P, "Q": Q}
+
+
+def _channels_allpass(draw: Draw, s: Sizes) -> Arguments:
+    found = _channels(draw, s)
+    return {
+        "u": found["u"], "rho": 0.9 * draw.uniform(s.d), "C": draw.normal(s.d, s.n),
+        "h0": draw.normal(s.b, s.d, s.n + 1), "lengths": found["lengths"],
+    }  # fmt: skip
+
+
+def _expm(draw: Draw, s: Sizes) -> Arguments:
+    k = 4
+    g = s.n // k
+    return {
+        "M": draw.normal(s.b, s.t, g, k, k) / k**0.5, "v": draw.normal(s.b, s.t, g, k),
+        "h0": draw.normal(s.b, g, k), "start": draw.normal(g, k),
+        "reset": draw.flags(s.b, s.t, 0.1),
+    }  # fmt: skip
+
+
 def _chunk(groups: int) -> Callable[[Draw, Sizes], Arguments]:
     def make(draw: Draw, s: Sizes) -> Arguments:
         h = s.d // s.p // groups * groups
@@ -198,6 +183,9 @@ OPS: dict[str, tuple[str, Callable[[Draw, Sizes], Arguments]]] = {
     "diagonal_channel_scan, real": ("diagonal_channel_scan", _channels_real),
     "diagonal_channel_scan, chunks": ("diagonal_channel_scan", _channels_chunks),
     "dense_channel_scan": ("dense_channel_scan", _channels_dense),
+    "dplr_channel_scan": ("dplr_channel_scan", _channels_dplr),
+    "allpass_channel_scan": ("allpass_channel_scan", _channels_allpass),
+    "expm_scan": ("expm_scan", _expm),
     "chunk_scan": ("chunk_scan", _chunk(1)),
     "chunk_scan, groups": ("chunk_scan", _chunk(2)),
     "selective_scan": ("selective_scan", _selective("")),

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _cases import LAYERS, OPS, Draw, Sizes, accepted, call, find_op, make_layer
+from _cases import LAYERS, OPS, accepted, call, find_op, make_layer
+from _draw import Draw, Sizes
 from _trees import CHECKOUT, Worker, answer_questions, kernel_cache, tree
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
@@ -37,6 +38,9 @@ _OP_SIZES = {
     "oscillator_scan": Sizes(b=2, t=1024, d=64, n=0),
     "diagonal_channel_scan": Sizes(b=4, t=1024, d=128, n=32),
     "dense_channel_scan": Sizes(b=4, t=1024, d=64, n=32),
+    "dplr_channel_scan": Sizes(b=4, t=1024, d=64, n=32),
+    "allpass_channel_scan": Sizes(b=4, t=1024, d=64, n=64),
+    "expm_scan": Sizes(b=4, t=256, d=0, n=64),
     "chunk_scan": Sizes(b=1, t=1024, d=1536, n=64, p=64),
     "short_conv": Sizes(b=1, t=1024, d=1536, n=0),
 }

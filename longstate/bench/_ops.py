@@ -48,10 +48,34 @@ def _dense_channel_scan(draw: Draw, s: Settings) -> Operands:
     return _channels(draw, s, S4(s.d_model, d_state=2 * _MODES))
 
 
+def _dplr_channel_scan(draw: Draw, s: Settings) -> Operands:
+    layer = S4(s.d_model, d_state=2 * _MODES)
+    with torch.no_grad():
+        system = layer.continuous_system().bilinear(layer.log_dt.exp())
+        A, B, C, P, Q = (draw.like(x) for x in (*matrices(system), system.P, system.Q))
+    u = draw.normal(s.batch, s.length, s.d_model)
+    return {"u": u, "A": A, "P": P, "Q": Q, "B": B, "C": C}
+
+
+def _allpass_channel_scan(draw: Draw, s: Settings) -> Operands:
+    return {
+        "u": draw.normal(s.batch, s.length, s.d_model),
+        "rho": draw.uniform(0.0, 0.8, s.d_model),
+        "C": draw.normal(s.d_model, 2 * _MODES),
+    }
+
+
 def _channels(draw: Draw, s: Settings, layer: S4 | S4D) -> Operands:
     with torch.no_grad():
         A, B, C = (draw.like(x) for x in matrices(layer.system()))
     return {"u": draw.normal(s.batch, s.length, s.d_model), "A": A, "B": B, "C": C}
+
+
+def _expm_scan(draw: Draw, s: Settings) -> Operands:
+    return {
+        "M": draw.normal(s.batch, s.length, 1, s.d_model, s.d_model) / (4 * s.d_model) ** 0.5,
+        "v": draw.normal(s.batch, s.length, 1, s.d_model),
+    }
 
 
 def _zoh_scan(draw: Draw, s: Settings) -> Operands:
@@ -145,9 +169,12 @@ def subjects() -> list[Subject]:
         _subject(ops.diagonal_scan, _diagonal_scan),
         _subject(ops.zoh_scan, _zoh_scan),
         _subject(ops.zoh_channel_scan, _zoh_channel_scan),
+        _subject(ops.expm_scan, _expm_scan),
         _subject(ops.oscillator_scan, _oscillator_scan),
         _subject(ops.diagonal_channel_scan, _diagonal_channel_scan),
         _subject(ops.dense_channel_scan, _dense_channel_scan),
+        _subject(ops.dplr_channel_scan, _dplr_channel_scan),
+        _subject(ops.allpass_channel_scan, _allpass_channel_scan),
         _subject(partial(ops.short_conv, activation="silu"), _short_conv),
         _subject(ops.gated_norm, _gated_norm),
         _subject(selective, _selective_scan),

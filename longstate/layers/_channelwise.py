@@ -38,6 +38,7 @@ from longstate.systems import (
     DenseSystem,
     DiagonalSystem,
     Discretization,
+    DPLRSystem,
     TwoSidedSystem,
     ZeroOrderHold,
 )
@@ -253,9 +254,10 @@ class DiagonalLayer(ChannelwiseLayer):
 
 
 def matrices(
-    system: DiagonalSystem | DenseSystem, direction: int | None = None
+    system: DiagonalSystem | DPLRSystem | DenseSystem, direction: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A, B (d, n) and C (d, n) of single-input, single-output systems."""
+    """A, B (d, n) and C (d, n) of single-input, single-output systems; of the DPLR one, the
+    diagonal."""
     C = system.C if direction is None else system.C[direction]
     return system.A, system.B[..., 0], C[..., 0, :]
 

@@ -21,8 +21,8 @@ Axes: b batch, t time, d channels, n Markov parameters; the state has n + 1 numb
 import torch
 from torch import Tensor, nn
 
-from longstate.layers._channelwise import ChannelwiseLayer, log_uniform, matrices
-from longstate.ops.channel_scan import dense_channel_scan
+from longstate.layers._channelwise import ChannelwiseLayer, log_uniform
+from longstate.ops.allpass_channel_scan import allpass_channel_scan, allpass_matrices
 from longstate.systems import DenseSystem
 
 
@@ -54,34 +54,26 @@ class HOPE(ChannelwiseLayer):
 
     def system(self, rate: float = 1.0) -> DenseSystem:
         """The recurrence of x = (u, o^1, ..., o^n) that the layer runs."""
-        now, before = self._sections(rate)
-        A, B = _solved(now, before), _solved(now, _first(now)[:, None].expand(len(now), -1, 1))
-        dtype = self._dtype()
-        C = nn.functional.pad(self.h.to(dtype), (1, 0))[:, None]
-        return DenseSystem(A, B, C, self.D.to(dtype)[:, None, None], discrete=True)
+        rho, h = self._chain(rate)
+        A, B = allpass_matrices(rho, self.d_state)
+        C, D = nn.functional.pad(h, (1, 0))[:, None], self.D.to(self._dtype())[:, None, None]
+        return DenseSystem(A, B[..., None], C, D, discrete=True)
 
-    def _sections(self, rate: float) -> tuple[Tensor, Tensor]:
-        """Matrices (d, n + 1, n + 1) of now x_t = before x_{t-1} + (u_t, 0, ..., 0)."""
-        dt = self.log_dt.to(self._dtype()).exp()[:, None, None] * rate
-        rho = (1 - dt) / (1 + dt)
-        eye = torch.eye(self.d_state + 1, dtype=dt.dtype, device=dt.device)
-        previous = nn.functional.pad(eye[:-1], (0, 0, 1, 0))  # section k - 1, seen from k
-        kept = eye * (1 - _first(eye))
-        return eye + rho * previous, previous + rho * kept
+    def _chain(self, rate: float) -> tuple[Tensor, Tensor]:
+        """rho (d) and h (d, n)."""
+        dt = self.log_dt.to(self._dtype()).exp() * rate
+        return (1 - dt) / (1 + dt), self.h.to(self._dtype())
 
     def _zero_state(self, batch: int) -> Tensor:
         shape = (batch, self.d_model, self.d_state + 1)
         return torch.zeros(shape, dtype=self._dtype(), device=self.D.device)
 
     def _scan(self, u, state, dt, lengths, *, rate, direction=0):
-        return dense_channel_scan(u, *matrices(self.system(rate)), state, lengths=lengths)
+        return allpass_channel_scan(u, *self._chain(rate), state, lengths=lengths)
 
     def _advance(self, u, state, dt, rate):
-        """One sample without the product of matrices in `system`: they are lower triangular."""
-        now, before = self._sections(rate)
-        drive = (before @ state[..., None])[..., 0] + u[..., None] * _first(now)
-        state = _solved(now, drive.movedim(0, -1)).movedim(-1, 0)
-        return (self.h.to(state.dtype) * state[..., 1:]).sum(-1), state
+        y, state = self._scan(u[:, None], state, dt, None, rate=rate)
+        return y[:, 0], state
 
     def _check_dt(self, dt):
         if dt is not None:
@@ -89,13 +81,3 @@ class HOPE(ChannelwiseLayer):
                 "HOPE takes no dt: each step size would need its own dense matrix. S4D takes "
                 "irregular time; for one new sampling rate, pass rate="
             )
-
-
-def _solved(lower: Tensor, x: Tensor) -> Tensor:
-    return torch.linalg.solve_triangular(lower, x, upper=False, unitriangular=True)
-
-
-def _first(x: Tensor) -> Tensor:
-    """(1, 0, ..., 0), as long as the last axis of x."""
-    n = x.shape[-1]
-    return (torch.arange(n, device=x.device) == 0).to(x.dtype)

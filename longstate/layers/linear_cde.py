@@ -50,6 +50,7 @@ from longstate.layers._base import (
 )
 from longstate.layers._channelwise import log_uniform
 from longstate.ops.diagonal_scan import diagonal_scan
+from longstate.ops.expm_scan import expm_scan
 
 VARIANTS = ("dense", "block", "diagonal")
 
@@ -143,27 +144,19 @@ class LinearCDE(Layer):
         if mask is not None:  # an interval of length 0 changes nothing
             time = mask.to(wide.dtype) if time is None else torch.where(mask, time, 0)
         with full_precision(u):
-            kept, added = self._steps(wide, time)
-            z, last = self._scan(kept, added, state["z"], reset)
+            z, last = self._scan(*self._steps(wide, time), state["z"], reset)
             y = F.linear(z, self.C.to(z.dtype)) + self.D * wide
         return zero_masked(y, mask).to(u.dtype), {"z": last}
 
     def _steps(self, u: Tensor, time: Tensor | None) -> tuple[Tensor, Tensor]:
-        """exp(M) (b, t, g, k, k), and what is added to the state (b, t, g, k)."""
+        """M (b, t, g, k, k), transposed, and the drive B omega (b, t, g, k)."""
         slope = F.pad(u, (1, 0), value=1.0)
         if time is not None:
             slope = slope * time[..., None].to(u.dtype)
         g, k = self.A.shape[1:3]
-        M = torch.einsum("bti,igkl->btgkl", slope, self._matrices().to(u.dtype))
-        drive = F.linear(slope, self.B.to(u.dtype)).unflatten(-1, (g, k))
-        if k == 1:
-            m = M[..., 0]
-            small = m.abs() < 1e-4
-            whole = torch.where(small, 1, m)
-            phi = torch.where(small, 1 + m / 2, torch.expm1(whole) / whole)
-            return M.exp(), phi * drive
-        both = F.pad(torch.cat([M, drive[..., None]], -1), (0, 0, 0, 1)).matrix_exp()
-        return both[..., :k, :k], both[..., :k, k]
+        A = self._matrices().to(u.dtype).mT.flatten(1)
+        drive = F.linear(slope, self.B.to(u.dtype))
+        return (slope @ A).unflatten(-1, (g, k, k)), drive.unflatten(-1, (g, k))
 
     def _matrices(self) -> Tensor:
         """A_i (i, g, k, k)."""
@@ -174,23 +167,25 @@ class LinearCDE(Layer):
         return torch.cat([turning[:1] - decay, turning[1:]])
 
     def _scan(
-        self, kept: Tensor, added: Tensor, z: Tensor, reset: Tensor | None
+        self, M: Tensor, drive: Tensor, z: Tensor, reset: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """All states (b, t, n), and the last one."""
-        fresh = z.new_zeros(()) if self.start is None else self.start.to(z.dtype)
-        if kept.shape[-1] == 1:
-            drive, decay = added[..., 0], kept[..., 0, 0]
-            if reset is not None and self.start is not None:  # the scan forgets all
-                drive = drive + torch.where(reset[..., None], decay * fresh, 0)
-            return self.scans["z"](drive, decay, z, reset=reset)
-        states, z = [], z.unflatten(-1, kept.shape[2:4])
-        fresh = fresh.expand(z.shape[1:].numel()).view(z.shape[1:])
-        for t in range(kept.shape[1]):
-            if reset is not None:  # NaN times 0 would be NaN
-                z = torch.where(reset[:, t, None, None], fresh, z)
-            z = (kept[:, t] * z[..., None, :]).sum(-1) + added[:, t]  # autocast narrows products
-            states.append(z)
-        return torch.stack(states, 1).flatten(2), z.flatten(1)
+        if self.scans:
+            return self._scan_diagonal(M[..., 0, 0], drive[..., 0], z, reset)
+        shape = drive.shape[2:]
+        start = None if self.start is None else self.start.to(z.dtype).view(shape)
+        z, last = expm_scan(M, drive, z.unflatten(-1, shape), start=start, reset=reset)
+        return z.flatten(2), last.flatten(1)
+
+    def _scan_diagonal(
+        self, m: Tensor, drive: Tensor, z: Tensor, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        small = m.abs() < 1e-4
+        whole = torch.where(small, 1, m)
+        decay, drive = m.exp(), torch.where(small, 1 + m / 2, torch.expm1(whole) / whole) * drive
+        if reset is not None and self.start is not None:  # the scan forgets all
+            drive = drive + torch.where(reset[..., None], decay * self.start.to(z.dtype), 0)
+        return self.scans["z"](drive, decay, z, reset=reset)
 
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)

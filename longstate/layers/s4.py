@@ -7,12 +7,12 @@ channel. It is stable because both low-rank factors are P and Re(Lambda) < 0.
 
 Gu, Goel, Re, "Efficiently Modeling Long Sequences with Structured State Spaces", ICLR 2022,
 arXiv:2111.00396. Differs from the paper: the parameter is C and not C (I - A_bar^L), so no length
-is stored in a checkpoint; the layer runs the recurrence in chunks of matrix products
-(longstate.ops.channel_scan), which gives it a state. The paper computes the impulse response with a
-Cauchy kernel and convolves by a Fourier transform. A convolution with
+is stored in a checkpoint; the layer runs the recurrence, which is diagonal plus low rank again
+(longstate.ops.dplr_channel_scan), and so has a state. The paper computes the impulse response with
+a Cauchy kernel and convolves by a Fourier transform. A convolution with
 `system().impulse_response()` gives the same numbers; the tests compare both.
 
-Axes: b batch, t time, d channels, n state (real coordinates), m = n / 2 stored modes, r rank.
+Axes: b batch, t time, d channels, n state (real coordinates), r rank.
 """
 
 from typing import Literal
@@ -29,7 +29,7 @@ from longstate.layers._channelwise import (
     undone,
 )
 from longstate.layers._resized import put, resized
-from longstate.ops.channel_scan import dense_channel_scan
+from longstate.ops.dplr_channel_scan import dplr_channel_scan
 from longstate.systems import (
     Bilinear,
     DenseSystem,
@@ -97,8 +97,10 @@ class S4(ChannelwiseLayer):
 
     def system(self, rate: float = 1.0) -> DenseSystem:
         """The recurrence that the layer runs, in real coordinates (Re x, Im x)."""
-        steps = 2 * self._half_steps(rate)[:, 0]
-        return self.continuous_system().discretize(Bilinear(), steps)
+        return self._recurrence(rate).to_dense()
+
+    def _recurrence(self, rate: float) -> DPLRSystem:
+        return self.continuous_system().bilinear(self.log_dt.to(self._dtype()).exp() * rate)
 
     def with_system(self, system: DiagonalSystem) -> "S4":
         """A layer like this one that runs a diagonal recurrence with conjugate pairs: S4 whose
@@ -119,37 +121,15 @@ class S4(ChannelwiseLayer):
         return torch.zeros(shape, dtype=self._dtype(), device=self.D.device)
 
     def _scan(self, u, state, dt, lengths, *, rate, direction=0):
-        A, B, C = matrices(self.system(rate), direction if self.bidirectional else None)
-        return dense_channel_scan(u, A, B, C, state, lengths=lengths)
+        system = self._recurrence(rate)
+        A, B, C = matrices(system, direction if self.bidirectional else None)
+        state = torch.complex(*state.chunk(2, dim=-1))
+        y, state = dplr_channel_scan(u, A, system.P, system.Q, B, C, state, lengths=lengths)
+        return y, torch.cat([state.real, state.imag], dim=-1)
 
     def _advance(self, u, state, dt, rate):
-        """The bilinear step by Woodbury's identity, without a matrix.
-
-        (I - A s/2) x = (I + A s/2) x_0 + s B u. Without P the matrices are diagonal; the part of P
-        follows from w = 2 Re(P* x), a system of r equations.
-        """
-        system, half = self.continuous_system(), self._half_steps(rate)
-        P, B, C = system.P, system.B[..., 0], system.C[..., 0, :]
-
-        def along(x: Tensor) -> Tensor:
-            return 2 * (P.conj() * x[..., None]).real.sum(-2)  # (..., d, r)
-
-        def back(w: Tensor) -> Tensor:
-            return (P * w[..., None, :]).sum(-1)  # (..., d, m)
-
-        x = torch.complex(*state.contiguous().chunk(2, dim=-1))
-        x = x + half * (system.A * x - back(along(x))) + 2 * half * B * u[..., None]
-        resolvent = 1 / (1 - half * system.A)
-        eye = torch.eye(P.shape[-1], dtype=half.dtype, device=half.device)
-        small = eye + 2 * half[..., None] * (P.mH @ (resolvent[..., None] * P)).real
-        known = along(resolvent * x)
-        # of one shape: vmap batches only one of the two in the wrong way
-        w = torch.linalg.solve(small.expand(*known.shape, -1), known[..., None])[..., 0]
-        x = resolvent * (x - half * back(w))
-        return 2 * (C * x).real.sum(-1), torch.cat([x.real, x.imag], dim=-1)
-
-    def _half_steps(self, rate: float) -> Tensor:
-        return self.log_dt.to(self._dtype()).exp()[:, None] * (rate / 2)
+        y, state = self._scan(u[:, None], state, dt, None, rate=rate)
+        return y[:, 0], state
 
     def _check_dt(self, dt):
         if dt is not None:

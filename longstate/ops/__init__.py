@@ -1,10 +1,13 @@
 """Tensors in, tensors out: the recurrences, each with a reference, a Numba and a Triton form."""
 
 from longstate._lazy import public as _public
+from longstate.ops.allpass_channel_scan import allpass_channel_scan as allpass_channel_scan
 from longstate.ops.channel_scan import dense_channel_scan as dense_channel_scan
 from longstate.ops.channel_scan import diagonal_channel_scan as diagonal_channel_scan
 from longstate.ops.chunk_scan import chunk_scan as chunk_scan
 from longstate.ops.diagonal_scan import diagonal_scan as diagonal_scan
+from longstate.ops.dplr_channel_scan import dplr_channel_scan as dplr_channel_scan
+from longstate.ops.expm_scan import expm_scan as expm_scan
 from longstate.ops.gated_norm import gated_norm as gated_norm
 from longstate.ops.longhorn_scan import longhorn_scan as longhorn_scan
 from longstate.ops.oscillator_scan import oscillator_scan as oscillator_scan

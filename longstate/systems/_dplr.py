@@ -9,7 +9,7 @@ dissipative, which keeps the system stable.
 Axes: n stored states, r rank, i inputs, o outputs, f frequencies, any leading batch axes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Complex, Shaped
@@ -18,6 +18,7 @@ from torch import Tensor
 from longstate.systems._dense import DenseSystem
 from longstate.systems._diagonal import DiagonalSystem, real_columns
 from longstate.systems._discretize import Discretization
+from longstate.systems._numbers import as_tensor, widen
 from longstate.systems._shapes import (
     check_continuous,
     check_discrete,
@@ -104,6 +105,35 @@ class DPLRSystem:
         """
         check_continuous(self.discrete)
         return self.to_dense().discretize(rule, dt)
+
+    def bilinear(self, dt: Shaped[Tensor, "*dt"] | float) -> "DPLRSystem":
+        """The recurrence of the bilinear rule with step `dt` (...), which is DPLR again.
+
+        With R = (I - A dt/2)^-1 and S = I + Q* R P dt/2, from Woodbury's identity:
+
+            A_bar = R (I + A dt/2)       P_bar = R P dt/2       Q_bar* = 2 S^-1 Q* R
+            B_bar = (I - P_bar S^-1 Q*) R B dt
+
+        Raises:
+            ValueError: the system is discrete already.
+        """
+        check_continuous(self.discrete)
+        dtype = torch.promote_types(self.A.dtype, self.P.dtype)
+        A, P, Q, B = (widen(x.to(dtype)) for x in (self.A, self.P, self.Q, self.B))
+        half = widen(as_tensor(dt, self.A))[..., None] / 2
+        R = 1 / (1 - half * A)
+        P_bar, drive = (half * R)[..., None] * P, (2 * half * R)[..., None] * B
+
+        def read(x: Tensor) -> Tensor:
+            return 2 * (Q.mH @ x).real if self.conjugate else Q.mH @ x
+
+        eye = torch.eye(P.shape[-1], dtype=half.dtype, device=A.device)
+        inverse = torch.linalg.inv(eye + read(P_bar))  # r by r, and r is 1 or 2
+        Q_bar = 2 * (Q * R.conj()[..., None]) @ inverse.mH.to(A.dtype)
+        B_bar = drive - P_bar @ (inverse @ read(drive)).to(A.dtype)
+        A_bar = R * (1 + half * A)
+        A_bar, P_bar, Q_bar, B_bar = (x.to(dtype) for x in (A_bar, P_bar, Q_bar, B_bar))
+        return replace(self, A=A_bar, P=P_bar, Q=Q_bar, B=B_bar, discrete=True)
 
     def impulse_response(self, length: int) -> Shaped[Tensor, "*batch t o i"]:
         """C A^l B for l = 0 .. length - 1, with D added at lag 0, through the dense form.

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from longstate.ops import (
+    allpass_channel_scan,
     chunk_scan,
     diagonal_channel_scan,
     diagonal_scan,
+    dplr_channel_scan,
+    expm_scan,
     gated_norm,
     oscillator_scan,
     short_conv,
@@ -92,6 +95,37 @@ def channel_inputs() -> Tensors:
     return {"u": randn(B, T, D, seed=1), "A": A, "B": b, "C": C, "h0": h0}
 
 
+def dplr(impl, u, A, P, Q, B, C, h0):
+    return dplr_channel_scan(u, A, P, Q, B, C, h0, impl=impl)
+
+
+def dplr_inputs() -> Tensors:
+    P, Q = randn(2, D, N, 1, dtype=C128, seed=6) / 2
+    return {**channel_inputs(), "P": P, "Q": Q}
+
+
+def allpass(impl, u, rho, C, h0):
+    return allpass_channel_scan(u, rho, C, h0, impl=impl)
+
+
+def allpass_inputs() -> Tensors:
+    return {
+        "u": randn(B, T, D, seed=1), "rho": uniform(D, low=-0.9, high=0.9, seed=2),
+        "C": randn(D, N, seed=3), "h0": randn(B, D, N + 1, seed=4),
+    }  # fmt: skip
+
+
+def exponentials(impl, M, v, h0, start, **flags):
+    return expm_scan(M, v, h0, start=start, impl=impl, **flags)
+
+
+def exponential_inputs() -> Tensors:
+    return {
+        "M": randn(B, T, 2, N, N, seed=1) / 5, "v": randn(B, T, 2, N, seed=2) / 5,
+        "h0": randn(B, 2, N, seed=3), "start": randn(2, N, seed=4), "reset": flags()["reset"],
+    }  # fmt: skip
+
+
 def chunks(impl, x, log_a, B, C, h0, weight, own, D, **flags):
     return chunk_scan(
         x, -log_a, B, C, h0, weight=weight, own=own, D=D, impl=impl, **flags
@@ -139,6 +173,9 @@ OPS: dict[str, tuple[Call, Callable[[], Tensors]]] = {
     "oscillator, im": (implicit, oscillator_inputs),
     "oscillator, imex": (explicit, oscillator_inputs),
     "channels": (channels, channel_inputs),
+    "channels, low rank": (dplr, dplr_inputs),
+    "channels, all-pass": (allpass, allpass_inputs),
+    "matrix exponentials": (exponentials, exponential_inputs),
     "chunks": (chunks, chunk_inputs),
     "short convolution": (conv, conv_inputs),
     "gated norm": (norm, norm_inputs),

@@ -5,9 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from longstate.ops import (
+    allpass_channel_scan,
     dense_channel_scan,
     diagonal_channel_scan,
     diagonal_scan,
+    dplr_channel_scan,
     oscillator_scan,
     zoh_channel_scan,
     zoh_scan,
@@ -51,6 +53,18 @@ def held_channels(_):
     return zoh_channel_scan, randn(1, T, N), given, randn(1, N, 3, dtype=C128, seed=3)
 
 
+def low_rank():
+    A, B, C = randn(3, N, 3, dtype=C128, seed=4) / 3
+    P, Q = randn(2, N, 3, 1, dtype=C128, seed=5) / 3
+    given = {"A": A, "P": P, "Q": Q, "B": B, "C": C}
+    return dplr_channel_scan, randn(1, T, N), given, randn(1, N, 3, dtype=C128, seed=3)
+
+
+def allpass():
+    given = {"rho": uniform(N, low=-0.9, high=0.9), "C": randn(N, 3, seed=1)}
+    return allpass_channel_scan, randn(1, T, N), given, randn(1, N, 4, seed=3)
+
+
 def dense_scan(x, impl, **given):
     return dense_channel_scan(x, impl="auto" if impl == "cpu" else impl, **given)
 
@@ -58,6 +72,8 @@ def dense_scan(x, impl, **given):
 CASES = {
     "channels": lambda: channels(False),
     "dense channels": lambda: channels(True),
+    "low-rank channels": low_rank,
+    "all-pass channels": allpass,
     "diagonal": lambda: diagonal(False),
     "diagonal, constant": lambda: diagonal(True),
     "zoh": lambda: zoh(None),

@@ -114,7 +114,7 @@ def test_frequency_response_is_the_transform_of_the_impulse_response(kind, conju
 
 @pytest.mark.parametrize("conjugate", [False, True])
 def test_a_low_rank_system_may_be_a_recurrence(conjugate):
-    """Not made by a rule, which gives a dense one, but as it stands."""
+    """Not made by a rule, but as it stands."""
     g = torch.Generator().manual_seed(0)
     A = torch.polar(torch.rand(4, generator=g) / 2, 3 * torch.rand(4, generator=g)).to(
         torch.complex128

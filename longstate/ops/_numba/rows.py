@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from longstate.ops._numba.compiled import SAFE, inlined
+from longstate.ops._numba.compiled import SAFE, inlined, kernel
 from longstate.ops._numba.math import sigmoid
 
 _EXACT: Any = {"fastmath": SAFE, "error_model": "numpy"}
@@ -121,6 +121,24 @@ def add_row(x: np.ndarray, into: np.ndarray) -> None:
     """into[:] += x."""
     for j in range(into.shape[0]):
         into[j] += x[j]
+
+
+@kernel
+def load_columns(tile: np.ndarray, x: np.ndarray, begin: int, steps: int, lo: int, hi: int) -> None:
+    """tile[:steps] = x[begin : begin + steps, lo:hi]; a tile may be wider."""
+    for t in range(steps):
+        for j in range(hi - lo):
+            tile[t, j] = x[begin + t, lo + j]
+
+
+@kernel
+def store_columns(
+    tile: np.ndarray, x: np.ndarray, begin: int, steps: int, lo: int, hi: int
+) -> None:
+    """x[begin : begin + steps, lo:hi] = tile[:steps]."""
+    for t in range(steps):
+        for j in range(hi - lo):
+            x[begin + t, lo + j] = tile[t, j]
 
 
 @inlined

@@ -63,10 +63,10 @@ def diagonal_channel_scan(
     Raises:
         ValueError: shapes or types do not fit, t is 0, or `impl` cannot run here.
     """
-    h0 = _check(u, A, A, B, C, h0)
+    h0 = check_channels(u, A, A, B, C, h0)
     if mask is not None or reset is not None:
-        return _by_sequences(diagonal_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
-    impl = _choose(impl, u)
+        return by_sequences(diagonal_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
+    impl = choose_channels(impl, u)
     if impl == "reference":
         return reference.diagonal(u, A, B, C, h0, lengths)
     if impl == "chunks":
@@ -82,7 +82,7 @@ def diagonal_channel_scan(
     return y, last.real
 
 
-def _choose(impl: str, u: Tensor) -> str:
+def choose_channels(impl: str, u: Tensor) -> str:
     """ "reference", "cpu" or "chunks", the matrix products."""
     found = impl if impl == "chunks" else choose(impl, u)
     expect(impl != "triton", "channel scans have no Triton kernel; use impl='auto'")
@@ -182,10 +182,10 @@ def dense_channel_scan(
         y (b, t, d) and the state after the last sample (b, d, n).
     """
     expect(not A.is_complex(), f"A must be real; got {shape_of(A)}")
-    h0 = _check(u, A[..., 0], A, B, C, h0)
+    h0 = check_channels(u, A[..., 0], A, B, C, h0)
     if mask is not None or reset is not None:
-        return _by_sequences(dense_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
-    if _choose(impl, u) == "reference":
+        return by_sequences(dense_channel_scan, u, (A, B, C), h0, mask, reset, lengths, impl)
+    if choose_channels(impl, u) == "reference":
         return reference.dense(u, A, B, C, h0, lengths)
 
     k = chunk_length(u.shape[1])
@@ -210,8 +210,8 @@ def dense_channel_scan(
     return chunked(u, kernel, into, outof, carry, power, h0, lengths)
 
 
-def _by_sequences(
-    scan: Callable[..., tuple[Tensor, Tensor]], u: Tensor, system: tuple[Tensor, Tensor, Tensor],
+def by_sequences(
+    scan: Callable[..., tuple[Tensor, Tensor]], u: Tensor, system: tuple[Tensor, ...],
     h0: Tensor, mask: Tensor | None, reset: Tensor | None, lengths: Tensor | None, impl: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Run a scan on the sequences that mask and reset define."""
@@ -230,7 +230,7 @@ def _apply(A: Tensor, h: Tensor) -> Tensor:
     return torch.einsum("dmn,jdn->jdm", A, h)
 
 
-def _check(
+def check_channels(
     u: Tensor, diagonal: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor | None
 ) -> Tensor:
     real = not u.is_complex()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longstate.ops._layout import dense, on_large_pages
 from longstate.ops._numba import inlined, kernel, parallel_for
-from longstate.ops._numba.rows import copy_row
+from longstate.ops._numba.rows import copy_row, load_columns, store_columns
 from longstate.ops.channel_scan import Inputs
 
 _LANES = 64
@@ -102,20 +102,6 @@ def _store_mode(ws: np.ndarray, row: int, x: np.ndarray, lo: int, hi: int) -> No
 
 
 @kernel
-def _load_tile(tile: np.ndarray, x: np.ndarray, begin: int, steps: int, lo: int, hi: int) -> None:
-    for t in range(steps):
-        for j in range(hi - lo):
-            tile[t, j] = x[begin + t, lo + j]
-
-
-@kernel
-def _store_tile(tile: np.ndarray, x: np.ndarray, begin: int, steps: int, lo: int, hi: int) -> None:
-    for t in range(steps):
-        for j in range(hi - lo):
-            x[begin + t, lo + j] = tile[t, j]
-
-
-@kernel
 def _load_system(
     ws: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, h0: np.ndarray, lo: int, hi: int
 ) -> None:
@@ -157,11 +143,11 @@ def _forward(
         _load_system(ws, A, B, C, h0[b], lo, hi)
         for begin in range(0, lengths[b], _TILE):
             steps = min(_TILE, lengths[b] - begin)
-            _load_tile(u_tile, u[b], begin, steps, lo, hi)
+            load_columns(u_tile, u[b], begin, steps, lo, hi)
             y_tile[:] = 0
             for m in range(n):
                 _advance(ws[m], u_tile, y_tile, steps)
-            _store_tile(y_tile, y[b], begin, steps, lo, hi)
+            store_columns(y_tile, y[b], begin, steps, lo, hi)
         y[b, lengths[b] :, lo:hi] = 0
         for m in range(n):
             _store_mode(ws[m], _H, last[b, m], lo, hi)
@@ -181,7 +167,7 @@ def _remember_borders(
     """Run all states forward; keep the states at the start of each tile."""
     for i in range((length + _TILE - 1) // _TILE):
         steps = min(_TILE, length - i * _TILE)
-        _load_tile(u_tile, u, i * _TILE, steps, lo, hi)
+        load_columns(u_tile, u, i * _TILE, steps, lo, hi)
         for m in range(ws.shape[0]):
             copy_row(ws[m], borders[i, m])
             _advance_keeping(ws[m], u_tile, past, steps)
@@ -211,15 +197,15 @@ def _backward(
             _load_mode(ws[m], _G, dlast[b, m], lo, hi)
         for i in range((lengths[b] + _TILE - 1) // _TILE - 1, -1, -1):
             steps = min(_TILE, lengths[b] - i * _TILE)
-            _load_tile(u_tile, u[b], i * _TILE, steps, lo, hi)
-            _load_tile(g_tile, dy[b], i * _TILE, steps, lo, hi)
+            load_columns(u_tile, u[b], i * _TILE, steps, lo, hi)
+            load_columns(g_tile, dy[b], i * _TILE, steps, lo, hi)
             du_tile[:] = 0
             for m in range(n):
                 copy_row(borders[i, m], ws[m, : 2 * _LANES])
                 _advance_keeping(ws[m], u_tile, past, steps)
                 copy_row(ws[m], past[steps])
                 _retreat(ws[m], past, u_tile, g_tile, du_tile, steps)
-            _store_tile(du_tile, du[b], i * _TILE, steps, lo, hi)
+            store_columns(du_tile, du[b], i * _TILE, steps, lo, hi)
         du[b, lengths[b] :, lo:hi] = 0
         for m in range(n):
             _store_mode(ws[m], _G, dh0[b, m], lo, hi)
