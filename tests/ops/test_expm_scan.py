@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from longstate.ops import expm_scan
 from tests.ops.helpers import (
@@ -90,7 +91,7 @@ def _exact(M, x, v):
 
 
 @pytest.mark.parametrize("kind", ["random", "skew", "non-normal", "decay"])
-@pytest.mark.parametrize("size", [1e-8, 0.3, 2.999, 3.0, 3.001, 9.0, 100.0])
+@pytest.mark.parametrize("size", [1e-8, 0.3, 2.999, 3.0, 3.001, 5.9, 100.0])
 def test_the_series_has_the_digits_of_the_exponential(kind, size):
     """Also where the first terms hardly move the state."""
     rng = np.random.default_rng(0)
@@ -134,6 +135,11 @@ def test_where_the_series_ends_at_once_its_derivative_does_not():
     tensors = inputs()
     tensors["M"] *= 0
     assert_equals_reference(call, "cpu", tensors)
+    at_rest = inputs(t=1, without=("reset", "start"))
+    at_rest["v"] = -(at_rest["h0"][..., None, :] @ at_rest["M"][:, 0])[:, None, :, 0]
+    expected, found = results(call, "reference", at_rest), results(call, "cpu", at_rest)
+    for name, value in expected.items():
+        assert_close(found[name], value, rtol=1e-12, atol=1e-12)
 
 
 # Every implementation
@@ -208,6 +214,15 @@ def test_nan_and_infinity_stay_in_their_row_and_block(bad):
             assert not found[row, first:, block].isfinite().any(-1).all()
             clean[row, first:, block] = found[row, first:, block]
         assert_same_where_finite(found, clean)
+
+
+def test_a_nan_leaves_the_gradients_of_other_rows():
+    clean = inputs(b=4, without=("reset", "start"))
+    broken = {name: x.clone() for name, x in clean.items()}
+    broken["v"][1, 0] = float("nan")  # the last that is seen of its row
+    expected, found = results(call, "cpu", clean), results(call, "cpu", broken)
+    for name, value in expected.items():
+        assert_close(found[name][[0, 2, 3]], value[[0, 2, 3]])
 
 
 def test_a_reset_removes_a_nan():
