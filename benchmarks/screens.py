@@ -47,8 +47,8 @@ class Study(NamedTuple):
 
 STUDIES = {
     "screen": Study(
-        "A screen of twelve layers on twelve tasks",
-        ("s4d", "s5", "linoss", "hope", "linearcde", "mamba", "mamba2", "mamba3", "longhorn",
+        "A screen of thirteen layers on twelve tasks",
+        ("s4", "s4d", "s5", "linoss", "hope", "linearcde", "mamba", "mamba2", "mamba3", "longhorn",
          "attention", "lstm", "linearrnn"),
         tasks.DEFAULT,
     ),

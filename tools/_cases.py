@@ -237,6 +237,8 @@ def accepted(op: Callable[..., Any]) -> set[str]:
 
 LAYERS: dict[str, tuple[str, Arguments]] = {
     "S4": ("S4", {"d_state": 8}),
+    "HOPE": ("HOPE", {"d_state": 8}),
+    "LinearCDE": ("LinearCDE", {"d_state": 8}),
     "S4D": ("S4D", {"d_state": 8}),
     "S4D, real": ("S4D", {"d_state": 4, "init": "real"}),
     "S4D, bilinear": ("S4D", {"d_state": 8, "discretization": "bilinear"}),
@@ -262,7 +264,7 @@ LAYERS: dict[str, tuple[str, Arguments]] = {
 }
 """Name of the case -> the class in `longstate.layers`, and its options."""
 
-WITHOUT_DT = {"S4", "Longhorn, diagonal", "Longhorn, exact"}
+WITHOUT_DT = {"S4", "HOPE", "Longhorn, diagonal", "Longhorn, exact"}
 
 _LATER_WORDS = {"headdim": "d_head"}  # and `variant` for what a layer calls its variants
 
