@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: the recurrences, each with a reference, a Numba and mostly a Triton form."""
+"""Tensors in, tensors out: the recurrences, with a reference, a Numba and mostly a Triton form."""
 
 from longstate._lazy import public as _public
 from longstate.ops.allpass_channel_scan import allpass_channel_scan as allpass_channel_scan

@@ -73,8 +73,7 @@ def dplr_channel_scan(
     if mask is not None or reset is not None:
         system = (A, P, Q, B, C)
         return by_sequences(dplr_channel_scan, u, system, h0, mask, reset, lengths, impl)
-    one_step = impl == "auto" and u.shape[1] == 1  # a few calls, less than the way to a kernel
-    found = "reference" if one_step else choose_channels(impl, u)
+    found = choose_channels(impl, u)
     if found == "chunks":
         return _chunks(u, A, P, Q, B, C, h0, lengths)
     if lengths is None:
