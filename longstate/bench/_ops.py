@@ -26,6 +26,7 @@ from longstate.bench._subject import (
 )
 from longstate.layers import S4, S4D
 from longstate.layers._channelwise import matrices
+from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
 
 _MODES, _STATES, _COLUMNS, _TAPS = 32, 16, 128, 4
 
@@ -41,20 +42,18 @@ def _diagonal_scan(draw: Draw, s: Settings) -> Operands:
 
 
 def _diagonal_channel_scan(draw: Draw, s: Settings) -> Operands:
-    return _channels(draw, s, S4D(s.d_model, d_state=2 * _MODES))
+    return _channels(draw, s, S4D(s.d_model, d_state=2 * _MODES).system())
 
 
 def _dense_channel_scan(draw: Draw, s: Settings) -> Operands:
-    return _channels(draw, s, S4(s.d_model, d_state=2 * _MODES))
+    return _channels(draw, s, S4(s.d_model, d_state=2 * _MODES).system())
 
 
 def _dplr_channel_scan(draw: Draw, s: Settings) -> Operands:
     layer = S4(s.d_model, d_state=2 * _MODES)
-    with torch.no_grad():
-        system = layer.continuous_system().bilinear(layer.log_dt.exp())
-        A, B, C, P, Q = (draw.like(x) for x in (*matrices(system), system.P, system.Q))
-    u = draw.normal(s.batch, s.length, s.d_model)
-    return {"u": u, "A": A, "P": P, "Q": Q, "B": B, "C": C}
+    system = layer.continuous_system().bilinear(layer.log_dt.exp())
+    low_rank = {"P": draw.like(system.P.detach()), "Q": draw.like(system.Q.detach())}
+    return _channels(draw, s, system) | low_rank
 
 
 def _allpass_channel_scan(draw: Draw, s: Settings) -> Operands:
@@ -65,9 +64,10 @@ def _allpass_channel_scan(draw: Draw, s: Settings) -> Operands:
     }
 
 
-def _channels(draw: Draw, s: Settings, layer: S4 | S4D) -> Operands:
-    with torch.no_grad():
-        A, B, C = (draw.like(x) for x in matrices(layer.system()))
+def _channels(
+    draw: Draw, s: Settings, system: DiagonalSystem | DPLRSystem | DenseSystem
+) -> Operands:
+    A, B, C = (draw.like(x.detach()) for x in matrices(system))
     return {"u": draw.normal(s.batch, s.length, s.d_model), "A": A, "B": B, "C": C}
 
 
@@ -88,13 +88,9 @@ def _zoh_scan(draw: Draw, s: Settings) -> Operands:
 
 
 def _zoh_channel_scan(draw: Draw, s: Settings) -> Operands:
-    system = S4D(s.d_model, d_state=2 * _MODES).continuous_system()
-    with torch.no_grad():
-        A, B, C = (draw.like(x) for x in matrices(system))
-    return {
-        "u": draw.normal(s.batch, s.length, s.d_model), "A": A / 100, "B": B, "C": C,
-        "dt": draw.uniform(0.5, 2.0, s.batch, s.length),
-    }  # fmt: skip
+    found = _channels(draw, s, S4D(s.d_model, d_state=2 * _MODES).continuous_system())
+    dt = draw.uniform(0.5, 2.0, s.batch, s.length)
+    return found | {"A": found["A"] / 100, "dt": dt}
 
 
 def _oscillator_scan(draw: Draw, s: Settings) -> Operands:

@@ -12,7 +12,7 @@ is stored in a checkpoint; the layer runs the recurrence, which is diagonal plus
 a Cauchy kernel and convolves by a Fourier transform. A convolution with
 `system().impulse_response()` gives the same numbers; the tests compare both.
 
-Axes: b batch, t time, d channels, n state (real coordinates), r rank.
+Axes: b batch, t time, d channels, n state (real coordinates), m = n / 2 stored modes, r rank.
 """
 
 from typing import Literal

@@ -51,6 +51,41 @@ def real_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
 
 
+def register_folder(
+    name: str,
+    inputs: type,
+    fake: Callable[[Any], tuple[Tensor, ...]],
+    *,
+    returns: str,
+    saves: str,
+) -> Callable[[Any], tuple[Tensor, ...]]:
+    """Register an op whose folder has the implementations, by the names that `impl` may have.
+
+    The arguments are those of `register`. An implementation has `forward` and `backward`, which
+    gets zeros for a result without a gradient; the reference has `forward`.
+    """
+    count = len(returns.split())
+
+    def forward(s: Any) -> tuple[Tensor, ...]:
+        return implementation(name, s.impl).forward(s)
+
+    def backward(s: Any, *saved_and_grads: Tensor | None) -> dict[str, Tensor]:
+        saved, grads = saved_and_grads[:-count], saved_and_grads[-count:]
+        if any(grad is None for grad in grads):
+            grads = tuple(
+                torch.zeros_like(result) if grad is None else grad
+                for result, grad in zip(fake(s), grads, strict=False)
+            )
+        return implementation(name, s.impl).backward(s, *saved, *grads)
+
+    def reference(s: Any) -> tuple[Tensor, ...]:
+        return implementation(name, "reference").forward(s)
+
+    return register(
+        name, inputs, forward, fake, backward, reference, returns=returns, saves=saves
+    )  # fmt: skip
+
+
 def register_steered(name: str, inputs: type) -> Callable[[Any], tuple[Tensor, ...]]:
     """Register a scan that is steered by its input; its folder has the implementations.
 

@@ -19,10 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longstate.ops._arguments import implementation
+from longstate.ops._arguments import register_folder
 from longstate.ops._choice import expect, shape_of
 from longstate.ops._layout import CHUNK
-from longstate.ops._op import register
 from longstate.ops.channel_scan import (
     by_sequences,
     check_channels,
@@ -121,29 +120,10 @@ class Inputs(NamedTuple):
     keep: bool
 
 
-def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return implementation("dplr_channel_scan", s.impl).forward(s)
-
-
 def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     (b, t, d), n = s.u.shape, s.A.shape[1]
     kept = s.u.new_empty(b, (t + CHUNK - 1) // CHUNK if s.keep else 0, n, 2, d)
     return s.u.new_empty(s.u.shape), s.h0.new_empty(s.h0.shape), kept
 
 
-def _backward(
-    s: Inputs, kept: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
-) -> dict[str, Tensor]:
-    grad_y = torch.zeros_like(s.u) if grad_y is None else grad_y
-    grad_last = torch.zeros_like(s.h0) if grad_last is None else grad_last
-    return implementation("dplr_channel_scan", s.impl).backward(s, kept, grad_y, grad_last)
-
-
-def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
-    return implementation("dplr_channel_scan", "reference").forward(s)
-
-
-_scan = register(
-    "dplr_channel_scan", Inputs, _forward, _fake, _backward, _reference, returns="y last",
-    saves="kept",
-)  # fmt: skip
+_scan = register_folder("dplr_channel_scan", Inputs, _fake, returns="y last", saves="kept")

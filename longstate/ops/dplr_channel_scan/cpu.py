@@ -5,8 +5,9 @@
 
 The loop that moves the modes on also reads them: y_t, and w_{t+1}, which the next sample needs.
 A sample costs 8 multiply-adds for each mode, as in a diagonal system, and 4 for each rank. The
-gradient runs in the same way, backward in time. The backward pass runs the states forward once,
-keeping those at the start of each tile, then goes back tile by tile and recomputes the others.
+gradient runs in the same way, backward in time. The forward pass writes one state in CHUNK, from
+which the backward pass recomputes the others; CHUNK is even, so that the two columns of states
+between which it goes back and forth are where they were after every tile.
 
 A block is one sequence and `LANES` channels. What belongs to one mode of a block lies in one flat
 array, row after row; all modes of a block fit in the cache.

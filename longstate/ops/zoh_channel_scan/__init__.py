@@ -26,13 +26,12 @@ from longstate.ops._arguments import (
     check_flags,
     check_shapes,
     common_type,
-    implementation,
     real_type,
+    register_folder,
     where_kept,
 )
 from longstate.ops._blocks import in_blocks
 from longstate.ops._choice import choose, expect, shape_of
-from longstate.ops._op import register
 from longstate.ops.zoh_scan import LANES, zoh_scan
 
 CHUNK = 32  # samples between two states that the kernel writes
@@ -148,29 +147,10 @@ def _of_any_size(s: Inputs) -> tuple[Tensor, Tensor]:
     return y.unflatten(2, (d, parts)).sum(-1), last.unflatten(1, (d, parts)).flatten(2)[..., :n]
 
 
-def _forward(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    return implementation("zoh_channel_scan", s.impl).forward(s)
-
-
 def _fake(s: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     (b, t, _), (d, n) = s.u.shape, s.A.shape
     kept = s.u.new_empty(b, -(-t // CHUNK) if s.keep else 0, 2, d * n)
     return s.u.new_empty(s.u.shape), s.h0.new_empty(s.h0.shape), kept
 
 
-def _backward(
-    s: Inputs, kept: Tensor, grad_y: Tensor | None, grad_last: Tensor | None
-) -> dict[str, Tensor]:
-    grad_y = torch.zeros_like(s.u) if grad_y is None else grad_y
-    grad_last = torch.zeros_like(s.h0) if grad_last is None else grad_last
-    return implementation("zoh_channel_scan", s.impl).backward(s, kept, grad_y, grad_last)
-
-
-def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
-    return implementation("zoh_channel_scan", "reference").forward(s)
-
-
-_scan = register(
-    "zoh_channel_scan", Inputs, _forward, _fake, _backward, _reference, returns="y last",
-    saves="kept",
-)  # fmt: skip
+_scan = register_folder("zoh_channel_scan", Inputs, _fake, returns="y last", saves="kept")
