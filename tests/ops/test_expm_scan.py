@@ -113,6 +113,18 @@ def test_large_norms(size, impl):
     np.testing.assert_allclose(one_step(impl, M, x, v), _exact(M, x, v)[0], rtol=1e-8)
 
 
+def test_a_series_of_seconds_is_refused_where_nothing_else_can_be_chosen():
+    """In a compiled graph; alone, "auto" takes the exponentials there."""
+    tensors = inputs(t=3)
+    tensors["M"][1, 2] *= 1e9
+    with pytest.raises(ValueError, match=r"the norm of a matrix is .* takes up to 200000"):
+        call("cpu", **tensors)
+    scan = torch.compile(lambda M, v: expm_scan(M, v)[0], backend="eager")
+    with pytest.raises(ValueError, match="the norm of a matrix"):
+        scan(tensors["M"], tensors["v"])
+    call("auto", **tensors)
+
+
 def test_gradients_at_large_norms():
     tensors = inputs(t=4)
     tensors["M"][1, 2] -= 3000 * torch.eye(5, dtype=torch.float64)

@@ -5,7 +5,7 @@
 h and v are rows, and there are g of them with their own matrices (one, or the blocks of a
 block-diagonal matrix). No exponential is formed: `cpu` sums its series on the state,
 
-    x'(s) = x M + v    from h_{t-1}, over s = 0 .. 1, in steps of length l = 1 / ceil(norm(M) / 4)
+    x'(s) = x M + v    from h_{t-1}, over s = 0 .. 1, in steps of length l = 1 / ceil(norm(M) / 3)
     x(s + l) = x(s) + p_1 + p_2 + ...    p_1 = l (x(s) M + v)    p_j = (l / j) p_{j-1} M
 
 and stops where all further terms together cannot change the last digit: k^2 operations for a term,
@@ -21,12 +21,16 @@ Axes: b batch, t time, g blocks of k by k.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from longstate.ops._arguments import check_flags, check_shapes, common_type, implementation
+from longstate.ops._arguments import (
+    check_flags,
+    check_shapes,
+    common_type,
+    implementation,
+    register_folder,
+)
 from longstate.ops._choice import choose, expect, shape_of
-from longstate.ops._op import register
 from longstate.ops._transforms import can_look
 
 _LARGEST = 1000.0  # norm
@@ -55,7 +59,8 @@ def expm_scan(
         h (b, t, g, k) and the last state (b, g, k). Differentiable in `M`, `v`, `h0`, `start`.
 
     Raises:
-        ValueError: shapes do not fit, a tensor is complex, t is 0, or `impl` cannot run here.
+        ValueError: shapes do not fit, a tensor is complex, t is 0, `impl` cannot run here, or the
+            series of "cpu" would be too long.
     """
     expect(impl != "triton", "expm_scan has no Triton kernel; use impl='auto'")
     expect(
@@ -97,26 +102,8 @@ class Inputs(NamedTuple):
     impl: str
 
 
-def _forward(s: Inputs) -> tuple[Tensor, Tensor]:
-    return implementation("expm_scan", s.impl).forward(s)
-
-
 def _fake(s: Inputs) -> tuple[Tensor, Tensor]:
     return s.v.new_empty(s.v.shape), s.h0.new_empty(s.h0.shape)
 
 
-def _backward(
-    s: Inputs, h: Tensor, grad_h: Tensor | None, grad_last: Tensor | None
-) -> dict[str, Tensor]:
-    grad_h = torch.zeros_like(s.v) if grad_h is None else grad_h
-    grad_last = torch.zeros_like(s.h0) if grad_last is None else grad_last
-    return implementation("expm_scan", s.impl).backward(s, h, grad_h, grad_last)
-
-
-def _reference(s: Inputs) -> tuple[Tensor, Tensor]:
-    return implementation("expm_scan", "reference").forward(s)
-
-
-_scan = register(
-    "expm_scan", Inputs, _forward, _fake, _backward, _reference, returns="h last", saves="h"
-)
+_scan = register_folder("expm_scan", Inputs, _fake, returns="h last", saves="h")

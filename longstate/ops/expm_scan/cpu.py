@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longstate.ops._choice import expect
 from longstate.ops._layout import dense, on_large_pages
 from longstate.ops._numba import inlined, kernel, parallel_for
 from longstate.ops._numba.rows import add_row, copy_row
@@ -20,6 +21,7 @@ from longstate.ops.expm_scan import Inputs
 
 _REACH = 3.0  # norm of M in one step; terms grow to 3^3 / 3! at most, so few digits cancel
 _TERMS = 40  # more than a norm of 3 needs in float64
+_LIMIT = 2e5  # norm above which a sample would take seconds
 
 
 @inlined
@@ -149,11 +151,10 @@ class Gradients(NamedTuple):
 
 
 @kernel
-def _cut(M: np.ndarray, scales: np.ndarray) -> tuple[int, float]:
+def _cut(norm: float, scales: np.ndarray) -> tuple[int, float]:
     """Into how many steps a sample is cut, the norm of M in one of them, and its length over j in
     `scales`, of the type of M; the first is 1."""
-    norm = _norm(M)
-    count = int(np.ceil(norm / _REACH)) if 0 < norm < np.inf else 1
+    count = int(np.ceil(norm / _REACH)) if 0 < norm <= _LIMIT else 1
     scales[0] = 1
     for j in range(1, scales.shape[0]):
         scales[j] = 1 / (count * j)
@@ -184,17 +185,23 @@ def _least(reach: float, exact: float) -> int:
 
 
 @kernel
-def _forward(start: int, stop: int, s: Steps, exact: float, h: np.ndarray) -> None:
+def _forward(
+    start: int, stop: int, s: Steps, exact: float, h: np.ndarray, largest: np.ndarray
+) -> None:
+    """All states, and the largest finite norm of a block (b, g)."""
     groups, k = s.h0.shape[1], s.h0.shape[2]
     p, x = np.zeros((_TERMS + 1, k), h.dtype), np.zeros(k, h.dtype)
     scales = np.zeros(_TERMS + 1, h.dtype)
     for block in range(start, stop):
         b, g = block // groups, block % groups
         copy_row(s.h0[b, g], x)
+        largest[b, g] = 0
         for t in range(h.shape[1]):
             if s.reset.shape[0] > 0 and s.reset[b, t]:
                 copy_row(s.start[g], x)
-            count, reach = _cut(s.M[b, t, g], scales)
+            norm = _norm(s.M[b, t, g])
+            largest[b, g] = max(largest[b, g], norm if norm < np.inf else 0)
+            count, reach = _cut(norm, scales)
             for _ in range(count):
                 _series(s.M[b, t, g], s.v[b, t, g], scales, reach, exact, 1, p, x)
             copy_row(x, h[b, t, g])
@@ -225,7 +232,7 @@ def _backward(
             else:
                 copy_row(s.h0[b, g], x)
             add_row(dh[b, t, g], d)
-            count, reach = _cut(M, scales)
+            count, reach = _cut(_norm(M), scales)
             least = _least(reach, exact)
             for i in range(count):
                 counts[i] = _series(M, v, scales, reach, exact, least, p[i], x)
@@ -258,7 +265,15 @@ def _work(s: Inputs) -> tuple[int, int]:
 
 def forward(s: Inputs) -> tuple[Tensor, Tensor]:
     h = torch.empty_like(s.v, memory_format=torch.contiguous_format)
-    parallel_for(_forward, *_work(s), _steps(s), torch.finfo(h.dtype).eps / 2, h.numpy())
+    largest = torch.empty_like(s.h0[..., 0]).numpy()
+    exact = torch.finfo(h.dtype).eps / 2
+    parallel_for(_forward, *_work(s), _steps(s), exact, h.numpy(), largest)
+    found = largest.max(initial=0)
+    expect(
+        found <= _LIMIT,
+        f"the norm of a matrix is {found:.3g}; the series of impl='cpu' takes up to {_LIMIT:g}, "
+        "impl='reference' any",
+    )
     return h, h[:, -1].clone()
 
 
@@ -266,7 +281,8 @@ def backward(s: Inputs, h: Tensor, grad_h: Tensor, grad_last: Tensor) -> dict[st
     M, v, h0 = (x.new_empty(x.shape) for x in (s.M, s.v, s.h0))
     start = torch.empty_like(h0)
     grads = Gradients(on_large_pages(M).numpy(), v.numpy(), h0.numpy(), start.numpy())
-    most = max(1, int(np.ceil(largest_norm(s.M) / _REACH)))
+    # one more than `_cut` finds: compiled in another place, a norm may be rounded otherwise
+    most = int(np.ceil(largest_norm(s.M) / _REACH)) + 1
     parallel_for(
         _backward, *_work(s), _steps(s), torch.finfo(h.dtype).eps / 2, dense(h).numpy(),
         dense(grad_h).numpy(), dense(grad_last).numpy(), most, grads,
