@@ -119,6 +119,19 @@ def _expm(draw: Draw, s: Sizes) -> Arguments:
     }  # fmt: skip
 
 
+def _chimera(draw: Draw, s: Sizes) -> Arguments:
+    v, k = 2, 2
+    sites, channels = (s.b, s.t, v, k, s.d), (k, s.d, s.n)
+    a = -draw.uniform(*channels) + 3j * draw.normal(*channels)
+    return {
+        "x": draw.normal(*sites), "s": draw.uniform(*sites), "r": draw.uniform(*sites),
+        "select": draw.normal(s.b, s.t, v, k, 6, s.n), "a": a,
+        "c": 0.1 + draw.uniform(*channels), "coupling": draw.normal(2, *channels).tanh(),
+        "h0": draw.complex(s.b, v, *channels), "g0": draw.complex(s.b, v, *channels),
+        **_marks(draw, s),
+    }  # fmt: skip
+
+
 def _chunk(groups: int) -> Callable[[Draw, Sizes], Arguments]:
     def make(draw: Draw, s: Sizes) -> Arguments:
         h = s.d // s.p // groups * groups
@@ -186,6 +199,7 @@ OPS: dict[str, tuple[str, Callable[[Draw, Sizes], Arguments]]] = {
     "dplr_channel_scan": ("dplr_channel_scan", _channels_dplr),
     "allpass_channel_scan": ("allpass_channel_scan", _channels_allpass),
     "expm_scan": ("expm_scan", _expm),
+    "chimera_scan": ("chimera_scan", _chimera),
     "chunk_scan": ("chunk_scan", _chunk(1)),
     "chunk_scan, groups": ("chunk_scan", _chunk(2)),
     "selective_scan": ("selective_scan", _selective("")),

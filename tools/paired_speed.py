@@ -41,6 +41,7 @@ _OP_SIZES = {
     "dplr_channel_scan": Sizes(b=4, t=1024, d=64, n=32),
     "allpass_channel_scan": Sizes(b=4, t=1024, d=64, n=64),
     "expm_scan": Sizes(b=4, t=256, d=0, n=64),
+    "chimera_scan": Sizes(b=4, t=256, d=64, n=8),
     "chunk_scan": Sizes(b=1, t=1024, d=1536, n=64, p=64),
     "short_conv": Sizes(b=1, t=1024, d=1536, n=0),
 }

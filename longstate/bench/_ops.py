@@ -2,7 +2,8 @@
 
 Sizes, besides batch b, length t and d = d_model: in a selective block D = 2 d channels, 16 states,
 4 taps, heads of 64 channels with 128 states; 32 complex modes (64 real states) for each channel of
-a channel-wise layer; d complex modes for all channels together in a shared one.
+a channel-wise layer; d complex modes for all channels together in a shared one; 4 heads with 8
+states for Chimera, of one variate.
 """
 
 from collections.abc import Callable
@@ -26,9 +27,10 @@ from longstate.bench._subject import (
 )
 from longstate.layers import S4, S4D
 from longstate.layers._channelwise import matrices
+from longstate.layers.chimera import HEADS
 from longstate.systems import DenseSystem, DiagonalSystem, DPLRSystem
 
-_MODES, _STATES, _COLUMNS, _TAPS = 32, 16, 128, 4
+_MODES, _STATES, _COLUMNS, _TAPS, _CHIMERA_STATES = 32, 16, 128, 4, 8
 
 Operands = dict[str, Any]
 """Arguments by name; gradients are taken of all tensors."""
@@ -75,6 +77,20 @@ def _expm_scan(draw: Draw, s: Settings) -> Operands:
     return {
         "M": draw.normal(s.batch, s.length, 1, s.d_model, s.d_model) / (4 * s.d_model) ** 0.5,
         "v": draw.normal(s.batch, s.length, 1, s.d_model),
+    }
+
+
+def _chimera_scan(draw: Draw, s: Settings) -> Operands:
+    sites, channels = (s.batch, s.length, 1, HEADS, s.d_model), (HEADS, s.d_model, _CHIMERA_STATES)
+    frequency = torch.pi * torch.arange(_CHIMERA_STATES).expand(channels)
+    return {
+        "x": draw.normal(*sites),
+        "s": draw.uniform(0.001, 0.1, *sites),
+        "r": draw.uniform(0.1, 1.0, *sites),
+        "select": draw.normal(*sites[:4], 6, _CHIMERA_STATES),
+        "a": draw.like(torch.complex(torch.full(channels, -0.5), frequency)),
+        "c": draw.uniform(1.0, 8.0, *channels),
+        "coupling": draw.uniform(-0.5, 0.5, 2, *channels),
     }
 
 
@@ -166,6 +182,7 @@ def subjects() -> list[Subject]:
         _subject(ops.zoh_scan, _zoh_scan),
         _subject(ops.zoh_channel_scan, _zoh_channel_scan),
         _subject(ops.expm_scan, _expm_scan),
+        _subject(ops.chimera_scan, _chimera_scan),
         _subject(ops.oscillator_scan, _oscillator_scan),
         _subject(ops.diagonal_channel_scan, _diagonal_channel_scan),
         _subject(ops.dense_channel_scan, _dense_channel_scan),

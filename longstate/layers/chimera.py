@@ -7,15 +7,11 @@
     A1 = exp(s a)       A2 = (1 - |A1|) tanh(k)      B1 = (A1 - 1) / a  b1      a complex, Re a < 0
     A4 = exp(-r c)      A3 = (1 - A4) tanh(l)        B2 = (1 - A4) / c  b2      c > 0
 
-The steps s and r, one for each channel, and b1, b2, C1, C2 are functions of x_t^v, the same ones
+The steps s and r, one for each channel of a head, and b1, b2, C1, C2 are functions of x_t^v, the same ones
 for all variates. Each variate has p channels and 4 heads: with small and with large initial s, for
 trend and season, and these in the given and in the reversed order of the variates. |A1| + |A2| and
 |A3| + A4 are at most 1, so that for any parameters and number of variates no state grows without
 input.
-
-g of a sample is a sum over variates at that time, and h of a variate is a scan over time, so a loop
-over the variates with one scan each is the whole recurrence. Where there are more variates than
-samples, as in a step, it is a loop over time with a scan over the variates.
 
 In the contract of `Layer` u is (b, t, d) with d = variates * p, the variates first:
 `layer(x.flatten(2))` reads x (b, t, variates, p). With one variate, the default, g sees nothing but
@@ -35,7 +31,6 @@ Axes: b batch, t time, d numbers in a sample, v variates, k heads, p channels, n
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -52,26 +47,13 @@ from longstate.layers._base import (
     zero_masked,
 )
 from longstate.layers._channelwise import log_uniform
-from longstate.ops import diagonal_scan
+from longstate.ops.chimera_scan import chimera_scan
 
 HEADS = 4
 STEPS = ((1e-3, 1e-2), (1e-2, 1e-1), (1e-3, 1e-2), (1e-2, 1e-1))
 """Ranges of the initial steps of the heads; the last two read the variates in reversed order."""
 ACROSS = (0.1, 1.0)
 """Range of the initial steps along the variates."""
-
-
-class Inputs(NamedTuple):
-    """What the sites of a sample need: x, s, r (b, t, v, k, p), b1 and b2 (b, t, v, k, n) real, C1
-    and C2 (b, t, v, k, n) complex; in the order in which heads read the variates."""
-
-    x: Tensor
-    s: Tensor
-    r: Tensor
-    b1: Tensor
-    b2: Tensor
-    C1: Tensor
-    C2: Tensor
 
 
 class Chimera(Layer):
@@ -143,116 +125,41 @@ class Chimera(Layer):
             return of_no_rows(self, u)
         x = zero_masked(u.to(self._dtype()), mask).unflatten(2, (self.variates, -1))
         time = scaled(u, dt, rate)
-        if mask is not None:  # over a step of length 0 h stays
-            time = mask.to(x.dtype) if time is None else torch.where(mask, time, 0)
+        if mask is not None and time is not None:
+            time = torch.where(mask, time, 0)
         with full_precision(u):
-            run = self._over_variates if u.shape[1] >= self.variates else self._over_time
-            y, h, g = run(self._inputs(x, time), state["h"], state["g"], mask, reset)
+            sites, s, r, select = self._sites(x, time)
+            a, c, coupling = self._channels()
+            y, h, g = chimera_scan(
+                sites, s, r, select, a, c, coupling, state["h"], state["g"], mask=mask, reset=reset
+            )
             y = _reordered(y).sum(3) + self.D.to(x.dtype) * x
             y = F.linear(F.silu(self._linear(self.gate, x)) * y, self.out_proj.weight.to(x.dtype))
         return zero_masked(y.flatten(2), mask).to(u.dtype), {"h": h, "g": g}
 
-    def _inputs(self, x: Tensor, time: Tensor | None) -> Inputs:
+    def _sites(self, x: Tensor, time: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x, s, r (b, t, v, k, p) and b1, b2, C1 and C2 (b, t, v, k, 6, n), in the order in which
+        heads read the variates."""
         s, r = F.softplus(self._linear(self.steps, x)).unflatten(-1, (2, HEADS, -1)).unbind(-3)
         if time is not None:
             s = s * time[..., None, None, None].to(s.dtype)
         selected = self._linear(self.select, x).unflatten(-1, (HEADS, 6, -1))
-        b1, b2, *C = (selected * self.d_state**-0.5).unbind(-2)
-        parts = (x[..., None, :].expand_as(s), s, r, b1, b2)
-        return Inputs(*map(_reordered, (*parts, torch.complex(*C[:2]), torch.complex(*C[2:]))))
+        x, selected = x[..., None, :].expand_as(s), selected * self.d_state**-0.5
+        return _reordered(x), _reordered(s), _reordered(r), _reordered(selected)
+
+    def _channels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """a (k, p, n) complex, c (k, p, n), and the couplings (2, k, p, n), bounded."""
+        dtype = self._dtype()
+        decay, across = (log.to(dtype).exp() for log in (self.log_decay, self.log_across))
+        a = torch.complex(-decay, self.frequency.to(dtype))
+        return a, across, self.coupling.to(dtype).tanh()
 
     def _linear(self, linear: nn.Linear, x: Tensor) -> Tensor:
         bias = None if linear.bias is None else linear.bias.to(x.dtype)
         return F.linear(x, linear.weight.to(x.dtype), bias)
 
-    def _along_time(self, i: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """A1, A2 and B1 x (..., k, p, n)."""
-        dtype, s = self._dtype(), i.s[..., None]
-        rate = self.log_decay.to(dtype).exp()
-        a = torch.complex(-rate, self.frequency.to(dtype))
-        change = torch.expm1(s * a)
-        coupling = -torch.expm1(-s * rate) * self.coupling[0].to(dtype).tanh()
-        return change + 1, coupling, change / a * (i.x[..., None] * i.b1[..., None, :])
-
-    def _along_variates(self, i: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """A3, A4 and B2 x (..., k, p, n)."""
-        dtype = self._dtype()
-        c = self.log_across.to(dtype).exp()
-        moved = i.r[..., None] * c
-        lost = -torch.expm1(-moved)
-        x = i.x[..., None] * i.b2[..., None, :]
-        return lost * self.coupling[1].to(dtype).tanh(), (-moved).exp(), lost / c * x
-
-    def _over_variates(
-        self, inputs: Inputs, h: Tensor, g: Tensor, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """y (b, t, v, k, p), and the last h and g: a scan over time for each variate."""
-        outputs, before = [], None
-        for v in range(self.variates):
-            i = _at(inputs, 2, v)
-            A3, A4, new = self._along_variates(i)
-            now = new.to(h.dtype) if before is None else A3 * before[0] + A4 * before[1] + new
-            A1, A2, new = self._along_time(i)
-            known = _past(now, g[:, v], mask, reset)
-            drive = A2 * known[0] + new
-            shape = drive.shape[2:]
-            states, last = diagonal_scan(
-                drive.flatten(2), A1.flatten(2), h[:, v].flatten(1), reset=reset
-            )
-            before = states.unflatten(2, shape), now
-            outputs.append((_read(before[0], i.C1) + _read(now, i.C2), last.view(len(h), *shape),
-                            known[1]))  # fmt: skip
-        y, last_h, last_g = zip(*outputs, strict=True)
-        return torch.stack(y, 2), torch.stack(last_h, 1), torch.stack(last_g, 1)
-
-    def _over_time(
-        self, inputs: Inputs, h: Tensor, g: Tensor, mask: Tensor | None, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same: a scan over the variates for each sample."""
-        outputs = []
-        for t in range(inputs.x.shape[1]):
-            i = _at(inputs, 1, t)
-            if reset is not None:  # NaN times 0 would be NaN
-                h, g = (torch.where(_wide(reset[:, t]), 0, x) for x in (h, g))
-            A1, A2, new = self._along_time(i)
-            h = A1 * h + A2 * g + new
-            A3, A4, new = self._along_variates(i)
-            drive = A3 * F.pad(h[:, :-1], (0, 0) * 3 + (1, 0)) + new
-            now = diagonal_scan(drive.flatten(2), A4.flatten(2))[0].view_as(h)
-            outputs.append(_read(h, i.C1) + _read(now, i.C2))
-            g = now if mask is None else torch.where(_wide(mask[:, t]), now, g)
-        return torch.stack(outputs, 1), h, g
-
     def _dtype(self) -> torch.dtype:
         return torch.promote_types(self.D.dtype, torch.float32)
-
-
-def _at(inputs: Inputs, axis: int, i: int) -> Inputs:
-    return Inputs(*(x.select(axis, i) for x in inputs))
-
-
-def _past(
-    g: Tensor, start: Tensor, mask: Tensor | None, reset: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """g (b, t, ...) of the sample before each one, masked ones left out, and after the last."""
-    if mask is not None:
-        missing = (~mask[..., None]).to(g.dtype).expand(*g.shape[:2], g[0, 0].numel())
-        held = g.masked_fill(~mask[..., None, None, None], 0).flatten(2)
-        g = diagonal_scan(held, missing, start.flatten(1), reset=reset)[0].view_as(g)
-    past = torch.cat([start[:, None], g[:, :-1]], 1)
-    if reset is not None:
-        past = torch.where(_wide(reset)[..., 0], 0, past)
-    return past, g[:, -1]
-
-
-def _wide(flag: Tensor) -> Tensor:
-    """A flag (...) beside (..., v, k, p, n)."""
-    return flag[..., None, None, None, None]
-
-
-def _read(state: Tensor, C: Tensor) -> Tensor:
-    """Re(C x) (..., k, p) of a state (..., k, p, n)."""
-    return (state.real * C.real[..., None, :] - state.imag * C.imag[..., None, :]).sum(-1)
 
 
 def _reordered(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from longstate._lazy import public as _public
 from longstate.ops.allpass_channel_scan import allpass_channel_scan as allpass_channel_scan
 from longstate.ops.channel_scan import dense_channel_scan as dense_channel_scan
 from longstate.ops.channel_scan import diagonal_channel_scan as diagonal_channel_scan
+from longstate.ops.chimera_scan import chimera_scan as chimera_scan
 from longstate.ops.chunk_scan import chunk_scan as chunk_scan
 from longstate.ops.diagonal_scan import diagonal_scan as diagonal_scan
 from longstate.ops.dplr_channel_scan import dplr_channel_scan as dplr_channel_scan

@@ -71,28 +71,6 @@ def test_a_pass_is_the_recurrence_site_by_site(variates, uneven):
     assert_close(state, {"h": h, "g": g})
 
 
-def flags(b: int, t: int) -> dict[str, Tensor]:
-    draw = torch.Generator().manual_seed(3)
-    return {
-        "mask": torch.rand(b, t, generator=draw) < 0.7,
-        "reset": torch.rand(b, t, generator=draw) < 0.2,
-        "dt": torch.rand(b, t, generator=draw).double() + 0.5,
-    }
-
-
-def test_scans_over_time_and_over_variates_are_the_same():
-    layer, u, call = made(), noise(3, 12, 4, P), flags(3, 12)
-    inputs = layer._inputs(u, torch.where(call["mask"], call["dt"], 0))
-    start = layer(noise(3, 5, 4 * P))[1]
-    mask, reset = call["mask"], call["reset"]
-    along, over = (
-        run(inputs, start["h"], start["g"], mask, reset)
-        for run in (layer._over_time, layer._over_variates)
-    )
-    assert_close(along[1:], over[1:])
-    assert_close(along[0][mask], over[0][mask])
-
-
 def test_packed_and_masked_rows_are_their_separate_sequences():
     layer, u = made(), noise(1, 14, 4 * P)
     mask = torch.ones(1, 14, dtype=torch.bool)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from longstate.ops import (
     allpass_channel_scan,
+    chimera_scan,
     chunk_scan,
     diagonal_channel_scan,
     diagonal_scan,
@@ -126,6 +127,22 @@ def exponential_inputs() -> Tensors:
     }  # fmt: skip
 
 
+def grid(impl, x, s, r, select, a_real, a_imag, c, coupling, h0, g0, **flags):
+    a = torch.complex(-a_real, a_imag)
+    return chimera_scan(x, s, r, select, a, c, coupling, h0, g0, impl=impl, **flags)
+
+
+def grid_inputs() -> Tensors:
+    sites, channels = (B, T, 2, 2, D), (2, D, N)
+    h0, g0 = randn(2, B, 2, *channels, dtype=C128, seed=1)
+    return {
+        "x": randn(*sites, seed=2), "s": uniform(*sites, seed=3), "r": uniform(*sites, seed=4),
+        "select": randn(B, T, 2, 2, 6, N, seed=5), "a_real": uniform(*channels, seed=6),
+        "a_imag": randn(*channels, seed=7), "c": uniform(*channels, low=0.1, seed=8),
+        "coupling": randn(2, *channels, seed=9) / 2, "h0": h0, "g0": g0, **flags(),
+    }  # fmt: skip
+
+
 def chunks(impl, x, log_a, B, C, h0, weight, own, D, **flags):
     return chunk_scan(
         x, -log_a, B, C, h0, weight=weight, own=own, D=D, impl=impl, **flags
@@ -176,6 +193,7 @@ OPS: dict[str, tuple[Call, Callable[[], Tensors]]] = {
     "channels, low rank": (dplr, dplr_inputs),
     "channels, all-pass": (allpass, allpass_inputs),
     "matrix exponentials": (exponentials, exponential_inputs),
+    "grid of samples and variates": (grid, grid_inputs),
     "chunks": (chunks, chunk_inputs),
     "short convolution": (conv, conv_inputs),
     "gated norm": (norm, norm_inputs),

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from longstate.ops import (
     allpass_channel_scan,
+    chimera_scan,
     dense_channel_scan,
     diagonal_channel_scan,
     diagonal_scan,
@@ -65,6 +66,21 @@ def allpass():
     return allpass_channel_scan, randn(1, T, N), given, randn(1, N, 4, seed=3)
 
 
+def grid():
+    """Chimera with one variate, one head and N channels."""
+
+    def scan(x, h0=None, *, impl, s, select, mask=None, reset=None):
+        sites = [part[:, :, None, None] for part in (x, s, s, select)]
+        start = (None, None) if h0 is None else h0.unbind(1)
+        y, h, g = chimera_scan(*sites, a, c, coupling, *start, mask=mask, reset=reset, impl=impl)
+        return y[:, :, 0, 0], torch.stack([h, g], 1)
+
+    a = torch.complex(-uniform(1, N, 3, seed=1), randn(1, N, 3, seed=2))
+    c, coupling = uniform(1, N, 3, low=0.1, seed=7), randn(2, 1, N, 3, seed=8)
+    given = {"s": uniform(1, T, N, seed=4), "select": randn(1, T, 6, 3, seed=5)}
+    return scan, randn(1, T, N), given, randn(1, 2, 1, 1, N, 3, dtype=C128, seed=3)
+
+
 def dense_scan(x, impl, **given):
     return dense_channel_scan(x, impl="auto" if impl == "cpu" else impl, **given)
 
@@ -74,6 +90,7 @@ CASES = {
     "dense channels": lambda: channels(True),
     "low-rank channels": low_rank,
     "all-pass channels": allpass,
+    "grid": grid,
     "diagonal": lambda: diagonal(False),
     "diagonal, constant": lambda: diagonal(True),
     "zoh": lambda: zoh(None),
