@@ -7,11 +7,11 @@
     A1 = exp(s a)       A2 = (1 - |A1|) tanh(k)      B1 = (A1 - 1) / a  b1      a complex, Re a < 0
     A4 = exp(-r c)      A3 = (1 - A4) tanh(l)        B2 = (1 - A4) / c  b2      c > 0
 
-The steps s and r, one for each channel of a head, and b1, b2, C1, C2 are functions of x_t^v, the same ones
-for all variates. Each variate has p channels and 4 heads: with small and with large initial s, for
-trend and season, and these in the given and in the reversed order of the variates. |A1| + |A2| and
-|A3| + A4 are at most 1, so that for any parameters and number of variates no state grows without
-input.
+The steps s and r, one for each channel of a head, and b1, b2, C1, C2 are functions of x_t^v, the
+same ones for all variates. Each variate has p channels and 4 heads: with small and with large
+initial s, for trend and season, and these in the given and in the reversed order of the variates.
+|A1| + |A2| and |A3| + A4 are at most 1, so that for any parameters and number of variates no state
+grows without input.
 
 In the contract of `Layer` u is (b, t, d) with d = variates * p, the variates first:
 `layer(x.flatten(2))` reads x (b, t, variates, p). With one variate, the default, g sees nothing but
