@@ -21,94 +21,14 @@ straight-through rule. Every sample waits for the one before it, in a loop.
 Axes: b batch, t time, d channels, n averages, p key channels, s codes, w window.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longstate.layers._cell import Cell, Parts
+from longstate.layers._cell import Cell, Parts, each_sample
 from longstate.ops import chunk_scan, diagonal_channel_scan, diagonal_scan
-
-
-class Line(NamedTuple):
-    """Samples in the order of time, masked ones behind the others."""
-
-    order: Tensor | None  # b, t; None without a mask
-    number: Tensor  # b, 1: of samples that are not masked
-    part: Tensor | None  # b, t + 1: resets up to each of these, and up to what follows; or none
-    fresh: Tensor | None  # b, t + 1: whether there was a reset before it
-
-
-def _line(x: Tensor, mask: Tensor | None, reset: Tensor | None) -> Line:
-    """The samples of x (b, t, ...)."""
-    b, t = x.shape[:2]
-    order, number = None, torch.full((b, 1), t, device=x.device)
-    if mask is not None:
-        order = (~mask).long().argsort(stable=True, dim=1)
-        number = mask.sum(1, keepdim=True)
-    if reset is None:
-        return Line(order, number, None, None)
-    part = reset.long().cumsum(1)
-    last = part[:, -1:]
-    part = F.pad(part if order is None else part.gather(1, order), (0, 1))
-    part = torch.where(_among(number, t + 1), part, last)
-    return Line(order, number, part, part != F.pad(part[:, :-1], (1, 0)))
-
-
-def _among(number: Tensor, t: int) -> Tensor:
-    """Which of the first t places are less than a number (b, 1): (b, t)."""
-    return torch.arange(t, device=number.device) < number
-
-
-def _at(x: Tensor, place: Tensor) -> Tensor:
-    """x (b, t, ...) at places (b, s)."""
-    return x.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
-
-
-class Seen(NamedTuple):
-    """The window of the state, and then the samples in line, (b, w - 1 + t, ...)."""
-
-    k: Tensor
-    v: Tensor
-    code: Tensor
-    there: Tensor
-    part: Tensor | None
-
-
-def _inside(seen: Seen, line: Line, window: int) -> Tensor:
-    """Which samples of its window, (b, t, w), each one attends to. Always itself, so that no row is
-    empty."""
-    inside = seen.there.unfold(1, window, 1)
-    if seen.part is not None and line.part is not None:
-        inside = inside & (seen.part.unfold(1, window, 1) == line.part[:, :-1, None])
-    return F.pad(inside[..., :-1], (0, 1), value=True)
-
-
-def _left(seen: Seen, line: Line, t: int) -> tuple[Tensor, Tensor]:
-    """Value (b, t + 1, d) and code of what has left the window at each step, which begins with
-    nothing; zero where nothing did."""
-    leaves = seen.there[:, :t] & _among(line.number, t)
-    if seen.part is not None and line.part is not None:
-        leaves = leaves & (seen.part[:, :t] == line.part[:, 1:])
-    value, code = (torch.where(leaves[..., None], x[:, :t], 0) for x in (seen.v, seen.code))
-    return F.pad(value, (0, 0, 1, 0)), F.pad(code, (0, 0, 1, 0))
-
-
-def _last(seen: Seen, line: Line, size: int) -> Parts:
-    """The window, `size` samples, after the last one."""
-    k, v, there, part = seen.k, seen.v, seen.there, seen.part
-    if line.order is None:
-        k, v, there = (x[:, -size:] for x in (k, v, there))
-        part = None if part is None else part[:, -size:]
-    else:
-        place = line.number + torch.arange(size, device=k.device)
-        k, v, there = _at(k, place), _at(v, place), there.gather(1, place)
-        part = None if part is None else part.gather(1, place)
-    if part is not None and line.part is not None:
-        there = there & (part == line.part[:, -1:])
-    k, v = (torch.where(there[..., None], x, 0) for x in (k, v))
-    return k.flatten(1), v.flatten(1), there.to(v.dtype)
+from longstate.ops._ragged import run_ragged
+from longstate.ops._transforms import batched
 
 
 class LongVQ(Cell):
@@ -173,22 +93,32 @@ class LongVQ(Cell):
         mask: Tensor | None,
         reset: Tensor | None,
     ) -> tuple[Tensor, Parts]:
+        if batched(mask, reset):  # one sample after another: nothing depends on values
+            y = torch.zeros_like(x[:, 0])
+            y, after = each_sample(self._advance, (x,), (y, *state), mask, reset)
+            return y, after[1:]
+        return run_ragged(
+            lambda u, state, _, lengths: self._sequence(u, state, lengths), x, state, None, mask,
+            reset,
+        )  # fmt: skip
+
+    def _advance(self, now: Parts, state: Parts) -> Parts:
+        y, after = self._sequence(now[0][:, None], state[1:], None)
+        return y[:, 0], *after
+
+    def _sequence(self, x: Tensor, state: Parts, lengths: Tensor | None) -> tuple[Tensor, Parts]:
+        """Outputs, and the state after `lengths` samples, or after all of them."""
         d, p = self.d_model, self.d_key
         w = {name: value.to(x.dtype) for name, value in self.named_parameters()}
         decay, memory = torch.sigmoid(w["decay"]), state[0].unflatten(1, (d, -1))
         averages, memory = diagonal_channel_scan(
-            x, decay, 1 - decay, w["read"], memory, mask=mask, reset=reset
+            x, decay, 1 - decay, w["read"], memory, lengths=lengths
         )
         projected = F.linear(averages, w["x_proj.weight"], w["x_proj.bias"])
         z, phi, gamma, h = projected.split([p, d, d, d], -1)
         q, k = (F.silu(z)[..., None, :] * w["scale"] + w["shift"]).unbind(-2)
         v = F.silu(F.linear(x, w["in_proj.weight"], w["in_proj.bias"]))
-        line = _line(v, mask, reset)
-        if line.order is not None:
-            q, k, v = (_at(part, line.order) for part in (q, k, v))
-        o, after = self._attend(w, q, k, v, state[1:], line)
-        if line.order is not None:
-            o = _at(o, line.order.argsort(dim=1))
+        o, after = self._attend(w, q, k, v, state[1:], lengths)
         y = torch.sigmoid(phi) * F.silu(h + F.linear(F.silu(gamma) * o, w["mix.weight"]))
         return y + (1 - torch.sigmoid(phi)) * x, (memory.flatten(1), *after)
 
@@ -199,49 +129,58 @@ class LongVQ(Cell):
         k: Tensor,
         v: Tensor,
         state: Parts,
-        line: Line,
+        lengths: Tensor | None,
     ) -> tuple[Tensor, Parts]:
-        """o (b, t, d) of samples in line, and the state without the memory."""
-        t, size = v.shape[1], self.d_key**-0.5
-        sums, counts, *window = state
-        seen = self._seen(w, k, v, window, line)
-        keys = seen.code @ w["codes"] + seen.k - seen.k.detach()  # straight-through
-        keys, values = (x.unfold(1, self.window, 1) for x in (keys, seen.v))  # b, t, ..., w
-        inside = _inside(seen, line, self.window)
-        close = (q[..., None] * keys).sum(-2) * size + w["bias"].flip(0)
-        close = close.masked_fill(~inside, -torch.inf)
-        # at every step one sample has left the window, into the sums of its code
-        value, code = _left(seen, line, t)
-        counted, counts = diagonal_scan(code, torch.ones_like(counts[0]), counts, reset=line.fresh)
+        """o (b, t, d), and the state without the memory."""
+        (t, d), old, size = v.shape[1:], self.window - 1, self.d_key**-0.5
+        sums, counts, old_k, old_v, there = state
+        k = torch.cat([old_k.unflatten(1, (old, -1)), k], 1)
+        v = torch.cat([old_v.unflatten(1, (old, -1)), v], 1)
+        there = torch.cat([there, there.new_ones(len(v), t)], 1)
+        code = self._nearest(w, k)
+        # at every step, and after the last, one sample has left the window, into sums of its code
+        leaves = there[:, :t] if lengths is None else there[:, :t] * _below(lengths, t)
+        left = F.pad(code[:, :t] * leaves[..., None], (0, 0, 1, 0))  # b, t + 1, s
+        counted, counts = diagonal_scan(left, torch.ones_like(counts[0]), counts)
         counted = counted[:, :t]
         far = (F.linear(q, w["codes"]) * size).masked_fill(counted == 0, -torch.inf)
+        near = code @ w["codes"] + k - k.detach()  # straight-through
+        near, values, inside = (_windows(x, self.window) for x in (near, v, there))
+        close = (q[..., None] * near).sum(-2) * size + w["bias"].flip(0)
+        close = close.masked_fill(inside == 0, -torch.inf)
         top = torch.cat([close, far], -1).amax(-1, keepdim=True).detach()
         close, far = (close - top).exp(), (far - top).exp()
-        before = sums.unflatten(1, (-1, v.shape[2])).mT[:, None]  # b, 1, d, s
         total, sums = chunk_scan(
-            value[:, :, None], value.new_zeros(*value.shape[:2], 1), code[:, :, None],
-            F.pad(far, (0, 0, 0, 1))[:, :, None], before, reset=line.fresh,
+            F.pad(v[:, :t], (0, 0, 1, 0))[:, :, None], v.new_zeros(len(v), t + 1, 1),
+            left[:, :, None], F.pad(far, (0, 0, 0, 1))[:, :, None],
+            sums.unflatten(1, (-1, d)).mT[:, None],
         )  # fmt: skip
-        values = torch.where(inside[:, :, None], values, 0)  # NaN times 0 would be NaN
         o = total[:, :t, 0] + (close[:, :, None] * values).sum(-1)
         o = o / (close.sum(-1) + (far * counted).sum(-1))[..., None]
-        return o, (sums[:, 0].mT.flatten(1), counts, *_last(seen, line, self.window - 1))
-
-    def _seen(
-        self, w: dict[str, Tensor], k: Tensor, v: Tensor, window: list[Tensor], line: Line
-    ) -> Seen:
-        """The window of the state, and then the samples."""
-        old, t = self.window - 1, v.shape[1]
-        k, v = (
-            torch.cat([before.unflatten(1, (old, -1)), now], 1)
-            for before, now in zip(window, (k, v), strict=False)
-        )
-        there = torch.cat([window[2] > 0, _among(line.number, t)], 1)
-        part = None if line.part is None else F.pad(line.part[:, :t], (old, 0))
-        return Seen(k, v, self._nearest(w, k), there, part)
+        parts = (_last(x, lengths, old).flatten(1) for x in (k, v, there[..., None]))
+        return o, (sums[:, 0].mT.flatten(1), counts, *parts)
 
     def _nearest(self, w: dict[str, Tensor], k: Tensor) -> Tensor:
         """One for the code nearest to each key (..., p), and zero for the others: (..., s)."""
         distance = (k[..., None, :] - w["codes"]).square().sum(-1)
         nearest = distance.argmin(-1, keepdim=True)
         return (torch.arange(self.n_codes, device=k.device) == nearest).to(k.dtype)
+
+
+def _below(lengths: Tensor, t: int) -> Tensor:
+    """Which of the first t places are below a length (b): (b, t)."""
+    return torch.arange(t, device=lengths.device) < lengths[:, None]
+
+
+def _windows(x: Tensor, w: int) -> Tensor:
+    """x (b, w - 1 + t, ...) as the w samples up to each of the last t: (b, t, ..., w)."""
+    t = x.shape[1] - w + 1
+    return torch.stack([x[:, i : i + t] for i in range(w)], -1)
+
+
+def _last(x: Tensor, lengths: Tensor | None, size: int) -> Tensor:
+    """The `size` samples of x (b, size + t, ...) up to the end of each row."""
+    if lengths is None:
+        return x[:, x.shape[1] - size :].clone()  # a view would keep the whole sequence
+    place = lengths[:, None] + torch.arange(size, device=x.device)
+    return x.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
