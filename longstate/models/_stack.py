@@ -6,6 +6,7 @@ its blocks with the same code.
 Axes: b batch, t time, d channels.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -248,6 +249,26 @@ def make_layer(name: str, d_model: int, **options: Any) -> Layer:  # options of 
     """
     wrapper, layer = split_name(name)[0], layer_class(name)(d_model, **options)
     return layer if wrapper is None else wrapper(layer)
+
+
+_TO_TRAIN: dict[str, dict[str, Any]] = {"linearcde": {"stable": True}}
+"""Options without which training by gradients diverges on long sequences."""
+
+
+def options_to_train(name: str, **wanted: Any) -> dict[str, Any]:  # options of any layer
+    """Options of a layer that is chosen by its name and then trained.
+
+    Args:
+        name: see `layer_class`.
+        wanted: those of them that the class has are used.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    kind = layer_class(name)
+    known = inspect.signature(kind.__init__).parameters
+    own = _TO_TRAIN.get(split_name(name)[1], {})
+    return {key: value for key, value in wanted.items() if key in known} | own
 
 
 def split_name(name: str) -> tuple[type[Wrapper] | None, str]:

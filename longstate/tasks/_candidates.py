@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_leaves
 from longstate.errors import InputError, near
 from longstate.layers import Layer
 from longstate.layers._wrapper import Wrapper
-from longstate.models import layer_class, make_layer
-from longstate.models._stack import every_layer, split_name
+from longstate.models import make_layer
+from longstate.models._stack import every_layer, options_to_train, split_name
 
 _SMALL: dict[str, dict[str, Any]] = {
     "mamba2": {"d_state": 32, "d_head": 16},
     "mamba3": {"d_state": 32, "d_head": 16},
-    "linearcde": {"d_state": 16, "start": "learned", "stable": True},
+    "linearcde": {"d_state": 16, "start": "learned"},
 }
 """Options for a small width and short training; all other layers have their defaults."""
 
@@ -58,8 +58,7 @@ def candidate(name: str) -> Candidate:
     if ":" in name and split_name(name)[0] is None:
         return _own(name)
     name = name.lower()
-    layer_class(name)  # it exists
-    options = _SMALL.get(split_name(name)[1], {})
+    options = options_to_train(name) | _SMALL.get(split_name(name)[1], {})
     return Candidate(name, lambda width: make_layer(name, width, **options))
 
 

@@ -11,6 +11,7 @@ from longstate._facts import read
 from longstate.models import ForecastModel, ForecastSpec, make_layer
 from longstate.models._choice import Choice
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
+from longstate.models._stack import options_to_train
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
 from longstate.train._fitted import FittedForecaster
@@ -101,7 +102,10 @@ class StoredForecaster(FittedForecaster):
         layers: Any = lambda _: next(made)()  # noqa: E731
         if self._made is None:
             names = layer_names(self.layers, size.n_layers)
-            layers = [partial(make_layer, name, d_state=size.d_state) for name in names]
+            layers = [
+                partial(make_layer, name, **options_to_train(name, d_state=size.d_state))
+                for name in names
+            ]
         sizes: Any = {"d_model": size.d_model, "n_layers": size.n_layers, "dropout": size.dropout}
         model = ForecastModel(spec, layers, **sizes)
         model.choice = Choice.of(spec, tensors)

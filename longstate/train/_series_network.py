@@ -1,14 +1,13 @@
 """Make the network of an estimator of whole series, for its training cases."""
 
-import inspect
-
 import numpy as np
 import torch
 
 from longstate.layers._base import Layer
-from longstate.models import layer_class, make_layer
+from longstate.models import make_layer
 from longstate.models._filter_bank import stride_of
 from longstate.models._series import SeriesModel
+from longstate.models._stack import options_to_train
 from longstate.train._cases import Cases, spread
 from longstate.train._time_layers import no_time
 
@@ -58,9 +57,4 @@ def make_network(
 def _mixers(layers: tuple[str, ...], d_model: int, longest: int) -> list[Layer]:
     """The layers. Their slowest time scale grows with the series."""
     wanted = {"d_state": D_STATE, "dt_min": min(1e-3, 2 / longest)}
-    mixers = []
-    for name in layers:
-        known = inspect.signature(layer_class(name).__init__).parameters
-        options = {k: v for k, v in wanted.items() if k in known}
-        mixers.append(make_layer(name, d_model, **options))
-    return mixers
+    return [make_layer(name, d_model, **options_to_train(name, **wanted)) for name in layers]

@@ -10,6 +10,7 @@ import torch
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, pieces, prepare_for_decoding
+from longstate.models._stack import options_to_train
 from longstate.train._checkpoint import run_folder
 from longstate.train._loop import Progress
 from longstate.train._memory import check_memory
@@ -146,7 +147,8 @@ class TextModel:
         with run_folder(folder), reading as corpus:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                spec = LanguageSpec(self.tokens.size, self.d_model, self.layers)
+                options = {n: found for n in self.layers if (found := options_to_train(n))}
+                spec = LanguageSpec(self.tokens.size, self.d_model, self.layers, options)
                 check_memory(lambda: LanguageModel(spec))
                 self._model = LanguageModel(spec)
             context = self.context or CONTEXT

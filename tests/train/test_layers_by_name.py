@@ -1,4 +1,4 @@
-"""Names such as `smr:mamba`: trainers make these layers, save, load and stream them."""
+"""Layers by name, also such as `smr:mamba`: trainers make, save, load and stream them."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import torch
 import longstate
 from longstate import Classifier, Forecaster, Stream, TextModel
 from longstate.errors import InputError
-from longstate.layers import S4D, S5, SMR, Longhorn, Mamba, Spiking, Timed
+from longstate.layers import S4D, S5, SMR, Attention, LinearCDE, Longhorn, Mamba, Spiking, Timed
 from longstate.models import LanguageModel, LanguageSpec, make_layer, prepare_for_decoding
 from longstate.tasks._candidates import candidate
 from longstate.train import Size, TextTraining, Training
@@ -30,6 +30,37 @@ def test_a_name_makes_the_layer_with_the_options_of_the_inner_one():
             make_layer(name, 6)
 
 
+SMALL = {
+    "window": 24, "size": Size(d_model=16, n_layers=2, d_state=4),
+    "training": Training(epochs=1, windows_per_epoch=64),
+}  # fmt: skip
+
+
+def mixers(model) -> list[LinearCDE]:
+    return [block.mixer for block in model.each_block()]
+
+
+def test_matrices_of_an_input_are_stable_wherever_they_are_trained(tmp_path):
+    forecaster = Forecaster(6, layers="linearcde", **SMALL).fit(frame(), "y", out=tmp_path / "f")
+    X, y = waves(8)
+    classifier = Classifier("linearcde", d_model=4, n_layers=1, epochs=1, convolutions=False)
+    text = TextModel("linearcde", d_model=8, n_layers=1, context=8, training=TextTraining(steps=1))
+    text.fit(text="to be or not to be " * 50, out=tmp_path / "t")
+    again = [longstate.load(tmp_path / name).model for name in "ft"]
+    made = mixers(forecaster.model.backbone) + mixers(classifier.fit(X, y).network_.backbone)
+    made += mixers(again[0].backbone) + mixers(again[1])
+    assert len(made) == 6
+    assert all(type(layer) is LinearCDE and layer.stable for layer in made)
+    assert candidate("linearcde").make(8).stable
+
+
+def test_a_forecaster_may_have_layers_without_states(tmp_path):
+    model = Forecaster(6, layers="attention,s4d", **SMALL).fit(frame(), "y", out=tmp_path)
+    again = longstate.load(tmp_path)
+    assert [type(layer) for layer in mixers(again.model.backbone)] == [Attention, S4D]
+    pd.testing.assert_frame_equal(model.predict(frame()), again.predict(frame()), check_exact=True)
+
+
 def test_classifier(tmp_path):
     X, y = waves(20)
     model = Classifier("smr:s5,SMR:Mamba", d_model=8, epochs=1, convolutions=False).fit(X, y)
@@ -45,11 +76,7 @@ def test_classifier(tmp_path):
 
 
 def test_forecaster(tmp_path):
-    model = Forecaster(
-        6, window=24, layers="smr:s4d", size=Size(d_model=4, n_layers=2, d_state=4),
-        training=Training(epochs=1, windows_per_epoch=64),
-    )  # fmt: skip
-    model.fit(frame(), "y", out=tmp_path)
+    model = Forecaster(6, layers="smr:s4d", **SMALL).fit(frame(), "y", out=tmp_path)
     again = longstate.load(tmp_path)
     assert kinds(again.model.backbone) == [(SMR, S4D)] * 2
     pd.testing.assert_frame_equal(model.predict(frame()), again.predict(frame()), check_exact=True)
