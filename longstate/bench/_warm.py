@@ -14,7 +14,7 @@ from longstate.bench._measure import Progress, Show, choose
 from longstate.bench._settings import DTYPES, Settings
 from longstate.layers._wrapper import Wrapper
 from longstate.models import LanguageModel, LanguageSpec, prepare_for_decoding
-from longstate.models._stack import any_layer_class
+from longstate.models._layer_names import any_layer_class
 
 _BATCH, _LENGTH, _D_MODEL = 2, 40, 64  # longer than a chunk of 32 samples
 

@@ -8,10 +8,11 @@ from longstate.models._forecaster import ForecastModel
 from longstate.models._generate import Generated, Piece, generate, pieces
 from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
+from longstate.models._layer_names import layer_class, make_layer
 from longstate.models._line import Forecast, Window
 from longstate.models._saving import load_layer, save_layer
 from longstate.models._spec import ForecastSpec
-from longstate.models._stack import Stack, layer_class, make_layer, repeat
+from longstate.models._stack import Stack, repeat
 
 __all__ = [
     "Block",

@@ -8,7 +8,7 @@ from torch import nn
 from longstate.layers._base import Layer
 from longstate.models._language import LanguageModel
 from longstate.models._language_spec import LanguageSpec
-from longstate.models._stack import inner_layer
+from longstate.models._layer_names import inner_layer
 
 
 def put_at(model: nn.Module, name: str, layer: nn.Module) -> None:

@@ -13,7 +13,7 @@ from longstate.layers import Layer
 from longstate.layers._prescribed import prescribe
 from longstate.layers._renamed import options_today
 from longstate.models._block import Gate, Norm
-from longstate.models._stack import layer_class, make_layer, split_name
+from longstate.models._layer_names import layer_class, make_layer, split_name
 
 FORMAT = 1
 

@@ -19,7 +19,7 @@ from longstate.layers._base import Layer
 from longstate.layers._prescribed import prescribe
 from longstate.layers._renamed import options_today
 from longstate.models._language_spec import LanguageSpec
-from longstate.models._stack import any_layer_class
+from longstate.models._layer_names import any_layer_class
 
 if TYPE_CHECKING:
     from longstate.models._language import LanguageModel

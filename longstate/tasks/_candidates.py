@@ -18,7 +18,7 @@ from longstate.errors import InputError, near
 from longstate.layers import Layer
 from longstate.layers._wrapper import Wrapper
 from longstate.models import make_layer
-from longstate.models._stack import every_layer, options_to_train, split_name
+from longstate.models._layer_names import every_layer, options_to_train, split_name
 
 _SMALL: dict[str, dict[str, Any]] = {
     "mamba2": {"d_state": 32, "d_head": 16},

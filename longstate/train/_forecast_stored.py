@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from longstate._facts import read
 from longstate.models import ForecastModel, ForecastSpec, make_layer
 from longstate.models._choice import Choice
+from longstate.models._layer_names import options_to_train
 from longstate.models._saving import build, check_blocks, describe_layers, layer_maker
-from longstate.models._stack import options_to_train
 from longstate.train import _checkpoint as checkpoint
 from longstate.train._checkpoint import MODEL
 from longstate.train._fitted import FittedForecaster

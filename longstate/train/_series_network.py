@@ -6,8 +6,8 @@ import torch
 from longstate.layers._base import Layer
 from longstate.models import make_layer
 from longstate.models._filter_bank import stride_of
+from longstate.models._layer_names import options_to_train
 from longstate.models._series import SeriesModel
-from longstate.models._stack import options_to_train
 from longstate.train._cases import Cases, spread
 from longstate.train._time_layers import no_time
 

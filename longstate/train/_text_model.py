@@ -10,7 +10,7 @@ import torch
 
 from longstate.errors import InputError
 from longstate.models import LanguageModel, LanguageSpec, pieces, prepare_for_decoding
-from longstate.models._stack import options_to_train
+from longstate.models._layer_names import options_to_train
 from longstate.train._checkpoint import run_folder
 from longstate.train._loop import Progress
 from longstate.train._memory import check_memory
@@ -98,9 +98,8 @@ class TextModel:
         Raises:
             InputError: the tokenizer has more tokens than the model.
         """
-        spec = model.spec
-        names, d_model = spec.layers, spec.d_model
-        self = cls(names, d_model=d_model, n_layers=len(names), tokenizer=tokenizer)
+        spec, names = model.spec, model.spec.layers
+        self = cls(names, d_model=spec.d_model, n_layers=len(names), tokenizer=tokenizer)
         self.context = context
         if self.tokens.size > model.spec.vocab_size:
             name = getattr(self.tokens, "path", tokenizer)
@@ -141,8 +140,7 @@ class TextModel:
         """
         if minutes is not None:
             self.training = dataclasses.replace(self.training, minutes=minutes)
-        self._tokens = load_tokens(self.tokenizer)
-        folder = None if out is None else Path(out)
+        self._tokens, folder = load_tokens(self.tokenizer), None if out is None else Path(out)
         reading = opened(files, text, self._tokens, folder, encoded, column)
         with run_folder(folder), reading as corpus:
             with torch.random.fork_rng(devices=[]):

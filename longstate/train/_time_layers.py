@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from longstate.errors import InputError
 from longstate.models import make_layer
+from longstate.models._layer_names import every_layer
 from longstate.models._series import SeriesModel
-from longstate.models._stack import every_layer
 
 
 def layers_with_time() -> list[str]:

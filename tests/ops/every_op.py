@@ -133,13 +133,15 @@ def grid(impl, x, s, r, select, a_real, a_imag, c, coupling, h0, g0, **flags):
 
 
 def grid_inputs() -> Tensors:
-    sites, channels = (B, T, 2, 2, D), (2, D, N)
-    h0, g0 = randn(2, B, 2, *channels, dtype=C128, seed=1)
+    b, t, v, k, n = 1, 2, 2, 1, 1  # its second derivatives have many entries
+    sites, channels = (b, t, v, k, 1), (k, 1, n)
+    h0, g0 = randn(2, b, v, *channels, dtype=C128, seed=1)
     return {
         "x": randn(*sites, seed=2), "s": uniform(*sites, seed=3), "r": uniform(*sites, seed=4),
-        "select": randn(B, T, 2, 2, 6, N, seed=5), "a_real": uniform(*channels, seed=6),
+        "select": randn(b, t, v, k, 6, n, seed=5), "a_real": uniform(*channels, seed=6),
         "a_imag": randn(*channels, seed=7), "c": uniform(*channels, low=0.1, seed=8),
-        "coupling": randn(2, *channels, seed=9) / 2, "h0": h0, "g0": g0, **flags(),
+        "coupling": randn(2, *channels, seed=9) / 2, "h0": h0, "g0": g0,
+        **{name: flag[:b, :t] for name, flag in flags().items()},
     }  # fmt: skip
 
 

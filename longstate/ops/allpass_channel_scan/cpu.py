@@ -19,7 +19,7 @@ from torch import Tensor
 
 from longstate.ops._layout import CHUNK, dense, on_large_pages
 from longstate.ops._numba import inlined, kernel, parallel_for
-from longstate.ops._numba.rows import load_columns, store_columns
+from longstate.ops._numba.rows import add_row, load_columns, store_columns
 from longstate.ops.allpass_channel_scan import Inputs
 
 _LANES = 32
@@ -128,7 +128,7 @@ def _backward(
     n = system.C.shape[0]
     groups = (u.shape[2] + _LANES - 1) // _LANES
     rho, C = np.zeros((1, _LANES), u.dtype), np.zeros((n, _LANES), u.dtype)
-    drho, dC = np.zeros_like(rho), np.zeros_like(C)
+    drho, dC, part = np.zeros_like(rho), np.zeros_like(C), np.zeros_like(rho[0])
     states, carry = (
         np.zeros((CHUNK + 1, n + 1, _LANES), u.dtype),
         np.zeros((n + 1, _LANES), u.dtype),
@@ -151,12 +151,14 @@ def _backward(
             load_columns(states[0], kept[b, i], 0, n + 1, lo, hi)
             for t in range(steps):
                 _advance(rho[0], C, states, t, states, t + 1, u_tile[t], du_tile[t], beside)
+            part[:] = 0  # sums of sums lose fewer digits
             for back in range(steps):
                 t = steps - 1 - back
                 _retreat(
-                    rho[0], C, carry, states[t], states[t + 1], g_tile[t], du_tile[t], drho[0], dC,
+                    rho[0], C, carry, states[t], states[t + 1], g_tile[t], du_tile[t], part, dC,
                     beside,
                 )  # fmt: skip
+            add_row(part, drho[0])
             store_columns(du_tile, grads.u[b], begin, steps, lo, hi)
         grads.u[b, length:, lo:hi] = 0
         store_columns(drho, grads.rho[b], 0, 1, lo, hi)
