@@ -88,7 +88,7 @@ def test_type_checkers_see_the_names(tmp_path):
     root = Path(__file__).resolve().parent.parent
     config = str(root / "pyproject.toml")
     said, _, _ = api.run(
-        ["--config-file", config, "--no-incremental", "--follow-imports=silent",
+        ["--config-file", config, "--cache-dir", str(root / ".mypy_cache"),
          str(tmp_path / "user.py")]
     )  # fmt: skip
     lines = said.splitlines()

@@ -135,8 +135,12 @@ def torchrun(*arguments):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"parallel": "fsdp", "accumulate": 2, "segment": 8, **NARROW}],
-    ids=["ddp", "fsdp in pieces"],
+    [
+        pytest.param({}, id="ddp", marks=pytest.mark.slow),
+        pytest.param(
+            {"parallel": "fsdp", "accumulate": 2, "segment": 8, **NARROW}, id="fsdp in pieces"
+        ),
+    ],
 )
 def test_after_a_rank_was_killed_torchrun_goes_on_to_the_same_bits(settings, tmp_path):
     words(tmp_path / "text")
