@@ -271,6 +271,9 @@ LAYERS: dict[str, tuple[str, Arguments]] = {
     "Mamba3": ("Mamba3", {"d_state": 8, "headdim": 8}),
     "GatedSSM": ("GatedSSM", {"d_state": 8}),
     "GatedSSM, hard": ("GatedSSM", {"d_state": 8, "top_k": 3, "floor": 0.1}),
+    "LongVQ": ("LongVQ", {"d_state": 8}),
+    "Chimera": ("Chimera", {"d_state": 8}),
+    "Chimera, 8 variates": ("Chimera", {"d_state": 8, "variates": 8}),
     "Mamba3, softplus": (
         "Mamba3",
         {"d_state": 8, "headdim": 8, "n_groups": 2, "activation": "softplus"},
@@ -278,7 +281,7 @@ LAYERS: dict[str, tuple[str, Arguments]] = {
 }
 """Name of the case -> the class in `longstate.layers`, and its options."""
 
-WITHOUT_DT = {"S4", "HOPE", "Longhorn, diagonal", "Longhorn, exact"}
+WITHOUT_DT = {"S4", "HOPE", "LongVQ", "Longhorn, diagonal", "Longhorn, exact"}
 
 _LATER_WORDS = {"headdim": "d_head"}  # and `variant` for what a layer calls its variants
 

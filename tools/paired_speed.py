@@ -97,6 +97,8 @@ def _op_runs(name: str) -> dict[str, Callable[[], object]]:
 def _layer_runs(name: str) -> dict[str, Callable[[], object]]:
     large = LAYERS[name][0] in _LARGE
     d_model, n = (512, {"d_state": 16}) if large else (128, {"d_state": 64})
+    if LAYERS[name][0] in ("Chimera", "LongVQ"):
+        n = {}  # 8 states for each channel are many here
     if LAYERS[name][0] in ("Mamba2", "Mamba3"):
         n = {"d_state": 64, "headdim": 64}
     layer: Any = make_layer(name, d_model, **n)

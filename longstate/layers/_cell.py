@@ -1,4 +1,5 @@
-"""Base of nonlinear recurrent cells, in which every sample waits for the one before it.
+"""Base of layers with several parts in their state: most are nonlinear recurrent cells, in which
+every sample waits for the one before it.
 
 Axes: b batch, t time, d channels, n state.
 """

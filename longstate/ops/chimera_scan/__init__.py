@@ -92,12 +92,12 @@ def chimera_scan(
     check_shapes((2, k, p, n), coupling=coupling)
     check_shapes((b, v, k, p, n), h0=h0, g0=g0)
     check_flags(b, t, mask=mask, reset=reset)
-    for name, given in {"x": x, "s": s, "r": r, "select": select, "c": c}.items():
+    numbers = {"x": x, "s": s, "r": r, "select": select, "c": c, "coupling": coupling}
+    for name, given in numbers.items():
         expect(not given.is_complex(), f"{name} must be real; got {shape_of(given)}")
-    expect(not coupling.is_complex(), f"coupling must be real; got {shape_of(coupling)}")
     real = real_type(common_type(x, s, r, select, a, c, coupling, h0, g0))
     kind = torch.complex128 if real == torch.float64 else torch.complex64
-    x, s, r, select, c, coupling = (given.to(real) for given in (x, s, r, select, c, coupling))
+    x, s, r, select, c, coupling = (given.to(real) for given in numbers.values())
     zero = torch.zeros(b, v, k, p, n, dtype=kind, device=x.device)
     h0, g0 = (zero.clone() if given is None else given.to(kind) for given in (h0, g0))
     found = choose(impl, x)

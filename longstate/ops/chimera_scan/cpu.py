@@ -89,6 +89,16 @@ def _work(grid: Grid) -> Work:
     )  # fmt: skip
 
 
+@kernel
+def _enter(grid: Grid, number: int, p: int, work: Work) -> Block:
+    """The place of a block, whose channels are then in `work`."""
+    at = _block(number, grid.select.shape[3], p)
+    work.channels[:] = 0
+    work.rows[:] = 0
+    load_all(grid.channels, at.lo, at.hi, work.channels)
+    return at
+
+
 @inlined
 def _sample(
     grid: Grid, at: Block, t: int, work: Work, f: np.ndarray, past: np.ndarray, states: np.ndarray,
@@ -116,11 +126,8 @@ def _forward(
     outputs = np.zeros((variates, LANES), grid.x.dtype)
     f, work = np.zeros((variates, n, FACTORS), grid.x.dtype), _work(grid)
     for number in range(start, stop):
-        at = _block(number, grid.select.shape[3], p)
+        at = _enter(grid, number, p, work)
         b, lo, hi = at.b, at.lo, at.hi
-        work.channels[:] = 0
-        work.rows[:] = 0
-        load_all(grid.channels, lo, hi, work.channels)
         forget(states[0])
         forget(states[1])
         now = 0
@@ -193,11 +200,8 @@ def _backward(
     of_channels = np.zeros((n, OF_CHANNEL), dtype)
     f, work = np.zeros((CHUNK, variates, n, FACTORS), dtype), _work(grid)
     for number in range(start, stop):
-        at = _block(number, grid.select.shape[3], p)
+        at = _enter(grid, number, p, work)
         b, lo, hi = at.b, at.lo, at.hi
-        work.channels[:] = 0
-        work.rows[:] = 0
-        load_all(grid.channels, lo, hi, work.channels)
         states[:] = 0
         forget(carry)
         load_states(grads.start[b], lo, hi, carry)

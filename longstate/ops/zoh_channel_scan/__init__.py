@@ -32,9 +32,8 @@ from longstate.ops._arguments import (
 )
 from longstate.ops._blocks import in_blocks
 from longstate.ops._choice import choose, expect, shape_of
+from longstate.ops._layout import CHUNK
 from longstate.ops.zoh_scan import LANES, zoh_scan
-
-CHUNK = 32  # samples between two states that the kernel writes
 
 
 def zoh_channel_scan(
