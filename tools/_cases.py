@@ -26,9 +26,8 @@ def _diagonal(draw: Draw, s: Sizes) -> Arguments:
 
 def _diagonal_complex(draw: Draw, s: Sizes) -> Arguments:
     a = torch.exp(0.1 * draw.poles(s.b, s.t, s.d))
-    return {"a": a, "x": draw.complex(s.b, s.t, s.d), "h0": draw.complex(s.b, s.d)} | _marks(
-        draw, s
-    )
+    x, h0 = draw.complex(s.b, s.t, s.d), draw.complex(s.b, s.d)
+    return {"a": a, "x": x, "h0": h0, **_marks(draw, s)}
 
 
 def _diagonal_constant(draw: Draw, s: Sizes) -> Arguments:
