@@ -87,3 +87,18 @@ def test_every_kernel_is_announced(capfd, monkeypatch):
     time.sleep(0.1)
     assert (x == 3).all()
     assert capfd.readouterr().err.count("compiling a CPU kernel") == 1
+
+
+def test_parts_of_kernels_cannot_be_called_from_python():
+    @compiled.apart
+    def part(x):
+        return x + 1
+
+    @compiled.kernel
+    def kernel(x):
+        return part(x)
+
+    for _ in range(2):  # before it is compiled, and after
+        with pytest.raises(TypeError, match="part can be called by kernels only"):
+            part(1)
+        assert kernel(1) == 2
