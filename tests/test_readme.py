@@ -136,3 +136,12 @@ def test_named_layers_exist(page):
     for name in re.findall(r"from longstate\.layers import ([\w, ]+)", text):
         for layer in name.split(","):
             assert hasattr(longstate.layers, layer.strip()), f"{page.name} imports {layer}"
+
+
+def test_the_table_has_every_layer():
+    import longstate.layers
+
+    table = README.partition("\n## Layers\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    layers = {name for name in dir(longstate.layers) if name[0].isupper()}
+    assert layers - {"Layer", "Prescription"} <= named
