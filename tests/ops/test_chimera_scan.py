@@ -199,6 +199,18 @@ def test_a_nan_leaves_the_gradients_of_other_rows():
             assert_close(found[name][[0, 2, 3]], value[[0, 2, 3]])
 
 
+def test_a_nan_in_a_gradient_spreads_backwards_only():
+    tensors = inputs(p=20)  # a block of 16 channels, and one that leaves 12 lanes empty
+    select, found = tensors["select"].requires_grad_(), {}
+    for impl in ("reference", "cpu"):
+        y = call(impl, **tensors)[0]
+        into = torch.ones_like(y)
+        into[0, 3, 1, 0, 7] = float("nan")
+        (found[impl],) = torch.autograd.grad(y, select, into)
+    assert found["reference"][0, 4:].isfinite().all()
+    assert_same_where_finite(found["cpu"], found["reference"])
+
+
 def test_a_reset_removes_a_nan_and_a_masked_one_is_not_read():
     tensors = inputs(t=6)
     tensors["x"][:, 2] = float("nan")

@@ -93,8 +93,7 @@ def _work(grid: Grid) -> Work:
 def _enter(grid: Grid, number: int, p: int, work: Work) -> Block:
     """The place of a block, whose channels are then in `work`."""
     at = _block(number, grid.select.shape[3], p)
-    work.channels[:] = 0
-    work.rows[:] = 0
+    work.rows[:] = 0  # so that the lanes that this block does not use add nothing to any sum
     load_all(grid.channels, at.lo, at.hi, work.channels)
     return at
 
@@ -128,8 +127,6 @@ def _forward(
     for number in range(start, stop):
         at = _enter(grid, number, p, work)
         b, lo, hi = at.b, at.lo, at.hi
-        forget(states[0])
-        forget(states[1])
         now = 0
         load_states(grid.start[b], lo, hi, states[now])
         for t in range(steps):
@@ -202,7 +199,6 @@ def _backward(
     for number in range(start, stop):
         at = _enter(grid, number, p, work)
         b, lo, hi = at.b, at.lo, at.hi
-        states[:] = 0
         forget(carry)
         load_states(grads.start[b], lo, hi, carry)
         of_channels[:] = 0

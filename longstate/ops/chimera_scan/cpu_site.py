@@ -1,8 +1,8 @@
 """Numba: one site of `chimera_scan`, forward and back, over the channels of a block.
 
 The rows of a state follow each other in one array, at constant places, so that the compiler sees
-that they are apart: `row[GONE + j]` is channel j of the row that begins at GONE. Channels beyond
-the last one have rows of zeros, and gradients of zero.
+that they are apart: `row[GONE + j]` is channel j of the row that begins at GONE. Lanes beyond the
+last channel have steps, inputs and gradients of zero, and so add nothing to sums over the lanes.
 """
 
 import numpy as np
