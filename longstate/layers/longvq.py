@@ -10,13 +10,14 @@
 
 All keys of one code have one weight, so that samples before the window need two sums for each code,
 of their values and of their count: the state has a fixed size, and nothing is approximated but the
-keys. The linear memory is a set of exponential averages.
+keys. These sums are a linear attention with one code as the key, which `chunk_scan` computes. The
+linear memory is a set of exponential averages.
 
 Liu et al., "LongVQ: Long Sequence Modeling with Vector Quantization on Structured Memory", IJCAI
 2024, arXiv:2404.11163. Reconstruction: the paper's code was not available, and the gates are those
 of Mega (Ma et al., 2023, arXiv:2209.10655). Differs from the paper: codes are parameters and learn
 by gradients, not by moving averages with a commitment loss; keys learn through the window, by the
-straight-through rule. Every sample waits for the one before it, in a loop.
+straight-through rule.
 
 Axes: b batch, t time, d channels, n averages, p key channels, s codes, w window.
 """

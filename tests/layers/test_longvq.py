@@ -20,7 +20,8 @@ def made(**options) -> LongVQ:
 
 
 def quadratic(layer: LongVQ, u: torch.Tensor) -> torch.Tensor:
-    """Every sample attends to every earlier one; the averages are explicit sums."""
+    """Every sample attends to every earlier one; the averages are explicit sums. Keys in the window
+    learn as if they had not been rounded."""
     a = torch.sigmoid(layer.decay)
     v = F.silu(layer.in_proj(u))
     x = torch.stack(
@@ -31,23 +32,27 @@ def quadratic(layer: LongVQ, u: torch.Tensor) -> torch.Tensor:
     )
     z, phi, gamma, h = layer.x_proj(x).split([5, 4, 4, 4], -1)
     q, k = (F.silu(z) * layer.scale[i] + layer.shift[i] for i in (0, 1))
-    near = layer.codes[torch.cdist(k, layer.codes).argmin(-1)]
-    scores = q @ near.T / math.sqrt(5)
+    code = layer.codes[torch.cdist(k, layer.codes).argmin(-1)]
+    scores, close = q @ code.T / math.sqrt(5), q @ (code + k - k.detach()).T / math.sqrt(5)
     for t in range(len(u)):
         for s in range(len(u)):
             if s > t:
                 scores[t, s] = -torch.inf
             elif t - s < 4:
-                scores[t, s] += layer.bias[t - s]
+                scores[t, s] = close[t, s] + layer.bias[t - s]
     o = scores.softmax(-1) @ v
     phi = phi.sigmoid()
     return layer.out_proj(phi * F.silu(h + layer.mix(F.silu(gamma) * o)) + (1 - phi) * u)
 
 
-@torch.no_grad()
 def test_sums_of_codes_are_quadratic_attention_over_quantised_keys():
     layer, u = made(), torch.randn(1, 23, 4).double()
-    assert_close(layer(u)[0][0], quadratic(layer, u[0]))
+    found, expected = layer(u)[0][0], quadratic(layer, u[0])
+    assert_close(found, expected)
+    weights = list(layer.parameters())
+    slopes = (torch.autograd.grad(y.square().sum(), weights) for y in (found, expected))
+    for (name, _), slope, wanted in zip(layer.named_parameters(), *slopes, strict=True):
+        assert_close(slope, wanted, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_the_state_does_not_grow_and_counts_what_left_the_window():
