@@ -4,7 +4,9 @@
 
 Trains what is missing and writes the table of the study. Outcomes are kept in the folder, by
 default `benchmarks/trained/STUDY`, so that a study that was stopped goes on. `--collect` trains
-nothing and writes the table of the runs that are there. `all` goes through all studies.
+nothing and writes the table of the runs that are there. `all` goes through all studies. The line
+about the machine is of the one that wrote the table; `notes.md` of the folder, which comes after
+it, says where the runs of a study that went on elsewhere were trained.
 
 A model has blocks of one layer with 64 channels. All learning rates of the study are tried with
 seed 0; the best one on rows for validation is used for all seeds. A run ends after the steps of its
@@ -46,12 +48,7 @@ class Study(NamedTuple):
 
 
 STUDIES = {
-    "screen": Study(
-        "A screen of thirteen layers on twelve tasks",
-        ("s4", "s4d", "s5", "linoss", "hope", "linearcde", "mamba", "mamba2", "mamba3", "longhorn",
-         "attention", "lstm", "linearrnn"),
-        tasks.DEFAULT,
-    ),
+    "screen": Study("A screen of all layers on twelve tasks", tasks.LAYERS, tasks.DEFAULT),
     "parity": Study(
         "Parity with one layer: decays in [0, 1], signed ones and nonlinear states",
         ("signed_layers:Signed", "signed_layers:NonNegative", "mamba", "s4d",
@@ -138,12 +135,12 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
-def text(study: Study, command: str, found: Screen) -> str:
+def text(study: Study, command: str, found: Screen, notes: str = "") -> str:
     """The result of a study."""
     plan = found.plan
     rates = ", ".join(f"{rate:g}" for rate in plan.rates)
     lines = [
-        f"# {study.title}", "", machine(), "",
+        f"# {study.title}", "", machine(), "", *([notes, ""] if notes else []),
         f"{plan.settings.blocks} blocks of {plan.settings.width} channels; {plan.settings.scale:g} "
         f"times the steps of the task, at most {plan.settings.seconds:g} s; the best of the "
         f"learning rates {rates}. Accuracy, or of numbers the share of explained variance: mean "
@@ -179,7 +176,9 @@ def main() -> None:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             found = tasks.screen(plan, folder, workers=given.workers, show=show)
-        save(name, text(study, f"python benchmarks/screens.py {name}", found))
+        notes = folder / "notes.md"
+        said = notes.read_text(encoding="utf-8").strip() if notes.exists() else ""
+        save(name, text(study, f"python benchmarks/screens.py {name}", found, said))
 
 
 if __name__ == "__main__":

@@ -167,8 +167,21 @@ class ConvS5(Layer):
 
 
 def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
-    y = F.conv2d(images, kernel, padding=kernel.shape[-1] // 2)
+    """Entries that would only meet the zeros around an image are left out: of an image of one
+    pixel, all but one."""
+    height, width = (_seen(size, kernel.shape[-1]) for size in images.shape[2:])
+    kernel = kernel[:, :, height, width]
+    if kernel.shape[2:] == (1, 1):
+        y = kernel.flatten(1) @ images.flatten(2)
+    else:
+        y = F.conv2d(images, kernel, padding=[size // 2 for size in kernel.shape[2:]])
     return y.view(len(images), len(kernel), *images.shape[2:])  # vmap over no rows loses it
+
+
+def _seen(size: int, kernel: int) -> slice:
+    """The entries of a kernel that meet an image of a size, along one axis."""
+    outside = max(0, kernel // 2 - (size - 1))
+    return slice(outside, kernel - outside)
 
 
 def _initial(

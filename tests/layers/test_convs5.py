@@ -48,7 +48,7 @@ def around(image: Tensor, kernel: Tensor) -> Tensor:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 11])
 def test_a_pass_is_the_recurrence_frame_by_frame(kernel):
     layer, frames = made(kernel=kernel), noise(2, 9, *FRAME)
     dt = 2 * torch.rand(2, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
