@@ -125,8 +125,9 @@ def table(found: Screen, name: str) -> list[str]:
 
 def _row(c: Cell, lengths: tuple[int, ...]) -> list[str]:
     rows = "-" if c.rows is None else f"{c.rows:.3f}"
+    name = c.layer if c.layer in tasks.LAYERS else c.layer.rpartition(":")[2]  # without its module
     return [
-        c.layer.rpartition(":")[2], *(_spread(c.each[n]) for n in lengths), rows, f"{c.rate:g}",
+        name, *(_spread(c.each[n]) for n in lengths), rows, f"{c.rate:g}",
         str(c.runs), str(c.cut), f"{c.parameters:,}", f"{c.seconds:.0f}",
     ]  # fmt: skip
 
