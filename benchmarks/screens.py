@@ -123,11 +123,15 @@ def table(found: Screen, name: str) -> list[str]:
     ]  # fmt: skip
 
 
+def row_name(layer: str) -> str:
+    """The name of a layer in a table: without a module, and with a wrapper."""
+    return layer if layer in tasks.LAYERS else layer.rpartition(":")[2]
+
+
 def _row(c: Cell, lengths: tuple[int, ...]) -> list[str]:
     rows = "-" if c.rows is None else f"{c.rows:.3f}"
-    name = c.layer if c.layer in tasks.LAYERS else c.layer.rpartition(":")[2]  # without its module
     return [
-        name, *(_spread(c.each[n]) for n in lengths), rows, f"{c.rate:g}",
+        row_name(c.layer), *(_spread(c.each[n]) for n in lengths), rows, f"{c.rate:g}",
         str(c.runs), str(c.cut), f"{c.parameters:,}", f"{c.seconds:.0f}",
     ]  # fmt: skip
 

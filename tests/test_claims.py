@@ -142,11 +142,20 @@ def test_every_figure_of_a_study_of_screens_is_in_its_plan():
                 study = screens.STUDIES.get(name)
                 if study is None:
                     continue
-                layers = [layer.rpartition(":")[2] for layer in study.layers]
+                layers = map(screens.row_name, study.layers)
                 budget = task(figure.table).budget
                 assert figure.row in ("chance", *layers), figure
                 assert figure.table in study.tasks, figure
                 assert figure.column in [f"at {n}" for n in (budget.length, *budget.longer)]
+
+
+def test_every_layer_of_a_study_has_a_row_of_its_own():
+    import screens
+
+    assert screens.row_name("screen_layers:s4d_legs") == "s4d_legs"
+    for study in screens.STUDIES.values():
+        names = [screens.row_name(layer) for layer in study.layers]
+        assert len(set(names)) == len(names), study.title
 
 
 def test_a_screen_is_written_as_a_table_that_can_be_read_back(tmp_path, monkeypatch):
@@ -158,8 +167,11 @@ def test_a_screen_is_written_as_a_table_that_can_be_read_back(tmp_path, monkeypa
     monkeypatch.setattr(screens, "machine", lambda: "a processor")
     found = made_screen(complete=False)
     path = tmp_path / "2026-01-01_screen.md"
-    path.write_text(screens.text(screens.STUDIES["screen"], "command", found), "utf-8")
+    path.write_text(
+        screens.text(screens.STUDIES["screen"], "command", found, "Two machines."), "utf-8"
+    )
     result = read(path)
+    assert "a processor\n\nTwo machines.\n" in result.text
     assert "Not all runs have ended." in result.text
     assert list(result.tables) == ["recall", "narma10"]
     row = result.tables["recall"].row(first="mamba")
