@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from longstate.layers import S5, ConvS5
+from longstate.layers.convs5 import _seen
 from longstate.testing import assert_within_reference_error
 
 CHANNELS, HEIGHT, WIDTH = 2, 5, 4
@@ -57,6 +58,15 @@ def test_a_pass_is_the_recurrence_frame_by_frame(kernel):
         y, state = layer(frames.flatten(2), dt=given)
         assert_close(y.unflatten(2, FRAME), wanted)
         assert_close(state, last)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "entries"), [(1, 3, 1), (1, 1, 1), (2, 7, 3), (3, 5, 5), (9, 3, 3)]
+)
+def test_entries_that_meet_no_pixel_are_left_out(size, kernel, entries):
+    kept = range(kernel)[_seen(size, kernel)]
+    assert len(kept) == entries
+    assert sum(kept) == entries * (kernel // 2)  # around the centre
 
 
 def s5_of(layer: ConvS5) -> S5:

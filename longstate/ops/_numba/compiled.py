@@ -98,7 +98,7 @@ def _compiled(function: _F, **options: Any) -> _F:
 
 def _part(function: _F, **options: Any) -> _F:
     """Compile a function that only kernels call, without the code for calls from Python: to make
-    and to optimise it takes up to a third of the time that a kernel is compiled."""
+    and to optimise it takes about a sixth of the time that a kernel is compiled."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise TypeError(f"{function.__qualname__} can be called by kernels only")
