@@ -26,6 +26,10 @@ from longstate.testing._states import annotations_unchecked  # noqa: E402
 # pytest-xdist's processes ignore it, and some tests interrupt themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# PyTorch lists the functions that obey `torch.device` once: before one of them is replaced below.
+with torch.device("meta"):
+    torch.ones(1)
+
 
 @pytest.fixture(autouse=True)
 def own_errors(monkeypatch):

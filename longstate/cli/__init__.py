@@ -6,10 +6,7 @@ cannot be written, 130 after Ctrl-C, and 143 or 129 after SIGTERM or SIGHUP duri
 
 import contextlib
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +28,7 @@ from longstate.cli import (
     tasks,
     text,
 )
+from longstate.cli._interrupts import interrupts
 from longstate.cli._runs import INTERRUPTED
 from longstate.errors import InputError
 
@@ -105,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     code = 1
     try:
         _terminal.prepare()
-        with _interrupts():
+        with interrupts(main.__code__):
             code = _run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -120,36 +118,6 @@ def main(arguments: list[str] | None = None) -> int:
         ended = error.__context__  # after SIGHUP the terminal is gone too
         return ended.code if isinstance(ended, SystemExit) and isinstance(ended.code, int) else 1
     return code
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """Context manager: a Ctrl-C that comes where Python cannot raise it, such as in a destructor or
-    in a callback from compiled code, is raised again a moment later, not printed and forgotten."""
-    again: list[threading.Timer] = []
-
-    def unraisable(found: Any) -> None:
-        if isinstance(found.exc_value, KeyboardInterrupt):
-            again.append(threading.Timer(0.02, _interrupt))
-            again[-1].start()
-        else:
-            before(found)
-
-    before, sys.unraisablehook = sys.unraisablehook, unraisable
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-        for timer in again:
-            timer.cancel()
-
-
-def _interrupt() -> None:
-    """Send the main thread a Ctrl-C, which also wakes it from a system call."""
-    if sys.platform == "win32":
-        signal.raise_signal(signal.SIGINT)
-    else:
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,10 +19,12 @@ from longstate.compress import Reduction
 from longstate.layers import Layer
 from longstate.memory import Certificate
 from longstate.models import ForecastSpec
-from longstate.reports.memory import MemoryReport
 from longstate.train import Backtest, Forecaster, ForecastEvaluation, Progress
 from longstate.train._chosen import Chosen
 from longstate.train._summary import CHOICE_HEAD, SCORE_HEAD, described, score_cells, settings
+
+if TYPE_CHECKING:
+    from longstate.reports.memory import MemoryReport
 
 WORST = 5  # series that are shown
 
@@ -201,6 +204,6 @@ def show_reduction(found: Reduction) -> None:
             say(f"{name}: {remark}")
 
 
-def show_layers(found: MemoryReport) -> None:
+def show_layers(found: "MemoryReport") -> None:
     head, body = found.rows()
     show_table(f"{found.name}, reading {found.what}", head, body, right=2)

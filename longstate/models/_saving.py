@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -14,6 +13,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from longstate import _tensorfile as tensorfile
 from longstate._facts import check_arguments, mapping, value_of
+from longstate._shapes import shapes_only
 from longstate.errors import InputError
 from longstate.layers._base import Layer
 from longstate.layers._prescribed import prescribe
@@ -44,8 +44,7 @@ def build(make: Callable[[], Module], tensors: dict[str, Tensor], path: str | Pa
             that are not finite.
     """
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes that the tensors will not have
+        with shapes_only():
             expected = make().state_dict()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, KeyError) as e:
         raise InputError(f"{path} describes a model that cannot be made: {_line(e)}") from None
@@ -153,7 +152,7 @@ def write_language_model(path: str | Path, model: "LanguageModel", facts: dict[s
     Raises:
         InputError: the weights do not fit the description, or the file cannot be written.
     """
-    with torch.device("meta"):
+    with shapes_only():
         expected = type(model)(model.spec).state_dict()
     state = model.state_dict()
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in expected.items()}:

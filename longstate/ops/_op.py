@@ -92,13 +92,12 @@ def register(
     results = returned + [key for key in saved if key not in returned]
     count = len(tensors)
     schema = ", ".join(f"{_SCHEMA[kind]} {key}" for key, kind in hints.items())
-    op = torch.library.custom_op(
-        f"longstate::{name}",
+    op = _define(
+        name,
+        f"({schema}) -> ({', '.join(f'Tensor {key}' for key in results)})",
         lambda *values: _bare(unnarrowed(values[0], lambda: forward(make(values)))),
-        mutates_args=(),
-        schema=f"({schema}) -> ({', '.join(f'Tensor {key}' for key in results)})",
+        lambda *values: _bare(fake(make(values))),
     )
-    op.register_fake(lambda *values: _bare(fake(make(values))))
 
     def gradients(*values: Any) -> list[Tensor]:
         """Of every tensor; an empty one where there is none."""
@@ -110,13 +109,12 @@ def register(
         ]
 
     extra = [f"Tensor saved_{key}" for key in saved] + [f"Tensor? grad_{key}" for key in returned]
-    back = torch.library.custom_op(
-        f"longstate::{name}_backward",
+    back = _define(
+        f"{name}_backward",
+        f"({', '.join([schema, *extra])}) -> Tensor[]",
         gradients,
-        mutates_args=(),
-        schema=f"({', '.join([schema, *extra])}) -> Tensor[]",
+        lambda *values: [_fake_gradient(x, values) for x in values[:count]],
     )
-    back.register_fake(lambda *values: [_fake_gradient(x, values) for x in values[:count]])
     places = [results.index(key) for key in saved]
     unread, copies = [*unsaved.split(), *copied.split()], copied.split()
 
@@ -142,10 +140,10 @@ def register(
         wanted = [g if differentiable(x) else None for x, g in zip(given, found, strict=True)]
         return *wanted, *[None] * len(ctx.options)
 
-    op.register_autograd(differentiate, setup_context=setup)
+    torch.library.register_autograd(op, differentiate, setup_context=setup)
     form = reference if restore is not None or not unread else None
     second = Second(name, make, tensors, len(hints), len(saved), form, restore, without_memory)
-    back.register_autograd(second.differentiate, setup_context=second.setup)
+    torch.library.register_autograd(back, second.differentiate, setup_context=second.setup)
 
     def run(values: Any) -> tuple[Tensor, ...]:
         if getattr(values, "impl", None) == "reference" or transformed(values):
@@ -165,6 +163,22 @@ def register(
 
     run.op, run.backward_op = op, back  # type: ignore[attr-defined]
     return run
+
+
+def _define(
+    name: str, schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]
+) -> torch._ops.OpOverload:
+    """The op `longstate::name` for all devices.
+
+    Not by `torch.library.custom_op`, whose first call imports PyTorch's compiler, which takes
+    seconds.
+    """
+    whole = f"longstate::{name}"
+    torch.library.define(whole, schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(whole, "default", kernel)
+    torch.library.register_fake(whole, fake)
+    found: torch._ops.OpOverload = getattr(torch.ops.longstate, name).default
+    return found
 
 
 def _bare(results: tuple[Tensor, ...]) -> Any:

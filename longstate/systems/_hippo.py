@@ -112,12 +112,15 @@ def diagonalize(hippo: Hippo) -> HippoSpectrum:
     """
     n = hippo.A.shape[-1]
     _even(n)
+    if hippo.A.is_meta:
+        shapes = (n // 2,), (n // 2, hippo.P.shape[-1]), (n // 2,), (n, n // 2)
+        return HippoSpectrum(*(hippo.A.new_empty(s, dtype=torch.complex128) for s in shapes))
     S = hippo.A + hippo.P @ hippo.P.T
     real_part = S.diagonal().mean()
     S = S - real_part * torch.eye(n, dtype=S.dtype)
     imag, V = torch.linalg.eigh(-1j * S)
     imag, V = imag[n // 2 :], V[:, n // 2 :]
-    if not imag.is_meta and imag[0] < _TINY * imag[-1].clamp(min=1):
+    if imag[0] < _TINY * imag[-1].clamp(min=1):
         # A zero pair (FouT): the solver may return any basis of the null space, for example a real
         # one, which is not a conjugate pair. Build the pair from a real basis.
         z = torch.linalg.svd(S).Vh[-2:]

@@ -1,12 +1,11 @@
 """Check that there is enough memory to train a model, before the model is made."""
 
-import warnings
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from longstate._environment import installed_memory
+from longstate._shapes import shapes_only
 from longstate.errors import InputError
 
 _COPIES = 5  # weights, gradients, two moments, and the best weights so far
@@ -23,8 +22,7 @@ def check_memory(make: Callable[[], nn.Module]) -> None:
         InputError: no such model can be made, or it needs too much memory; says how much.
     """
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with shapes_only():
             tensors = [*(model := make()).parameters(), *model.buffers()]
     except (RuntimeError, TypeError, OverflowError) as e:
         reason = str(e).partition("\n")[0][:200]

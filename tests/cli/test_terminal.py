@@ -222,3 +222,41 @@ def test_ctrl_c_where_python_cannot_raise_it():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False, timeout=15
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("end", ["ctypes.CDLL(None)", "while True: time.sleep(0.01)"])
+def test_ctrl_c_waits_for_an_import_but_not_for_ever(end, tmp_path):
+    """A library of compiled code that was imported by halves cannot be imported again."""
+    (tmp_path / "slow.py").write_text(
+        "import ctypes, signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(0.2)\n"
+        f"{end}\nprint('whole', flush=True)\n"
+    )
+    code = (
+        "import time; from longstate import cli; from longstate.cli import _interrupts\n"
+        "_interrupts.PATIENCE = 1.0\n"
+        "def run(arguments):\n"
+        "    import slow\n"
+        "    time.sleep(20)\n"
+        "cli._run = run; sys.exit(cli.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; {code}"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=15,
+    )  # fmt: skip
+    said = "" if end.startswith("while") else "whole\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, said, "")
+
+
+@pytest.mark.parametrize("name", ["info", "info text", "predict", "stream", "generate", "certify"])
+def test_a_command_imports_what_it_needs(name, folder):
+    """PyTorch's compiler and pictures would double the time to the first line."""
+    code = (
+        "import sys; from longstate.cli import main; main()\n"
+        "print({'torch._dynamo', 'matplotlib'} & {*sys.modules}, file=sys.stderr)"
+    )
+    with open(folder / "data.csv", encoding="utf-8") as data:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *COMMANDS[name]], cwd=folder, stdin=data,
+            capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+        )  # fmt: skip
+    assert done.stderr.decode().splitlines()[-1] == "set()"

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from longstate._files import new_folder
 from longstate._formats import refuse_converted
+from longstate._shapes import shapes_only
 from longstate.errors import InputError, near
 from longstate.interop.checkpoints import mamba_ssm, transformers
 from longstate.interop.checkpoints.config import Config
@@ -70,7 +71,7 @@ def load_language_model(path: str | Path, dtype: torch.dtype | None = None) -> L
         raise InputError(f"dtype must be a floating-point type of 16 bits or more; got {dtype}")
     spec = _SIDES[dialect].read(Config(values, source))
     try:
-        with torch.device("meta"):  # no memory, and no random numbers
+        with shapes_only():
             model = LanguageModel(spec)
     except RuntimeError as e:
         reason = str(e).partition("\n")[0][:200]
