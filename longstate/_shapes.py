@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_FILLS = {"normal_", "uniform_", "zero_", "fill_"}
+_IN_PLACE = {"normal_", "uniform_", "zero_", "fill_", "mul_", "div_"}
 _REAL = {"exp", "expm1", "log", "log1p", "logit", "sqrt", "div", "__rdiv__", "__rpow__"}
 _TRUTH = {"lt", "gt", "__eq__"}
 _ELEMENTWISE = {
@@ -47,14 +47,17 @@ class _Elementwise(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs, name = kwargs or {}, getattr(function, "__name__", "")
-        if name in _FILLS:
-            filled: Tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
-            if filled.is_meta:
-                return filled
+        if name in _IN_PLACE and not any(isinstance(x, Tensor) for x in args[1:]):
+            changed: Tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if changed.is_meta:
+                return changed
         if name == "arange" and kwargs.keys() <= {"dtype"}:
             return _arange(*args, **kwargs)
         if name == "diag" and args[0].is_meta and args[0].dim() == 1:
             return args[0].new_empty(2 * args[0].shape)
+        if name in ("expand", "repeat") and args[0].is_meta:
+            tiled = _tiled(name, args[0].shape, *args[1:])
+            return function(*args, **kwargs) if tiled is None else args[0].new_empty(tiled)
         if name in _ELEMENTWISE and kwargs.keys() <= {"min", "max"}:
             values = (args[0][:, None], args[1]) if name == "outer" else args
             tensors = [x for x in values if isinstance(x, Tensor)]
@@ -69,6 +72,18 @@ def _arange(*bounds: float, dtype: torch.dtype | None = None) -> Tensor:
     whole = all(isinstance(x, int) for x in bounds)
     default = torch.int64 if whole else torch.get_default_dtype()
     return torch.empty(math.ceil((end - start) / step), dtype=dtype or default, device="meta")
+
+
+def _tiled(name: str, shape: torch.Size, *sizes: Any) -> list[int] | None:
+    """The shape of an expanded or repeated tensor; None where there is none."""
+    sizes = sizes if isinstance(sizes[0], int) else tuple(sizes[0])
+    own = (1,) * (len(sizes) - len(shape)) + tuple(shape)
+    if len(own) != len(sizes):
+        return None
+    if name == "repeat":
+        return [n * times for n, times in zip(own, sizes, strict=True)]
+    fits = all(n == 1 or size in (n, -1) for n, size in zip(own, sizes, strict=True))
+    return [n if size == -1 else size for n, size in zip(own, sizes, strict=True)] if fits else None
 
 
 def _broadcast(*shapes: torch.Size) -> tuple[int, ...] | None:

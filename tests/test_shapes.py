@@ -17,6 +17,9 @@ FORMS = [
     lambda x: torch.arange(3), lambda x: torch.arange(1.5, 4), lambda x: torch.arange(7, 0, -3),
     lambda x: torch.arange(2, dtype=torch.float64), lambda x: nn.init.normal_(x[0].clone()),
     lambda x: x.sqrt() if x.is_floating_point() else torch.sqrt(x), lambda x: x.abs(),
+    lambda x: x.repeat(3, 1), lambda x: x.repeat(2, 1, 3), lambda x: x[0].expand(5, -1),
+    lambda x: x[:, :1].expand((3, -1, 7)), lambda x: x.expand(2, 4),
+    lambda x: x.float().div_(2), lambda x: x.clone().mul_(x[:1]),
 ]  # fmt: skip
 
 
@@ -35,7 +38,7 @@ def test_a_layer_has_its_names_shapes_and_types(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 @pytest.mark.parametrize("form", FORMS)
 def test_functions_of_elements(form, dtype):
-    if form is FORMS[-3] and dtype is torch.int64:
+    if form is FORMS[-10] and dtype is torch.int64:
         pytest.skip("normal_ fills no whole numbers")
     with shapes_only():
         found = form(torch.ones(2, 4, dtype=dtype))
@@ -47,6 +50,12 @@ def test_functions_of_elements(form, dtype):
 def test_shapes_that_do_not_match_are_refused():
     with shapes_only(), pytest.raises(RuntimeError, match="roadcast"):
         torch.ones(2, 3) * torch.ones(2, 4)
+
+
+@pytest.mark.parametrize("sizes", [(3, 4), (4,), (2, 2, 3)])
+def test_sizes_that_do_not_fit_are_refused(sizes):
+    with shapes_only(), pytest.raises(RuntimeError):
+        torch.ones(2, 4).expand(*sizes)
 
 
 def test_random_numbers_drawn_before_and_after_are_the_same():

@@ -15,22 +15,21 @@ from torch import nn
 
 from longstate._numbers import score
 from longstate.cli._terminal import say, show_facts, show_table, visible
-from longstate.compress import Reduction
 from longstate.layers import Layer
-from longstate.memory import Certificate
-from longstate.models import ForecastSpec
-from longstate.train import Backtest, Forecaster, ForecastEvaluation, Progress
-from longstate.train._chosen import Chosen
-from longstate.train._summary import CHOICE_HEAD, SCORE_HEAD, described, score_cells, settings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # commands that show little should start soon
+    from longstate.compress import Reduction
+    from longstate.memory import Certificate
+    from longstate.models import ForecastSpec
     from longstate.reports.memory import MemoryReport
+    from longstate.train import Backtest, Forecaster, ForecastEvaluation, Progress
+    from longstate.train._chosen import Chosen
 
 WORST = 5  # series that are shown
 
 
 @contextmanager
-def progress_bar(what: str = "training") -> Iterator[Callable[[Progress], None]]:
+def progress_bar(what: str = "training") -> Iterator[Callable[["Progress"], None]]:
     """Steps done, the best validation loss and the time left, on standard error."""
     columns = (
         TextColumn(what),
@@ -43,7 +42,7 @@ def progress_bar(what: str = "training") -> Iterator[Callable[[Progress], None]]
     bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=math.inf, best="-", at=0)
 
-    def show(progress: Progress) -> None:
+    def show(progress: "Progress") -> None:
         bar.start()  # started at the first step, because the data may be refused before
         bar.update(
             task,
@@ -88,7 +87,9 @@ def working(what: str, total: int) -> Iterator[Callable[[str], None]]:
         bar.stop()
 
 
-def show_evaluation(evaluation: ForecastEvaluation) -> None:
+def show_evaluation(evaluation: "ForecastEvaluation") -> None:
+    from longstate.train._summary import SCORE_HEAD, score_cells
+
     e = evaluation
     title = (
         f"{', '.join(e.targets)}: {e.windows} windows, horizon {e.horizon}, {e.first} to {e.last}"
@@ -117,7 +118,7 @@ def show_evaluation(evaluation: ForecastEvaluation) -> None:
         say(e.by_series() or "")
 
 
-def show_backtest(found: Backtest, spec: ForecastSpec) -> None:
+def show_backtest(found: "Backtest", spec: "ForecastSpec") -> None:
     """The scores and notes of a backtest."""
     levels, rows = spec.quantiles, []
     for row in found.scores.to_dict("records"):
@@ -137,7 +138,7 @@ def show_backtest(found: Backtest, spec: ForecastSpec) -> None:
         say(sentence)
 
 
-def _show_worst(found: Backtest) -> None:
+def _show_worst(found: "Backtest") -> None:
     """The series of a backtest with the largest errors of the model."""
     model = found.series[found.series["method"] == "model"]
     rows = [
@@ -154,8 +155,10 @@ def _show_worst(found: Backtest) -> None:
     )
 
 
-def show_choice(choice: Chosen | None) -> None:
+def show_choice(choice: "Chosen | None") -> None:
     """The weights of the methods and their errors on validation."""
+    from longstate.train._summary import CHOICE_HEAD
+
     if choice is None:
         return
     show_table("What the forecast is made of", CHOICE_HEAD, [p.cells() for p in choice.parts])
@@ -163,7 +166,9 @@ def show_choice(choice: Chosen | None) -> None:
         say(sentence)
 
 
-def show_forecaster(run: Path, forecaster: Forecaster) -> None:
+def show_forecaster(run: Path, forecaster: "Forecaster") -> None:
+    from longstate.train._summary import described
+
     show_facts(str(run), described(forecaster))
     show_choice(forecaster.choice)
     for note in forecaster.facts["notes"]:
@@ -172,6 +177,8 @@ def show_forecaster(run: Path, forecaster: Forecaster) -> None:
 
 def show_model(run: Path, model: nn.Module) -> None:
     """A table of a model or a layer without the record of a training."""
+    from longstate.train._summary import settings
+
     layers = [type(m).__name__ for m in model.modules() if isinstance(m, Layer)]
     rows = {
         "what": type(model).__name__,
@@ -183,7 +190,7 @@ def show_model(run: Path, model: nn.Module) -> None:
     show_facts(str(run), rows)
 
 
-def show_certificate(found: Certificate) -> None:
+def show_certificate(found: "Certificate") -> None:
     head, body = found.rows()
     rows: list[list[str]] = []
     layer = ""
@@ -195,7 +202,7 @@ def show_certificate(found: Certificate) -> None:
     show_table("", head[1:], rows, right=2)
 
 
-def show_reduction(found: Reduction) -> None:
+def show_reduction(found: "Reduction") -> None:
     head, body = found.rows()
     rows = [row for name, *cells, _ in body for row in ([name], cells)]
     show_table("", head[1:-1], rows)
