@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import tests.annotations  # noqa: F401  jaxtyping looks it up by its name
+import tests.annotations  # jaxtyping looks it up by its name
 
-# Shapes and types in annotations are checked at every call. Not in ops, where Numba compiles the
-# functions, nor in systems, whose values `torch.compile` makes while it traces: both check their
-# arguments with sentences of their own.
+# Shapes and types in annotations are checked. Not in ops, where Numba compiles the functions, nor
+# in systems, whose values `torch.compile` makes while it traces: both check their arguments with
+# sentences of their own.
 jaxtyping.install_import_hook(
     [f"longstate.{name}" for name in ("compress", "layers", "models", "memory", "stream")],
     "tests.annotations.check",
@@ -29,6 +29,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # PyTorch lists the functions that obey `torch.device` once: before one of them is replaced below.
 with torch.device("meta"):
     torch.ones(1)
+
+
+@pytest.fixture(autouse=True)
+def annotations_checked_again():
+    tests.annotations.calls.clear()
 
 
 @pytest.fixture(autouse=True)

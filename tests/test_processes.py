@@ -55,7 +55,9 @@ def step(out):
     return facts["progress"]["step"]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", "SIGINT", pytest.param("SIGHUP", marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_best_weights(name, training):
     arguments, out = training
     process = begun(arguments, out)

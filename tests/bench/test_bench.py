@@ -41,10 +41,18 @@ def test_every_op_and_layer_is_measured():
         assert {("op", f"longhorn_scan {op}"), ("layer", layer)} <= set(found)
 
 
+FEW = ("S4D", "Mamba", "LSTM")  # layers that are measured in every run of the tests
 LIMITS = functools.cache(timing.limits)  # a second each, which no row depends on
 
 
-@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: f"{s.kind} {s.name}")
+@pytest.mark.parametrize(
+    "subject",
+    [
+        pytest.param(s, marks=[] if s.kind == "op" or s.name in FEW else pytest.mark.slow)
+        for s in SUBJECTS
+    ],
+    ids=lambda s: f"{s.kind} {s.name}",
+)
 def test_a_row_for_every_mode(subject, monkeypatch):
     monkeypatch.setattr(measure, "limits", LIMITS)
     found = run(TINY, **{f"{subject.kind}s": [subject.name]})

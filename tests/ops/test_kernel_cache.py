@@ -113,7 +113,9 @@ def test_every_signature_has_a_file_of_its_own(copy):
         assert copy.run(dtype=dtype)[:2] == (2, 1)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize(
+    "share", [0.0, 0.5, *(pytest.param(x, marks=pytest.mark.slow) for x in (0.01, 0.999))]
+)
 def test_a_file_that_was_cut_off_is_compiled_again(copy, share):
     copy.run()
     (path,) = copy.ops.glob("**/_probe.probe*.nbc")

@@ -39,7 +39,7 @@ def fitted() -> Classifier:
     return Classifier(**SMALL).fit(X, y, time_channel=0)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
 def test_stamps_tell_what_the_order_does_not(seed):
     X, y = at_random_times(120, seed)
     model = Classifier(d_model=16, n_layers=1, epochs=20, convolutions=False, seed=seed)
