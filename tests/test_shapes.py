@@ -15,8 +15,8 @@ FORMS = [
     lambda x: x.clamp(min=1), lambda x: x.tril(-1), lambda x: torch.diag(x[0]),
     lambda x: torch.diag(x), lambda x: torch.outer(x[0], x[:, 0]), lambda x: x.expm1().log(),
     lambda x: torch.arange(3), lambda x: torch.arange(1.5, 4), lambda x: torch.arange(7, 0, -3),
-    lambda x: torch.arange(2, dtype=torch.float64), lambda x: nn.init.normal_(x[0].clone()),
-    lambda x: x.sqrt() if x.is_floating_point() else torch.sqrt(x), lambda x: x.abs(),
+    lambda x: torch.arange(2, dtype=torch.float64), lambda x: nn.init.normal_(x[0].float()),
+    lambda x: x.sqrt(), lambda x: x.abs(),
     lambda x: x.repeat(3, 1), lambda x: x.repeat(2, 1, 3), lambda x: x[0].expand(5, -1),
     lambda x: x[:, :1].expand((3, -1, 7)), lambda x: x.expand(2, 4),
     lambda x: x.float().div_(2), lambda x: x.clone().mul_(x[:1]),
@@ -38,8 +38,6 @@ def test_a_layer_has_its_names_shapes_and_types(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 @pytest.mark.parametrize("form", FORMS)
 def test_functions_of_elements(form, dtype):
-    if form is FORMS[-10] and dtype is torch.int64:
-        pytest.skip("normal_ fills no whole numbers")
     with shapes_only():
         found = form(torch.ones(2, 4, dtype=dtype))
     real = form(torch.ones(2, 4, dtype=dtype))

@@ -251,12 +251,13 @@ def test_ctrl_c_waits_for_an_import_but_not_for_ever(end, tmp_path):
 def test_a_command_imports_what_it_needs(name, folder):
     """PyTorch's compiler and pictures would double the time to the first line."""
     code = (
-        "import sys; from longstate.cli import main; main()\n"
-        "print({'torch._dynamo', 'matplotlib'} & {*sys.modules}, file=sys.stderr)"
+        "import sys; from longstate.cli import main; code = main()\n"
+        "print({'torch._dynamo', 'matplotlib'} & {*sys.modules}, file=sys.stderr); sys.exit(code)"
     )
     with open(folder / "data.csv", encoding="utf-8") as data:
         done = subprocess.run(
             [sys.executable, "-c", code, *COMMANDS[name]], cwd=folder, stdin=data,
             capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
         )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert done.stderr.decode().splitlines()[-1] == "set()"
